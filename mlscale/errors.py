@@ -1,0 +1,76 @@
+"""Every error that a user may see: what is wrong, where, why, and what to type to fix it.
+
+Raised anywhere; turned into an exit code in `cli.py` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """The exit codes of the command line."""
+
+    DONE = 0
+    BUG = 1
+    USER = 2
+    DIVERGED = 3
+    GATE = 4
+    ENVIRONMENT = 5
+    SAVED = 75
+    INTERRUPTED = 130
+    TERMINATED = 143
+
+
+class MLScaleError(Exception):
+    """An error with its remedy.
+
+    Args:
+        what: one sentence that says what is wrong.
+        where: file and key path, e.g. ``recipes/recipe/resnet.yaml: optimizer.lr``.
+        why: the reason, when it is not plain from `what`.
+        fix: what to type; an override, a command, or a line of YAML.
+        exit: the exit code the command line ends with.
+    """
+
+    def __init__(self, what: str, *, where: str = "", why: str = "", fix: str = "", exit: Exit = Exit.USER) -> None:
+        super().__init__(what)
+        self.what, self.where, self.why, self.fix, self.exit = what, where, why, fix, exit
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        lines += [f"  {label} {text}" for label, text in (("where:", self.where), ("why:  ", self.why)) if text]
+        if self.fix:
+            lines.append("  fix:   " + self.fix.replace("\n", "\n         "))
+        return "\n".join(lines)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _restore, (type(self), self.__dict__.copy(), self.args)
+
+
+def _restore(kind: type[MLScaleError], state: dict[str, object], args: tuple[object, ...]) -> MLScaleError:
+    error = kind.__new__(kind)
+    error.args = args
+    error.__dict__.update(state)
+    return error
+
+
+class Problems(MLScaleError):
+    """All the problems of one tier, told together."""
+
+    def __init__(self, problems: Sequence[MLScaleError]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        super().__init__(f"{count} problem{'s' if count != 1 else ''}", exit=self.problems[0].exit)
+
+    def __str__(self) -> str:
+        return "\n\n".join(str(problem) for problem in self.problems)
+
+
+def raise_all(problems: Sequence[MLScaleError]) -> None:
+    """Raise what was collected: nothing for none, the problem itself for one, all of them together otherwise."""
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise Problems(problems)

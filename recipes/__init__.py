@@ -1,0 +1,1 @@
+"""Shipped recipes, a config directory of its own."""
