@@ -1,0 +1,3 @@
+"""mlscale: one YAML recipe, from proof of concept to production."""
+
+__version__ = "0.1.0"

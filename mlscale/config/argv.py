@@ -1,0 +1,168 @@
+"""From what was typed to what Hydra reads.
+
+`recipe=x` and `+recipe=x` mean the same; `recipe`, `tuned`, `debug` and `sweep` come in this order, so the later wins; a
+plain `key=value` becomes `++key=value`, so that every unknown key meets one checker; values that Hydra's grammar can't
+read (braces, `?`, `&`, `#` in a path) are quoted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from mlscale.config.roots import BASE_GROUPS, Roots, find_roots
+from mlscale.errors import MLScaleError, raise_all
+
+APPENDED = ("recipe", "tuned", "debug", "sweep")
+_OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=\s]+?)(?:=(?P<value>.*))?$", re.DOTALL)
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command of a working verb, ready for Hydra.
+
+    Attributes:
+        typed: the overrides as they were typed, for run.json and messages.
+        overrides: the same for Hydra.
+        flags: Hydra's own flags (`--cfg job`, `--info`, …), untouched.
+    """
+
+    verb: str
+    typed: tuple[str, ...]
+    overrides: tuple[str, ...]
+    roots: Roots
+    flags: tuple[str, ...] = ()
+    multirun: bool = False
+    help: bool = False
+    values: dict[str, str] = field(default_factory=dict)
+
+
+def parse(verb: str, argv: Sequence[str]) -> Request:
+    """Split flags from overrides and put the overrides into Hydra's form.
+
+    Raises:
+        MLScaleError: for words that are neither, all of them at once.
+    """
+    known, words = _flags(argv)
+    roots = find_roots(known.config_dir)
+    wrong = [word for word in words if word.startswith("-") or not _OVERRIDE.match(word) or _bare(word)]
+    raise_all([_not_an_override(verb, word) for word in wrong])
+    overrides = _normalise(words, roots, multirun=known.multirun)
+    return Request(
+        verb=verb,
+        typed=tuple(words),
+        overrides=tuple(overrides),
+        roots=roots,
+        flags=tuple(_passed_on(known)),
+        multirun=known.multirun,
+        help=known.help,
+        values=_values(words),
+    )
+
+
+def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--hydra-help", action="store_true")
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("--package", "-p")
+    parser.add_argument("--run", "-r", action="store_true")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--config-dir", "-cd", action="append", default=[])
+    parser.add_argument("--info", "-i", nargs="?", const="all", choices=_INFO)
+    words = list(argv)
+    for index in range(len(words) - 1, -1, -1):
+        if words[index] in ("--info", "-i") and words[index + 1 : index + 2] and words[index + 1] not in _INFO:
+            words.insert(index + 1, "all")
+    try:
+        return parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise MLScaleError(
+            str(error), where="command line", fix="mlscale --help shows the flags; settings are typed as key=value"
+        ) from None
+
+
+def _passed_on(known: argparse.Namespace) -> list[str]:
+    flags = [f"--{name.replace('_', '-')}" for name in ("hydra_help", "resolve", "run") if getattr(known, name)]
+    for name in ("cfg", "package", "info"):
+        if getattr(known, name) is not None:
+            flags += [f"--{name}", getattr(known, name)]
+    return flags
+
+
+def _bare(word: str) -> bool:
+    return "=" not in word and not word.startswith("~")
+
+
+def _not_an_override(verb: str, word: str) -> MLScaleError:
+    if word.startswith("--") and "=" in word:
+        return MLScaleError(f"unknown flag '{word}'", where="command line", fix=f"{word.lstrip('-').replace('-', '_')}")
+    kind = "flag" if word.startswith("-") else "word"
+    return MLScaleError(
+        f"unknown {kind} '{word}'",
+        where="command line",
+        why="settings are typed as key=value",
+        fix=f"mlscale {verb} --help",
+    )
+
+
+def _normalise(words: Sequence[str], roots: Roots, *, multirun: bool) -> list[str]:
+    plain: list[str] = []
+    appended: dict[str, list[str]] = {name: [] for name in APPENDED}
+    problems: list[MLScaleError] = []
+    for word in words:
+        match = _OVERRIDE.match(word)
+        assert match is not None
+        sign, key, value = match["sign"] or "", match["key"], match["value"]
+        group = key.split("@", 1)[0]
+        if group in APPENDED and sign != "~":
+            appended[group].append(f"+{key}={value}")
+        elif group in BASE_GROUPS:
+            plain.append(word.lstrip("+"))
+        elif group in roots.groups and sign != "~":
+            plain.append("+" + word.lstrip("+"))
+        elif key.startswith("hydra") or sign == "~":
+            plain.append(word)
+        else:
+            try:
+                plain.append(f"++{key}={_readable(key, value or '', multirun=multirun)}")
+            except MLScaleError as problem:
+                problems.append(problem)
+    raise_all(problems)
+    return [*plain, *(word for name in APPENDED for word in appended[name])]
+
+
+def _readable(key: str, value: str, *, multirun: bool) -> str:
+    """The value, quoted where Hydra's grammar can't read it or would read a sweep into a path."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_override(f"{key}={value}")
+    except HydraException:
+        return _quote(value)
+    if parsed.is_sweep_override() and not multirun:
+        if "/" in value:
+            return _quote(value)
+        raise MLScaleError(
+            f"{key}={value} is a sweep over several values",
+            where=f"command line: {key}={value}",
+            fix=f"-m {key}={value} to run one job for each, or {key}=[{value}] for a list",
+        )
+    return value
+
+
+def _quote(value: str) -> str:
+    # Hydra's quoted strings know two escapes: the quote, and backslashes before a quote.
+    escaped = re.sub(r"(\\*)'", lambda m: m[1] * 2 + "\\'", value)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return "'" + escaped + "\\" * trailing + "'"
+
+
+def _values(words: Sequence[str]) -> dict[str, str]:
+    pairs = (word.lstrip("+").split("=", 1) for word in words if "=" in word and not word.startswith("~"))
+    return {key: value for key, value in pairs}

@@ -1,0 +1,95 @@
+"""The only call to Hydra's `instantiate`: from a config node to an object. Objects get plain values, never the config."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from mlscale.errors import MLScaleError
+
+# Where a `_target_` may point in a config that came out of an artefact (a downloaded version, somebody's run folder).
+# Names below these roots that run arbitrary code are Hydra's block-list's work; this list keeps everything else out.
+ALLOWED_ROOTS = (
+    "mlscale.", "torch.nn.", "torch.optim.", "torchvision.models.", "torchvision.transforms.", "torchmetrics.",
+    "pytorch_lightning.callbacks.", "pytorch_lightning.loggers.", "pytorch_lightning.strategies.",
+    "pytorch_lightning.Trainer",
+)  # fmt: skip
+
+
+def build(node: Any, where: str, *, trusted: bool = True, **supplied: Any) -> Any:
+    """The object that `node` describes, with `supplied` added to its arguments; None for an empty node.
+
+    Args:
+        node: a config node with `_target_`; nested nodes are built too.
+        where: the node's key path, for messages.
+        trusted: False for a config out of an artefact: its targets must lie below `ALLOWED_ROOTS`.
+
+    Raises:
+        MLScaleError: the target does not import, refuses its arguments, or is not allowed.
+    """
+    if not node:
+        return None
+    if not trusted:
+        _only_allowed(OmegaConf.to_container(node, resolve=False), where)
+    from hydra.errors import InstantiationException
+    from hydra.utils import instantiate
+
+    try:
+        return instantiate(node, **supplied, _convert_="all")
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, MLScaleError):
+            raise cause from None
+        raise MLScaleError(
+            f"{node.get('_target_', 'the node')} could not be built",
+            where=where,
+            why=_reason(error),
+            fix="mlscale config check names keys that the target does not take; MLSCALE_TRACEBACK=1 shows where it failed",
+        ) from error
+
+
+def build_each(nodes: Mapping[str, Any] | None, where: str, **options: Any) -> dict[str, Any]:
+    """The objects of a group that holds several nodes (callbacks, logger, monitor, compress), by name."""
+    return {name: build(node, f"{where}.{name}", **options) for name, node in (nodes or {}).items() if node}
+
+
+def accepts(node: DictConfig | None, name: str) -> bool:
+    """Whether the target of `node` takes an argument called `name`."""
+    if not node or "_target_" not in node:
+        return False
+    parameters = inspect.signature(target(node)).parameters
+    return name in parameters
+
+
+def target(node: DictConfig) -> Any:
+    """The class or function that `node` names."""
+    from hydra.utils import get_object
+
+    return get_object(str(node["_target_"]))
+
+
+def _reason(error: BaseException) -> str:
+    cause = error.__cause__
+    if cause is None:
+        return str(error).splitlines()[0]
+    return f"{type(cause).__name__}: {cause}"
+
+
+def _only_allowed(tree: Any, where: str) -> None:
+    if isinstance(tree, dict):
+        name = tree.get("_target_")
+        if name is not None and not str(name).startswith(ALLOWED_ROOTS):
+            raise MLScaleError(
+                f"this config may not build {name}",
+                where=where,
+                why="it comes out of an artefact, and only targets of mlscale, torch, torchvision and Lightning are trusted there",
+                fix="copy the config, read it, and train from your own recipe",
+            )
+        for key, value in tree.items():
+            _only_allowed(value, f"{where}.{key}")
+    elif isinstance(tree, list):
+        for index, value in enumerate(tree):
+            _only_allowed(value, f"{where}[{index}]")

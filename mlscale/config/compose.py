@@ -1,0 +1,156 @@
+"""From overrides to one composed config: Hydra with mlscale's search path.
+
+A single run composes once, by Hydra's compose API. Hydra's own flags and multirun go through `hydra.main`, so that they
+keep working as people know them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from functools import lru_cache
+from typing import Any, ClassVar
+
+import hydra
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+
+from mlscale.config.argv import APPENDED, Request
+from mlscale.config.refused import refusals
+from mlscale.config.roots import VERB_CONFIGS, Roots
+from mlscale.errors import raise_all
+
+CONF = "mlscale.conf"
+VERSION_BASE = "1.3"
+
+
+class OwnFolder(FileConfigSource):
+    """A user's config folder: any group, but not the primary configuration of a verb."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "own"
+
+    def is_config(self, config_path: str) -> bool:
+        return config_path.removesuffix(".yaml") not in VERB_CONFIGS and super().is_config(config_path)
+
+
+class SearchPath(SearchPathPlugin):
+    """The user's folders before the shipped ones."""
+
+    roots: ClassVar[Roots | None] = None
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        own = [root for root in self.roots.roots if not root.shipped] if self.roots else []
+        for root in reversed(own):
+            search_path.prepend(provider=root.label, path=f"own://{root.path}")
+        search_path.append(provider="mlscale-recipes", path="pkg://mlscale.recipes")
+
+
+def compose(request: Request) -> DictConfig:
+    """The config of one job, interpolations kept, not yet checked.
+
+    Raises:
+        MLScaleError: everything that keeps Hydra from composing it, told together.
+    """
+    with hydra_ready(request.roots):
+        try:
+            return _compose(request)
+        except Exception as error:
+            problems = refusals(error, list(request.overrides), request.roots, request.verb, _retry(request))
+            raise_all(problems)
+            raise
+
+
+def _compose(request: Request) -> DictConfig:
+    cfg = hydra.compose(request.verb, overrides=list(request.overrides))
+    OmegaConf.set_struct(cfg, False)
+    return cfg
+
+
+def _retry(request: Request) -> Callable[[list[str]], None]:
+    def retry(overrides: list[str]) -> None:
+        hydra.compose(request.verb, overrides=overrides)
+
+    return retry
+
+
+def run_by_hydra(request: Request, job: Callable[[DictConfig, list[str]], Any]) -> None:
+    """Hydra's own flags, or one call of `job(config, overrides)` for each job of a multirun."""
+
+    def task(cfg: DictConfig) -> Any:
+        OmegaConf.set_struct(cfg, False)
+        return job(cfg, [str(item) for item in HydraConfig.get().overrides.task])
+
+    flags = [*request.flags, *(["--multirun"] if request.multirun else [])]
+    with hydra_ready(request.roots, initialise=False), _argv([*flags, *request.overrides]):
+        try:
+            hydra.main(version_base=VERSION_BASE, config_path=f"pkg://{CONF}", config_name=request.verb)(task)()
+        except Exception as error:
+            raise_all(refusals(error, list(request.overrides), request.roots, request.verb, None))
+            raise
+
+
+@contextlib.contextmanager
+def hydra_ready(roots: Roots, *, initialise: bool = True) -> Iterator[None]:
+    """Hydra with mlscale's search path, and without its own error reports."""
+    SourcesRegistry.instance().register(OwnFolder)
+    SearchPath.roots = roots
+    Plugins.instance().register(SearchPath)
+    register_resolvers()
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        if initialise:
+            with hydra.initialize_config_module(CONF, version_base=VERSION_BASE):
+                yield
+        else:
+            GlobalHydra.instance().clear()
+            yield
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR") if before is None else os.environ.update(HYDRA_FULL_ERROR=before)
+
+
+def use_frozen(frozen: DictConfig, request: Request) -> Request:
+    """Make a run's frozen config the base of `request`: overrides apply on top, a group option replaces its node whole."""
+    base = OmegaConf.create(OmegaConf.to_container(frozen, resolve=False))
+    overrides = ["base=frozen"]
+    for override in request.overrides:
+        group = override.split("=", 1)[0].lstrip("+")
+        if group in request.roots.groups and group not in APPENDED and not override.startswith("~"):
+            base.pop(group, None)
+            override = "+" + override.lstrip("+")
+        overrides.append(override)
+    ConfigStore.instance().store(group="base", name="frozen", node=base, package="_global_")
+    return Request(**{**request.__dict__, "overrides": tuple(overrides)})
+
+
+@lru_cache(maxsize=None)
+def _sweep_dir(runs_dir: str, name: str) -> str:
+    from mlscale.runs.folder import new_path
+
+    return str(new_path(runs_dir, f"{name}-sweep"))
+
+
+def register_resolvers() -> None:
+    """`${mlscale.sweep_dir:runs,name}`: the one folder of this process's sweep."""
+    OmegaConf.register_new_resolver("mlscale.sweep_dir", _sweep_dir, replace=True)
+
+
+@contextlib.contextmanager
+def _argv(words: list[str]) -> Iterator[None]:
+    before = sys.argv
+    sys.argv = ["mlscale", *words]
+    try:
+        yield
+    finally:
+        sys.argv = before

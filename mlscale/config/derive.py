@@ -1,0 +1,199 @@
+"""The only place where a value depends on others: devices, batch, steps. Raises every problem of tier 2 at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Protocol
+
+from omegaconf import DictConfig
+
+from mlscale.errors import MLScaleError, raise_all
+
+
+class Devices(Protocol):
+    """What is asked of a machine (see `mlscale.launch.machine.Machine`)."""
+
+    @property
+    def cuda(self) -> int: ...
+    @property
+    def mps(self) -> bool: ...
+    @property
+    def cores(self) -> int: ...
+    @property
+    def cuda_bf16(self) -> bool: ...
+    def count(self, accelerator: str) -> int | None: ...
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Where the run's processes sit.
+
+    Attributes:
+        world_size: processes that train together.
+        accelerator: cpu, cuda or mps.
+        threads: CPU threads of one process.
+    """
+
+    world_size: int
+    accelerator: str
+    threads: int
+
+
+def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -> dict[str, Any]:
+    """The values of the config's `derived` node, but for those that the run folder gives.
+
+    Args:
+        facts: what the data states of itself (`DataFacts` as a mapping); None where it is somebody else's DataModule.
+
+    Raises:
+        MLScaleError: what the machine lacks and which keys contradict each other, all of it.
+    """
+    problems: list[MLScaleError] = []
+    layout = _layout(cfg, machine, problems)
+    _precision(cfg, layout, machine, problems)
+    per_device = _per_device_batch(cfg, layout, problems)
+    steps = _steps_per_epoch(cfg, facts, problems)
+    raise_all(problems)
+    known = {name: (facts or {}).get(name) for name in ("num_classes", "channels", "height", "width")}
+    return {
+        **asdict(layout),
+        **known,
+        "train_samples": (facts or {}).get("train_samples"),
+        "val_samples": (facts or {}).get("val_samples"),
+        "data_version": (facts or {}).get("version"),
+        "per_device_batch": per_device,
+        "steps_per_epoch": steps,
+        "total_steps": _total_steps(cfg, steps),
+    }
+
+
+def _layout(cfg: DictConfig, machine: Devices, problems: list[MLScaleError]) -> Layout:
+    asked = str(cfg.trainer.get("accelerator", "auto"))
+    best = "cuda" if machine.cuda else "mps" if machine.mps else "cpu"
+    accelerator = {"auto": best, "gpu": "mps" if best == "mps" else "cuda"}.get(asked, asked)
+    has = machine.count(accelerator)
+    if accelerator not in ("cpu", "cuda", "mps"):
+        problems.append(
+            MLScaleError(
+                f"unknown accelerator '{asked}'", where="trainer.accelerator", fix="trainer.accelerator=auto, cpu, gpu, cuda or mps"
+            )
+        )
+        return Layout(1, "cpu", machine.cores)
+    devices = _devices(cfg, has, problems)
+    if has == 0:
+        problems.append(
+            MLScaleError(
+                f"this machine has no {accelerator} device",
+                where=f"trainer.accelerator={asked}",
+                why="torch finds none; `mlscale env` says what it finds",
+                fix="trainer.accelerator=cpu",
+            )
+        )
+    elif has is not None and devices > has:
+        problems.append(
+            MLScaleError(
+                f"this machine has {has} {accelerator} device{'s' if has != 1 else ''}, {devices} were asked for",
+                where=f"trainer.devices={devices}",
+                fix=f"trainer.devices={has}, or trainer.accelerator=cpu for {devices} slow CPU processes",
+            )
+        )
+    return Layout(devices, accelerator, max(1, machine.cores // devices))
+
+
+def _devices(cfg: DictConfig, has: int | None, problems: list[MLScaleError]) -> int:
+    devices = cfg.trainer.get("devices", 1)
+    if devices in ("auto", -1):
+        return max(1, has if has is not None else 1)
+    if isinstance(devices, str) and devices.isdigit():
+        devices = int(devices)
+    if not isinstance(devices, int) or devices < 1:
+        problems.append(
+            MLScaleError(
+                f"trainer.devices={devices} is not a number of processes",
+                where="trainer.devices",
+                why="which cards they use is CUDA_VISIBLE_DEVICES' business",
+                fix="trainer.devices=2, or CUDA_VISIBLE_DEVICES=0,3 python -m mlscale … trainer.devices=2",
+            )
+        )
+        return 1
+    return devices
+
+
+def _precision(cfg: DictConfig, layout: Layout, machine: Devices, problems: list[MLScaleError]) -> None:
+    value = str(cfg.precision.value)
+    if layout.accelerator == "cpu" and value.startswith("16"):
+        problems.append(
+            MLScaleError(
+                f"float16 ({value}) does not train on a CPU",
+                where="precision",
+                why="a CPU has no float16 units: Lightning would compute in bfloat16 without a word",
+                fix="precision=bf16",
+            )
+        )
+    elif layout.accelerator == "cuda" and value.startswith("bf16") and machine.cuda and not machine.cuda_bf16:
+        problems.append(
+            MLScaleError(
+                f"this GPU does not compute bfloat16 ({value})", where="precision", fix="precision=fp16, or precision=fp32"
+            )
+        )
+
+
+def _per_device_batch(cfg: DictConfig, layout: Layout, problems: list[MLScaleError]) -> int | None:
+    batch = (cfg.get("data") or {}).get("batch_size")
+    if batch is None:
+        return None
+    accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
+    if batch < 1 or accumulate < 1:
+        problems.append(
+            MLScaleError(
+                f"a batch has at least one sample (data.batch_size={batch}, trainer.accumulate_grad_batches={accumulate})",
+                where="data.batch_size",
+                fix="data.batch_size=64",
+            )
+        )
+        return None
+    parts = layout.world_size * accumulate
+    if batch % parts:
+        nearest = max(parts, round(batch / parts) * parts)
+        problems.append(
+            MLScaleError(
+                f"data.batch_size={batch} does not divide by {parts}",
+                where="data.batch_size",
+                why=f"it is global: {layout.world_size} devices × {accumulate} accumulated passes share it evenly",
+                fix=f"data.batch_size={nearest}",
+            )
+        )
+        return None
+    return int(batch // parts)
+
+
+def _steps_per_epoch(cfg: DictConfig, facts: Mapping[str, Any] | None, problems: list[MLScaleError]) -> int | None:
+    """Optimizer steps; the last partial global batch is dropped."""
+    if not facts or not (cfg.get("data") or {}).get("batch_size"):
+        return None
+    samples, batch = facts["train_samples"], cfg.data.batch_size
+    if samples < batch:
+        problems.append(
+            MLScaleError(
+                f"{samples} training samples make no batch of {batch}", where="data.batch_size", fix=f"data.batch_size={samples}"
+            )
+        )
+        return None
+    accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
+    passes = samples // batch * accumulate
+    limit = cfg.trainer.get("overfit_batches") or cfg.trainer.get("limit_train_batches")
+    if limit is not None:
+        passes = min(passes, int(limit) if isinstance(limit, int) else int(passes * limit))
+    return max(1, -(-passes // accumulate))
+
+
+def _total_steps(cfg: DictConfig, steps_per_epoch: int | None) -> int | None:
+    max_steps = cfg.trainer.get("max_steps", -1)
+    if steps_per_epoch is None:
+        return max_steps if max_steps and max_steps > 0 else None
+    epochs = cfg.trainer.get("max_epochs")
+    total = steps_per_epoch * epochs if epochs and epochs > 0 else None
+    if max_steps and max_steps > 0:
+        total = min(total, max_steps) if total else max_steps
+    return total

@@ -1,0 +1,125 @@
+"""What Hydra refuses, told as mlscale tells errors. With several culprits, all of them: drop one, compose again."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+
+import yaml
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+from mlscale.config.roots import Roots
+from mlscale.config.suggest import nearest
+from mlscale.errors import MLScaleError
+
+_NOT_FOUND = re.compile(r"In '(?P<file>[^']*)': Could not (?:find|load) '(?P<group>.+)/(?P<option>[^/']*)'")
+_AMBIGUOUS = re.compile(r"Ambiguous value for argument '(?P<key>[^=]*)=(?P<value>.*)'")
+_DELETE = re.compile(r"Could not delete (?:from config\.|.*?:)? ?'?(?P<key>[^'\s]+)'?")
+_GROUP = re.compile(r"Could not override '(?P<key>[^']*)'")
+_MISSING_PRIMARY = re.compile(r"Cannot find primary config '(?P<name>[^']*)'")
+
+
+def refusals(
+    error: Exception,
+    overrides: Sequence[str],
+    roots: Roots,
+    verb: str,
+    retry: Callable[[list[str]], None] | None,
+) -> list[MLScaleError]:
+    """Every problem that keeps the config from composing; empty where `error` is not Hydra's.
+
+    Args:
+        retry: composes once more from fewer overrides; None to tell the first problem only.
+    """
+    problems: list[MLScaleError] = []
+    left = list(overrides)
+    current: Exception | None = error
+    while current is not None:
+        problem, culprit = _explain(current, left, roots)
+        if problem is None:
+            return problems
+        problems.append(problem)
+        if culprit is None or culprit not in left or retry is None:
+            break
+        left.remove(culprit)
+        try:
+            retry(left)
+            current = None
+        except Exception as following:
+            current = following
+    return problems
+
+
+def _explain(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[MLScaleError | None, str | None]:
+    text = str(error)
+    if isinstance(error, MissingConfigException) and (match := _NOT_FOUND.search(text)):
+        return _unknown_option(match["group"], match["option"], match["file"], overrides, roots)
+    if match := _AMBIGUOUS.search(text):
+        key, value = match["key"], match["value"]
+        culprit = _typed(overrides, key)
+        fix = f"-m {key}={value} to run one job for each, or {key}=[{value}] to have them together"
+        return MLScaleError(f"{key}={value} names several options", where=_line(culprit, key), fix=fix), culprit
+    if isinstance(error, ValueError) and "Config group override must be a string or a list" in text:
+        culprit = next((item for item in overrides if re.search(r"=(null|true|false|[\d.]+|\{.*)?$", item)), None)
+        key = (culprit or "?").split("=")[0].lstrip("+")
+        return MLScaleError(
+            f"'{culprit}' does not name an option of the group '{key}'",
+            where=_line(culprit, key),
+            why=f"options: {', '.join(roots.groups.get(key, ()))}",
+            fix=f"{key}=none",
+        ), culprit
+    if isinstance(error, ConfigCompositionException) and "delete" in text and (match := _DELETE.search(text)):
+        culprit = next((item for item in overrides if item.startswith("~" + match["key"])), None)
+        return MLScaleError(
+            f"there is no '{match['key']}' to take away",
+            where=_line(culprit, match["key"]),
+            fix="mlscale config show prints what there is",
+        ), culprit
+    if match := _GROUP.search(text):
+        culprit = _typed(overrides, match["key"])
+        return MLScaleError(
+            f"'{match['key']}' can't be set this way", where=_line(culprit, match["key"]), why=_first_line(text)
+        ), culprit
+    if isinstance(error, yaml.YAMLError):
+        mark = getattr(error, "problem_mark", None)
+        where = f"{mark.name}: line {mark.line + 1}, column {mark.column + 1}" if mark else "a config file"
+        return MLScaleError(
+            "a config file is not valid YAML", where=where, why=str(getattr(error, "problem", error)), fix="mend the line"
+        ), None
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return MLScaleError("the config can't be composed", where="command line or config files", why=text.strip()), None
+    return None, None
+
+
+def _unknown_option(
+    group: str, option: str, file: str, overrides: Sequence[str], roots: Roots
+) -> tuple[MLScaleError, str | None]:
+    options = roots.groups.get(group, ())
+    culprit = next((item for item in overrides if _names(item, group, option)), None)
+    best = nearest(option, options)
+    known = f"options: {', '.join(options)}" if options else "no config folder has this group"
+    spelled = group if group in roots.groups else (nearest(group, roots.groups) or group)
+    return MLScaleError(
+        f"unknown option '{option}' of the group '{group}'",
+        where=_line(culprit, group) if culprit else f"{file}.yaml: defaults",
+        why=known,
+        fix=f"{spelled}={best or (options[0] if options else option)}",
+    ), culprit
+
+
+def _names(override: str, group: str, option: str) -> bool:
+    key, _, value = override.lstrip("+").partition("=")
+    return key.split("@")[0] == group and option in re.split(r"[\[\],\s]+", value)
+
+
+def _typed(overrides: Sequence[str], key: str) -> str | None:
+    return next((item for item in overrides if item.lstrip("+~").split("=")[0] == key.lstrip("+")), None)
+
+
+def _line(culprit: str | None, key: str) -> str:
+    return f"command line: {(culprit or key).lstrip('+')}"
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0]

@@ -1,0 +1,129 @@
+"""Where configuration is looked for: the user's folders first, the shipped ones last. Imports neither Hydra nor torch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.metadata import entry_points
+from importlib.resources import files
+from pathlib import Path
+
+from mlscale.errors import MLScaleError
+
+VERB_CONFIGS = ("train", "evaluate", "prepare")
+# The groups that conf/base/run.yaml selects an option of; any other group is added to them.
+BASE_GROUPS = (
+    "data", "augment", "model", "task", "optimizer", "scheduler", "precision", "strategy", "compress", "callbacks",
+    "monitor", "logger", "trainer",
+)  # fmt: skip
+ENTRY_POINT = "mlscale.config_dirs"
+
+
+@dataclass(frozen=True)
+class Root:
+    """One folder of the search path, and how messages name it."""
+
+    path: Path
+    label: str
+    shipped: bool = False
+
+
+@dataclass(frozen=True)
+class Roots:
+    """The search path, first match wins."""
+
+    roots: tuple[Root, ...]
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Every config group and its options, e.g. ``{"optimizer": ("adamw", "none", "resnet_sgd", "sgd")}``."""
+        return {group: tuple(sorted(options)) for group, options in sorted(self.files.items())}
+
+    @cached_property
+    def files(self) -> dict[str, dict[str, Path]]:
+        """Every option's file; a user's file hides the shipped one of the same name."""
+        found: dict[str, dict[str, Path]] = {}
+        for group, option, file, _ in self._options():
+            found.setdefault(group, {}).setdefault(option, file)
+        return found
+
+    def shadowed(self) -> list[str]:
+        """One line for each shipped option that a user's file of the same name replaces."""
+        mine: dict[tuple[str, str], Path] = {}
+        lines = []
+        for group, option, file, root in self._options():
+            if root.shipped and (group, option) in mine:
+                lines.append(f"{_relative(mine[group, option])} replaces the shipped {group}={option}")
+            elif not root.shipped:
+                mine.setdefault((group, option), file)
+        for root in self.roots:
+            for verb in VERB_CONFIGS:
+                if not root.shipped and (root.path / f"{verb}.yaml").is_file():
+                    lines.append(
+                        f"{_relative(root.path / f'{verb}.yaml')} is not read: the primary configuration of a verb is "
+                        "mlscale's; put settings into a group or a recipe"
+                    )
+        return lines
+
+    def _options(self) -> list[tuple[str, str, Path, Root]]:
+        found = []
+        for root in self.roots:
+            for file in sorted(root.path.rglob("*.yaml")):
+                group = file.parent.relative_to(root.path).as_posix()
+                if group != "." and not (root.shipped and group in VERB_CONFIGS):
+                    found.append((group, file.stem, file, root))
+        return found
+
+
+def find_roots(config_dirs: Sequence[str] = ()) -> Roots:
+    """The search path: ``--config-dir`` folders, ./conf and ./recipes, packages with the entry point, then what is shipped.
+
+    Raises:
+        MLScaleError: a ``--config-dir`` that does not exist, or an entry point that does not load.
+    """
+    shipped = [Root(Path(str(files(f"mlscale.{name}"))), name, shipped=True) for name in ("conf", "recipes")]
+    candidates = [*map(_config_dir, config_dirs)]
+    candidates += [Root(Path(name).resolve(), name) for name in ("conf", "recipes") if Path(name).is_dir()]
+    candidates += _from_packages()
+    known = {root.path.resolve() for root in shipped}
+    own = []
+    for root in candidates:
+        if root.path.resolve() not in known:
+            known.add(root.path.resolve())
+            own.append(root)
+    return Roots((*own, *shipped))
+
+
+def _config_dir(text: str) -> Root:
+    path = Path(text).expanduser()
+    if not path.is_dir():
+        raise MLScaleError(
+            f"the folder of --config-dir does not exist: {text}",
+            where="command line: --config-dir",
+            fix=f"mkdir -p {text}, or name a folder that holds groups, e.g. {text}/model/mine.yaml",
+        )
+    return Root(path.resolve(), text)
+
+
+def _from_packages() -> list[Root]:
+    roots = []
+    for point in entry_points(group=ENTRY_POINT):
+        try:
+            target = point.load()
+        except Exception as error:
+            raise MLScaleError(
+                f"the entry point {ENTRY_POINT}:{point.name} does not load",
+                where=f"package {point.dist.name if point.dist else '?'}: {point.value}",
+                why=f"{type(error).__name__}: {error}",
+                fix=f"pip uninstall {point.dist.name if point.dist else point.name}, or mend its entry point",
+            ) from error
+        folder = target() if callable(target) else target
+        folder = files(folder) if hasattr(folder, "__path__") else folder
+        roots.append(Root(Path(str(folder)), f"package {point.name}"))
+    return roots
+
+
+def _relative(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

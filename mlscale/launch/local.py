@@ -1,0 +1,52 @@
+"""Where a run runs, on one machine: in this process, or in one process per device started from the run folder."""
+
+from __future__ import annotations
+
+import signal
+import uuid
+from pathlib import Path
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.launch import failures
+from mlscale.launch.worker import rank_main, train
+
+
+def launch(folder: Path, world_size: int) -> int:
+    """Train what `folder` describes; returns 0, or the exit code of a polite stop.
+
+    Ranks are forked from a fork server that has imported torch and Lightning and computed nothing: they start in a
+    second or two whatever this process has done before.
+
+    Raises:
+        MLScaleError: what a rank raised; or which rank died, and of what.
+    """
+    if world_size == 1:
+        return train(folder)
+    import torch.multiprocessing as mp
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    mp.set_forkserver_preload(["torch", "pytorch_lightning", "mlscale.launch.preload"])  # type: ignore[attr-defined]
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=world_size,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id=uuid.uuid4().hex,
+        start_method="forkserver",
+        max_restarts=0,
+        monitor_interval=0.1,
+    )
+    try:
+        codes = elastic_launch(config, rank_main)(str(folder))
+    except ChildFailedError as error:
+        raise failures.cause(folder, world_size, error) from None
+    except SignalException as stop:
+        # The ranks were told; what they could save, they saved.
+        code = Exit.INTERRUPTED if stop.sigval == signal.SIGINT else Exit.TERMINATED
+        raise MLScaleError(
+            f"stopped by {stop.sigval.name}", where=str(folder), fix=f"mlscale runs show {folder.name}", exit=code
+        ) from None
+    return max((code or 0 for code in codes.values()), default=0)
