@@ -1,0 +1,44 @@
+"""The contracts between verbs: JSON schemas with a format version. What is written today must load in two releases.
+
+A document says what it is in its first key, `"format": "mlscale/run/1"`. The number rises only when a reader of the
+last format would misread the new one; keys may be added at any time, so readers ignore those they don't know.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from importlib import resources
+from typing import Any
+
+from mlscale.errors import MLScaleError
+
+FORMATS = {"run": 1, "manifest": 1, "result": 1, "code": 1, "sweep": 1}
+
+
+def load(name: str) -> dict[str, Any]:
+    """The JSON schema (draft 2020-12) of a contract: run, manifest, result, code or sweep."""
+    schema: dict[str, Any] = json.loads(resources.files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8"))
+    return schema
+
+
+def stamp(name: str) -> str:
+    """The value of `format` in a new document."""
+    return f"mlscale/{name}/{FORMATS[name]}"
+
+
+def expect(name: str, document: Mapping[str, Any], where: str) -> None:
+    """Refuse a document that is another one, or of a later format than this version reads.
+
+    Raises:
+        MLScaleError: it is; exit code 2.
+    """
+    family, _, number = str(document.get("format", "")).rpartition("/")
+    if family != f"mlscale/{name}" or not number.isdigit():
+        raise MLScaleError(f"this is no {name} document of mlscale", where=where)
+    if int(number) > FORMATS[name]:
+        raise MLScaleError(
+            f"this {name} document was written by a later mlscale (format {number}; this one reads {FORMATS[name]})",
+            where=where,
+            fix="pip install --upgrade mlscale",
+        )

@@ -1,0 +1,86 @@
+"""What a verb returns."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, TextIO
+
+from mlscale.contracts import expect, stamp
+from mlscale.report.text import key_values, metric
+
+
+@dataclass(frozen=True)
+class Result:
+    """The outcome of a verb.
+
+    Attributes:
+        verb: the verb that ran.
+        ok: whether what was asked for holds; a gate that was not met is not ok.
+        sentence: what a person would say.
+        metrics: name with its unit (`val/accuracy`, `throughput_samples_per_s`, `peak_memory_bytes`) to value.
+        artifacts: what was made, name to path.
+        overrides: what to type to act on this result, such as `data.batch_size=256`.
+    """
+
+    verb: str
+    ok: bool
+    sentence: str
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    artifacts: Mapping[str, str] = field(default_factory=dict)
+    overrides: tuple[str, ...] = ()
+
+    def as_dict(self) -> dict[str, Any]:
+        """The document of the result contract. NaN and infinities, which JSON lacks, are null."""
+        return {
+            "format": stamp("result"),
+            "verb": self.verb,
+            "ok": self.ok,
+            "sentence": self.sentence,
+            "metrics": {name: _finite(value) for name, value in self.metrics.items()},
+            "artifacts": {name: str(path) for name, path in self.artifacts.items()},
+            "overrides": list(self.overrides),
+        }
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any], where: str = "result") -> Result:
+        """A result as it was written; null becomes NaN.
+
+        Raises:
+            MLScaleError: it is another document, or of a later format.
+        """
+        expect("result", document, where)
+        metrics = {name: math.nan if value is None else value for name, value in document["metrics"].items()}
+        return cls(
+            verb=document["verb"],
+            ok=document["ok"],
+            sentence=document["sentence"],
+            metrics=metrics,
+            artifacts=dict(document["artifacts"]),
+            overrides=tuple(document["overrides"]),
+        )
+
+    def text(self) -> str:
+        """For people: the sentence, the metrics, what was made, and what to type next."""
+        blocks = [self.sentence]
+        rows = [(name, metric(name, value)) for name, value in self.metrics.items()]
+        rows += [(name, str(path)) for name, path in self.artifacts.items()]
+        if rows:
+            blocks.append(key_values(rows))
+        if self.overrides:
+            blocks.append("Try: " + " ".join(self.overrides))
+        return "\n\n".join(blocks)
+
+
+def emit(result: Result, output: str = "table", stream: TextIO | None = None) -> None:
+    """Print a result: `table` for people, `json` as one JSON document."""
+    text = json.dumps(result.as_dict(), ensure_ascii=False, indent=2) if output == "json" else result.text()
+    print(text, file=stream or sys.stdout)
+
+
+def _finite(value: Any) -> float | int | None:
+    value = value.item() if hasattr(value, "item") else value
+    return value if math.isfinite(value) else None

@@ -1,0 +1,128 @@
+"""Plain text for a terminal: tables, and numbers as people read them."""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+_NUMERIC = re.compile(r"^[-+]?[\d,.]+([eE][-+]?\d+)?\s?(%|[kMG]|[KMGT]iB|B|ms|s|min|h|d)?$|^(nan|inf|-inf|-|)$")
+_ROOM = 12  # the narrowest a column is cut to
+
+
+def table(rows: Iterable[Sequence[object]], headers: Sequence[str] = (), width: int | None = None) -> str:
+    """Rows in aligned columns, numbers to the right, cut to the terminal's width.
+
+    Args:
+        rows: the cells; shown by `str`, None as a dash.
+        headers: the names of the columns.
+        width: characters of a line; the terminal's by default, unlimited where there is none.
+    """
+    body = [["-" if cell is None else _one_line(str(cell)) for cell in row] for row in rows]
+    lines = ([list(headers)] if headers else []) + body
+    if not lines:
+        return ""
+    columns = range(max(map(len, lines)))
+    lines = [line + [""] * (len(columns) - len(line)) for line in lines]
+    body = lines[1:] if headers else lines
+    right = [bool(body) and all(_NUMERIC.match(line[c]) for line in body) for c in columns]
+    widths = _fitted([max(columns_of(line[c]) for line in lines) for c in columns], width or _terminal())
+    shown = ["  ".join(_cell(line[c], widths[c], right[c]) for c in columns).rstrip() for line in lines]
+    if headers:
+        shown.insert(1, "  ".join("─" * each for each in widths))
+    return "\n".join(shown)
+
+
+def key_values(pairs: Iterable[tuple[str, object]]) -> str:
+    """Names and values, one pair a line, values aligned and never cut: a path must stay whole."""
+    known = [(name, "-" if value is None else str(value)) for name, value in pairs]
+    room = max((columns_of(name) for name, _ in known), default=0)
+    return "\n".join(f"{_cell(name, room, False)}  {_hang(value, room + 2)}".rstrip() for name, value in known)
+
+
+def number(value: float, digits: int = 4) -> str:
+    """A number with about `digits` significant digits: 0.9917, 1,437, 1.2e-05."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return str(value)
+    if not math.isfinite(value):
+        return str(value)
+    if value == int(value) and abs(value) < 1e15:
+        return f"{int(value):,}"
+    if abs(value) >= 10**digits:
+        return f"{value:,.0f}"
+    return f"{value:.{digits}g}"
+
+
+def duration(seconds: float) -> str:
+    """A time span: 12 ms, 3.4 s, 2 min 05 s, 1 h 07 min, 3 d 04 h."""
+    if not math.isfinite(seconds):
+        return str(seconds)
+    if seconds < 0:
+        return "-" + duration(-seconds)
+    if seconds < 0.9995:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02d} s"
+    minutes = round(seconds / 60)
+    if minutes < 24 * 60:
+        return f"{minutes // 60} h {minutes % 60:02d} min"
+    hours = round(seconds / 3600)
+    return f"{hours // 24} d {hours % 24:02d} h"
+
+
+def size(count: float) -> str:
+    """A number of bytes in binary units: 512 B, 1.5 KiB, 24.0 GiB."""
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if abs(count) < 1023.95 or unit == "TiB":
+            return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    raise AssertionError("unreachable")
+
+
+def metric(name: str, value: float) -> str:
+    """A metric's value, by the unit at the end of its name: `_s` and `_bytes` are shown as people say them."""
+    if name.endswith("_bytes"):
+        return size(value)
+    if name.endswith("_s") and not name.endswith("_per_s"):
+        return duration(value)
+    return number(value)
+
+
+def columns_of(text: str) -> int:
+    """How many columns of a terminal `text` takes: two for wide characters, none for combining ones."""
+    return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
+
+
+def _terminal() -> int:
+    """The terminal's width; plenty where the output goes to a file."""
+    return shutil.get_terminal_size(fallback=(10_000, 24)).columns
+
+
+def _fitted(widths: list[int], limit: int) -> list[int]:
+    """Take from the widest columns until a line fits; none below 12."""
+    widths = list(widths)
+    while sum(widths) + 2 * (len(widths) - 1) > limit and max(widths) > _ROOM:
+        widths[widths.index(max(widths))] -= 1
+    return widths
+
+
+def _cell(text: str, width: int, right: bool) -> str:
+    if columns_of(text) > width:
+        while columns_of(text) > width - 1:
+            text = text[:-1]
+        text += "…"
+    space = " " * (width - columns_of(text))
+    return space + text if right else text + space
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _hang(text: str, indent: int) -> str:
+    return text.replace("\n", "\n" + " " * indent)

@@ -1,0 +1,159 @@
+"""Files that are whole or absent: written aside, flushed to the disk, renamed. Private to the user."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mlscale.errors import Exit, MLScaleError
+
+PRIVATE_FILE = 0o600
+PRIVATE_FOLDER = 0o700
+ASIDE = ".aside-"  # how the name of a file or folder starts that is not there yet; whatever reads a folder skips these
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all, readable by its owner alone.
+
+    Raises:
+        MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
+    """
+    aside = path.with_name(f"{ASIDE}{path.name}-{secrets.token_hex(4)}")
+    try:
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE), "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        aside.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        aside.unlink(missing_ok=True)
+        raise unwritable(path, error) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """`write_bytes` for text, as UTF-8."""
+    write_bytes(path, text.encode("utf-8", errors="surrogateescape"))
+
+
+def write_json(path: Path, value: object) -> None:
+    """`write_text` for JSON: NaN and infinities become null, what JSON lacks becomes its text."""
+    write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The JSON object in `path`.
+
+    Raises:
+        MLScaleError: it is absent, cut short, or something else than an object.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise MLScaleError(f"can't read {path.name}", where=str(path), why=str(error)) from error
+    if not isinstance(value, dict):
+        raise MLScaleError(f"{path.name} does not hold a JSON object", where=str(path))
+    return value
+
+
+def plain(value: object) -> Any:
+    """`value` made of what JSON has. Numbers of numpy and torch become Python's; what JSON lacks becomes its text."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if value is None or isinstance(value, str | int):
+        return value
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(item) for item in value]
+    item = getattr(value, "item", None)
+    return plain(item()) if callable(item) else str(value)
+
+
+def sync_folder(folder: Path) -> None:
+    """Make a rename inside `folder` outlast a power cut."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError:  # some network file systems can't sync a folder; the rename itself still is atomic
+        pass
+    finally:
+        os.close(handle)
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's content, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def artefacts(folder: Path) -> Iterator[Path]:
+    """Every regular file below `folder`, sorted; no links, and nothing that is still being written."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = sorted(name for name in folders if not name.startswith(ASIDE))
+        for name in sorted(names):
+            path = Path(parent, name)
+            if not name.startswith(ASIDE) and path.is_file() and not path.is_symlink():
+                yield path
+
+
+def make_private(folder: Path) -> None:
+    """Take `folder` and all in it from everybody but the owner: some writers (checkpoints, events) follow the umask."""
+    for parent, _, names in os.walk(folder):
+        Path(parent).chmod(PRIVATE_FOLDER)
+        for name in names:
+            path = Path(parent, name)
+            if not path.is_symlink():
+                with contextlib.suppress(FileNotFoundError):  # a tracker's helper may still be tidying up
+                    path.chmod(PRIVATE_FILE)
+
+
+def make_folders(folder: Path) -> list[Path]:
+    """Make `folder` and its parents, private; returns those that were not there before, outermost first."""
+    missing = [each for each in (folder, *folder.parents) if not each.exists()][::-1]
+    made = []
+    for each in missing:
+        try:
+            each.mkdir(mode=PRIVATE_FOLDER)
+            made.append(each)
+        except FileExistsError:  # another process was faster
+            continue
+        except OSError as error:
+            raise unwritable(each, error) from error
+    return made
+
+
+def remove_empty(folders: list[Path]) -> None:
+    """Remove those of `folders` that hold nothing, innermost first."""
+    for folder in reversed(folders):
+        with contextlib.suppress(OSError):
+            folder.rmdir()
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove `folder` in one step as others see it: renamed aside first, so that a half-removed one is never listed."""
+    aside = folder.with_name(f"{ASIDE}{folder.name}-{secrets.token_hex(4)}")
+    try:
+        folder.rename(aside)
+        shutil.rmtree(aside)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+
+
+def unwritable(path: Path, error: OSError) -> MLScaleError:
+    """The error for a path that can't be written, with the remedy."""
+    return MLScaleError(
+        f"can't write {path.name}",
+        where=str(path),
+        why=error.strerror or str(error),
+        fix="runs_dir=<a folder you may write to, with free space>",
+        exit=Exit.ENVIRONMENT,
+    )

@@ -1,0 +1,89 @@
+"""Finding runs: by id, by the beginning of an id or a name, by path, or the last one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlscale.errors import MLScaleError
+from mlscale.runs.files import ASIDE
+from mlscale.runs.folder import RUN, RunFolder
+from mlscale.runs.sweep import SWEEP
+
+LAST = "last"
+
+
+def find(ref: str | Path, root: str | Path = "runs") -> RunFolder:
+    """The run that `ref` means: a path, an id, the unique beginning of an id or of a folder's name, or 'last'.
+
+    Raises:
+        MLScaleError: there is none, or more than one.
+    """
+    text = str(ref)
+    if (Path(text) / RUN).is_file():
+        return RunFolder.open(text)
+    if Path(text).name == RUN and Path(text).is_file():
+        return RunFolder.open(Path(text).parent)
+    runs = list_runs(root)
+    if not runs:
+        raise MLScaleError("there are no runs here", where=str(root), fix="mlscale train   (or --root <runs_dir>)")
+    if text == LAST:
+        return runs[0]
+    found = [run for run in runs if text in (run.id, run.path.name)]
+    found = found or [run for run in runs if text and (run.id.startswith(text) or run.path.name.startswith(text))]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise MLScaleError(f"no run {text!r}", where=str(root), fix="mlscale runs ls")
+    names = ", ".join(run.path.name for run in found[:5]) + (", …" if len(found) > 5 else "")
+    raise MLScaleError(f"{text!r} means {len(found)} runs", where=str(root), why=names, fix="type more of its id")
+
+
+def list_runs(root: str | Path = "runs") -> list[RunFolder]:
+    """The runs below `root`, also those of sweeps, newest first. Damaged ones are left out: see `damaged`."""
+    readable = []
+    for path in run_paths(root):
+        try:
+            readable.append(RunFolder.open(path))
+        except MLScaleError:
+            continue
+    return sorted(readable, key=lambda run: (run.run["created"], run.id), reverse=True)
+
+
+def damaged(root: str | Path = "runs") -> dict[Path, str]:
+    """The run folders below `root` that can't be read, and why."""
+    broken = {}
+    for path in run_paths(root):
+        try:
+            RunFolder.open(path)
+        except MLScaleError as error:
+            broken[path] = error.why or error.what
+    return broken
+
+
+def unfinished(config_hash: str, code: str | None, root: str | Path = "runs") -> RunFolder | None:
+    """The newest run of this config and code that ended before its time and left a checkpoint to go on from."""
+    for run in list_runs(root):
+        document = run.run
+        digest = (document["code"] or {}).get("digest")
+        if document["config_hash"] == config_hash and digest == code:
+            return run if run.status in ("crashed", "interrupted", "failed") and run.checkpoints else None
+    return None
+
+
+def run_paths(root: str | Path) -> Iterator[Path]:
+    """Every folder that has a run.json: `<root>/<date>/<run>` and `<root>/<date>/<sweep>/<run>`."""
+    for date in _folders(Path(root)):
+        for entry in _folders(date):
+            if (entry / RUN).is_file():
+                yield entry
+            elif (entry / SWEEP).is_file():
+                yield from (run for run in _folders(entry) if (run / RUN).is_file())
+
+
+def _folders(parent: Path) -> list[Path]:
+    try:
+        entries = [entry for entry in parent.iterdir() if not entry.name.startswith(ASIDE) and entry.is_dir()]
+    except (NotADirectoryError, FileNotFoundError, PermissionError):
+        return []
+    return sorted(entries)

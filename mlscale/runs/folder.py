@@ -1,0 +1,330 @@
+"""The run folder: one run, one place, written so that it is whole or absent at every moment.
+
+`<root>/<date>/<name>-<id>/` holds `run.json` from the start, `config.yaml` (as composed, interpolations kept),
+`derived.yaml`, `results/`, `logs/`, `checkpoints/`, and `manifest.json` last, as the seal.
+"""
+
+from __future__ import annotations
+
+import secrets
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from mlscale.contracts import expect, stamp
+from mlscale.errors import MLScaleError
+from mlscale.runs import machine, process
+from mlscale.runs.files import (
+    ASIDE,
+    artefacts,
+    make_folders,
+    make_private,
+    plain,
+    read_json,
+    remove_empty,
+    remove_tree,
+    sha256,
+    unwritable,
+    write_bytes,
+    write_json,
+    write_text,
+)
+from mlscale.runs.identity import config_hash, folder_name, new_id
+from mlscale.runs.mask import Masker
+from mlscale.runs.secrets import find_secrets, mask_overrides, protect
+from mlscale.runs.snapshot import Snapshot
+
+RUN, MANIFEST, CONFIG, DERIVED = "run.json", "manifest.json", "config.yaml", "derived.yaml"
+SUBFOLDERS = ("results", "logs", "checkpoints")
+ENDINGS = ("done", "failed", "diverged", "interrupted")
+
+
+def new_path(root: str | Path, name: str) -> Path:
+    """A path for a new run or sweep, `<root>/<date>/<name>-<id>`; nothing is made."""
+    return Path(root) / datetime.now().strftime("%Y-%m-%d") / f"{folder_name(name)}-{new_id()}"
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A run's folder, new or found again.
+
+    Attributes:
+        path: the folder, absolute.
+        id: 12 characters that sort by time.
+        masker: takes secrets out of what is written here.
+    """
+
+    path: Path
+    id: str
+    masker: Masker = field(default_factory=Masker, repr=False, compare=False)
+    _made: tuple[Path, ...] = field(default=(), repr=False, compare=False)
+
+    @classmethod
+    def create(
+        cls,
+        root: str | Path,
+        name: str,
+        *,
+        verb: str,
+        config_yaml: str,
+        derived: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        data_version: str | None = None,
+        order_version: int | str | None = None,
+        overrides: Sequence[str] = (),
+        tags: Sequence[str] = (),
+        notes: str = "",
+        metric: str | None = None,
+        mode: str | None = None,
+        loggers: Mapping[str, str] | None = None,
+        code: Snapshot | None = None,
+        parent: str | None = None,
+        sweep: str | Path | None = None,
+        masker: Masker | None = None,
+    ) -> RunFolder:
+        """Start a run: make its folder with all that is known now, in one step; a reader never sees half of it.
+
+        Args:
+            root: the folder for run folders (`runs_dir`); made if need be.
+            name: the run's name; with the id it names the folder.
+            verb: the verb that runs.
+            config_yaml: the composed config as YAML text, interpolations kept. Literal secrets in it are moved out.
+            derived: what `derived.yaml` keeps; `run_dir` and `name` are added.
+            seed, data_version, order_version: what the order of samples follows from.
+            overrides: as typed; kept masked.
+            tags, notes: the user's words; kept masked.
+            metric, mode: what judges this run, for `runs ls`.
+            loggers: tracker to its id for this run.
+            code: the snapshot of the code, if one was taken.
+            parent: the id of the run that this one starts from.
+            sweep: the sweep's folder; the run's folder is made in it instead of in `<root>/<date>`.
+            masker: takes secrets out of tags, notes and results.
+
+        Raises:
+            MLScaleError: the folder can't be written to (exit code 5). Nothing is left behind.
+        """
+        masker = masker or Masker()
+        config_yaml = _without_secrets(config_yaml)
+        for _ in range(8):  # the id is 25 random bits beside the time: a second round is next to impossible
+            path = new_path(root, name).absolute()
+            path = Path(sweep).absolute() / path.name if sweep else path
+            run_id = path.name.rsplit("-", 1)[1]
+            document = {
+                "format": stamp("run"),
+                "id": run_id,
+                "name": name,
+                "verb": verb,
+                "created": now(),
+                "config_hash": config_hash(config_yaml),
+                "seed": seed,
+                "data_version": data_version,
+                "order_version": order_version,
+                "code": code.summary() if code else None,
+                "parent": parent,
+                "sweep": Path(sweep).name.rsplit("-", 1)[-1] if sweep else None,
+                "overrides": [masker.mask(override) for override in mask_overrides(overrides)],
+                "tags": [masker.mask(tag) for tag in tags],
+                "notes": masker.mask(notes),
+                "metric": metric,
+                "mode": mode,
+                "loggers": dict(loggers or {}),
+                "attempts": [_attempt()],
+            }
+            kept = {**(derived or {}), "run_dir": str(path), "name": path.name}
+            made = make_folders(path.parent)
+            aside = path.with_name(f"{ASIDE}{path.name}-{secrets.token_hex(4)}")
+            try:
+                _fill(aside, document, config_yaml, kept, code)
+                aside.rename(path)
+            except OSError as error:
+                _clear(aside, made)
+                if path.exists():
+                    continue
+                raise unwritable(path, error) from error
+            except MLScaleError:
+                _clear(aside, made)
+                raise
+            return cls(path, run_id, masker, tuple(made))
+        raise MLScaleError("can't find a free name for the run folder", where=str(root))
+
+    @classmethod
+    def open(cls, path: str | Path, masker: Masker | None = None) -> RunFolder:
+        """The run in the folder `path`.
+
+        Raises:
+            MLScaleError: it is no run folder, or its run.json is damaged or of a later format.
+        """
+        folder = Path(path).absolute()
+        if not (folder / RUN).is_file():
+            raise MLScaleError("this is no run folder: it has no run.json", where=str(path), fix="mlscale runs ls")
+        document = read_json(folder / RUN)
+        expect("run", document, str(folder / RUN))
+        return cls(folder, str(document["id"]), masker or Masker())
+
+    # What it holds
+
+    @property
+    def run(self) -> dict[str, Any]:
+        """run.json."""
+        return read_json(self.path / RUN)
+
+    @property
+    def manifest(self) -> dict[str, Any] | None:
+        """manifest.json; None as long as the run is not sealed."""
+        return read_json(self.path / MANIFEST) if (self.path / MANIFEST).is_file() else None
+
+    @property
+    def config_text(self) -> str:
+        """config.yaml: the composed config, interpolations kept."""
+        return (self.path / CONFIG).read_text(encoding="utf-8")
+
+    @property
+    def derived(self) -> dict[str, Any]:
+        """derived.yaml: the values that were filled in at start."""
+        import yaml
+
+        values: dict[str, Any] = yaml.safe_load((self.path / DERIVED).read_text(encoding="utf-8")) or {}
+        return values
+
+    @property
+    def results(self) -> dict[str, dict[str, Any]]:
+        """The results by verb."""
+        return {path.stem: read_json(path) for path in sorted((self.path / "results").glob("[!.]*.json"))}
+
+    @property
+    def checkpoints(self) -> list[Path]:
+        """The entries of `checkpoints/`, oldest first."""
+        found = (path for path in (self.path / "checkpoints").glob("*") if not path.name.startswith("."))
+        return sorted(found, key=lambda path: (path.stat().st_mtime_ns, path.name))
+
+    @property
+    def status(self) -> str:
+        """done, failed, diverged or interrupted once sealed; before that running, elsewhere (on another machine, where
+        this one can't see whether it still runs), or crashed: it ended without a word."""
+        manifest = self.manifest
+        if manifest is not None:
+            return str(manifest["status"])
+        return process.state(self.run["attempts"][-1])
+
+    # What is written to it
+
+    def write_json(self, name: str, value: object) -> Path:
+        """Write a JSON file, whole or not at all, secrets masked; `name` may have folders. Returns its path."""
+        path = self._inside(name)
+        make_folders(path.parent)
+        write_json(path, self.masker.mask_tree(plain(value)))
+        return path
+
+    def result(self, verb: str, result: Mapping[str, Any]) -> Path:
+        """Keep a verb's result (`Result.as_dict()`) as `results/<verb>.json`."""
+        return self.write_json(f"results/{verb}.json", {"format": stamp("result"), **result})
+
+    def update(self, **changes: Any) -> None:
+        """Change keys of run.json: `loggers`, `data_version`. Only the launching process does."""
+        write_json(self.path / RUN, {**self.run, **changes})
+
+    def attempt(self) -> None:
+        """Go on with this run: note the attempt, and take off the seal of the last one."""
+        run = self.run
+        self.update(attempts=[*run["attempts"], _attempt()])
+        (self.path / MANIFEST).unlink(missing_ok=True)
+
+    def seal(
+        self,
+        status: str = "done",
+        *,
+        metrics: Mapping[str, float] | None = None,
+        sentence: str = "",
+        hardware: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Write `manifest.json`, the last file of a run, and take the folder's files from everybody else.
+
+        Args:
+            status: done, failed, diverged or interrupted.
+            metrics: name_unit to value.
+            sentence: how it went, in words; masked.
+            hardware: what the caller knows of accelerators, added to what the system tells.
+        """
+        assert status in ENDINGS, status
+        make_private(self.path)
+        started = datetime.fromisoformat(self.run["attempts"][-1]["started"])
+        files = [path for path in artefacts(self.path) if path != self.path / MANIFEST]
+        manifest = {
+            "format": stamp("manifest"),
+            "id": self.id,
+            "status": status,
+            "sentence": self.masker.mask(sentence),
+            "ended": now(),
+            "duration_s": max(0.0, round(time.time() - started.timestamp(), 3)),
+            "metrics": dict(metrics or {}),
+            "hardware": {**machine.describe(), **(hardware or {})},
+            "packages": machine.packages(),
+            "artefacts": {
+                path.relative_to(self.path).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
+                for path in files
+            },
+        }
+        write_json(self.path / MANIFEST, manifest)
+        return manifest
+
+    def changed(self) -> list[str]:
+        """The artefacts that are gone or differ from the sealed manifest, by path; empty for a run without a seal."""
+        sealed = (self.manifest or {}).get("artefacts", {})
+        return [name for name, entry in sealed.items() if not _same(self.path / name, entry)]
+
+    def discard(self) -> None:
+        """Take back a start that failed: the folder goes, and the folders above that it made, where empty."""
+        remove_tree(self.path)
+        remove_empty(list(self._made))
+
+    def _inside(self, name: str) -> Path:
+        path = (self.path / name).resolve()
+        if not path.is_relative_to(self.path.resolve()):
+            raise MLScaleError("a run writes inside its own folder only", where=name)
+        return path
+
+
+def now() -> str:
+    """The time with its zone, ISO 8601."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
+
+
+def _attempt() -> dict[str, Any]:
+    return {"started": now(), "host": socket.gethostname(), **process.this()}
+
+
+def _without_secrets(config_yaml: str) -> str:
+    """The config's text; its literal secrets, which the caller should have moved to the environment, moved here."""
+    from omegaconf import DictConfig, OmegaConf
+
+    config = OmegaConf.create(config_yaml)
+    assert isinstance(config, DictConfig)
+    return OmegaConf.to_yaml(OmegaConf.create(protect(config)[0])) if find_secrets(config) else config_yaml
+
+
+def _fill(folder: Path, run: dict[str, Any], config: str, derived: dict[str, Any], code: Snapshot | None) -> None:
+    import yaml
+
+    folder.mkdir(mode=0o700)
+    for name in SUBFOLDERS:
+        (folder / name).mkdir(mode=0o700)
+    write_text(folder / CONFIG, config)
+    write_text(folder / DERIVED, yaml.safe_dump(plain(derived), sort_keys=False, allow_unicode=True))
+    if code is not None:
+        write_bytes(folder / "code.tar.gz", code.archive)
+        write_json(folder / "code.json", code.document())
+    write_json(folder / RUN, run)
+
+
+def _clear(aside: Path, made: list[Path]) -> None:
+    if aside.exists():
+        remove_tree(aside)
+    remove_empty(made)
+
+
+def _same(path: Path, entry: Mapping[str, Any]) -> bool:
+    return path.is_file() and path.stat().st_size == entry["bytes"] and sha256(path) == entry["sha256"]

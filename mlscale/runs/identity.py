@@ -1,0 +1,73 @@
+"""What a run is called, and when two runs are the same."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import secrets
+import time
+from collections.abc import Mapping
+from typing import Any
+
+# Crockford's Base32: no i, l, o, u, so that an id can be read aloud and sorts as its number does.
+_DIGITS = "0123456789abcdefghjkmnpqrstvwxyz"
+_EPOCH = 1735689600  # 2025-01-01 UTC
+_TICKS = 32  # of a second; 35 bits of them last 34 years
+_TIME_DIGITS, _RANDOM_DIGITS = 7, 5
+ID_LENGTH = _TIME_DIGITS + _RANDOM_DIGITS
+
+# What says where, how wide or under which name a run runs, but not what it computes.
+UNHASHED = (
+    "launch",
+    "logger",
+    "derived",
+    "hydra",
+    "runs_dir",
+    "output",
+    "name",
+    "tags",
+    "notes",
+    "snapshot",
+    "trainer.devices",
+    "trainer.accelerator",
+    "trainer.num_nodes",
+)
+
+
+def new_id() -> str:
+    """A new run id: 12 characters, of which 7 are the time, so that ids sort by it, and 5 are random."""
+    ticks = int((time.time() - _EPOCH) * _TICKS) % 32**_TIME_DIGITS
+    return _base32(ticks, _TIME_DIGITS) + _base32(secrets.randbelow(32**_RANDOM_DIGITS), _RANDOM_DIGITS)
+
+
+def folder_name(name: str) -> str:
+    """A run's name as part of a path: letters, digits, dots, dashes and underscores; at most 80 characters."""
+    return re.sub(r"[^\w.-]+", "_", name).strip("._-")[:80] or "run"
+
+
+def config_hash(config_yaml: str) -> str:
+    """SHA-256, in hex, of what a config computes: keys in any order, no devices, launch, loggers, names and places."""
+    import yaml
+
+    config = yaml.safe_load(config_yaml) or {}
+    return hashlib.sha256(json.dumps(_hashed(config), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _hashed(config: Mapping[str, Any]) -> dict[str, Any]:
+    top = {str(key): value for key, value in config.items()}
+    for path in UNHASHED:
+        group, _, key = path.partition(".")
+        if not key:
+            top.pop(group, None)
+        elif isinstance(top.get(group), dict):
+            top[group] = {name: value for name, value in top[group].items() if name != key}
+    return top
+
+
+def _base32(number: int, digits: int) -> str:
+    text = ""
+    for _ in range(digits):
+        number, digit = divmod(number, 32)
+        text = _DIGITS[digit] + text
+    return text

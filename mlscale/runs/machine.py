@@ -1,0 +1,124 @@
+"""What this machine is, asked of the operating system alone: nothing is imported, nothing is started."""
+
+from __future__ import annotations
+
+import os
+import platform
+import socket
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+_CGROUP = Path("/sys/fs/cgroup")
+_UNLIMITED = 1 << 60  # cgroup v1 writes a number near 2**63 for no limit
+
+
+def describe() -> dict[str, Any]:
+    """The hardware of a run, for its manifest: host, system, CPU, usable cores, memory in bytes."""
+    return {
+        "host": socket.gethostname(),
+        "system": platform.platform(),
+        "machine": platform.machine(),
+        "python": platform.python_version(),
+        "cpu": cpu_model(),
+        "cores": usable_cores(),
+        "memory_bytes": memory_bytes(),
+    }
+
+
+def packages() -> dict[str, str]:
+    """Every installed distribution and its version, by name."""
+    found = {}
+    for distribution in metadata.distributions():
+        name = distribution.metadata["Name"]
+        if name:
+            found[name.lower().replace("_", "-")] = distribution.version
+    return dict(sorted(found.items()))
+
+
+def usable_cores() -> int:
+    """The CPU cores this process may use: its affinity, cut to a container's quota; at least 1."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    quota = _cpu_quota()
+    return max(1, min(cores, int(quota))) if quota else max(1, cores)
+
+
+def memory_bytes() -> int:
+    """The memory this process may use, in bytes: the machine's, cut to a container's limit; 0 where unknown."""
+    try:
+        total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return 0
+    limits = [_number(folder / name) for folder, name in _cgroup_files("memory", "memory.max", "memory.limit_in_bytes")]
+    return min([total, *(limit for limit in limits if limit and limit < _UNLIMITED)])
+
+
+def free_memory_bytes() -> int:
+    """The memory that is available now, in bytes; 0 where unknown."""
+    for line in _lines(Path("/proc/meminfo")):
+        if line.startswith("MemAvailable:"):
+            available = int(line.split()[1]) * 1024
+            return min([available, *_cgroup_room()])
+    return 0
+
+
+def cpu_model() -> str:
+    """The CPU's name."""
+    for line in _lines(Path("/proc/cpuinfo")):
+        if line.lower().startswith("model name"):
+            return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
+
+
+def cpu_flags() -> frozenset[str]:
+    """The CPU's instruction sets as Linux names them (`avx512_bf16`, `amx_tile`, `avx512_vnni`); empty elsewhere."""
+    for line in _lines(Path("/proc/cpuinfo")):
+        if line.startswith(("flags", "Features")):
+            return frozenset(line.partition(":")[2].split())
+    return frozenset()
+
+
+def _cpu_quota() -> float | None:
+    for folder, name in _cgroup_files("cpu", "cpu.max", "cpu.cfs_quota_us"):
+        text = " ".join(_lines(folder / name)).split()
+        if name == "cpu.max" and len(text) == 2 and text[0].isdigit():
+            return int(text[0]) / int(text[1])
+        if name == "cpu.cfs_quota_us" and text and text[0].isdigit():
+            period = _number(folder / "cpu.cfs_period_us")
+            return int(text[0]) / period if period else None
+    return None
+
+
+def _cgroup_room() -> list[int]:
+    room = []
+    for limit_name, used_name in (("memory.max", "memory.current"), ("memory.limit_in_bytes", "memory.usage_in_bytes")):
+        for folder, name in _cgroup_files("memory", limit_name):
+            limit, used = _number(folder / name), _number(folder / used_name)
+            if limit and used and limit < _UNLIMITED:
+                room.append(max(0, limit - used))
+    return room
+
+
+def _cgroup_files(controller: str, *names: str) -> list[tuple[Path, str]]:
+    """Where the limits of this process's control group may stand, nearest first; inside a container, the root."""
+    folders = []
+    for line in _lines(Path("/proc/self/cgroup")):
+        _, controllers, path = line.split(":", 2)
+        base = _CGROUP if not controllers else _CGROUP / controller
+        if not controllers or controller in controllers.split(","):
+            folders.append(base / path.lstrip("/"))
+    folders += [_CGROUP, _CGROUP / controller]
+    return [(folder, name) for folder in folders for name in names if (folder / name).is_file()]
+
+
+def _number(path: Path) -> int | None:
+    text = " ".join(_lines(path)).strip()
+    return int(text) if text.isdigit() else None
+
+
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return []

@@ -1,0 +1,187 @@
+"""Masking secrets in whatever leaves the process: text, logs, console, trackers, files.
+
+A value is masked in every form that it is likely to take: as it is, in a URL, in JSON, in YAML, and in Base64.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import logging
+import os
+import re
+import sys
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, TextIO
+from urllib.parse import quote, quote_plus
+
+from mlscale.runs.scan import MASK, masked, scan, secret_like, tells_little, words
+from mlscale.runs.secrets import find_secrets, interpolated
+
+SHORTEST = 4  # characters; masking shorter values would make any text unreadable and hide little
+_COMMON = words("true false none null auto default test local localhost admin root user password secret token")
+
+
+class Masker:
+    """Knows the secrets of this run and takes them out of text."""
+
+    def __init__(self, values: Iterable[str] = ()) -> None:
+        self._forms: set[str] = set()
+        self._pattern: re.Pattern[str] | None = None
+        self._openings: re.Pattern[str] | None = None
+        self.register(*values)
+
+    @classmethod
+    def of(cls, config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Masker:
+        """The masker of a run: the secrets typed into its config, those it refers to, and those of the environment."""
+        environment = os.environ if environ is None else environ
+        masker = cls()
+        masker.register(*(str(value) for value in find_secrets(config).values()))
+        masker.register(*(value for name, value in environment.items() if secret_like(name)))
+        masker.register(*(v for n, v in interpolated(config, environment).items() if secret_like(n) or _telling(v)))
+        return masker
+
+    def register(self, *values: str) -> None:
+        """Mask these values from now on. Values that are short or common are left: they hide nothing."""
+        forms = {form for value in values for form in _forms(value)}
+        if forms - self._forms:
+            self._forms |= forms
+            longest_first = sorted(self._forms, key=len, reverse=True)
+            self._pattern = re.compile("|".join(map(re.escape, longest_first)))
+            openings = sorted({re.escape(form[:SHORTEST]) for form in self._forms})
+            self._openings = re.compile(f"(?={'|'.join(openings)})")
+
+    def mask(self, text: str) -> str:
+        """`text` without secrets: registered values, and whatever has the format of a well-known key."""
+        if self._pattern is not None:
+            text = self._pattern.sub(MASK, text)
+        return masked(text, scan(text, bare=False))
+
+    def mask_tree(self, value: Any) -> Any:
+        """Containers without secrets, for trackers and JSON: *** under secret-like keys, texts masked."""
+        if isinstance(value, Mapping):
+            return {key: self._mask_item(str(key), item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.mask_tree(item) for item in value]
+        return self.mask(value) if isinstance(value, str) else value
+
+    def held_back(self, text: str) -> int:
+        """How many characters at the end of `text` may be the beginning of a secret that goes on in the next write."""
+        if self._openings is None:
+            return 0
+        tail = text[1 - max(map(len, self._forms)) :]
+        starts = [match.start() for match in self._openings.finditer(tail)]
+        starts += range(max(0, len(tail) - SHORTEST + 1), len(tail))
+        return next((len(tail) - at for at in starts if any(f.startswith(tail[at:]) for f in self._forms)), 0)
+
+    def _mask_item(self, key: str, item: Any) -> Any:
+        if secret_like(key) and not isinstance(item, Mapping | list | tuple) and not tells_little(key, item):
+            return item if isinstance(item, str) and re.fullmatch(r"\$\{[^{}]*\}", item) else MASK
+        if secret_like(key) and isinstance(item, Mapping):
+            return {name: v if str(name).startswith("_") else self._mask_item(key, v) for name, v in item.items()}
+        if secret_like(key) and isinstance(item, list | tuple):
+            return [self._mask_item(key, each) for each in item]
+        return self.mask_tree(item)
+
+
+class MaskFilter(logging.Filter):
+    """Masks a log record, its traceback included. Add it to handlers: a logger's filters don't see its children's."""
+
+    def __init__(self, masker: Masker) -> None:
+        super().__init__()
+        self.masker = masker
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        record.msg, record.args = self.masker.mask(record.getMessage()), None
+        if record.exc_info and not record.exc_text:
+            record.exc_text = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
+        if record.exc_text:
+            record.exc_text = self.masker.mask(record.exc_text)
+        if record.stack_info:
+            record.stack_info = self.masker.mask(record.stack_info)
+        return True
+
+
+class MaskedStream:
+    """A text stream that masks what is written to it, also values that come in several writes.
+
+    Only characters that may be the beginning of a secret wait for the next write, so prompts and progress bars are
+    shown at once. What is written to the file descriptor behind it passes by.
+    """
+
+    def __init__(self, stream: TextIO, masker: Masker) -> None:
+        self._stream, self._masker, self._waiting = stream, masker, ""
+
+    def write(self, text: str) -> int:
+        whole = self._waiting + text
+        held = self._masker.held_back(whole)
+        self._waiting = whole[len(whole) - held :]
+        self._stream.write(self._masker.mask(whole[: len(whole) - held]))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        for line in lines:
+            self.write(line)
+
+    def flush(self) -> None:
+        """Flush what was written. What may be half a secret keeps waiting."""
+        self._stream.flush()
+
+    def release(self) -> None:
+        """Write out what waits: nothing follows any more."""
+        waiting, self._waiting = self._waiting, ""
+        self._stream.write(self._masker.mask(waiting))
+        self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+@contextlib.contextmanager
+def masked_output(masker: Masker) -> Iterator[None]:
+    """Mask stdout, stderr and the root logger's handlers for the time of the block."""
+    before = sys.stdout, sys.stderr
+    out, err = MaskedStream(before[0], masker), MaskedStream(before[1], masker)
+    log_filter, handlers = MaskFilter(masker), list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(log_filter)
+    sys.stdout, sys.stderr = out, err
+    try:
+        yield
+    finally:
+        sys.stdout, sys.stderr = before
+        for handler in handlers:
+            handler.removeFilter(log_filter)
+        out.release()
+        err.release()
+
+
+def _telling(value: str) -> bool:
+    """Whether a plainly named variable's value is worth hiding: `${oc.env:DATA_ROOT}` and a job's number are not."""
+    if value.isdigit() or os.sep not in value:
+        return not value.isdigit()
+    return not Path(value).exists()
+
+
+def _forms(value: str) -> Iterator[str]:
+    """The value as it may show up: plain, by its lines, in a URL, JSON, YAML, a Python string, and Base64."""
+    if len(value) < SHORTEST or value.lower() in _COMMON or value.startswith("${"):
+        return
+    yield value
+    yield from (line.strip() for line in value.splitlines() if len(line.strip()) >= 2 * SHORTEST)
+    yield from (quote(value, safe=""), quote(value), quote_plus(value))
+    yield from (json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1], repr(value)[1:-1])
+    yield value.replace("'", "''")
+    raw = value.encode("utf-8", errors="surrogateescape")
+    yield raw.hex()
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        yield encode(raw).decode().rstrip("=")
+        # Inside a longer text (`user:password` of a basic authorization) the value begins at any of three places.
+        for offset in range(3):
+            inner = encode(b"\0" * offset + raw)[(0, 2, 3)[offset] :].decode().rstrip("=")
+            inner = inner[:-1] if (len(raw) + offset) % 3 else inner  # the last character depends on what follows
+            if len(inner) >= 2 * SHORTEST:
+                yield inner

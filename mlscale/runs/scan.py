@@ -1,0 +1,167 @@
+"""What a secret looks like: the names of keys that hold one, and the formats of well-known keys.
+
+One place for both, used for configs, overrides, logs and code.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import NamedTuple
+
+MASK = "***"
+
+
+def words(text: str) -> frozenset[str]:
+    """The words of `text`, for lists that read better as lines."""
+    return frozenset(text.split())
+
+
+# Words of a key that mean a secret wherever they stand, unless the last word says that it is only about one.
+_SECRET_WORDS = words(
+    "password passwords passwd pwd passphrase secret secrets credential credentials apikey apikeys accesskey secretkey "
+    "privatekey authtoken accesstoken bearer authorization dsn connectionstring webhook cookie cookies htpasswd"
+)
+_LAST_WORDS = words("auth pass token")  # a secret as the last word: `db_pass`, `hf_token`
+_PHRASES = re.compile(
+    r"\b(api|access|private|secret|ssh|signing|encryption|account|license|client|shared|master|deploy|service) keys?\b"
+    r"|\baccess key id\b|\bconnection string\b|\b(api|access|auth|bearer|refresh|session|id|personal) tokens?\b"
+)
+# `pad_token` is a word of a vocabulary, `num_tokens` a number, `key_path` and `token_url` say where something lies.
+_HARMLESS_TOKEN = words(
+    "pad eos bos mask cls unk sep image text prompt stop start end num max min per special class reg register new "
+    "audio video user assistant system first last next out in n"
+)
+_ABOUT = words(
+    "file path dir folder name env var variable size sizes length len type types dim format regex pattern prefix count "
+    "num required enabled timeout ttl expiry expires age policy strength manager provider field column index"
+)
+
+_FORMATS = re.compile(
+    r"""
+    (?<![A-Za-z0-9])(?:
+        (?:AKIA|ASIA)[A-Z0-9]{16}(?![A-Z0-9])                                   # AWS access key id
+      | gh[pousr]_[A-Za-z0-9]{30,255} | github_pat_[A-Za-z0-9_]{22,255}         # GitHub
+      | glpat-[A-Za-z0-9_-]{20,64}                                              # GitLab
+      | hf_[A-Za-z0-9]{30,64}                                                   # Hugging Face
+      | sk-[A-Za-z0-9_-]{20,256}                                                # OpenAI, Anthropic and others
+      | xox[abeoprs]-[A-Za-z0-9-]{10,255}                                       # Slack
+      | AIza[A-Za-z0-9_-]{35}                                                   # Google
+      | pypi-[A-Za-z0-9_-]{50,}                                                 # PyPI
+      | local-[0-9a-f]{40}(?![0-9a-f])                                          # a W&B server of one's own
+      | eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}           # JSON web token
+    )
+    | -----BEGIN\ (?:[A-Z0-9]+\ )*PRIVATE\ KEY(?:\ BLOCK)?-----(?:[^-]|-(?!----END))*(?:-----END\ [A-Z0-9\ ]+-----)?
+    """,
+    re.VERBOSE,
+)
+# Cheap to look for: a text without any of these holds no well-known format.
+_HINTS = re.compile(r"AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox[abeoprs]-|AIza|pypi-|local-|eyJ|PRIVATE KEY")
+_USERINFO = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/:@'\"{}$<>]{0,256}:(?P<value>[^\s/@'\"{}<>]{1,256})@")
+_HEADER = re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<value>(?=[^\s\d]{0,64}\d)[A-Za-z0-9._~+/=-]{8,})")
+# `key = "literal"`, `key: "literal"`, `"key": "literal"`, `KEY=literal`, `key: literal`.
+_ASSIGNED = re.compile(
+    r"""(?P<key>[A-Za-z_][A-Za-z0-9_.-]{1,80})['"]?\]?\s{0,8}(?::\s{0,8}str\s{0,8})?[=:]\s{0,8}
+        (?: [rbuf]?(?P<quote>['"])(?P<quoted>(?:\\.|(?!(?P=quote))[^\\\n])*)(?P=quote)
+        | (?P<bare>[^\s'"#,;(){}\[\]]+) )""",
+    re.VERBOSE,
+)
+_KEY_HINTS = re.compile(r"(?i)pass|pwd|secret|credential|token|auth|api|key|bearer|dsn|webhook|cookie|connection")
+_WANDB_NEAR = re.compile(r"(?i)(?:wandb|api.?key|token)[^\n]{0,80}?(?<![0-9a-f])(?P<value>[0-9a-f]{40})(?![0-9a-f])")
+_PLACEHOLDER = re.compile(
+    r"(?i)^(?:\*+|x+|\.+|<.*>|\$\{.*|\$\(.*|\$[a-z_]+|%\(.*|\{.*\}|null|none|true|false|\?\?\?|str|int|bool|bytes|"
+    r"optional.*|change.?me|your[-_ ].*|self\..*|os\..*|args\..*|cfg\..*|config\..*)$"
+)
+
+
+class Found(NamedTuple):
+    """Where a secret stands in a text: `text[start:end]`."""
+
+    start: int
+    end: int
+
+
+@lru_cache(maxsize=4096)
+def words_of(key: str) -> tuple[str, ...]:
+    """The words of a key, in lower case: `wandbAPIKey` and `wandb-api_key` are both wandb, api, key."""
+    spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", key)
+    return tuple(re.findall(r"[a-z0-9]+", spaced.lower()))
+
+
+@lru_cache(maxsize=4096)
+def secret_like(key: str) -> bool:
+    """Whether a key's name says that its value is a secret: not `tokenizer`, `max_tokens`, `key_size`, `image_key`."""
+    words = words_of(key)
+    if not words or words[-1] in _ABOUT:
+        return False
+    if words[-1] == "token" and len(words) > 1 and words[-2] in _HARMLESS_TOKEN:
+        return False
+    return bool(_SECRET_WORDS & set(words)) or words[-1] in _LAST_WORDS or bool(_PHRASES.search(" ".join(words)))
+
+
+def tells_little(key: str, value: object) -> bool:
+    """Whether `value` can't be a secret even under a secret-like key: nothing, a switch, or a number called token."""
+    if value is None or isinstance(value, bool) or value == "":
+        return True
+    return isinstance(value, int | float) and words_of(key)[-1:] in (("token",), ("pass",), ("auth",))
+
+
+def scan(text: str, *, bare: bool = True) -> list[Found]:
+    """Find what looks like a secret in any text: code, a diff, YAML, a log line.
+
+    Args:
+        text: any text.
+        bare: also take values without quotes after a secret-like key, as in YAML and .env files. Off for code, where
+            `token = make_token` names a variable.
+
+    Returns:
+        Places in order, none overlapping another.
+    """
+    return _merged(_scan(text, bare))
+
+
+def masked(text: str, found: list[Found]) -> str:
+    """`text` with each of the places `found` by `scan` replaced by ***."""
+    for start, end in reversed(found):
+        text = text[:start] + MASK + text[end:]
+    return text
+
+
+def well_known(value: str) -> bool:
+    """Whether a value is recognised whatever its key is called: a well-known format, or a URL with a password in it."""
+    return bool(list(_formats(value)))
+
+
+def _formats(text: str) -> Iterator[Found]:
+    if _HINTS.search(text):
+        yield from (Found(*match.span()) for match in _FORMATS.finditer(text))
+    if "://" in text:
+        for match in _USERINFO.finditer(text):
+            if not _PLACEHOLDER.match(match["value"]):
+                yield Found(*match.span("value"))
+
+
+def _scan(text: str, bare: bool) -> Iterator[Found]:
+    yield from _formats(text)
+    for pattern in (_HEADER, _WANDB_NEAR):
+        yield from (Found(*match.span("value")) for match in pattern.finditer(text))
+    for match in _ASSIGNED.finditer(text):
+        group = "quoted" if match["quote"] else "bare"
+        if group == "bare" and not bare:
+            continue
+        value = match[group]
+        if not _KEY_HINTS.search(match["key"]) or not secret_like(match["key"].rsplit(".", 1)[-1]):
+            continue
+        if len(value) >= 4 and not _PLACEHOLDER.match(value):
+            yield Found(*match.span(group))
+
+
+def _merged(found: Iterator[Found]) -> list[Found]:
+    merged: list[Found] = []
+    for place in sorted(found):
+        if merged and place.start < merged[-1].end:
+            merged[-1] = Found(merged[-1].start, max(merged[-1].end, place.end))
+        else:
+            merged.append(place)
+    return merged

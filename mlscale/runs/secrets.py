@@ -1,0 +1,174 @@
+"""Secrets in a config: found by the name of their key or by their format, and kept out of every file.
+
+A secret reaches a run by its environment. One that was typed into a config or on the command line is moved there:
+`protect` puts an interpolation in its place, and the launcher gives the value to the ranks by their environment alone.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from mlscale.runs.scan import MASK, masked, scan, secret_like, tells_little, well_known
+
+PREFIX = "MLSCALE_SECRET_"
+_ENV_DEFAULT = re.compile(r"^\$\{\s*oc\.env\s*:\s*(?P<name>\w+)\s*,\s*(?P<default>.*)\}$", re.DOTALL)
+_ENV_NAME = re.compile(r"\$\{\s*oc\.env\s*:\s*(\w+)")
+_OVERRIDE = re.compile(r"^(?P<key>[~+]{0,2}[^=]+)=(?P<value>.*)$", re.DOTALL)
+
+
+def find_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The literals of `config` that are secrets, by key path (`logger.wandb.api_key`, `hosts[0].url`).
+
+    Interpolations are none: they are resolved in memory only. The default in `${oc.env:NAME,default}` is one.
+    """
+    return {path: value for path, key, value in _leaves(_container(config), "", "") if _is_secret(key, value)}
+
+
+def protect(
+    config: Mapping[str, Any], environ: Mapping[str, str] | None = None
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Put an interpolation in the place of every literal secret.
+
+    Args:
+        config: the composed config, as a DictConfig or plain containers. Not changed.
+        environ: the environment that `${oc.env:NAME,default}` will see; this process's by default.
+
+    Returns:
+        The config in plain containers, with `${oc.env:MLSCALE_SECRET_LOGGER_WANDB_API_KEY}` and the like, and the
+        environment that resolves them: for this process and its children, never for a file.
+    """
+    environment = os.environ if environ is None else environ
+    moved: dict[str, str] = {}
+
+    def replace(path: str, key: str, value: Any) -> Any:
+        if not _is_secret(key, value):
+            return value
+        if not isinstance(value, str):
+            return "${oc.decode:" + _move(path, str(value), moved) + "}"
+        default = _ENV_DEFAULT.match(value)
+        if default and default["name"] in environment:
+            return "${oc.env:" + default["name"] + "}"
+        if default:
+            return _move(path, default["default"].strip().strip("'\""), moved)
+        return "".join(
+            part if part.startswith("${") else _move(path, part, moved) for part in _interpolations_apart(value)
+        )
+
+    protected: dict[str, Any] = _mapped(_container(config), "", "", replace)
+    return protected, moved
+
+
+def mask_overrides(overrides: Sequence[str]) -> list[str]:
+    """Overrides as they may be shown and kept: `optimizer.api_key=abc` becomes `optimizer.api_key=***`."""
+    return [_mask_override(override) for override in overrides]
+
+
+def interpolated(config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment variables that `config` refers to by `${oc.env:…}` and that are set, with their values."""
+    environment = os.environ if environ is None else environ
+    texts = (value for _, _, value in _leaves(_container(config), "", "") if isinstance(value, str))
+    return {name: environment[name] for text in texts for name in _ENV_NAME.findall(text) if name in environment}
+
+
+def missing(config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> list[str]:
+    """The variables made by `protect` that a frozen `config` needs and that are not set; asked for before a resume."""
+    environment = os.environ if environ is None else environ
+    texts = (value for _, _, value in _leaves(_container(config), "", "") if isinstance(value, str))
+    names = {name for text in texts for name in _ENV_NAME.findall(text)}
+    return sorted(name for name in names if name.startswith(PREFIX) and name not in environment)
+
+
+def _is_secret(key: str, value: Any) -> bool:
+    if isinstance(value, str):
+        default = _ENV_DEFAULT.match(value)
+        if default:
+            return _is_secret(key, default["default"].strip().strip("'\""))
+        literal = "".join(part for part in _interpolations_apart(value) if not part.startswith("${"))
+        if not literal.strip() or literal in ("???", "null", MASK):
+            return False
+        return secret_like(key) or well_known(value) or bool(scan(value))
+    return secret_like(key) and not tells_little(key, value)
+
+
+def _leaves(node: Any, path: str, key: str) -> Iterator[tuple[str, str, Any]]:
+    """(key path, the key that names it, value) of every leaf; all below a secret-like key is named by that key."""
+    if isinstance(node, Mapping):
+        for name, child in node.items():
+            yield from _leaves(child, f"{path}.{name}" if path else str(name), _named(key, str(name)))
+    elif isinstance(node, list | tuple):
+        for index, child in enumerate(node):
+            yield from _leaves(child, f"{path}[{index}]", key)
+    else:
+        yield path, key, node
+
+
+def _mapped(node: Any, path: str, key: str, replace: Any) -> Any:
+    if isinstance(node, Mapping):
+        return {
+            name: _mapped(child, f"{path}.{name}" if path else str(name), _named(key, str(name)), replace)
+            for name, child in node.items()
+        }
+    if isinstance(node, list | tuple):
+        return [_mapped(child, f"{path}[{index}]", key, replace) for index, child in enumerate(node)]
+    return replace(path, key, node)
+
+
+def _named(parent: str, name: str) -> str:
+    """`credentials: {user: …, key: …}`: children of a secret-like key are secrets, but for `_target_` and its like."""
+    return parent if secret_like(parent) and not name.startswith("_") else name
+
+
+def _move(path: str, value: str, moved: dict[str, str]) -> str:
+    name = PREFIX + re.sub(r"[^A-Z0-9]+", "_", path.upper()).strip("_")
+    unique, count = name, 1
+    while unique in moved and moved[unique] != value:
+        count += 1
+        unique = f"{name}_{count}"
+    moved[unique] = value
+    return "${oc.env:" + unique + "}"
+
+
+def _interpolations_apart(value: str) -> list[str]:
+    """`value` cut into literals and interpolations, nested ones whole."""
+    parts, start, depth, position = [], 0, 0, 0
+    while position < len(value):
+        if value.startswith("${", position):
+            if depth == 0 and position > start:
+                parts.append(value[start:position])
+                start = position
+            depth += 1
+            position += 1
+        elif value[position] == "}" and depth:
+            depth -= 1
+            if depth == 0:
+                parts.append(value[start : position + 1])
+                start = position + 1
+        position += 1
+    if start < len(value):
+        parts.append(value[start:])
+    return parts
+
+
+def _mask_override(override: str) -> str:
+    match = _OVERRIDE.match(override)
+    if not match:
+        return override
+    key, value = match["key"], match["value"]
+    words = re.split(r"[.@\[\]]+", key.lstrip("+~"))
+    if any(secret_like(word) for word in words) and not value.strip().startswith("${"):
+        return f"{key}={MASK}" if value not in ("", "null", "true", "false") else override
+    return f"{key}={masked(value, scan(value))}"
+
+
+def _container(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Plain containers; a DictConfig without resolving anything."""
+    from omegaconf import OmegaConf
+
+    if OmegaConf.is_config(config):
+        plain = OmegaConf.to_container(config, resolve=False)
+        assert isinstance(plain, dict)
+        return {str(key): value for key, value in plain.items()}
+    return dict(config)

@@ -1,0 +1,232 @@
+"""The code that ran, kept with the run: what git does not ignore, capped, without secrets. It never fails a run."""
+
+from __future__ import annotations
+
+import fnmatch
+import gzip
+import hashlib
+import io
+import os
+import tarfile
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlscale.contracts import stamp
+from mlscale.runs import git
+from mlscale.runs.scan import masked, scan, words
+
+TOTAL_BYTES = 10 << 20
+FILE_BYTES = 1 << 20
+FILES = 5000
+SECONDS = 2.0  # looking through a folder ends here: a home directory is no repository
+DIFF = "uncommitted.diff"
+# Left out unread, whatever git says: their only purpose is to hold secrets.
+PRIVATE = words(
+    ".env .env.* *.pem *.key *.p12 *.pfx *.jks *.keystore *.kdbx id_rsa* id_ed25519* id_ecdsa* id_dsa* .netrc _netrc "
+    ".pypirc .pgpass .htpasswd .git-credentials .npmrc .dockercfg credentials credentials.json credentials.yaml "
+    "credentials.yml credentials.toml credentials.ini secrets.json secrets.yaml secrets.yml secrets.toml secrets.env "
+    "secrets.ini service-account*.json *.tfstate *.tfvars"
+)
+_NO_CODE = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist"})
+_CODE = (".py", ".yaml", ".yml")
+_QUOTED_ONLY = (
+    ".py",
+    ".pyi",
+    ".ipynb",
+    ".js",
+    ".ts",
+    ".c",
+    ".cc",
+    ".cpp",
+    ".cu",
+    ".h",
+    ".rs",
+    ".go",
+    ".java",
+    ".md",
+    ".diff",
+)
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """A snapshot in memory, at most 10 MiB; `RunFolder.create` writes it.
+
+    Attributes:
+        root: the folder it was taken of.
+        digest: SHA-256 over the paths and contents kept: the same code has the same digest, committed or not.
+        archive: a gzipped tar.
+        files: the paths in it.
+        skipped: path to the reason why it is not in it.
+        masked: path to the number of places that looked like a secret, and were replaced by ***.
+        commit, branch, dirty: what git says; None and False without git.
+        complete: False where the folder was too large to look through.
+    """
+
+    root: str
+    digest: str
+    archive: bytes
+    files: tuple[str, ...]
+    skipped: dict[str, str]
+    masked: dict[str, int]
+    commit: str | None = None
+    branch: str | None = None
+    dirty: bool = False
+    complete: bool = True
+
+    def summary(self) -> dict[str, Any]:
+        """What run.json says of it."""
+        return {
+            "digest": self.digest,
+            "commit": self.commit,
+            "dirty": self.dirty,
+            "files": len(self.files),
+            "skipped": len(self.skipped),
+        }
+
+    def document(self) -> dict[str, Any]:
+        """code.json."""
+        return {
+            "format": stamp("code"),
+            "digest": self.digest,
+            "root": self.root,
+            "commit": self.commit,
+            "branch": self.branch,
+            "dirty": self.dirty,
+            "files": list(self.files),
+            "skipped": self.skipped,
+            "masked": self.masked,
+            "complete": self.complete,
+        }
+
+    def warnings(self) -> list[str]:
+        """What the user should know, a line each; secrets in code first."""
+        lines = []
+        if self.masked:
+            names = ", ".join(list(self.masked)[:3]) + (", …" if len(self.masked) > 3 else "")
+            lines.append(
+                f"code snapshot: what looks like a secret in {names} was replaced by ***; move it to the environment"
+            )
+        if not self.complete:
+            lines.append(
+                f"code snapshot: {self.root} is too large to look through; kept the first {len(self.files)} files"
+            )
+        return lines
+
+
+def take(root: str | Path = ".", exclude: Sequence[str | Path] = ()) -> tuple[Snapshot | None, list[str]]:
+    """Take a snapshot of the code in `root`.
+
+    Args:
+        root: the folder that the user stands in. In a git work tree: tracked files, and untracked ones that git does
+            not ignore, as they are now, and the uncommitted diff. Elsewhere: Python and YAML files.
+        exclude: folders to leave out, such as `runs_dir`.
+
+    Returns:
+        The snapshot, or None where none could be taken, and lines of warning.
+    """
+    try:
+        snapshot = _take(Path(root).resolve(), [Path(each).resolve() for each in exclude])
+    except Exception as error:  # a run matters more than its snapshot
+        return None, [f"code snapshot: none was taken ({type(error).__name__}: {error})"]
+    return snapshot, snapshot.warnings()
+
+
+def _take(root: Path, exclude: list[Path]) -> Snapshot:
+    deadline = time.monotonic() + SECONDS
+    state = git.state(root, timeout=SECONDS)
+    listed = git.files(root, timeout=SECONDS) if state else None
+    names = iter(listed) if listed is not None else _walk(root, exclude, deadline)
+    kept: dict[str, bytes] = {}
+    skipped: dict[str, str] = {}
+    hits: dict[str, int] = {}
+    total, complete = 0, True
+    for count, name in enumerate(names):
+        if count >= FILES or time.monotonic() > deadline:
+            complete = False
+            break
+        path = root / name
+        if any(path.is_relative_to(folder) for folder in exclude):
+            continue
+        content = _read(path, TOTAL_BYTES - total)
+        if isinstance(content, str):
+            skipped[name] = content
+            continue
+        kept[name], found = _clean(name, content)
+        total += len(kept[name])
+        if found:
+            hits[name] = found
+    digest = _digest(kept)
+    diff = git.diff(root, timeout=SECONDS) if state and state.dirty else b""
+    if len(diff) > FILE_BYTES:
+        skipped[DIFF] = "larger than 1 MiB"
+    elif diff:
+        kept[DIFF], found = _clean(DIFF, diff)
+        if found:
+            hits[DIFF] = found
+    commit, branch, dirty = (state.commit, state.branch, state.dirty) if state else (None, None, False)
+    return Snapshot(str(root), digest, _archive(kept), tuple(kept), skipped, hits, commit, branch, dirty, complete)
+
+
+def _walk(root: Path, exclude: list[Path], deadline: float) -> Iterator[str]:
+    """Python and YAML files below `root`, without what is hidden, installed, built, excluded or of another run."""
+    for parent, folders, names in os.walk(root):
+        if time.monotonic() > deadline:
+            yield from [""] * (FILES + 1)  # ends the search as incomplete
+        here = Path(parent)
+        if "pyvenv.cfg" in names or "run.json" in names:
+            folders.clear()
+            continue
+        folders[:] = sorted(
+            f for f in folders if not f.startswith(".") and f not in _NO_CODE and here / f not in exclude
+        )
+        yield from (str((here / name).relative_to(root)) for name in sorted(names) if name.endswith(_CODE))
+
+
+def _read(path: Path, room: int) -> bytes | str:
+    """The content of a file, or the reason to leave it out."""
+    if any(fnmatch.fnmatch(path.name.lower(), pattern) for pattern in PRIVATE):
+        return "made to hold secrets"
+    if path.is_symlink() or not path.is_file():
+        return "not a regular file"
+    try:
+        size = path.stat().st_size
+        if size > FILE_BYTES:
+            return "larger than 1 MiB"
+        if size > room:
+            return "the snapshot is full (10 MiB)"
+        content = path.read_bytes()
+    except OSError as error:
+        return error.strerror or "unreadable"
+    return "binary" if b"\0" in content[:8192] else content
+
+
+def _clean(name: str, content: bytes) -> tuple[bytes, int]:
+    """A file's content with what looks like a secret replaced, and the number of places."""
+    text = content.decode("utf-8", errors="surrogateescape")
+    found = scan(text, bare=not name.endswith(_QUOTED_ONLY))
+    return (masked(text, found).encode("utf-8", errors="surrogateescape") if found else content), len(found)
+
+
+def _digest(kept: dict[str, bytes]) -> str:
+    whole = hashlib.sha256()
+    for name in sorted(kept):
+        whole.update(f"{name}\0{hashlib.sha256(kept[name]).hexdigest()}\n".encode("utf-8", errors="surrogateescape"))
+    return whole.hexdigest()
+
+
+def _archive(kept: dict[str, bytes]) -> bytes:
+    """A tar that is the same for the same code: no times, no owners."""
+    buffer = io.BytesIO()
+    with (
+        gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=1, mtime=0) as packed,
+        tarfile.open(fileobj=packed, mode="w", format=tarfile.PAX_FORMAT) as tar,
+    ):
+        for name, content in kept.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o600
+            tar.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
