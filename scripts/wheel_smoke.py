@@ -1,0 +1,79 @@
+"""Builds the wheel, installs it into an environment of its own, and uses it from a foreign folder: the console script,
+``python -m``, a recipe, and a user's own class with one YAML file.
+
+    python scripts/wheel_smoke.py --venv build/core
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+OWN_CODE = ROOT / "tests" / "contract" / "fixtures" / "own_code"
+
+
+def call(*command: str | Path, cwd: Path, path: Path | None = None) -> str:
+    """Run a command, show it, and return what it printed; end with its output if it fails."""
+    env = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    if path is not None:
+        env["PATH"] = f"{path}{os.pathsep}{env['PATH']}"
+    print("  $ " + " ".join(map(str, command)), flush=True)
+    run = subprocess.run(
+        [*map(str, command)], cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=600
+    )
+    if run.returncode:
+        sys.exit(f"exit code {run.returncode}\n{run.stdout}\n{run.stderr}")
+    return run.stdout
+
+
+def install_wheel(environment: Path, scratch: Path) -> Path:
+    """Build the wheel (from the source archive), install it; return the environment's folder of programs."""
+    call(sys.executable, "-m", "build", "--outdir", scratch / "dist", ROOT, cwd=scratch)
+    (wheel,) = (scratch / "dist").glob("*.whl")
+    venv.create(environment, with_pip=True, clear=True)
+    programs = environment.resolve() / "bin"
+    call(programs / "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel, cwd=scratch)
+    return programs
+
+
+def use(programs: Path, folder: Path) -> None:
+    """What a user does first, in a folder that holds their own class and configuration."""
+    shutil.copytree(OWN_CODE, folder)
+    before = {path for path in folder.rglob("*") if "__pycache__" not in path.parts}
+    python = programs / "python"
+    location = call(python, "-c", "import mlscale; print(mlscale.__file__)", cwd=folder).strip()
+    if not Path(location).is_relative_to(programs.parent):
+        sys.exit(f"the wheel is not what was imported: {location}")
+    call("mlscale", "--help", cwd=folder, path=programs)
+    call("mlscale", "recipes", "ls", cwd=folder, path=programs)
+    call(python, "-m", "mlscale", "config", "show", "+recipe=resnet", cwd=folder)
+    call(python, "-m", "mlscale", "+recipe=resnet", "debug=fast", cwd=folder)
+    call("mlscale", "model=tiny", "trainer.max_epochs=1", cwd=folder, path=programs)
+    sealed = list(folder.glob("runs/*/*/manifest.json"))
+    if len(sealed) != 2:
+        sys.exit(f"two runs should have left two sealed run folders, not {len(sealed)}")
+    added = {path.relative_to(folder).parts[0] for path in folder.rglob("*") if path not in before}
+    if not added <= {"runs", "__pycache__"}:
+        sys.exit(f"runs/ is all that may appear in the user's folder, not {sorted(added)}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--venv", type=Path, help="keep the environment here, for other checks")
+    chosen: Path | None = parser.parse_args().venv
+    with tempfile.TemporaryDirectory(prefix="wheel-") as name:
+        scratch = Path(name)
+        programs = install_wheel(chosen or scratch / "venv", scratch)
+        use(programs, scratch / "elsewhere")
+    print("the wheel trains in a foreign folder")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""Rules of the house that import-linter can't state: what is imported when, and who may call what."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "pytorch_lightning", "torchvision", "torchmetrics", "webdataset", "wandb", "sklearn", "numpy")
+
+
+def modules() -> Iterator[tuple[str, ast.Module]]:
+    for path in sorted((ROOT / "mlscale").rglob("*.py")):
+        name = ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        yield name, ast.parse(path.read_text())
+
+
+def imported_names(tree: ast.Module) -> set[str]:
+    """Dotted names of everything that a module imports, at any depth of its code."""
+    names = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "mlscale",
+        "mlscale.cli",
+        "mlscale.config.compose",
+        "mlscale.config.signatures",
+        "mlscale.data",
+        "mlscale.report",
+        "mlscale.runs",
+        "mlscale.tasks",
+    ],
+)
+def test_importing_it_imports_nothing_heavy(module: str) -> None:
+    code = f"import {module}, sys; print([name for name in {HEAVY!r} if name in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.strip() == "[]"
+
+
+def test_only_build_calls_instantiate() -> None:
+    callers = [
+        name
+        for name, tree in modules()
+        if any(
+            imported.startswith(("hydra.utils.instantiate", "hydra._internal.instantiate"))
+            or imported.endswith("hydra.utils")
+            for imported in imported_names(tree)
+        )
+    ]
+    assert callers == ["mlscale.config.build"]
+
+
+def test_only_the_command_line_ends_the_process() -> None:
+    culprits = []
+    for name, tree in modules():
+        calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+        exits = [call for call in calls if ast.unparse(call) in ("sys.exit", "os._exit", "exit", "quit")]
+        raises = [node for node in ast.walk(tree) if isinstance(node, ast.Raise) and "SystemExit" in ast.unparse(node)]
+        if exits or raises:
+            culprits.append(name)
+    assert set(culprits) <= {"mlscale.cli", "mlscale.__main__"}
+
+
+def test_nothing_asks_on_standard_input() -> None:
+    asking = [
+        name
+        for name, tree in modules()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) in ("input", "getpass.getpass", "sys.stdin.readline")
+    ]
+    assert asking == []
+
+
+def test_nothing_unpickles_or_runs_text() -> None:
+    forbidden = {"pickle.load", "pickle.loads", "eval", "exec", "os.system", "yaml.load", "yaml.unsafe_load"}
+    culprits = []
+    for name, tree in modules():
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.Call):
+                continue
+            shell = any(word.arg == "shell" and ast.unparse(word.value) == "True" for word in node.keywords)
+            weak = any(word.arg == "weights_only" and ast.unparse(word.value) == "False" for word in node.keywords)
+            if ast.unparse(node.func) in forbidden or shell or weak:
+                culprits.append(f"{name}:{node.lineno}: {ast.unparse(node.func)}")
+    assert culprits == []

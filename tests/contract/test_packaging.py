@@ -1,0 +1,135 @@
+"""What a wheel, a source archive and an editable install hold and do."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tomllib
+import venv
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+OWN_CODE = Path(__file__).parent / "fixtures" / "own_code"
+
+
+def tracked(*patterns: str) -> set[str]:
+    """Files of the repository that git knows or would take, relative to its root."""
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "--", *patterns]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+    return {name for name in listed if (ROOT / name).is_file()}
+
+
+def in_wheel(name: str) -> str:
+    """Where a file of the repository lies in the wheel: conf/ and recipes/ move into the package."""
+    return name if name.startswith("mlscale/") else f"mlscale/{name}"
+
+
+def test_every_package_is_listed() -> None:
+    found = {"mlscale." + path.parent.name for path in (ROOT / "mlscale").glob("*/__init__.py")}
+    listed = set(PROJECT["tool"]["setuptools"]["packages"])
+    assert listed == found | {"mlscale", "mlscale.conf", "mlscale.recipes"}
+    assert not list((ROOT / "mlscale").glob("*/*/__init__.py")), "a package inside a package must be listed, too"
+
+
+def test_constraints_meet_the_requirements() -> None:
+    from packaging.requirements import Requirement
+
+    pins = {}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        if line and not line.startswith("#"):
+            assert "+" not in line
+            assert "://" not in line
+            pin = Requirement(line)
+            pins[pin.name.lower().replace("_", "-")] = pin.specifier
+    extras = PROJECT["project"]["optional-dependencies"]
+    for text in [*PROJECT["project"]["dependencies"], *(text for extra in extras.values() for text in extra)]:
+        requirement = Requirement(text)
+        name = requirement.name.lower().replace("_", "-")
+        if name == "mlscale":
+            continue
+        assert name in pins, f"{name} is not in constraints.txt"
+        if name in ("torch", "torchvision"):
+            assert pins[name] == requirement.specifier
+        else:
+            (version,) = (pin.version for pin in pins[name])
+            assert requirement.specifier.contains(version), f"{name}: {version} against {requirement.specifier}"
+
+
+def test_own_code_is_one_class_and_a_short_yaml() -> None:
+    (config,) = OWN_CODE.rglob("*.yaml")
+    (code,) = OWN_CODE.rglob("*.py")
+    assert len(config.read_text().splitlines()) <= 40
+    assert code.read_text().count("class ") == 1
+
+
+@pytest.fixture(scope="module")
+def archives(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a wheel and a source archive; the wheel is built from the source archive."""
+    folder = tmp_path_factory.mktemp("dist")
+    run = subprocess.run(
+        [sys.executable, "-m", "build", "--outdir", str(folder), str(ROOT)], capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    assert "WARNING" not in run.stdout + run.stderr, run.stdout + run.stderr
+    return folder
+
+
+@pytest.mark.slow
+def test_wheel_holds_all_code_and_configuration(archives: Path) -> None:
+    (wheel,) = archives.glob("*.whl")
+    names = set(zipfile.ZipFile(wheel).namelist())
+    wanted = {in_wheel(name) for name in tracked("mlscale", "conf", "recipes")}
+    assert wanted - names == set()
+    assert {"mlscale/py.typed", "mlscale/conf/base/run.yaml", "mlscale/recipes/recipe/resnet.yaml"} <= names
+    assert {name for name in names if not name.startswith(("mlscale/", "mlscale-"))} == set()
+
+
+@pytest.mark.slow
+def test_source_archive_holds_the_tests_and_docs(archives: Path) -> None:
+    (archive,) = archives.glob("*.tar.gz")
+    with tarfile.open(archive) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames()}
+    wanted = tracked("mlscale", "conf", "recipes", "tests", "docs", "scripts", "LICENSE", "README.md", "*.md")
+    assert wanted - names == set()
+    assert {"pyproject.toml", "constraints.txt", "LICENSE", "SECURITY.md"} <= names
+
+
+@pytest.mark.slow
+def test_editable_install_works_in_a_foreign_folder(tmp_path: Path) -> None:
+    # The packages of this interpreter are lent to the new environment, so that only mlscale itself is installed.
+    environment, elsewhere = tmp_path / "venv", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    venv.create(environment, with_pip=True)
+    python = environment / "bin" / "python"
+    (site,) = environment.glob("lib/python*/site-packages")
+    (site / "lent.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    env = {**os.environ, "PYTHONPATH": "", "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}"}
+
+    def call(*command: str) -> str:
+        run = subprocess.run(command, cwd=elsewhere, env=env, capture_output=True, text=True)
+        assert run.returncode == 0, run.stdout + run.stderr
+        return run.stdout
+
+    call(str(python), "-m", "pip", "install", "--quiet", "--no-deps", "--ignore-installed", "-e", str(ROOT))
+    found = json.loads(
+        call(
+            str(python),
+            "-c",
+            "import json, mlscale; from importlib.resources import files;"
+            "print(json.dumps([mlscale.__file__, str(files('mlscale.conf')), str(files('mlscale.recipes'))]))",
+        )
+    )
+    assert found == [str(ROOT / "mlscale" / "__init__.py"), str(ROOT / "conf"), str(ROOT / "recipes")]
+    by_module = call(str(python), "-m", "mlscale", "config", "show", "+recipe=resnet")
+    by_script = call("mlscale", "config", "show", "+recipe=resnet")
+    assert by_module == by_script
+    assert "mlscale.tasks.ResNet" in by_script
+    assert list(elsewhere.iterdir()) == []

@@ -1,0 +1,78 @@
+"""What README.md tells people to type is what is typed here and in .ci/run."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from scripts.readme_commands import Block, blocks
+
+ROOT = Path(__file__).resolve().parents[2]
+README = (ROOT / "README.md").read_text()
+RUN_BY_CI = ("install", "tests")
+
+
+def of_readers() -> list[Block]:
+    """The blocks that are run here; .ci/run runs the others."""
+    return [block for block in blocks(README) if block.name not in RUN_BY_CI]
+
+
+def test_every_bash_block_was_found() -> None:
+    found = blocks(README)
+    assert len(found) == len(re.findall(r"^```(?:bash|sh|shell|console)\b", README, flags=re.MULTILINE))
+    assert sum(len(block.commands) for block in of_readers()) > 0
+    assert len([block for block in found if block.name in RUN_BY_CI]) == len(RUN_BY_CI)
+
+
+@pytest.mark.parametrize("name", RUN_BY_CI)
+def test_ci_takes_its_commands_from_the_readme(name: str) -> None:
+    ci = (ROOT / ".ci" / "run").read_text()
+    (block,) = [block for block in blocks(README) if block.name == name]
+    assert f"readme {name} >" in ci
+    assert block.commands
+    assert not block.not_run
+    printed = subprocess.run(
+        [sys.executable, "scripts/readme_commands.py", "README.md", name], cwd=ROOT, capture_output=True, text=True
+    )
+    assert tuple(printed.stdout.splitlines()) == block.commands
+
+
+def test_blocks_joins_lines_and_drops_comments_and_what_is_not_run() -> None:
+    text = (
+        "<!-- block: a -->\n```bash\n# why\none \\\n  two\nthree # not run: needs a GPU\n```\n"
+        "```yaml\nkey: value\n```\n```bash\nfour  # seen\n```\n"
+    )
+    assert blocks(text) == [
+        Block("a", ("one two",), ("three # not run: needs a GPU",)),
+        Block("", ("four  # seen",), ()),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+def test_commands_of_the_readme(tmp_path: Path) -> None:
+    # In one folder and in order, as a reader types them: later commands speak of earlier runs.
+    home = tmp_path / "home"
+    folder = tmp_path / "work"
+    home.mkdir()
+    folder.mkdir()
+    programs = Path(sys.executable).parent
+    env = {**os.environ, "HOME": str(home), "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": ""}
+    commands = [command for block in of_readers() for command in block.commands]
+    for command in commands:
+        run = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command],
+            cwd=folder,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+        )
+        assert run.returncode == 0, f"$ {command}\n{run.stdout}\n{run.stderr}"
+    assert not [path for path in home.rglob("*") if path.is_file()]
+    assert {path.name for path in folder.iterdir()} <= {"runs"}
