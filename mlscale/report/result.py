@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TextIO
 
@@ -23,7 +23,8 @@ class Result:
         sentence: what a person would say.
         metrics: name with its unit (`val/accuracy`, `throughput_samples_per_s`, `peak_memory_bytes`) to value.
         artifacts: what was made, name to path.
-        overrides: what to type to act on this result, such as `data.batch_size=256`.
+        overrides: what was typed, or what to type to act on this result, such as `data.batch_size=256`.
+        exit: the exit code of the command line; no part of the document.
     """
 
     verb: str
@@ -31,7 +32,8 @@ class Result:
     sentence: str
     metrics: Mapping[str, float] = field(default_factory=dict)
     artifacts: Mapping[str, str] = field(default_factory=dict)
-    overrides: tuple[str, ...] = ()
+    overrides: Sequence[str] = ()
+    exit: int = 0
 
     def as_dict(self) -> dict[str, Any]:
         """The document of the result contract. NaN and infinities, which JSON lacks, are null."""
@@ -60,7 +62,7 @@ class Result:
             sentence=document["sentence"],
             metrics=metrics,
             artifacts=dict(document["artifacts"]),
-            overrides=tuple(document["overrides"]),
+            overrides=list(document["overrides"]),
         )
 
     def text(self) -> str:

@@ -8,7 +8,6 @@ from pathlib import Path
 from mlscale.errors import MLScaleError
 from mlscale.runs.files import ASIDE
 from mlscale.runs.folder import RUN, RunFolder
-from mlscale.runs.sweep import SWEEP
 
 LAST = "last"
 
@@ -77,7 +76,7 @@ def run_paths(root: str | Path) -> Iterator[Path]:
         for entry in _folders(date):
             if (entry / RUN).is_file():
                 yield entry
-            elif (entry / SWEEP).is_file():
+            else:  # a sweep
                 yield from (run for run in _folders(entry) if (run / RUN).is_file())
 
 

@@ -33,10 +33,11 @@ from mlscale.runs.files import (
     write_json,
     write_text,
 )
-from mlscale.runs.identity import config_hash, folder_name, new_id
+from mlscale.runs.identity import config_hash, folder_name, new_id, now
 from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import find_secrets, mask_overrides, protect
 from mlscale.runs.snapshot import Snapshot
+from mlscale.runs.sweep import start_sweep
 
 RUN, MANIFEST, CONFIG, DERIVED = "run.json", "manifest.json", "config.yaml", "derived.yaml"
 SUBFOLDERS = ("results", "logs", "checkpoints")
@@ -136,6 +137,8 @@ class RunFolder:
             }
             kept = {**(derived or {}), "run_dir": str(path), "name": path.name}
             made = make_folders(path.parent)
+            if sweep:
+                start_sweep(sweep, name)
             aside = path.with_name(f"{ASIDE}{path.name}-{secrets.token_hex(4)}")
             try:
                 _fill(aside, document, config_yaml, kept, code)
@@ -193,7 +196,10 @@ class RunFolder:
     @property
     def results(self) -> dict[str, dict[str, Any]]:
         """The results by verb."""
-        return {path.stem: read_json(path) for path in sorted((self.path / "results").glob("[!.]*.json"))}
+        found = {path.stem: read_json(path) for path in sorted((self.path / "results").glob("[!.]*.json"))}
+        return {
+            verb: result for verb, result in found.items() if str(result.get("format")).startswith("mlscale/result/")
+        }
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -286,11 +292,6 @@ class RunFolder:
         if not path.is_relative_to(self.path.resolve()):
             raise MLScaleError("a run writes inside its own folder only", where=name)
         return path
-
-
-def now() -> str:
-    """The time with its zone, ISO 8601."""
-    return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 def _attempt() -> dict[str, Any]:

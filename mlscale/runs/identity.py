@@ -8,6 +8,7 @@ import re
 import secrets
 import time
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 # Crockford's Base32: no i, l, o, u, so that an id can be read aloud and sorts as its number does.
@@ -39,6 +40,11 @@ def new_id() -> str:
     """A new run id: 12 characters, of which 7 are the time, so that ids sort by it, and 5 are random."""
     ticks = int((time.time() - _EPOCH) * _TICKS) % 32**_TIME_DIGITS
     return _base32(ticks, _TIME_DIGITS) + _base32(secrets.randbelow(32**_RANDOM_DIGITS), _RANDOM_DIGITS)
+
+
+def now() -> str:
+    """The time with its zone, ISO 8601."""
+    return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 def folder_name(name: str) -> str:

@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from urllib.parse import quote, quote_plus
 
 from mlscale.runs.scan import MASK, masked, scan, secret_like, tells_little, words
-from mlscale.runs.secrets import find_secrets, interpolated
+from mlscale.runs.secrets import PREFIX, find_secrets, interpolated
 
 SHORTEST = 4  # characters; masking shorter values would make any text unreadable and hide little
 _COMMON = words("true false none null auto default test local localhost admin root user password secret token")
@@ -41,7 +41,9 @@ class Masker:
         masker = cls()
         masker.register(*(str(value) for value in find_secrets(config).values()))
         masker.register(*(value for name, value in environment.items() if secret_like(name)))
-        masker.register(*(v for n, v in interpolated(config, environment).items() if secret_like(n) or _telling(v)))
+        for name, value in interpolated(config, environment).items():
+            if name.startswith(PREFIX) or secret_like(name) or _telling(value):
+                masker.register(value)
         return masker
 
     def register(self, *values: str) -> None:
@@ -161,9 +163,7 @@ def masked_output(masker: Masker) -> Iterator[None]:
 
 def _telling(value: str) -> bool:
     """Whether a plainly named variable's value is worth hiding: `${oc.env:DATA_ROOT}` and a job's number are not."""
-    if value.isdigit() or os.sep not in value:
-        return not value.isdigit()
-    return not Path(value).exists()
+    return len(value) >= 2 * SHORTEST and not value.isdigit() and not (os.sep in value and Path(value).exists())
 
 
 def _forms(value: str) -> Iterator[str]:

@@ -9,9 +9,9 @@ import io
 import os
 import tarfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any
 
 from mlscale.contracts import stamp
@@ -110,79 +110,77 @@ class Snapshot:
             lines.append(
                 f"code snapshot: what looks like a secret in {names} was replaced by ***; move it to the environment"
             )
-        if not self.complete:
+        if "." in self.skipped:
+            lines.append(f"code snapshot: none was taken ({self.skipped['.']})")
+        elif not self.complete:
             lines.append(
                 f"code snapshot: {self.root} is too large to look through; kept the first {len(self.files)} files"
             )
         return lines
 
 
-def take(root: str | Path = ".", exclude: Sequence[str | Path] = ()) -> tuple[Snapshot | None, list[str]]:
-    """Take a snapshot of the code in `root`.
+def take(root: str | Path = ".") -> Snapshot:
+    """Take a snapshot of the code in `root`; where that fails, one that says why, for a run matters more.
 
     Args:
         root: the folder that the user stands in. In a git work tree: tracked files, and untracked ones that git does
-            not ignore, as they are now, and the uncommitted diff. Elsewhere: Python and YAML files.
-        exclude: folders to leave out, such as `runs_dir`.
-
-    Returns:
-        The snapshot, or None where none could be taken, and lines of warning.
+            not ignore, as they are now, and the uncommitted diff. Elsewhere: Python and YAML files. Never run folders.
     """
     try:
-        snapshot = _take(Path(root).resolve(), [Path(each).resolve() for each in exclude])
-    except Exception as error:  # a run matters more than its snapshot
-        return None, [f"code snapshot: none was taken ({type(error).__name__}: {error})"]
-    return snapshot, snapshot.warnings()
+        return _take(Path(root).resolve())
+    except Exception as error:
+        reason = {".": f"{type(error).__name__}: {error}"}
+        return Snapshot(str(root), _digest({}), _archive({}), (), reason, {}, complete=False)
 
 
-def _take(root: Path, exclude: list[Path]) -> Snapshot:
+def _take(root: Path) -> Snapshot:
     deadline = time.monotonic() + SECONDS
     state = git.state(root, timeout=SECONDS)
     listed = git.files(root, timeout=SECONDS) if state else None
-    names = iter(listed) if listed is not None else _walk(root, exclude, deadline)
     kept: dict[str, bytes] = {}
     skipped: dict[str, str] = {}
     hits: dict[str, int] = {}
     total, complete = 0, True
-    for count, name in enumerate(names):
+    for count, name in enumerate(_without_runs(listed) if listed is not None else _walk(root, deadline)):
         if count >= FILES or time.monotonic() > deadline:
             complete = False
             break
-        path = root / name
-        if any(path.is_relative_to(folder) for folder in exclude):
-            continue
-        content = _read(path, TOTAL_BYTES - total)
+        content = _read(root / name, TOTAL_BYTES - total)
         if isinstance(content, str):
             skipped[name] = content
             continue
         kept[name], found = _clean(name, content)
         total += len(kept[name])
-        if found:
-            hits[name] = found
+        hits.update({name: found} if found else {})
     digest = _digest(kept)
     diff = git.diff(root, timeout=SECONDS) if state and state.dirty else b""
     if len(diff) > FILE_BYTES:
         skipped[DIFF] = "larger than 1 MiB"
     elif diff:
         kept[DIFF], found = _clean(DIFF, diff)
-        if found:
-            hits[DIFF] = found
+        hits.update({DIFF: found} if found else {})
     commit, branch, dirty = (state.commit, state.branch, state.dirty) if state else (None, None, False)
     return Snapshot(str(root), digest, _archive(kept), tuple(kept), skipped, hits, commit, branch, dirty, complete)
 
 
-def _walk(root: Path, exclude: list[Path], deadline: float) -> Iterator[str]:
-    """Python and YAML files below `root`, without what is hidden, installed, built, excluded or of another run."""
+def _without_runs(names: list[str]) -> list[str]:
+    """Run folders that git does not ignore are no code: kept, they would give the same code a new digest every time."""
+    runs = {str(PurePath(name).parent) for name in names if PurePath(name).name == "run.json"}
+    known = set(names)
+    runs = {run for run in runs if run != "." and f"{run}/derived.yaml" in known}
+    return [name for name in names if not runs.intersection(map(str, PurePath(name).parents))]
+
+
+def _walk(root: Path, deadline: float) -> Iterator[str]:
+    """Python and YAML files below `root`, without what is hidden, installed, built, or part of a run."""
     for parent, folders, names in os.walk(root):
         if time.monotonic() > deadline:
-            yield from [""] * (FILES + 1)  # ends the search as incomplete
+            yield ""  # what comes now is past the deadline, which ends the search as incomplete
         here = Path(parent)
-        if "pyvenv.cfg" in names or "run.json" in names:
+        if "pyvenv.cfg" in names or {"run.json", "derived.yaml"} <= set(names):
             folders.clear()
             continue
-        folders[:] = sorted(
-            f for f in folders if not f.startswith(".") and f not in _NO_CODE and here / f not in exclude
-        )
+        folders[:] = sorted(folder for folder in folders if not folder.startswith(".") and folder not in _NO_CODE)
         yield from (str((here / name).relative_to(root)) for name in sorted(names) if name.endswith(_CODE))
 
 
