@@ -1,0 +1,105 @@
+"""The doors: one file a verb. `call` opens one from Python; the command line opens them for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mlscale.report import Result
+
+
+@dataclass(frozen=True)
+class Verb:
+    """What the command line knows of a verb without importing it.
+
+    Attributes:
+        summary: one line of help.
+        working: composes a config and takes `key=value`; otherwise it takes sub-commands and options.
+        examples: commands with what they do.
+    """
+
+    summary: str
+    working: bool
+    examples: tuple[tuple[str, str], ...]
+
+
+VERBS = {
+    "train": Verb(
+        "train what a recipe describes (the default)",
+        True,
+        (
+            ("mlscale +recipe=resnet", "train the small ResNet on digits"),
+            ("mlscale +recipe=resnet trainer.devices=8", "on eight devices, the same global batches"),
+            ("mlscale +recipe=resnet data=fashion_mnist precision=bf16", "on other data, in bfloat16"),
+            ("mlscale -m +recipe=resnet optimizer.lr=0.1,0.01 seed=1,2", "a sweep: four runs and a table"),
+            ("mlscale +recipe=resnet debug=fast", "one step of everything"),
+            ("mlscale task._target_=my_pkg.MyModule data._target_=my_pkg.MyData", "your own classes, from this folder"),
+        ),
+    ),
+    "evaluate": Verb(
+        "measure a run's checkpoint on its validation or test data",
+        True,
+        (
+            ("mlscale evaluate run=last", "the best checkpoint of the last run"),
+            ("mlscale evaluate run=last checkpoint=last split=test", "the last one, on test data"),
+            ("mlscale evaluate run=last data=webdataset data.train=… data.val=…", "on other data"),
+        ),
+    ),
+    "prepare": Verb(
+        "write a bundled data set into the cache as WebDataset shards",
+        True,
+        (("mlscale prepare data=fashion_mnist", "60,000 images, once"),),
+    ),
+    "config": Verb(
+        "print, explain and check a composed config",
+        False,
+        (
+            ("mlscale config show +recipe=resnet --origin", "which file or override set each key"),
+            ("mlscale config check +recipe=resnet optimizer.lr=0.1", "all problems at once; exit code 2 if there are any"),
+            ("mlscale config schema", "a JSON schema for editors"),
+        ),
+    ),
+    "recipes": Verb(
+        "list, read and copy recipes",
+        False,
+        (
+            ("mlscale recipes ls", "every recipe and what it is for"),
+            ("mlscale recipes cp resnet mine", "write recipes/recipe/mine.yaml to start from"),
+        ),
+    ),
+    "runs": Verb(
+        "list, show, compare and remove runs",
+        False,
+        (
+            ("mlscale runs ls", "the runs of this folder, newest first"),
+            ("mlscale runs diff last 2xk3f", "what two runs have set differently, and what came of it"),
+        ),
+    ),
+    "env": Verb(
+        "what this machine has, and what will and won't work on it",
+        False,
+        (("mlscale env", "devices, cores, memory, disk, versions"),),
+    ),
+}
+
+
+def call(verb: str, overrides: Sequence[str] = ()) -> Result:
+    """Run a working verb as the command line would, and return its result.
+
+    Raises:
+        MLScaleError: everything that the command line would print.
+    """
+    from mlscale.config.ready import ready
+
+    return run(verb, ready(verb, overrides))
+
+
+def run(verb: str, cfg: DictConfig) -> Result:
+    """Run a working verb on a config that was checked."""
+    result: Result = import_module(f"mlscale.verbs.{verb}").run(cfg)
+    return result

@@ -1,0 +1,82 @@
+"""From argv to a verb. Exit codes live here alone."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from importlib import import_module
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.verbs import VERBS
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns its exit code.
+
+    Nothing heavy is imported before the config is known to be right: a typo is answered in under a second.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    # A console script does not see the folder one stands in, `python -m` does: a user's own classes live there.
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+    try:
+        return _dispatch(words)
+    except MLScaleError as error:
+        _tell(error)
+        return int(error.exit)
+    except KeyboardInterrupt:
+        return int(Exit.INTERRUPTED)
+    except BrokenPipeError:
+        # The reader of our output has gone: `mlscale config show | head`.
+        sys.stdout = None  # type: ignore[assignment]
+        return 128 + signal.SIGPIPE
+    except Exception as error:
+        _tell(
+            MLScaleError(
+                f"{type(error).__name__}: {error}",
+                where="mlscale, or code of yours that it called",
+                why="this error has no message of its own, which is a bug if the code is mlscale's",
+                fix="MLSCALE_TRACEBACK=1 shows where it happened",
+            )
+        )
+        return int(Exit.BUG)
+
+
+def _dispatch(words: list[str]) -> int:
+    from mlscale import help as texts
+
+    if not words or words[0] in ("--help", "-h", "help"):
+        print(texts.overview())
+        return int(Exit.DONE)
+    if words[0] == "--version":
+        print(texts.version())
+        return int(Exit.DONE)
+    if words[0] == "completion":
+        return int(import_module("mlscale.config.completion").main(words[1:]))
+    verb, rest = (words[0], words[1:]) if words[0] in VERBS else ("train", words)
+    if verb == "train" and rest and rest[0].replace("-", "").isalpha() and not rest[0].startswith("-"):
+        raise texts.unknown_verb(rest[0])
+    if VERBS[verb].working:
+        from mlscale.command import work
+
+        return work(verb, rest)
+    return int(import_module(f"mlscale.verbs.{verb}").main(rest))
+
+
+def _tell(error: MLScaleError) -> None:
+    """The error on stderr, secrets masked; the traceback only when asked for."""
+    from mlscale.runs.mask import Masker
+
+    masker = Masker.of({})
+    if os.environ.get("MLSCALE_TRACEBACK"):
+        print(masker.mask("".join(traceback.format_exception(error.__cause__ or error))), file=sys.stderr)
+    with contextlib.suppress(BrokenPipeError):
+        print(masker.mask(f"error: {error}"), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,58 @@
+"""One line for every setting that has no effect here, and for every promise that is lost."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlscale.config.build import accepts, target
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mlscale.config.derive import Devices
+
+
+def notices(cfg: DictConfig, machine: Devices) -> list[str]:
+    """What the user should know before the run starts; empty for a run where everything set has its effect."""
+    return [*_devices(cfg, machine), *_groups(cfg), *_promises(cfg)]
+
+
+def _devices(cfg: DictConfig, machine: Devices) -> list[str]:
+    lines = []
+    world, accelerator = cfg.derived.world_size, cfg.derived.accelerator
+    has = machine.count(accelerator)
+    if has and has > world:
+        lines.append(f"{world} of {has} {accelerator} devices are used: trainer.devices={has} uses all")
+    if accelerator == "cpu" and world > machine.cores:
+        lines.append(f"{world} processes share {machine.cores} cores: right, but slow")
+    if world == 1 and str(cfg.strategy.get("_target_", "")).endswith(".ddp"):
+        lines.append("strategy=ddp has no effect with one device")
+    if accelerator == "cpu":
+        for key in ("benchmark", "deterministic"):
+            if cfg.trainer.get(key):
+                lines.append(f"trainer.{key} has no effect on a CPU")
+    return lines
+
+
+def _groups(cfg: DictConfig) -> list[str]:
+    """A group whose object nobody takes."""
+    lines = []
+    for name in ("model", "optimizer", "scheduler"):
+        if cfg.get(name) and not accepts(cfg.task, name):
+            lines.append(f"{name} has no effect: {cfg.task['_target_']} takes no '{name}'; {name}=none says so")
+    if cfg.get("augment") and cfg.get("data") and not accepts(cfg.data, "augment"):
+        lines.append(f"augment has no effect: {cfg.data['_target_']} takes no 'augment'; augment=none says so")
+    return lines
+
+
+def _promises(cfg: DictConfig) -> list[str]:
+    if not cfg.get("data"):
+        return ["data=none: order and resume are whatever the task's own loaders give"]
+    promises: Any = getattr(target(cfg.data), "promises", None)
+    if promises is None:
+        return [
+            f"{cfg.data['_target_']} is used unchanged: exact order, exact resume and equal global batches on other "
+            "device counts are not promised"
+        ]
+    lost = [name for name in ("order", "resume", "elastic") if not getattr(promises, name)]
+    return [f"{cfg.data['_target_']} does not promise: {', '.join(lost)}"] if lost else []

@@ -1,0 +1,70 @@
+"""From overrides to a config that is composed and checked: what every working verb starts from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlscale.config.argv import Request, parse
+from mlscale.errors import raise_all
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def ready(verb: str, overrides: Sequence[str]) -> DictConfig:
+    """Compose and check.
+
+    Raises:
+        MLScaleError: all the problems of tier 1.
+    """
+    request = on_its_run(parse(verb, overrides))
+    return compose_checked(request)
+
+
+def compose_checked(request: Request) -> DictConfig:
+    """The checked config of one command."""
+    from mlscale.config.compose import compose
+
+    cfg = compose(request)
+    return checked(cfg, request, list(request.overrides))
+
+
+def checked(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> DictConfig:
+    """`cfg`, when tier 1 finds nothing wrong with it; what was typed is noted in it for run.json."""
+    from mlscale.config.check import check
+    from mlscale.config.local_code import local_targets
+
+    problems = check(cfg, groups=request.roots.groups, origin=_lazy_origin(request, overrides))
+    raise_all(problems)
+    for line in local_targets(cfg):
+        _say_once(line)
+    cfg.derived.overrides = list(request.typed)
+    return cfg
+
+
+def on_its_run(request: Request) -> Request:
+    """A verb that starts from a run gets that run's frozen config as its base."""
+    if request.verb != "evaluate" or "run" not in request.values:
+        return request
+    from mlscale.config.compose import use_frozen
+    from mlscale.config.frozen import load
+    from mlscale.runs.find import find
+
+    run = find(request.values["run"], Path(request.values.get("runs_dir", "runs")))
+    return use_frozen(load(run.path), request)
+
+
+def _lazy_origin(request: Request, overrides: Sequence[str]):  # type: ignore[no-untyped-def]
+    """Where a key was set, looked up only when there is a problem to tell."""
+    from mlscale.config.origin import origin_of
+
+    return origin_of(request.verb, list(overrides), request.roots)
+
+
+@lru_cache(maxsize=None)
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)

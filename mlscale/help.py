@@ -1,0 +1,74 @@
+"""The help texts. They teach by example, and import neither Hydra nor torch."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed
+
+from mlscale.config.roots import BASE_GROUPS, Roots
+from mlscale.config.suggest import nearest
+from mlscale.errors import MLScaleError
+from mlscale.verbs import VERBS
+
+_FLAGS = (
+    ("-m, --multirun", "run one job for each combination of a=1,2 b=x,y"),
+    ("--config-dir DIR", "a folder of your own groups and recipes; may be given several times"),
+    ("--cfg job [--resolve]", "print the composed config and stop"),
+    ("--info [searchpath]", "how Hydra came to the config: search path, defaults tree, plugins"),
+    ("--hydra-help", "Hydra's own help"),
+)
+
+
+def version() -> str:
+    """`mlscale 0.1.0`."""
+    return f"mlscale {installed('mlscale')}"
+
+
+def overview() -> str:
+    """`mlscale --help`."""
+    lines = [
+        "mlscale: one YAML recipe, from proof of concept to production",
+        "",
+        "usage: mlscale [verb] [key=value …]      (also: python -m mlscale …)",
+        "",
+        "first:",
+        "  mlscale +recipe=resnet                 train a small ResNet on handwritten digits, a minute on a laptop",
+        "  mlscale env                            what will and won't work on this machine",
+        "",
+        "verbs:",
+        *(f"  {name:<12} {verb.summary}" for name, verb in VERBS.items()),
+        "",
+        "mlscale VERB --help shows what a verb takes, with examples.",
+        "mlscale completion bash|zsh|fish prints a script that completes verbs, groups and keys.",
+    ]
+    return "\n".join(lines)
+
+
+def of_verb(verb: str, roots: Roots) -> str:
+    """`mlscale VERB --help` for a working verb: examples, the groups and their options, the flags."""
+    entry = VERBS[verb]
+    width = max(len(command) for command, _ in entry.examples)
+    lines = [
+        f"mlscale {verb}: {entry.summary}",
+        "",
+        f"usage: mlscale {'[train]' if verb == 'train' else verb} [recipe=NAME] [group=option …] [key=value …] [flags]",
+        "",
+        "examples:",
+        *(f"  {command:<{width}}  # {what}" for command, what in entry.examples),
+        "",
+        "recipes and groups (mlscale config show +recipe=NAME prints every key with what it means):",
+    ]
+    order = ["recipe", *BASE_GROUPS, *(name for name in roots.groups if name not in ("recipe", "base", *BASE_GROUPS))]
+    lines += [f"  {group:<10} {', '.join(roots.groups[group])}" for group in order if group in roots.groups]
+    lines += ["", "flags:", *(f"  {flag:<22} {what}" for flag, what in _FLAGS)]
+    return "\n".join(lines)
+
+
+def unknown_verb(word: str) -> MLScaleError:
+    """The error for a first word that is neither a verb nor an override."""
+    best = nearest(word, VERBS)
+    return MLScaleError(
+        f"unknown verb '{word}'",
+        where="command line",
+        why=f"verbs: {', '.join(VERBS)}",
+        fix=f"mlscale {best}" if best else "mlscale --help",
+    )

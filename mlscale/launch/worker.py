@@ -1,0 +1,85 @@
+"""One process of a run: reads the run folder, trains, and leaves its result or its failure there."""
+
+from __future__ import annotations
+
+import os
+import resource
+import sys
+from pathlib import Path
+
+from mlscale.config import frozen
+from mlscale.errors import Exit, MLScaleError
+from mlscale.launch import failures
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.mask import Masker, masked_output
+
+
+def rank_main(folder: str) -> int:
+    """The entry of a rank that the launcher started; its failure goes into the run folder for the parent to tell."""
+    path, rank = Path(folder), int(os.environ["RANK"])
+    if rank:
+        # What one rank says is enough; errors come through the run folder.
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115
+    try:
+        return train(path)
+    except MLScaleError as error:
+        failures.write(path, rank, error)
+        raise
+    except Exception as error:
+        if failures.is_timeout(error):
+            failures.write_timeout(path, rank, error)
+        else:
+            failures.write(path, rank, _bug(error, rank))
+        raise
+
+
+def train(folder: Path) -> int:
+    """Train what `folder` describes; rank 0 writes `results/train.json`. Returns 0, or the code of a polite stop.
+
+    Raises:
+        MLScaleError: what went wrong, out of memory among it, in words.
+    """
+    from mlscale.train import signals
+    from mlscale.train.assemble import fit
+    from mlscale.train.memory import explain
+
+    cfg = frozen.load(folder)
+    masker = Masker.of(cfg)
+    with masked_output(masker):
+        try:
+            outcome = fit(cfg)
+        except MLScaleError:
+            raise
+        except Exception as error:
+            told = explain(
+                error,
+                per_device_batch=cfg.derived.per_device_batch,
+                accumulate=cfg.trainer.get("accumulate_grad_batches", 1),
+                precision=cfg.precision.value,
+            )
+            if told is None:
+                raise
+            raise told from error
+    if int(os.environ.get("RANK", "0")) == 0:
+        run = RunFolder.open(folder, masker)
+        run.write_json("results/fit.json", {**vars(outcome), "peak_rss_bytes": peak_memory_bytes()})
+    return signals.exit_code()
+
+
+def peak_memory_bytes() -> int:
+    """The most memory this process has held: allocated on its CUDA device where it has one, else resident."""
+    import torch
+
+    if torch.cuda.is_available():
+        return int(torch.cuda.max_memory_allocated())
+    # Linux counts in KiB, macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _bug(error: Exception, rank: int) -> MLScaleError:
+    return MLScaleError(
+        f"{type(error).__name__}: {error}",
+        where=f"rank {rank}",
+        fix="trainer.devices=1 runs it in one process; MLSCALE_TRACEBACK=1 shows where it failed",
+        exit=Exit.BUG,
+    )

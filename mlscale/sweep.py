@@ -1,0 +1,111 @@
+"""The jobs of a multirun: each a run in the sweep's folder, a table at the end, and an exit code that says if one failed."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlscale import verbs
+from mlscale.config.argv import Request
+from mlscale.config.ready import checked
+from mlscale.errors import Exit, MLScaleError
+from mlscale.report import Result, number, table
+from mlscale.runs.files import write_json
+from mlscale.runs.mask import Masker
+from mlscale.runs.secrets import mask_overrides
+from mlscale.runs.sweep import start_sweep
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+@dataclass
+class Job:
+    """One job: what distinguishes it, and what became of it."""
+
+    overrides: list[str]
+    result: Result | None = None
+    error: MLScaleError | None = None
+
+
+@dataclass
+class Sweep:
+    """Runs jobs one after another, for Hydra's launcher."""
+
+    request: Request
+    jobs: list[Job] = field(default_factory=list)
+    folder: Path | None = None
+    metric: str = ""
+    mode: str = "max"
+
+    def job(self, cfg: DictConfig, overrides: list[str]) -> float | None:
+        """One job; its failure is told and kept, and the sweep goes on. Returns the metric, for sweepers that search."""
+        folder = self._start(cfg)
+        job = Job(mask_overrides([item for item in overrides if item not in self.request.overrides]))
+        self.jobs.append(job)
+        masker = Masker.of(cfg)
+        print(f"\njob {len(self.jobs)}  {' '.join(_plain(job.overrides))}", file=sys.stderr)
+        try:
+            cfg.derived.sweep_dir = str(folder)
+            job.result = verbs.run(self.request.verb, checked(cfg, self.request, overrides))
+        except MLScaleError as error:
+            if error.exit in (Exit.INTERRUPTED, Exit.TERMINATED):
+                job.error = error
+                raise
+            job.error = error
+        except Exception as error:
+            job.error = MLScaleError(
+                f"{type(error).__name__}: {error}", fix="MLSCALE_TRACEBACK=1 shows where it happened", exit=Exit.BUG
+            )
+        if job.error:
+            print(masker.mask(f"error: {job.error}"), file=sys.stderr)
+        return _value(job, self.metric)
+
+    def close(self) -> None:
+        """Print the table, best first, and say which jobs failed."""
+        if self.folder is None:
+            return
+        ranked = sorted(self.jobs, key=self._rank)
+        rows = [self._row(job) for job in ranked]
+        headers = ("job", "overrides", self.metric, "run")
+        write_json(self.folder / "table.json", [dict(zip(headers, row, strict=True)) for row in rows])
+        print(table(rows, headers))
+        if failed := [job for job in self.jobs if job.error]:
+            print(f"\n{len(failed)} of {len(self.jobs)} jobs failed:", file=sys.stderr)
+            for job in failed:
+                print(f"  job {self.jobs.index(job) + 1}  {' '.join(_plain(job.overrides))}: {job.error.what}", file=sys.stderr)  # type: ignore[union-attr]
+        print(f"\nsweep     {self.folder}", file=sys.stderr)
+
+    @property
+    def exit_code(self) -> int:
+        """0, or the exit code of the first job that failed."""
+        return next((int(job.error.exit) for job in self.jobs if job.error), int(Exit.DONE))
+
+    def _start(self, cfg: DictConfig) -> Path:
+        from hydra.core.hydra_config import HydraConfig
+
+        if self.folder is None:
+            self.metric, self.mode = str(cfg.metric), str(cfg.mode)
+            self.folder = start_sweep(HydraConfig.get().sweep.dir, str(cfg.name), list(self.request.typed))
+        return self.folder
+
+    def _rank(self, job: Job) -> tuple[bool, float]:
+        value = _value(job, self.metric)
+        return value is None, (value or 0.0) * (-1 if self.mode == "max" else 1)
+
+    def _row(self, job: Job) -> tuple[str, str, str, str]:
+        value = _value(job, self.metric)
+        shown = "failed" if job.error else "-" if value is None else number(value)
+        run = Path(job.result.artifacts["run"]).name if job.result else "-"
+        return str(self.jobs.index(job) + 1), " ".join(_plain(job.overrides)), shown, run
+
+
+def _value(job: Job, metric: str) -> float | None:
+    metrics = job.result.metrics if job.result else {}
+    return metrics.get(f"best_{metric}", metrics.get(metric))
+
+
+def _plain(overrides: list[str]) -> list[str]:
+    return [item.lstrip("+") for item in overrides]

@@ -1,0 +1,150 @@
+"""The story of a training run: data, task, compression, callbacks, loggers, trainer; then fit."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+from mlscale.config.build import accepts, build, build_each, target
+from mlscale.errors import MLScaleError
+from mlscale.train import lightning_patches
+from mlscale.train.callbacks import StepSeed
+
+
+@dataclass(frozen=True)
+class Assembly:
+    """The parts of a run, built and joined."""
+
+    trainer: pl.Trainer
+    task: pl.LightningModule
+    data: pl.LightningDataModule | None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a fit left behind.
+
+    Attributes:
+        metrics: the last value of every logged metric, by name.
+        seconds: wall time of the fit.
+        steps: optimizer steps.
+        samples: training samples over all ranks; None where the data does not say its batch size.
+        best: path of the best checkpoint, and the value of the run's metric there.
+    """
+
+    metrics: dict[str, float]
+    seconds: float
+    steps: int
+    samples: int | None
+    best: tuple[str, float] | None
+
+
+def assemble(cfg: DictConfig) -> Assembly:
+    """Build everything that the config names, in the order in which one part needs another."""
+    torch.set_num_threads(cfg.derived.threads)
+    pl.seed_everything(cfg.seed, verbose=False)
+    data = build_data(cfg)
+    task = build_task(cfg)
+    # Compression and monitoring join the run as callbacks: this room imports neither.
+    callbacks = [StepSeed(cfg.seed), *build_each(cfg.get("callbacks"), "callbacks").values()]
+    callbacks += build_each(cfg.get("compress"), "compress").values()
+    callbacks += build_each(cfg.get("monitor"), "monitor").values()
+    loggers = list(build_each(cfg.get("logger"), "logger").values())
+    trainer = build_trainer(cfg, callbacks, loggers)
+    lightning_patches.apply(trainer)
+    return Assembly(trainer, task, data)
+
+
+def fit(cfg: DictConfig) -> Outcome:
+    """Assemble and train."""
+    parts = assemble(cfg)
+    for logger in parts.trainer.loggers:
+        logger.log_hyperparams(_hyperparameters(cfg))
+    start = time.perf_counter()
+    parts.trainer.fit(parts.task, datamodule=parts.data)
+    return _outcome(cfg, parts.trainer, time.perf_counter() - start)
+
+
+def build_data(cfg: DictConfig) -> pl.LightningDataModule | None:
+    """The data module. One of ours gets the global batch size; anybody else's gets the per-device one."""
+    node = cfg.get("data")
+    if not node:
+        return None
+    supplied: dict[str, Any] = {}
+    if accepts(node, "augment"):
+        supplied["augment"] = build(cfg.get("augment"), "augment")
+    if not hasattr(target(node), "promises") and accepts(node, "batch_size"):
+        supplied["batch_size"] = cfg.derived.per_device_batch
+    data = build(node, "data", **supplied)
+    if not isinstance(data, pl.LightningDataModule):
+        raise MLScaleError(
+            f"{node['_target_']} is not a LightningDataModule",
+            where="data._target_",
+            why=f"it is a {type(data).__name__}",
+            fix="a Dataset goes into data._target_=mlscale.data.DatasetData as data.train and data.val",
+        )
+    return data
+
+
+def build_task(cfg: DictConfig) -> pl.LightningModule:
+    """The LightningModule, with the model, optimizer and scheduler that it takes."""
+    parts = {
+        name: build(cfg.get(name), name) for name in ("model", "optimizer", "scheduler") if accepts(cfg.task, name)
+    }
+    task = build(cfg.task, "task", **parts)
+    if not isinstance(task, pl.LightningModule):
+        raise MLScaleError(
+            f"{cfg.task['_target_']} is not a LightningModule",
+            where="task._target_",
+            why=f"it is a {type(task).__name__}",
+            fix=f"model._target_={cfg.task['_target_']} if it is a network: task=classification trains it",
+        )
+    return task
+
+
+def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> pl.Trainer:
+    """Lightning's Trainer, with what other groups own put in."""
+    supplied: dict[str, Any] = {
+        "accelerator": cfg.derived.accelerator,
+        "devices": cfg.derived.world_size,
+        "precision": cfg.precision.value,
+        "strategy": build(cfg.strategy, "strategy", world_size=cfg.derived.world_size),
+        "callbacks": callbacks,
+        "logger": loggers or False,
+        "default_root_dir": cfg.derived.run_dir,
+        "enable_checkpointing": any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
+    }
+    bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
+    supplied["enable_progress_bar"] = cfg.trainer.get("enable_progress_bar", bar)
+    supplied["enable_model_summary"] = cfg.trainer.get("enable_model_summary", False)
+    trainer = build(cfg.trainer, "trainer", **supplied)
+    assert isinstance(trainer, pl.Trainer)
+    return trainer
+
+
+def _hyperparameters(cfg: DictConfig) -> dict[str, Any]:
+    """What trackers show: the config as it stands, interpolations of secrets and of the environment unresolved."""
+    plain = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(plain, dict)
+    return {str(key): value for key, value in plain.items() if key != "logger"}
+
+
+def _outcome(cfg: DictConfig, trainer: pl.Trainer, seconds: float) -> Outcome:
+    steps = trainer.global_step
+    batch = (cfg.get("data") or {}).get("batch_size")
+    best = None
+    checkpoint = trainer.checkpoint_callback
+    if isinstance(checkpoint, pl.callbacks.ModelCheckpoint) and checkpoint.best_model_score is not None:
+        best = (checkpoint.best_model_path, float(checkpoint.best_model_score))
+    return Outcome(
+        metrics={name: float(value) for name, value in trainer.callback_metrics.items()},
+        seconds=seconds,
+        steps=steps,
+        samples=steps * batch if batch else None,
+        best=best,
+    )

@@ -1,0 +1,108 @@
+"""Measure a run's checkpoint on its validation or test data."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlscale.config.derive import derive
+from mlscale.config.frozen import with_derived
+from mlscale.errors import MLScaleError
+from mlscale.report import Result
+from mlscale.report.start import say
+from mlscale.runs.find import find
+from mlscale.runs.mask import Masker, masked_output
+
+if TYPE_CHECKING:
+    import pytorch_lightning as pl
+    from omegaconf import DictConfig
+
+
+def run(cfg: DictConfig) -> Result:
+    """Build the run's data and task, load the checkpoint's weights, and validate or test once, in this process.
+
+    Raises:
+        MLScaleError: no such run, checkpoint or split; weights that do not fit the model.
+    """
+    from mlscale.launch.machine import this_machine
+    from mlscale.train.facts import data_facts
+
+    folder = find(cfg.run, cfg.runs_dir)
+    path = checkpoint_path(folder.path, cfg.checkpoint)
+    cfg = cfg.copy()
+    cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1
+    cfg.logger, cfg.callbacks = {}, {}
+    derived = derive(cfg, data_facts(cfg), this_machine())
+    # The model's shape is the run's, whatever data it is measured on.
+    derived |= {name: folder.derived[name] for name in ("num_classes", "channels", "height", "width")}
+    ready = with_derived(cfg, {**derived, "run_dir": str(folder.path), "name": folder.path.name})
+    masker = Masker.of(cfg)
+    say([f"evaluate  {folder.path.name}: {path.name} on {cfg.split}"], masker)
+    with masked_output(masker):
+        start = time.perf_counter()
+        metrics = measure(ready, path, cfg.split)
+        seconds = time.perf_counter() - start
+    headline = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    result = Result(
+        verb="evaluate",
+        ok=True,
+        sentence=f"{path.name} of {folder.path.name}: {headline}",
+        metrics={**metrics, "time_s": seconds},
+        artifacts={"run": str(folder.path), "checkpoint": str(path)},
+    )
+    folder.result("evaluate", result.as_dict())
+    return result
+
+
+def checkpoint_path(run: Path, name: str) -> Path:
+    """The file that `best`, `last` or a path means.
+
+    Raises:
+        MLScaleError: there is none.
+    """
+    path = run / "checkpoints" / f"{name}.ckpt" if name in ("best", "last") else Path(name)
+    if path.is_file():
+        return path
+    there = sorted(entry.name for entry in (run / "checkpoints").glob("*.ckpt"))
+    raise MLScaleError(
+        f"no checkpoint '{name}'",
+        where=f"checkpoint={name}: {path}",
+        why=f"the run has: {', '.join(there) or 'none'}",
+        fix=f"checkpoint={there[0].removesuffix('.ckpt')}" if there else "train first: mlscale +recipe=resnet",
+    )
+
+
+def measure(cfg: DictConfig, checkpoint: Path, split: str) -> dict[str, float]:
+    """The metrics of one pass over `split`."""
+    from mlscale.train.assemble import assemble
+
+    if split not in ("val", "test"):
+        raise MLScaleError(f"unknown split '{split}'", where="split", fix="split=val or split=test")
+    parts = assemble(cfg)
+    load_weights(parts.task, checkpoint)
+    passes: Any = parts.trainer.validate if split == "val" else parts.trainer.test
+    passes(parts.task, datamodule=parts.data, verbose=False)
+    return {name: float(value) for name, value in parts.trainer.callback_metrics.items()}
+
+
+def load_weights(task: pl.LightningModule, path: Path) -> None:
+    """Load a checkpoint's weights, and nothing else of it."""
+    import torch
+
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    except Exception as error:
+        raise MLScaleError(
+            "the checkpoint can't be read", where=str(path), why=f"{type(error).__name__}: {error}", fix="checkpoint=last"
+        ) from error
+    try:
+        task.load_state_dict(state)
+    except RuntimeError as error:
+        raise MLScaleError(
+            "the checkpoint's weights do not fit the model",
+            where=str(path),
+            why=str(error).splitlines()[1].strip() if "\n" in str(error) else str(error),
+            fix="evaluate with the model that was trained: leave model.* as the run has it",
+        ) from error
+
