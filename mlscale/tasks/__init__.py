@@ -1,0 +1,19 @@
+"""LightningModules and the small models that go with them. Importing this imports no torch."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlscale.tasks.classification import Classification as Classification
+    from mlscale.tasks.mlp import MLP as MLP
+    from mlscale.tasks.resnet import ResNet as ResNet
+
+_HOMES = {"Classification": "classification", "MLP": "mlp", "ResNet": "resnet"}
+
+__all__ = ["MLP", "Classification", "ResNet"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)

@@ -1,0 +1,50 @@
+"""What a batch is: a dict of our own data classes, or the pair that most people's loaders give."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from mlscale.errors import MLScaleError
+
+
+class Batch(NamedTuple):
+    """A labelled batch of n samples.
+
+    Attributes:
+        x: the inputs, (n, …).
+        y: the labels, int64 (n,).
+        weight: float (n,); 0 for a sample that does not count (padding, or one that could not be
+            read). None: all count.
+    """
+
+    x: Tensor
+    y: Tensor
+    weight: Tensor | None
+
+
+def unpack(batch: Any) -> Batch:
+    """Read ``{"x", "y", "weight"?}`` or ``(x, y)``; anything else is an error that says so."""
+    if isinstance(batch, Mapping) and "x" in batch and "y" in batch:
+        return Batch(batch["x"], batch["y"], batch.get("weight"))
+    if isinstance(batch, Sequence) and len(batch) == 2:
+        return Batch(batch[0], batch[1], None)
+    shown = f"a mapping with {sorted(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
+    raise MLScaleError(
+        f"the batch is {shown}; classification reads {{'x', 'y'}} or (x, y)",
+        fix="let the dataset return (image, label), or the data module a dict with x and y",
+    )
+
+
+def batch_size(batch: Any) -> int:
+    """Samples in any batch: the length of the first tensor or list in it; 0 when there is none."""
+    if isinstance(batch, Tensor):
+        return batch.shape[0] if batch.ndim else 1
+    if isinstance(batch, Mapping):
+        batch = batch.values()
+    elif not isinstance(batch, Sequence) or isinstance(batch, str):
+        return 0
+    for item in batch:
+        if size := batch_size(item) if isinstance(item, Tensor | Mapping | tuple | list) else 0:
+            return size
+    return len(batch) if isinstance(batch, list) else 0

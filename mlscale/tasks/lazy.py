@@ -1,0 +1,35 @@
+"""Layers that learn their input size from the first batch."""
+
+from typing import Any
+
+import torch
+from pytorch_lightning import Trainer
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from mlscale.tasks.batch import unpack
+
+
+def materialize(model: nn.Module, trainer: Trainer) -> None:
+    """Run one sample through `model`, without learning from it, when some of its layers have no shape yet.
+
+    The sample's shape comes from the data module's `facts()` where it has them, else from the first batch of its
+    training loader (whose position is not disturbed: a loader of its own is made). Optimizers, DDP and checkpoints all
+    need the parameters to exist.
+    """
+    if not any(is_lazy(p) for p in model.parameters()):
+        return
+    x = _example(trainer)
+    training = model.training
+    model.eval()
+    with torch.no_grad():
+        model(x)
+    model.train(training)
+
+
+def _example(trainer: Trainer) -> Tensor:
+    data: Any = getattr(trainer, "datamodule", None) or trainer.lightning_module
+    if hasattr(data, "facts"):
+        facts = data.facts()
+        return torch.zeros(1, facts.channels, facts.height, facts.width)
+    return unpack(next(iter(data.train_dataloader()))).x[:1]

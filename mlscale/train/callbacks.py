@@ -1,0 +1,8 @@
+"""The callbacks that a configuration may name, one file each."""
+
+from mlscale.train.nonfinite import NonFinite as NonFinite
+from mlscale.train.progress import Progress as Progress
+from mlscale.train.step_seed import StepSeed as StepSeed
+from mlscale.train.train_metrics import TrainMetrics as TrainMetrics
+
+__all__ = ["NonFinite", "Progress", "StepSeed", "TrainMetrics"]

@@ -1,0 +1,90 @@
+"""Metrics as one CSV file, written in batches."""
+
+import csv
+import time
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+_SECONDS = 5.0  # between two writes
+
+
+class CSV(Logger):
+    """One row per entry: ``step``, then every metric that has been seen, empty where an entry lacks it.
+
+    Lightning's CSVLogger opens the file at every entry, deletes the one of an earlier attempt, and puts it two folders
+    deeper. Here entries are kept for some seconds, and an existing file is continued.
+
+    Args:
+        save_dir: the folder of ``metrics.csv``; made when the first entry is written.
+    """
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__()
+        self.path = Path(save_dir) / "metrics.csv"
+        self._rows: list[dict[str, Any]] = []
+        self._columns: list[str] = []
+        self._written = time.monotonic()
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run folder holds the whole configuration."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self._rows.append({"step": "" if step is None else step, **metrics})
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write when the last time is some seconds ago; Lightning calls this at every entry."""
+        if time.monotonic() - self._written >= _SECONDS:
+            self.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.flush()
+
+    def flush(self) -> None:
+        """Write now."""
+        self._written = time.monotonic()
+        if not self._rows:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._columns and self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                self._columns = next(csv.reader(file), [])
+        known = list(self._columns)
+        self._columns += [name for name in dict.fromkeys(n for row in self._rows for n in row) if name not in known]
+        if self._columns != known:
+            self._rewrite()
+        with self.path.open("a", newline="", encoding="utf-8") as file:
+            csv.DictWriter(file, self._columns).writerows(self._rows)
+        self._rows.clear()
+
+    def _rewrite(self) -> None:
+        """Start the file, or widen it by the columns that are new: written aside, then renamed."""
+        old: list[dict[str, str]] = []
+        if self.path.exists():
+            with self.path.open(newline="", encoding="utf-8") as file:
+                old = list(csv.DictReader(file))
+        aside = self.path.with_suffix(".csv.tmp")
+        with aside.open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, self._columns)
+            writer.writeheader()
+            writer.writerows(old)
+        aside.replace(self.path)

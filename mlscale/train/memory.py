@@ -1,0 +1,75 @@
+"""How much memory a process has used, and what to do when there is not enough."""
+
+import re
+import resource
+import sys
+
+import torch
+
+from mlscale.errors import Exit, MLScaleError
+
+# What the CPU allocator says; the CUDA one raises a class of its own.
+_CPU_ALLOCATION = re.compile(r"(?:not enough memory: )?you tried to allocate (\d+) bytes", re.IGNORECASE)
+_CUDA_ALLOCATION = re.compile(r"Tried to allocate ([\d.]+) ([KMG]iB)")
+_UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+
+
+def peak_bytes(device: torch.device) -> int:
+    """The most memory this process has used so far, bytes: allocated by torch on a CUDA device, resident otherwise."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024  # kibibytes everywhere but on macOS
+
+
+def explain(error: BaseException, *, per_device_batch: int, accumulate: int, precision: str) -> MLScaleError | None:
+    """The remedy for an error that means 'out of memory'; None for any other error.
+
+    Args:
+        error: what the training raised.
+        per_device_batch: samples in one forward pass of one device.
+        accumulate: forward passes per optimizer step.
+        precision: Lightning's precision, e.g. "32-true".
+    """
+    if not (isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU_ALLOCATION.search(str(error))):
+        return None
+    on_cuda = isinstance(error, torch.OutOfMemoryError)
+    peak = peak_bytes(torch.device("cuda" if on_cuda and torch.cuda.is_available() else "cpu"))
+    wanted = _wanted_bytes(str(error))
+    needed = f", and {_gib(wanted)} more were asked for" if wanted else ""
+    fixes = []
+    if per_device_batch > 1:
+        fixes.append(
+            f"trainer.accumulate_grad_batches={accumulate * 2}  "
+            f"# {_halved(per_device_batch)} samples at a time; the optimizer still sees the same global batch"
+        )
+    if precision == "32-true":
+        fixes.append("precision=bf16  # roughly 12 to 35 % less")
+    if per_device_batch > 1:
+        fixes.append("data.batch_size=…  # smaller; it is global, so the optimizer sees fewer samples per step")
+    else:
+        fixes.append("a smaller model or input: the batch is one sample already")
+    return MLScaleError(
+        f"out of memory on the {'accelerator' if on_cuda else 'host'}: the peak was {_gib(peak)}{needed}",
+        where="data.batch_size, trainer.accumulate_grad_batches",
+        why=f"each device holds {per_device_batch} sample{'s' * (per_device_batch != 1)} at a time "
+        f"(accumulation {accumulate}, precision {precision})",
+        fix="\n".join(fixes),
+        exit=Exit.ENVIRONMENT,
+    )
+
+
+def _halved(batch: int) -> str:
+    return str(batch // 2) if batch % 2 == 0 else f"about {batch / 2:.0f}"
+
+
+def _wanted_bytes(message: str) -> int:
+    if found := _CPU_ALLOCATION.search(message):
+        return int(found[1])
+    if found := _CUDA_ALLOCATION.search(message):
+        return int(float(found[1]) * _UNITS[found[2]])
+    return 0
+
+
+def _gib(size: int) -> str:
+    return f"{size / 2**30:.2f} GiB"

@@ -1,0 +1,127 @@
+"""One line that moves on a terminal; one line per epoch everywhere else."""
+
+import sys
+import time
+from typing import Any, TextIO
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar
+from torch import Tensor
+from tqdm import tqdm
+
+from mlscale.tasks.batch import batch_size
+from mlscale.train.losses import loss_of
+
+_METRICS = ("val/accuracy", "val/loss")  # the first that there is, is shown
+
+
+class Progress(ProgressBar):
+    """Epoch, step, loss, the last validation's metric and samples per second, on standard error.
+
+    A step costs one look at the clock; the loss is read from the device once per update.
+
+    Args:
+        refresh: seconds between two updates on a terminal.
+        metric: the metric to show; by default accuracy, or else the validation loss.
+        stream: where to write; by default standard error, as it is when training starts.
+    """
+
+    def __init__(self, refresh: float = 0.2, *, metric: str | None = None, stream: TextIO | None = None) -> None:
+        super().__init__()
+        self.refresh = refresh
+        self.metric = metric
+        self._stream = stream
+        self._out: TextIO = sys.stderr
+        self._enabled = True
+        self._bar: Any = None  # tqdm has no types
+        self._next = 0.0
+        self._samples = 0
+        self._started = 0.0
+        self._paused = 0.0
+        self._loss: Tensor | None = None
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._out = self._stream or sys.stderr
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._samples, self._loss, self._paused = 0, None, 0.0
+        self._started = time.perf_counter()
+        self._next = self._started + self.refresh
+        if self._enabled and self._out.isatty():
+            total = trainer.num_training_batches
+            self._bar = tqdm(
+                total=None if total == float("inf") else int(total),
+                desc=_epoch(trainer),
+                file=self._out,
+                leave=False,
+                dynamic_ncols=True,
+                miniters=0,
+                bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
+            )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._samples += batch_size(batch)
+        self._loss = loss_of(outputs)
+        if (now := time.perf_counter()) >= self._next:
+            self._next = now + self.refresh
+            if self._bar is not None:
+                self._bar.n = batch_idx + 1
+                self._bar.set_postfix_str(self._facts(trainer, now), refresh=True)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._paused -= time.perf_counter()
+        if self._bar is not None:
+            self._bar.set_description_str(f"{_epoch(trainer)} validating")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._paused += time.perf_counter()
+        if self._bar is not None:
+            self._bar.set_description_str(_epoch(trainer))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        on_terminal = self._bar is not None
+        self._close()
+        if self._enabled and not on_terminal:
+            facts = self._facts(trainer, time.perf_counter())
+            self._out.write(f"{_epoch(trainer)}  step {trainer.global_step}{', ' if facts else ''}{facts}\n")
+            self._out.flush()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._close()
+
+    def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
+        """Print above the bar."""
+        tqdm.write(sep.join(str(arg) for arg in args), file=self._out)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _facts(self, trainer: Trainer, now: float) -> str:
+        facts = []
+        if self._loss is not None:
+            facts.append(f"loss {self._loss.item() * trainer.accumulate_grad_batches:.4g}")
+        metrics = trainer.callback_metrics
+        shown = (self.metric,) if self.metric else _METRICS
+        if (name := next((name for name in shown if name in metrics), None)) is not None:
+            facts.append(f"{name} {metrics[name].item():.4g}")
+        if self._samples and (seconds := now - self._started - self._paused) > 0:
+            facts.append(f"{self._samples * trainer.world_size / seconds:,.0f} samples/s")
+        return ", ".join(facts)
+
+
+def _epoch(trainer: Trainer) -> str:
+    last = trainer.max_epochs
+    return f"epoch {trainer.current_epoch + 1}" + (f"/{last}" if last is not None and last > 0 else "")

@@ -1,0 +1,114 @@
+"""Training loss, learning rate, throughput and memory, for every tracker."""
+
+import time
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from mlscale.tasks.batch import batch_size
+from mlscale.train.losses import loss_of
+from mlscale.train.memory import peak_bytes
+
+_COLLAPSE = 256  # losses kept apart; more are added up, on the device and without waiting for it
+
+
+class TrainMetrics(Callback):
+    """Logs, every `trainer.log_every_n_steps` optimizer steps and for all ranks together:
+
+    - ``train/loss``: its mean since the last entry,
+    - ``train/lr``: of the first parameter group,
+    - ``train/samples_per_s``: over the time since the last entry, validation left out;
+
+    and once an epoch ``train/loss_epoch``, the mean of the epoch, and ``train/peak_memory_gib``, the most that a
+    process has used (allocated on the device for CUDA, resident otherwise). Callbacks that monitor ``train/loss`` get
+    the epoch's mean. Entries carry the index of the optimizer step, counted from 0, as Lightning's own do.
+
+    A step costs a list append: losses stay on the device until an entry is due.
+    """
+
+    def __init__(self) -> None:
+        self._losses: list[Tensor] = []
+        self._batches = 0
+        self._samples = 0
+        self._logged_step = 0
+        self._seconds = 0.0  # of training since the last entry, up to `_resumed`
+        self._resumed = 0.0
+        self._epoch_loss: Tensor | None = None  # sum over the epoch's optimizer steps
+        self._epoch_steps = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._reset(trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._reset(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (loss := loss_of(outputs)) is not None:
+            self._losses.append(loss)
+        self._batches += 1
+        self._samples += batch_size(batch)
+        every = trainer.log_every_n_steps
+        # `global_step` walks through several properties: ask only when an entry can be due.
+        if 0 < every <= self._batches and trainer.global_step - self._logged_step >= every:
+            self._log(trainer)
+        elif len(self._losses) >= _COLLAPSE:
+            self._losses = [torch.stack(self._losses).sum()]
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._seconds += time.perf_counter() - self._resumed
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._resumed = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._take(trainer)
+        # Every rank has the same value already: "max" keeps it exact for any number of ranks.
+        sync: dict[str, Any] = {"sync_dist": trainer.world_size > 1, "reduce_fx": "max"}
+        pl_module.log("train/peak_memory_gib", peak_bytes(trainer.strategy.root_device) / 2**30, **sync)
+        if self._epoch_loss is not None:
+            mean = (self._epoch_loss / max(self._epoch_steps, 1)).float()
+            pl_module.log("train/loss_epoch", mean, **sync)
+            pl_module.log("train/loss", mean, logger=False, **sync)
+
+    def _reset(self, trainer: Trainer) -> None:
+        self._losses.clear()
+        self._batches = self._samples = self._epoch_steps = 0
+        self._seconds, self._epoch_loss = 0.0, None
+        self._logged_step = trainer.global_step
+        self._resumed = time.perf_counter()
+
+    def _take(self, trainer: Trainer) -> tuple[Tensor, int]:
+        """Close the interval: the sums over all ranks of (losses / ranks, samples), and its optimizer steps."""
+        steps = trainer.global_step - self._logged_step
+        device = trainer.strategy.root_device
+        sums = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+        if self._losses:
+            sums[0] = torch.stack(self._losses).sum() / trainer.world_size
+        sums[1] = self._samples
+        if trainer.world_size > 1:
+            dist.all_reduce(sums)
+        self._epoch_loss = sums[0] if self._epoch_loss is None else self._epoch_loss + sums[0]
+        self._epoch_steps += steps
+        self._logged_step += steps
+        self._losses.clear()
+        self._batches = self._samples = 0
+        return sums, steps
+
+    def _log(self, trainer: Trainer) -> None:
+        sums, steps = self._take(trainer)
+        loss, samples = sums.tolist()  # the one moment that waits for the device
+        now = time.perf_counter()
+        seconds, self._seconds, self._resumed = self._seconds + now - self._resumed, 0.0, now
+        metrics = {
+            "train/loss": loss / steps,
+            "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "train/samples_per_s": samples / seconds,
+            "epoch": trainer.current_epoch,
+        }
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, self._logged_step - 1)

@@ -1,0 +1,125 @@
+"""Weights & Biases without surprises: no prompt, no hang, nothing sent that was not asked for."""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.loggers.logger import rank_zero_experiment
+
+_INIT_SECONDS = 30.0  # for the server to answer; then the run is recorded offline
+
+
+class WandB(WandbLogger):
+    """Lightning's WandbLogger with a run that mlscale starts.
+
+    The run is online when there is an API key and the server answers, else offline: one line says so and how to send
+    it later. Console output, the code, git state and diffs stay here; code goes with the run when `save_code` is set.
+
+    Args:
+        save_dir: the run's files go to its folder ``wandb``.
+        project, entity, group, name, tags, notes: as W&B has them.
+        offline: True or False to decide; None means offline when there is no API key.
+        system_metrics: let W&B sample CPU, memory and GPU use.
+        save_code: send the code.
+        init_seconds: how long the server may take to answer.
+    """
+
+    def __init__(
+        self,
+        save_dir: str,
+        *,
+        project: str = "mlscale",
+        entity: str | None = None,
+        group: str | None = None,
+        name: str | None = None,
+        tags: Sequence[str] = (),
+        notes: str = "",
+        offline: bool | None = None,
+        system_metrics: bool = True,
+        save_code: bool = False,
+        init_seconds: float = _INIT_SECONDS,
+    ) -> None:
+        super().__init__(name=name, save_dir=save_dir, project=project)
+        self._init_arguments: dict[str, Any] = {
+            "project": project,
+            "entity": entity,
+            "group": group,
+            "name": name,
+            "tags": list(tags),
+            "notes": notes,
+            "dir": save_dir,
+        }
+        self._offline_asked = offline
+        self._system_metrics = system_metrics
+        self._save_code = save_code
+        self._init_seconds = init_seconds
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The `wandb.Run`, started on first use; on other ranks a dummy that ignores everything."""
+        if self._experiment is None:
+            self._experiment = self._start()
+            self._experiment.define_metric("trainer/global_step")
+            self._experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        return self._experiment
+
+    def finish(self, *, failed: bool = False) -> None:
+        """End the run and wait until it is written, or sent. Lightning leaves this to the interpreter's exit, which
+        worker processes do not reach."""
+        if self._experiment is None:
+            return
+        folder = Path(self._experiment.dir).parent
+        offline = self._experiment.offline
+        self._experiment.finish(exit_code=int(failed))
+        self._experiment = None
+        if offline:
+            _say(f"W&B: recorded offline; to send it: wandb sync {folder}")
+
+    def _start(self) -> Any:
+        import wandb
+
+        # W&B makes `dir/wandb` only where `dir` exists, else it moves to a temporary folder.
+        Path(self._init_arguments["dir"]).mkdir(parents=True, exist_ok=True)
+        offline = self._offline_asked
+        if offline is None and os.environ.get("WANDB_MODE") not in (None, "", "online"):
+            offline = True
+        if offline is None and (offline := not _has_api_key()):
+            _say("W&B: no API key, recording offline; `wandb login` first to record online")
+        if not offline:
+            try:
+                return wandb.init(mode="online", settings=self._settings(), **self._init_arguments)
+            except (wandb.errors.CommError, wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
+                if self._offline_asked is False:
+                    raise
+                _say(f"W&B: recording offline, the server did not take the run ({str(error).splitlines()[0]})")
+                wandb.teardown()
+        return wandb.init(mode="offline", settings=self._settings(), **self._init_arguments)
+
+    def _settings(self) -> Any:
+        import wandb
+
+        return wandb.Settings(
+            console="off",
+            disable_code=not self._save_code,
+            save_code=self._save_code,
+            disable_git=not self._save_code,
+            disable_job_creation=True,
+            init_timeout=self._init_seconds,
+            silent=True,
+            x_disable_stats=not self._system_metrics,
+        )
+
+
+def _has_api_key() -> bool:
+    """Whether W&B's own look-up (environment, settings, netrc) finds a key; it asks nobody."""
+    import wandb
+
+    return bool(wandb.api.api_key)
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
