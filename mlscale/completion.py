@@ -1,0 +1,157 @@
+"""Shell completion of verbs, groups and their options, and keys; imports neither Hydra nor torch.
+
+`mlscale completion bash` prints a script that asks `mlscale completion query -- WORDS…` at every press of the tab key.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from mlscale.config.fields import Fields, Option, read
+from mlscale.config.roots import Roots, find_roots
+from mlscale.config.rules import OWNED, SUPPLIED
+from mlscale.config.signatures import Signature, signature
+from mlscale.errors import MLScaleError
+from mlscale.verbs import VERBS
+
+SUB_COMMANDS = {
+    "config": ("show", "check", "schema"),
+    "recipes": ("ls", "show", "cp"),
+    "runs": ("ls", "show", "diff", "rm"),
+}
+"""What the looking verbs take as their first word."""
+FLAGS = ("--cfg", "--config-dir", "--help", "--hydra-help", "--info", "--multirun", "--resolve")
+_OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
+
+BASH = """\
+# eval "$(mlscale completion bash)", in ~/.bashrc
+_mlscale() {
+  local line=${COMP_LINE:0:COMP_POINT} IFS=$' \\t\\n'
+  local -a words
+  read -ra words <<< "$line"
+  case $line in *[[:space:]]) words+=("") ;; esac
+  local word=${words[${#words[@]}-1]}
+  IFS=$'\\n'
+  COMPREPLY=($("$1" completion query -- "${words[@]:1}" 2>/dev/null))
+  # readline replaces only what follows the last = or :
+  local kept=${word%"${word##*[=:]}"}
+  COMPREPLY=("${COMPREPLY[@]#"$kept"}")
+  case ${COMPREPLY[0]-} in *[=.]) type compopt >/dev/null 2>&1 && compopt -o nospace 2>/dev/null ;; esac
+  return 0
+}
+complete -o default -F _mlscale mlscale
+"""
+ZSH = """\
+# eval "$(mlscale completion zsh)", in ~/.zshrc after compinit
+_mlscale() {
+  local -a found
+  found=(${(f)"$("$words[1]" completion query -- "${(@Q)words[2,CURRENT]}" 2>/dev/null)"})
+  (( $#found )) || { _files; return }
+  compadd -S '' -- ${(M)found:#*[=.]}
+  compadd -- ${found:#*[=.]}
+}
+compdef _mlscale mlscale
+"""
+FISH = """\
+# mlscale completion fish > ~/.config/fish/completions/mlscale.fish
+function __mlscale_complete
+    set -l words (commandline -opc) (commandline -ct)
+    mlscale completion query -- $words[2..-1] 2>/dev/null
+end
+complete -c mlscale -f -a '(__mlscale_complete)'
+"""
+SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
+
+
+def main(argv: Sequence[str]) -> int:
+    """`mlscale completion bash|zsh|fish`, and the query that their scripts make.
+
+    Raises:
+        MLScaleError: any other word.
+    """
+    if argv[:2] == ["query", "--"]:
+        print("\n".join(complete(argv[2:], find_roots())))
+    elif len(argv) == 1 and argv[0] in SCRIPTS:
+        print(SCRIPTS[argv[0]], end="")
+    else:
+        raise MLScaleError(
+            "completion takes the name of a shell",
+            where="command line: mlscale completion",
+            why=f"shells: {', '.join(SCRIPTS)}",
+            fix='eval "$(mlscale completion bash)"',
+        )
+    return 0
+
+
+def complete(words: Sequence[str], roots: Roots) -> list[str]:
+    """What the last of the words after `mlscale` may become, sorted; "" when a new word begins."""
+    *before, word = words or [""]
+    verb = before[0] if before and before[0] in VERBS else "train"
+    if not before:
+        found = [*VERBS, "completion", *_overrides(word, verb, before, roots)]
+    elif before[0] == "completion":
+        found = list(SCRIPTS) if len(before) == 1 else []
+    elif not VERBS[verb].working and len(before) == 1:
+        found = list(SUB_COMMANDS.get(verb, ()))
+    elif verb == "recipes":
+        found = list(roots.groups.get("recipe", ()))
+    elif verb == "runs":
+        found = ["last"]
+    else:
+        found = list(_overrides(word, verb, before, roots))
+    return sorted({candidate for candidate in found if candidate.startswith(word)})
+
+
+def _overrides(word: str, verb: str, before: Sequence[str], roots: Roots) -> Iterator[str]:
+    if word.startswith("-"):
+        yield from FLAGS
+        return
+    match = _OVERRIDE.fullmatch(word)
+    assert match is not None  # every part may be empty
+    sign, key = match["sign"] or "", match["key"]
+    groups = {group: options for group, options in roots.groups.items() if group != "base" and group not in VERBS}
+    fields = read(root.path for root in roots.roots)
+    if match["equals"]:
+        options = _of_list(match["value"], groups[key]) if key in groups else _of_bool(key, fields)
+        yield from (f"{sign}{key}={value}" for value in options)
+    elif "." in key:
+        yield from (f"{sign}{path}=" for path in _paths(key.split(".")[0], before, fields))
+    else:
+        yield from (f"{sign}{group}=" for group in groups)
+        nodes = {option.package.split(".")[0] for option in fields.options if option.package and option.group in groups}
+        yield from (f"{sign}{node}." for node in nodes)
+        yield from (f"{sign}{path}=" for path in fields.top if not path.startswith("derived."))
+        own = [item.path for option in fields.in_group(verb) for item in option.fields]
+        yield from (f"{sign}{path}=" for path in own)
+
+
+def _of_list(value: str, options: Iterable[str]) -> list[str]:
+    """Options for one value, or for the next of a list: `[csv,` gives `[csv,wandb`."""
+    head = value[: max(value.rfind("["), value.rfind(",")) + 1]
+    taken = re.split(r"[\[,]", head)
+    return [head + option for option in options if option not in taken]
+
+
+def _of_bool(key: str, fields: Fields) -> tuple[str, ...]:
+    words = {item.word for option in fields.options for item in option.fields if item.path == key}
+    return ("true", "false") if words == {"bool"} else ()
+
+
+def _paths(node: str, before: Sequence[str], fields: Fields) -> Iterator[str]:
+    """The keys below a node: those that its files name, and the other arguments of their targets."""
+    for option in fields.options:
+        if option.package.split(".")[0] != node or not _may_be_selected(option, before):
+            continue
+        yield from (item.path for item in option.fields)
+        known = signature(option.target) if option.target else None
+        if isinstance(known, Signature):
+            supplied = SUPPLIED.get(option.group, frozenset())
+            paths = [f"{option.package}.{name}" for name in known.named if name not in supplied]
+            yield from (path for path in paths if path not in OWNED)
+
+
+def _may_be_selected(option: Option, before: Sequence[str]) -> bool:
+    """False for the other options of a group of which one was typed."""
+    chosen = [word.lstrip("+").partition("=")[2] for word in before if word.lstrip("+").startswith(f"{option.group}=")]
+    return not chosen or option.name in re.split(r"[\[\],]", chosen[-1])

@@ -1,0 +1,125 @@
+"""Shell completion: what is offered, how fast, and that bash takes it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlscale.completion import SCRIPTS, complete, main
+from mlscale.config.roots import find_roots
+from mlscale.errors import MLScaleError
+from mlscale.verbs import VERBS
+
+PROGRAMS = Path(sys.executable).parent
+
+
+def ask(*words: str) -> list[str]:
+    return complete(words, find_roots())
+
+
+def test_the_first_word_is_a_verb_or_an_override() -> None:
+    assert set(VERBS) | {"completion"} <= set(ask(""))
+    assert {"recipe=", "optimizer=", "optimizer.", "seed="} <= set(ask(""))
+    assert ask("eva") == ["evaluate"]
+
+
+def test_groups_offer_their_options() -> None:
+    assert ask("optimizer=") == ["optimizer=adamw", "optimizer=none", "optimizer=resnet_sgd", "optimizer=sgd"]
+    assert ask("train", "precision=bf") == ["precision=bf16", "precision=bf16_true"]
+    assert ask("+recipe=res") == ["+recipe=resnet"]
+    assert "base=" not in ask("ba")
+
+
+def test_lists_offer_what_is_not_in_them_yet() -> None:
+    offered = ask("logger=[csv,")
+    assert "logger=[csv,wandb" in offered
+    assert "logger=[csv,csv" not in offered
+
+
+def test_keys_come_from_the_files_and_from_the_signatures() -> None:
+    assert "data.batch_size=" in ask("data.b")
+    assert "trainer.max_epochs=" in ask("trainer.max")
+    assert "trainer.max_steps=" in ask("trainer.max"), "an argument of Trainer that no file names"
+    assert "trainer.strategy=" not in ask("trainer.str"), "the group strategy owns it"
+    assert "optimizer.params=" not in ask("optimizer.p"), "the code supplies it"
+
+
+def test_a_selected_option_narrows_the_keys() -> None:
+    assert "optimizer.betas=" in ask("optimizer.b")
+    assert ask("optimizer=sgd", "optimizer.b") == []
+    assert ask("optimizer=adamw", "optimizer.bet") == ["optimizer.betas="]
+
+
+def test_values_of_switches() -> None:
+    assert ask("optimizer.nesterov=") == ["optimizer.nesterov=false", "optimizer.nesterov=true"]
+    assert ask("optimizer.nesterov=t") == ["optimizer.nesterov=true"]
+    assert ask("seed=") == []
+
+
+def test_looking_verbs_offer_sub_commands_then_names() -> None:
+    assert ask("config", "") == ["check", "schema", "show"]
+    assert ask("config", "show", "optimizer=a") == ["optimizer=adamw"]
+    assert ask("recipes", "show", "") == ["resnet"]
+    assert ask("completion", "") == ["bash", "fish", "zsh"]
+
+
+def test_flags() -> None:
+    assert ask("--conf") == ["--config-dir"]
+
+
+def test_own_groups_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "conf" / "model" / "mine.yaml"
+    file.parent.mkdir(parents=True)
+    file.write_text("width: 3  # int\n")
+    monkeypatch.chdir(tmp_path)
+    assert ask("model=mi") == ["model=mine"]
+    assert ask("model=mine", "model.w") == ["model.width="]
+
+
+def test_an_unknown_shell_is_refused() -> None:
+    with pytest.raises(MLScaleError, match="the name of a shell"):
+        main(["tcsh"])
+
+
+def test_it_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; from mlscale.completion import main; main(['query', '--', 'trainer.'])\n"
+        "assert not {'torch', 'hydra', 'omegaconf', 'numpy'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("shell", SCRIPTS)
+def test_scripts_parse(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
+    program = shutil.which(shell)
+    if program is None:
+        pytest.skip(f"{shell} is not installed")
+    assert main([shell]) == 0
+    script = capsys.readouterr().out
+    subprocess.run([program, "-n", "/dev/stdin"], input=script, text=True, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize(
+    ("line", "expected"),
+    [
+        ("mlscale eva", ["evaluate"]),
+        ("mlscale optimizer=a", ["adamw"]),
+        ("mlscale config ", ["check", "schema", "show"]),
+        ("mlscale +recipe=resnet logger=[csv,te", ["[csv,tensorboard"]),
+    ],
+)
+def test_bash_completes(line: str, expected: list[str]) -> None:
+    code = f"""{SCRIPTS["bash"]}
+COMP_LINE={line!r}; COMP_POINT=${{#COMP_LINE}}
+_mlscale mlscale
+printf '%s\\n' "${{COMPREPLY[@]}}"
+"""
+    env = {**os.environ, "PATH": f"{PROGRAMS}{os.pathsep}{os.environ['PATH']}"}
+    run = subprocess.run(["bash", "-c", code], env=env, capture_output=True, text=True)
+    assert run.stderr == ""
+    assert run.stdout.split() == expected
