@@ -35,7 +35,7 @@ from mlscale.runs.files import (
 )
 from mlscale.runs.identity import config_hash, folder_name, new_id, now
 from mlscale.runs.mask import Masker
-from mlscale.runs.secrets import find_secrets, mask_overrides, protect
+from mlscale.runs.secrets import mask_overrides, protect_yaml
 from mlscale.runs.snapshot import Snapshot
 from mlscale.runs.sweep import start_sweep
 
@@ -109,7 +109,7 @@ class RunFolder:
             MLScaleError: the folder can't be written to (exit code 5). Nothing is left behind.
         """
         masker = masker or Masker()
-        config_yaml = _without_secrets(config_yaml)
+        config_yaml = protect_yaml(config_yaml)
         for _ in range(8):  # the id is 25 random bits beside the time: a second round is next to impossible
             path = new_path(root, name).absolute()
             path = Path(sweep).absolute() / path.name if sweep else path
@@ -296,15 +296,6 @@ class RunFolder:
 
 def _attempt() -> dict[str, Any]:
     return {"started": now(), "host": socket.gethostname(), **process.this()}
-
-
-def _without_secrets(config_yaml: str) -> str:
-    """The config's text; its literal secrets, which the caller should have moved to the environment, moved here."""
-    from omegaconf import DictConfig, OmegaConf
-
-    config = OmegaConf.create(config_yaml)
-    assert isinstance(config, DictConfig)
-    return OmegaConf.to_yaml(OmegaConf.create(protect(config)[0])) if find_secrets(config) else config_yaml
 
 
 def _fill(folder: Path, run: dict[str, Any], config: str, derived: dict[str, Any], code: Snapshot | None) -> None:

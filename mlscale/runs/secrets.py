@@ -61,6 +61,15 @@ def protect(
     return protected, moved
 
 
+def protect_yaml(text: str) -> str:
+    """`protect` for a config's text: as it is where there is nothing to protect."""
+    from omegaconf import DictConfig, OmegaConf
+
+    config = OmegaConf.create(text)
+    assert isinstance(config, DictConfig)
+    return OmegaConf.to_yaml(OmegaConf.create(protect(config)[0])) if find_secrets(config) else text
+
+
 def mask_overrides(overrides: Sequence[str]) -> list[str]:
     """Overrides as they may be shown and kept: `optimizer.api_key=abc` becomes `optimizer.api_key=***`."""
     return [_mask_override(override) for override in overrides]

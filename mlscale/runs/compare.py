@@ -1,0 +1,105 @@
+"""What two runs have set differently, and what came of it."""
+
+from __future__ import annotations
+
+import hashlib
+import tarfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlscale.runs.folder import RunFolder
+
+Pairs = dict[str, tuple[Any, Any]]  # name to its values in both runs; None where one lacks it
+_NO_SETTING = ("derived", "hydra")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Two runs side by side.
+
+    Attributes:
+        config: key paths that are set differently.
+        derived: derived values that differ.
+        metrics: every metric of either.
+        facts: what else they start from, where it differs: seed, data version, commit, parent.
+        code: paths of code files that differ.
+        packages: distributions whose versions differ.
+    """
+
+    config: Pairs
+    derived: Pairs
+    metrics: Pairs
+    facts: Pairs
+    code: tuple[str, ...]
+    packages: Pairs
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON: pairs are lists of two."""
+        return asdict(self)
+
+
+def compare(first: RunFolder, second: RunFolder) -> Difference:
+    """Compare two runs."""
+    runs, manifests = (first.run, second.run), (first.manifest or {}, second.manifest or {})
+    return Difference(
+        config=differing(_config(first), _config(second)),
+        derived=differing(
+            *({k: v for k, v in run.derived.items() if k not in ("run_dir", "name")} for run in (first, second))
+        ),
+        metrics=_pairs(*(manifest.get("metrics", {}) for manifest in manifests)),
+        facts=differing(*map(_facts, runs)),
+        code=_changed_code(first.path, second.path),
+        packages=differing(*(manifest.get("packages", {}) for manifest in manifests)) if all(manifests) else {},
+    )
+
+
+def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Key paths and values of nested mappings; lists are values, empty mappings too."""
+    if isinstance(node, Mapping) and node:
+        for key, child in node.items():
+            yield from flatten(child, f"{path}.{key}" if path else str(key))
+    elif path:
+        yield path, node
+
+
+def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> Pairs:
+    """The entries that are not the same in both."""
+    return {name: pair for name, pair in _pairs(first, second).items() if pair[0] != pair[1]}
+
+
+def _pairs(first: Mapping[str, Any], second: Mapping[str, Any]) -> Pairs:
+    names = [*first, *(name for name in second if name not in first)]
+    return {name: (first.get(name), second.get(name)) for name in names}
+
+
+def _config(run: RunFolder) -> dict[str, Any]:
+    config = yaml.safe_load(run.config_text) or {}
+    return dict(flatten({key: value for key, value in config.items() if key not in _NO_SETTING}))
+
+
+def _facts(run: Mapping[str, Any]) -> dict[str, Any]:
+    code = run["code"] or {}
+    facts = {key: run[key] for key in ("verb", "seed", "data_version", "order_version", "parent")}
+    return {**facts, "commit": code.get("commit"), "uncommitted_changes": code.get("dirty")}
+
+
+def _changed_code(first: Path, second: Path) -> tuple[str, ...]:
+    digests = [_digests(folder / "code.tar.gz") for folder in (first, second)]
+    return tuple(sorted(differing(*digests)))
+
+
+def _digests(archive: Path) -> dict[str, str]:
+    """Path to SHA-256 of the files in a code snapshot; read in memory, nothing is unpacked."""
+    if not archive.is_file():
+        return {}
+    found = {}
+    with tarfile.open(archive, "r:gz") as tar:
+        for entry in tar:
+            content = tar.extractfile(entry)
+            if content is not None:
+                found[entry.name] = hashlib.sha256(content.read()).hexdigest()
+    return found

@@ -1,0 +1,69 @@
+"""How fast a folder's disk is, and how much room it has."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+_BLOCK = 4 << 20
+_MOST = 256 << 20
+
+
+@dataclass(frozen=True)
+class Disk:
+    """A folder's disk.
+
+    Attributes:
+        path: the folder, or its nearest parent that exists.
+        writable: whether files can be made in it.
+        free_bytes: room for this user.
+        write_bytes_per_s: to the disk, flush included; None where not writable.
+        read_bytes_per_s: back from it, past the page cache where the system allows that; None where not writable.
+    """
+
+    path: str
+    writable: bool
+    free_bytes: int
+    write_bytes_per_s: float | None = None
+    read_bytes_per_s: float | None = None
+
+
+def measure(folder: str | Path, seconds: float = 0.5) -> Disk:
+    """Write and read a file for at most about `seconds` each, at most 256 MiB; it is removed again."""
+    place = Path(folder).absolute()
+    while not place.is_dir() and place != place.parent:
+        place = place.parent
+    free = shutil.disk_usage(place).free
+    probe = place / f".mlscale-speed-{secrets.token_hex(4)}"
+    try:
+        written, wrote = _write(probe, seconds, min(_MOST, free // 4))
+        read = _read(probe)
+    except OSError:
+        return Disk(str(place), False, free)
+    finally:
+        probe.unlink(missing_ok=True)
+    return Disk(str(place), True, free, written / wrote, written / read)
+
+
+def _write(path: Path, seconds: float, most: int) -> tuple[int, float]:
+    """Bytes written, and the seconds until they were on the disk. Random bytes: some disks compress."""
+    block, written, started = os.urandom(_BLOCK), 0, time.perf_counter()
+    with path.open("xb", buffering=0) as file:
+        while written == 0 or (written < most and time.perf_counter() - started < seconds):
+            written += file.write(block)
+            os.fsync(file.fileno())
+    return written, time.perf_counter() - started
+
+
+def _read(path: Path) -> float:
+    with path.open("rb", buffering=0) as file:
+        if hasattr(os, "posix_fadvise"):
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        started = time.perf_counter()
+        while file.read(_BLOCK):
+            pass
+    return max(time.perf_counter() - started, 1e-6)

@@ -1,0 +1,74 @@
+"""A run in one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from mlscale.runs.folder import RunFolder
+
+
+@dataclass(frozen=True)
+class Overview:
+    """What `runs ls` shows of a run.
+
+    Attributes:
+        id, name, verb, status: as in run.json and `RunFolder.status`.
+        created: ISO 8601.
+        metric: the name of the metric that judges the run; None where it names none.
+        value: the metric's best value, else its last; None before there is one.
+        duration_s: of the last attempt; of a running one, until now; None for one that crashed.
+        overrides: as typed, secrets masked.
+        sweep: the folder of its sweep; None outside of one.
+        path: the run folder.
+    """
+
+    id: str
+    name: str
+    verb: str
+    status: str
+    created: str
+    metric: str | None
+    value: float | None
+    duration_s: float | None
+    overrides: tuple[str, ...]
+    sweep: str | None
+    path: str
+
+
+def overview(run: RunFolder) -> Overview:
+    """One run in one line."""
+    document, manifest, status = run.run, run.manifest, run.status
+    metrics, metric = (manifest or {}).get("metrics", {}), document.get("metric")
+    took = manifest["duration_s"] if manifest else None
+    if status == "running":
+        began = datetime.fromisoformat(document["attempts"][-1]["started"])
+        took = (datetime.now().astimezone() - began).total_seconds()
+    return Overview(
+        id=run.id,
+        name=document["name"],
+        verb=document["verb"],
+        status=status,
+        created=document["created"],
+        metric=metric,
+        value=metrics.get(f"best_{metric}", metrics.get(metric)) if metric else None,
+        duration_s=took,
+        overrides=tuple(document["overrides"]),
+        sweep=str(run.path.parent) if document["sweep"] else None,
+        path=str(run.path),
+    )
+
+
+def grouped(runs: Iterable[Overview]) -> list[tuple[str | None, list[Overview]]]:
+    """Runs by sweep, in the order of each group's first; a run outside of sweeps is a group of its own."""
+    groups: dict[str, tuple[str | None, list[Overview]]] = {}
+    for run in runs:
+        groups.setdefault(run.sweep or run.path, (run.sweep, []))[1].append(run)
+    return list(groups.values())
+
+
+def sweep_id(sweep: str) -> str:
+    """The id at the end of a sweep folder's name."""
+    return Path(sweep).name.rsplit("-", 1)[-1]
