@@ -1,0 +1,214 @@
+"""Tier 1 of the check: everything about a composed config that needs no import of what it names. All problems at once.
+
+Nothing here imports torch: targets are read from source. The order of the messages is the order of the config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property
+from math import prod
+
+from omegaconf import DictConfig, OmegaConf
+
+from mlscale.config import group_nodes, rules
+from mlscale.config.fields import MISSING, Field, shipped
+from mlscale.config.interpolations import unresolvable
+from mlscale.config.nodes import Node, all_nodes, inside, join
+from mlscale.config.roots import BASE_GROUPS, VERB_CONFIGS
+from mlscale.config.signatures import Signature
+from mlscale.config.suggest import Names, advise, override, render
+from mlscale.config.values import missing, wrong_type
+from mlscale.errors import MLScaleError
+
+
+def check(
+    cfg: DictConfig,
+    *,
+    groups: Mapping[str, Sequence[str]],
+    origin: Callable[[str], str] | None = None,
+    verb: str = "train",
+) -> list[MLScaleError]:
+    """Every problem of a composed, unresolved config that is found without importing its targets.
+
+    Args:
+        groups: every config group with its options.
+        origin: tells for a key path which file or override set it; asked only where there is a problem.
+        verb: the working verb, whose own keys are allowed at the top.
+    """
+    return list(_Check(cfg, groups, origin, verb).problems())
+
+
+class _Check:
+    """One config under check; each method yields the problems of what it is named for."""
+
+    def __init__(
+        self, cfg: DictConfig, groups: Mapping[str, Sequence[str]], origin: Callable[[str], str] | None, verb: str
+    ) -> None:
+        self.cfg, self.groups, self.origin, self.verb = cfg, groups, origin, verb
+        tree = OmegaConf.to_container(cfg, resolve=False)
+        assert isinstance(tree, dict)
+        self.tree: dict[str, object] = {str(key): value for key, value in tree.items() if key != "hydra"}
+        self.fields = shipped()
+        own = [item for option in self.fields.in_group(verb) for item in option.fields]
+        self.top: dict[str, Field] = {**self.fields.top, **{item.path: item for item in own}}
+
+    def problems(self) -> Iterator[MLScaleError]:
+        first = {group.partition("/")[0] for group in self.groups} | set(BASE_GROUPS)
+        groups = first - rules.GLOBAL - set(VERB_CONFIGS)
+        top = {path.partition(".")[0] for path in self.top}
+        for key, value in self.tree.items():
+            if key == "derived" and isinstance(value, dict):
+                yield from self._derived(value)
+            elif key in groups:
+                yield from self._group(key, value)
+            elif key in top:
+                yield from self._plain(key, value)
+            else:
+                yield from self._unknown(key, value)
+        yield from unresolvable(self.cfg, list(self.names.paths), self.where)
+
+    @cached_property
+    def names(self) -> Names:
+        """What may be set in this config, to suggest from."""
+        nodes = all_nodes(self.tree, "", self.fields)
+        paths = [path for path in self.top if not path.startswith("derived.")]
+        paths += [path for node in nodes for path in node.paths if path not in rules.OWNED]
+        trainer = self.tree.get("trainer")
+        given = trainer if isinstance(trainer, dict) else {}
+        counts = [given.get(key) for key in ("devices", "accumulate_grad_batches")]
+        batches = prod(count for count in counts if isinstance(count, int) and count > 0)
+        return Names(dict.fromkeys(paths), self.groups, batches)
+
+    def where(self, path: str) -> str:
+        """The override or the file that set a key, and the key."""
+        source = self.origin(path) if self.origin else ""
+        if not source or source.startswith("command line"):
+            return source or path
+        return f"{source}: {path}"
+
+    def _in_file(self, path: str) -> bool:
+        return self.origin is not None and not self.origin(path).startswith("command line")
+
+    def _unknown(self, path: str, value: object, why: str = "") -> Iterator[MLScaleError]:
+        """A key that nothing takes; a dictionary of them is told by its leaves."""
+        if isinstance(value, dict) and value and "_target_" not in value:
+            for key, item in value.items():
+                yield from self._unknown(join(path, str(key)), item, why)
+            return
+        what = f"unknown key '{path}'"
+        for verb in VERB_CONFIGS:
+            if verb != self.verb and any(item.path == path for o in self.fields.in_group(verb) for item in o.fields):
+                why = f"it is a key of `mlscale {verb}`"
+                yield MLScaleError(what, where=self.where(path), why=why, fix=f"mlscale {verb} {override(path, value)}")
+                return
+        advice = advise(path, value, self.names)
+        fix = advice.fix if advice else ""
+        if self._in_file(path):
+            fix = _in_place(path, fix)
+        why = (advice.why if advice else "") or why
+        fix = fix or "mlscale config show prints every key there is"
+        yield MLScaleError(what, where=self.where(path), why=why, fix=fix)
+
+    def _derived(self, node: dict[str, object]) -> Iterator[MLScaleError]:
+        for key, value in node.items():
+            path = join("derived", key)
+            if path in self.top and value == self.top[path].default:
+                continue
+            decides = rules.DERIVED_FROM.get(key)
+            yield MLScaleError(
+                f"'{path}' is filled in at start, never set by hand",
+                where=self.where(path),
+                why=f"{decides} decides it" if decides else "it comes from the data and the machine",
+                fix=f"{decides}=<value>" if decides else f"leave {path} out",
+            )
+
+    def _plain(self, path: str, value: object) -> Iterator[MLScaleError]:
+        """A key that is documented, and belongs to no object."""
+        field = self.top.get(path) or self.fields.get(path)
+        if value == MISSING:
+            yield missing(path, field, self.where(path))
+        elif field is not None and field.type is not None:
+            yield from wrong_type(path, value, [field.type], field, None, self.where)
+
+    def _group(self, name: str, value: object) -> Iterator[MLScaleError]:
+        supplied = rules.SUPPLIED.get(name, frozenset())
+        if not value or (isinstance(value, str) and "${" in value):
+            return
+        if not isinstance(value, dict):
+            yield group_nodes.not_a_node(name, value, self.groups, self.where)
+        elif "_target_" in value:
+            yield from self._node(Node(name, value, self.fields), supplied)
+        elif name in rules.BUILDS_SEVERAL:
+            yield from group_nodes.without_target(name, value, self.groups, self.where)
+            yield from self._inside(name, value)
+        elif name == "scheduler" and "scheduler" in value:
+            yield from group_nodes.lightning_scheduler(value, self.where)
+            for path, item in inside(value, name):
+                yield from self._node(Node(path, item, self.fields), supplied)
+        elif name in rules.BUILDS_ONE:
+            yield from group_nodes.nothing_to_set(name, value, self.fields, self.where)
+        elif known := self.fields.of(name):
+            for key, item in value.items():
+                path = join(name, str(key))
+                yield from self._plain(path, item) if path in known else self._unknown(path, item)
+        else:
+            yield from self._inside(name, value)
+
+    def _inside(self, path: str, value: object) -> Iterator[MLScaleError]:
+        for name, item in inside(value, path):
+            yield from self._node(Node(name, item, self.fields), frozenset())
+
+    def _node(self, node: Node, supplied: frozenset[str]) -> Iterator[MLScaleError]:
+        """One object: its target, its keys, what it lacks; then the objects inside it."""
+        signature = node.signature
+        if isinstance(signature, Signature):
+            for key, value in node.value.items():
+                if key not in rules.HYDRA_KEYS:
+                    yield from self._argument(node, signature, key, value)
+            yield from self._lacking(node, signature, supplied)
+        elif signature.missing:
+            yield node.not_found(self.where)
+        yield from self._inside(node.path, node.value)
+
+    def _argument(self, node: Node, signature: Signature, key: str, value: object) -> Iterator[MLScaleError]:
+        path, parameter = join(node.path, key), signature.named.get(key)
+        if path in rules.OWNED:
+            yield self._owned(path, value)
+        elif parameter is None and not signature.open:
+            yield from self._unknown(path, value, f"{node.target} takes no '{key}'")
+        elif value == MISSING:
+            yield missing(path, node.field(key), self.where(path), parameter)
+        else:
+            yield from wrong_type(path, value, node.types(key), node.field(key), parameter, self.where)
+
+    def _owned(self, path: str, value: object) -> MLScaleError:
+        owner = rules.OWNED[path]
+        fix = render(owner.alias, value, self.names) or f"leave {path} out"
+        if self._in_file(path):
+            fix = _in_place(path, fix)
+        return MLScaleError(f"'{path}' is not set here", where=self.where(path), why=owner.why, fix=fix)
+
+    def _lacking(self, node: Node, signature: Signature, supplied: frozenset[str]) -> Iterator[MLScaleError]:
+        if node.value.get("_partial_") is True or "_args_" in node.value:
+            return
+        for name, parameter in signature.named.items():
+            if parameter.required and name not in node.value and name not in supplied:
+                path, kinds = join(node.path, name), node.types(name)
+                yield MLScaleError(
+                    f"'{path}' is missing",
+                    where=self.where(join(node.path, "_target_")),
+                    why=f"{node.target} requires '{name}'",
+                    fix=f"{path}=<{kinds[0].text if kinds else 'value'}>",
+                )
+
+
+def _in_place(path: str, fix: str) -> str:
+    """What to do about a key that stands in a file, where an override alone would leave it in."""
+    head, _, last = path.rpartition(".")
+    key = fix.partition("=")[0]
+    if fix.startswith("leave "):
+        return fix
+    if fix.count("=") == 1 and "." in key and key.rpartition(".")[0] == head:
+        return f"write '{key.rpartition('.')[2]}' in place of '{last}'"
+    return f"{fix}, and take '{path}' out of the file" if fix else f"take '{path}' out of the file"

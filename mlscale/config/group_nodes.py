@@ -1,0 +1,82 @@
+"""Problems of a group's node as a whole: a value in its place, or no `_target_` where one is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from mlscale.config import rules
+from mlscale.config.fields import Fields
+from mlscale.config.nodes import join
+from mlscale.config.suggest import nearest, override, show
+from mlscale.errors import MLScaleError
+
+
+def not_a_node(
+    name: str, value: object, groups: Mapping[str, Sequence[str]], where: Callable[[str], str]
+) -> MLScaleError:
+    """`model: resnet` in a file sets the node's value; it does not choose the option."""
+    options = groups.get(name, ())
+    known = [
+        option for item in (value if isinstance(value, list) else [value]) if (option := nearest(str(item), options))
+    ]
+    choice = ",".join(known)
+    choice = f"[{choice}]" if isinstance(value, list) else choice
+    return MLScaleError(
+        f"'{name}' is a group, and {show(value)} is not an option chosen but a value in its place",
+        where=where(name),
+        why="options are chosen on the command line, or in a file's defaults list",
+        fix=f"{name}={choice}\nor in the file, under `defaults:`, the line `- override /{name}: {choice}`"
+        if known
+        else f"{name}=<{'|'.join(options)}>",
+    )
+
+
+def nothing_to_set(
+    name: str, node: Mapping[str, object], fields: Fields, where: Callable[[str], str]
+) -> Iterator[MLScaleError]:
+    """Keys in a node that builds nothing: `model=none model.blocks=2`, or a file that forgot its `_target_`."""
+    for key, value in node.items():
+        path = join(name, str(key))
+        takers = [item for item in fields.in_group(name) if item.target and path in fields.of(name, item.target)]
+        yield MLScaleError(
+            f"'{path}' has no effect: '{name}' has no _target_, so it builds nothing",
+            where=where(path),
+            fix=f"{name}={takers[0].name} {override(path, value)}"
+            if takers
+            else f"{name}._target_=<package.module.Class>",
+        )
+
+
+def without_target(
+    group: str, node: Mapping[str, object], groups: Mapping[str, Sequence[str]], where: Callable[[str], str]
+) -> Iterator[MLScaleError]:
+    """Entries of callbacks, logger, monitor and compress that can't be built."""
+    options = [option for option in groups.get(group, ()) if option not in ("none", "default")]
+    present = ["default"] if "default" in groups.get(group, ()) else [key for key in node if key in options]
+    for key, value in node.items():
+        if not value or (isinstance(value, dict) and "_target_" in value):
+            continue
+        path, option = join(group, str(key)), nearest(str(key), options)
+        chosen = dict.fromkeys([*(item for item in present if item != option), *([option] if option else [])])
+        rest = (
+            " ".join(override(f"{group}.{option}.{k}", v) for k, v in value.items()) if isinstance(value, dict) else ""
+        )
+        yield MLScaleError(
+            f"'{path}' has no _target_",
+            where=where(path),
+            why=f"every entry of '{group}' is an object to build",
+            fix=f"{group}=[{','.join(chosen)}] {rest}".strip() if option else f"{path}._target_=<package.module.Class>",
+        )
+
+
+def lightning_scheduler(node: Mapping[str, object], where: Callable[[str], str]) -> Iterator[MLScaleError]:
+    """Unknown keys of Lightning's lr_scheduler dictionary: `scheduler: {scheduler: …, interval: epoch}`."""
+    for key, value in node.items():
+        if key not in rules.SCHEDULER_KEYS:
+            path, close = join("scheduler", key), nearest(key, rules.SCHEDULER_KEYS)
+            yield MLScaleError(
+                f"unknown key '{path}'",
+                where=where(path),
+                why=f"Lightning's lr_scheduler takes {', '.join(sorted(rules.SCHEDULER_KEYS))}",
+                fix=override(join("scheduler", close), value) if close else f"leave {path} out",
+            )

@@ -1,0 +1,84 @@
+"""Interpolations that can't be resolved. Values are never shown: they may be secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+from omegaconf.errors import (
+    GrammarParseError,
+    InterpolationKeyError,
+    InterpolationToMissingValueError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
+
+from mlscale.config.nodes import join
+from mlscale.config.suggest import nearest, override
+from mlscale.errors import MLScaleError
+
+_ENV = re.compile(r"\$\{\s*oc\.env\s*:\s*([A-Za-z_]\w*)\s*\}")
+_KEY = re.compile(r"Interpolation key '([^']*)' not found")
+_RESOLVERS = ("oc.env", "oc.decode", "oc.select", "oc.create", "oc.dict.keys", "oc.dict.values")
+
+
+def unresolvable(cfg: DictConfig, paths: Sequence[str], where: Callable[[str], str]) -> Iterator[MLScaleError]:
+    """The problem of every leaf whose interpolation fails.
+
+    Args:
+        paths: key paths that exist, to suggest from.
+        where: which file or override set a key.
+    """
+    for path, parent, key in _interpolated(cfg, ""):
+        raw = str(parent._get_node(key)._value())
+        try:
+            parent[key]
+        except InterpolationToMissingValueError:
+            continue  # the missing value is told at its own key
+        except OmegaConfBaseException as error:
+            yield _explain(path, raw, error, paths, where)
+
+
+def _interpolated(node: DictConfig | ListConfig, path: str) -> Iterator[tuple[str, Any, Any]]:
+    keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+    for key in keys:
+        if not path and key == "hydra":
+            continue
+        name = join(path, str(key)) if isinstance(node, DictConfig) else f"{path}[{key}]"
+        child: Any = node._get_node(key)
+        if child._is_interpolation():
+            yield name, node, key
+        elif isinstance(child, (DictConfig, ListConfig)) and not child._is_none() and not child._is_missing():
+            yield from _interpolated(child, name)
+
+
+def _explain(
+    path: str, raw: str, error: OmegaConfBaseException, paths: Sequence[str], where: Callable[[str], str]
+) -> MLScaleError:
+    what, why, fix = f"'{path}' can't be resolved: {_shown(raw)}", "", f"{path}=<value>"
+    unset = [name for name in _ENV.findall(raw) if name not in os.environ]
+    if unset:
+        what = f"'{path}' needs the environment variable {unset[0]}, which is not set"
+        fix = f"export {unset[0]}=…"
+    elif isinstance(error, InterpolationKeyError) and (match := _KEY.search(str(error))):
+        why = f"there is no key '{match[1]}'"
+        close = nearest(match[1], paths)
+        fix = (
+            override(path, "${" + close + "}") if close and raw.strip() == "${" + match[1] + "}" else f"{path}=<value>"
+        )
+    elif isinstance(error, UnsupportedInterpolationType):
+        name = raw.partition("${")[2].partition(":")[0]
+        why = f"there is no resolver '{name}'"
+        close = nearest(name, _RESOLVERS)
+        fix = override(path, raw.replace(name, close, 1)) if close else fix
+    elif isinstance(error, GrammarParseError):
+        why = "an interpolation is written ${key.path} or ${oc.env:NAME}"
+    return MLScaleError(what, where=where(path), why=why, fix=fix)
+
+
+def _shown(raw: str) -> str:
+    """The expression; the default in `${oc.env:NAME,default}` may be a secret."""
+    return re.sub(r"(\$\{\s*oc\.env\s*:\s*\w+\s*),[^}]*", r"\1,…", raw)

@@ -1,0 +1,105 @@
+"""A node of the config that builds an object: its `_target_`, the signature behind it, and what is documented of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from mlscale.config.aliases import MODULES
+from mlscale.config.fields import Field, Fields
+from mlscale.config.signatures import Signature, Unknown, signature
+from mlscale.config.types import Type, from_annotation
+from mlscale.errors import MLScaleError
+
+
+@dataclass(frozen=True)
+class Node:
+    """A dictionary with a `_target_`, at its key path."""
+
+    path: str
+    value: dict[str, object]
+    fields: Fields
+
+    @property
+    def target(self) -> str:
+        target = self.value.get("_target_")
+        return target if isinstance(target, str) else ""
+
+    @cached_property
+    def signature(self) -> Signature | Unknown:
+        if "${" in self.target:
+            return Unknown(self.target, "", "an interpolation")
+        if not self.target.replace(".", "").replace("_", "").isalnum():
+            return Unknown(self.target, self.target or "_target_", "a _target_ is a dotted path: package.module.Class")
+        return signature(self.target)
+
+    @property
+    def paths(self) -> list[str]:
+        """Key paths that may be set in this node: those it has, then its other parameters."""
+        taken = self.signature.named if isinstance(self.signature, Signature) else {}
+        own = [key for key in self.value if not key.startswith("_") and (key in taken or not taken)]
+        documented = [path.rpartition(".")[2] for path in self.fields.of(self.path, self.target)]
+        return [join(self.path, name) for name in dict.fromkeys([*own, *documented, *taken])]
+
+    def field(self, key: str) -> Field | None:
+        """What the shipped YAML says of this key, for this target."""
+        return self.fields.of(self.path, self.target).get(join(self.path, key))
+
+    def types(self, key: str) -> list[Type]:
+        """The types that a value must have, all of them.
+
+        The annotation counts; the comment's word does where there is none that is understood, and where it names values
+        that the annotation can't tell apart (`int or auto`).
+        """
+        parameter = self.signature.named.get(key) if isinstance(self.signature, Signature) else None
+        annotated = from_annotation(parameter.annotation) if parameter and parameter.annotation else None
+        field = self.field(key)
+        commented = field.type if field is not None and field.word else None
+        if commented is not None and annotated is not None:
+            return [annotated, commented] if "enum" in str(commented.schema) else [annotated]
+        return [kind for kind in (annotated, commented) if kind is not None]
+
+    def not_found(self, where: Callable[[str], str]) -> MLScaleError:
+        """The message for a target that does not exist."""
+        assert isinstance(self.signature, Unknown)
+        path = join(self.path, "_target_")
+        fix = self._other_name() or self.signature.better
+        head = self.target.partition(".")[0]
+        return MLScaleError(
+            f"the _target_ of '{self.path}' does not exist: {self.target or self.value.get('_target_')}",
+            where=where(path),
+            why=self.signature.why,
+            fix=f"{path}={fix}" if fix else f"stand in the folder that holds {head}, or install {head}",
+        )
+
+    def _other_name(self) -> str | None:
+        for foreign, ours in MODULES.items():
+            if self.target.startswith(foreign + "."):
+                return ours + self.target.removeprefix(foreign)
+        return None
+
+
+def join(head: str, last: str) -> str:
+    return f"{head}.{last}" if head else last
+
+
+def inside(tree: object, path: str) -> Iterator[tuple[str, dict[str, object]]]:
+    """The outermost dictionaries with a `_target_` below `tree`, with their key paths; not what lies inside them."""
+    children: list[tuple[str, object]] = []
+    if isinstance(tree, dict):
+        children = [(join(path, str(key)), value) for key, value in tree.items()]
+    elif isinstance(tree, list):
+        children = [(f"{path}[{index}]", value) for index, value in enumerate(tree)]
+    for name, value in children:
+        if isinstance(value, dict) and "_target_" in value:
+            yield name, value
+        else:
+            yield from inside(value, name)
+
+
+def all_nodes(tree: object, path: str, fields: Fields) -> Iterator[Node]:
+    """Every node with a `_target_` below `tree`, at any depth."""
+    for name, value in inside(tree, path):
+        yield Node(name, value, fields)
+        yield from all_nodes(value, name, fields)

@@ -1,0 +1,66 @@
+"""Who may set what: what each group's code supplies, and which keys another group owns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlscale.config.aliases import ALIASES, Alias
+
+BUILDS_ONE = frozenset({"data", "augment", "model", "task", "optimizer", "scheduler", "strategy", "trainer"})
+"""Groups whose node is one object, so it has a `_target_` or is empty."""
+BUILDS_SEVERAL = frozenset({"callbacks", "logger", "monitor", "compress"})
+"""Groups whose node holds several, by name."""
+GLOBAL = frozenset({"base", "recipe", "tuned", "debug", "sweep", "hydra"})
+"""Groups that write at the top: there is no node of their name."""
+HYDRA_KEYS = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})
+# Lightning's lr_scheduler dictionary, for a scheduler that doesn't step by optimizer steps.
+SCHEDULER_KEYS = frozenset({"scheduler", "interval", "frequency", "monitor", "strict", "name", "reduce_on_plateau"})
+
+SUPPLIED: Mapping[str, frozenset[str]] = {
+    "data": frozenset({"augment"}),
+    "task": frozenset({"model", "optimizer", "scheduler"}),
+    "optimizer": frozenset({"params", "optimizer"}),
+    "scheduler": frozenset({"params", "optimizer"}),
+    "strategy": frozenset({"world_size"}),
+    "trainer": frozenset({"precision", "strategy", "logger", "callbacks", "default_root_dir", "num_nodes"}),
+}
+"""Arguments that the code gives when it builds a group's object."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who sets an argument in place of the user, and how a value typed for it translates."""
+
+    why: str
+    alias: Alias
+
+
+def _group(name: str, like: str = "") -> Owner:
+    return Owner(f"the group '{name}' owns it", ALIASES[like] if like else Alias(group=name))
+
+
+OWNED: Mapping[str, Owner] = {
+    "data.augment": Owner("the group 'augment' owns it", ALIASES["augmentation"]),
+    "task.model": _group("model"),
+    "task.optimizer": _group("optimizer"),
+    "task.scheduler": _group("scheduler"),
+    "optimizer.params": Owner("the task gives its own parameters", Alias()),
+    "scheduler.optimizer": Owner("the task gives its own optimizer", Alias(group="optimizer")),
+    "strategy.world_size": Owner("it is the number of processes", ALIASES["world_size"]),
+    "trainer.precision": _group("precision", "precision"),
+    "trainer.strategy": _group("strategy", "distributed"),
+    "trainer.logger": _group("logger", "loggers"),
+    "trainer.callbacks": _group("callbacks"),
+    "trainer.default_root_dir": Owner("everything of a run lies in its run folder", ALIASES["default_root_dir"]),
+    "trainer.num_nodes": Owner(
+        "mlscale starts the processes itself, on this machine", Alias(keys=("trainer.devices",))
+    ),
+}
+"""Arguments that exist, but are not set where they were typed."""
+
+DERIVED_FROM: Mapping[str, str] = {
+    "run_dir": "runs_dir", "name": "name", "world_size": "trainer.devices", "per_device_batch": "data.batch_size",
+    "steps_per_epoch": "data.batch_size", "total_steps": "trainer.max_epochs", "accelerator": "trainer.accelerator",
+}  # fmt: skip
+"""Which key decides a derived value; the rest comes from the data and the machine."""

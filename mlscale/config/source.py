@@ -1,0 +1,363 @@
+"""Names in Python source, found by reading it: no module is imported, so torch is not either.
+
+Only the top-level package is asked for by `find_spec`, which runs nothing; below it files are looked up by path, since
+`find_spec` on a dotted name would import the parents.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import TypeAlias
+
+FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+_DEPTH = 20  # re-exports followed before a cycle is assumed
+
+
+class UnreadableError(Exception):
+    """The name may exist, but its source can't tell: compiled code, or made at run time."""
+
+
+class NoModuleError(Exception):
+    """There is no such module or package."""
+
+    def __init__(self, missing: str, siblings: Sequence[str]) -> None:
+        super().__init__(missing)
+        self.missing, self.siblings = missing, tuple(siblings)
+
+
+class NoNameError(Exception):
+    """The module or class is there, the name in it is not."""
+
+    def __init__(self, holder: str, missing: str, names: Sequence[str]) -> None:
+        super().__init__(missing)
+        self.holder, self.missing, self.names = holder, missing, tuple(names)
+
+
+@dataclass(frozen=True)
+class Import:
+    """`from module import name`, or `import module` where `name` is None; absolute."""
+
+    module: str
+    name: str | None
+
+
+Binding: TypeAlias = ast.ClassDef | FunctionNode | Import | ast.expr
+
+
+@dataclass(frozen=True, eq=False)
+class Module:
+    """One module's source. `path` is None for a namespace package, which has none."""
+
+    name: str
+    path: Path | None
+    folders: tuple[Path, ...]
+
+    @cached_property
+    def _top(self) -> _Scope:
+        if self.path is None:
+            return _Scope()
+        try:
+            tree = ast.parse(self.path.read_bytes())
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UnreadableError(f"{self.path}: {error}") from error
+        package = self.name if self.folders else self.name.rpartition(".")[0]
+        scope = _Scope()
+        _bind(tree.body, package, scope)
+        return scope
+
+    @property
+    def bindings(self) -> dict[str, Binding]:
+        return self._top.names
+
+    @property
+    def stars(self) -> list[str]:
+        return self._top.stars
+
+    def makes(self, name: str) -> bool:
+        """Whether `name` may appear at run time although the source doesn't bind it.
+
+        A lazy package (a `__getattr__`) that lists `__all__` makes nothing but what it lists.
+        """
+        listed = self.bindings.get("__all__")
+        if self._top.lazy and isinstance(listed, (ast.List, ast.Tuple)):
+            return any(isinstance(item, ast.Constant) and item.value == name for item in listed.elts)
+        return self._top.lazy or self._top.dynamic
+
+    def names(self) -> list[str]:
+        """The public names to suggest from, submodules included."""
+        found = {name for name in self.bindings if not name.startswith("_")}
+        for folder in self.folders:
+            if folder.is_dir():
+                known = {name.lower() for name in found}  # `Digits` is meant rather than the module `digits`
+                below = [p.stem for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()]
+                found |= {name for name in below if name.lower() not in known}
+        for star in self.stars:
+            try:
+                found |= {name for name in find_module(star).bindings if not name.startswith("_")}
+            except (NoModuleError, UnreadableError):
+                continue
+        return sorted(name for name in found if not name.startswith("_"))
+
+
+@dataclass(frozen=True, eq=False)
+class Class:
+    module: Module
+    node: ast.ClassDef
+
+    @cached_property
+    def members(self) -> dict[str, Binding]:
+        scope = _Scope()
+        _bind(self.node.body, self.module.name, scope)
+        return scope.names
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    module: Module
+    node: FunctionNode
+    owner: Class | None = None
+
+
+Found: TypeAlias = Module | Class | Function
+
+
+@dataclass
+class _Scope:
+    names: dict[str, Binding] = field(default_factory=dict)
+    stars: list[str] = field(default_factory=list)
+    lazy: bool = False
+    dynamic: bool = False
+
+
+def find(target: str) -> Found:
+    """What the dotted path names.
+
+    Raises:
+        NoModuleError, NoNameError: which part of the path fails.
+        UnreadableError: the source can't tell.
+    """
+    parts = target.split(".")
+    module, used = find_module(parts[0]), 1
+    # As long as a submodule of that name exists, walk down: it spares reading large package files.
+    while used < len(parts) - 1 and (below := _submodule(module, parts[used])) is not None:
+        module, used = below, used + 1
+    found: Found = module
+    for part in parts[used:]:
+        found = attribute(found, part)
+    return found
+
+
+def attribute(holder: Found, name: str, depth: int = 0) -> Found:
+    """The attribute `name` of a module or class, through re-exports.
+
+    Raises:
+        NoNameError, NoModuleError, UnreadableError: as `find`.
+    """
+    if depth > _DEPTH:
+        raise UnreadableError(f"{name}: re-exported in a circle")
+    if isinstance(holder, Module):
+        return _from_module(holder, name, depth)
+    if isinstance(holder, Class):
+        for base in mro(holder):
+            if name in base.members:
+                return _follow(base.module, base.members[name], name, depth, owner=base)
+        raise NoNameError(f"{holder.module.name}.{holder.node.name}", name, sorted(holder.members))
+    raise UnreadableError(f"{name}: an attribute of a function")
+
+
+def _from_module(module: Module, name: str, depth: int) -> Found:
+    if name in module.bindings:
+        return _follow(module, module.bindings[name], name, depth)
+    if f"{module.name}.{name}" in module.stars:
+        # `from .googlenet import *` may bind a function of its module's name, which then hides the module.
+        with contextlib.suppress(NoNameError, NoModuleError):
+            return attribute(find_module(f"{module.name}.{name}"), name, depth + 1)
+    if (below := _submodule(module, name)) is not None:
+        return below
+    unreadable = module.makes(name)
+    for star in module.stars:
+        try:
+            return attribute(find_module(star), name, depth + 1)
+        except (NoNameError, NoModuleError):
+            continue
+        except UnreadableError:
+            unreadable = True
+    if unreadable:
+        raise UnreadableError(f"{module.name}.{name}: made at run time")
+    raise NoNameError(module.name, name, module.names())
+
+
+def _follow(module: Module, binding: Binding, name: str, depth: int, owner: Class | None = None) -> Found:
+    if isinstance(binding, ast.ClassDef):
+        return Class(module, binding)
+    if isinstance(binding, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return Function(module, binding, owner)
+    if isinstance(binding, Import):
+        holder = find_module(binding.module)
+        return holder if binding.name is None else attribute(holder, binding.name, depth + 1)
+    return expression(module, binding, depth + 1)
+
+
+def expression(module: Module, node: ast.expr, depth: int = 0) -> Found:
+    """What a plain name or dotted name stands for in `module`; a subscript counts as what it subscripts.
+
+    Raises:
+        NoNameError, NoModuleError, UnreadableError: as `find`.
+    """
+    if depth > _DEPTH:
+        raise UnreadableError("aliases in a circle")
+    if isinstance(node, ast.Subscript):
+        return expression(module, node.value, depth + 1)
+    if isinstance(node, ast.Name):
+        return _from_module(module, node.id, depth + 1)
+    if isinstance(node, ast.Attribute):
+        return attribute(expression(module, node.value, depth + 1), node.attr, depth + 1)
+    raise UnreadableError(ast.unparse(node))
+
+
+def mro(cls: Class) -> Iterator[Class]:
+    """The class and the bases whose source is found, in the order Python looks attributes up.
+
+    The order is depth first with later duplicates kept, which equals C3 but for exotic diamonds.
+    """
+    order = list(_bases(cls, 0))
+    last = {id(item.node): index for index, item in enumerate(order)}
+    return (item for index, item in enumerate(order) if last[id(item.node)] == index)
+
+
+def _bases(cls: Class, depth: int) -> Iterator[Class]:
+    yield cls
+    if depth > _DEPTH:
+        return
+    for base in cls.node.bases:
+        try:
+            found = expression(cls.module, base)
+        except (NoNameError, NoModuleError, UnreadableError):
+            continue
+        if isinstance(found, Class):
+            yield from _bases(found, depth + 1)
+
+
+@cache
+def find_module(name: str) -> Module:
+    """The module's source, by path.
+
+    Raises:
+        NoModuleError: no such module.
+        UnreadableError: compiled or built in.
+    """
+    head, *rest = name.split(".")
+    module = _top_level(head)
+    for index, part in enumerate(rest, start=1):
+        below = _submodule(module, part)
+        if below is None:
+            raise NoModuleError(".".join([head, *rest[:index]]), module.names())
+        module = below
+    return module
+
+
+def _top_level(name: str) -> Module:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError) as error:
+        raise UnreadableError(f"{name}: {error}") from error
+    if spec is None:
+        raise NoModuleError(name, ())
+    folders = tuple(Path(folder) for folder in spec.submodule_search_locations or ())
+    if spec.origin is None or spec.origin == "namespace":
+        return Module(name, None, folders)
+    if not spec.origin.endswith(".py"):
+        raise UnreadableError(f"{name}: {spec.origin}")
+    return Module(name, Path(spec.origin), folders)
+
+
+@cache
+def _submodule(module: Module, name: str) -> Module | None:
+    for folder in module.folders:
+        full = f"{module.name}.{name}"
+        if (folder / name / "__init__.py").is_file():
+            return Module(full, folder / name / "__init__.py", (folder / name,))
+        if (folder / f"{name}.py").is_file():
+            return Module(full, folder / f"{name}.py", ())
+        if any((folder / f"{name}{suffix}").is_file() for suffix in EXTENSION_SUFFIXES):
+            raise UnreadableError(f"{full}: compiled")
+        if name.isidentifier() and (folder / name).is_dir() and any((folder / name).glob("**/*.py")):
+            return Module(full, None, (folder / name,))
+    return None
+
+
+def _bind(body: Sequence[ast.stmt], package: str, scope: _Scope) -> None:
+    """Fill `scope` with what the statements bind; of two branches the first counts."""
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if not any(last_name(decorator) == "overload" for decorator in node.decorator_list):
+                scope.names[node.name] = node
+            scope.lazy |= node.name == "__getattr__"
+        elif isinstance(node, ast.ClassDef):
+            scope.names[node.name] = node
+        elif isinstance(node, ast.Import):
+            for alias in node.names:
+                name = alias.asname or alias.name.partition(".")[0]
+                scope.names[name] = Import(alias.name if alias.asname else name, None)
+        elif isinstance(node, ast.ImportFrom):
+            _bind_from(node, package, scope)
+        elif isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name):
+                    scope.names[target.id] = node.value
+        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
+            scope.names[node.target.id] = node.value
+        elif isinstance(node, ast.If) and last_name(node.test) == "TYPE_CHECKING":
+            # A lazy package names here what its `__getattr__` imports on use; what runs wins over it.
+            lazy = _branch(node.body, package, scope)
+            _bind(node.orelse, package, scope)
+            scope.names = {**lazy.names, **scope.names}
+        elif isinstance(node, ast.If):
+            _merge(scope, _branch(node.orelse, package, scope), _branch(node.body, package, scope))
+        elif isinstance(node, ast.Try):
+            handlers = [_branch(handler.body, package, scope) for handler in reversed(node.handlers)]
+            _merge(scope, *handlers, _branch([*node.body, *node.orelse, *node.finalbody], package, scope))
+        elif isinstance(node, ast.With):
+            _bind(node.body, package, scope)
+        elif isinstance(node, (ast.Expr, ast.For, ast.While)) and "globals()" in ast.unparse(node):
+            scope.dynamic = True
+
+
+def _bind_from(node: ast.ImportFrom, package: str, scope: _Scope) -> None:
+    module = node.module or ""
+    if node.level:
+        parts = package.split(".")
+        parts = parts[: len(parts) - node.level + 1]
+        module = ".".join([*parts, module] if module else parts)
+    for alias in node.names:
+        if alias.name == "*":
+            scope.stars.append(module)
+        else:
+            scope.names[alias.asname or alias.name] = Import(module, alias.name)
+
+
+def _branch(body: Sequence[ast.stmt], package: str, outer: _Scope) -> _Scope:
+    scope = _Scope()
+    _bind(body, package, scope)
+    return scope
+
+
+def _merge(scope: _Scope, *branches: _Scope) -> None:
+    for branch in branches:
+        scope.names.update(branch.names)
+        scope.stars += branch.stars
+        scope.lazy |= branch.lazy
+        scope.dynamic |= branch.dynamic
+
+
+def last_name(node: ast.expr) -> str:
+    if isinstance(node, ast.Call):
+        return last_name(node.func)
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

@@ -1,0 +1,168 @@
+"""Types of config values, from the text of an annotation or from the word in a YAML comment. Never evaluated.
+
+What isn't understood is not checked: `None` stands for 'any value'.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+
+@dataclass(frozen=True)
+class Type:
+    """Which plain values (as YAML gives them) are accepted, how messages call the type, and its JSON schema."""
+
+    text: str
+    accepts: Callable[[object], bool]
+    schema: dict[str, object]
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_float(value: object) -> bool:
+    return isinstance(value, float) or _is_int(value)
+
+
+INT = Type("int", _is_int, {"type": "integer"})
+FLOAT = Type("float", _is_float, {"type": "number"})
+BOOL = Type("bool", lambda value: isinstance(value, bool), {"type": "boolean"})
+STR = Type("str", lambda value: isinstance(value, str), {"type": "string"})
+NONE = Type("null", lambda value: value is None, {"type": "null"})
+LIST = Type("list", lambda value: isinstance(value, list), {"type": "array"})
+DICT = Type("dict", lambda value: isinstance(value, dict), {"type": "object"})
+
+_NAMES = {
+    "int": INT, "float": FLOAT, "bool": BOOL, "str": STR, "None": NONE, "Path": STR, "PathLike": STR, "_PATH": STR,
+    "StrPath": STR, "list": LIST, "List": LIST, "tuple": LIST, "Tuple": LIST, "Sequence": LIST, "Iterable": LIST,
+    "Collection": LIST, "set": LIST, "dict": DICT, "Dict": DICT, "Mapping": DICT, "MutableMapping": DICT,
+}  # fmt: skip
+
+
+def union(*members: Type) -> Type:
+    """A type that accepts what any of `members` does."""
+    if len(members) == 1:
+        return members[0]
+    return Type(
+        " or ".join(dict.fromkeys(item.text for item in members)),
+        lambda value: any(item.accepts(value) for item in members),
+        {"anyOf": [item.schema for item in members]},
+    )
+
+
+def literal(*values: object) -> Type:
+    """A type of these values only. `1` and `True` are told apart."""
+    text = " or ".join("null" if value is None else str(value) for value in values)
+    return Type(
+        text, lambda value: any(type(value) is type(item) and value == item for item in values), {"enum": list(values)}
+    )
+
+
+def list_of(item: Type) -> Type:
+    return Type(
+        f"list[{item.text}]",
+        lambda value: isinstance(value, list) and all(item.accepts(entry) for entry in value),
+        {"type": "array", "items": item.schema},
+    )
+
+
+def tuple_of(*items: Type | None) -> Type:
+    """A list of fixed length."""
+
+    def accepts(value: object) -> bool:
+        return (
+            isinstance(value, list)
+            and len(value) == len(items)
+            and all(item is None or item.accepts(entry) for item, entry in zip(items, value, strict=True))
+        )
+
+    names = ", ".join(item.text if item else "any" for item in items)
+    prefix = [item.schema if item else {} for item in items]
+    return Type(f"list[{names}]", accepts, {"type": "array", "prefixItems": prefix, "minItems": len(items)})
+
+
+@cache
+def from_annotation(text: str) -> Type | None:
+    """The type that an annotation's text stands for; None where it isn't understood, so nothing is checked."""
+    try:
+        return _from_node(ast.parse(text, mode="eval").body)
+    except SyntaxError:
+        return None
+
+
+def _from_node(node: ast.expr) -> Type | None:
+    if isinstance(node, ast.Constant):
+        if node.value is None:
+            return NONE
+        return from_annotation(node.value) if isinstance(node.value, str) else None
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
+        return _union_of([node.left, node.right])
+    if isinstance(node, ast.Subscript):
+        return _from_subscript(_last(node.value), node.slice)
+    return _NAMES.get(_last(node))
+
+
+def _from_subscript(name: str, inner: ast.expr) -> Type | None:
+    items = inner.elts if isinstance(inner, ast.Tuple) else [inner]
+    if name == "Optional":
+        member = _from_node(inner)
+        return union(member, NONE) if member else None
+    if name == "Union":
+        return _union_of(items)
+    if name == "Literal":
+        values = [item.value for item in items if isinstance(item, ast.Constant)]
+        return literal(*values) if len(values) == len(items) else None
+    if name in ("Annotated", "Final"):
+        return _from_node(items[0])
+    if name in ("tuple", "Tuple") and not (len(items) == 2 and isinstance(items[1], ast.Constant)):
+        return tuple_of(*(_from_node(item) for item in items))
+    base = _NAMES.get(name)
+    if base is LIST:
+        member = _from_node(items[0])
+        return list_of(member) if member else LIST
+    return base
+
+
+def _union_of(nodes: list[ast.expr]) -> Type | None:
+    members = [_from_node(node) for node in nodes]
+    known = [item for item in members if item is not None]
+    return union(*known) if len(known) == len(members) else None
+
+
+def _last(node: ast.expr) -> str:
+    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
+
+
+_WORD = re.compile(r"(?P<type>(?:int|float|bool|str|list|dict)(?:\[\w+\])?(?: or [\w.-]+)*)(?::|$)")
+
+
+def word(comment: str) -> str:
+    """The type word a field's comment opens with (`int`, `list[str]`, `int or auto`), or ""."""
+    match = _WORD.match(comment)
+    return match["type"] if match else ""
+
+
+def from_word(text: str) -> Type | None:
+    """The type of a comment's word; alternatives that are no type are literal strings, `null` is null."""
+    members = [_one_word(item) for item in text.split(" or ")]
+    return union(*members) if text else None
+
+
+def _one_word(text: str) -> Type:
+    known = from_annotation(text)
+    if known is not None:
+        return known
+    return NONE if text == "null" else literal(text)
+
+
+def of_default(value: object) -> Type | None:
+    """The type of a key that has a default and nothing else to tell its type."""
+    for kind in (BOOL, INT, FLOAT, STR, LIST, DICT):
+        if kind.accepts(value):
+            return kind
+    return None

@@ -1,0 +1,101 @@
+"""Problems of single values: the wrong type, or none where one is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+from mlscale.config.fields import MISSING, Field
+from mlscale.config.signatures import Parameter
+from mlscale.config.suggest import nearest, override, show
+from mlscale.config.types import Type, from_annotation
+from mlscale.errors import MLScaleError
+
+
+def wrong_type(
+    path: str,
+    value: object,
+    types: Sequence[Type],
+    field: Field | None,
+    parameter: Parameter | None,
+    where: Callable[[str], str],
+) -> Iterator[MLScaleError]:
+    """The problem of a value that isn't of all `types`; nothing where an interpolation or a nested node will tell."""
+    if _later(value):
+        return
+    for kind in types:
+        if not kind.accepts(value):
+            why = field.text if field else ""
+            fix = override(path, _valid(value, kind, field, parameter))
+            yield MLScaleError(f"'{path}' must be {kind.text}, not {_told(value)}", where=where(path), why=why, fix=fix)
+            return
+
+
+def missing(path: str, field: Field | None, where: str, parameter: Parameter | None = None) -> MLScaleError:
+    """The problem of a mandatory key that is not set."""
+    kind = field.type if field and field.type else None
+    if kind is None and parameter is not None and parameter.annotation:
+        kind = from_annotation(parameter.annotation)
+    why = field.text if field else ""
+    return MLScaleError(f"'{path}' is not set", where=where, why=why, fix=f"{path}=<{kind.text if kind else 'value'}>")
+
+
+def _later(value: object) -> bool:
+    """Whether the value is known only later: an interpolation, a missing value, or an object to be built."""
+    if isinstance(value, str):
+        return "${" in value or value == MISSING
+    if isinstance(value, dict):
+        return "_target_" in value or any(_later(item) for item in value.values())
+    return isinstance(value, list) and any(_later(item) for item in value)
+
+
+def _told(value: object) -> str:
+    return f"the text {show(value)!r}" if isinstance(value, str) and show(value) == value else show(value)
+
+
+class _Placeholder:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"<{self.text}>"
+
+
+def _valid(value: object, kind: Type, field: Field | None, parameter: Parameter | None) -> object:
+    """A value of this type: what was typed in the right form, else the shipped default, else a placeholder."""
+    for candidate in _forms(value, kind):
+        if kind.accepts(candidate):
+            return candidate
+    for default in (field.default if field else None, parameter.default if parameter else None):
+        if default is not None and not _later(default) and kind.accepts(default):
+            return default
+    return _Placeholder(kind.text)
+
+
+def _forms(value: object, kind: Type) -> Iterator[object]:
+    if isinstance(value, str):
+        text = value.strip().lower()
+        if text in ("true", "yes", "on", "false", "no", "off"):
+            yield text in ("true", "yes", "on")
+        for read in (int, float):
+            for form in (text, text.replace(",", "."), text.replace(",", ""), text.rstrip("%msx")):
+                try:
+                    yield read(form)
+                except ValueError:
+                    continue
+        words = [
+            word for word in kind.text.split(" or ") if word not in ("int", "float", "bool", "str", "list", "null")
+        ]
+        yield nearest(value, words)
+    elif isinstance(value, float) and value.is_integer():
+        yield int(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield str(value)
+        yield bool(value)
+    elif isinstance(value, float):
+        yield str(value)
+    if isinstance(value, list):
+        if len(value) == 1:
+            yield value[0]
+        yield [next((form for form in _forms(item, kind) if kind.accepts([form])), item) for item in value]
+    else:
+        yield [value]
