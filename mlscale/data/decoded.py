@@ -1,0 +1,177 @@
+"""Decoded samples of one split, kept in memory where they are small enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.decode import Array, decode_sample
+from mlscale.data.source import Source
+from mlscale.errors import MLScaleError
+
+PROBED = 512
+"""Samples of the training split, evenly spread, that tell shape, channels, mean and standard deviation."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What every decoded sample of a run looks like.
+
+    Args:
+        channels: 1 for grey, 3 for colour; grey images among coloured ones are repeated into three.
+        height: pixels.
+        width: pixels.
+        dtype: uint8 for images, uint8 or float32 for arrays.
+        mean: mean of each channel over the probed samples, in the units of the sample.
+        std: standard deviation of each channel, 1 where a channel does not vary.
+    """
+
+    channels: int
+    height: int
+    width: int
+    dtype: np.dtype[np.generic]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one decoded sample."""
+        return self.channels * self.height * self.width * self.dtype.itemsize
+
+
+def probe(source: Source, *, size: int | None, threads: int, where: str) -> Shape:
+    """Look at `PROBED` samples, evenly spread: the same ones on every rank, so every rank finds the same numbers.
+
+    Raises:
+        MLScaleError: a sample cannot be decoded, or the samples differ in size and no image_size is set.
+    """
+    picks = np.unique(np.linspace(0, len(source) - 1, PROBED).astype(np.int64)).tolist()
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        arrays = list(pool.map(lambda sample: decode(source, sample, size), picks))
+    channels = max(array.shape[0] for array in arrays)
+    first = arrays[0]
+    for pick, array in zip(picks, arrays, strict=True):
+        if array.shape[1:] != first.shape[1:]:
+            raise _different(source, picks[0], first.shape, pick, array.shape, where)
+    mixed = {array.shape[0] for array in arrays} - {channels}
+    if mixed and mixed != {1}:
+        raise MLScaleError(
+            f"The samples differ in their channels: {sorted(mixed | {channels})}.",
+            where=where,
+            fix="write all samples with the same number of channels",
+        )
+    # Exact for uint8, whatever the order: sums of whole numbers.
+    kind = np.int64 if first.dtype == np.uint8 else np.float64
+    total, squares = np.zeros(channels, kind), np.zeros(channels, kind)
+    for array in arrays:
+        wide = np.broadcast_to(array, (channels, *array.shape[1:])).astype(kind)
+        total += wide.sum(axis=(1, 2))
+        squares += (wide * wide).sum(axis=(1, 2))
+    values = len(arrays) * first.shape[1] * first.shape[2]
+    mean = total / values
+    std = np.sqrt(np.maximum(squares / values - mean**2, 0.0))
+    std[std == 0] = 1.0
+    return Shape(channels, first.shape[1], first.shape[2], first.dtype, tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def decode(source: Source, sample: int, size: int | None, channels: int | None = None) -> Array:
+    """One sample, uint8 or float32 of shape (channels, height, width).
+
+    Raises:
+        MLScaleError: it cannot be decoded; with its shard and key.
+    """
+    extension, content = source.read(sample)
+    try:
+        return decode_sample(content, extension, size, channels)
+    except Exception as error:
+        raise MLScaleError(
+            f"The sample {source.key(sample)} cannot be decoded.",
+            where=f"its .{extension} member of {len(content)} bytes",
+            why=str(error) or type(error).__name__,
+            fix="write this sample anew, or leave it out",
+        ) from error
+
+
+class Decoded:
+    """Samples of a split as arrays of one shape.
+
+    Where all of them fit into `memory` bytes each is decoded once and kept, so that later epochs cost a copy; a batch
+    holds the same values either way. Threads may ask at once: rows are independent, and a row decoded twice is written
+    twice.
+
+    Args:
+        source: where samples come from.
+        labels: class numbers, int64 (n,).
+        shape: what samples look like.
+        size: see `decode_image`.
+        memory: bytes that may be kept, 0 for none.
+        where: the key path of the split, for errors.
+    """
+
+    def __init__(
+        self, source: Source, labels: NDArray[np.int64], shape: Shape, *, size: int | None, memory: int, where: str
+    ) -> None:
+        self.source, self.labels, self.shape = source, labels, shape
+        self._size, self._where = size, where
+        self._kept: Array | None = None
+        if len(source) * shape.nbytes <= memory:
+            # Pages are only taken from the system once they are written to.
+            self._kept = np.empty((len(source), shape.channels, shape.height, shape.width), shape.dtype)
+        self._there = np.zeros(len(source), np.bool_)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def ready(self, samples: NDArray[np.int64]) -> bool:
+        """Are all of these in memory?"""
+        return self._kept is not None and bool(self._there[samples].all())
+
+    def batch(self, samples: NDArray[np.int64]) -> Array:
+        """A new array (n, channels, height, width) of these samples."""
+        if self._kept is None:
+            out = np.empty((len(samples), *self._dimensions), self.shape.dtype)
+            for row, sample in enumerate(samples.tolist()):
+                out[row] = self._decode(sample)
+            return out
+        for sample in samples[~self._there[samples]].tolist():
+            self._kept[sample] = self._decode(sample)
+            self._there[sample] = True
+        return self._kept[samples]
+
+    def keys(self, samples: Sequence[int]) -> list[str]:
+        """Names of these samples."""
+        return [self.source.key(sample) for sample in samples]
+
+    @property
+    def _dimensions(self) -> tuple[int, int, int]:
+        return self.shape.channels, self.shape.height, self.shape.width
+
+    def _decode(self, sample: int) -> Array:
+        array = decode(self.source, sample, self._size, self.shape.channels)
+        if array.shape != self._dimensions:
+            raise MLScaleError(
+                f"The sample {self.source.key(sample)} has another size than the training data.",
+                where=self._where,
+                why=f"{_pixels(array.shape)} pixels, not {_pixels(self._dimensions)}",
+                fix=f"data.image_size={min(224, *self._dimensions[1:])}",
+            )
+        return array
+
+
+def _different(
+    source: Source, one: int, shape: tuple[int, ...], other: int, other_shape: tuple[int, ...], where: str
+) -> MLScaleError:
+    return MLScaleError(
+        "The images differ in size.",
+        where=where,
+        why=f"{source.key(one)} has {_pixels(shape)} pixels, {source.key(other)} has {_pixels(other_shape)}",
+        fix="data.image_size=224",
+    )
+
+
+def _pixels(shape: tuple[int, ...]) -> str:
+    return f"{shape[-1]}×{shape[-2]}"

@@ -1,0 +1,171 @@
+"""What a split is drawn from, whether tar shards or a folder of files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.decode import PICKLED, check_extension, decode_value, is_image
+from mlscale.data.index import Index
+from mlscale.errors import MLScaleError
+
+Label = int | str
+
+
+class Source(Protocol):
+    """Samples with random access, encoded."""
+
+    version: str
+    """Digest of what the split holds."""
+    raw_labels: list[Label]
+    """The label of each sample, as it is written."""
+
+    def __len__(self) -> int: ...
+
+    def key(self, sample: int) -> str:
+        """The name of a sample, unique in its split."""
+
+    def read(self, sample: int) -> tuple[str, bytes]:
+        """Extension and bytes of a sample's image. May be called by several threads."""
+
+
+class TarSource:
+    """A split in tar shards.
+
+    Args:
+        index: the shards' index.
+        image_key: extension of the image member; several that are alternatives are joined by ';'. None finds it.
+        label_key: extension of the label member.
+        allow: 'pickle' decodes pickled members.
+        where: the key path of the split, for errors.
+
+    Raises:
+        MLScaleError: a member is missing, ambiguous, or not allowed; a label is neither a whole number nor text.
+    """
+
+    def __init__(
+        self, index: Index, *, image_key: str | None, label_key: str, allow: Collection[str], where: str
+    ) -> None:
+        self._index = index
+        self._columns = self._image_columns(image_key, label_key, where)
+        for column in self._columns:
+            check_extension(index.extensions[column], allow=allow, where="data.image_key")
+        self._column = self._choose(where)
+        self.raw_labels: list[Label] = self._labels(label_key, allow, where)
+        self.version = index.digest()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def key(self, sample: int) -> str:
+        return self._index.place(sample)
+
+    def read(self, sample: int) -> tuple[str, bytes]:
+        column = int(self._column[sample])
+        return self._index.extensions[column], self._index.read(sample, column)
+
+    def _image_columns(self, image_key: str | None, label_key: str, where: str) -> list[int]:
+        extensions = self._index.extensions
+        if image_key is None:
+            wanted = [extension for extension in extensions if is_image(extension) and extension != label_key]
+            # Arrays are taken where there is no image; pickles too, to be refused with the reason.
+            arrays = ("npy", "ten", "tb", *PICKLED)
+            wanted = wanted or [extension for extension in extensions if extension in arrays and extension != label_key]
+        else:
+            wanted = [extension.lower() for extension in image_key.split(";") if extension.lower() in extensions]
+        if not wanted:
+            raise MLScaleError(
+                "The samples have no image." if image_key is None else f"The samples have no '.{image_key}' member.",
+                where=where if image_key is None else "data.image_key",
+                why=f"their members are: {_dotted(extensions)}",
+                fix=f"data.image_key=<one of {_dotted(extensions)}>",
+            )
+        return [extensions.index(extension) for extension in wanted]
+
+    def _choose(self, where: str) -> NDArray[np.intp]:
+        """The column of each sample's image."""
+        present = self._index.offsets[:, self._columns] >= 0
+        counts = present.sum(axis=1)
+        names = [self._index.extensions[column] for column in self._columns]
+        if (counts == 0).any():
+            raise self._missing(counts == 0, _dotted(names), where)
+        if (counts > 1).any():
+            raise MLScaleError(
+                "It is not clear which member is the image.",
+                where=where,
+                why=f"sample {self._index.place(int(np.argmax(counts > 1)))} has several: {_dotted(names)}",
+                fix=f"data.image_key={names[0]}",
+            )
+        columns: NDArray[np.intp] = np.asarray(self._columns, np.intp)[present.argmax(axis=1)]
+        return columns
+
+    def _labels(self, label_key: str, allow: Collection[str], where: str) -> list[Label]:
+        extensions = self._index.extensions
+        if label_key.lower() not in extensions:
+            raise MLScaleError(
+                f"The samples have no label '.{label_key}'.",
+                where=where,
+                why=f"their members are: {_dotted(extensions)}",
+                fix=f"data.label_key=<one of {_dotted(extensions)}>",
+            )
+        check_extension(label_key.lower(), allow=allow, where="data.label_key")
+        column = extensions.index(label_key.lower())
+        absent = self._index.offsets[:, column] < 0
+        if absent.any():
+            raise self._missing(absent, f".{label_key}", where)
+        return [
+            self._label(content, label_key.lower(), sample, where)
+            for sample, content in enumerate(self._index.read_all(column))
+        ]
+
+    def _label(self, content: bytes, extension: str, sample: int, where: str) -> Label:
+        try:
+            return as_label(content, extension)
+        except Exception as error:
+            raise MLScaleError(
+                f"The label of sample {self._index.place(sample)} cannot be read.",
+                where=where,
+                why=f"{error} (its .{extension} member begins {content[:40]!r})",
+                fix="a label is a whole number from 0, or the name of a class",
+            ) from error
+
+    def _missing(self, absent: NDArray[np.bool_], member: str, where: str) -> MLScaleError:
+        return MLScaleError(
+            f"{int(absent.sum())} of {len(self._index)} samples have no {member} member.",
+            where=where,
+            why=f"the first is {self._index.place(int(np.argmax(absent)))}",
+            fix="write the shards so that every sample has an image and a label",
+        )
+
+
+def as_label(content: bytes, extension: str) -> Label:
+    """A whole number or a class name, from the bytes of a label member.
+
+    A `.cls` or `.txt` member that is not a number is the name of a class.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if extension.rsplit(".", 1)[-1] in ("cls", "cls2", "txt", "text"):
+        text = content.decode("utf-8").strip()
+        if not text:
+            raise ValueError("it is empty")
+        try:
+            return int(text)
+        except ValueError:
+            return text
+    value: Any = decode_value(content, extension)
+    if isinstance(value, bytes):
+        value = value.decode("utf-8").strip()
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"it is {type(value).__name__}, neither a whole number nor text")
+    return value
+
+
+def _dotted(extensions: Collection[str]) -> str:
+    return ", ".join(f".{extension}" for extension in extensions)
