@@ -32,7 +32,7 @@ def blocks(text: str) -> list[Block]:
     """All ``bash`` blocks of a Markdown text, in order; continued lines are joined, comments dropped."""
     found = []
     for match in _BLOCK.finditer(text):
-        joined = re.sub(r"\\\n\s*", " ", match["body"])
+        joined = re.sub(r"\s*\\\n\s*", " ", match["body"])
         lines = [line.strip() for line in joined.splitlines() if line.strip() and not line.lstrip().startswith("#")]
         found.append(
             Block(

@@ -76,3 +76,18 @@ def test_commands_of_the_readme(tmp_path: Path) -> None:
         assert run.returncode == 0, f"$ {command}\n{run.stdout}\n{run.stderr}"
     assert not [path for path in home.rglob("*") if path.is_file()]
     assert {path.name for path in folder.iterdir()} <= {"runs"}
+
+
+def test_the_table_of_groups_is_what_is_shipped() -> None:
+    told = {}
+    for line in README.splitlines():
+        if match := re.match(r"\| ((?:`\w+` ?)+)\| (.*) \|$", line):
+            for group in re.findall(r"`(\w+)`", match[1]):
+                told[group] = set(re.findall(r"`(\w+)`", match[2]))
+    shipped = {
+        folder.name: {file.stem for file in folder.glob("*.yaml")}
+        for folder in (ROOT / "conf").iterdir()
+        if folder.is_dir() and folder.name != "base" and not (ROOT / "conf" / f"{folder.name}.yaml").exists()
+    }
+    shipped.pop("__pycache__", None)
+    assert told == shipped
