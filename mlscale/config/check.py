@@ -17,7 +17,7 @@ from mlscale.config.interpolations import unresolvable
 from mlscale.config.nodes import Node, all_nodes, inside, join
 from mlscale.config.roots import BASE_GROUPS, VERB_CONFIGS
 from mlscale.config.signatures import Signature
-from mlscale.config.suggest import Names, advise, override, render
+from mlscale.config.suggest import Names, advise, nearest, override, render
 from mlscale.config.values import missing, wrong_type
 from mlscale.errors import MLScaleError
 
@@ -192,8 +192,10 @@ class _Check:
     def _lacking(self, node: Node, signature: Signature, supplied: frozenset[str]) -> Iterator[MLScaleError]:
         if node.value.get("_partial_") is True or "_args_" in node.value:
             return
+        typos = [str(key) for key in node.value if key not in signature.named]  # told as unknown, with this name as fix
         for name, parameter in signature.named.items():
-            if parameter.required and name not in node.value and name not in supplied:
+            given = name in node.value or name in supplied or nearest(name, typos)
+            if parameter.required and not given:
                 path, kinds = join(node.path, name), node.types(name)
                 yield MLScaleError(
                     f"'{path}' is missing",
