@@ -7,7 +7,6 @@ from pytorch_lightning.loggers import Logger
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.train.csv_logger import CSV
-from mlscale.train.wandb_logger import WandB
 
 
 def csv(save_dir: str) -> Logger:
@@ -46,6 +45,8 @@ def wandb(
     save_code: bool = False,
 ) -> Logger:
     """Weights & Biases; offline where there is no API key or no answer. Arguments as in `WandB`."""
+    from mlscale.train.wandb_logger import WandB  # importing wandb takes as long as importing torch
+
     return WandB(
         save_dir,
         project=project,
@@ -61,7 +62,7 @@ def wandb(
 
 
 def finish(loggers: Iterable[Logger], *, failed: bool = False) -> None:
-    """Close the trackers that outlive a call of the trainer: after fit, evaluation and what follows are done."""
+    """Close the trackers that outlive a call of the trainer, once fit, evaluation and what follows are done."""
     for logger in loggers:
-        if isinstance(logger, WandB):
-            logger.finish(failed=failed)
+        if (close := getattr(logger, "finish", None)) is not None:
+            close(failed=failed)

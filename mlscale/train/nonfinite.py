@@ -41,7 +41,8 @@ class NonFinite(Callback):
             return
         keys = batch.get("key") if isinstance(batch, Mapping) else None
         self._pending.append(_Step(loss, trainer.current_epoch, batch_idx, keys))
-        if loss.is_cpu or len(self._pending) >= max(trainer.log_every_n_steps, 1):
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        if loss.is_cpu or len(self._pending) >= max(every, 1):
             self._check(trainer)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

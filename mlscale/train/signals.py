@@ -1,8 +1,11 @@
 """Stopping by signal: the handler sets a flag, the run stops between two steps."""
 
+import contextlib
 import os
 import signal
+import threading
 import time
+from collections.abc import Iterator
 from types import FrameType
 from typing import Any
 
@@ -17,15 +20,27 @@ _EXITS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
 _AGREE_SECONDS = 1.0  # between two agreements of the ranks
 _MOST_STEPS = 200
 
+# A rank gets Ctrl-C twice: from the terminal, and from the launcher that passes it on.
+_ECHO_SECONDS = 0.5
+
+_since = 0.0  # when the last signal arrived
 _received = 0  # the signal that arrived first; 0 for none
 
 
-def install() -> None:
-    """From now on SIGTERM and SIGINT ask the run to stop. A second SIGINT ends the process at once."""
+@contextlib.contextmanager
+def noted() -> Iterator[None]:
+    """Inside the block SIGTERM and SIGINT ask the run to stop. A second SIGINT ends the process at once."""
     global _received
     _received = 0
-    for signum in _EXITS:
-        signal.signal(signum, _note)
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
+        yield
+        return
+    before = {signum: signal.signal(signum, _note) for signum in _EXITS}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
 
 
 def received() -> int:
@@ -34,11 +49,13 @@ def received() -> int:
 
 
 def _note(signum: int, frame: FrameType | None) -> None:
-    global _received
-    if signum == signal.SIGINT == _received:
+    global _received, _since
+    again = time.monotonic() - _since > _ECHO_SECONDS
+    if signum == signal.SIGINT == _received and again:
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         os.kill(os.getpid(), signal.SIGINT)
     _received = _received or signum
+    _since = time.monotonic()
 
 
 class StopOnSignal(Checkpoint):

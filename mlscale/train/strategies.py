@@ -11,7 +11,7 @@ def auto(
     world_size: int, timeout: float = 1800, find_unused_parameters: bool = False, gradient_as_bucket_view: bool = True
 ) -> Strategy | str:
     """One process for one device, `ddp` for more; arguments as there."""
-    return "auto" if world_size == 1 else ddp(world_size, timeout, find_unused_parameters, gradient_as_bucket_view)
+    return ddp(world_size, timeout, find_unused_parameters, gradient_as_bucket_view)
 
 
 def single(world_size: int) -> str:
@@ -31,7 +31,7 @@ def single(world_size: int) -> str:
 
 def ddp(
     world_size: int, timeout: float = 1800, find_unused_parameters: bool = False, gradient_as_bucket_view: bool = True
-) -> Strategy:
+) -> Strategy | str:
     """DistributedDataParallel (Li et al. 2020): gloo between CPUs, NCCL between CUDA devices.
 
     Args:
@@ -40,6 +40,8 @@ def ddp(
         find_unused_parameters: look for parameters that a step did not use; needed by models that have such.
         gradient_as_bucket_view: let gradients live in the buckets that are sent, which saves a copy of them.
     """
+    if world_size == 1:
+        return "auto"
     return DDPStrategy(
         timeout=timedelta(seconds=timeout),
         find_unused_parameters=find_unused_parameters,

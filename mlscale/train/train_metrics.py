@@ -52,7 +52,7 @@ class TrainMetrics(Callback):
             self._losses.append(loss)
         self._batches += 1
         self._samples += batch_size(batch)
-        every = trainer.log_every_n_steps
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
         # `global_step` walks through several properties: ask only when an entry can be due.
         if 0 < every <= self._batches and trainer.global_step - self._logged_step >= every:
             self._log(trainer)

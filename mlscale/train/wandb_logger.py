@@ -4,12 +4,15 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+import wandb
+from lightning_fabric.loggers.logger import rank_zero_experiment
 from pytorch_lightning.loggers import WandbLogger
-from pytorch_lightning.loggers.logger import rank_zero_experiment
 
-_INIT_SECONDS = 30.0  # for the server to answer; then the run is recorded offline
+from mlscale.errors import Exit, MLScaleError
+
+_INIT_SECONDS = 20.0  # for the server to answer; then the run is recorded offline
 
 
 class WandB(WandbLogger):
@@ -80,45 +83,52 @@ class WandB(WandbLogger):
             _say(f"W&B: recorded offline; to send it: wandb sync {folder}")
 
     def _start(self) -> Any:
-        import wandb
-
         # W&B makes `dir/wandb` only where `dir` exists, else it moves to a temporary folder.
         Path(self._init_arguments["dir"]).mkdir(parents=True, exist_ok=True)
-        offline = self._offline_asked
-        if offline is None and os.environ.get("WANDB_MODE") not in (None, "", "online"):
-            offline = True
-        if offline is None and (offline := not _has_api_key()):
-            _say("W&B: no API key, recording offline; `wandb login` first to record online")
-        if not offline:
+        if self._online():
             try:
-                return wandb.init(mode="online", settings=self._settings(), **self._init_arguments)
+                return self._init("online")
             except (wandb.errors.CommError, wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
                 if self._offline_asked is False:
-                    raise
+                    raise MLScaleError(
+                        "W&B did not take the run",
+                        where="logger.wandb.offline",
+                        why=str(error),
+                        fix="logger.wandb.offline=null records offline when that happens",
+                        exit=Exit.ENVIRONMENT,
+                    ) from error
                 _say(f"W&B: recording offline, the server did not take the run ({str(error).splitlines()[0]})")
-                wandb.teardown()
-        return wandb.init(mode="offline", settings=self._settings(), **self._init_arguments)
+                wandb.teardown()  # the client that could not connect
+        return self._init("offline")
 
-    def _settings(self) -> Any:
-        import wandb
+    def _online(self) -> bool:
+        if self._offline_asked or os.environ.get("WANDB_MODE", "online") != "online":
+            return False
+        # W&B's own look-up in the environment, its settings and netrc; it neither asks the user nor the server.
+        if wandb.login(prompt=False, verify=False):
+            return True
+        if self._offline_asked is False:
+            raise MLScaleError(
+                "W&B has no API key",
+                where="logger.wandb.offline",
+                fix="wandb login, or WANDB_API_KEY=… in the environment; logger.wandb.offline=null records offline",
+                exit=Exit.ENVIRONMENT,
+            )
+        _say("W&B: no API key, so this run is recorded offline; after `wandb login` they are recorded online")
+        return False
 
-        return wandb.Settings(
+    def _init(self, mode: Literal["online", "offline"]) -> Any:
+        settings = wandb.Settings(
             console="off",
             disable_code=not self._save_code,
-            save_code=self._save_code,
             disable_git=not self._save_code,
             disable_job_creation=True,
             init_timeout=self._init_seconds,
+            save_code=self._save_code,
             silent=True,
             x_disable_stats=not self._system_metrics,
         )
-
-
-def _has_api_key() -> bool:
-    """Whether W&B's own look-up (environment, settings, netrc) finds a key; it asks nobody."""
-    import wandb
-
-    return bool(wandb.api.api_key)
+        return wandb.init(mode=mode, settings=settings, **self._init_arguments)
 
 
 def _say(line: str) -> None:
