@@ -41,7 +41,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 where="mlscale, or code of yours that it called",
                 why="this error has no message of its own, which is a bug if the code is mlscale's",
                 fix="MLSCALE_TRACEBACK=1 shows where it happened",
-            )
+            ),
+            error,
         )
         return int(Exit.BUG)
 
@@ -56,7 +57,7 @@ def _dispatch(words: list[str]) -> int:
         print(texts.version())
         return int(Exit.DONE)
     if words[0] == "completion":
-        return int(import_module("mlscale.config.completion").main(words[1:]))
+        return int(import_module("mlscale.completion").main(words[1:]))
     verb, rest = (words[0], words[1:]) if words[0] in VERBS else ("train", words)
     if verb == "train" and rest and rest[0].replace("-", "").isalpha() and not rest[0].startswith("-"):
         raise texts.unknown_verb(rest[0])
@@ -67,13 +68,13 @@ def _dispatch(words: list[str]) -> int:
     return int(import_module(f"mlscale.verbs.{verb}").main(rest))
 
 
-def _tell(error: MLScaleError) -> None:
+def _tell(error: MLScaleError, cause: BaseException | None = None) -> None:
     """The error on stderr, secrets masked; the traceback only when asked for."""
     from mlscale.runs.mask import Masker
 
     masker = Masker.of({})
     if os.environ.get("MLSCALE_TRACEBACK"):
-        print(masker.mask("".join(traceback.format_exception(error.__cause__ or error))), file=sys.stderr)
+        print(masker.mask("".join(traceback.format_exception(cause or error))), file=sys.stderr)
     with contextlib.suppress(BrokenPipeError):
         print(masker.mask(f"error: {error}"), file=sys.stderr)
 

@@ -56,7 +56,7 @@ def _restore(kind: type[MLScaleError], state: dict[str, object], args: tuple[obj
     return error
 
 
-class Problems(MLScaleError):
+class Problems(MLScaleError):  # noqa: N818 - it holds errors, it is none of its own
     """All the problems of one tier, told together."""
 
     def __init__(self, problems: Sequence[MLScaleError]) -> None:

@@ -1,4 +1,4 @@
-"""The jobs of a multirun: each a run in the sweep's folder, a table at the end, and an exit code that says if one failed."""
+"""The jobs of a multirun: each a run in the sweep's folder, and a table at the end."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Sweep:
     mode: str = "max"
 
     def job(self, cfg: DictConfig, overrides: list[str]) -> float | None:
-        """One job; its failure is told and kept, and the sweep goes on. Returns the metric, for sweepers that search."""
+        """One job; its failure is told, and the sweep goes on. Returns the metric, for sweepers that search."""
         folder = self._start(cfg)
         job = Job(mask_overrides([item for item in overrides if item not in self.request.overrides]))
         self.jobs.append(job)
@@ -75,7 +75,10 @@ class Sweep:
         if failed := [job for job in self.jobs if job.error]:
             print(f"\n{len(failed)} of {len(self.jobs)} jobs failed:", file=sys.stderr)
             for job in failed:
-                print(f"  job {self.jobs.index(job) + 1}  {' '.join(_plain(job.overrides))}: {job.error.what}", file=sys.stderr)  # type: ignore[union-attr]
+                print(
+                    f"  job {self.jobs.index(job) + 1}  {' '.join(_plain(job.overrides))}: {job.error.what}",
+                    file=sys.stderr,
+                )  # type: ignore[union-attr]
         print(f"\nsweep     {self.folder}", file=sys.stderr)
 
     @property
@@ -88,7 +91,8 @@ class Sweep:
 
         if self.folder is None:
             self.metric, self.mode = str(cfg.metric), str(cfg.mode)
-            self.folder = start_sweep(HydraConfig.get().sweep.dir, str(cfg.name), list(self.request.typed))
+            self.folder = Path(HydraConfig.get().sweep.dir).absolute()
+            start_sweep(self.folder, str(cfg.name))
         return self.folder
 
     def _rank(self, job: Job) -> tuple[bool, float]:

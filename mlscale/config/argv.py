@@ -1,7 +1,7 @@
 """From what was typed to what Hydra reads.
 
-`recipe=x` and `+recipe=x` mean the same; `recipe`, `tuned`, `debug` and `sweep` come in this order, so the later wins; a
-plain `key=value` becomes `++key=value`, so that every unknown key meets one checker; values that Hydra's grammar can't
+`recipe=x` and `+recipe=x` mean the same; `recipe`, `tuned`, `debug` and `sweep` come in this order, so the later wins;
+a plain `key=value` becomes `++key=value`, so that every unknown key meets one checker; values that Hydra's grammar can't
 read (braces, `?`, `&`, `#` in a path) are quoted.
 """
 
@@ -165,4 +165,4 @@ def _quote(value: str) -> str:
 
 def _values(words: Sequence[str]) -> dict[str, str]:
     pairs = (word.lstrip("+").split("=", 1) for word in words if "=" in word and not word.startswith("~"))
-    return {key: value for key, value in pairs}
+    return {pair[0]: pair[1] for pair in pairs}

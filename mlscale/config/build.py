@@ -1,4 +1,4 @@
-"""The only call to Hydra's `instantiate`: from a config node to an object. Objects get plain values, never the config."""
+"""From a config node to an object, by the only call to Hydra's `instantiate`. Objects get plain values, not the config."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def build(node: Any, where: str, *, trusted: bool = True, **supplied: Any) -> An
             f"{node.get('_target_', 'the node')} could not be built",
             where=where,
             why=_reason(error),
-            fix="mlscale config check names keys that the target does not take; MLSCALE_TRACEBACK=1 shows where it failed",
+            fix="MLSCALE_TRACEBACK=1 shows where it failed",
         ) from error
 
 
@@ -85,7 +85,7 @@ def _only_allowed(tree: Any, where: str) -> None:
             raise MLScaleError(
                 f"this config may not build {name}",
                 where=where,
-                why="it comes out of an artefact, and only targets of mlscale, torch, torchvision and Lightning are trusted there",
+                why="it comes out of an artefact: only mlscale, torch, torchvision and Lightning are trusted there",
                 fix="copy the config, read it, and train from your own recipe",
             )
         for key, value in tree.items():

@@ -10,7 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from functools import lru_cache
+from functools import cache
 from typing import Any, ClassVar
 
 import hydra
@@ -121,7 +121,7 @@ def hydra_ready(roots: Roots, *, initialise: bool = True) -> Iterator[None]:
 
 
 def use_frozen(frozen: DictConfig, request: Request) -> Request:
-    """Make a run's frozen config the base of `request`: overrides apply on top, a group option replaces its node whole."""
+    """Make a run's frozen config the base of `request`; overrides apply on top, a group option replaces its whole node."""
     base = OmegaConf.create(OmegaConf.to_container(frozen, resolve=False))
     overrides = ["base=frozen"]
     for override in request.overrides:
@@ -134,7 +134,7 @@ def use_frozen(frozen: DictConfig, request: Request) -> Request:
     return Request(**{**request.__dict__, "overrides": tuple(overrides)})
 
 
-@lru_cache(maxsize=None)
+@cache
 def _sweep_dir(runs_dir: str, name: str) -> str:
     from mlscale.runs.folder import new_path
 

@@ -76,7 +76,9 @@ def _layout(cfg: DictConfig, machine: Devices, problems: list[MLScaleError]) -> 
     if accelerator not in ("cpu", "cuda", "mps"):
         problems.append(
             MLScaleError(
-                f"unknown accelerator '{asked}'", where="trainer.accelerator", fix="trainer.accelerator=auto, cpu, gpu, cuda or mps"
+                f"unknown accelerator '{asked}'",
+                where="trainer.accelerator",
+                fix="trainer.accelerator=auto, cpu, gpu, cuda or mps",
             )
         )
         return Layout(1, "cpu", machine.cores)
@@ -134,7 +136,9 @@ def _precision(cfg: DictConfig, layout: Layout, machine: Devices, problems: list
     elif layout.accelerator == "cuda" and value.startswith("bf16") and machine.cuda and not machine.cuda_bf16:
         problems.append(
             MLScaleError(
-                f"this GPU does not compute bfloat16 ({value})", where="precision", fix="precision=fp16, or precision=fp32"
+                f"this GPU does not compute bfloat16 ({value})",
+                where="precision",
+                fix="precision=fp16, or precision=fp32",
             )
         )
 
@@ -143,12 +147,12 @@ def _per_device_batch(cfg: DictConfig, layout: Layout, problems: list[MLScaleErr
     batch = (cfg.get("data") or {}).get("batch_size")
     if batch is None:
         return None
-    accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
+    accumulate = cfg.trainer.get("accumulate_grad_batches", 1)
     if batch < 1 or accumulate < 1:
         problems.append(
             MLScaleError(
-                f"a batch has at least one sample (data.batch_size={batch}, trainer.accumulate_grad_batches={accumulate})",
-                where="data.batch_size",
+                "a batch has at least one sample, and is one forward pass or more",
+                where=f"data.batch_size={batch}, trainer.accumulate_grad_batches={accumulate}",
                 fix="data.batch_size=64",
             )
         )
@@ -176,7 +180,9 @@ def _steps_per_epoch(cfg: DictConfig, facts: Mapping[str, Any] | None, problems:
     if samples < batch:
         problems.append(
             MLScaleError(
-                f"{samples} training samples make no batch of {batch}", where="data.batch_size", fix=f"data.batch_size={samples}"
+                f"{samples} training samples make no batch of {batch}",
+                where="data.batch_size",
+                fix=f"data.batch_size={samples}",
             )
         )
         return None

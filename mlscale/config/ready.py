@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,7 +38,9 @@ def checked(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> Dict
     from mlscale.config.check import check
     from mlscale.config.local_code import local_targets
 
-    problems = check(cfg, groups=request.roots.groups, origin=_lazy_origin(request, overrides))
+    problems = check(
+        cfg, groups=request.roots.groups, origin=_lazy_origin(request, overrides), verb=request.verb
+    )
     raise_all(problems)
     for line in local_targets(cfg):
         _say_once(line)
@@ -65,6 +67,6 @@ def _lazy_origin(request: Request, overrides: Sequence[str]):  # type: ignore[no
     return origin_of(request.verb, list(overrides), request.roots)
 
 
-@lru_cache(maxsize=None)
+@cache
 def _say_once(line: str) -> None:
     print(line, file=sys.stderr)

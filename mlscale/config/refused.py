@@ -85,10 +85,15 @@ def _explain(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[
         mark = getattr(error, "problem_mark", None)
         where = f"{mark.name}: line {mark.line + 1}, column {mark.column + 1}" if mark else "a config file"
         return MLScaleError(
-            "a config file is not valid YAML", where=where, why=str(getattr(error, "problem", error)), fix="mend the line"
+            "a config file is not valid YAML",
+            where=where,
+            why=str(getattr(error, "problem", error)),
+            fix="mend the line",
         ), None
     if isinstance(error, (HydraException, OmegaConfBaseException)):
-        return MLScaleError("the config can't be composed", where="command line or config files", why=text.strip()), None
+        return MLScaleError(
+            "the config can't be composed", where="command line or config files", why=text.strip()
+        ), None
     return None, None
 
 

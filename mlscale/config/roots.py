@@ -1,4 +1,4 @@
-"""Where configuration is looked for: the user's folders first, the shipped ones last. Imports neither Hydra nor torch."""
+"""Where configuration is looked for: the user's folders first, the shipped last. Imports neither Hydra nor torch."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ class Roots:
 
 
 def find_roots(config_dirs: Sequence[str] = ()) -> Roots:
-    """The search path: ``--config-dir`` folders, ./conf and ./recipes, packages with the entry point, then what is shipped.
+    """The search path: ``--config-dir``, ./conf and ./recipes, packages with the entry point, then what is shipped.
 
     Raises:
         MLScaleError: a ``--config-dir`` that does not exist, or an entry point that does not load.

@@ -55,7 +55,11 @@ def cause(folder: Path, world_size: int, error: ChildFailedError) -> MLScaleErro
     rank, failure = error.get_first_failure()
     if failure.exitcode < 0:
         name = signal.Signals(-failure.exitcode).name
-        likely = "SIGKILL is what Linux sends when memory runs out" if name == "SIGKILL" else "the process was ended from outside"
+        likely = (
+            "SIGKILL is what Linux sends when memory runs out"
+            if name == "SIGKILL"
+            else "the process was ended from outside"
+        )
         return MLScaleError(
             f"rank {rank} was killed by {name}",
             where=str(folder),

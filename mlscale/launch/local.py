@@ -11,17 +11,18 @@ from mlscale.launch import failures
 from mlscale.launch.worker import rank_main, train
 
 
-def launch(folder: Path, world_size: int) -> int:
-    """Train what `folder` describes; returns 0, or the exit code of a polite stop.
+def launch(folder: Path, world_size: int) -> None:
+    """Train what `folder` describes, in `world_size` processes.
 
     Ranks are forked from a fork server that has imported torch and Lightning and computed nothing: they start in a
     second or two whatever this process has done before.
 
     Raises:
-        MLScaleError: what a rank raised; or which rank died, and of what.
+        MLScaleError: what a rank raised, a signal that stopped it among it; or which rank died, and of what.
     """
     if world_size == 1:
-        return train(folder)
+        train(folder)
+        return
     import torch.multiprocessing as mp
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -40,7 +41,7 @@ def launch(folder: Path, world_size: int) -> int:
         monitor_interval=0.1,
     )
     try:
-        codes = elastic_launch(config, rank_main)(str(folder))
+        elastic_launch(config, rank_main)(str(folder))
     except ChildFailedError as error:
         raise failures.cause(folder, world_size, error) from None
     except SignalException as stop:
@@ -49,4 +50,3 @@ def launch(folder: Path, world_size: int) -> int:
         raise MLScaleError(
             f"stopped by {stop.sigval.name}", where=str(folder), fix=f"mlscale runs show {folder.name}", exit=code
         ) from None
-    return max((code or 0 for code in codes.values()), default=0)

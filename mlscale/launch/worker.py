@@ -14,14 +14,14 @@ from mlscale.runs.folder import RunFolder
 from mlscale.runs.mask import Masker, masked_output
 
 
-def rank_main(folder: str) -> int:
+def rank_main(folder: str) -> None:
     """The entry of a rank that the launcher started; its failure goes into the run folder for the parent to tell."""
     path, rank = Path(folder), int(os.environ["RANK"])
     if rank:
         # What one rank says is enough; errors come through the run folder.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        return train(path)
+        train(path)
     except MLScaleError as error:
         failures.write(path, rank, error)
         raise
@@ -33,11 +33,11 @@ def rank_main(folder: str) -> int:
         raise
 
 
-def train(folder: Path) -> int:
-    """Train what `folder` describes; rank 0 writes `results/train.json`. Returns 0, or the code of a polite stop.
+def train(folder: Path) -> None:
+    """Train what `folder` describes; rank 0 writes `results/fit.json`.
 
     Raises:
-        MLScaleError: what went wrong, out of memory among it, in words.
+        MLScaleError: what went wrong, out of memory among it, in words; or which signal stopped the run.
     """
     from mlscale.train import signals
     from mlscale.train.assemble import fit
@@ -45,7 +45,7 @@ def train(folder: Path) -> int:
 
     cfg = frozen.load(folder)
     masker = Masker.of(cfg)
-    with masked_output(masker):
+    with masked_output(masker), signals.noted():
         try:
             outcome = fit(cfg)
         except MLScaleError:
@@ -63,7 +63,6 @@ def train(folder: Path) -> int:
     if int(os.environ.get("RANK", "0")) == 0:
         run = RunFolder.open(folder, masker)
         run.write_json("results/fit.json", {**vars(outcome), "peak_rss_bytes": peak_memory_bytes()})
-    return signals.exit_code()
 
 
 def peak_memory_bytes() -> int:

@@ -14,6 +14,8 @@ from mlscale.config.build import accepts, build, build_each, target
 from mlscale.errors import MLScaleError
 from mlscale.train import lightning_patches
 from mlscale.train.callbacks import StepSeed
+from mlscale.train.quiet import quiet
+from mlscale.train.signals import StopOnSignal
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,7 @@ class Outcome:
 
 def assemble(cfg: DictConfig) -> Assembly:
     """Build everything that the config names, in the order in which one part needs another."""
+    quiet()
     torch.set_num_threads(cfg.derived.threads)
     pl.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
@@ -54,6 +57,7 @@ def assemble(cfg: DictConfig) -> Assembly:
     callbacks = [StepSeed(cfg.seed), *build_each(cfg.get("callbacks"), "callbacks").values()]
     callbacks += build_each(cfg.get("compress"), "compress").values()
     callbacks += build_each(cfg.get("monitor"), "monitor").values()
+    callbacks.append(StopOnSignal(_stop_checkpoint(cfg)))
     loggers = list(build_each(cfg.get("logger"), "logger").values())
     trainer = build_trainer(cfg, callbacks, loggers)
     lightning_patches.apply(trainer)
@@ -117,7 +121,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> 
         "callbacks": callbacks,
         "logger": loggers or False,
         "default_root_dir": cfg.derived.run_dir,
-        "enable_checkpointing": any(isinstance(callback, pl.callbacks.Checkpoint) for callback in callbacks),
+        "enable_checkpointing": True,
     }
     bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
     supplied["enable_progress_bar"] = cfg.trainer.get("enable_progress_bar", bar)
@@ -125,6 +129,11 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> 
     trainer = build(cfg.trainer, "trainer", **supplied)
     assert isinstance(trainer, pl.Trainer)
     return trainer
+
+
+def _stop_checkpoint(cfg: DictConfig) -> str | None:
+    """Where a stopped run saves: nowhere when it keeps no checkpoints at all."""
+    return f"{cfg.derived.run_dir}/checkpoints/last.ckpt" if cfg.get("callbacks", {}).get("checkpoint") else None
 
 
 def _hyperparameters(cfg: DictConfig) -> dict[str, Any]:

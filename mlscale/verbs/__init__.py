@@ -60,7 +60,10 @@ VERBS = {
         False,
         (
             ("mlscale config show +recipe=resnet --origin", "which file or override set each key"),
-            ("mlscale config check +recipe=resnet optimizer.lr=0.1", "all problems at once; exit code 2 if there are any"),
+            (
+                "mlscale config check +recipe=resnet optimizer.lr=0.1",
+                "all problems at once; exit code 2 if there are any",
+            ),
             ("mlscale config schema", "a JSON schema for editors"),
         ),
     ),

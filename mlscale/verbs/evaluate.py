@@ -94,7 +94,10 @@ def load_weights(task: pl.LightningModule, path: Path) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
     except Exception as error:
         raise MLScaleError(
-            "the checkpoint can't be read", where=str(path), why=f"{type(error).__name__}: {error}", fix="checkpoint=last"
+            "the checkpoint can't be read",
+            where=str(path),
+            why=f"{type(error).__name__}: {error}",
+            fix="checkpoint=last",
         ) from error
     try:
         task.load_state_dict(state)
@@ -105,4 +108,3 @@ def load_weights(task: pl.LightningModule, path: Path) -> None:
             why=str(error).splitlines()[1].strip() if "\n" in str(error) else str(error),
             fix="evaluate with the model that was trained: leave model.* as the run has it",
         ) from error
-

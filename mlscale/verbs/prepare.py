@@ -34,6 +34,10 @@ def run(cfg: DictConfig) -> Result:
         verb="prepare",
         ok=True,
         sentence=sentence,
-        metrics={"train_samples": facts["train_samples"], "val_samples": facts["val_samples"], "time_s": time.perf_counter() - start},
+        metrics={
+            "train_samples": facts["train_samples"],
+            "val_samples": facts["val_samples"],
+            "time_s": time.perf_counter() - start,
+        },
         artifacts={"data_version": facts["version"]},
     )

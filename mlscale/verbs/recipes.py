@@ -35,7 +35,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--config-dir", "-cd", action="append", default=[], help="a folder of your own groups and recipes")
+    common.add_argument(
+        "--config-dir", "-cd", action="append", default=[], help="a folder of your own groups and recipes"
+    )
     parser = argparse.ArgumentParser(
         prog="mlscale recipes",
         description="List, read and copy recipes.",
@@ -60,7 +62,12 @@ def copy(roots: Roots, name: str, to: str) -> Path:
     """
     source = _file(roots, name)
     if not re.fullmatch(r"[\w.-]+", to):
-        raise MLScaleError(f"'{to}' is no name for a recipe", where="command line", why="letters, digits, '_', '-' and '.'", fix=f"mlscale recipes cp {name} {re.sub(r'[^A-Za-z0-9_.-]', '_', to)}")
+        raise MLScaleError(
+            f"'{to}' is no name for a recipe",
+            where="command line",
+            why="letters, digits, '_', '-' and '.'",
+            fix=f"mlscale recipes cp {name} {re.sub(r'[^A-Za-z0-9_.-]', '_', to)}",
+        )
     target = Path("recipes/recipe") / f"{to}.yaml"
     if target.exists():
         raise MLScaleError("there is such a recipe already", where=str(target), fix=f"mlscale recipes cp {name} {to}2")
@@ -101,7 +108,9 @@ def _file(roots: Roots, name: str) -> Path:
 
 def _purpose(file: Path) -> str:
     """The first sentence of the file's comment that is neither a directive nor a command."""
-    comments = (line.lstrip("# ").strip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#"))
+    comments = (
+        line.lstrip("# ").strip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")
+    )
     words = " ".join(line for line in comments if line and not line.startswith(("@package", "python -m", "mlscale ")))
     return re.split(r"(?<=\.) ", words, maxsplit=1)[0]
 

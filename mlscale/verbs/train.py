@@ -41,32 +41,25 @@ def run(cfg: DictConfig) -> Result:
     ready = with_derived(cfg, folder.derived)
     say((*start_lines(ready, facts), *notices(ready, machine)), masker)
     try:
-        code = launch(folder.path, derived["world_size"])
+        launch(folder.path, derived["world_size"])
     except BaseException as error:
         folder.seal(_ending(error), sentence=str(error))
         raise
     result = conclude(ready, folder)
     folder.result("train", result.as_dict())
-    folder.seal("interrupted" if code else "done", metrics=result.metrics, sentence=result.sentence)
-    if code:
-        raise MLScaleError(
-            f"stopped at step {int(result.metrics['steps'])}, saved",
-            where=str(folder.path),
-            fix=f"mlscale evaluate run={folder.id} checkpoint=last measures what is there",
-            exit=Exit(code),
-        )
+    folder.seal("done", metrics=result.metrics, sentence=result.sentence)
     return result
 
 
 def freeze(cfg: DictConfig, derived: dict[str, Any], masker: Masker) -> RunFolder:
-    """Make the run folder. Literal secrets go into the environment, so that no file holds them and ranks still see them."""
+    """Make the run folder. Literal secrets go into the environment: no file holds them, and ranks still see them."""
     plain = cfg.copy()
     overrides, sweep = cfg.derived.overrides or [], cfg.derived.sweep_dir
     plain.derived = dict.fromkeys(plain.derived)
     protected, environment = protect(plain)
     os.environ.update(environment)
-    code, warnings = take(exclude=[cfg.runs_dir]) if cfg.snapshot else (None, [])
-    say(warnings, masker)
+    code = take() if cfg.snapshot else None
+    say(code.warnings() if code else [], masker)
     return RunFolder.create(
         cfg.runs_dir,
         cfg.name,
@@ -93,7 +86,7 @@ def conclude(cfg: DictConfig, folder: RunFolder) -> Result:
     metrics: dict[str, Any] = {}
     if fit["best"] is not None:
         metrics[f"best_{cfg.metric}"] = fit["best"][1]
-    metrics |= {name: value for name, value in sorted(fit["metrics"].items())}
+    metrics |= {name: value for name, value in sorted(fit["metrics"].items()) if not name.startswith("train/peak")}
     if fit["samples"]:
         metrics["throughput_samples_per_s"] = fit["samples"] / fit["seconds"]
     metrics |= {"time_s": fit["seconds"], "steps": fit["steps"], "peak_memory_bytes": fit["peak_rss_bytes"]}

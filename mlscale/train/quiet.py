@@ -1,0 +1,14 @@
+"""What Lightning and torch say that mlscale says better, or that nobody can act on."""
+
+import logging
+import warnings
+
+
+def quiet() -> None:
+    """Warnings of Lightning stay; its information (devices, strategies, advertisements) goes."""
+    for name in ("pytorch_lightning", "lightning.pytorch", "lightning_fabric", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Lightning 2.6 asks torch's pytree in a way that torch 2.13 deprecates.
+    warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
+    # Our loaders are no DataLoaders: their threads are set by data.workers, and profiled, not guessed at.
+    warnings.filterwarnings("ignore", message=r".*does not have many workers.*")

@@ -1,0 +1,56 @@
+"""From a node to an object."""
+
+import pytest
+from omegaconf import OmegaConf
+
+from mlscale.config.build import accepts, build, build_each
+from mlscale.errors import MLScaleError
+
+
+def node(**keys: object):  # type: ignore[no-untyped-def]
+    return OmegaConf.create(keys)
+
+
+def test_plain_containers() -> None:
+    built = build(node(_target_="builtins.dict", sizes=[1, 2]), "x")
+    assert type(built["sizes"]) is list
+
+
+def test_nothing_for_an_empty_node() -> None:
+    assert build(None, "x") is None
+    assert build(node(), "x") is None
+
+
+def test_supplied_arguments() -> None:
+    assert build(node(_target_="builtins.dict", a=1), "x", b=2) == {"a": 1, "b": 2}
+
+
+def test_each_by_name_without_the_empty_ones() -> None:
+    nodes = node(a={"_target_": "builtins.dict", "k": 1}, b=None)
+    assert build_each(nodes, "callbacks") == {"a": {"k": 1}}
+
+
+def test_accepts() -> None:
+    assert accepts(node(_target_="mlscale.errors.MLScaleError"), "fix")
+    assert not accepts(node(_target_="mlscale.errors.MLScaleError"), "model")
+    assert not accepts(None, "model")
+
+
+def test_failure_names_node_and_reason() -> None:
+    with pytest.raises(MLScaleError) as caught:
+        build(node(_target_="fractions.Fraction", numerator=1, denominator=0), "model")
+    assert caught.value.what == "fractions.Fraction could not be built"
+    assert caught.value.where == "model"
+    assert caught.value.why == "ZeroDivisionError: Fraction(1, 0)"
+
+
+@pytest.mark.parametrize("target", ["os.system", "subprocess.Popen", "builtins.eval", "my_pkg.Model"])
+def test_configs_out_of_artefacts_build_allowed_roots_only(target: str) -> None:
+    nested = node(_target_="torch.nn.Sequential", layers=[{"_target_": target}])
+    with pytest.raises(MLScaleError, match="may not build"):
+        build(nested, "model", trusted=False)
+
+
+def test_own_errors_come_through() -> None:
+    with pytest.raises(MLScaleError, match="does not exist: nowhere"):
+        build(node(_target_="mlscale.config.roots.find_roots", config_dirs=["nowhere"]), "x")

@@ -1,0 +1,128 @@
+"""Batch, devices and steps follow from the config, the data and the machine."""
+
+from typing import Any
+
+import pytest
+from omegaconf import DictConfig, OmegaConf
+
+from mlscale.config.derive import derive
+from mlscale.errors import MLScaleError
+from mlscale.launch.machine import Machine
+
+LAPTOP = Machine(cuda=0, mps=False, cores=4, cuda_bf16=False)
+BOX = Machine(cuda=4, mps=False, cores=32, cuda_bf16=False)
+FACTS = {
+    "train_samples": 1437,
+    "val_samples": 360,
+    "num_classes": 10,
+    "channels": 1,
+    "height": 8,
+    "width": 8,
+    "version": "v",
+}
+
+
+def config(batch: int = 64, precision: str = "32-true", **trainer: Any) -> DictConfig:
+    trainer = {"devices": 1, "accelerator": "auto", "accumulate_grad_batches": 1, "max_epochs": 10, **trainer}
+    return OmegaConf.create({"data": {"batch_size": batch}, "trainer": trainer, "precision": {"value": precision}})
+
+
+def test_one_process() -> None:
+    derived = derive(config(), FACTS, LAPTOP)
+    assert (derived["world_size"], derived["accelerator"], derived["threads"]) == (1, "cpu", 4)
+    assert (derived["per_device_batch"], derived["steps_per_epoch"], derived["total_steps"]) == (64, 22, 220)
+    assert (derived["num_classes"], derived["channels"], derived["data_version"]) == (10, 1, "v")
+
+
+@pytest.mark.parametrize(("devices", "accumulate", "share"), [(8, 1, 8), (2, 4, 8), (4, 2, 8), (1, 8, 8)])
+def test_global_batch_is_shared(devices: int, accumulate: int, share: int) -> None:
+    derived = derive(config(devices=devices, accumulate_grad_batches=accumulate), FACTS, LAPTOP)
+    assert derived["per_device_batch"] == share
+    assert derived["steps_per_epoch"] == 22
+
+
+def test_more_processes_than_cores_get_one_thread() -> None:
+    assert derive(config(devices=8), FACTS, LAPTOP)["threads"] == 1
+
+
+def test_limits_count() -> None:
+    assert derive(config(limit_train_batches=0.5), FACTS, LAPTOP)["steps_per_epoch"] == 11
+    assert derive(config(limit_train_batches=3), FACTS, LAPTOP)["steps_per_epoch"] == 3
+    assert derive(config(max_steps=100), FACTS, LAPTOP)["total_steps"] == 100
+
+
+def test_auto_devices() -> None:
+    assert derive(config(devices="auto"), FACTS, BOX)["world_size"] == 4
+    assert derive(config(devices="auto"), FACTS, LAPTOP)["world_size"] == 1
+
+
+def test_somebody_elses_data() -> None:
+    derived = derive(config(), None, LAPTOP)
+    assert derived["per_device_batch"] == 64
+    assert derived["steps_per_epoch"] is derived["num_classes"] is None
+
+
+MESSAGES = {
+    "indivisible": (
+        config(batch=60, devices=8),
+        LAPTOP,
+        "data.batch_size=60 does not divide by 8\n"
+        "  where: data.batch_size\n"
+        "  why:   it is global: 8 devices × 1 accumulated passes share it evenly\n"
+        "  fix:   data.batch_size=64",
+    ),
+    "too few cards": (
+        config(devices=8, accelerator="gpu"),
+        BOX,
+        "this machine has 4 cuda devices, 8 were asked for\n"
+        "  where: trainer.devices=8\n"
+        "  fix:   trainer.devices=4, or trainer.accelerator=cpu for 8 slow CPU processes",
+    ),
+    "no card": (
+        config(devices=8, accelerator="gpu"),
+        LAPTOP,
+        "this machine has no cuda device\n"
+        "  where: trainer.accelerator=gpu\n"
+        "  why:   torch finds none; `mlscale env` says what it finds\n"
+        "  fix:   trainer.accelerator=cpu",
+    ),
+    "fp16 on a CPU": (
+        config(precision="16-mixed"),
+        LAPTOP,
+        "float16 (16-mixed) does not train on a CPU\n"
+        "  where: precision\n"
+        "  why:   a CPU has no float16 units: Lightning would compute in bfloat16 without a word\n"
+        "  fix:   precision=bf16",
+    ),
+    "bf16 on an old card": (
+        config(precision="bf16-mixed"),
+        BOX,
+        "this GPU does not compute bfloat16 (bf16-mixed)\n"
+        "  where: precision\n"
+        "  fix:   precision=fp16, or precision=fp32",
+    ),
+    "more batch than data": (
+        config(batch=2000),
+        LAPTOP,
+        "1437 training samples make no batch of 2000\n  where: data.batch_size\n  fix:   data.batch_size=1437",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+def test_message(name: str) -> None:
+    cfg, machine, message = MESSAGES[name]
+    with pytest.raises(MLScaleError) as caught:
+        derive(cfg, FACTS, machine)
+    assert str(caught.value) == message
+
+
+def test_all_at_once() -> None:
+    with pytest.raises(MLScaleError) as caught:
+        derive(config(batch=63, devices=8, accelerator="gpu"), FACTS, BOX)
+    assert str(caught.value).count("fix:") == 2
+
+
+def test_a_batch_has_samples() -> None:
+    with pytest.raises(MLScaleError, match="at least one sample"):
+        derive(config(accumulate_grad_batches=0), FACTS, LAPTOP)

@@ -1,0 +1,79 @@
+"""What Hydra refuses, in mlscale's words, all culprits at once."""
+
+from pathlib import Path
+
+import pytest
+
+from mlscale.config.argv import parse
+from mlscale.config.compose import compose
+from mlscale.errors import MLScaleError
+
+CASES = {
+    "unknown recipe": (
+        ["recipe=resnt"],
+        "unknown option 'resnt' of the group 'recipe'\n"
+        "  where: command line: recipe=resnt\n"
+        "  why:   options: resnet\n"
+        "  fix:   recipe=resnet",
+    ),
+    "unknown option": (
+        ["optimizer=adam"],
+        "unknown option 'adam' of the group 'optimizer'\n"
+        "  where: command line: optimizer=adam\n"
+        "  why:   options: adamw, none, resnet_sgd, sgd\n"
+        "  fix:   optimizer=adamw",
+    ),
+    "unknown option in a list": (
+        ["callbacks=[default,early_stoping]"],
+        "unknown option 'early_stoping' of the group 'callbacks'\n"
+        "  where: command line: callbacks=[default,early_stoping]\n"
+        "  why:   options: checkpoint, default, early_stopping, metrics, none, nonfinite, progress\n"
+        "  fix:   callbacks=early_stopping",
+    ),
+    "null": (
+        ["logger=null"],
+        "'logger=null' does not name an option of the group 'logger'\n"
+        "  where: command line: logger=null\n"
+        "  why:   options: csv, none, tensorboard, wandb\n"
+        "  fix:   logger=none",
+    ),
+    "two options without -m": (
+        ["optimizer=sgd,adamw"],
+        "optimizer=sgd,adamw names several options\n"
+        "  where: command line: optimizer=sgd,adamw\n"
+        "  fix:   -m optimizer=sgd,adamw to run one job for each, or optimizer=[sgd,adamw] to have them together",
+    ),
+    "nothing to delete": (
+        ["~callbacks.progres"],
+        "there is no 'callbacks.progres' to take away\n"
+        "  where: command line: ~callbacks.progres\n"
+        "  fix:   mlscale config show prints what there is",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_message(name: str) -> None:
+    words, message = CASES[name]
+    with pytest.raises(MLScaleError) as caught:
+        compose(parse("train", words))
+    assert str(caught.value) == message
+
+
+def test_all_at_once() -> None:
+    with pytest.raises(MLScaleError) as caught:
+        compose(parse("train", ["recipe=resnt", "optimizer=adam", "logger=csvv"]))
+    assert sorted(line for line in str(caught.value).splitlines() if "unknown" in line) == [
+        "unknown option 'adam' of the group 'optimizer'",
+        "unknown option 'csvv' of the group 'logger'",
+        "unknown option 'resnt' of the group 'recipe'",
+    ]
+
+
+def test_broken_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf/model").mkdir(parents=True)
+    (tmp_path / "conf/model/mine.yaml").write_text("a: [1\nb: 2\n")
+    with pytest.raises(MLScaleError, match="not valid YAML") as caught:
+        compose(parse("train", ["model=mine"]))
+    assert "mine.yaml: line 2" in caught.value.where

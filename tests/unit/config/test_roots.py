@@ -1,0 +1,72 @@
+"""The search path: the user's folders first, each shadowed file named."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from mlscale.config.argv import parse
+from mlscale.config.compose import compose
+from mlscale.config.roots import BASE_GROUPS, VERB_CONFIGS, find_roots
+from mlscale.errors import MLScaleError
+
+REPO = Path(__file__).parents[3]
+# A run always has a task, a precision, a strategy and a trainer: these groups have no option `none`.
+WITHOUT_NONE = {"task", "precision", "strategy", "trainer"}
+
+
+def test_base_groups_are_those_of_the_base_config() -> None:
+    entries = yaml.safe_load((REPO / "conf/base/run.yaml").read_text())["defaults"]
+    assert tuple(key.lstrip("/") for entry in entries if isinstance(entry, dict) for key in entry) == BASE_GROUPS
+
+
+def test_verb_configs_are_all_named() -> None:
+    assert {path.stem for path in (REPO / "conf").glob("*.yaml")} == set(VERB_CONFIGS)
+
+
+def test_every_optional_group_has_none() -> None:
+    groups = find_roots().groups
+    assert {group for group in BASE_GROUPS if "none" not in groups[group]} == WITHOUT_NONE
+
+
+def test_every_shipped_file_says_what_it_is() -> None:
+    files = sorted(REPO.glob("conf/**/*.yaml")) + sorted(REPO.glob("recipes/**/*.yaml"))
+    assert len(files) > 40
+    for file in files:
+        comments = [line for line in file.read_text().splitlines() if line.startswith("# ") and "@package" not in line]
+        assert comments, f"{file} does not open with what it is"
+
+
+def test_own_folder_shadows_and_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf/optimizer").mkdir(parents=True)
+    (tmp_path / "conf/optimizer/sgd.yaml").write_text("_target_: torch.optim.SGD\n_partial_: true\nlr: 0.5\n")
+    request = parse("train", [])
+    assert request.roots.shadowed() == ["conf/optimizer/sgd.yaml replaces the shipped optimizer=sgd"]
+    assert compose(request).optimizer.lr == 0.5
+
+
+def test_primary_config_cannot_be_shadowed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf/train.yaml").write_text("seed: 999\n")
+    request = parse("train", [])
+    assert request.roots.shadowed()[0].startswith("conf/train.yaml is not read")
+    assert compose(request).seed == 0
+
+
+def test_own_group_and_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipes/recipe").mkdir(parents=True)
+    (tmp_path / "recipes/optimizer").mkdir(parents=True)
+    (tmp_path / "recipes/recipe/mine.yaml").write_text(
+        "# @package _global_\ndefaults:\n  - override /optimizer: mine\n  - _self_\nname: mine\n"
+    )
+    (tmp_path / "recipes/optimizer/mine.yaml").write_text("defaults: [adamw]\nlr: 0.25\n")
+    cfg = compose(parse("train", ["recipe=mine"]))
+    assert (cfg.name, cfg.optimizer.lr, cfg.optimizer._target_) == ("mine", 0.25, "torch.optim.AdamW")
+
+
+def test_missing_config_dir() -> None:
+    with pytest.raises(MLScaleError, match="does not exist: nowhere"):
+        find_roots(["nowhere"])
