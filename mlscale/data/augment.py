@@ -63,7 +63,8 @@ class Augment:
         Returns:
             float32 (n, C, H, W).
         """
-        x = x.float()
+        # numpy's conversion: torch's would wake a second thread for it.
+        x = torch.from_numpy(x.numpy().astype(np.float32, copy=False))
         draws = uniform(seeds, 5)
         mirror = draws[:, 4] < 0.5 if self.flip else np.zeros(len(seeds), np.bool_)
         if not (self.shift or self.rotate or self.scale):
@@ -85,10 +86,10 @@ class Augment:
             sign * cos, -sign * sin * (height / width), 2 * self.shift * signed[:, 0],
             sin * (width / height), cos, 2 * self.shift * signed[:, 1],
         )  # fmt: skip
-        xx, xy, x0, yx, yy, y0 = (torch.from_numpy(term.astype(np.float32))[:, None, None] for term in terms)
-        u = ((torch.arange(width, dtype=torch.float32) * 2 + 1) / width - 1)[None, None, :]
-        v = ((torch.arange(height, dtype=torch.float32) * 2 + 1) / height - 1)[None, :, None]
-        return torch.stack((xx * u + xy * v + x0, yx * u + yy * v + y0), dim=-1)
+        xx, xy, x0, yx, yy, y0 = (term.astype(np.float32)[:, None, None] for term in terms)
+        u = ((np.arange(width, dtype=np.float32) * 2 + 1) / width - 1)[None, None, :]
+        v = ((np.arange(height, dtype=np.float32) * 2 + 1) / height - 1)[None, :, None]
+        return torch.from_numpy(np.stack((xx * u + xy * v + x0, yx * u + yy * v + y0), axis=-1))
 
 
 class PerSample:

@@ -133,8 +133,8 @@ class DatasetStream:
         # A sampler is asked for its batches once, in this process; the plans are needed again as results come.
         kept = list(plans)
         loader: DataLoader[Any] = DataLoader(
-            self._samples,  # type: ignore[arg-type]  # it only needs __getitem__ and __len__
-            batch_sampler=[self._requests(plan) for plan in kept],  # type: ignore[arg-type]
+            self._samples,
+            batch_sampler=[self._requests(plan) for plan in kept],
             num_workers=self._workers,
             worker_init_fn=_forget_signals,
             generator=torch.Generator().manual_seed(0),  # else it draws its workers' seed from the global one
@@ -158,7 +158,7 @@ class DatasetStream:
         return batch
 
 
-class _Seeded:
+class _Seeded(Dataset[dict[str, Any]]):
     """A dataset asked by (sample, seed)."""
 
     def __init__(self, dataset: Dataset[Any], where: str) -> None:

@@ -1,0 +1,123 @@
+"""The index: where members lie, what version they make, and what is wrong with a shard."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlscale.data.index import Index, build_index
+from mlscale.data.sources import Shard, find_shards
+from mlscale.errors import MLScaleError, Problems
+from tests.unit.data.conftest import picture, write_shards, write_tar
+
+
+def index(spec: object) -> Index:
+    return build_index(find_shards(spec, where="data.train"), where="data.train")  # type: ignore[arg-type]
+
+
+def test_members_are_found_and_grouped_as_webdataset_does(tmp_path: Path) -> None:
+    members = [
+        ("__meta__/set.json", b"skipped"),
+        ("d/a.JPG", b"image"),
+        ("d/a.seg.png", b"mask"),
+        ("d/a.cls", b"1"),
+        ("no_extension", b"skipped"),
+        ("d/b.cls", b"2"),
+    ]
+    found = index(write_tar(tmp_path / "0.tar", members))
+    assert found.keys == ("d/a", "d/b")
+    assert found.extensions == ("cls", "jpg", "seg.png")
+    assert found.place(1) == "0.tar/d/b"
+    assert [found.read(0, column) for column in range(3)] == [b"1", b"image", b"mask"]
+    assert (found.offsets[1] < 0).tolist() == [False, True, True]
+    assert found.read_all(0) == [b"1", b"2"]
+
+
+def test_shards_with_different_members_are_joined(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [("a.jpg", b"j"), ("a.cls", b"0")])
+    write_tar(tmp_path / "1.tar", [("b.cls", b"1"), ("b.png", b"p")])
+    found = index(tmp_path)
+    assert found.extensions == ("cls", "jpg", "png")
+    assert found.read_all(0) == [b"0", b"1"]
+    assert found.read(1, 2) == b"p"
+
+
+def test_the_second_time_it_comes_from_the_cache(tmp_path: Path, cache: Path) -> None:
+    folder = write_shards(tmp_path / "s", 6)
+    first = index(folder)
+    (saved, _) = sorted((cache / "index").iterdir())
+    again = index(folder)
+    assert again.keys == first.keys
+    assert np.array_equal(again.offsets, first.offsets)
+    write_tar(folder / "000.tar", [("new.png", picture(0)), ("new.cls", b"0")])
+    assert index(folder).keys[0] == "new"
+    assert saved.exists()
+
+
+def test_without_a_cache_it_works_all_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("MLSCALE_CACHE", str(tmp_path / "file"))
+    assert len(index(write_shards(tmp_path / "s", 6))) == 6
+
+
+def test_the_version_follows_the_content_alone(tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "s", 12)
+    version = index(folder).digest()
+    shutil.copytree(folder, tmp_path / "elsewhere" / "t")
+    os.utime(tmp_path / "elsewhere" / "t" / "000.tar", (1, 1))
+    assert index(tmp_path / "elsewhere" / "t").digest() == version
+    content = bytearray((folder / "001.tar").read_bytes())
+    content[600] ^= 1
+    (folder / "001.tar").write_bytes(content)
+    assert index(folder).digest() != version
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [(b"", "is empty"), (b"\xff\xd8 a photograph, not a tar" * 50, "is not a tar file")],
+)
+def test_what_is_no_tar(tmp_path: Path, content: bytes, what: str) -> None:
+    path = tmp_path / "x.tar"
+    path.write_bytes(content)
+    with pytest.raises(MLScaleError, match=what) as caught:
+        index(path)
+    assert caught.value.fix.startswith(f"tar tf {path}")
+
+
+def test_a_truncated_shard(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x.tar", [("a.png", picture(0, size=(64, 64))), ("a.cls", b"0")])
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(MLScaleError, match="is damaged"):
+        index(path)
+
+
+def test_a_shard_without_samples_and_one_with_a_name_twice(tmp_path: Path) -> None:
+    write_tar(tmp_path / "0.tar", [("README", b"")])
+    write_tar(tmp_path / "1.tar", [("a.cls", b"0"), ("a.cls", b"1")])
+    with pytest.raises(Problems) as caught:
+        index(tmp_path)
+    assert [p.what.split("tar' ")[1] for p in caught.value.problems] == ["holds no sample.", "is damaged."]
+    assert "stands there twice" in caught.value.problems[1].why
+
+
+def test_a_shard_that_shrinks_while_it_is_used(tmp_path: Path) -> None:
+    path = write_tar(tmp_path / "x.tar", [("a.cls", b"0"), ("b.cls", b"1")])
+    found = index(path)
+    os.truncate(path, 1000)
+    with pytest.raises(MLScaleError, match="become shorter") as caught:
+        found.read(1, 0)
+    assert "x.tar/b" in caught.value.why
+    path.unlink()
+    with pytest.raises(MLScaleError, match="cannot be opened"):
+        found.read(0, 0)
+
+
+def test_the_cache_is_by_file_and_not_by_name(tmp_path: Path) -> None:
+    for part in "ab":
+        write_tar(tmp_path / part / "x.tar", [(f"{part}.cls", b"0")])
+    both = build_index([Shard("x", str(tmp_path / part / "x.tar")) for part in "ab"], where="data.train")
+    assert both.keys == ("a", "b")
