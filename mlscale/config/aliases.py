@@ -54,7 +54,14 @@ _STEPS = _key("trainer.max_steps", note="-1 for no limit")
 _SEED = _key("seed")
 _ROOT = _key("data.root", "data.train", text="data=imagefolder data.root={value}")
 _RUNS = _key("runs_dir", note="each run makes its own folder in it")
-_MODEL = Alias(group="model", text="model._target_={value}")
+_MODEL = Alias(
+    group="model",
+    values={
+        name: f"model=resnet18 model._target_=torchvision.models.{name}"
+        for name in ("resnet34", "resnet50", "resnet101", "resnet152")
+    },
+    text="model._target_={value}",
+)
 _DATA = Alias(group="data", text="data=imagefolder data.root={value}")
 _OPTIMIZER = Alias(group="optimizer", text="optimizer._target_={value}")
 _SCHEDULER = Alias(group="scheduler", text="scheduler._target_={value}")
@@ -70,9 +77,7 @@ _UNUSED = _key("strategy.find_unused_parameters", text="strategy=ddp strategy.fi
 _PROJECT = _key("logger.wandb.project", text="logger=wandb logger.wandb.project={value}")
 _ENTITY = _key("logger.wandb.entity", text="logger=wandb logger.wandb.entity={value}")
 _LOGGER = Alias(group="logger", values={"true": "logger=csv", "false": "logger=none", "all": "logger=[csv,wandb]"})
-_NODES = Alias(
-    text="trainer.devices=1", note="mlscale starts the processes of one machine; there is no setting for nodes"
-)
+_NODES = _key("trainer.devices", note="mlscale starts processes on this machine; there is no setting for nodes")
 _PATIENCE = _key(
     "callbacks.early_stopping.patience",
     text="callbacks=[default,early_stopping] callbacks.early_stopping.patience={value}",
@@ -115,7 +120,7 @@ ALIASES: Mapping[str, Alias] = {
     "use_cpu": _switch("trainer.accelerator=cpu", "trainer.accelerator=auto"),
     "mps": _switch("trainer.accelerator=mps", "trainer.accelerator=cpu"),
     "tpu_cores": Alias(note="TPUs are not supported: cpu, gpu (CUDA, ROCm) and mps are"),
-    "num_nodes": _NODES, "nnodes": _NODES, "nodes": _NODES, "node_rank": _NODES,
+    "num_nodes": _NODES, "nnodes": _NODES, "nodes": _NODES, "node_rank": Alias(note="mlscale starts the ranks itself"),
     "distributed_backend": _STRATEGY, "dist_backend": _STRATEGY, "backend": _STRATEGY, "distributed": _STRATEGY,
     "distribute_strategy": _STRATEGY,
     "ddp": _switch("strategy=ddp", "strategy=single"), "fsdp": _STRATEGY, "deepspeed": _STRATEGY,

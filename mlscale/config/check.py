@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config import group_nodes, rules
 from mlscale.config.fields import MISSING, Field, shipped
+from mlscale.config.group_nodes import COMMAND_LINE
 from mlscale.config.interpolations import unresolvable
 from mlscale.config.nodes import Node, all_nodes, inside, join
 from mlscale.config.roots import BASE_GROUPS, VERB_CONFIGS
@@ -73,6 +74,7 @@ class _Check:
         """What may be set in this config, to suggest from."""
         nodes = all_nodes(self.tree, "", self.fields)
         paths = [path for path in self.top if not path.startswith("derived.")]
+        paths += [path for group in self.tree for path in self.fields.of(group)]
         paths += [path for node in nodes for path in node.paths if path not in rules.OWNED]
         trainer = self.tree.get("trainer")
         given = trainer if isinstance(trainer, dict) else {}
@@ -83,12 +85,12 @@ class _Check:
     def where(self, path: str) -> str:
         """The override or the file that set a key, and the key."""
         source = self.origin(path) if self.origin else ""
-        if not source or source.startswith("command line"):
+        if not source or source.startswith(COMMAND_LINE):
             return source or path
         return f"{source}: {path}"
 
     def _in_file(self, path: str) -> bool:
-        return self.origin is not None and not self.origin(path).startswith("command line")
+        return self.origin is not None and not self.origin(path).startswith(COMMAND_LINE)
 
     def _unknown(self, path: str, value: object, why: str = "") -> Iterator[MLScaleError]:
         """A key that nothing takes; a dictionary of them is told by its leaves."""

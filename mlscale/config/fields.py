@@ -132,7 +132,7 @@ def _read(file: Path, group: str) -> Option | None:
 
 
 def _fields(node: yaml.MappingNode, lines: list[str], package: str) -> Iterator[Field]:
-    previous = ""
+    previous, told = "", ""
     for key, value in node.value:
         if key.value == "defaults" and isinstance(value, yaml.SequenceNode):
             continue
@@ -142,8 +142,9 @@ def _fields(node: yaml.MappingNode, lines: list[str], package: str) -> Iterator[
             continue
         comment = _comment(lines, value)
         kind = previous if comment.startswith("the same") else word(comment)
-        text = comment if comment.startswith("the same") else comment.removeprefix(kind).lstrip(": ")
-        previous = kind
+        rest = comment.removeprefix("the same" if comment.startswith("the same") else kind).lstrip(": ")
+        told = told + rest if comment.startswith("the same") else rest
+        previous, text = kind, told
         yield Field(path, kind, text, _plain(value))
 
 

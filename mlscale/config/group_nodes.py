@@ -10,6 +10,9 @@ from mlscale.config.nodes import join
 from mlscale.config.suggest import nearest, override, show
 from mlscale.errors import MLScaleError
 
+COMMAND_LINE = "command line: "
+"""What the origin of a key begins with that was typed, and stands in no file."""
+
 
 def not_a_node(
     name: str, value: object, groups: Mapping[str, Sequence[str]], where: Callable[[str], str]
@@ -22,7 +25,7 @@ def not_a_node(
     choice = ",".join(known)
     choice = f"[{choice}]" if isinstance(value, list) else choice
     return MLScaleError(
-        f"'{name}' is a group, and {show(value)} is not an option chosen but a value in its place",
+        f"'{name}' is a group of settings, not the value {show(value)}",
         where=where(name),
         why="options are chosen on the command line, or in a file's defaults list",
         fix=f"{name}={choice}\nor in the file, under `defaults:`, the line `- override /{name}: {choice}`"
@@ -37,14 +40,12 @@ def nothing_to_set(
     """Keys in a node that builds nothing: `model=none model.blocks=2`, or a file that forgot its `_target_`."""
     for key, value in node.items():
         path = join(name, str(key))
-        takers = [item for item in fields.in_group(name) if item.target and path in fields.of(name, item.target)]
-        yield MLScaleError(
-            f"'{path}' has no effect: '{name}' has no _target_, so it builds nothing",
-            where=where(path),
-            fix=f"{name}={takers[0].name} {override(path, value)}"
-            if takers
-            else f"{name}._target_=<package.module.Class>",
-        )
+        fix = f"{name}._target_=<package.module.Class>"
+        if where(path).startswith((COMMAND_LINE, path)):  # in a file of the user's the target is what is forgotten
+            takers = [item.name for item in fields.in_group(name) if path in fields.of(name, item.target or "")]
+            fix = f"{name}={takers[0]} {override(path, value)}" if takers else fix
+        what = f"'{path}' has no effect: '{name}' has no _target_, so it builds nothing"
+        yield MLScaleError(what, where=where(path), fix=fix)
 
 
 def without_target(

@@ -57,7 +57,8 @@ class Node:
         field = self.field(key)
         commented = field.type if field is not None and field.word else None
         if commented is not None and annotated is not None:
-            return [annotated, commented] if "enum" in str(commented.schema) else [annotated]
+            narrower = "enum" in str(commented.schema) or "any" in annotated.text
+            return [annotated, commented] if narrower else [annotated]
         return [kind for kind in (annotated, commented) if kind is not None]
 
     def not_found(self, where: Callable[[str], str]) -> MLScaleError:
@@ -65,12 +66,14 @@ class Node:
         assert isinstance(self.signature, Unknown)
         path = join(self.path, "_target_")
         fix = self._other_name() or self.signature.better
-        head = self.target.partition(".")[0]
+        head = self.target.partition(".")[0] or "<package>"
         return MLScaleError(
             f"the _target_ of '{self.path}' does not exist: {self.target or self.value.get('_target_')}",
             where=where(path),
             why=self.signature.why,
-            fix=f"{path}={fix}" if fix else f"stand in the folder that holds {head}, or install {head}",
+            fix=f"{path}={fix or '<package.module.Class>'}"
+            if fix or self.signature.missing != head
+            else f"stand in the folder that holds {head}, or install {head}",
         )
 
     def _other_name(self) -> str | None:

@@ -20,10 +20,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.compose import CONF, VERSION_BASE, SearchPath
+from mlscale.config.group_nodes import COMMAND_LINE
 from mlscale.config.nodes import join
 from mlscale.config.roots import Roots
 
-COMMAND_LINE = "command line: "
 _COLUMN = 48  # where the comments of an annotated config begin, unless a line is longer
 _SHIPPED = {f"pkg://{CONF}": "conf", "pkg://mlscale.recipes": "recipes"}
 

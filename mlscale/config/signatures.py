@@ -14,7 +14,8 @@ from inspect import _ParameterKind as Kind
 from typing import Final
 
 from mlscale.config import source
-from mlscale.config.source import Class, Function, FunctionNode, NoModuleError, NoNameError, UnreadableError
+from mlscale.config.scope import FunctionNode, last_name
+from mlscale.config.source import Class, Function, NoModuleError, NoNameError, UnreadableError
 from mlscale.config.suggest import nearest
 
 __all__ = ["NO_LITERAL", "Kind", "Parameter", "Signature", "Unknown", "signature"]
@@ -156,7 +157,7 @@ def _takes_anything(parameters: list[Parameter]) -> bool:
 def _hidden_base(cls: Class) -> bool:
     """Whether a base of this class is compiled or made at run time, so that its `__init__` is unknown."""
     for base in cls.node.bases:
-        if source.last_name(base.value if isinstance(base, ast.Subscript) else base) in _PLAIN_BASES:
+        if last_name(base.value if isinstance(base, ast.Subscript) else base) in _PLAIN_BASES:
             continue
         try:
             if not isinstance(source.expression(cls.module, base), Class):
@@ -167,7 +168,7 @@ def _hidden_base(cls: Class) -> bool:
 
 
 def _of_function(function: Function) -> tuple[list[Parameter], bool]:
-    node, names = function.node, {source.last_name(item) for item in function.node.decorator_list}
+    node, names = function.node, {last_name(item) for item in function.node.decorator_list}
     parameters = list(_parameters(node.args))
     constructor = node.name in ("__init__", "__new__")
     if function.owner is not None and (constructor or "classmethod" in names) and "staticmethod" not in names:
@@ -211,7 +212,7 @@ def _decorated(module: source.Module, decorators: list[ast.expr]) -> bool:
 
 
 def _keeps_signature(module: source.Module, decorator: ast.expr) -> bool:
-    name = source.last_name(decorator)
+    name = last_name(decorator)
     if name in _KEEPING or name in ("staticmethod", "classmethod", "dataclass"):
         return True
     try:
@@ -225,7 +226,7 @@ def _wraps_or_returns(decorator: FunctionNode) -> bool:
     """Whether a decorator's source shows that it keeps signatures: `functools.wraps`, or it hands back what it got."""
     for node in ast.walk(decorator):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            if any(source.last_name(item) == "wraps" for item in node.decorator_list):
+            if any(last_name(item) == "wraps" for item in node.decorator_list):
                 return True
             taken = {arg.arg for arg in node.args.args}
             returns = (item.value for item in node.body if isinstance(item, ast.Return))
@@ -235,7 +236,7 @@ def _wraps_or_returns(decorator: FunctionNode) -> bool:
 
 
 def _is_dataclass(cls: Class) -> bool:
-    return any(source.last_name(item) == "dataclass" for item in cls.node.decorator_list)
+    return any(last_name(item) == "dataclass" for item in cls.node.decorator_list)
 
 
 def _fields(cls: Class) -> tuple[list[Parameter], bool]:
@@ -263,7 +264,7 @@ def _add_field(
     found: dict[str, Parameter], name: str, annotation: str, value: ast.expr | None, *, keyword_only: bool
 ) -> None:
     required, default = value is None, value
-    if isinstance(value, ast.Call) and source.last_name(value) == "field":
+    if isinstance(value, ast.Call) and last_name(value) == "field":
         given = {item.arg: item.value for item in value.keywords}
         if isinstance(init := given.get("init"), ast.Constant) and init.value is False:
             found.pop(name, None)

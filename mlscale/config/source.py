@@ -10,13 +10,14 @@ import ast
 import contextlib
 import importlib.util
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import TypeAlias
 
-FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+from mlscale.config.scope import Binding, FunctionNode, Import, Scope, bind
+
 _DEPTH = 20  # re-exports followed before a cycle is assumed
 
 
@@ -40,17 +41,6 @@ class NoNameError(Exception):
         self.holder, self.missing, self.names = holder, missing, tuple(names)
 
 
-@dataclass(frozen=True)
-class Import:
-    """`from module import name`, or `import module` where `name` is None; absolute."""
-
-    module: str
-    name: str | None
-
-
-Binding: TypeAlias = ast.ClassDef | FunctionNode | Import | ast.expr
-
-
 @dataclass(frozen=True, eq=False)
 class Module:
     """One module's source. `path` is None for a namespace package, which has none."""
@@ -60,21 +50,26 @@ class Module:
     folders: tuple[Path, ...]
 
     @cached_property
-    def _top(self) -> _Scope:
+    def _top(self) -> Scope:
         if self.path is None:
-            return _Scope()
+            return Scope()
         try:
             tree = ast.parse(self.path.read_bytes())
         except (OSError, SyntaxError, ValueError) as error:
             raise UnreadableError(f"{self.path}: {error}") from error
         package = self.name if self.folders else self.name.rpartition(".")[0]
-        scope = _Scope()
-        _bind(tree.body, package, scope)
+        scope = Scope()
+        bind(tree.body, package, scope)
         return scope
 
     @property
     def bindings(self) -> dict[str, Binding]:
         return self._top.names
+
+    @property
+    def fallbacks(self) -> dict[str, Binding]:
+        """What a name is where the import that binds it first fails."""
+        return self._top.fallbacks
 
     @property
     def stars(self) -> list[str]:
@@ -113,8 +108,8 @@ class Class:
 
     @cached_property
     def members(self) -> dict[str, Binding]:
-        scope = _Scope()
-        _bind(self.node.body, self.module.name, scope)
+        scope = Scope()
+        bind(self.node.body, self.module.name, scope)
         return scope.names
 
 
@@ -126,14 +121,6 @@ class Function:
 
 
 Found: TypeAlias = Module | Class | Function
-
-
-@dataclass
-class _Scope:
-    names: dict[str, Binding] = field(default_factory=dict)
-    stars: list[str] = field(default_factory=list)
-    lazy: bool = False
-    dynamic: bool = False
 
 
 def find(target: str) -> Found:
@@ -149,8 +136,14 @@ def find(target: str) -> Found:
     while used < len(parts) - 1 and (below := _submodule(module, parts[used])) is not None:
         module, used = below, used + 1
     found: Found = module
-    for part in parts[used:]:
-        found = attribute(found, part)
+    for index, part in enumerate(parts[used:], start=used + 1):
+        try:
+            found = attribute(found, part)
+        except UnreadableError:
+            # What is made at run time is a function or class, hardly ever a module: a typo is the likelier reason.
+            if index < len(parts) and isinstance(found, Module) and not isinstance(found.bindings.get(part), ast.expr):
+                raise NoNameError(found.name, part, found.names()) from None
+            raise
     return found
 
 
@@ -174,7 +167,12 @@ def attribute(holder: Found, name: str, depth: int = 0) -> Found:
 
 def _from_module(module: Module, name: str, depth: int) -> Found:
     if name in module.bindings:
-        return _follow(module, module.bindings[name], name, depth)
+        try:
+            return _follow(module, module.bindings[name], name, depth)
+        except (NoModuleError, NoNameError):
+            if name not in module.fallbacks:
+                raise
+            return _follow(module, module.fallbacks[name], name, depth)
     if f"{module.name}.{name}" in module.stars:
         # `from .googlenet import *` may bind a function of its module's name, which then hides the module.
         with contextlib.suppress(NoNameError, NoModuleError):
@@ -291,73 +289,3 @@ def _submodule(module: Module, name: str) -> Module | None:
         if name.isidentifier() and (folder / name).is_dir() and any((folder / name).glob("**/*.py")):
             return Module(full, None, (folder / name,))
     return None
-
-
-def _bind(body: Sequence[ast.stmt], package: str, scope: _Scope) -> None:
-    """Fill `scope` with what the statements bind; of two branches the first counts."""
-    for node in body:
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            if not any(last_name(decorator) == "overload" for decorator in node.decorator_list):
-                scope.names[node.name] = node
-            scope.lazy |= node.name == "__getattr__"
-        elif isinstance(node, ast.ClassDef):
-            scope.names[node.name] = node
-        elif isinstance(node, ast.Import):
-            for alias in node.names:
-                name = alias.asname or alias.name.partition(".")[0]
-                scope.names[name] = Import(alias.name if alias.asname else name, None)
-        elif isinstance(node, ast.ImportFrom):
-            _bind_from(node, package, scope)
-        elif isinstance(node, ast.Assign):
-            for target in node.targets:
-                if isinstance(target, ast.Name):
-                    scope.names[target.id] = node.value
-        elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name) and node.value is not None:
-            scope.names[node.target.id] = node.value
-        elif isinstance(node, ast.If) and last_name(node.test) == "TYPE_CHECKING":
-            # A lazy package names here what its `__getattr__` imports on use; what runs wins over it.
-            lazy = _branch(node.body, package, scope)
-            _bind(node.orelse, package, scope)
-            scope.names = {**lazy.names, **scope.names}
-        elif isinstance(node, ast.If):
-            _merge(scope, _branch(node.orelse, package, scope), _branch(node.body, package, scope))
-        elif isinstance(node, ast.Try):
-            handlers = [_branch(handler.body, package, scope) for handler in reversed(node.handlers)]
-            _merge(scope, *handlers, _branch([*node.body, *node.orelse, *node.finalbody], package, scope))
-        elif isinstance(node, ast.With):
-            _bind(node.body, package, scope)
-        elif isinstance(node, (ast.Expr, ast.For, ast.While)) and "globals()" in ast.unparse(node):
-            scope.dynamic = True
-
-
-def _bind_from(node: ast.ImportFrom, package: str, scope: _Scope) -> None:
-    module = node.module or ""
-    if node.level:
-        parts = package.split(".")
-        parts = parts[: len(parts) - node.level + 1]
-        module = ".".join([*parts, module] if module else parts)
-    for alias in node.names:
-        if alias.name == "*":
-            scope.stars.append(module)
-        else:
-            scope.names[alias.asname or alias.name] = Import(module, alias.name)
-
-
-def _branch(body: Sequence[ast.stmt], package: str, outer: _Scope) -> _Scope:
-    scope = _Scope()
-    _bind(body, package, scope)
-    return scope
-
-
-def _merge(scope: _Scope, *branches: _Scope) -> None:
-    for branch in branches:
-        scope.names.update(branch.names)
-        scope.stars += branch.stars
-        scope.lazy |= branch.lazy
-        scope.dynamic |= branch.dynamic
-
-
-def last_name(node: ast.expr) -> str:
-    if isinstance(node, ast.Call):
-        return last_name(node.func)
-    return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""

@@ -63,7 +63,9 @@ def render(alias: Alias, value: object, names: Names) -> str:
         return alias.values[text.lower()]
     options = names.groups.get(alias.group, ())
     if options and isinstance(value, str) and (option := nearest(value, options)):
-        return f"{alias.group}={option}"
+        # Callbacks are added to the usual ones; of every other group one option takes the place of another.
+        added = alias.group == "callbacks" and option not in ("default", "none")
+        return f"{alias.group}=[default,{option}]" if added else f"{alias.group}={option}"
     for key in alias.keys:
         if key in names.paths:
             return override(key, value) + (f" {alias.also}" if alias.also else "")

@@ -81,6 +81,7 @@ def tuple_of(*items: Type | None) -> Type:
             and all(item is None or item.accepts(entry) for item, entry in zip(items, value, strict=True))
         )
 
+    # "any" stands for an item whose type is not understood.
     names = ", ".join(item.text if item else "any" for item in items)
     prefix = [item.schema if item else {} for item in items]
     return Type(f"list[{names}]", accepts, {"type": "array", "prefixItems": prefix, "minItems": len(items)})

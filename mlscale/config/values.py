@@ -85,7 +85,8 @@ def _forms(value: object, kind: Type) -> Iterator[object]:
         words = [
             word for word in kind.text.split(" or ") if word not in ("int", "float", "bool", "str", "list", "null")
         ]
-        yield nearest(value, words)
+        if close := nearest(value, words):
+            yield close
     elif isinstance(value, float) and value.is_integer():
         yield int(value)
     elif isinstance(value, int) and not isinstance(value, bool):
