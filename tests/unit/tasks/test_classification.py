@@ -1,0 +1,122 @@
+"""The classification task: exact metrics, weights, schedules, and errors that name the class counts."""
+
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+from pytorch_lightning import LightningDataModule
+from torch import nn
+from torch.nn import functional as F
+
+from mlscale.errors import MLScaleError
+from mlscale.tasks import MLP, Classification
+from tests.unit.fitting import SGD, Loader, batches, classifier, fit, trainer
+
+
+def test_validation_metrics_are_weighted_means_over_all_samples() -> None:
+    task, data = classifier(), batches(3)
+    for batch in data:
+        batch["weight"] = torch.tensor([1.0, 1.0, 0.0, 0.5])
+    (metrics,) = trainer().validate(task, Loader(data), verbose=False)
+
+    x, y, w = (torch.cat([batch[name] for batch in data]) for name in ("x", "y", "weight"))
+    logits = task(x)
+    expected = (F.cross_entropy(logits, y, reduction="none") * w).sum() / w.sum()
+    assert metrics["val/loss"] == pytest.approx(expected.item(), rel=1e-6)
+    assert metrics["val/accuracy"] == pytest.approx((((logits.argmax(-1) == y) * w).sum() / w.sum()).item())
+
+
+def test_batches_of_different_sizes_count_by_their_samples() -> None:
+    task = classifier()
+    whole, parts = batches(1, size=7), batches(1, size=7)
+    x, y = parts[0]["x"], parts[0]["y"]
+    (one,) = trainer().test(task, Loader(whole), verbose=False)
+    (two,) = trainer().test(task, Loader([(x[:5], y[:5]), (x[5:], y[5:])]), verbose=False)
+    assert one == pytest.approx(two)
+    assert set(one) == {"test/loss", "test/accuracy"}
+
+
+def test_a_weighted_batch_is_divided_by_its_size() -> None:
+    task, (batch,) = classifier(), batches(1)
+    plain = task.training_step(batch, 0)
+    assert task.training_step(batch | {"weight": torch.ones(4)}, 0).item() == pytest.approx(plain.item())
+    assert task.training_step(batch | {"weight": torch.zeros(4)}, 0) == 0
+    half = task.training_step({name: value[:2] for name, value in batch.items()}, 0)
+    masked = task.training_step(batch | {"weight": torch.tensor([1.0, 1.0, 0.0, 0.0])}, 0)
+    assert masked.item() == pytest.approx(half.item() / 2)
+
+
+def test_labels_are_smoothed_in_training_only() -> None:
+    (batch,) = batches(1)
+    sharp, smooth = classifier(), classifier(label_smoothing=0.2)
+    assert sharp.training_step(batch, 0) != smooth.training_step(batch, 0)
+    run = [trainer().validate(task, Loader([batch]), verbose=False)[0] for task in (sharp, smooth)]
+    assert run[0] == run[1]
+
+
+@pytest.mark.parametrize("label", [2, 9, -1])
+def test_a_label_outside_the_classes_names_the_counts(label: int) -> None:
+    task, (batch,) = classifier(), batches(1)
+    batch["y"][1] = label
+    with pytest.raises(MLScaleError, match=f"a label is {label}, and the task has 2 classes") as caught:
+        task.training_step(batch, 0)
+    assert "task.num_classes" in caught.value.where
+
+
+def test_a_model_with_other_classes_names_both_counts() -> None:
+    task, (batch,) = classifier(model=nn.Linear(3, 5)), batches(1)
+    with pytest.raises(MLScaleError, match="gives 5 logits and the task has 2 classes"):
+        task.training_step(batch, 0)
+
+
+def test_a_task_without_an_optimizer_says_how_to_get_one() -> None:
+    with pytest.raises(MLScaleError, match="no optimizer"):
+        fit(trainer(), classifier(optimizer=None), batches(1))
+
+
+def test_a_scheduler_steps_once_per_optimizer_step() -> None:
+    task = classifier(
+        scheduler=partial(torch.optim.lr_scheduler.LinearLR, start_factor=1.0, end_factor=0.0, total_iters=4)
+    )
+    run = trainer(accumulate_grad_batches=2)
+    fit(run, task, batches(4))
+    assert run.optimizers[0].param_groups[0]["lr"] == pytest.approx(0.05)
+
+
+def test_a_scheduler_that_monitors_sees_the_validation_metric() -> None:
+    plateau = partial(torch.optim.lr_scheduler.ReduceLROnPlateau, patience=0, threshold=1e9)
+    task = classifier(scheduler={"scheduler": plateau, "interval": "epoch", "monitor": "val/loss"})
+    run = trainer(max_epochs=2)
+    fit(run, task, batches(2))
+    assert run.optimizers[0].param_groups[0]["lr"] < 0.1
+
+
+def test_frozen_parameters_are_not_given_to_the_optimizer() -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 2))
+    model[0].requires_grad_(False)
+    run = trainer()
+    fit(run, classifier(model=model), batches(1))
+    assert len(run.optimizers[0].param_groups[0]["params"]) == 2
+
+
+class _Facts:
+    channels, height, width = 1, 2, 2
+
+
+class _Data(LightningDataModule):
+    def facts(self) -> _Facts:
+        return _Facts()
+
+    def train_dataloader(self) -> Any:
+        return Loader(batches(2, features=4))
+
+    val_dataloader = train_dataloader
+
+
+def test_lazy_layers_get_their_shape_before_the_optimizer_sees_them() -> None:
+    task = Classification(2, model=MLP(None, 2, hidden=[5]), optimizer=SGD)
+    trainer().fit(task, datamodule=_Data())
+    weight = task.model.get_parameter("layers.1.weight")
+    assert weight.shape == (5, 4)
+    assert task.model.training

@@ -1,0 +1,81 @@
+"""The trackers: one file of CSV, an extra that is named when it is missing."""
+
+import csv
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.train import loggers
+from mlscale.train.csv_logger import CSV
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_metrics_that_come_later_widen_the_file(tmp_path: Path) -> None:
+    logger = CSV(str(tmp_path / "logs"))
+    assert not (tmp_path / "logs").exists()
+    logger.log_metrics({"train/loss": 2.0}, 0)
+    logger.flush()
+    logger.log_metrics({"train/loss": 1.0}, 1)
+    logger.log_metrics({"val/loss": 1.5}, 1)
+    logger.finalize("success")
+    assert rows(tmp_path / "logs") == [
+        {"step": "0", "train/loss": "2.0", "val/loss": ""},
+        {"step": "1", "train/loss": "1.0", "val/loss": ""},
+        {"step": "1", "train/loss": "", "val/loss": "1.5"},
+    ]
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["metrics.csv"]
+
+
+def test_a_second_attempt_goes_on_in_the_same_file(tmp_path: Path) -> None:
+    for step in range(2):
+        logger = CSV(str(tmp_path))
+        logger.log_metrics({"b" if step else "a": 1.0}, step)
+        logger.finalize("success")
+    assert [row["step"] for row in rows(tmp_path)] == ["0", "1"]
+    assert set(rows(tmp_path)[0]) == {"step", "a", "b"}
+
+
+def test_entries_are_written_in_batches(tmp_path: Path) -> None:
+    logger = CSV(str(tmp_path))
+    for step in range(100):
+        logger.log_metrics({"a": 1.0}, step)
+        logger.save()
+    assert not (tmp_path / "metrics.csv").exists()
+    logger._written -= 3600
+    logger.save()
+    assert len(rows(tmp_path)) == 100
+
+
+def test_only_rank_0_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pytorch_lightning.utilities import rank_zero_only
+
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    logger = loggers.csv(str(tmp_path))
+    logger.log_metrics({"a": 1.0}, 0)
+    logger.finalize("success")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tensorboard_writes_event_files_into_the_folder(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    logger = loggers.tensorboard(str(tmp_path))
+    logger.log_metrics({"val/loss": 0.5}, 3)
+    logger.finalize("success")
+    events: Any = EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [(event.step, event.value) for event in events.Scalars("val/loss")] == [(3, 0.5)]
+
+
+def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loggers, "find_spec", lambda name: None)
+    with pytest.raises(MLScaleError, match="not installed") as caught:
+        loggers.tensorboard(str(tmp_path))
+    assert "pip install 'mlscale[tensorboard]'" in caught.value.fix
+    assert caught.value.exit is Exit.ENVIRONMENT

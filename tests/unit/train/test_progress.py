@@ -1,0 +1,49 @@
+"""The progress bar, on a terminal and in a file."""
+
+import io
+from typing import Any
+
+from mlscale.train.callbacks import Progress
+from tests.unit.fitting import batches, classifier, fit, trainer
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown(stream: io.StringIO, data: list[Any] | None = None, **arguments: Any) -> str:
+    run = trainer(callbacks=[Progress(refresh=0, stream=stream)], enable_progress_bar=True, **arguments)
+    fit(run, classifier(), data or batches(4))
+    return stream.getvalue()
+
+
+def test_a_file_gets_one_plain_line_per_epoch() -> None:
+    lines = shown(io.StringIO(), max_epochs=2).splitlines()
+    assert [line.split("  ")[0] for line in lines] == ["epoch 1/2", "epoch 2/2"]
+    for part in ("step 8", "loss", "val/accuracy", "samples/s"):
+        assert part in lines[1]
+    assert "\r" not in lines[1]
+
+
+def test_a_terminal_gets_a_line_that_moves() -> None:
+    text = shown(Terminal())
+    assert text.count("\n") <= 1
+    for part in ("epoch 1/1", "4/4", "loss", "samples/s", "validating"):
+        assert part in text
+
+
+def test_other_ranks_are_silent() -> None:
+    stream, progress = Terminal(), Progress(refresh=0)
+    progress._stream = stream
+    progress.disable()
+    fit(trainer(callbacks=[progress], enable_progress_bar=True), classifier(), batches(2))
+    assert stream.getvalue() == ""
+
+
+def test_accumulation_does_not_change_the_loss_shown() -> None:
+    def loss(text: str) -> str:
+        return text.rsplit("loss ", 1)[1].split(",")[0]
+
+    data = batches(1)
+    assert loss(shown(io.StringIO(), data)) == loss(shown(io.StringIO(), data * 2, accumulate_grad_batches=2))
