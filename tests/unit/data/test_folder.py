@@ -1,0 +1,102 @@
+"""ImageFolder: the same batches, from files."""
+
+from __future__ import annotations
+
+import io
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from mlscale.data import ImageFolder
+from mlscale.errors import MLScaleError
+from tests.unit.data.conftest import picture
+
+
+def write_folder(root: Path, count: int, *, classes: int = 7) -> Path:
+    for i in range(count):
+        path = root / f"class{i % classes}" / ("deep" if i % 5 == 0 else ".") / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(i, size=(12, 9)))
+    return root
+
+
+def test_train_and_val_folders(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", 70)
+    write_folder(tmp_path / "val", 14)
+    data = ImageFolder(tmp_path, image_size=8, batch_size=32)
+    facts = data.facts()
+    assert (facts.num_classes, facts.channels, facts.height, facts.width) == (7, 3, 8, 8)
+    assert (facts.train_samples, facts.val_samples) == (70, 14)
+    assert facts.class_names == tuple(f"class{i}" for i in range(7))
+    for batch in data.train_dataloader():
+        for key, y in zip(batch["key"], batch["y"].tolist(), strict=True):
+            assert key.startswith(f"class{y}/")
+
+
+def test_a_part_is_held_out_by_class(tmp_path: Path) -> None:
+    write_folder(tmp_path / "a", 70)
+
+    def keys(root: Path, **kwargs: Any) -> set[str]:
+        loader = ImageFolder(root, image_size=8, val_fraction=0.2, **kwargs).val_dataloader()
+        return {key for batch in loader for key in batch["key"]}
+
+    held = keys(tmp_path / "a")
+    assert [sum(key.startswith(f"class{i}/") for key in held) for i in range(7)] == [2] * 7
+    assert keys(tmp_path / "a", seed=5) == held
+    data = ImageFolder(tmp_path / "a", image_size=8, val_fraction=0.2, batch_size=56)
+    (batch,) = data.train_dataloader()
+    assert not held & set(batch["key"])
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert ImageFolder(tmp_path / "b", image_size=8, val_fraction=0.2).facts() == data.facts()
+    (tmp_path / "b" / "class0" / "70.png").write_bytes(picture(70))
+    assert ImageFolder(tmp_path / "b", image_size=8).facts().version != data.facts().version
+
+
+def failure(root: Path, **kwargs: Any) -> MLScaleError:
+    with pytest.raises(MLScaleError) as caught:
+        ImageFolder(root, **{"image_size": 8, **kwargs}).facts()
+    assert caught.value.where.startswith("data.")
+    return caught.value
+
+
+def test_what_is_told_when_it_is_wrong(tmp_path: Path) -> None:
+    assert "does not exist" in failure(tmp_path / "nowhere").what
+    assert failure(tmp_path).why == "it is empty"
+    (tmp_path / "x.png").write_bytes(picture(0))
+    assert failure(tmp_path).why == "1 images lie in it directly"
+    write_folder(tmp_path / "one", 3, classes=3)
+    assert failure(tmp_path / "one").what == "The class 'class0' has a single image."
+    (tmp_path / "one" / "empty").mkdir()
+    assert "No image in 1 of the 4 class folders" in failure(tmp_path / "one").what
+    assert "empty" in failure(tmp_path / "one").why
+    write_folder(tmp_path / "half" / "train", 6, classes=3)
+    assert "no val folder" in failure(tmp_path / "half").what
+    write_folder(tmp_path / "half" / "val", 8, classes=4)
+    assert "a label that the training data does not have" in failure(tmp_path / "half").what
+    assert failure(tmp_path, val_fraction=1.0).fix == "data.val_fraction=0.1"
+
+
+def test_an_image_that_goes_away(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, 14)
+    data = ImageFolder(root, image_size=8, batch_size=7)
+    data.facts()
+    shutil.rmtree(root / "class3")
+    with pytest.raises(MLScaleError, match="cannot be read"):
+        list(data.train_dataloader())
+
+
+def test_values_are_those_of_pils_own_resizing_and_cutting(tmp_path: Path) -> None:
+    root = write_folder(tmp_path, 14)
+    data = ImageFolder(root, image_size=6, batch_size=7)
+    (batch,) = data.train_dataloader()
+    number = int(Path(batch["key"][0]).stem)
+    middle = (1.5, 0, 10.5, 9)
+    image = Image.open(io.BytesIO(picture(number, size=(12, 9)))).resize((6, 6), Image.Resampling.BILINEAR, middle)
+    mean, std = torch.tensor(data.facts().mean)[:, None, None], torch.tensor(data.facts().std)[:, None, None]
+    expected = torch.from_numpy(np.asarray(image).copy()).permute(2, 0, 1)
+    assert (batch["x"][0] * std + mean - expected).abs().max() < 1.01
