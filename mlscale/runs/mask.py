@@ -16,7 +16,7 @@ import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
-from urllib.parse import quote, quote_plus
+from urllib.parse import quote, quote_plus, unquote
 
 from mlscale.runs.scan import MASK, masked, scan, secret_like, tells_little, words
 from mlscale.runs.secrets import PREFIX, find_secrets, interpolated
@@ -47,8 +47,12 @@ class Masker:
         return masker
 
     def register(self, *values: str) -> None:
-        """Mask these values from now on. Values that are short or common are left: they hide nothing."""
-        forms = {form for value in values for form in _forms(value)}
+        """Mask these values from now on, and secrets inside them, such as the password of a URL.
+
+        Values that are short or common are left: they hide nothing.
+        """
+        inner = [value[place.start : place.end] for value in values for place in scan(value)]
+        forms = {form for value in (*values, *inner, *map(unquote, inner)) for form in _forms(value)}
         if forms - self._forms:
             self._forms |= forms
             longest_first = sorted(self._forms, key=len, reverse=True)

@@ -62,7 +62,7 @@ _USERINFO = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/:@'\"{}$<>]{0,256}:
 _HEADER = re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<value>(?=[^\s\d]{0,64}\d)[A-Za-z0-9._~+/=-]{8,})")
 # `key = "literal"`, `key: "literal"`, `"key": "literal"`, `KEY=literal`, `key: literal`.
 _ASSIGNED = re.compile(
-    r"""(?P<key>[A-Za-z_][A-Za-z0-9_.-]{1,80})['"]?\]?\s{0,8}(?::\s{0,8}str\s{0,8})?[=:]\s{0,8}
+    r"""(?<![A-Za-z0-9_.-])(?P<key>[A-Za-z_][A-Za-z0-9_.-]{1,80}+)['"]?\]?\s{0,8}(?::\s{0,8}str\s{0,8})?[=:]\s{0,8}
         (?: [rbuf]?(?P<quote>['"])(?P<quoted>(?:\\.|(?!(?P=quote))[^\\\n])*)(?P=quote)
         | (?P<bare>[^\s'"#,;(){}\[\]]+) )""",
     re.VERBOSE,
@@ -104,7 +104,7 @@ def tells_little(key: str, value: object) -> bool:
     """Whether `value` can't be a secret even under a secret-like key: nothing, a switch, or a number called token."""
     if value is None or isinstance(value, bool) or value == "":
         return True
-    return isinstance(value, int | float) and words_of(key)[-1:] in (("token",), ("pass",), ("auth",))
+    return isinstance(value, int | float) and words_of(key)[-1:] in (("token",), ("pass",))
 
 
 def scan(text: str, *, bare: bool = True) -> list[Found]:

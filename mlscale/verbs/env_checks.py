@@ -123,7 +123,7 @@ def _loggers() -> Iterator[Check]:
 
 
 def wandb_key() -> str:
-    """Where W&B finds an API key: 'WANDB_API_KEY', or the path of a netrc; '' for nowhere. The key itself is not kept."""
+    """Where W&B finds an API key: 'WANDB_API_KEY', or the path of a netrc; '' for nowhere. The key is not kept."""
     if os.environ.get("WANDB_API_KEY"):
         return "WANDB_API_KEY"
     host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""

@@ -1,0 +1,59 @@
+"""Files are whole or absent, and private."""
+
+import math
+import os
+from pathlib import Path
+
+import pytest
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.runs import files
+
+
+def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.json"
+    files.write_json(path, {"a": 1})
+
+    def full(handle: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(MLScaleError, match=r"can't write a.json") as caught:
+        files.write_json(path, {"a": 2})
+    assert caught.value.exit == Exit.ENVIRONMENT
+    assert files.read_json(path) == {"a": 1}
+    assert [each.name for each in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_files_are_private_whatever_the_umask(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        files.write_text(tmp_path / "a", "x")
+        files.make_folders(tmp_path / "b" / "c")
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a").stat().st_mode & 0o777 == 0o600
+    assert (tmp_path / "b" / "c").stat().st_mode & 0o777 == 0o700
+
+
+def test_json_of_what_json_lacks(tmp_path: Path) -> None:
+    torch_like = type("Scalar", (), {"item": lambda self: 0.5})()
+    files.write_json(
+        tmp_path / "a", {"n": math.nan, "i": [math.inf], "p": Path("x"), "t": torch_like, "s": {1}, 2: "é"}
+    )
+    assert files.read_json(tmp_path / "a") == {"n": None, "i": [None], "p": "x", "t": 0.5, "s": [1], "2": "é"}
+
+
+@pytest.mark.parametrize("content", ["", '{"a": 1', "[]", "\x00"])
+def test_damaged_json_is_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(MLScaleError, match=r"a\.json"):
+        files.read_json(tmp_path / "a.json")
+
+
+def test_artefacts_leave_out_links_and_what_is_being_written(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "x").write_text("x")
+    (tmp_path / f"{files.ASIDE}y").write_text("y")
+    (tmp_path / "link").symlink_to("/etc/hostname")
+    assert [path.relative_to(tmp_path).as_posix() for path in files.artefacts(tmp_path)] == ["b/x"]

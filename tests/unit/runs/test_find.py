@@ -1,0 +1,77 @@
+"""Runs are found by what people type."""
+
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlscale.errors import MLScaleError
+from mlscale.runs.find import damaged, find, list_runs, unfinished
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.identity import ID_LENGTH, new_id
+
+Start = Callable[..., RunFolder]
+
+
+def test_ids_sort_by_time() -> None:
+    first = new_id()
+    time.sleep(0.07)
+    assert first < new_id()
+    assert len(first) == ID_LENGTH
+    assert len({new_id() for _ in range(1000)}) == 1000
+
+
+def test_find(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = tmp_path / "runs"
+    first = start("digits")
+    time.sleep(0.04)
+    second = start("fashion")
+    assert [run.id for run in list_runs(root)] == [second.id, first.id]
+    for ref in (first.id, first.path.name, "digits", "dig", str(first.path), first.path, first.path / "run.json"):
+        assert find(ref, root) == first
+    assert find("last", root) == second
+    monkeypatch.chdir(first.path.parent)
+    assert find(first.path.name, root) == first
+    with pytest.raises(MLScaleError, match="means 2 runs"):
+        find(os.path.commonprefix([first.id, second.id]), root)
+    with pytest.raises(MLScaleError, match="no run 'zzz'"):
+        find("zzz", root)
+    with pytest.raises(MLScaleError, match="no run ''"):
+        find("", root)
+    with pytest.raises(MLScaleError, match="there are no runs"):
+        find("last", tmp_path / "absent")
+
+
+def test_runs_of_a_sweep(start: Start, tmp_path: Path) -> None:
+    sweep = tmp_path / "runs" / "2026-01-01" / "grid-000000000009"
+    sweep.mkdir(parents=True)
+    (sweep / "multirun.yaml").write_text("api_key: hunter22")  # Hydra's own record of the command
+    runs = [start(sweep=sweep) for _ in range(2)]
+    assert {run.path.parent for run in runs} == {sweep}
+    assert {run.id for run in list_runs(tmp_path / "runs")} == {run.id for run in runs}
+    assert runs[0].run["sweep"] == "000000000009"
+    assert sorted(path.name for path in sweep.iterdir() if path.is_file()) == ["sweep.json"]
+
+
+def test_a_torn_run_is_told_and_hides_no_other(start: Start, tmp_path: Path) -> None:
+    good, torn = start(), start()
+    (torn.path / "run.json").write_text('{"format": "mls')
+    assert list_runs(tmp_path / "runs") == [good]
+    assert list(damaged(tmp_path / "runs")) == [torn.path]
+
+
+def test_unfinished(start: Start, tmp_path: Path) -> None:
+    root = tmp_path / "runs"
+    run = start()
+    key = run.run["config_hash"]
+    assert unfinished(key, None, root) is None  # it is running
+    run.seal("interrupted")
+    assert unfinished(key, None, root) is None  # there is no checkpoint
+    (run.path / "checkpoints" / "last.ckpt").write_text("x")
+    assert unfinished(key, None, root) == run
+    assert unfinished(key, "other code", root) is None
+    assert unfinished("other config", None, root) is None
+    run.seal("done")
+    assert unfinished(key, None, root) is None

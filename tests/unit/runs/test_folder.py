@@ -1,0 +1,161 @@
+"""The run folder: whole at every moment, private, sealed last."""
+
+import json
+import multiprocessing
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.runs import folder as module
+from mlscale.runs.files import ASIDE
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.identity import config_hash
+from mlscale.runs.mask import Masker
+
+Start = Callable[..., RunFolder]
+
+
+def test_a_run_from_start_to_seal(start: Start) -> None:
+    run = start(
+        derived={"world_size": 2}, overrides=["optimizer.lr=0.1"], tags=["a"], metric="val/accuracy", mode="max"
+    )
+    assert run.path.name == f"resnet-{run.id}"
+    assert {entry.name for entry in run.path.iterdir()} == {
+        "run.json", "config.yaml", "derived.yaml", "results", "logs", "checkpoints",
+    }  # fmt: skip
+    assert run.derived == {"world_size": 2, "run_dir": str(run.path), "name": run.path.name}
+    assert run.status == "running"
+    assert run.run["attempts"][0]["pid"] == os.getpid()
+    run.result("train", {"verb": "train", "ok": True, "sentence": "", "metrics": {}, "artifacts": {}, "overrides": []})
+    (run.path / "checkpoints" / "best.ckpt").write_bytes(b"weights")
+    manifest = run.seal(metrics={"val/accuracy": 0.99})
+    assert run.status == "done"
+    assert manifest == run.manifest
+    assert set(manifest["artefacts"]) == {
+        "run.json",
+        "config.yaml",
+        "derived.yaml",
+        "results/train.json",
+        "checkpoints/best.ckpt",
+    }
+    assert manifest["packages"]["torch"]
+    assert run.results["train"]["ok"] is True
+    assert run.changed() == []
+    (run.path / "checkpoints" / "best.ckpt").write_bytes(b"weighty")
+    assert run.changed() == ["checkpoints/best.ckpt"]
+
+
+def test_everything_is_private(start: Start) -> None:
+    before = os.umask(0)
+    try:
+        run = start()
+        (run.path / "logs" / "metrics.csv").write_text("step\n")
+        (run.path / "checkpoints" / "deep").mkdir()
+        run.seal()
+    finally:
+        os.umask(before)
+    for path in [run.path, *run.path.rglob("*"), run.path.parent, run.path.parent.parent]:
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+@pytest.mark.parametrize("failing", ["write_text", "write_json", "write_bytes"])
+def test_a_start_that_fails_leaves_nothing(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    def full(path: Path, content: object) -> None:
+        raise MLScaleError("full", exit=Exit.ENVIRONMENT)
+
+    monkeypatch.setattr(module, failing, full)
+    with pytest.raises(MLScaleError, match="full"):
+        start(code=module.Snapshot("", "", b"", (), {}, {}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_discard_leaves_what_was_there(start: Start, tmp_path: Path) -> None:
+    start().discard()
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "runs").mkdir()
+    start().discard()
+    assert list(tmp_path.iterdir()) == [tmp_path / "runs"]
+
+
+def test_root_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(MLScaleError) as caught:
+        RunFolder.create(tmp_path / "file" / "runs", "a", verb="train", config_yaml="{}")
+    assert caught.value.exit == Exit.ENVIRONMENT
+
+
+def test_a_taken_name_is_not_overwritten(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    ids = iter(["000000000000", "000000000000", "000000000001"])
+    monkeypatch.setattr(module, "new_id", lambda: next(ids))
+    first, second = start(), start()
+    assert (first.id, second.id) == ("000000000000", "000000000001")
+    assert not list(first.path.parent.glob(f"{ASIDE}*"))
+
+
+def _create(root: str) -> str:
+    return str(RunFolder.create(root, "same", verb="train", config_yaml="a: 1").path)
+
+
+def test_twenty_processes_get_twenty_folders(tmp_path: Path) -> None:
+    with multiprocessing.get_context("forkserver").Pool(4) as pool:
+        paths = pool.map(_create, [str(tmp_path)] * 20, chunksize=1)
+    assert len(set(paths)) == 20
+    assert all(RunFolder.open(path).run["name"] == "same" for path in paths)
+
+
+def test_status_of_a_crash_and_of_another_machine(start: Start) -> None:
+    run = start()
+    attempt = run.run["attempts"][0]
+    run.update(attempts=[{**attempt, "pid_start": 1}])  # the number was given to another process
+    assert run.status == "crashed"
+    run.update(attempts=[{**attempt, "host": "elsewhere"}])
+    assert run.status == "elsewhere"
+
+
+def test_going_on_takes_the_seal_off(start: Start) -> None:
+    run = start()
+    run.seal("interrupted")
+    run.attempt()
+    assert run.status == "running"
+    assert len(run.run["attempts"]) == 2
+
+
+def test_writes_stay_inside(start: Start) -> None:
+    with pytest.raises(MLScaleError, match="inside"):
+        start().write_json("../../x.json", {})
+
+
+def test_results_and_words_are_masked(start: Start) -> None:
+    run = start(masker=Masker(["hunter22"]), notes="hunter22", tags=["t-hunter22"], overrides=["x.y=hunter22"])
+    run.write_json("results/a.json", {"say": "hunter22", "api_key": "other"})
+    run.seal("failed", sentence="no hunter22")
+    assert not [path for path in run.path.rglob("*") if path.is_file() and b"hunter22" in path.read_bytes()]
+    assert json.loads((run.path / "results/a.json").read_text()) == {"say": "***", "api_key": "***"}
+
+
+def test_config_with_a_literal_secret_is_protected(start: Start) -> None:
+    run = start(config_yaml="logger:\n  api_key: hunter22\n")
+    assert run.config_text == "logger:\n  api_key: ${oc.env:MLSCALE_SECRET_LOGGER_API_KEY}\n"
+
+
+def test_open_refuses_what_is_no_run(tmp_path: Path, start: Start) -> None:
+    with pytest.raises(MLScaleError, match="no run folder"):
+        RunFolder.open(tmp_path)
+    run = start()
+    run.update(format="mlscale/run/99")
+    with pytest.raises(MLScaleError, match="later mlscale") as caught:
+        RunFolder.open(run.path)
+    assert "upgrade" in caught.value.fix
+
+
+def test_config_hash_is_of_what_is_computed() -> None:
+    base = config_hash("seed: 1\ntrainer: {devices: 1, max_epochs: 2}\n")
+    same = "name: x\nlogger: {csv: {}}\nruns_dir: /r\ntags: [a]\ntrainer: {max_epochs: 2, devices: 8, accelerator: cpu}\nseed: 1\n"
+    assert config_hash(same) == base
+    assert config_hash("seed: 2\ntrainer: {devices: 1, max_epochs: 2}\n") != base
+    assert config_hash("seed: 1\ntrainer: {devices: 1, max_epochs: 3}\n") != base

@@ -1,0 +1,147 @@
+"""The code snapshot: what git does not ignore, capped, scanned, quick, and never in the way of a run."""
+
+import io
+import os
+import subprocess
+import tarfile
+import time
+from pathlib import Path
+
+import pytest
+
+from mlscale.runs import snapshot as module
+from mlscale.runs.snapshot import DIFF, Snapshot, take
+
+
+def _git(folder: Path, *words: str) -> None:
+    who = [
+        "-c",
+        "user.name=t",
+        "-c",
+        "user.email=t@example.org",
+        "-c",
+        "init.defaultBranch=main",
+        "-c",
+        "commit.gpgsign=false",
+    ]
+    subprocess.run(["git", *who, "-C", str(folder), *words], check=True, capture_output=True)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    """A repository with one commit."""
+    (tmp_path / "model.py").write_text("x = 1\n")
+    (tmp_path / ".gitignore").write_text("ignored.py\n/data/\n")
+    _git(tmp_path, "init", "-q")
+    _git(tmp_path, "add", ".")
+    _git(tmp_path, "commit", "-q", "-m", "first")
+    return tmp_path
+
+
+def contents(snapshot: Snapshot) -> dict[str, bytes]:
+    """The files of a snapshot's archive."""
+    with tarfile.open(fileobj=io.BytesIO(snapshot.archive)) as tar:
+        return {entry.name: tar.extractfile(entry).read() for entry in tar}  # type: ignore[union-attr]
+
+
+def test_work_tree(repository: Path) -> None:
+    clean = take(repository)
+    assert (clean.dirty, clean.branch, clean.files) == (False, "main", (".gitignore", "model.py"))
+    (repository / "model.py").write_text("x = 2\n")
+    (repository / "new.py").write_text("y = 1\n")
+    (repository / "ignored.py").write_text("z = 1\n")
+    (repository / "data").mkdir()
+    (repository / "data" / "a.yaml").write_text("z: 1\n")
+    dirty = take(repository)
+    assert dirty.dirty
+    assert dirty.commit == clean.commit
+    assert set(contents(dirty)) == {".gitignore", "model.py", "new.py", DIFF}
+    assert b"+x = 2" in contents(dirty)[DIFF]
+    assert dirty.digest != clean.digest
+    _git(repository, "add", ".")
+    _git(repository, "commit", "-q", "-m", "second")
+    assert take(repository).digest == dirty.digest  # the same code, committed
+
+
+def test_deterministic(repository: Path) -> None:
+    assert take(repository).archive == take(repository).archive
+
+
+def test_secrets_are_masked_and_told(repository: Path) -> None:
+    (repository / "model.py").write_text('api_key = "hunter22"\nx = 1\n')
+    (repository / "conf.yaml").write_text("password: hunter22\n")
+    (repository / ".env").write_text("A=hunter22\n")
+    (repository / "id_rsa").write_text("hunter22\n")
+    snapshot = take(repository)
+    assert not [name for name, content in contents(snapshot).items() if b"hunter22" in content]
+    assert snapshot.masked == {"conf.yaml": 1, "model.py": 1, DIFF: 1}
+    assert set(snapshot.skipped) == {".env", "id_rsa"}
+    assert "move it to the environment" in snapshot.warnings()[0]
+
+
+def test_caps(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (repository / "a.txt").write_text("x" * (1 << 20) + "x")
+    (repository / "b.bin").write_bytes(b"\0\1")
+    (repository / "c.py").symlink_to("model.py")
+    assert take(repository).skipped == {
+        "a.txt": "larger than 1 MiB", "b.bin": "binary", "c.py": "not a regular file",
+    }  # fmt: skip
+    monkeypatch.setattr(module, "TOTAL_BYTES", 20)
+    assert "full" in take(repository).skipped["model.py"]
+
+
+def test_run_folders_are_no_code(repository: Path) -> None:
+    before = take(repository).digest
+    run = repository / "runs" / "2026-01-01" / "a-1"
+    run.mkdir(parents=True)
+    for name in ("run.json", "derived.yaml", "config.yaml"):
+        (run / name).write_text("a: 1\n")
+    assert take(repository).digest == before
+
+
+def test_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    for name in ("a.py", "b.yaml", "c.txt", ".hidden/d.py", "venv/pyvenv.cfg", "venv/e.py", "pkg/f.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("x = 1\n")
+    snapshot = take(tmp_path)
+    assert set(snapshot.files) == {"a.py", "b.yaml", "pkg/f.py"}
+    assert snapshot.commit is None
+
+
+def test_a_huge_folder_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
+    monkeypatch.setattr(module, "FILES", 10)
+    for number in range(30):
+        (tmp_path / f"{number}.py").write_text("")
+    snapshot = take(tmp_path)
+    assert (len(snapshot.files), snapshot.complete) == (10, False)
+    assert "too large" in snapshot.warnings()[0]
+    monkeypatch.setattr(module, "SECONDS", 0.0)
+    assert take(tmp_path).complete is False
+    monkeypatch.undo()
+    started = time.perf_counter()
+    take("/")
+    assert time.perf_counter() - started < 4
+
+
+def test_it_never_fails_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(root: Path) -> Snapshot:
+        raise RuntimeError("boom")
+
+    monkeypatch.setattr(module, "_take", broken)
+    snapshot = take(tmp_path)
+    assert contents(snapshot) == {}
+    assert snapshot.warnings() == ["code snapshot: none was taken (RuntimeError: boom)"]
+
+
+def test_a_repository_runs_no_program_of_its_own(repository: Path) -> None:
+    script = repository / "evil.sh"
+    script.write_text(f"#!/bin/sh\ntouch {repository}/ran\n")
+    script.chmod(0o755)
+    for key in ("core.fsmonitor", "diff.external", "core.pager"):
+        _git(repository, "config", key, str(script))
+    (repository / "model.py").write_text("x = 3\n")
+    take(repository)
+    assert not (repository / "ran").exists()
+    assert not os.path.exists(repository / ".git" / "index.lock")
