@@ -11,6 +11,7 @@ from typing import Any, TextIO
 
 from mlscale.contracts import expect, stamp
 from mlscale.report.text import key_values, metric
+from mlscale.runs.secrets import mask_overrides
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Result:
         sentence: what a person would say.
         metrics: name with its unit (`val/accuracy`, `throughput_samples_per_s`, `peak_memory_bytes`) to value.
         artifacts: what was made, name to path.
-        overrides: what was typed, or what to type to act on this result, such as `data.batch_size=256`.
+        overrides: as typed; secrets in them are masked where the result is shown or kept.
         exit: the exit code of the command line; no part of the document.
     """
 
@@ -44,7 +45,7 @@ class Result:
             "sentence": self.sentence,
             "metrics": {name: _finite(value) for name, value in self.metrics.items()},
             "artifacts": {name: str(path) for name, path in self.artifacts.items()},
-            "overrides": list(self.overrides),
+            "overrides": mask_overrides(self.overrides),
         }
 
     @classmethod
@@ -66,14 +67,12 @@ class Result:
         )
 
     def text(self) -> str:
-        """For people: the sentence, the metrics, what was made, and what to type next."""
+        """For people: the sentence, the metrics, and what was made."""
         blocks = [self.sentence]
         rows = [(name, metric(name, value)) for name, value in self.metrics.items()]
         rows += [(name, str(path)) for name, path in self.artifacts.items()]
         if rows:
             blocks.append(key_values(rows))
-        if self.overrides:
-            blocks.append("Try: " + " ".join(self.overrides))
         return "\n\n".join(blocks)
 
 

@@ -121,7 +121,8 @@ def _cell(text: str, width: int, right: bool) -> str:
 
 
 def _one_line(text: str) -> str:
-    return " ".join(text.split())
+    """No line breaks, and no escape sequences that would act on the terminal."""
+    return "".join(character if character.isprintable() else " " for character in text).rstrip()
 
 
 def _hang(text: str, indent: int) -> str:

@@ -79,7 +79,7 @@ def describe(root: str) -> dict[str, Any]:
 def _options() -> Options:
     parser = Options(
         prog="mlscale env",
-        description="Describe this machine, and say which devices, precisions, strategies, loggers and data sets work.\n"
+        description="Describe this machine, and which devices, precisions, strategies, loggers and data sets work.\n"
         "Takes a few seconds: torch is imported, and the disks are timed. Asks no network.",
         examples="""
 mlscale env                       versions, devices, cores, memory, disks, and what works

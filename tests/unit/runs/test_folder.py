@@ -14,6 +14,7 @@ from mlscale.runs.files import ASIDE
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import config_hash
 from mlscale.runs.mask import Masker
+from mlscale.runs.snapshot import Snapshot
 
 Start = Callable[..., RunFolder]
 
@@ -70,7 +71,7 @@ def test_a_start_that_fails_leaves_nothing(
 
     monkeypatch.setattr(module, failing, full)
     with pytest.raises(MLScaleError, match="full"):
-        start(code=module.Snapshot("", "", b"", (), {}, {}))
+        start(code=Snapshot("", "", b"", (), {}, {}))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -155,7 +156,8 @@ def test_open_refuses_what_is_no_run(tmp_path: Path, start: Start) -> None:
 
 def test_config_hash_is_of_what_is_computed() -> None:
     base = config_hash("seed: 1\ntrainer: {devices: 1, max_epochs: 2}\n")
-    same = "name: x\nlogger: {csv: {}}\nruns_dir: /r\ntags: [a]\ntrainer: {max_epochs: 2, devices: 8, accelerator: cpu}\nseed: 1\n"
+    unhashed = "name: x\nlogger: {csv: {}}\nruns_dir: /r\ntags: [a]\n"
+    same = unhashed + "trainer: {max_epochs: 2, devices: 8, accelerator: cpu}\nseed: 1\n"
     assert config_hash(same) == base
     assert config_hash("seed: 2\ntrainer: {devices: 1, max_epochs: 2}\n") != base
     assert config_hash("seed: 1\ntrainer: {devices: 1, max_epochs: 3}\n") != base

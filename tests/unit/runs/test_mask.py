@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from mlscale.runs.mask import Masker, MaskedStream, MaskFilter, masked_output
+from mlscale.runs.mask import MaskedStream, Masker, MaskFilter, masked_output
 
 SECRET = 'hunt\'er "22" /é+x'
 
@@ -76,7 +76,8 @@ def test_of_a_run() -> None:
 
 def test_tree() -> None:
     tree = {"lr": 0.1, "api_key": 5, "token": 7, "auth": {"_target_": "A", "user": "ana"}, "x": ["say hunter22", None],
-            "password": "${oc.env:PW}", "flag_token": True, "keys": {"tokens": ["a", "b"]}, "api_keys": ["a", "b"]}  # fmt: skip
+            "password": "${oc.env:PW}", "flag_token": True, "keys": {"tokens": ["a", "b"]},
+            "api_keys": ["a", "b"]}  # fmt: skip
     assert Masker(["hunter22"]).mask_tree(tree) == {
         "lr": 0.1, "api_key": "***", "token": 7, "auth": {"_target_": "A", "user": "***"}, "x": ["say ***", None],
         "password": "${oc.env:PW}", "flag_token": True, "keys": {"tokens": ["a", "b"]}, "api_keys": ["***", "***"],

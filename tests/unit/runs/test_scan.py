@@ -24,8 +24,9 @@ def test_secret_like(key: str) -> None:
     "key",
     [
         "tokenizer", "max_tokens", "num_tokens", "tokens", "pad_token", "eos_token", "mask_token", "token_type", "key",
-        "key_size", "image_key", "label_key", "key_path", "keys", "monkey", "author", "authors", "passes", "bypass_mode",
-        "password_file", "token_dim", "secretary", "compass", "lr", "api", "public_key_size", "_target_", "",
+        "key_size", "image_key", "label_key", "key_path", "keys", "monkey", "author", "authors", "passes",
+        "bypass_mode", "password_file", "token_dim", "secretary", "compass", "lr", "api", "public_key_size", "_target_",
+        "",
     ],
 )  # fmt: skip
 def test_harmless_key(key: str) -> None:

@@ -119,10 +119,10 @@ def test_a_huge_folder_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert "too large" in snapshot.warnings()[0]
     monkeypatch.setattr(module, "SECONDS", 0.0)
     assert take(tmp_path).complete is False
-    monkeypatch.undo()
+    monkeypatch.setattr(module, "SECONDS", 0.2)
     started = time.perf_counter()
     take("/")
-    assert time.perf_counter() - started < 4
+    assert time.perf_counter() - started < 2
 
 
 def test_it_never_fails_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

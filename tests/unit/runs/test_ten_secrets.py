@@ -16,7 +16,7 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlscale.report import Result, emit
-from mlscale.runs import Masker, RunFolder, masked_output, mask_overrides, protect, take
+from mlscale.runs import Masker, RunFolder, mask_overrides, masked_output, protect, take
 from mlscale.verbs.runs import main as runs
 
 SECRETS = {

@@ -1,0 +1,71 @@
+"""Tables and numbers as people read them."""
+
+import pytest
+
+from mlscale.report import duration, key_values, number, size, table
+from mlscale.report.text import columns_of, metric
+
+
+def test_table() -> None:
+    assert table([("a", 1, None), ("long", 22.5, "x\ny")], ("name", "n", "what")).splitlines() == [
+        "name     n  what",
+        "────  ────  ────",
+        "a        1  -",
+        "long  22.5  x y",
+    ]
+    assert table([]) == ""
+    assert table([("a",), ("b", "c")]) == "a\nb  c"
+
+
+def test_table_fits_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    lines = table([("id", "x" * 100), ("ab", "日本" * 40)], ("a", "b")).splitlines()
+    assert max(map(columns_of, lines)) <= 40
+    assert all(line.endswith("…") for line in lines[2:])
+    assert table([("id", "x" * 50)], width=1000).endswith("x" * 50)
+
+
+def test_key_values_keep_paths_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "20")
+    path = "/a" * 100
+    assert key_values([("run", path), ("x", None), ("two", "a\nb")]) == f"run  {path}\nx    -\ntwo  a\n     b"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [(0.99172, "0.9917"), (1437, "1,437"), (2.0, "2"), (0.000012, "1.2e-05"), (123456.7, "123,457"),
+     (float("nan"), "nan"), (0, "0"), (-0.5, "-0.5"), (True, "True")],
+)  # fmt: skip
+def test_number(value: float, text: str) -> None:
+    assert number(value) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0 ms"), (0.0124, "12 ms"), (0.9996, "1.0 s"), (3.44, "3.4 s"), (59.96, "1 min 00 s"), (125, "2 min 05 s"),
+     (3599.7, "1 h 00 min"), (4020, "1 h 07 min"), (86399, "1 d 00 h"), (273600, "3 d 04 h"), (-2, "-2.0 s"),
+     (float("inf"), "inf")],
+)  # fmt: skip
+def test_duration(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, "0 B"),
+        (512, "512 B"),
+        (1536, "1.5 KiB"),
+        (1 << 20, "1.0 MiB"),
+        (24 << 30, "24.0 GiB"),
+        (1 << 50, "1024.0 TiB"),
+    ],
+)
+def test_size(count: int, text: str) -> None:
+    assert size(count) == text
+
+
+def test_metric_by_its_unit() -> None:
+    assert metric("time_s", 74.2) == "1 min 14 s"
+    assert metric("peak_memory_bytes", 1 << 30) == "1.0 GiB"
+    assert metric("throughput_samples_per_s", 5120.0) == "5,120"
