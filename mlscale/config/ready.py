@@ -37,10 +37,10 @@ def checked(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> Dict
     """`cfg`, when tier 1 finds nothing wrong with it; what was typed is noted in it for run.json."""
     from mlscale.config.check import check
     from mlscale.config.local_code import local_targets
+    from mlscale.config.origin import origin_of
 
-    problems = check(
-        cfg, groups=request.roots.groups, origin=_lazy_origin(request, overrides), verb=request.verb
-    )
+    origin = origin_of(request.verb, list(overrides), request.roots)
+    problems = check(cfg, groups=request.roots.groups, origin=origin, verb=request.verb)
     raise_all(problems)
     for line in local_targets(cfg):
         _say_once(line)
@@ -58,13 +58,6 @@ def on_its_run(request: Request) -> Request:
 
     run = find(request.values["run"], Path(request.values.get("runs_dir", "runs")))
     return use_frozen(load(run.path), request)
-
-
-def _lazy_origin(request: Request, overrides: Sequence[str]):  # type: ignore[no-untyped-def]
-    """Where a key was set, looked up only when there is a problem to tell."""
-    from mlscale.config.origin import origin_of
-
-    return origin_of(request.verb, list(overrides), request.roots)
 
 
 @cache
