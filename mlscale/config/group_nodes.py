@@ -28,9 +28,7 @@ def not_a_node(
         f"'{name}' is a group of settings, not the value {show(value)}",
         where=where(name),
         why="options are chosen on the command line, or in a file's defaults list",
-        fix=f"{name}={choice}\nor in the file, under `defaults:`, the line `- override /{name}: {choice}`"
-        if known
-        else f"{name}=<{'|'.join(options)}>",
+        fix=f"under `defaults:` in the file, the line `- override /{name}: {choice or options[0]}` instead",
     )
 
 

@@ -13,23 +13,55 @@ import pytest
 
 from mlscale.config.signatures import NO_LITERAL, Kind, Signature, Unknown, signature
 
-TARGETS = """
-torch.optim.SGD torch.optim.AdamW torch.optim.Adam torch.optim.RMSprop torch.optim.LBFGS
-torch.optim.lr_scheduler.OneCycleLR torch.optim.lr_scheduler.CosineAnnealingLR torch.optim.lr_scheduler.StepLR
-torch.optim.lr_scheduler.ReduceLROnPlateau torch.optim.lr_scheduler.SequentialLR torch.optim.swa_utils.AveragedModel
-torch.nn.Linear torch.nn.Conv2d torch.nn.ReLU torch.nn.CrossEntropyLoss torch.nn.TransformerEncoderLayer
-torch.utils.data.DataLoader torch.nn.functional.relu torch.nn.init.kaiming_normal_
-pytorch_lightning.Trainer pytorch_lightning.LightningModule pytorch_lightning.LightningDataModule
-pytorch_lightning.callbacks.ModelCheckpoint pytorch_lightning.callbacks.EarlyStopping
-pytorch_lightning.callbacks.LearningRateMonitor pytorch_lightning.loggers.CSVLogger
-pytorch_lightning.loggers.WandbLogger pytorch_lightning.strategies.DDPStrategy
-torchvision.models.resnet18 torchvision.models.vit_b_16 torchvision.models.googlenet torchvision.models.ResNet
-torchvision.models.resnet.resnet50 torchvision.transforms.v2.RandomResizedCrop torchvision.datasets.ImageFolder
-torchmetrics.Accuracy torchmetrics.classification.MulticlassAccuracy torchmetrics.MetricCollection
-torchmetrics.functional.accuracy
-mlscale.data.Digits mlscale.data.WebDataset mlscale.data.Augment mlscale.tasks.ResNet mlscale.tasks.Classification
-mlscale.train.callbacks.Progress mlscale.train.loggers.csv mlscale.train.strategies.ddp
-""".split()
+TARGETS = [
+    "torch.optim.SGD",
+    "torch.optim.AdamW",
+    "torch.optim.Adam",
+    "torch.optim.RMSprop",
+    "torch.optim.LBFGS",
+    "torch.optim.lr_scheduler.OneCycleLR",
+    "torch.optim.lr_scheduler.CosineAnnealingLR",
+    "torch.optim.lr_scheduler.StepLR",
+    "torch.optim.lr_scheduler.ReduceLROnPlateau",
+    "torch.optim.lr_scheduler.SequentialLR",
+    "torch.optim.swa_utils.AveragedModel",
+    "torch.nn.Linear",
+    "torch.nn.Conv2d",
+    "torch.nn.ReLU",
+    "torch.nn.CrossEntropyLoss",
+    "torch.nn.TransformerEncoderLayer",
+    "torch.utils.data.DataLoader",
+    "torch.nn.functional.relu",
+    "torch.nn.init.kaiming_normal_",
+    "pytorch_lightning.Trainer",
+    "pytorch_lightning.LightningModule",
+    "pytorch_lightning.LightningDataModule",
+    "pytorch_lightning.callbacks.ModelCheckpoint",
+    "pytorch_lightning.callbacks.EarlyStopping",
+    "pytorch_lightning.callbacks.LearningRateMonitor",
+    "pytorch_lightning.loggers.CSVLogger",
+    "pytorch_lightning.loggers.WandbLogger",
+    "pytorch_lightning.strategies.DDPStrategy",
+    "torchvision.models.resnet18",
+    "torchvision.models.vit_b_16",
+    "torchvision.models.googlenet",
+    "torchvision.models.ResNet",
+    "torchvision.models.resnet.resnet50",
+    "torchvision.transforms.v2.RandomResizedCrop",
+    "torchvision.datasets.ImageFolder",
+    "torchmetrics.Accuracy",
+    "torchmetrics.classification.MulticlassAccuracy",
+    "torchmetrics.MetricCollection",
+    "torchmetrics.functional.accuracy",
+    "mlscale.data.Digits",
+    "mlscale.data.WebDataset",
+    "mlscale.data.Augment",
+    "mlscale.tasks.ResNet",
+    "mlscale.tasks.Classification",
+    "mlscale.train.callbacks.Progress",
+    "mlscale.train.loggers.csv",
+    "mlscale.train.strategies.ddp",
+]
 
 
 @pytest.mark.parametrize("target", TARGETS)

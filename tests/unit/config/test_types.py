@@ -68,6 +68,7 @@ def test_words() -> None:
 
 
 def test_defaults() -> None:
-    assert [kind.text if (kind := of_default(value)) else None for value in (1, 0.5, True, "x", [], None)] == [
+    values: tuple[object, ...] = (1, 0.5, True, "x", [], None)
+    assert [kind.text if (kind := of_default(value)) else None for value in values] == [
         "int", "float", "bool", "str", "list", None,
     ]  # fmt: skip
