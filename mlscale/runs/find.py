@@ -25,7 +25,11 @@ def find(ref: str | Path, root: str | Path = "runs") -> RunFolder:
         return RunFolder.open(Path(text).parent)
     runs = list_runs(root)
     if not runs:
-        raise MLScaleError("there are no runs here", where=str(root), fix="mlscale train   (or --root <runs_dir>)")
+        raise MLScaleError(
+            "there are no runs here",
+            where=str(root),
+            fix="mlscale +recipe=resnet, or name the folder: --root for looking verbs, runs_dir= for the others",
+        )
     if text == LAST:
         return runs[0]
     found = [run for run in runs if text in (run.id, run.path.name)]

@@ -14,15 +14,17 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any, TextIO
 from urllib.parse import quote, quote_plus, unquote
 
 from mlscale.runs.scan import MASK, masked, scan, secret_like, tells_little, words
-from mlscale.runs.secrets import PREFIX, find_secrets, interpolated
+from mlscale.runs.secrets import PREFIX, find_secrets, interpolated, mask_overrides
 
 SHORTEST = 4  # characters; masking shorter values would make any text unreadable and hide little
 _COMMON = words("true false none null auto default test local localhost admin root user password secret token")
+
+
+_OVERRIDE = re.compile(r"(?<![^\s'\"`])[+~]{0,2}[A-Za-z_][\w.@/-]{0,200}=[^\s'\"`,;)]+")  # a word of a command line
 
 
 class Masker:
@@ -40,9 +42,9 @@ class Masker:
         environment = os.environ if environ is None else environ
         masker = cls()
         masker.register(*(str(value) for value in find_secrets(config).values()))
-        masker.register(*(value for name, value in environment.items() if secret_like(name)))
+        masker.register(*(value for name, value in environment.items() if _holds_secret(name, value)))
         for name, value in interpolated(config, environment).items():
-            if name.startswith(PREFIX) or secret_like(name) or _telling(value):
+            if _holds_secret(name, value) or _telling(value):
                 masker.register(value)
         return masker
 
@@ -61,9 +63,10 @@ class Masker:
             self._openings = re.compile(f"(?={'|'.join(openings)})")
 
     def mask(self, text: str) -> str:
-        """`text` without secrets: registered values, and whatever has the format of a well-known key."""
+        """`text` without secrets: registered values, well-known formats, `api_key=…` as on a command line."""
         if self._pattern is not None:
             text = self._pattern.sub(MASK, text)
+        text = _OVERRIDE.sub(lambda typed: mask_overrides([typed[0]])[0], text)
         return masked(text, scan(text, bare=False))
 
     def mask_tree(self, value: Any) -> Any:
@@ -165,9 +168,20 @@ def masked_output(masker: Masker) -> Iterator[None]:
         err.release()
 
 
+def _holds_secret(variable: str, value: str) -> bool:
+    """Whether an environment variable is named as a secret, and is not only the path of one, or the shell's PWD."""
+    if variable.startswith(PREFIX):
+        return True
+    return secret_like(variable) and variable not in ("PWD", "OLDPWD") and not _is_path(value)
+
+
+def _is_path(value: str) -> bool:
+    return os.sep in value and os.path.lexists(value)
+
+
 def _telling(value: str) -> bool:
     """Whether a plainly named variable's value is worth hiding: `${oc.env:DATA_ROOT}` and a job's number are not."""
-    return len(value) >= 2 * SHORTEST and not value.isdigit() and not (os.sep in value and Path(value).exists())
+    return len(value) >= 2 * SHORTEST and not value.isdigit() and not _is_path(value)
 
 
 def _forms(value: str) -> Iterator[str]:

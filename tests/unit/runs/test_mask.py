@@ -74,6 +74,24 @@ def test_of_a_run() -> None:
     assert told == "*** *** / *** *** 1234567890"
 
 
+def test_a_command_line_in_a_text() -> None:
+    text = "no key '++optimizer.api_key=abc'; type optimizer.lr=0.1, or ~model.token and auth.x=y, password=z1"
+    assert Masker().mask(text) == (
+        "no key '++optimizer.api_key=***'; type optimizer.lr=0.1, or ~model.token and auth.x=***, password=***"
+    )
+
+
+def test_paths_of_the_environment_stay_readable() -> None:
+    environ = {
+        "PWD": "/home/ana/work",
+        "OLDPWD": "/gone/away",
+        "GOOGLE_APPLICATION_CREDENTIALS": "/etc",
+        "DB_PWD": "hunter22",
+    }
+    told = Masker.of({}, environ).mask("/home/ana/work /gone/away /etc/x hunter22")
+    assert told == "/home/ana/work /gone/away /etc/x ***"
+
+
 def test_tree() -> None:
     tree = {"lr": 0.1, "api_key": 5, "token": 7, "auth": {"_target_": "A", "user": "ana"}, "x": ["say hunter22", None],
             "password": "${oc.env:PW}", "flag_token": True, "keys": {"tokens": ["a", "b"]},
