@@ -225,9 +225,10 @@ def mro(cls: Class) -> Iterator[Class]:
 
     The order is depth first with later duplicates kept, which equals C3 but for exotic diamonds.
     """
+    yield cls  # before its bases are read, which are seldom needed
     order = list(_bases(cls, 0))
     last = {id(item.node): index for index, item in enumerate(order)}
-    return (item for index, item in enumerate(order) if last[id(item.node)] == index)
+    yield from (item for index, item in enumerate(order) if index and last[id(item.node)] == index)
 
 
 def _bases(cls: Class, depth: int) -> Iterator[Class]:

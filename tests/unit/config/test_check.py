@@ -140,7 +140,7 @@ def test_quick_and_without_torch(tmp_path: Path) -> None:
         seconds, imported = done.stdout.splitlines()
         return float(seconds), imported
 
-    # CPU seconds; the lesser of two, for a shared machine's cores are slow at times.
-    results = [run(), run()]
-    assert [imported for _, imported in results] == ["[]", "[]"]
-    assert min(seconds for seconds, _ in results) < 0.5
+    # CPU seconds; the least of three, for a shared machine's cores are slow at times.
+    results = [run() for _ in range(3)]
+    assert {imported for _, imported in results} == {"[]"}
+    assert min(seconds for seconds, _ in results) < 0.25
