@@ -22,7 +22,7 @@ from tests.unit.data.conftest import picture, write_shards, write_tar
 
 
 @pytest.fixture
-def seven(tmp_path: Path) -> dict[str, Path]:
+def seven(tmp_path: Path) -> dict[str, Any]:
     """RGB, 7 classes."""
     return {
         "train": write_shards(tmp_path / "train", 70, classes=7, size=(10, 6)),
@@ -37,7 +37,7 @@ def same(a: list[dict[str, Any]], b: list[dict[str, Any]]) -> bool:
     )
 
 
-def test_facts_and_batches_of_colour_images(seven: dict[str, Path]) -> None:
+def test_facts_and_batches_of_colour_images(seven: dict[str, Any]) -> None:
     data = WebDataset(**seven, batch_size=16)
     facts = data.facts()
     assert (facts.num_classes, facts.channels, facts.height, facts.width) == (7, 3, 6, 10)
@@ -64,7 +64,7 @@ def test_facts_and_batches_of_colour_images(seven: dict[str, Path]) -> None:
 
 @pytest.mark.parametrize("augment", [None, Augment(0.1, 10, 0.1, True)])
 def test_threads_and_memory_change_nothing(
-    seven: dict[str, Path], monkeypatch: pytest.MonkeyPatch, augment: Augment | None
+    seven: dict[str, Any], monkeypatch: pytest.MonkeyPatch, augment: Augment | None
 ) -> None:
     def epochs(workers: int, memory: int) -> list[dict[str, Any]]:
         monkeypatch.setattr(images_module, "KEPT_BYTES", memory)
@@ -77,7 +77,7 @@ def test_threads_and_memory_change_nothing(
 
 
 @pytest.mark.parametrize("stop", [1, 4, 6])
-def test_a_run_that_goes_on_sees_the_same_bits(seven: dict[str, Path], stop: int) -> None:
+def test_a_run_that_goes_on_sees_the_same_bits(seven: dict[str, Any], stop: int) -> None:
     def fresh() -> WebDataset:
         return WebDataset(**seven, batch_size=16, augment=Augment(0.1, 10, 0.1))
 
@@ -94,13 +94,14 @@ def test_a_run_that_goes_on_sees_the_same_bits(seven: dict[str, Path], stop: int
     resumed = fresh()
     resumed.setup("fit")
     resumed.load_state_dict(state)
-    loader, rest = resumed.train_dataloader(), []
+    loader = resumed.train_dataloader()
+    rest: list[dict[str, Any]] = []
     while len(rest) < len(expected) - stop:
         rest += list(loader)
     assert same(rest, expected[stop:])
 
 
-def test_a_place_in_another_order_is_refused(seven: dict[str, Path]) -> None:
+def test_a_place_in_another_order_is_refused(seven: dict[str, Any]) -> None:
     state = WebDataset(**seven, batch_size=16, seed=1).state_dict()
     data = WebDataset(**seven, batch_size=16, seed=2)
     data.load_state_dict(state)
@@ -288,6 +289,6 @@ def test_the_problems_of_all_splits_at_once(tmp_path: Path) -> None:
     assert [problem.where for problem in caught.value.problems] == ["data.train", "data.val", "data.test"]
 
 
-def test_a_split_that_is_not_there(seven: dict[str, Path]) -> None:
+def test_a_split_that_is_not_there(seven: dict[str, Any]) -> None:
     with pytest.raises(MLScaleError, match="no test split"):
         WebDataset(**seven).test_dataloader()
