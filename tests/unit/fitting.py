@@ -39,8 +39,8 @@ def batches(count: int, size: int = 4, features: int = 3, classes: int = 2, seed
 
 def classifier(features: int = 3, classes: int = 2, **arguments: Any) -> Classification:
     torch.manual_seed(0)
-    arguments = {"model": nn.Linear(features, classes), "optimizer": SGD} | arguments
-    return Classification(classes, **arguments)
+    defaults: dict[str, Any] = {"model": nn.Linear(features, classes), "optimizer": SGD}
+    return Classification(classes, **defaults | arguments)
 
 
 def trainer(**arguments: Any) -> pl.Trainer:

@@ -72,7 +72,8 @@ class Overrides(pl.Callback):
 
 
 def test_overridden_hooks_are_still_called_and_the_rest_comes_back() -> None:
-    callback, task, held = Overrides(), classifier(), []
+    callback, task = Overrides(), classifier()
+    held: list[tuple[Any, bool]] = []
 
     def look(run: Any, module: Any, index: int) -> None:
         held.append((callback.on_after_backward, "_apply_batch_transfer_handler" in vars(module)))

@@ -1,6 +1,7 @@
 """The trackers: one file of CSV, an extra that is named when it is missing."""
 
 import csv
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +64,11 @@ def test_only_rank_0_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_tensorboard_writes_event_files_into_the_folder(tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+    reader: Any = import_module("tensorboard.backend.event_processing.event_accumulator")
     logger = loggers.tensorboard(str(tmp_path))
     logger.log_metrics({"val/loss": 0.5}, 3)
     logger.finalize("success")
-    events: Any = EventAccumulator(str(tmp_path))
+    events = reader.EventAccumulator(str(tmp_path))
     events.Reload()
     assert [(event.step, event.value) for event in events.Scalars("val/loss")] == [(3, 0.5)]
 

@@ -25,7 +25,7 @@ class Recorder(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self.entries.append((step, metrics))
 
-    def of(self, name: str) -> list[tuple[int | None, float]]:
+    def of(self, name: str) -> list[tuple[Any, Any]]:
         return [(step, metrics[name]) for step, metrics in self.entries if name in metrics]
 
 

@@ -3,6 +3,7 @@
 import json
 import struct
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +31,7 @@ def records(folder: Path) -> list[Any]:
     The file is LevelDB's log format behind 7 bytes of W&B's own: blocks of 32 KiB; in them pieces of crc (4 bytes),
     length (2), kind (1: whole, 2: first, 3: middle, 4: last) and data.
     """
-    from wandb.proto import wandb_internal_pb2
-
+    protocol: Any = import_module("wandb.proto.wandb_internal_pb2")
     (path,) = folder.glob("wandb/offline-run-*/*.wandb")
     log, at, pieces, found = path.read_bytes(), 7, b"", []
     while at + 7 <= len(log):
@@ -42,7 +42,7 @@ def records(folder: Path) -> list[Any]:
         pieces += log[at + 7 : at + 7 + length]
         at += 7 + length
         if kind in (1, 4):
-            found.append(wandb_internal_pb2.Record.FromString(pieces))
+            found.append(protocol.Record.FromString(pieces))
             pieces = b""
     return found
 
@@ -73,7 +73,7 @@ def test_without_a_key_the_run_is_recorded_offline(tmp_path: Path, capfd: pytest
 def test_online_without_a_key_is_an_error_not_a_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(MLScaleError, match="no API key") as caught:
-        _ = loggers.wandb(str(tmp_path), offline=False).experiment
+        loggers.wandb(str(tmp_path), offline=False).log_metrics({"a": 1.0}, 0)
     assert caught.value.exit is Exit.ENVIRONMENT
 
 

@@ -1,0 +1,76 @@
+"""What each of two ranks does in the tests of this folder: in a module, for the fork server imports it by name."""
+
+import os
+import signal
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from mlscale.errors import MLScaleError
+from mlscale.train import lightning_patches, signals, strategies
+from mlscale.train.callbacks import NonFinite, TrainMetrics
+from tests.unit.fitting import At, batches, classifier, fit, trainer
+
+
+def _of_rank(data: list[dict[str, Any]], rank: int) -> list[dict[str, Any]]:
+    return data[rank::2]
+
+
+def _ddp(**arguments: Any) -> pl.Trainer:
+    run = trainer(devices=2, strategy=strategies.ddp(world_size=2, timeout=60), **arguments)
+    lightning_patches.apply(run)
+    return run
+
+
+def metrics(_: str) -> dict[str, float]:
+    """Train and validate on half of the data each; one rank's last batch is padding."""
+    torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+    run = _ddp(callbacks=[TrainMetrics()])
+    val = _of_rank(batches(3, seed=1), rank)
+    if rank == 1:
+        val.append({"x": torch.zeros(1, 3), "y": torch.zeros(1, dtype=torch.int64), "weight": torch.zeros(1)})
+    fit(run, classifier(), _of_rank(batches(8), rank), val)
+    return {name: value.item() for name, value in run.callback_metrics.items()}
+
+
+def stop(path: str) -> str:
+    """Rank 1 alone gets the signal."""
+    torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+
+    def kill(run: Any, module: Any, index: int) -> None:
+        if rank == 1 and index == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with signals.noted():
+        run = _ddp(callbacks=[At(kill), signals.StopOnSignal(path)], enable_checkpointing=True)
+        try:
+            fit(run, classifier(), _of_rank(batches(2), rank) * 2000)
+        except MLScaleError as error:
+            return str(error)
+    return "not stopped"
+
+
+def diverge(path: str) -> str:
+    """Rank 1 alone sees the bad batch, and looks at its losses late, as on an accelerator; rank 0 must not save."""
+    torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+    checkpoint = pl.callbacks.ModelCheckpoint(
+        dirpath=path, filename="last", every_n_train_steps=1, enable_version_counter=False
+    )
+    data = _of_rank(batches(8), rank)
+    if rank == 1:
+        data[2]["x"][0] = float("inf")
+    run = _ddp(callbacks=[_Late(), checkpoint], enable_checkpointing=True)
+    try:
+        fit(run, classifier(), data)
+    except MLScaleError as error:
+        return str(error)
+    return "not noticed"
+
+
+class _Late(NonFinite):
+    def on_train_batch_end(self, *_: Any) -> None:
+        """Leave it to the look before a checkpoint is saved."""

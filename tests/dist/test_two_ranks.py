@@ -1,0 +1,56 @@
+"""Two ranks on one machine, by gloo: metrics are exact, and all ranks stop after the same step."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+from tests.dist import ranks
+from tests.unit.fitting import Loader, batches, classifier, fit, trainer
+
+
+def launch(function: Callable[[str], Any], argument: str) -> list[Any]:
+    """What each of two ranks returned."""
+    config = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=2,
+        rdzv_backend="c10d",
+        rdzv_endpoint="localhost:0",
+        run_id="two-ranks",
+        start_method="forkserver",
+        max_restarts=0,
+        monitor_interval=0.1,
+    )
+    results = elastic_launch(config, function)(argument)
+    return [results[rank] for rank in (0, 1)]
+
+
+def test_metrics_are_those_of_one_process_and_equal_on_both_ranks() -> None:
+    first, second = launch(ranks.metrics, "")
+    for name in ("train/loss", "train/loss_epoch", "val/loss", "val/accuracy"):
+        assert first[name] == second[name]
+
+    halves, task, run = batches(8), classifier(), trainer(accumulate_grad_batches=2)
+    fit(run, task, halves)  # two batches of four per optimizer step, as the two ranks have
+    (alone,) = trainer().validate(task, Loader(batches(3, seed=1)), verbose=False)
+    assert first["val/loss"] == pytest.approx(alone["val/loss"], rel=1e-5)
+    assert first["val/accuracy"] == alone["val/accuracy"]
+
+
+def test_a_signal_to_one_rank_stops_both_after_the_same_step(tmp_path: Path) -> None:
+    first, second = launch(ranks.stop, str(tmp_path / "last.ckpt"))
+    assert first == second
+    assert "stopped by SIGTERM after optimizer step" in first
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] >= 4
+
+
+def test_no_rank_saves_what_has_diverged_on_another(tmp_path: Path) -> None:
+    said = launch(ranks.diverge, str(tmp_path))
+    assert all("not finite after optimizer step 3" in line for line in said)
+    state = torch.load(tmp_path / "last.ckpt", weights_only=True)
+    assert state["global_step"] == 2
+    assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
