@@ -32,7 +32,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return int(Exit.INTERRUPTED)
     except BrokenPipeError:
         # The reader of our output has gone: `mlscale config show | head`.
-        sys.stdout = None  # type: ignore[assignment]
+        sys.stdout = None
         return 128 + signal.SIGPIPE
     except Exception as error:
         _tell(

@@ -4,16 +4,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 from mlscale import verbs
 from mlscale.config.argv import Request, parse
 from mlscale.errors import Exit
-
-if TYPE_CHECKING:
-    from omegaconf import DictConfig
-
-    from mlscale.report import Result
 
 
 def work(verb: str, argv: Sequence[str]) -> int:
@@ -28,28 +22,35 @@ def work(verb: str, argv: Sequence[str]) -> int:
 
         print(of_verb(verb, request.roots))
         return int(Exit.DONE)
-    from mlscale.config.ready import compose_checked, on_its_run
+    from mlscale.ready import compose_checked, on_its_run
 
     request = on_its_run(request)
     if request.multirun:
         return _sweep(request)
     if request.flags:
         from mlscale.config.compose import run_by_hydra
+        from mlscale.sweep import register_sweep_dir
 
+        register_sweep_dir()
         run_by_hydra(request, lambda cfg, overrides: None)
         return int(Exit.DONE)
     _say_what_is_shadowed(request)
     cfg = compose_checked(request)
-    result = verbs.run(verb, cfg)
-    _show(result, cfg)
+    from mlscale.report import emit
+    from mlscale.runs.mask import Masker, masked_output
+
+    with masked_output(Masker.of(cfg)):
+        result = verbs.run(verb, cfg)
+        emit(result, cfg.output)
     return int(Exit.DONE if result.ok else Exit.GATE)
 
 
 def _sweep(request: Request) -> int:
     """Every job of a multirun; a job that fails does not end it."""
     from mlscale.config.compose import run_by_hydra
-    from mlscale.sweep import Sweep
+    from mlscale.sweep import Sweep, register_sweep_dir
 
+    register_sweep_dir()
     sweep = Sweep(request)
     _say_what_is_shadowed(request)
     try:
@@ -57,12 +58,6 @@ def _sweep(request: Request) -> int:
     finally:
         sweep.close()
     return sweep.exit_code
-
-
-def _show(result: Result, cfg: DictConfig) -> None:
-    from mlscale.report import emit
-
-    emit(result, cfg.output)
 
 
 def _say_what_is_shadowed(request: Request) -> None:

@@ -5,7 +5,7 @@ Raised anywhere; turned into an exit code in `cli.py` alone.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import IntEnum
 
 
@@ -44,6 +44,11 @@ class MLScaleError(Exception):
         if self.fix:
             lines.append("  fix:   " + self.fix.replace("\n", "\n         "))
         return "\n".join(lines)
+
+    def masked(self, mask: Callable[[str], str]) -> MLScaleError:
+        """The same error with `mask` applied to every text, for messages that quote what was typed."""
+        texts = {name: mask(getattr(self, name)) for name in ("where", "why", "fix")}
+        return MLScaleError(mask(self.what), **texts, exit=self.exit)
 
     def __reduce__(self) -> tuple[object, ...]:
         return _restore, (type(self), self.__dict__.copy(), self.args)

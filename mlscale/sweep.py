@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from omegaconf import OmegaConf
+
 from mlscale import verbs
 from mlscale.config.argv import Request
-from mlscale.config.ready import checked
 from mlscale.errors import Exit, MLScaleError
+from mlscale.ready import checked
 from mlscale.report import Result, number, table
 from mlscale.runs.files import write_json
-from mlscale.runs.mask import Masker
+from mlscale.runs.folder import new_path
+from mlscale.runs.mask import Masker, masked_output
 from mlscale.runs.secrets import mask_overrides
 from mlscale.runs.sweep import start_sweep
 
@@ -48,8 +52,10 @@ class Sweep:
         masker = Masker.of(cfg)
         print(f"\njob {len(self.jobs)}  {' '.join(_plain(job.overrides))}", file=sys.stderr)
         try:
+            cfg = checked(cfg, self.request, overrides)
             cfg.derived.sweep_dir = str(folder)
-            job.result = verbs.run(self.request.verb, checked(cfg, self.request, overrides))
+            with masked_output(masker):
+                job.result = verbs.run(self.request.verb, cfg)
         except MLScaleError as error:
             if error.exit in (Exit.INTERRUPTED, Exit.TERMINATED):
                 job.error = error
@@ -72,13 +78,13 @@ class Sweep:
         headers = ("job", "overrides", self.metric, "run")
         write_json(self.folder / "table.json", [dict(zip(headers, row, strict=True)) for row in rows])
         print(table(rows, headers))
-        if failed := [job for job in self.jobs if job.error]:
+        if failed := [(job, job.error) for job in self.jobs if job.error]:
             print(f"\n{len(failed)} of {len(self.jobs)} jobs failed:", file=sys.stderr)
-            for job in failed:
+            for job, error in failed:
                 print(
-                    f"  job {self.jobs.index(job) + 1}  {' '.join(_plain(job.overrides))}: {job.error.what}",
+                    f"  job {self.jobs.index(job) + 1}  {' '.join(_plain(job.overrides))}: {error.what}",
                     file=sys.stderr,
-                )  # type: ignore[union-attr]
+                )
         print(f"\nsweep     {self.folder}", file=sys.stderr)
 
     @property
@@ -104,6 +110,16 @@ class Sweep:
         shown = "failed" if job.error else "-" if value is None else number(value)
         run = Path(job.result.artifacts["run"]).name if job.result else "-"
         return str(self.jobs.index(job) + 1), " ".join(_plain(job.overrides)), shown, run
+
+
+@cache
+def _sweep_dir(runs_dir: str, name: str) -> str:
+    return str(new_path(runs_dir, f"{name}-sweep"))
+
+
+def register_sweep_dir() -> None:
+    """`${mlscale.sweep_dir:runs,name}` in conf/<verb>.yaml: the one folder of this process's sweep."""
+    OmegaConf.register_new_resolver("mlscale.sweep_dir", _sweep_dir, replace=True)
 
 
 def _value(job: Job, metric: str) -> float | None:

@@ -1,8 +1,8 @@
 """From what was typed to what Hydra reads.
 
 `recipe=x` and `+recipe=x` mean the same; `recipe`, `tuned`, `debug` and `sweep` come in this order, so the later wins;
-a plain `key=value` becomes `++key=value`, so that every unknown key meets one checker; values that Hydra's grammar can't
-read (braces, `?`, `&`, `#` in a path) are quoted.
+a plain `key=value` becomes `++key=value`, so that every unknown key meets one checker; values that Hydra's grammar
+can't read (braces, `?`, `&`, `#` in a path) are quoted.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def _normalise(words: Sequence[str], roots: Roots, *, multirun: bool) -> list[st
         group = key.split("@", 1)[0]
         if group in APPENDED and sign != "~":
             appended[group].append(f"+{key}={value}")
-        elif group in BASE_GROUPS:
+        elif group in BASE_GROUPS and not (value or "").startswith("{"):
             plain.append(word.lstrip("+"))
         elif group in roots.groups and sign != "~":
             plain.append("+" + word.lstrip("+"))

@@ -1,4 +1,4 @@
-"""From a config node to an object, by the only call to Hydra's `instantiate`. Objects get plain values, not the config."""
+"""From a config node to an object: the only call to Hydra's `instantiate`. Objects get plain values."""
 
 from __future__ import annotations
 

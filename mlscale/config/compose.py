@@ -10,7 +10,6 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
-from functools import cache
 from typing import Any, ClassVar
 
 import hydra
@@ -26,10 +25,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.argv import APPENDED, Request
 from mlscale.config.refused import refusals
-from mlscale.config.roots import VERB_CONFIGS, Roots
+from mlscale.config.roots import VERB_CONFIGS, Roots, shipped_folder
 from mlscale.errors import raise_all
 
-CONF = "mlscale.conf"
 VERSION_BASE = "1.3"
 
 
@@ -53,7 +51,7 @@ class SearchPath(SearchPathPlugin):
         own = [root for root in self.roots.roots if not root.shipped] if self.roots else []
         for root in reversed(own):
             search_path.prepend(provider=root.label, path=f"own://{root.path}")
-        search_path.append(provider="mlscale-recipes", path="pkg://mlscale.recipes")
+        search_path.append(provider="mlscale-recipes", path=str(shipped_folder("recipes")))
 
 
 def compose(request: Request) -> DictConfig:
@@ -94,7 +92,9 @@ def run_by_hydra(request: Request, job: Callable[[DictConfig, list[str]], Any]) 
     flags = [*request.flags, *(["--multirun"] if request.multirun else [])]
     with hydra_ready(request.roots, initialise=False), _argv([*flags, *request.overrides]):
         try:
-            hydra.main(version_base=VERSION_BASE, config_path=f"pkg://{CONF}", config_name=request.verb)(task)()
+            hydra.main(version_base=VERSION_BASE, config_path=str(shipped_folder("conf")), config_name=request.verb)(
+                task
+            )()
         except Exception as error:
             raise_all(refusals(error, list(request.overrides), request.roots, request.verb, None))
             raise
@@ -106,12 +106,11 @@ def hydra_ready(roots: Roots, *, initialise: bool = True) -> Iterator[None]:
     SourcesRegistry.instance().register(OwnFolder)
     SearchPath.roots = roots
     Plugins.instance().register(SearchPath)
-    register_resolvers()
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         if initialise:
-            with hydra.initialize_config_module(CONF, version_base=VERSION_BASE):
+            with hydra.initialize_config_dir(str(shipped_folder("conf")), version_base=VERSION_BASE):
                 yield
         else:
             GlobalHydra.instance().clear()
@@ -121,29 +120,17 @@ def hydra_ready(roots: Roots, *, initialise: bool = True) -> Iterator[None]:
 
 
 def use_frozen(frozen: DictConfig, request: Request) -> Request:
-    """Make a run's frozen config the base of `request`; overrides apply on top, a group option replaces its whole node."""
-    base = OmegaConf.create(OmegaConf.to_container(frozen, resolve=False))
+    """Make a run's frozen config the base; overrides apply on top, a group option replaces its whole node."""
+    base = frozen.copy()
     overrides = ["base=frozen"]
     for override in request.overrides:
         group = override.split("=", 1)[0].lstrip("+")
         if group in request.roots.groups and group not in APPENDED and not override.startswith("~"):
-            base.pop(group, None)
+            base[group] = {}
             override = "+" + override.lstrip("+")
         overrides.append(override)
     ConfigStore.instance().store(group="base", name="frozen", node=base, package="_global_")
     return Request(**{**request.__dict__, "overrides": tuple(overrides)})
-
-
-@cache
-def _sweep_dir(runs_dir: str, name: str) -> str:
-    from mlscale.runs.folder import new_path
-
-    return str(new_path(runs_dir, f"{name}-sweep"))
-
-
-def register_resolvers() -> None:
-    """`${mlscale.sweep_dir:runs,name}`: the one folder of this process's sweep."""
-    OmegaConf.register_new_resolver("mlscale.sweep_dir", _sweep_dir, replace=True)
 
 
 @contextlib.contextmanager

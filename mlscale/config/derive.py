@@ -191,7 +191,7 @@ def _steps_per_epoch(cfg: DictConfig, facts: Mapping[str, Any] | None, problems:
     limit = cfg.trainer.get("overfit_batches") or cfg.trainer.get("limit_train_batches")
     if limit is not None:
         passes = min(passes, int(limit) if isinstance(limit, int) else int(passes * limit))
-    return max(1, -(-passes // accumulate))
+    return int(max(1, -(-passes // accumulate)))
 
 
 def _total_steps(cfg: DictConfig, steps_per_epoch: int | None) -> int | None:

@@ -19,13 +19,12 @@ from hydra.core.override_parser.types import Override
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config.compose import CONF, VERSION_BASE, SearchPath
+from mlscale.config.compose import VERSION_BASE, SearchPath
 from mlscale.config.group_nodes import COMMAND_LINE
 from mlscale.config.nodes import join
-from mlscale.config.roots import Roots
+from mlscale.config.roots import Roots, shipped_folder
 
 _COLUMN = 48  # where the comments of an annotated config begin, unless a line is longer
-_SHIPPED = {f"pkg://{CONF}": "conf", "pkg://mlscale.recipes": "recipes"}
 
 
 def origin_of(verb: str, overrides: Sequence[str], roots: Roots) -> Callable[[str], str]:
@@ -40,7 +39,7 @@ def origin_of(verb: str, overrides: Sequence[str], roots: Roots) -> Callable[[st
     def found() -> dict[str, str]:
         SearchPath.roots = roots
         version.setbase(VERSION_BASE)
-        return origins(verb, overrides, ConfigLoaderImpl(create_config_search_path(f"pkg://{CONF}")))
+        return origins(verb, overrides, ConfigLoaderImpl(create_config_search_path(str(shipped_folder("conf")))))
 
     return lambda path: locate(found(), path)
 
@@ -107,8 +106,9 @@ def _lines(tree: Mapping[Any, Any], path: str, indent: str, origin: Callable[[st
 def _label(source: str, config_path: str) -> str:
     """`conf/optimizer/sgd.yaml` for a shipped file, `./conf/model/mine.yaml` for one below the working folder."""
     name = config_path.removesuffix(".yaml") + ".yaml"
-    if source in _SHIPPED:
-        return f"{_SHIPPED[source]}/{name}"
+    for shipped in ("conf", "recipes"):
+        if source.removeprefix("file://") == str(shipped_folder(shipped)):
+            return f"{shipped}/{name}"
     scheme, _, folder = source.rpartition("://")
     if scheme == "pkg":
         return f"{folder}: {name}"

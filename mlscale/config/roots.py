@@ -83,7 +83,7 @@ def find_roots(config_dirs: Sequence[str] = ()) -> Roots:
     Raises:
         MLScaleError: a ``--config-dir`` that does not exist, or an entry point that does not load.
     """
-    shipped = [Root(Path(str(files(f"mlscale.{name}"))), name, shipped=True) for name in ("conf", "recipes")]
+    shipped = [Root(shipped_folder(name), name, shipped=True) for name in ("conf", "recipes")]
     candidates = [*map(_config_dir, config_dirs)]
     candidates += [Root(Path(name).resolve(), name) for name in ("conf", "recipes") if Path(name).is_dir()]
     candidates += _from_packages()
@@ -94,6 +94,14 @@ def find_roots(config_dirs: Sequence[str] = ()) -> Roots:
             known.add(root.path.resolve())
             own.append(root)
     return Roots((*own, *shipped))
+
+
+def shipped_folder(name: str) -> Path:
+    """`conf` or `recipes`: beside the package in a checkout, installed or not; inside it in a wheel."""
+    checkout = Path(__file__).resolve().parents[2]
+    if (checkout / "pyproject.toml").is_file() and (checkout / name).is_dir():
+        return checkout / name
+    return Path(str(files(f"mlscale.{name}")))
 
 
 def _config_dir(text: str) -> Root:

@@ -6,7 +6,7 @@ import json
 import signal
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlscale.errors import Exit, MLScaleError
 
@@ -76,7 +76,7 @@ def cause(folder: Path, world_size: int, error: ChildFailedError) -> MLScaleErro
     )
 
 
-def _missing(folder: Path, world_size: int, records: dict[int, dict[str, str]]) -> MLScaleError:
+def _missing(folder: Path, world_size: int, records: dict[int, dict[str, Any]]) -> MLScaleError:
     missing = [rank for rank in range(world_size) if rank not in records]
     who = ", ".join(map(str, missing)) or "none: all ranks were late"
     return MLScaleError(
@@ -99,6 +99,6 @@ def _path(folder: Path, rank: int) -> Path:
     return folder / "logs" / f"rank{rank}-failure.json"
 
 
-def _read(folder: Path, world_size: int) -> dict[int, dict[str, str]]:
+def _read(folder: Path, world_size: int) -> dict[int, dict[str, Any]]:
     paths = {rank: _path(folder, rank) for rank in range(world_size)}
     return {rank: json.loads(path.read_text()) for rank, path in paths.items() if path.is_file()}

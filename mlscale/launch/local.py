@@ -28,7 +28,7 @@ def launch(folder: Path, world_size: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    mp.set_forkserver_preload(["torch", "pytorch_lightning", "mlscale.launch.preload"])  # type: ignore[attr-defined]
+    mp.set_forkserver_preload(["torch", "pytorch_lightning", "mlscale.launch.preload"])
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,

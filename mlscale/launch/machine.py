@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
+
+from mlscale.runs.machine import usable_cores
 
 
 @dataclass(frozen=True)
@@ -13,7 +14,7 @@ class Machine:
     Attributes:
         cuda: number of CUDA or ROCm devices.
         mps: whether Apple's GPU is there.
-        cores: CPU cores this process may use (affinity, not the sockets' total).
+        cores: CPU cores this process may use (affinity and quota, not the sockets' total).
         cuda_bf16: whether every CUDA device computes bfloat16.
     """
 
@@ -35,6 +36,6 @@ def this_machine() -> Machine:
     return Machine(
         cuda=cuda,
         mps=torch.backends.mps.is_available(),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
+        cores=max(1, int(usable_cores())),
         cuda_bf16=cuda > 0 and torch.cuda.is_bf16_supported(including_emulation=False),
     )

@@ -43,6 +43,7 @@ def train(folder: Path) -> None:
     from mlscale.train.assemble import fit
     from mlscale.train.memory import explain
 
+    os.umask(0o077)  # checkpoints and logs hold what the run saw: they are the user's alone
     cfg = frozen.load(folder)
     masker = Masker.of(cfg)
     with masked_output(masker), signals.noted():

@@ -14,6 +14,7 @@ from mlscale.config.build import accepts, build, build_each, target
 from mlscale.errors import MLScaleError
 from mlscale.train import lightning_patches
 from mlscale.train.callbacks import StepSeed
+from mlscale.train.loggers import finish
 from mlscale.train.quiet import quiet
 from mlscale.train.signals import StopOnSignal
 
@@ -67,11 +68,17 @@ def assemble(cfg: DictConfig) -> Assembly:
 def fit(cfg: DictConfig) -> Outcome:
     """Assemble and train."""
     parts = assemble(cfg)
-    for logger in parts.trainer.loggers:
+    trainer = parts.trainer
+    for logger in trainer.loggers:
         logger.log_hyperparams(_hyperparameters(cfg))
+    failed = True
     start = time.perf_counter()
-    parts.trainer.fit(parts.task, datamodule=parts.data)
-    return _outcome(cfg, parts.trainer, time.perf_counter() - start)
+    try:
+        trainer.fit(parts.task, datamodule=parts.data)
+        failed = False
+    finally:
+        finish(trainer.loggers, failed=failed)
+    return _outcome(cfg, trainer, time.perf_counter() - start)
 
 
 def build_data(cfg: DictConfig) -> pl.LightningDataModule | None:

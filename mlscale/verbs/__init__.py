@@ -97,7 +97,7 @@ def call(verb: str, overrides: Sequence[str] = ()) -> Result:
     Raises:
         MLScaleError: everything that the command line would print.
     """
-    from mlscale.config.ready import ready
+    from mlscale.ready import ready
 
     return run(verb, ready(verb, overrides))
 

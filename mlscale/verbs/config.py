@@ -100,7 +100,7 @@ def _only(cfg: DictConfig, parts: Sequence[str]) -> DictConfig:
 
 
 def _check(request: Request) -> int:
-    from mlscale.config.ready import compose_checked
+    from mlscale.ready import compose_checked
 
     compose_checked(request)
     print("no problems found; what depends on the data and the machine is checked when the run starts")

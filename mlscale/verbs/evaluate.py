@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from mlscale.config.derive import derive
 from mlscale.config.frozen import with_derived
 from mlscale.errors import MLScaleError
+from mlscale.launch.start import say
 from mlscale.report import Result
-from mlscale.report.start import say
 from mlscale.runs.find import find
 from mlscale.runs.mask import Masker, masked_output
 
@@ -25,8 +25,8 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: no such run, checkpoint or split; weights that do not fit the model.
     """
+    from mlscale.launch.facts import data_facts
     from mlscale.launch.machine import this_machine
-    from mlscale.train.facts import data_facts
 
     folder = find(cfg.run, cfg.runs_dir)
     path = checkpoint_path(folder.path, cfg.checkpoint)

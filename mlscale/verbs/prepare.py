@@ -18,7 +18,7 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: there is no data, or it can't be had.
     """
-    from mlscale.train.facts import data_facts
+    from mlscale.launch.facts import data_facts
 
     start = time.perf_counter()
     facts = data_facts(cfg)

@@ -12,8 +12,8 @@ from mlscale.config.derive import derive
 from mlscale.config.frozen import with_derived
 from mlscale.config.notices import notices
 from mlscale.errors import Exit, MLScaleError
+from mlscale.launch.start import say, start_lines
 from mlscale.report import Result
-from mlscale.report.start import say, start_lines
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import protect
@@ -29,9 +29,9 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: what the data or the machine lacks, before anything starts; or what ended the run.
     """
+    from mlscale.launch.facts import data_facts
     from mlscale.launch.local import launch
     from mlscale.launch.machine import this_machine
-    from mlscale.train.facts import data_facts
 
     masker = Masker.of(cfg)
     machine = this_machine()

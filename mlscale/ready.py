@@ -41,7 +41,11 @@ def checked(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> Dict
 
     origin = origin_of(request.verb, list(overrides), request.roots)
     problems = check(cfg, groups=request.roots.groups, origin=origin, verb=request.verb)
-    raise_all(problems)
+    if problems:
+        from mlscale.runs.mask import Masker
+
+        masker = Masker.of(cfg)
+        raise_all([problem.masked(masker.mask) for problem in problems])
     for line in local_targets(cfg):
         _say_once(line)
     cfg.derived.overrides = list(request.typed)
