@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import signal
 import uuid
+from multiprocessing import forkserver
 from pathlib import Path
+from typing import Any
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import failures
 from mlscale.launch.worker import rank_main, train
 
 
+def warm_up(devices: Any) -> None:
+    """Start the fork server for more than one process now, so that it imports torch while this process does."""
+    if isinstance(devices, int) and devices > 1:
+        multiprocessing.set_forkserver_preload(["mlscale.launch.preload"])
+        forkserver.ensure_running()
+
+
 def launch(folder: Path, world_size: int) -> None:
     """Train what `folder` describes, in `world_size` processes.
 
     Ranks are forked from a fork server that has imported torch and Lightning and computed nothing: they start in a
-    second or two whatever this process has done before.
+    second or two whatever this process has done before. It may be older than the folder, so the secrets that the
+    folder refers to travel with the call.
 
     Raises:
         MLScaleError: what a rank raised, a signal that stopped it among it; or which rank died, and of what.
@@ -23,12 +35,11 @@ def launch(folder: Path, world_size: int) -> None:
     if world_size == 1:
         train(folder)
         return
-    import torch.multiprocessing as mp
+    warm_up(world_size)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    mp.set_forkserver_preload(["torch", "pytorch_lightning", "mlscale.launch.preload"])
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -41,7 +52,7 @@ def launch(folder: Path, world_size: int) -> None:
         monitor_interval=0.1,
     )
     try:
-        elastic_launch(config, rank_main)(str(folder))
+        elastic_launch(config, rank_main)(str(folder), dict(os.environ))
     except ChildFailedError as error:
         raise failures.cause(folder, world_size, error) from None
     except SignalException as stop:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from mlscale.config import frozen
@@ -14,8 +15,13 @@ from mlscale.runs.folder import RunFolder
 from mlscale.runs.mask import Masker, masked_output
 
 
-def rank_main(folder: str) -> None:
-    """The entry of a rank that the launcher started; its failure goes into the run folder for the parent to tell."""
+def rank_main(folder: str, environment: Mapping[str, str]) -> None:
+    """The entry of a rank that the launcher started; its failure goes into the run folder for the parent to tell.
+
+    Args:
+        environment: of the launching process; what this process has already, such as its rank, stays.
+    """
+    os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
     path, rank = Path(folder), int(os.environ["RANK"])
     if rank:
         # What one rank says is enough; errors come through the run folder.

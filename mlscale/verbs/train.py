@@ -29,8 +29,10 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: what the data or the machine lacks, before anything starts; or what ended the run.
     """
+    from mlscale.launch.local import launch, warm_up
+
+    warm_up(cfg.trainer.devices)
     from mlscale.launch.facts import data_facts
-    from mlscale.launch.local import launch
     from mlscale.launch.machine import this_machine
 
     masker = Masker.of(cfg)
