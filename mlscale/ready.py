@@ -57,11 +57,11 @@ def on_its_run(request: Request) -> Request:
     if request.verb != "evaluate" or "run" not in request.values:
         return request
     from mlscale.config.compose import use_frozen
-    from mlscale.config.frozen import load
+    from mlscale.config.frozen import composed
     from mlscale.runs.find import find
 
     run = find(request.values["run"], Path(request.values.get("runs_dir", "runs")))
-    return use_frozen(load(run.path), request)
+    return use_frozen(composed(run.path), request)
 
 
 @cache

@@ -10,11 +10,17 @@ from omegaconf import DictConfig, OmegaConf
 CONFIG, DERIVED = "config.yaml", "derived.yaml"
 
 
+def composed(folder: Path) -> DictConfig:
+    """The config of a run folder as it was composed: nothing derived, interpolations kept."""
+    cfg = OmegaConf.load(folder / CONFIG)
+    assert isinstance(cfg, DictConfig)
+    return cfg
+
+
 def load(folder: Path) -> DictConfig:
     """The config of a run folder with its derived values in place, interpolations kept."""
-    cfg = OmegaConf.load(folder / CONFIG)
+    cfg = composed(folder)
     derived = OmegaConf.load(folder / DERIVED)
-    assert isinstance(cfg, DictConfig)
     cfg.derived = OmegaConf.merge(cfg.get("derived") or {}, derived)
     return cfg
 

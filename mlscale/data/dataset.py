@@ -107,7 +107,7 @@ class DatasetData(OrderedData):
     def _stream(self, split: str) -> tuple[Stream, int, str]:
         self.facts()
         if split not in self._datasets:
-            raise MLScaleError(f"This data has no {split} split.", where=f"data.{split}", fix="evaluate.split=val")
+            raise MLScaleError(f"This data has no {split} split.", where=f"data.{split}", fix="split=val")
         dataset = self._datasets[split]
         augment = self.augment if split == "train" else None
         stream = DatasetStream(dataset, split=split, workers=self._threads(), augment=augment, seed=self.seed)

@@ -109,7 +109,7 @@ class ImageData(OrderedData):
     def _stream(self, split: str) -> tuple[Stream, int, str]:
         self.facts()
         if split not in self._splits:
-            raise MLScaleError(f"This data has no {split} split.", where=self._where(split), fix="evaluate.split=val")
+            raise MLScaleError(f"This data has no {split} split.", where=self._where(split), fix="split=val")
         data = self._splits[split]
         stream = ImageStream(
             data, workers=self._threads(), augment=self.augment if split == "train" else None, seed=self.seed

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
 from mlscale.config.derive import derive
@@ -28,6 +29,8 @@ def run(cfg: DictConfig) -> Result:
     from mlscale.launch.facts import data_facts
     from mlscale.launch.machine import this_machine
 
+    if cfg.split not in ("val", "test"):
+        raise MLScaleError(f"unknown split '{cfg.split}'", where=f"split={cfg.split}", fix="split=val or split=test")
     folder = find(cfg.run, cfg.runs_dir)
     path = checkpoint_path(folder.path, cfg.checkpoint)
     cfg = cfg.copy()
@@ -77,8 +80,6 @@ def measure(cfg: DictConfig, checkpoint: Path, split: str) -> dict[str, float]:
     """The metrics of one pass over `split`."""
     from mlscale.train.assemble import assemble
 
-    if split not in ("val", "test"):
-        raise MLScaleError(f"unknown split '{split}'", where="split", fix="split=val or split=test")
     parts = assemble(cfg)
     load_weights(parts.task, checkpoint)
     passes: Any = parts.trainer.validate if split == "val" else parts.trainer.test
@@ -105,6 +106,12 @@ def load_weights(task: pl.LightningModule, path: Path) -> None:
         raise MLScaleError(
             "the checkpoint's weights do not fit the model",
             where=str(path),
-            why=str(error).splitlines()[1].strip() if "\n" in str(error) else str(error),
+            why=_first_difference(error),
             fix="evaluate with the model that was trained: leave model.* as the run has it",
         ) from error
+
+
+def _first_difference(error: RuntimeError) -> str:
+    """What torch says of the first kind of difference; it goes on to name every tensor."""
+    lines = str(error).splitlines()
+    return shorten((lines[1:] or lines)[0].strip(), 200, placeholder=" …")

@@ -1,0 +1,54 @@
+"""A run is measured again from its folder, as it was composed, with overrides on top."""
+
+from pathlib import Path
+
+import pytest
+
+from mlscale import verbs
+from mlscale.errors import MLScaleError
+from mlscale.report import Result
+
+TRAINED = ("+recipe=resnet", "debug=fast", "model.widths=[8]", "snapshot=false", "callbacks=checkpoint")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("evaluate")
+
+
+@pytest.fixture(scope="module")
+def trained(folder: Path) -> Result:
+    return verbs.call("train", [*TRAINED, f"runs_dir={folder}/runs", f"data.root={folder}/digits"])
+
+
+def evaluate(folder: Path, *overrides: str) -> Result:
+    return verbs.call("evaluate", ["run=last", f"runs_dir={folder}/runs", *overrides])
+
+
+def test_the_checkpoint_gives_what_training_saw(folder: Path, trained: Result) -> None:
+    result = evaluate(folder)
+    assert result.ok
+    assert result.metrics["val/accuracy"] == pytest.approx(trained.metrics["val/accuracy"])
+    assert Path(result.artifacts["run"]) == Path(trained.artifacts["run"])
+
+
+def test_overrides_apply_on_top_of_the_run(folder: Path, trained: Result) -> None:
+    whole = evaluate(folder, "trainer.limit_val_batches=1.0", "data.batch_size=100", "checkpoint=last")
+    assert whole.metrics["val/accuracy"] * 360 == pytest.approx(round(whole.metrics["val/accuracy"] * 360), abs=1e-3)
+    assert whole.metrics["val/loss"] != trained.metrics["val/loss"]
+
+
+@pytest.mark.parametrize(
+    ("override", "what", "fix"),
+    [
+        ("split=tst", "unknown split 'tst'", "split=val or split=test"),
+        ("split=test", "This data has no test split.", "split=val"),
+        ("checkpoint=bst", "no checkpoint 'bst'", "checkpoint=best"),
+        ("model.widths=[9]", "the checkpoint's weights do not fit the model", "leave model.* as the run has it"),
+    ],
+)
+def test_what_is_wrong_is_told(folder: Path, trained: Result, override: str, what: str, fix: str) -> None:
+    with pytest.raises(MLScaleError) as caught:
+        evaluate(folder, override)
+    assert what in str(caught.value)
+    assert fix in str(caught.value)
