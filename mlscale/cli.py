@@ -9,6 +9,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from types import ModuleType
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.verbs import VERBS
@@ -48,19 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    from mlscale import help as texts
-
     if not words or words[0] in ("--help", "-h", "help"):
-        print(texts.overview())
+        print(_texts().overview())
         return int(Exit.DONE)
     if words[0] == "--version":
-        print(texts.version())
+        print(_texts().version())
         return int(Exit.DONE)
     if words[0] == "completion":
         return int(import_module("mlscale.completion").main(words[1:]))
     verb, rest = (words[0], words[1:]) if words[0] in VERBS else ("train", words)
     if verb == "train" and rest and rest[0].replace("-", "").isalpha() and not rest[0].startswith("-"):
-        raise texts.unknown_verb(rest[0])
+        raise _texts().unknown_verb(rest[0])
     if VERBS[verb].working:
         from mlscale.command import work
 
@@ -68,11 +67,16 @@ def _dispatch(words: list[str]) -> int:
     return int(import_module(f"mlscale.verbs.{verb}").main(rest))
 
 
+def _texts() -> ModuleType:
+    """The help texts: looked up when they are asked for, for a typo in a key is answered without them."""
+    return import_module("mlscale.help")
+
+
 def _tell(error: MLScaleError, cause: BaseException | None = None) -> None:
     """The error on stderr, secrets masked; the traceback only when asked for."""
     from mlscale.runs.mask import Masker
 
-    masker = Masker.of({})
+    masker = Masker.of_process()
     if os.environ.get("MLSCALE_TRACEBACK"):
         print(masker.mask("".join(traceback.format_exception(cause or error))), file=sys.stderr)
     with contextlib.suppress(BrokenPipeError):

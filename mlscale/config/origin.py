@@ -41,7 +41,9 @@ def origin_of(verb: str, overrides: Sequence[str], roots: Roots) -> Callable[[st
         version.setbase(VERSION_BASE)
         return origins(verb, overrides, ConfigLoaderImpl(create_config_search_path(str(shipped_folder("conf")))))
 
-    return lambda path: locate(found(), path)
+    # What was typed needs no second look at the files, and is where most mistakes are.
+    typed = {item[2:].partition("=")[0]: COMMAND_LINE + item[2:] for item in overrides if item.startswith("++")}
+    return lambda path: typed.get(path) or locate(found(), path)
 
 
 def origins(config_name: str, overrides: Sequence[str], loader: ConfigLoaderImpl) -> dict[str, str]:
