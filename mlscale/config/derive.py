@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Protocol
@@ -32,7 +33,7 @@ class Layout:
     Attributes:
         world_size: processes that train together.
         accelerator: cpu, cuda or mps.
-        threads: CPU threads of one process.
+        threads: CPU threads of one process: its share of the cores, or what OMP_NUM_THREADS says.
     """
 
     world_size: int
@@ -100,7 +101,12 @@ def _layout(cfg: DictConfig, machine: Devices, problems: list[MLScaleError]) -> 
                 fix=f"trainer.devices={has}, or trainer.accelerator=cpu for {devices} slow CPU processes",
             )
         )
-    return Layout(devices, accelerator, max(1, machine.cores // devices))
+    return Layout(devices, accelerator, _threads(machine.cores // devices))
+
+
+def _threads(share: int) -> int:
+    typed = os.environ.get("OMP_NUM_THREADS", "")
+    return int(typed) if typed.isdigit() and int(typed) else max(1, share)
 
 
 def _devices(cfg: DictConfig, has: int | None, problems: list[MLScaleError]) -> int:

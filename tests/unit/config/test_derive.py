@@ -27,6 +27,11 @@ def config(batch: int = 64, precision: str = "32-true", **trainer: Any) -> DictC
     return OmegaConf.create({"data": {"batch_size": batch}, "trainer": trainer, "precision": {"value": precision}})
 
 
+@pytest.fixture(autouse=True)
+def no_threads_typed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+
+
 def test_one_process() -> None:
     derived = derive(config(), FACTS, LAPTOP)
     assert (derived["world_size"], derived["accelerator"], derived["threads"]) == (1, "cpu", 4)
@@ -43,6 +48,13 @@ def test_global_batch_is_shared(devices: int, accumulate: int, share: int) -> No
 
 def test_more_processes_than_cores_get_one_thread() -> None:
     assert derive(config(devices=8), FACTS, LAPTOP)["threads"] == 1
+
+
+def test_threads_that_were_typed_win(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert derive(config(devices=8), FACTS, LAPTOP)["threads"] == 3
+    monkeypatch.setenv("OMP_NUM_THREADS", "4,2")  # nested levels: not ours to read
+    assert derive(config(), FACTS, LAPTOP)["threads"] == 4
 
 
 def test_limits_count() -> None:
