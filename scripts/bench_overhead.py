@@ -27,13 +27,17 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from mlscale.tasks import MLP, Classification
-from mlscale.train import lightning_patches, loggers
-from mlscale.train.callbacks import NonFinite, Progress, StepSeed, TrainMetrics
-from mlscale.train.signals import StopOnSignal
+from mlscale.config.frozen import with_derived
+from mlscale.ready import ready
+from mlscale.tasks import MLP
+from mlscale.train.assemble import assemble
 
 WARM_UP = 20  # steps of a round that are not counted
 CLASSES = 10
+CONFIG = [
+    *("data=none", "trainer.max_epochs=1", "trainer.num_sanity_val_steps=0", "metric=train/loss", "mode=min"),
+    *("optimizer.lr=0.01", "optimizer.weight_decay=0", "optimizer.nesterov=false"),
+]
 Batch = Any
 
 
@@ -97,19 +101,12 @@ def defaults(model: nn.Module, data: Batches, folder: str) -> None:
 
 
 def mlscale(model: nn.Module, data: Batches, folder: str) -> None:
-    task = Classification(CLASSES, model=model, optimizer=optimizer)
-    checkpoint = pl.callbacks.ModelCheckpoint(dirpath=folder, save_last=True, enable_version_counter=False)
-    trainer = pl.Trainer(
-        max_epochs=1,
-        accelerator="cpu",
-        log_every_n_steps=10,
-        logger=loggers.csv(folder),
-        callbacks=[StepSeed(0), Progress(), TrainMetrics(), NonFinite(), StopOnSignal(None), checkpoint],
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
-    )
-    lightning_patches.apply(trainer)
-    trainer.fit(task, data)
+    """The run that the command line would assemble, with logger, bar, checkpoint and every default callback."""
+    chosen = ["model=mlp", "model.in_features=64"] if isinstance(model, MLP) else ["model=resnet18"]
+    cfg = ready("train", [*CONFIG, *chosen])
+    known = {"run_dir": folder, "num_classes": CLASSES, "world_size": 1, "accelerator": "cpu"}
+    parts = assemble(with_derived(cfg, {**known, "threads": torch.get_num_threads()}))
+    parts.trainer.fit(parts.task, data)
 
 
 CONTENDERS = {
