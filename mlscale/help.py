@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from importlib.metadata import version as installed
 
-from mlscale.config.roots import BASE_GROUPS, Roots
+from mlscale.config.roots import BASE_GROUPS, Roots, find_roots
 from mlscale.config.suggest import nearest
 from mlscale.errors import MLScaleError
 from mlscale.verbs import VERBS
@@ -55,7 +55,7 @@ def of_verb(verb: str, roots: Roots) -> str:
         "examples:",
         *(f"  {command:<{width}}  # {what}" for command, what in entry.examples),
         "",
-        "recipes and groups (mlscale config show +recipe=NAME prints every key with what it means):",
+        "recipes and groups (mlscale config show +recipe=NAME prints every key):",
     ]
     order = ["recipe", *BASE_GROUPS, *(name for name in roots.groups if name not in ("recipe", "base", *BASE_GROUPS))]
     lines += [f"  {group:<10} {', '.join(roots.groups[group])}" for group in order if group in roots.groups]
@@ -66,6 +66,8 @@ def of_verb(verb: str, roots: Roots) -> str:
 def unknown_verb(word: str) -> MLScaleError:
     """The error for a first word that is neither a verb nor an override."""
     best = nearest(word, VERBS)
+    if word in find_roots().groups.get("recipe", ()):
+        best = f"recipe={word}"
     return MLScaleError(
         f"unknown verb '{word}'",
         where="command line",

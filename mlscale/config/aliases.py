@@ -62,6 +62,14 @@ _MODEL = Alias(
     },
     text="model._target_={value}",
 )
+_DEPTH = Alias(
+    keys=("model.blocks",),
+    values={"18": "model=resnet18", **{name.removeprefix("resnet"): fix for name, fix in _MODEL.values.items()}},
+    note="model.widths and model.blocks make the small ResNet's depth; model=resnet18 is torchvision's",
+)
+_HIDDEN = _key("model.hidden", text="model=mlp", note="the width of each hidden layer of the mlp, a list")
+    "model.hidden", text="model=mlp model.hidden=[{value}]", note="the width of each hidden layer of the mlp"
+)
 _DATA = Alias(group="data", text="data=imagefolder data.root={value}")
 _OPTIMIZER = Alias(group="optimizer", text="optimizer._target_={value}")
 _SCHEDULER = Alias(group="scheduler", text="scheduler._target_={value}")
@@ -185,6 +193,8 @@ ALIASES: Mapping[str, Alias] = {
     "num_classes": _key("task.num_classes", note="found in the data; only a task of yours needs it set"),
     "n_classes": _key("task.num_classes", note="found in the data; only a task of yours needs it set"),
     "pretrained": Alias(text="model.weights=DEFAULT", note="torchvision's models take `weights`"),
+    "depth": _DEPTH, "num_layers": _DEPTH, "n_layers": _DEPTH,
+    "hidden": _HIDDEN, "hidden_size": _HIDDEN, "hidden_dim": _HIDDEN, "hidden_sizes": _HIDDEN,
     "dropout": _DROPOUT, "drop": _DROPOUT, "drop_rate": _DROPOUT, "dropout_rate": _DROPOUT,
     "smoothing": _key("task.label_smoothing"), "label_smoothing": _key("task.label_smoothing"),
     "label_smoothing_factor": _key("task.label_smoothing"), "loss": Alias(group="task"),

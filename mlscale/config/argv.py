@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mlscale.config.roots import BASE_GROUPS, Roots, find_roots
@@ -48,8 +48,7 @@ def parse(verb: str, argv: Sequence[str]) -> Request:
     """
     known, words = _flags(argv)
     roots = find_roots(known.config_dir)
-    wrong = [word for word in words if word.startswith("-") or not _OVERRIDE.match(word) or _bare(word)]
-    raise_all([_not_an_override(verb, word) for word in wrong])
+    raise_all(list(_not_overrides(verb, words, roots)))
     overrides = _normalise(words, roots, multirun=known.multirun)
     return Request(
         verb=verb,
@@ -94,20 +93,35 @@ def _passed_on(known: argparse.Namespace) -> list[str]:
     return flags
 
 
+def _not_overrides(verb: str, words: Sequence[str], roots: Roots) -> Iterator[MLScaleError]:
+    """Words that are no `key=value`, each with what was meant: `--gpus 2`, `recipe = resnet`, `resnet`."""
+    rest = list(words)
+    while rest:
+        word = rest.pop(0)
+        bare = [index for index, item in enumerate(rest[:2]) if _bare(item)]
+        if _bare(word) and rest[:1] == ["="] and bare == [0, 1]:
+            what, fix = f"there are spaces around the '=' of '{word}'", f"{word}={rest[1]}"
+            del rest[:2]
+        elif word.startswith("-"):
+            key, sign, value = word.lstrip("-").replace("-", "_").partition("=")
+            if not sign and 0 in bare:
+                value = rest.pop(0)
+            what, fix = f"unknown flag '{word}'", f"{key}={value}" if value else f"mlscale {verb} --help"
+        elif _bare(word) or not _OVERRIDE.match(word):
+            what, fix = f"unknown word '{word}'", _meant(verb, word, roots)
+        else:
+            continue
+        yield MLScaleError(what, where="command line", why="settings are typed as key=value", fix=fix)
+
+
 def _bare(word: str) -> bool:
-    return "=" not in word and not word.startswith("~")
+    return "=" not in word.lstrip("=") and not word.startswith(("~", "-"))
 
 
-def _not_an_override(verb: str, word: str) -> MLScaleError:
-    if word.startswith("--") and "=" in word:
-        return MLScaleError(f"unknown flag '{word}'", where="command line", fix=f"{word.lstrip('-').replace('-', '_')}")
-    kind = "flag" if word.startswith("-") else "word"
-    return MLScaleError(
-        f"unknown {kind} '{word}'",
-        where="command line",
-        why="settings are typed as key=value",
-        fix=f"mlscale {verb} --help",
-    )
+def _meant(verb: str, word: str, roots: Roots) -> str:
+    if word in roots.groups.get("recipe", ()):
+        return f"recipe={word}"
+    return f"run={word}" if verb == "evaluate" else f"mlscale {verb} --help"
 
 
 def _normalise(words: Sequence[str], roots: Roots, *, multirun: bool) -> list[str]:

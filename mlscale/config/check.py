@@ -22,6 +22,8 @@ from mlscale.config.suggest import Names, advise, nearest, override, render
 from mlscale.config.values import missing, wrong_type
 from mlscale.errors import MLScaleError
 
+_FEW = 12  # names that a message can hold
+
 
 def check(
     cfg: DictConfig,
@@ -109,8 +111,15 @@ class _Check:
         if self._in_file(path):
             fix = _in_place(path, fix)
         why = (advice.why if advice else "") or why
-        fix = fix or "mlscale config show prints every key there is"
+        fix = fix or self._every_key(path)
         yield MLScaleError(what, where=self.where(path), why=why, fix=fix)
+
+    def _every_key(self, path: str) -> str:
+        """Where no name is near: the names there are, or where to find them."""
+        head = path.rpartition(".")[0]
+        there = [item for item in self.names.paths if head and item.rpartition(".")[0] == head]
+        few = 0 < len(there) <= _FEW
+        return f"there are: {', '.join(there)}" if few else "mlscale config show prints every key there is"
 
     def _derived(self, node: dict[str, object]) -> Iterator[MLScaleError]:
         for key, value in node.items():

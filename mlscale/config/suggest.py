@@ -47,12 +47,20 @@ def advise(path: str, value: object, names: Names) -> Advice | None:
         fix = render(alias, value, names)
         if fix or alias.note:
             return Advice(fix, alias.note)
+    if option := _option(path, value, names.groups):
+        return Advice(option)
     siblings = [item.rpartition(".")[2] for item in names.paths if item.rpartition(".")[0] == head]
     elsewhere = sorted(
         (item for item in names.paths if item.rpartition(".")[2] == last), key=lambda item: item.count(".")
     )
     close = nearest(last, siblings)
-    better = _join(head, close) if close else elsewhere[0] if elsewhere else _elsewhere(path, names.paths)
+    better = (
+        _join(head, close)
+        if close
+        else elsewhere[0]
+        if elsewhere
+        else _elsewhere(path, names.paths, siblings if head else ())
+    )
     return Advice(override(better, value)) if better else None
 
 
@@ -75,8 +83,20 @@ def render(alias: Alias, value: object, names: Names) -> str:
     return f"{alias.group}=<{'|'.join(options)}>" if options else ""
 
 
-def _elsewhere(path: str, paths: Collection[str]) -> str | None:
-    """The nearest full path, else the nearest last part: `optimiser.lr` → `optimizer.lr`, `lrr` → `optimizer.lr`."""
+def _option(path: str, value: object, groups: Mapping[str, Sequence[str]]) -> str | None:
+    """A group that was misspelt: `optmizer=adamw` → `optimizer=adamw`."""
+    group = nearest(path, groups) if isinstance(value, str) and "." not in path else None
+    option = nearest(str(value), groups[group]) if group else None
+    return f"{group}={option}" if option else None
+
+
+def _elsewhere(path: str, paths: Collection[str], siblings: Collection[str]) -> str | None:
+    """The nearest full path, else the nearest last part: `optimiser.lr` → `optimizer.lr`, `lrr` → `optimizer.lr`.
+
+    None where the front part is right: `model.depth` is not nearly `model.widths`.
+    """
+    if siblings:
+        return None
     if close := nearest(path, paths):
         return close
     last: dict[str, str] = {}

@@ -76,3 +76,21 @@ def test_all_unknown_words_at_once() -> None:
         overrides("resnet", "--devices=8")
     assert "unknown word 'resnet'" in str(caught.value)
     assert "fix:   devices=8" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "fix"),
+    [
+        ("train", "--gpus 2 seed=1", "gpus=2"),
+        ("train", "recipe = resnet", "recipe=resnet"),
+        ("train", "seed=1 resnet", "recipe=resnet"),
+        ("evaluate", "last", "run=last"),
+        ("train", "-x", "mlscale train --help"),
+        ("train", "optimizer.lr", "mlscale train --help"),
+    ],
+)
+def test_what_was_meant_by_words_of_other_command_lines(verb: str, words: str, fix: str) -> None:
+    with pytest.raises(MLScaleError) as caught:
+        parse(verb, words.split())
+    assert str(caught.value).count("fix:") == 1
+    assert str(caught.value).endswith(f"fix:   {fix}")

@@ -177,12 +177,38 @@ unknown key 'zzz'
 """,
     ),
     (
-        "model.hidden=[64]",
+        "model.hidden=64",
         """
 unknown key 'model.hidden'
-  where: command line: model.hidden=[64]
-  why:   mlscale.tasks.ResNet takes no 'hidden'
-  fix:   model.widths=[64]
+  where: command line: model.hidden=64
+  why:   the width of each hidden layer of the mlp, a list
+  fix:   model=mlp
+""",
+    ),
+    (
+        "model.depth=18",
+        """
+unknown key 'model.depth'
+  where: command line: model.depth=18
+  why:   model.widths and model.blocks make the small ResNet's depth; model=resnet18 is torchvision's
+  fix:   model=resnet18
+""",
+    ),
+    (
+        "model.filters=9",
+        """
+unknown key 'model.filters'
+  where: command line: model.filters=9
+  why:   mlscale.tasks.ResNet takes no 'filters'
+  fix:   there are: model.in_channels, model.num_classes, model.widths, model.blocks
+""",
+    ),
+    (
+        "optmizer=adamw",
+        """
+unknown key 'optmizer'
+  where: command line: optmizer=adamw
+  fix:   optimizer=adamw
 """,
     ),
     (
