@@ -68,8 +68,6 @@ _DEPTH = Alias(
     note="model.widths and model.blocks make the small ResNet's depth; model=resnet18 is torchvision's",
 )
 _HIDDEN = _key("model.hidden", text="model=mlp", note="the width of each hidden layer of the mlp, a list")
-    "model.hidden", text="model=mlp model.hidden=[{value}]", note="the width of each hidden layer of the mlp"
-)
 _DATA = Alias(group="data", text="data=imagefolder data.root={value}")
 _OPTIMIZER = Alias(group="optimizer", text="optimizer._target_={value}")
 _SCHEDULER = Alias(group="scheduler", text="scheduler._target_={value}")
