@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from mlscale.config.argv import Request, parse
+from mlscale.config.suggest import nearest
 from mlscale.errors import Exit, MLScaleError
 from mlscale.verbs import VERBS
 from mlscale.verbs.options import Options
@@ -92,8 +93,11 @@ def _only(cfg: DictConfig, parts: Sequence[str]) -> DictConfig:
     for part in parts:
         found = OmegaConf.select(cfg, part)
         if found is None:
+            best = nearest(part, map(str, cfg))
             raise MLScaleError(
-                f"there is no '{part}' in this config", where="command line", fix="mlscale config show prints all of it"
+                f"there is no '{part}' in this config",
+                where="command line",
+                fix=f"mlscale config show {best}" if best else "mlscale config show prints all of it",
             )
         OmegaConf.update(kept, part, found)
     return kept

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any, NoReturn
 
+from mlscale.config.suggest import nearest
 from mlscale.errors import MLScaleError
+
+_CHOICE = re.compile(r"argument [a-z|]+: invalid choice: '(?P<typed>.*?)' \(choose from (?P<known>.*)\)")
 
 
 class Options(argparse.ArgumentParser):
@@ -18,5 +22,10 @@ class Options(argparse.ArgumentParser):
         super().__init__(allow_abbrev=False, **kwargs)
 
     def error(self, message: str) -> NoReturn:
-        """Raise instead of leaving the process."""
-        raise MLScaleError(message, where=self.prog, fix=f"{self.prog} --help")
+        """Raise instead of leaving the process; a sub-command that was misspelt is named."""
+        fix = f"{self.prog} --help"
+        if match := _CHOICE.search(message):
+            message = f"{self.prog} has no '{match['typed']}'"
+            best = nearest(match["typed"], re.findall(r"\w+", match["known"]))
+            fix = f"{self.prog} {best}" if best else fix
+        raise MLScaleError(message, where=self.prog, fix=fix)

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from mlscale.config.roots import Roots, find_roots
 from mlscale.config.suggest import nearest
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import table
-
-_EPILOG = """examples:
-  mlscale recipes ls                 every recipe, what it is for, and where it lies
-  mlscale recipes show resnet        its file and its card: data, licence, accuracy, time
-  mlscale recipes cp resnet mine     write recipes/recipe/mine.yaml here; then: mlscale recipe=mine
-"""
+from mlscale.verbs.options import Options
 
 
 def main(argv: Sequence[str]) -> int:
     """`mlscale recipes …`; returns the exit code."""
-    args = _parser().parse_args(argv)
+    args = _options().parse_args(list(argv))
     roots = find_roots(args.config_dir)
     if args.command == "ls":
         print(_list(roots))
@@ -33,25 +28,31 @@ def main(argv: Sequence[str]) -> int:
     return int(Exit.DONE)
 
 
-def _parser() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--config-dir", "-cd", action="append", default=[], help="a folder of your own groups and recipes"
-    )
-    parser = argparse.ArgumentParser(
+def _options() -> Options:
+    parser = Options(
         prog="mlscale recipes",
         description="List, read and copy recipes.",
-        epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        examples="""
+mlscale recipes ls                 every recipe, what it is for, and where it lies
+mlscale recipes show resnet        its file and its card: data, licence, accuracy, time
+mlscale recipes cp resnet mine     write recipes/recipe/mine.yaml here; then: mlscale recipe=mine""",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="ls|show|cp")
-    commands.add_parser("ls", parents=[common], help="every recipe, what it is for, and where it lies")
-    show = commands.add_parser("show", parents=[common], help="a recipe's file and its card")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="ls|show|cp", parser_class=Options)
+    _command(commands, "ls", "every recipe, what it is for, and where it lies", "mlscale recipes ls")
+    show = _command(commands, "show", "a recipe's file and its card", "mlscale recipes show resnet")
     show.add_argument("name")
-    cp = commands.add_parser("cp", parents=[common], help="copy a recipe into ./recipes/recipe to start from")
+    cp = _command(commands, "cp", "copy a recipe into ./recipes/recipe to start from", "mlscale recipes cp resnet mine")
     cp.add_argument("name")
     cp.add_argument("to", help="the name of your recipe")
     return parser
+
+
+def _command(commands: Any, name: str, text: str, example: str) -> Options:
+    command: Options = commands.add_parser(name, help=text, description=text, examples=example)
+    command.add_argument(
+        "--config-dir", "-cd", action="append", default=[], help="a folder of your own groups and recipes"
+    )
+    return command
 
 
 def copy(roots: Roots, name: str, to: str) -> Path:
