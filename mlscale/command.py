@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 
 from mlscale import verbs
 from mlscale.config.argv import Request, parse
-from mlscale.errors import Exit
+from mlscale.errors import Exit, MLScaleError
 
 
 def work(verb: str, argv: Sequence[str]) -> int:
@@ -32,7 +34,8 @@ def work(verb: str, argv: Sequence[str]) -> int:
         from mlscale.sweep import register_sweep_dir
 
         register_sweep_dir()
-        run_by_hydra(request, lambda cfg, overrides: None)
+        with _masked(request):
+            run_by_hydra(request, lambda cfg, overrides: None)
         return int(Exit.DONE)
     _say_what_is_shadowed(request)
     cfg = compose_checked(request)
@@ -45,12 +48,24 @@ def work(verb: str, argv: Sequence[str]) -> int:
     return int(Exit.DONE if result.ok else Exit.GATE)
 
 
+def _masked(request: Request) -> AbstractContextManager[None]:
+    """What Hydra prints of a config is masked; one that does not compose, as far as the environment's secrets go."""
+    from mlscale.config.compose import compose
+    from mlscale.runs.mask import Masker, masked_output
+
+    try:
+        return masked_output(Masker.of(compose(request)))
+    except MLScaleError:
+        return masked_output(Masker.of({}))
+
+
 def _sweep(request: Request) -> int:
     """Every job of a multirun; a job that fails does not end it."""
     from mlscale.config.compose import run_by_hydra
     from mlscale.sweep import Sweep, register_sweep_dir
 
     register_sweep_dir()
+    os.umask(0o077)  # Hydra makes the sweep's folder
     sweep = Sweep(request)
     _say_what_is_shadowed(request)
     try:
