@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
+from mlscale.culprit import unforeseen
 from mlscale.errors import Exit, MLScaleError
 from mlscale.verbs import VERBS
 
@@ -36,15 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout = None
         return 128 + signal.SIGPIPE
     except Exception as error:
-        _tell(
-            MLScaleError(
-                f"{type(error).__name__}: {error}",
-                where="mlscale, or code of yours that it called",
-                why="this error has no message of its own, which is a bug if the code is mlscale's",
-                fix="MLSCALE_TRACEBACK=1 shows where it happened",
-            ),
-            error,
-        )
+        _tell(unforeseen(error), error)
         return int(Exit.BUG)
 
 

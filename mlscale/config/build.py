@@ -8,7 +8,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.errors import MLScaleError
+from mlscale.culprit import own_line, summary
+from mlscale.errors import Exit, MLScaleError
 
 # Where a `_target_` may point in a config that came out of an artefact (a downloaded version, somebody's run folder).
 # Names below these roots that run arbitrary code are Hydra's block-list's work; this list keeps everything else out.
@@ -43,11 +44,13 @@ def build(node: Any, where: str, *, trusted: bool = True, **supplied: Any) -> An
         cause = error.__cause__
         if isinstance(cause, MLScaleError):
             raise cause from None
+        own = own_line(error)
         raise MLScaleError(
             f"{node.get('_target_', 'the node')} could not be built",
-            where=where,
+            where=f"{where}: {own}" if own else where,
             why=_reason(error),
-            fix="MLSCALE_TRACEBACK=1 shows where it failed",
+            fix="MLSCALE_TRACEBACK=1 shows how it came there",
+            exit=Exit.BUG if own else Exit.USER,
         ) from error
 
 
@@ -65,17 +68,33 @@ def accepts(node: DictConfig | None, name: str) -> bool:
 
 
 def target(node: DictConfig) -> Any:
-    """The class or function that `node` names."""
+    """The class or function that `node` names.
+
+    Raises:
+        MLScaleError: it does not import.
+    """
     from hydra.utils import get_object
 
-    return get_object(str(node["_target_"]))
+    name = str(node["_target_"])
+    try:
+        return get_object(name)
+    except Exception as error:
+        raise MLScaleError(
+            f"{name} does not import",
+            where=own_line(error) or "_target_",
+            why=_reason(error),
+            fix="MLSCALE_TRACEBACK=1 shows how it came there",
+        ) from error
 
 
 def _reason(error: BaseException) -> str:
+    """Hydra wraps what went wrong once or twice: the innermost says it."""
     cause = error.__cause__
     if cause is None:
         return str(error).splitlines()[0]
-    return f"{type(cause).__name__}: {cause}"
+    while isinstance(cause, ImportError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    return summary(cause)
 
 
 def _only_allowed(tree: Any, where: str) -> None:

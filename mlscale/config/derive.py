@@ -55,6 +55,7 @@ def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -
     _precision(cfg, layout, machine, problems)
     per_device = _per_device_batch(cfg, layout, problems)
     steps = _steps_per_epoch(cfg, facts, problems)
+    _channels(cfg, facts, problems)
     raise_all(problems)
     known = {name: (facts or {}).get(name) for name in ("num_classes", "channels", "height", "width")}
     return {
@@ -145,6 +146,19 @@ def _precision(cfg: DictConfig, layout: Layout, machine: Devices, problems: list
                 f"this GPU does not compute bfloat16 ({value})",
                 where="precision",
                 fix="precision=fp16, or precision=fp32",
+            )
+        )
+
+
+def _channels(cfg: DictConfig, facts: Mapping[str, Any] | None, problems: list[MLScaleError]) -> None:
+    """torchvision's networks take colour alone."""
+    name = str((cfg.get("model") or {}).get("_target_", ""))
+    if facts and facts["channels"] != 3 and name.startswith("torchvision.models."):
+        problems.append(
+            MLScaleError(
+                f"{name} takes images of 3 channels, the data has {facts['channels']}",
+                where="model",
+                fix="model=resnet, which takes any number of channels",
             )
         )
 

@@ -37,9 +37,11 @@ def _devices(cfg: DictConfig, machine: Devices) -> list[str]:
 def _groups(cfg: DictConfig) -> list[str]:
     """A group whose object nobody takes."""
     lines = []
-    for name in ("model", "optimizer", "scheduler"):
-        if cfg.get(name) and not accepts(cfg.task, name):
-            lines.append(f"{name} has no effect: {cfg.task['_target_']} takes no '{name}'; {name}=none says so")
+    idle = [name for name in ("model", "optimizer", "scheduler") if cfg.get(name) and not accepts(cfg.task, name)]
+    if idle:
+        none = " ".join(f"{name}=none" for name in idle)
+        verb = "has" if len(idle) == 1 else "have"
+        lines.append(f"{', '.join(idle)} {verb} no effect: {cfg.task['_target_']} takes none; {none} says so")
     if cfg.get("augment") and cfg.get("data") and not accepts(cfg.data, "augment"):
         lines.append(f"augment has no effect: {cfg.data['_target_']} takes no 'augment'; augment=none says so")
     return lines

@@ -17,8 +17,10 @@ def data_facts(cfg: DictConfig) -> dict[str, Any] | None:
     Raises:
         MLScaleError: data that does not exist, is empty or damaged, all of it at once.
     """
-    from mlscale.train.assemble import build_data
+    from mlscale.train.assemble import build_data, is_plain
 
+    if is_plain(cfg.get("data")):
+        return None
     data = build_data(with_derived(cfg, {"per_device_batch": 1}))
     if data is None or not hasattr(data, "facts"):
         return None

@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlscale.config import frozen
-from mlscale.errors import Exit, MLScaleError
+from mlscale.culprit import unforeseen
+from mlscale.errors import MLScaleError
 from mlscale.launch import failures
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.mask import Masker, masked_output
@@ -35,7 +36,7 @@ def rank_main(folder: str, environment: Mapping[str, str]) -> None:
         if failures.is_timeout(error):
             failures.write_timeout(path, rank, error)
         else:
-            failures.write(path, rank, _bug(error, rank))
+            failures.write(path, rank, unforeseen(error, f"rank {rank}"))
         raise
 
 
@@ -80,12 +81,3 @@ def peak_memory_bytes() -> int:
         return int(torch.cuda.max_memory_allocated())
     # Linux counts in KiB, macOS in bytes.
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-
-
-def _bug(error: Exception, rank: int) -> MLScaleError:
-    return MLScaleError(
-        f"{type(error).__name__}: {error}",
-        where=f"rank {rank}",
-        fix="trainer.devices=1 runs it in one process; MLSCALE_TRACEBACK=1 shows where it failed",
-        exit=Exit.BUG,
-    )

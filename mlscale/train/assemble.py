@@ -17,6 +17,7 @@ from mlscale.train.callbacks import StepSeed
 from mlscale.train.loggers import finish
 from mlscale.train.quiet import quiet
 from mlscale.train.signals import StopOnSignal
+from mlscale.train.unlogged import unlogged
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,10 @@ def fit(cfg: DictConfig) -> Outcome:
     try:
         trainer.fit(parts.task, datamodule=parts.data)
         failed = False
+    except Exception as error:
+        if told := unlogged(error, cfg.metric, trainer.callback_metrics):
+            raise told from error
+        raise
     finally:
         finish(trainer.loggers, failed=failed)
     return _outcome(cfg, trainer, time.perf_counter() - start)
@@ -100,6 +105,12 @@ def build_data(cfg: DictConfig) -> pl.LightningDataModule | None:
             fix="a Dataset goes into data._target_=mlscale.data.DatasetData as data.train and data.val",
         )
     return data
+
+
+def is_plain(node: DictConfig | None) -> bool:
+    """Whether `node` names a LightningDataModule that says nothing of its data: then it need not be built to ask."""
+    kind = target(node) if node else None
+    return isinstance(kind, type) and issubclass(kind, pl.LightningDataModule) and not hasattr(kind, "facts")
 
 
 def build_task(cfg: DictConfig) -> pl.LightningModule:

@@ -1,0 +1,83 @@
+"""An error that nobody foresaw, in our form: it names the line of the user's code that raised it, if one did."""
+
+from __future__ import annotations
+
+import os
+import re
+import sysconfig
+import traceback
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlscale.errors import Exit, MLScaleError
+
+_OURS = Path(__file__).resolve().parent
+_LIBRARIES = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
+_FRAME = re.compile(r'^ *File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)', re.MULTILINE)
+_IN_WORKER = "Original Traceback (most recent call last):"
+
+
+def unforeseen(error: BaseException, where: str = "") -> MLScaleError:
+    """What to tell of an error that has no message of ours.
+
+    Args:
+        where: what is known of the place besides the line, such as the rank or the key path.
+    """
+    what, prefix = summary(error), f"{where}: " if where else ""
+    if own := own_line(error):
+        why, fix = "code of yours raised it", "MLSCALE_TRACEBACK=1 shows how it came there"
+        return MLScaleError(what, where=prefix + own, why=why, fix=fix, exit=Exit.BUG)
+    return MLScaleError(
+        what,
+        where=prefix + (next(_lines(error), "") or "mlscale, or a library that it called"),
+        why="no code of yours raised it, and it has no message of its own: a setting that does not fit the data, or a "
+        "bug of mlscale",
+        fix="MLSCALE_TRACEBACK=1 shows how it came there; `mlscale config show` what was set",
+        exit=Exit.BUG,
+    )
+
+
+def own_line(error: BaseException) -> str:
+    """The innermost line of the user's code that `error` passed through, e.g. `net.py:12, in forward`; else nothing."""
+    return next(_lines(error, own=True), "")
+
+
+def summary(error: BaseException) -> str:
+    """The error's type and first words; those of the original one where a loader's worker process raised it."""
+    text = str(error)
+    if _IN_WORKER in text:
+        return text.strip().splitlines()[-1]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
+def _lines(error: BaseException, *, own: bool = False) -> Iterator[str]:
+    """The lines that an error and its causes passed through, innermost first."""
+    seen: BaseException | None = error
+    while seen is not None:
+        frames = [(frame.filename, frame.lineno, frame.name) for frame in traceback.extract_tb(seen.__traceback__)]
+        if _IN_WORKER in str(seen):
+            frames += [(found["file"], int(found["line"]), found["name"]) for found in _FRAME.finditer(str(seen))]
+        if isinstance(seen, SyntaxError) and seen.filename and (not own or _is_own(seen.filename)):
+            yield f"{_shown(seen.filename)}:{seen.lineno}"
+        for file, line, name in reversed(frames):
+            if not own or _is_own(file):
+                yield f"{_shown(file)}:{line}, in {name}"
+        seen = seen.__cause__
+
+
+def _is_own(file: str) -> bool:
+    path = Path(file)
+    if file.startswith("<") or {"site-packages", "dist-packages"} & set(path.parts):
+        return False
+    return not any(path.resolve().is_relative_to(folder) for folder in (_OURS, *_LIBRARIES))
+
+
+def _shown(file: str) -> str:
+    """Relative to the working folder, or from the folder of packages on."""
+    path = Path(file)
+    if path.is_relative_to(Path.cwd()):
+        return os.path.relpath(path)
+    for index, part in enumerate(path.parts):
+        if part in ("site-packages", "dist-packages"):
+            return "/".join(path.parts[index + 1 :])
+    return file
