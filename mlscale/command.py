@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from mlscale import verbs
 from mlscale.config.argv import Request, parse
 from mlscale.errors import Exit, MLScaleError
+from mlscale.launch.threads import wait_passively
 
 
 def work(verb: str, argv: Sequence[str]) -> int:
@@ -18,6 +19,7 @@ def work(verb: str, argv: Sequence[str]) -> int:
     Raises:
         MLScaleError: what is wrong with it.
     """
+    wait_passively()
     request = parse(verb, argv)
     if request.help:
         from mlscale.help import of_verb

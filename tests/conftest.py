@@ -1,4 +1,4 @@
-"""For all tests: threads that do not spin, before anything imports torch; tests share the cores with their own ranks."""
+"""For all tests: OpenMP threads that do not spin, said before anything imports torch."""
 
 from mlscale.launch.threads import wait_passively
 
