@@ -13,15 +13,25 @@ from mlscale.errors import Exit, MLScaleError
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
-_TIMED_OUT = ("timed out waiting", "timeout", "timed out")
-# How long a rank whose collective timed out waits for the others to report the same, before the agent ends them all.
+_OF_ANOTHER = _TIMEOUT, _PEER = "timeout", "peer lost"
+_TIMED_OUT = ("timeout", "timed out")
+_PEER_LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "remote process exited")
+# How long a rank that only suffers from another one waits, before the agent sees it end and ends them all: the others
+# then report the same, and a rank that died is the first whose end the agent sees.
 _GRACE_SECONDS = 2.0
 
 
-def is_timeout(error: BaseException) -> bool:
-    """Whether a collective gave up waiting for another rank."""
+def of_another_rank(error: BaseException) -> str:
+    """`timeout` if a collective gave up waiting for another rank, `peer lost` if that rank has gone, else nothing."""
+    from torch.distributed import DistError
+
     text = str(error).lower()
-    return isinstance(error, RuntimeError) and any(word in text for word in _TIMED_OUT)
+    # Gloo raises plain RuntimeErrors, which begin with the place in its source.
+    if not isinstance(error, DistError) and not (isinstance(error, RuntimeError) and "gloo" in text):
+        return ""
+    if any(words in text for words in _PEER_LOST):
+        return _PEER
+    return _TIMEOUT if any(words in text for words in _TIMED_OUT) else ""
 
 
 def write(folder: Path, rank: int, error: MLScaleError) -> None:
@@ -35,25 +45,35 @@ def write(folder: Path, rank: int, error: MLScaleError) -> None:
     aside.replace(path)
 
 
-def write_timeout(folder: Path, rank: int, error: BaseException) -> None:
-    """Leave word that this rank waited in vain, and give the others time to do the same."""
+def write_of_another(folder: Path, rank: int, what: str, error: BaseException) -> None:
+    """Leave word that this rank waited in vain or lost another one, and give the others time to say theirs."""
     first_line = str(error).strip().splitlines()[0]
-    write(folder, rank, MLScaleError("timeout", why=first_line, exit=Exit.ENVIRONMENT))
+    write(folder, rank, MLScaleError(what, why=first_line, exit=Exit.ENVIRONMENT))
     time.sleep(_GRACE_SECONDS)
+
+
+def any_in(folder: Path) -> bool:
+    """Whether a rank has failed, so that the others are only in the way."""
+    return any((folder / "logs").glob("rank*-failure.json"))
+
+
+def told(folder: Path, world_size: int) -> MLScaleError | None:
+    """The first error that a rank raised of its own; None where they only suffered from another."""
+    own = [record for record in _read(folder, world_size).values() if record["what"] not in _OF_ANOTHER]
+    if not own:
+        return None
+    record = min(own, key=lambda record: record["time"])
+    fields = {name: str(record[name]) for name in ("what", "where", "why", "fix")}
+    return MLScaleError(**fields, exit=Exit(record["exit"]))
 
 
 def cause(folder: Path, world_size: int, error: ChildFailedError) -> MLScaleError:
     """The error to tell: the first rank's own, the missing rank of a collective, or the signal that killed one."""
+    if own := told(folder, world_size):
+        return own
     records = _read(folder, world_size)
-    real = {rank: record for rank, record in records.items() if record["what"] != "timeout"}
-    if real:
-        _, record = min(real.items(), key=lambda item: item[1]["time"])
-        fields = {name: str(record[name]) for name in ("what", "where", "why", "fix")}
-        return MLScaleError(**fields, exit=Exit(record["exit"]))
-    if records:
-        return _missing(folder, world_size, records)
     rank, failure = error.get_first_failure()
-    if failure.exitcode < 0:
+    if failure.exitcode < 0 and rank not in records:
         name = signal.Signals(-failure.exitcode).name
         likely = (
             "SIGKILL is what Linux sends when memory runs out"
@@ -67,6 +87,8 @@ def cause(folder: Path, world_size: int, error: ChildFailedError) -> MLScaleErro
             fix="fewer processes (trainer.devices), a smaller data.batch_size, or more memory",
             exit=Exit.ENVIRONMENT,
         )
+    if records:
+        return _missing(folder, world_size, records)
     return MLScaleError(
         f"rank {rank} ended with exit code {failure.exitcode} and left no message",
         where=str(folder),
@@ -78,9 +100,10 @@ def cause(folder: Path, world_size: int, error: ChildFailedError) -> MLScaleErro
 
 def _missing(folder: Path, world_size: int, records: dict[int, dict[str, Any]]) -> MLScaleError:
     missing = [rank for rank in range(world_size) if rank not in records]
-    who = ", ".join(map(str, missing)) or "none: all ranks were late"
+    who = f"rank{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))} did not take part"
+    lost = any(record["what"] == _PEER for record in records.values())
     return MLScaleError(
-        f"a collective timed out: rank {who} did not take part",
+        f"a collective {'failed' if lost else 'timed out'}: {who if missing else 'all ranks waited for each other'}",
         where=str(folder / "logs"),
         why=next(iter(records.values()))["why"],
         fix="look at what that rank did (a slow disk, a stuck transform, a branch that only it took); "

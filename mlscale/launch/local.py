@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import multiprocessing
 import os
 import signal
+import threading
 import uuid
+from collections.abc import Iterator, Sequence
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -51,13 +55,33 @@ def launch(folder: Path, world_size: int) -> None:
         max_restarts=0,
         monitor_interval=0.1,
     )
+    failures.clear(folder)
+    if not os.environ.get("MLSCALE_TRACEBACK"):
+        # The agent logs the tracebacks and ends of ranks; what they mean is told once, below.
+        for name in [*logging.Logger.manager.loggerDict]:
+            if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
+                logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        elastic_launch(config, rank_main)(str(folder), dict(os.environ))
+        with _handlers_restored(config.signals_to_handle.split(",")):
+            elastic_launch(config, rank_main)(str(folder), dict(os.environ))
     except ChildFailedError as error:
         raise failures.cause(folder, world_size, error) from None
     except SignalException as stop:
         # The ranks were told; what they could save, they saved.
         code = Exit.INTERRUPTED if stop.sigval == signal.SIGINT else Exit.TERMINATED
-        raise MLScaleError(
-            f"stopped by {stop.sigval.name}", where=str(folder), fix=f"mlscale runs show {folder.name}", exit=code
-        ) from None
+        unsaved = MLScaleError(f"stopped by {stop.sigval.name}, nothing saved", where=str(folder), exit=code)
+        raise failures.told(folder, world_size) or unsaved from None
+
+
+@contextlib.contextmanager
+def _handlers_restored(names: Sequence[str]) -> Iterator[None]:
+    """The agent sets signal handlers and leaves them behind; a sweep goes on after it."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {name: signal.getsignal(signal.Signals[name]) for name in names}
+    try:
+        yield
+    finally:
+        for name, handler in before.items():
+            signal.signal(signal.Signals[name], handler)

@@ -33,8 +33,8 @@ def rank_main(folder: str, environment: Mapping[str, str]) -> None:
         failures.write(path, rank, error)
         raise
     except Exception as error:
-        if failures.is_timeout(error):
-            failures.write_timeout(path, rank, error)
+        if what := failures.of_another_rank(error):
+            failures.write_of_another(path, rank, what, error)
         else:
             failures.write(path, rank, unforeseen(error, f"rank {rank}"))
         raise
@@ -53,7 +53,7 @@ def train(folder: Path) -> None:
     os.umask(0o077)  # checkpoints and logs hold what the run saw: they are the user's alone
     cfg = frozen.load(folder)
     masker = Masker.of(cfg)
-    with masked_output(masker), signals.noted():
+    with masked_output(masker), signals.noted(over=lambda: failures.any_in(folder)):
         try:
             outcome = fit(cfg)
         except MLScaleError:

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any
 
@@ -25,13 +25,19 @@ _ECHO_SECONDS = 0.5
 
 _since = 0.0  # when the last signal arrived
 _received = 0  # the signal that arrived first; 0 for none
+_over: Callable[[], bool] = lambda: False  # noqa: E731 - replaced by `noted`
 
 
 @contextlib.contextmanager
-def noted() -> Iterator[None]:
-    """Inside the block SIGTERM and SIGINT ask the run to stop. A second SIGINT ends the process at once."""
-    global _received
-    _received = 0
+def noted(over: Callable[[], bool] = lambda: False) -> Iterator[None]:
+    """Inside the block SIGTERM and SIGINT ask the run to stop. A second SIGINT ends the process at once.
+
+    Args:
+        over: whether the run has failed already, on another rank: SIGTERM then ends the process at once, for it may
+            sit in a call that never comes back.
+    """
+    global _received, _over
+    _received, _over = 0, over
     if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
         yield
         return
@@ -51,9 +57,9 @@ def received() -> int:
 def _note(signum: int, frame: FrameType | None) -> None:
     global _received, _since
     again = time.monotonic() - _since > _ECHO_SECONDS
-    if signum == signal.SIGINT == _received and again:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)
-        os.kill(os.getpid(), signal.SIGINT)
+    if (signum == signal.SIGINT == _received and again) or (signum == signal.SIGTERM and _over()):
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
     _received = _received or signum
     _since = time.monotonic()
 

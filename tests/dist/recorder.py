@@ -1,0 +1,70 @@
+"""Callbacks that note what each rank saw, and that make a rank fail: named by `_target_` in the commands of tests."""
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+
+from mlscale.errors import Exit, MLScaleError
+
+
+class Keys(pl.Callback):
+    """Writes the sample keys of every batch into `<folder>/<train|val>-<rank>.jsonl`.
+
+    A line is [epoch, optimizer step, keys]; samples of weight 0 are padding, and left out.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, _: int) -> None:
+        self._note("train", trainer, batch)
+
+    def on_validation_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, _: int, loader: int = 0
+    ) -> None:
+        if not trainer.sanity_checking:
+            self._note("val", trainer, batch)
+
+    def _note(self, kind: str, trainer: pl.Trainer, batch: Any) -> None:
+        weights = batch.get("weight", [1] * len(batch["key"]))
+        keys = [key for key, weight in zip(batch["key"], weights, strict=True) if weight > 0]
+        self.folder.mkdir(exist_ok=True)
+        with (self.folder / f"{kind}-{trainer.global_rank}.jsonl").open("a") as file:
+            file.write(json.dumps([trainer.current_epoch, trainer.global_step, keys]) + "\n")
+
+
+class Fail(pl.Callback):
+    """At its third batch, one rank sleeps, is killed, raises an error with its remedy, or one without."""
+
+    def __init__(self, how: str, rank: int = 1) -> None:
+        self.how, self.rank = how, rank
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        if trainer.global_rank != self.rank or index != 2:
+            return
+        if self.how == "sleep":
+            time.sleep(600)
+        if self.how == "kill":
+            os.kill(os.getpid(), signal.SIGKILL)
+        if self.how == "tell":
+            raise MLScaleError("the disk is full", fix="make room", exit=Exit.ENVIRONMENT)
+        raise KeyError("a bug")
+
+
+class Started(pl.Callback):
+    """Makes the file `path` when rank 0 has trained a step, and leaves the cores to others."""
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, index: int
+    ) -> None:
+        if trainer.is_global_zero:
+            self.path.touch()
+        time.sleep(0.05)

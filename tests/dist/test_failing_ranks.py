@@ -1,0 +1,49 @@
+"""A rank that is late, killed, or raises: told once, in words, with the right exit code, and soon."""
+
+import json
+import time
+from pathlib import Path
+
+import pytest
+
+from mlscale.cli import main
+from tests.conftest import runs_in
+
+FAIL = "+callbacks.fail={_target_:tests.dist.recorder.Fail,how:%s}"
+SECONDS = 60  # far below the minutes of a hang; a busy machine takes ten
+
+
+@pytest.mark.parametrize(
+    ("how", "said", "code"),
+    [
+        ("sleep", "a collective timed out: rank 1 did not take part", 5),
+        ("kill", "rank 1 was killed by SIGKILL", 5),
+        ("tell", "the disk is full", 5),
+        ("bug", "KeyError: 'a bug'", 1),
+    ],
+)
+def test_the_cause_is_told_once(
+    folder: Path, capfd: pytest.CaptureFixture[str], how: str, said: str, code: int
+) -> None:
+    words = ("+recipe=resnet", "model=mlp", "snapshot=false", "trainer.devices=2", "strategy.timeout=3", FAIL % how)
+    begin = time.monotonic()
+    assert main(words) == code
+    assert time.monotonic() - begin < SECONDS
+    out, err = capfd.readouterr()
+    assert out == ""
+    assert err.count("error: ") == 1
+    assert f"error: {said}\n" in err
+    assert err.count(said) == 1
+    assert "Traceback" not in err
+    assert "signal SIG" not in err  # what the agent logs
+    (run,) = runs_in(folder)
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["status"] == "failed"
+    assert said in manifest["sentence"]
+
+
+def test_one_process_and_a_bug(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["+recipe=resnet", "model=mlp", "snapshot=false", FAIL % "bug", "callbacks.fail.rank=0"]) == 1
+    _, err = capsys.readouterr()
+    assert err.count("KeyError: 'a bug'") == 1
+    assert "Traceback" not in err
