@@ -69,6 +69,10 @@ class Problems(MLScaleError):  # noqa: N818 - it holds errors, it is none of its
         count = len(self.problems)
         super().__init__(f"{count} problem{'s' if count != 1 else ''}", exit=self.problems[0].exit)
 
+    def masked(self, mask: Callable[[str], str]) -> MLScaleError:
+        """The same problems with `mask` applied to every text."""
+        return Problems([problem.masked(mask) for problem in self.problems])
+
     def __str__(self) -> str:
         return "\n\n".join(str(problem) for problem in self.problems)
 

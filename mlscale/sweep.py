@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -47,9 +48,9 @@ class Sweep:
     def job(self, cfg: DictConfig, overrides: list[str]) -> float | None:
         """One job; its failure is told, and the sweep goes on. Returns the metric, for sweepers that search."""
         folder = self._start(cfg)
-        job = Job(mask_overrides([item for item in overrides if item not in self.request.overrides]))
-        self.jobs.append(job)
         masker = Masker.of(cfg)
+        job = Job([masker.mask(item) for item in mask_overrides(_swept(overrides, self.request.overrides))])
+        self.jobs.append(job)
         print(f"\njob {len(self.jobs)}  {' '.join(_plain(job.overrides))}", file=sys.stderr)
         try:
             cfg = checked(cfg, self.request, overrides)
@@ -125,6 +126,15 @@ def register_sweep_dir() -> None:
 def _value(job: Job, metric: str) -> float | None:
     metrics = job.result.metrics if job.result else {}
     return metrics.get(f"best_{metric}", metrics.get(metric))
+
+
+def _swept(overrides: list[str], typed: Sequence[str]) -> list[str]:
+    """Those of a job's overrides that distinguish it. Hydra writes values in its own way: keys are compared."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    parsed = OverridesParser.create().parse_overrides(list(typed))
+    fixed = {str(override.input_line).partition("=")[0] for override in parsed if not override.is_sweep_override()}
+    return [item for item in overrides if item.partition("=")[0] not in fixed]
 
 
 def _plain(overrides: list[str]) -> list[str]:

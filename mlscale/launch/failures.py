@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.runs.mask import Masker
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -36,6 +37,7 @@ def of_another_rank(error: BaseException) -> str:
 
 def write(folder: Path, rank: int, error: MLScaleError) -> None:
     """Leave a failure for the parent process."""
+    error = error.masked(Masker.of_process().mask)
     record = {name: getattr(error, name) for name in ("what", "where", "why", "fix")}
     record |= {"exit": int(error.exit), "time": time.time()}
     path = _path(folder, rank)

@@ -14,7 +14,7 @@ import re
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, TextIO
+from typing import Any, ClassVar, TextIO
 from urllib.parse import quote, quote_plus, unquote
 
 from mlscale.runs.scan import MASK, masked, scan, secret_like, tells_little, words
@@ -24,11 +24,13 @@ SHORTEST = 4  # characters; masking shorter values would make any text unreadabl
 _COMMON = words("true false none null auto default test local localhost admin root user password secret token")
 
 
-_OVERRIDE = re.compile(r"(?<![^\s'\"`])[+~]{0,2}[A-Za-z_][\w.@/-]{0,200}=[^\s'\"`,;)]+")  # a word of a command line
+_OVERRIDE = re.compile(r"(?<![^\s'\"`])[+~-]{0,2}[A-Za-z_][\w.@/-]{0,200}=[^\s'\"`,;)]+")  # a word of a command line
 
 
 class Masker:
     """Knows the secrets of this run and takes them out of text."""
+
+    _met: ClassVar[set[str]] = set()  # an error is told when the config it came from is out of reach
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._forms: set[str] = set()
@@ -40,13 +42,18 @@ class Masker:
     def of(cls, config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Masker:
         """The masker of a run: the secrets typed into its config, those it refers to, and those of the environment."""
         environment = os.environ if environ is None else environ
-        masker = cls()
-        masker.register(*(str(value) for value in find_secrets(config).values()))
-        masker.register(*(value for name, value in environment.items() if _holds_secret(name, value)))
+        values = {str(value) for value in find_secrets(config).values()}
+        values |= {value for name, value in environment.items() if _holds_secret(name, value)}
         for name, value in interpolated(config, environment).items():
             if _holds_secret(name, value) or _telling(value):
-                masker.register(value)
-        return masker
+                values.add(value)
+        cls._met |= values
+        return cls(values)
+
+    @classmethod
+    def of_process(cls) -> Masker:
+        """The masker of a process's last words: secrets of every config that it has read, and of its environment."""
+        return cls(cls.of({})._met)
 
     def register(self, *values: str) -> None:
         """Mask these values from now on, and secrets inside them, such as the password of a URL.
@@ -151,10 +158,12 @@ class MaskedStream:
 
 @contextlib.contextmanager
 def masked_output(masker: Masker) -> Iterator[None]:
-    """Mask stdout, stderr and the root logger's handlers for the time of the block."""
+    """Mask stdout, stderr and the handlers of every logger for the time of the block."""
     before = sys.stdout, sys.stderr
     out, err = MaskedStream(before[0], masker), MaskedStream(before[1], masker)
-    log_filter, handlers = MaskFilter(masker), list(logging.getLogger().handlers)
+    # Libraries' own handlers keep the stream that they found when they were imported.
+    loggers = [logging.getLogger(), *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]
+    log_filter, handlers = MaskFilter(masker), [handler for logger in loggers for handler in logger.handlers]
     for handler in handlers:
         handler.addFilter(log_filter)
     sys.stdout, sys.stderr = out, err

@@ -12,12 +12,15 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.build import accepts, build, build_each, target
 from mlscale.errors import MLScaleError
+from mlscale.runs.mask import Masker
 from mlscale.train import lightning_patches
 from mlscale.train.callbacks import StepSeed
 from mlscale.train.loggers import finish
 from mlscale.train.quiet import quiet
 from mlscale.train.signals import StopOnSignal
 from mlscale.train.unlogged import unlogged
+
+SHOWN = ("name", "group", "tags", "notes")  # free texts of a tracker
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,7 @@ def assemble(cfg: DictConfig) -> Assembly:
     callbacks += build_each(cfg.get("compress"), "compress").values()
     callbacks += build_each(cfg.get("monitor"), "monitor").values()
     callbacks.append(StopOnSignal(_stop_checkpoint(cfg)))
-    loggers = list(build_each(cfg.get("logger"), "logger").values())
+    loggers = build_loggers(cfg)
     trainer = build_trainer(cfg, callbacks, loggers)
     lightning_patches.apply(trainer)
     return Assembly(trainer, task, data)
@@ -129,6 +132,17 @@ def build_task(cfg: DictConfig) -> pl.LightningModule:
     return task
 
 
+def build_loggers(cfg: DictConfig) -> list[Any]:
+    """The trackers. What they show to others is masked; their keys and addresses are theirs."""
+    masker = Masker.of(cfg)
+    loggers = []
+    for name, node in (cfg.get("logger") or {}).items():
+        shown = {key: node[key] for key in SHOWN if key in node}
+        shown = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in shown.items()}
+        loggers.append(build(node, f"logger.{name}", **masker.mask_tree(shown)))
+    return loggers
+
+
 def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> pl.Trainer:
     """Lightning's Trainer, with what other groups own put in."""
     supplied: dict[str, Any] = {
@@ -141,6 +155,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> 
         "default_root_dir": cfg.derived.run_dir,
         "enable_checkpointing": True,
     }
+    supplied |= _limits(cfg)
     bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
     supplied["enable_progress_bar"] = cfg.trainer.get("enable_progress_bar", bar)
     supplied["enable_model_summary"] = cfg.trainer.get("enable_model_summary", False)
@@ -149,16 +164,36 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> 
     return trainer
 
 
+def _limits(cfg: DictConfig) -> dict[str, int]:
+    """Fractions of the data as numbers of batches, one at least: Lightning refuses a tenth of six batches."""
+    derived, accumulate = cfg.derived, cfg.trainer.get("accumulate_grad_batches", 1)
+    if not derived.per_device_batch or derived.train_samples is None:
+        return {}
+    batches = {
+        "limit_train_batches": derived.train_samples // cfg.data.batch_size * accumulate,
+        "limit_val_batches": -(-derived.val_samples // (derived.per_device_batch * derived.world_size)),
+    }
+    given = {key: cfg.trainer.get(key) for key in batches}
+    return {
+        key: max(1, int(batches[key] * limit))
+        for key, limit in given.items()
+        if isinstance(limit, float) and 0 < limit < 1
+    }
+
+
 def _stop_checkpoint(cfg: DictConfig) -> str | None:
     """Where a stopped run saves: nowhere when it keeps no checkpoints at all."""
     return f"{cfg.derived.run_dir}/checkpoints/last.ckpt" if cfg.get("callbacks", {}).get("checkpoint") else None
 
 
 def _hyperparameters(cfg: DictConfig) -> dict[str, Any]:
-    """What trackers show: the config as it stands, interpolations of secrets and of the environment unresolved."""
+    """What trackers show: the config as it stands, masked, interpolations of the environment unresolved."""
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
-    return {str(key): value for key, value in plain.items() if key != "logger"}
+    masked: dict[str, Any] = Masker.of(cfg).mask_tree(
+        {str(key): value for key, value in plain.items() if key != "logger"}
+    )
+    return masked
 
 
 def _outcome(cfg: DictConfig, trainer: pl.Trainer, seconds: float) -> Outcome:

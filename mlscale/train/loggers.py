@@ -41,7 +41,7 @@ def wandb(
     tags: Sequence[str] = (),
     notes: str = "",
     offline: bool | None = None,
-    system_metrics: bool = True,
+    system_metrics: bool = False,
     save_code: bool = False,
 ) -> Logger:
     """Weights & Biases; offline where there is no API key or no answer. Arguments as in `WandB`."""

@@ -25,8 +25,8 @@ class WandB(WandbLogger):
         save_dir: the run's files go to its folder ``wandb``.
         project, entity, group, name, tags, notes: as W&B has them.
         offline: True or False to decide; None means offline when there is no API key.
-        system_metrics: let W&B sample CPU, memory and GPU use.
-        save_code: send the code.
+        system_metrics: let W&B note the machine and sample its CPU, memory and GPU use.
+        save_code: send the code, git's state, and the list of installed packages.
         init_seconds: how long the server may take to answer.
     """
 
@@ -41,7 +41,7 @@ class WandB(WandbLogger):
         tags: Sequence[str] = (),
         notes: str = "",
         offline: bool | None = None,
-        system_metrics: bool = True,
+        system_metrics: bool = False,
         save_code: bool = False,
         init_seconds: float = _INIT_SECONDS,
     ) -> None:
@@ -79,6 +79,7 @@ class WandB(WandbLogger):
         offline = self._experiment.offline
         self._experiment.finish(exit_code=int(failed))
         self._experiment = None
+        wandb.teardown()  # waits for W&B's process: `finish` alone may return before an offline run is on the disk
         if offline:
             _say(f"W&B: recorded offline; to send it: wandb sync {folder}")
 
@@ -126,7 +127,10 @@ class WandB(WandbLogger):
             init_timeout=self._init_seconds,
             save_code=self._save_code,
             silent=True,
+            x_disable_machine_info=not self._system_metrics,
+            x_disable_meta=True,  # it holds the command line, and secrets that were typed there
             x_disable_stats=not self._system_metrics,
+            x_save_requirements=self._save_code,
         )
         return wandb.init(mode=mode, settings=settings, **self._init_arguments)
 
