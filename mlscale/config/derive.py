@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from omegaconf import DictConfig
 
+from mlscale.config.underived import underived
 from mlscale.errors import MLScaleError, raise_all
 
 
@@ -56,9 +57,8 @@ def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -
     per_device = _per_device_batch(cfg, layout, problems)
     steps = _steps_per_epoch(cfg, facts, problems)
     _channels(cfg, facts, problems)
-    raise_all(problems)
     known = {name: (facts or {}).get(name) for name in ("num_classes", "channels", "height", "width")}
-    return {
+    derived = {
         **asdict(layout),
         **known,
         "train_samples": (facts or {}).get("train_samples"),
@@ -68,6 +68,8 @@ def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -
         "steps_per_epoch": steps,
         "total_steps": _total_steps(cfg, steps),
     }
+    raise_all(problems or list(underived(cfg, derived)))
+    return derived
 
 
 def _layout(cfg: DictConfig, machine: Devices, problems: list[MLScaleError]) -> Layout:
