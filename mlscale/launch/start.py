@@ -33,7 +33,8 @@ def start_lines(cfg: DictConfig, facts: Mapping[str, Any] | None) -> list[str]:
         )
     if derived.per_device_batch:
         accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
-        steps = f"; {derived.steps_per_epoch:,} steps per epoch" if derived.steps_per_epoch else ""
+        count = derived.steps_per_epoch
+        steps = f"; {count:,} step{'s' * (count != 1)} per epoch" if count else ""
         lines.append(
             f"batch     {cfg.data.batch_size} = {derived.per_device_batch} per device × {derived.world_size} "
             f"device{'s' if derived.world_size != 1 else ''} × {accumulate} accumulated{steps}"

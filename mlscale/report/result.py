@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, TextIO
 
 from mlscale.contracts import expect, stamp
-from mlscale.report.text import key_values, metric
+from mlscale.report.text import key_values, label, metric
 from mlscale.runs.secrets import mask_overrides
 
 
@@ -69,7 +69,7 @@ class Result:
     def text(self) -> str:
         """For people: the sentence, the metrics, and what was made."""
         blocks = [self.sentence]
-        rows = [(name, metric(name, value)) for name, value in self.metrics.items()]
+        rows = [(label(name), metric(name, value)) for name, value in self.metrics.items()]
         rows += [(name, str(path)) for name, path in self.artifacts.items()]
         if rows:
             blocks.append(key_values(rows))

@@ -85,12 +85,20 @@ def size(count: float) -> str:
 
 
 def metric(name: str, value: float) -> str:
-    """A metric's value, by the unit at the end of its name: `_s` and `_bytes` are shown as people say them."""
+    """A metric's value with the unit at the end of its name, as people say it."""
     if name.endswith("_bytes"):
         return size(value)
+    if name.endswith("_samples_per_s"):
+        return f"{number(value)} samples/s"
     if name.endswith("_s") and not name.endswith("_per_s"):
         return duration(value)
     return number(value)
+
+
+def label(name: str) -> str:
+    """A metric's name for people, without the unit that `metric` shows: `best_val/accuracy` is best val/accuracy."""
+    unit = next((unit for unit in ("_bytes", "_samples_per_s", "_per_s", "_s") if name.endswith(unit)), "")
+    return name if unit == "_per_s" else name.removesuffix(unit).replace("_", " ")
 
 
 def columns_of(text: str) -> int:

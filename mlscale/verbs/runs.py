@@ -11,6 +11,7 @@ from typing import Any
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import duration, key_values, number, size, table
+from mlscale.report.text import label
 from mlscale.report.text import metric as shown_metric
 from mlscale.runs.compare import Pairs, compare
 from mlscale.runs.find import damaged, find, list_runs
@@ -118,7 +119,9 @@ def _show(args: argparse.Namespace) -> int:
         return _print_json({**content, "results": run.results, "derived": run.derived, "config": run.config_text})
     print(key_values([("run", run.path), ("status", run.status), *_about(document, manifest)]))
     for verb, result in run.results.items():
-        metrics = [(name, shown_metric(name, value)) for name, value in result["metrics"].items() if value is not None]
+        metrics = [
+            (label(name), shown_metric(name, value)) for name, value in result["metrics"].items() if value is not None
+        ]
         _section(f"result of {verb}", result["sentence"] + ("\n" + key_values(metrics) if metrics else ""))
     _section("checkpoints", key_values([(name, size(count)) for name, count in checkpoints]))
     _section("derived", key_values(list(run.derived.items())))
@@ -161,7 +164,7 @@ def _diff(args: argparse.Namespace) -> int:
     shown = {"config": difference.config, "started from": difference.facts, "derived": difference.derived}
     for title, pairs in shown.items():
         _section(title, _side_by_side(pairs, names))
-    metrics = [(name, *(_metric(name, value) for value in pair)) for name, pair in difference.metrics.items()]
+    metrics = [(label(name), *(_metric(name, value) for value in pair)) for name, pair in difference.metrics.items()]
     _section("metrics", table(metrics, names) if metrics else "")
     _section("code", "\n".join(difference.code))
     _section("packages", _side_by_side(difference.packages, names))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
@@ -13,7 +14,7 @@ from mlscale.config.frozen import with_derived
 from mlscale.config.notices import notices
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.start import say, start_lines
-from mlscale.report import Result
+from mlscale.report import Result, number
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import protect
@@ -21,6 +22,9 @@ from mlscale.runs.snapshot import take
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
+
+# The same values stand under a name of their own: the epoch's mean loss is train/loss, the peak is peak_memory_bytes.
+_TOLD_ONCE = ("train/loss_epoch", "train/peak_memory_gib")
 
 
 def run(cfg: DictConfig) -> Result:
@@ -88,27 +92,35 @@ def conclude(cfg: DictConfig, folder: RunFolder) -> Result:
     metrics: dict[str, Any] = {}
     if fit["best"] is not None:
         metrics[f"best_{cfg.metric}"] = fit["best"][1]
-    metrics |= {name: value for name, value in sorted(fit["metrics"].items()) if not name.startswith("train/peak")}
+    metrics |= {name: fit["metrics"][name] for name in sorted(fit["metrics"]) if name not in _TOLD_ONCE}
     if fit["samples"]:
         metrics["throughput_samples_per_s"] = fit["samples"] / fit["seconds"]
     metrics |= {"time_s": fit["seconds"], "steps": fit["steps"], "peak_memory_bytes": fit["peak_rss_bytes"]}
-    artifacts = {"run": str(folder.path)}
+    artifacts, steps = {"run": str(folder.path)}, fit["steps"]
     if fit["best"] is not None:
         artifacts["checkpoint"] = fit["best"][0]
     return Result(
         verb="train",
         ok=True,
-        sentence=f"{cfg.name}: {_headline(cfg, metrics)} after {fit['steps']:,} steps",
+        sentence=f"{cfg.name}: {_headline(cfg, metrics, fit['best'])} after {steps:,} step{'s' * (steps != 1)}",
         metrics=metrics,
         artifacts=artifacts,
     )
 
 
-def _headline(cfg: DictConfig, metrics: dict[str, Any]) -> str:
-    value = metrics.get(f"best_{cfg.metric}", metrics.get(cfg.metric))
-    if value is None:
+def _headline(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint: list[Any] | None) -> str:
+    """The run's metric: at the best checkpoint, and at the end where that is another."""
+    ends = (metrics.get(f"best_{cfg.metric}"), metrics.get(cfg.metric))
+    shown = [_shown(cfg.metric, value) for value in ends if value is not None]
+    if not shown:
         return f"no {cfg.metric} was logged"
-    return f"{cfg.metric} {value:.2%}" if cfg.metric.endswith("accuracy") else f"{cfg.metric} {value:.4g}"
+    if len(set(shown)) == 1 or best_checkpoint is None:
+        return f"{cfg.metric} {shown[0]}"
+    return f"best {cfg.metric} {shown[0]} ({Path(best_checkpoint[0]).name}), {shown[1]} at the end,"
+
+
+def _shown(name: str, value: float) -> str:
+    return f"{value:.2%}" if name.endswith("accuracy") else number(value)
 
 
 def _ending(error: BaseException) -> str:

@@ -3,7 +3,7 @@
 import pytest
 
 from mlscale.report import duration, key_values, number, size, table
-from mlscale.report.text import columns_of, metric
+from mlscale.report.text import columns_of, label, metric
 
 
 def test_table() -> None:
@@ -68,4 +68,19 @@ def test_size(count: int, text: str) -> None:
 def test_metric_by_its_unit() -> None:
     assert metric("time_s", 74.2) == "1 min 14 s"
     assert metric("peak_memory_bytes", 1 << 30) == "1.0 GiB"
-    assert metric("throughput_samples_per_s", 5120.0) == "5,120"
+    assert metric("throughput_samples_per_s", 5120.0) == "5,120 samples/s"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("best_val/accuracy", "best val/accuracy"),
+        ("throughput_samples_per_s", "throughput"),
+        ("peak_memory_bytes", "peak memory"),
+        ("time_s", "time"),
+        ("train/samples_per_s", "train/samples_per_s"),
+        ("steps", "steps"),
+    ],
+)
+def test_a_label_leaves_the_unit_to_the_value(name: str, shown: str) -> None:
+    assert label(name) == shown

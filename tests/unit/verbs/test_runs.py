@@ -101,7 +101,7 @@ def test_diff(root: Path, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixt
     second = made(root, "second", lr=0.01, accuracy=0.99, seed=1, code=take(code))
     assert runs("diff", first.id, "last") == 0
     told = capsys.readouterr().out
-    for line in ("optimizer.lr ", "0.01", "seed", "best_val/accuracy", "0.98", "0.99", "model.py"):
+    for line in ("optimizer.lr ", "0.01", "seed", "best val/accuracy", "0.98", "0.99", "model.py"):
         assert line in told
     assert runs("diff", first.id, second.id, "--json") == 0
     document = json.loads(capsys.readouterr().out)
@@ -154,7 +154,7 @@ def test_a_link_is_followed(root: Path, runs: Runs, tmp_path: Path) -> None:
     assert not run.path.exists()
 
 
-@pytest.mark.parametrize("words", [[], ["show"], ["ls", "--rot", "x"], ["list"], ["diff", "a"]])
+@pytest.mark.parametrize("words", [[], ["show"], ["ls", "--rot", "x"], ["remove"], ["diff", "a"]])
 def test_usage(words: list[str]) -> None:
     with pytest.raises(MLScaleError) as caught:
         main(words)
