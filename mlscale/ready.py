@@ -56,12 +56,19 @@ def on_its_run(request: Request) -> Request:
     """A verb that starts from a run gets that run's frozen config as its base."""
     if request.verb != "evaluate" or "run" not in request.values:
         return request
+    from omegaconf import OmegaConf
+
     from mlscale.config.compose import use_frozen
     from mlscale.config.frozen import composed
+    from mlscale.config.trust import distrusted
     from mlscale.runs.find import find
 
     run = find(request.values["run"], Path(request.values.get("runs_dir", "runs")))
-    return use_frozen(composed(run.path), request)
+    frozen = composed(run.path)
+    if request.values.get("trust") != "true":
+        config = OmegaConf.to_container(frozen, resolve=False)
+        raise_all([*distrusted(config, run.path, request.values), *distrusted(run.derived, run.path)])
+    return use_frozen(frozen, request)
 
 
 @cache

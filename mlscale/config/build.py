@@ -6,35 +6,24 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from mlscale.culprit import own_line, summary
 from mlscale.errors import Exit, MLScaleError
 
-# Where a `_target_` may point in a config that came out of an artefact (a downloaded version, somebody's run folder).
-# Names below these roots that run arbitrary code are Hydra's block-list's work; this list keeps everything else out.
-ALLOWED_ROOTS = (
-    "mlscale.", "torch.nn.", "torch.optim.", "torchvision.models.", "torchvision.transforms.", "torchmetrics.",
-    "pytorch_lightning.callbacks.", "pytorch_lightning.loggers.", "pytorch_lightning.strategies.",
-    "pytorch_lightning.Trainer",
-)  # fmt: skip
 
-
-def build(node: Any, where: str, *, trusted: bool = True, **supplied: Any) -> Any:
+def build(node: Any, where: str, **supplied: Any) -> Any:
     """The object that `node` describes, with `supplied` added to its arguments; None for an empty node.
 
     Args:
         node: a config node with `_target_`; nested nodes are built too.
         where: the node's key path, for messages.
-        trusted: False for a config out of an artefact: its targets must lie below `ALLOWED_ROOTS`.
 
     Raises:
-        MLScaleError: the target does not import, refuses its arguments, or is not allowed.
+        MLScaleError: the target does not import or refuses its arguments.
     """
     if not node:
         return None
-    if not trusted:
-        _only_allowed(OmegaConf.to_container(node, resolve=False), where)
     from hydra.errors import InstantiationException
     from hydra.utils import instantiate
 
@@ -95,20 +84,3 @@ def _reason(error: BaseException) -> str:
     while isinstance(cause, ImportError) and cause.__cause__ is not None:
         cause = cause.__cause__
     return summary(cause)
-
-
-def _only_allowed(tree: Any, where: str) -> None:
-    if isinstance(tree, dict):
-        name = tree.get("_target_")
-        if name is not None and not str(name).startswith(ALLOWED_ROOTS):
-            raise MLScaleError(
-                f"this config may not build {name}",
-                where=where,
-                why="it comes out of an artefact: only mlscale, torch, torchvision and Lightning are trusted there",
-                fix="copy the config, read it, and train from your own recipe",
-            )
-        for key, value in tree.items():
-            _only_allowed(value, f"{where}.{key}")
-    elif isinstance(tree, list):
-        for index, value in enumerate(tree):
-            _only_allowed(value, f"{where}[{index}]")

@@ -1,0 +1,93 @@
+"""What a config out of an artefact may do: anybody may have written it, and `_target_` calls any function by name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any
+
+from mlscale.config import source
+from mlscale.errors import MLScaleError
+
+# Exact forms, not beginnings of names: `torch.nn.functional.torch.hub.load` begins well.
+_ALLOWED = re.compile(
+    r"mlscale\.(data|tasks|train\.(callbacks|loggers|strategies))\.\w+"
+    r"|torch\.(nn|optim|optim\.lr_scheduler)\.[A-Z]\w*"
+    r"|torchvision\.models\.\w+|torchvision\.transforms\.(v2\.)?[A-Z]\w*"
+    r"|torchmetrics\.(\w+\.)?[A-Z]\w*"
+    r"|pytorch_lightning\.(Trainer|(callbacks|loggers|strategies)\.[A-Z]\w*)"
+)
+
+_RESOLVER = re.compile(r"\$\{\s*([\w.]+)\s*:")
+_SECRET = re.compile(r"\$\{oc\.decode:\$\{oc\.env:MLSCALE_SECRET_\w+\}\}")  # a number that was moved out
+
+
+def distrusted(config: Any, run: Path, typed: Collection[str] = ()) -> list[MLScaleError]:
+    """What keeps the frozen `config` of the folder `run` from being used unread, all at once.
+
+    Args:
+        config: plain containers, interpolations kept.
+        run: its folder. Code that came with it, or lies beside it, is not the user's own.
+        typed: keys that the user sets on the command line: those words are theirs.
+    """
+    problems, at = [], run / "config.yaml"
+    for path, key, value in _leaves(config, ""):
+        if key == "_target_" and not _allowed(str(value), run):
+            problems.append(_problem(f"the run's config may not build {value}", f"{at}: {path}"))
+        elif isinstance(value, str) and (names := _resolvers(value)):
+            problems.append(_problem(f"the run's config may not compute values by {names[0]}", f"{at}: {path}"))
+        elif path.startswith("data.allow") and value and "data.allow" not in typed:
+            problems.append(_problem(f"the run's data may not {_ALLOWS.get(value, value)}", f"{at}: {path}"))
+    return problems
+
+
+_ALLOWS = {"pickle": "unpickle members of shards", "pipe": "run shell commands"}
+
+
+def _problem(what: str, where: str) -> MLScaleError:
+    return MLScaleError(
+        what,
+        where=where,
+        why="it comes out of a run folder, which may not be yours; mlscale's, torch's and Lightning's own classes and "
+        "code of the folder you stand in are trusted there",
+        fix="trust=true once you have read it"
+        + (", or data.allow=[…] in your own words" if "data.allow" in where else ""),
+    )
+
+
+def _allowed(target: str, run: Path) -> bool:
+    return bool(_ALLOWED.fullmatch(target)) or _own(target, run)
+
+
+def _resolvers(value: str) -> list[str]:
+    """The resolvers in a text, but for the environment's: `oc.create` makes nodes, which may have a `_target_`."""
+    return [] if _SECRET.fullmatch(value) else [name for name in _RESOLVER.findall(value) if name != "oc.env"]
+
+
+def _own(target: str, run: Path) -> bool:
+    """Whether the code lies in the folder that the user stands in, and neither in the run's folder nor around it."""
+    here = Path.cwd()
+    try:
+        found = source.find(target)
+    except Exception:  # compiled, absent, or no name at all: nobody's own
+        return False
+    path = found.path if isinstance(found, source.Module) else found.module.path
+    if path is None or target.split(".")[0] == "mlscale":
+        return False
+    path, run = path.resolve(), run.resolve()
+    inside = run.relative_to(here) if run.is_relative_to(here) else None
+    apart = inside is None or (inside.parts and not path.is_relative_to(here / inside.parts[0]))
+    return path.is_relative_to(here) and "site-packages" not in path.parts and bool(apart)
+
+
+def _leaves(node: Any, path: str, key: str = "") -> Iterator[tuple[str, str, Any]]:
+    """(key path, nearest key, value) of every leaf."""
+    if isinstance(node, dict):
+        for name, child in node.items():
+            yield from _leaves(child, f"{path}.{name}" if path else str(name), str(name))
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            yield from _leaves(child, f"{path}[{index}]", key)
+    else:
+        yield path, key, node

@@ -1,0 +1,79 @@
+"""What a run folder that somebody else may have written can't do to who evaluates it."""
+
+from __future__ import annotations
+
+import os
+import pickle
+from pathlib import Path
+
+import pytest
+
+from tests.contract.commands import environment, mlscale, only_run
+
+CODE = """
+from torch import nn
+
+
+class Small(nn.Module):
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Flatten(), nn.Linear(64, num_classes))
+
+    def forward(self, x):
+        return self.net(x)
+"""
+YAML = "_target_: small_pkg.Small\nnum_classes: ${derived.num_classes}\n"
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model of the user's own, and one run of it."""
+    folder = tmp_path_factory.mktemp("trust") / "project"
+    (folder / "conf/model").mkdir(parents=True)
+    (folder / "small_pkg.py").write_text(CODE)
+    (folder / "conf/model/small.yaml").write_text(YAML)
+    done = mlscale(folder, "debug=fast", "model=small", env=environment(folder.parent))
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_a_run_of_ones_own_code_evaluates(project: Path) -> None:
+    done = mlscale(project, "evaluate", "run=last", "checkpoint=last", env=environment(project.parent))
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "derived.yaml"])
+def test_an_altered_config_builds_nothing(project: Path, name: str) -> None:
+    path, env = only_run(project) / name, environment(project.parent)
+    before, mark = path.read_text(), project / "it-ran"
+    foreign = f"{{_target_: os.system, command: touch {mark}}}"
+    place = "monitor: {}" if name == "config.yaml" else "num_classes: 10"
+    path.write_text(before.replace(place, f"{place.split(':')[0]}: {foreign}"))
+    try:
+        assert path.read_text() != before
+        done = mlscale(project, "evaluate", "run=last", "checkpoint=last", env=env)
+    finally:
+        path.write_text(before)
+    assert done.returncode == 2, done.stderr
+    assert "may not build os.system" in done.stderr
+    assert "trust=true" in done.stderr
+    assert not mark.exists()
+
+
+class _Malicious:
+    def __init__(self, mark: Path) -> None:
+        self.mark = mark
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.mark),)
+
+
+def test_a_malicious_checkpoint_runs_nothing(project: Path, tmp_path: Path) -> None:
+    mark = tmp_path / "it-ran"
+    (tmp_path / "bad.ckpt").write_bytes(pickle.dumps({"state_dict": _Malicious(mark)}, protocol=2))
+    words = ["evaluate", "run=last", f"checkpoint={tmp_path}/bad.ckpt"]
+    done = mlscale(project, *words, env=environment(project.parent))
+    assert done.returncode == 2, done.stderr
+    assert "can't be read" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not mark.exists()

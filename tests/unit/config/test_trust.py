@@ -1,0 +1,78 @@
+"""A config out of an artefact builds known classes and the user's own; what else it names is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlscale.config import source
+from mlscale.config.argv import parse
+from mlscale.config.compose import compose
+from mlscale.config.trust import distrusted
+
+
+@pytest.fixture
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run's folder below the one that the user stands in, with code of theirs and code that came with the run."""
+    monkeypatch.chdir(tmp_path)
+    source.find_module.cache_clear()
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "trusted_pkg").mkdir()
+    (tmp_path / "trusted_pkg/__init__.py").write_text("import os\n\nclass Model: ...\n")
+    folder = tmp_path / "got/2026-01-01/run-1"
+    folder.mkdir(parents=True)
+    (folder.parent.parent / "evil.py").write_text("class Model: ...\n")
+    return folder
+
+
+def refused(config: Any, run: Path, *typed: str) -> list[str]:
+    return [problem.what for problem in distrusted(config, run, typed)]
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "subprocess.Popen",
+        "builtins.eval",
+        "hydra.utils.get_method",
+        "torch.hub.load",
+        "torch.load",
+        "torch.nn.functional.torch.hub.load",
+        "mlscale.data.sources.find_shards",
+        "mlscale.runs.files.remove_tree",
+        "trusted_pkg.os.system",
+        "got.evil.Model",
+        "nowhere.Model",
+        "${oc.env:TARGET}",
+    ],
+)
+def test_foreign_targets_are_refused_wherever_they_stand(run: Path, target: str) -> None:
+    assert refused({"_target_": target}, run) == [f"the run's config may not build {target}"]
+    assert len(refused({"model": {"layers": [{"_target_": target}, {"_target_": "torch.nn.ReLU"}]}}, run)) == 1
+
+
+@pytest.mark.parametrize("target", ["trusted_pkg.Model", "torch.optim.lr_scheduler.OneCycleLR", "mlscale.tasks.MLP"])
+def test_known_classes_and_own_code_are_built(run: Path, target: str) -> None:
+    assert refused({"model": {"_target_": target, "token": "${oc.decode:${oc.env:MLSCALE_SECRET_X}}"}}, run) == []
+
+
+@pytest.mark.parametrize("value", ["${oc.create:{_target_:os.system}}", "a ${oc.decode:'{_target_: os.system}'}"])
+def test_no_node_is_made_from_text(run: Path, value: str) -> None:
+    assert len(refused({"model": value}, run)) == 1
+
+
+def test_what_shards_may_do_must_be_typed(run: Path) -> None:
+    config = {"data": {"allow": ["pickle", "pipe"]}}
+    assert refused(config, run) == [
+        "the run's data may not unpickle members of shards",
+        "the run's data may not run shell commands",
+    ]
+    assert refused(config, run, "data.allow") == []
+
+
+@pytest.mark.parametrize("extra", [[], ["+recipe=resnet", "logger=[csv,tensorboard,wandb]", "data=webdataset"]])
+def test_every_shipped_target_is_known(run: Path, extra: list[str]) -> None:
+    from omegaconf import OmegaConf
+
+    assert refused(OmegaConf.to_container(compose(parse("train", extra))), run) == []
