@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import resource
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -70,14 +69,4 @@ def train(folder: Path) -> None:
             raise told from error
     if int(os.environ.get("RANK", "0")) == 0:
         run = RunFolder.open(folder, masker)
-        run.write_json("results/fit.json", {**vars(outcome), "peak_rss_bytes": peak_memory_bytes()})
-
-
-def peak_memory_bytes() -> int:
-    """The most memory this process has held: allocated on its CUDA device where it has one, else resident."""
-    import torch
-
-    if torch.cuda.is_available():
-        return int(torch.cuda.max_memory_allocated())
-    # Linux counts in KiB, macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        run.write_json("results/fit.json", vars(outcome))

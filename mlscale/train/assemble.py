@@ -18,6 +18,7 @@ from mlscale.train.callbacks import StepSeed
 from mlscale.train.loggers import finish
 from mlscale.train.quiet import quiet
 from mlscale.train.signals import StopOnSignal
+from mlscale.train.stopwatch import Stopwatch
 from mlscale.train.unlogged import unlogged
 
 SHOWN = ("name", "group", "tags", "notes")  # free texts of a tracker
@@ -39,15 +40,19 @@ class Outcome:
     Attributes:
         metrics: the last value of every logged metric, by name.
         seconds: wall time of the fit.
-        steps: optimizer steps.
-        samples: training samples over all ranks; None where the data does not say its batch size.
+        train_seconds: of these, in training: without set-up and validation.
+        steps: optimizer steps of the run.
+        samples: training samples of this fit over all ranks; None where the data does not say its batch size.
+        peak_memory_bytes: the most that a process of the run has used, of all ranks.
         best: path of the best checkpoint, and the value of the run's metric there.
     """
 
     metrics: dict[str, float]
     seconds: float
+    train_seconds: float
     steps: int
     samples: int | None
+    peak_memory_bytes: int
     best: tuple[str, float] | None
 
 
@@ -62,7 +67,7 @@ def assemble(cfg: DictConfig) -> Assembly:
     callbacks = [StepSeed(cfg.seed), *build_each(cfg.get("callbacks"), "callbacks").values()]
     callbacks += build_each(cfg.get("compress"), "compress").values()
     callbacks += build_each(cfg.get("monitor"), "monitor").values()
-    callbacks.append(StopOnSignal(_stop_checkpoint(cfg)))
+    callbacks += [Stopwatch(), StopOnSignal(_stop_checkpoint(cfg))]
     loggers = build_loggers(cfg)
     trainer = build_trainer(cfg, callbacks, loggers)
     lightning_patches.apply(trainer)
@@ -197,7 +202,7 @@ def _hyperparameters(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _outcome(cfg: DictConfig, trainer: pl.Trainer, seconds: float) -> Outcome:
-    steps = trainer.global_step
+    watch = next(callback for callback in trainer.callbacks if isinstance(callback, Stopwatch))  # type: ignore[attr-defined]  # set by a connector
     batch = (cfg.get("data") or {}).get("batch_size")
     best = None
     checkpoint = trainer.checkpoint_callback
@@ -206,7 +211,9 @@ def _outcome(cfg: DictConfig, trainer: pl.Trainer, seconds: float) -> Outcome:
     return Outcome(
         metrics={name: float(value) for name, value in trainer.callback_metrics.items()},
         seconds=seconds,
-        steps=steps,
-        samples=steps * batch if batch else None,
+        train_seconds=watch.seconds,
+        steps=trainer.global_step,
+        samples=watch.steps * batch if batch else None,
+        peak_memory_bytes=watch.peak_memory_bytes,
         best=best,
     )

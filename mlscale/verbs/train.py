@@ -93,9 +93,9 @@ def conclude(cfg: DictConfig, folder: RunFolder) -> Result:
     if fit["best"] is not None:
         metrics[f"best_{cfg.metric}"] = fit["best"][1]
     metrics |= {name: fit["metrics"][name] for name in sorted(fit["metrics"]) if name not in _TOLD_ONCE}
-    if fit["samples"]:
-        metrics["throughput_samples_per_s"] = fit["samples"] / fit["seconds"]
-    metrics |= {"time_s": fit["seconds"], "steps": fit["steps"], "peak_memory_bytes": fit["peak_rss_bytes"]}
+    if fit["samples"] and fit["train_seconds"]:
+        metrics["throughput_samples_per_s"] = fit["samples"] / fit["train_seconds"]
+    metrics |= {"time_s": fit["seconds"], "steps": fit["steps"], "peak_memory_bytes": fit["peak_memory_bytes"]}
     artifacts, steps = {"run": str(folder.path)}, fit["steps"]
     if fit["best"] is not None:
         artifacts["checkpoint"] = fit["best"][0]
