@@ -174,8 +174,11 @@ class _Check:
         """One object: its target, its keys, what it lacks; then the objects inside it."""
         signature = node.signature
         if isinstance(signature, Signature):
+            left = self._left_over(node, signature)
+            if left:
+                yield self._replaced(node, left)
             for key, value in node.value.items():
-                if key not in rules.HYDRA_KEYS:
+                if key not in rules.HYDRA_KEYS and key not in left:
                     yield from self._argument(node, signature, key, value)
             yield from self._lacking(node, signature, supplied)
         elif signature.missing:
@@ -192,6 +195,24 @@ class _Check:
             yield missing(path, node.field(key), self.where(path), parameter)
         else:
             yield from wrong_type(path, value, node.types(key), node.field(key), parameter, self.where)
+
+    def _left_over(self, node: Node, signature: Signature) -> list[str]:
+        """Keys of an option's file that do not suit the target that was typed in place of the file's."""
+        keys = [str(key) for key in node.value if key not in rules.HYDRA_KEYS and key not in signature.named]
+        if not keys or signature.open or self.origin is None or self._in_file(join(node.path, "_target_")):
+            return []
+        return [key for key in keys if self._in_file(join(node.path, key))]
+
+    def _replaced(self, node: Node, left: Sequence[str]) -> MLScaleError:
+        group, _, rest = node.path.partition(".")
+        file = f"write conf/{group}/mine.yaml, with the line '_target_: {node.target}', and type {group}=mine"
+        empty = not rest and "none" in self.groups.get(group, ())
+        return MLScaleError(
+            f"{node.target} takes no {', '.join(repr(key) for key in left)}",
+            where=self.where(join(node.path, left[0])),
+            why=f"{'they come' if len(left) > 1 else 'it comes'} from the option whose _target_ was replaced",
+            fix=f"{group}=none {node.path}._target_={node.target}\nor {file}" if empty else file,
+        )
 
     def _owned(self, path: str, value: object) -> MLScaleError:
         owner = rules.OWNED[path]

@@ -49,8 +49,9 @@ def find_shards(spec: Spec, *, where: str, allow: Collection[str] = ()) -> list[
     entries = [spec] if isinstance(spec, str | os.PathLike) else list(spec)
     paths: list[str] = []
     problems: list[MLScaleError] = []
-    if not entries:
+    if not entries or "" in entries:
         problems.append(MLScaleError("No shards are named.", where=where, fix=f"{where}=<path, pattern or folder>"))
+        entries = [entry for entry in entries if entry != ""]
     for entry in entries:
         try:
             paths += _expand(os.fspath(entry), where, allow)

@@ -10,5 +10,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Lightning 2.6 asks torch's pytree in a way that torch 2.13 deprecates.
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
+    # Told by the result: a run that ends before its first validation has no best checkpoint.
+    warnings.filterwarnings("ignore", message=r".*could not find the monitored key in the returned metrics.*")
     # Our loaders are no DataLoaders: their threads are set by data.workers, and profiled, not guessed at.
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")

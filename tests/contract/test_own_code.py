@@ -1,0 +1,273 @@
+"""A user's own classes, configuration and data, unchanged, from a folder of theirs."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import shutil
+import sys
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlscale import cli
+
+FIXTURE = Path(__file__).parent / "fixtures" / "own_code"
+FAST = ("debug=fast", "callbacks=[checkpoint]", "snapshot=false")
+
+
+@dataclass(frozen=True)
+class Said:
+    """What a command printed, and its exit code."""
+
+    code: int
+    out: str
+    err: str
+
+
+def mlscale(*words: str) -> Said:
+    """The command line in this process: what it does to the interpreter is undone by the fixture `folder`."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = cli.main(words)
+    return Said(code, out.getvalue(), err.getvalue())
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The user's folder, stood in."""
+    shutil.copytree(FIXTURE, tmp_path / "mine")
+    monkeypatch.chdir(tmp_path / "mine")
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "mine"), *sys.path])
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    before = set(sys.modules)
+    yield tmp_path / "mine"
+    for name in set(sys.modules) - before:
+        if name.partition(".")[0] in ("my_pkg", "tiny", "broken"):
+            del sys.modules[name]
+
+
+def ended(folder: Path) -> str:
+    """How the one run ended."""
+    (manifest,) = folder.glob("runs/*/*/manifest.json")
+    return str(json.loads(manifest.read_text())["status"])
+
+
+def test_a_network_and_one_file(folder: Path) -> None:
+    assert len((FIXTURE / "conf/model/tiny.yaml").read_text().splitlines()) <= 40
+    said = mlscale("model=tiny", *FAST)
+    assert said.code == 0, said.err
+    assert "code of this folder runs: tiny.py" in said.err
+    assert said.err.count("code of this folder") == 1
+    assert ended(folder) == "done"
+
+
+def test_a_lightning_module_and_data_module_unchanged(folder: Path) -> None:
+    said = mlscale("task=own", "data=own", *FAST)
+    assert said.code == 0, said.err
+    idle = "model, optimizer have no effect: my_pkg.parts.OwnModule takes none; model=none optimizer=none says so"
+    assert idle in said.err.splitlines()
+    lost = [line for line in said.err.splitlines() if "OwnData" in line and "not promised" in line]
+    assert len(lost) == 1
+    assert "exact resume" in lost[0]
+    assert said.out.count("OwnData has batches of 64") == 1, "built once, with the batch of one device"
+    assert "val/accuracy" in said.out
+
+
+def test_a_module_with_its_own_loaders(folder: Path) -> None:
+    said = mlscale("task=own_loaders", "data=none", "model=none", "optimizer=none", *FAST)
+    assert said.code == 0, said.err
+    assert "no effect" not in said.err
+    assert "data=none: order and resume are whatever the task's own loaders give" in said.err
+
+
+def test_a_recipe_a_dataset_and_a_callback(folder: Path) -> None:
+    said = mlscale("recipe=own", "debug=fast", "snapshot=false")
+    assert said.code == 0, said.err
+    assert "256 to train, 100 to validate, 1×8×8, 7 classes" in said.err
+    assert "OwnCallback saw 1 steps" in said.out
+    assert "not promise" not in said.err, "a dataset keeps mlscale's order"
+
+
+def test_shadowing_is_said(folder: Path) -> None:
+    shutil.copy(folder / "conf/model/tiny.yaml", folder / "conf/model/resnet.yaml")
+    said = mlscale("task=own", "data=own", "model=none", *FAST)
+    assert "conf/model/resnet.yaml replaces the shipped model=resnet" in said.err
+
+
+def test_a_folder_elsewhere(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "else/model").mkdir(parents=True)
+    shutil.move(folder / "conf/model/tiny.yaml", tmp_path / "else/model/other.yaml")
+    said = mlscale("--config-dir", str(tmp_path / "else"), "model=other", *FAST)
+    assert said.code == 0, said.err
+
+
+def test_a_package_with_the_entry_point(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As pip leaves it: a package, and a dist-info that names the entry point."""
+    site = tmp_path / "site"
+    (site / "their_pkg/conf/model").mkdir(parents=True)
+    (site / "their_pkg/__init__.py").touch()
+    (site / "their_pkg/conf/__init__.py").touch()
+    shutil.copy(folder / "conf/model/tiny.yaml", site / "their_pkg/conf/model/theirs.yaml")
+    info = site / "their_pkg-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their_pkg\nVersion: 1\n")
+    (info / "entry_points.txt").write_text("[mlscale.config_dirs]\ntheirs = their_pkg.conf\n")
+    monkeypatch.syspath_prepend(str(site))
+    assert metadata.version("their_pkg") == "1"
+    said = mlscale("model=theirs", *FAST)
+    assert said.code == 0, said.err
+
+
+@pytest.mark.parametrize(
+    ("words", "raised", "where"),
+    [
+        (("task=own", "data=own", "task.fail=step"), "trouble of my own", "my_pkg/parts.py:{}, in training_step"),
+        (("task=own", "data=own", "task.fail=init"), "no such layer", "task: my_pkg/parts.py:{}, in __init__"),
+        (
+            ("data=own_set", "model=tiny", "data.train.broken=5"),
+            "cannot read sample",
+            "my_pkg/parts.py:{}, in __getitem__",
+        ),
+    ],
+    ids=["training_step", "__init__", "__getitem__"],
+)
+def test_an_error_of_theirs_names_its_line(folder: Path, words: tuple[str, ...], raised: str, where: str) -> None:
+    said = mlscale(*words, *FAST)
+    lines = (folder / "my_pkg/parts.py").read_text().splitlines()
+    number = next(number for number, line in enumerate(lines, 1) if raised in line)
+    assert said.code == 1
+    assert f"where: {where.format(number)}" in said.err
+    assert raised in said.err
+    assert "Traceback" not in said.err
+
+
+def test_the_traceback_is_shown_when_asked_for(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLSCALE_TRACEBACK", "1")
+    said = mlscale("task=own", "data=own", "task.fail=step", *FAST)
+    assert "Traceback" in said.err
+    assert "trouble of my own" in said.err
+
+
+def test_a_module_that_does_not_import(folder: Path) -> None:
+    (folder / "broken.py").write_text("import nothing_here\n\n\nclass Net:\n    pass\n")
+    (folder / "conf/model/broken.yaml").write_text("_target_: broken.Net\n")
+    said = mlscale("model=broken", *FAST)
+    assert said.code == 1
+    assert "where: model: broken.py:1" in said.err
+    assert "why:   ModuleNotFoundError: No module named 'nothing_here'" in said.err
+
+
+def test_a_metric_of_theirs(folder: Path) -> None:
+    said = mlscale("task=own", "data=own", "metric=val/loss", "mode=min", *FAST)
+    assert said.code == 0, said.err
+    assert "run: val/loss " in said.out
+
+
+def test_a_metric_that_nobody_logs(folder: Path) -> None:
+    said = mlscale("task=own", "data=own", "metric=val_loss", "mode=min", *FAST)
+    assert said.code == 2
+    assert "no 'val_loss' was logged" in said.err
+    assert "fix:   metric=val/loss mode=min" in said.err
+
+
+def test_a_target_typed_in_place_of_the_options(folder: Path) -> None:
+    said = mlscale("task._target_=my_pkg.parts.OwnLoaders", "data=none", *FAST)
+    assert said.code == 2
+    assert "my_pkg.parts.OwnLoaders takes no 'num_classes', 'label_smoothing'" in said.err
+    assert (
+        "write conf/task/mine.yaml, with the line '_target_: my_pkg.parts.OwnLoaders', and type task=mine" in said.err
+    )
+    typed = ("model=none", "model._target_=tiny.Tiny", "model.pixels=64", "model.num_classes=${derived.num_classes}")
+    assert mlscale(*typed, *FAST).code == 0
+
+
+def jpeg(label: int, size: int = 16) -> bytes:
+    pixels = np.zeros((size, size, 3), np.uint8)
+    pixels[..., label % 3] = 30 * (label + 1)
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "JPEG")
+    return stream.getvalue()
+
+
+def shard(path: Path, samples: int, classes: int = 7) -> None:
+    """A tar of plain tarfile, as anybody may write one."""
+    with tarfile.open(path, "w") as tar:
+        for number in range(samples):
+            for name, content in (("jpg", jpeg(number % classes)), ("cls", str(number % classes).encode())):
+                member = tarfile.TarInfo(f"{number:04}.{name}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+def test_images_of_theirs_in_colour(folder: Path) -> None:
+    for label in range(7):
+        (folder / f"img/class{label}").mkdir(parents=True)
+        for number in range(10):
+            (folder / f"img/class{label}/{number}.jpg").write_bytes(jpeg(label))
+    said = mlscale("data=imagefolder", "data.root=img", "data.image_size=16", "data.batch_size=14", *FAST)
+    assert said.code == 0, said.err
+    assert "63 to train, 7 to validate, 3×16×16, 7 classes" in said.err
+
+
+@pytest.mark.parametrize("spec", ["a {b}/t-{0,1}.tar", "a {b}/t-?.tar", "['a {b}/t-0.tar','a {b}/t-1.tar']", "a {b}"])
+def test_shards_of_theirs_in_colour(folder: Path, spec: str) -> None:
+    """A brace pattern, a glob, a list and a folder, in a folder whose name needs care."""
+    (folder / "a {b}").mkdir()
+    shard(folder / "a {b}/t-0.tar", 35)
+    shard(folder / "a {b}/t-1.tar", 35)
+    shard(folder / "v.tar", 14)
+    said = mlscale("data=webdataset", f"data.train={spec}", "data.val=v.tar", "data.batch_size=14", *FAST)
+    assert said.code == 0, said.err
+    assert "70 to train, 14 to validate, 3×16×16, 7 classes" in said.err
+
+
+def test_what_is_wrong_with_their_data(folder: Path) -> None:
+    shard(folder / "t.tar", 14)
+    shard(folder / "eight.tar", 16, classes=8)
+    (folder / "not.tar").write_bytes(b"no tar at all" * 100)
+    (folder / "empty").mkdir()
+    for train, val, problems in [
+        ("t.tar", "eight.tar", ["2 of 16 samples have a label that the training data does not have."]),
+        ("none.tar", "empty", ["The path 'none.tar' does not exist.", "The folder 'empty' holds no shard."]),
+        ("not.tar", "t.tar", ["The shard 'not.tar' is not a tar file."]),
+        ("", "t.tar", ["No shards are named."]),
+    ]:
+        said = mlscale("data=webdataset", f"data.train={train}", f"data.val={val}", *FAST)
+        assert said.code == 2
+        assert all(problem in said.err for problem in problems), said.err
+    assert not (folder / "runs").exists(), "a refused config leaves nothing"
+
+
+def test_a_tenth_of_little_is_a_batch(folder: Path) -> None:
+    said = mlscale("model=tiny", "debug=limit", "snapshot=false")
+    assert said.code == 0, said.err
+
+
+def test_one_batch_is_learnt_by_heart(folder: Path) -> None:
+    said = mlscale("model=tiny", "debug=overfit", "snapshot=false", "output=json", "callbacks=[checkpoint,metrics]")
+    assert said.code == 0, said.err
+    assert json.loads(said.out)["metrics"]["best_train/loss"] < 0.01
+
+
+def test_colour_networks_and_grey_images(folder: Path) -> None:
+    said = mlscale("model=resnet18", *FAST)
+    assert said.code == 2
+    assert "torchvision.models.resnet18 takes images of 3 channels, the data has 1" in said.err
+
+
+def test_without_validation_the_last_checkpoint_is_kept(folder: Path) -> None:
+    said = mlscale(
+        "model=tiny", "trainer.max_epochs=1", "trainer.limit_val_batches=0", "callbacks=[checkpoint,metrics]"
+    )
+    assert said.code == 0, said.err
+    assert "no validation, so no val/accuracy to pick a best checkpoint by: metric=train/loss mode=min" in said.err
+    assert "ModelCheckpoint" not in said.err
+    assert [path.name for path in folder.glob("runs/*/*/checkpoints/*")] == ["last.ckpt"]
