@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 from collections.abc import Mapping
@@ -11,8 +12,12 @@ from mlscale.config import frozen
 from mlscale.culprit import unforeseen
 from mlscale.errors import MLScaleError
 from mlscale.launch import failures
+from mlscale.runs.files import unwritable
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.mask import Masker, masked_output
+
+# A checkpoint or a log that could not be written: the disk, a quota or a limit of the process is full.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
 
 def rank_main(folder: str, environment: Mapping[str, str]) -> None:
@@ -64,6 +69,8 @@ def train(folder: Path) -> None:
                 accumulate=cfg.trainer.get("accumulate_grad_batches", 1),
                 precision=cfg.precision.value,
             )
+            if told is None and isinstance(error, OSError) and error.errno in _FULL:
+                told = unwritable(folder, error)
             if told is None:
                 raise
             raise told from error

@@ -1,0 +1,25 @@
+"""A rank tells what ended it."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+from mlscale import verbs
+
+ROOM = 500 << 10  # bytes of one file: enough for a log, too few for a checkpoint
+
+
+def limited() -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, ROOM))
+
+
+def test_a_checkpoint_that_can_not_be_written_is_told_as_the_disk_s(tmp_path: Path) -> None:
+    verbs.call("prepare", ["data=digits", f"data.root={tmp_path}/digits"])
+    words = ["+recipe=resnet", "debug=fast", "snapshot=false", f"data.root={tmp_path}/digits"]
+    command = [sys.executable, "-m", "mlscale", *words]
+    done = subprocess.run(command, cwd=tmp_path, preexec_fn=limited, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 5, done.stderr
+    assert "error: can't write" in done.stderr
+    assert "why:   File too large" in done.stderr
+    assert "fix:   runs_dir=<a folder you may write to, with free space>" in done.stderr
