@@ -20,7 +20,7 @@ from mlscale.runs.files import write_json
 from mlscale.runs.folder import new_path
 from mlscale.runs.mask import Masker, masked_output
 from mlscale.runs.secrets import mask_overrides
-from mlscale.runs.sweep import start_sweep
+from mlscale.runs.sweep import discard_sweep, start_sweep
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -73,6 +73,8 @@ class Sweep:
     def close(self) -> None:
         """Print the table, best first, and say which jobs failed."""
         if self.folder is None:
+            for path in _planned:
+                discard_sweep(path)
             return
         ranked = sorted(self.jobs, key=self._rank)
         rows = [self._row(job) for job in ranked]
@@ -102,9 +104,9 @@ class Sweep:
             start_sweep(self.folder, str(cfg.name))
         return self.folder
 
-    def _rank(self, job: Job) -> tuple[bool, float]:
+    def _rank(self, job: Job) -> tuple[bool, bool, float]:
         value = _value(job, self.metric)
-        return value is None, (value or 0.0) * (-1 if self.mode == "max" else 1)
+        return job.error is not None, value is None, (value or 0.0) * (-1 if self.mode == "max" else 1)
 
     def _row(self, job: Job) -> tuple[str, str, str, str]:
         value = _value(job, self.metric)
@@ -113,13 +115,19 @@ class Sweep:
         return str(self.jobs.index(job) + 1), " ".join(_plain(job.overrides)), shown, run
 
 
+_planned: list[Path] = []
+
+
 @cache
 def _sweep_dir(runs_dir: str, name: str) -> str:
-    return str(new_path(runs_dir, f"{name}-sweep"))
+    _planned.append(new_path(runs_dir, f"{name}-sweep").absolute())
+    return str(_planned[-1])
 
 
 def register_sweep_dir() -> None:
-    """`${mlscale.sweep_dir:runs,name}` in conf/<verb>.yaml: the one folder of this process's sweep."""
+    """`${mlscale.sweep_dir:runs,name}` in conf/<verb>.yaml: the one folder of this command's sweep."""
+    _sweep_dir.cache_clear()
+    _planned.clear()
     OmegaConf.register_new_resolver("mlscale.sweep_dir", _sweep_dir, replace=True)
 
 

@@ -90,11 +90,15 @@ def run_by_hydra(request: Request, job: Callable[[DictConfig, list[str]], Any]) 
         return job(cfg, [str(item) for item in HydraConfig.get().overrides.task])
 
     flags = [*request.flags, *(["--multirun"] if request.multirun else [])]
-    with hydra_ready(request.roots, initialise=False), _argv([*flags, *request.overrides]):
+    overrides = [] if "--hydra-help" in flags else request.overrides  # it composes no config that they could change
+    with hydra_ready(request.roots, initialise=False), _argv([*flags, *overrides]):
         try:
             hydra.main(version_base=VERSION_BASE, config_path=str(shipped_folder("conf")), config_name=request.verb)(
                 task
             )()
+        except SystemExit as end:  # how --hydra-help ends
+            if end.code:
+                raise
         except Exception as error:
             raise_all(refusals(error, list(request.overrides), request.roots, request.verb, None))
             raise

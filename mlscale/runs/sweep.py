@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 
 from mlscale.contracts import stamp
@@ -25,3 +26,12 @@ def start_sweep(path: str | Path, name: str) -> None:
         folder.chmod(PRIVATE_FOLDER)
         document = {"format": stamp("sweep"), "id": folder.name.rsplit("-", 1)[-1], "name": name, "created": now()}
         write_json(folder / SWEEP, document)
+
+
+def discard_sweep(path: str | Path) -> None:
+    """Remove what Hydra's sweeper made for a sweep of which no job began: its file, and folders that are empty then."""
+    folder = Path(path).absolute()
+    (folder / _HYDRA).unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # the first that is not empty, or not there
+        for empty in (folder, *folder.parents[:2]):
+            empty.rmdir()

@@ -1,0 +1,176 @@
+"""The command line: what each command prints where, its exit code, and what it leaves behind."""
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from mlscale.cli import main
+from mlscale.verbs import VERBS
+from tests.conftest import runs_in
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "hydra", "omegaconf", "pytorch_lightning", "numpy", "wandb")
+HELP = [
+    ["--help"],
+    ["-h"],
+    *([verb, "--help"] for verb in VERBS),
+    *(["config", command, "--help"] for command in ("show", "check", "schema")),
+    *(["recipes", command, "--help"] for command in ("ls", "show", "cp")),
+    *(["runs", command, "--help"] for command in ("ls", "show", "diff", "rm")),
+]
+
+
+def imported_by(commands: list[list[str]], cwd: Path) -> list[tuple[int, str, list[str]]]:
+    """Run commands in one fresh process, in turn: exit code, what it said, the heavy modules loaded by then."""
+    code = dedent(f"""
+        import contextlib, io, json, sys
+        from mlscale.cli import main
+        for words in json.loads(sys.argv[1]):
+            said = io.StringIO()
+            with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+                try:
+                    code = main(words)
+                except SystemExit as stop:
+                    code = stop.code or 0
+            print(json.dumps([code, said.getvalue(), [name for name in {HEAVY} if name in sys.modules]]))
+        """)
+    done = subprocess.run(
+        [sys.executable, "-c", code, json.dumps(commands)], cwd=cwd, capture_output=True, text=True, check=True
+    )
+    results = [json.loads(line) for line in done.stdout.splitlines()]
+    assert len(results) == len(commands)
+    return [(code, said, modules) for code, said, modules in results]
+
+
+def test_help_at_every_level_is_light_and_has_examples(folder: Path) -> None:
+    results = imported_by(HELP, folder)
+    for words, (code, said, modules) in zip(HELP, results, strict=True):
+        assert code == 0, (words, said)
+        assert modules == [], words
+        assert "mlscale" in said
+        assert len(said.splitlines()) > 4, words
+    listed = [line.split()[0] for line in results[0][1].split("verbs:\n")[1].split("\n\n")[0].splitlines()]
+    assert listed == list(VERBS)
+    doors = {path.stem for path in (ROOT / "mlscale/verbs").glob("*.py")}
+    assert set(listed) <= doors  # nothing is listed before it works
+    for verb, (_, said, _) in zip(VERBS, results[2:], strict=False):
+        assert VERBS[verb].examples[0][0] in said, verb
+    assert list(folder.iterdir()) == []
+
+
+def test_a_typo_needs_no_torch_and_leaves_nothing(folder: Path) -> None:
+    wrong = [
+        ["+recipe=resnet", "trainer.devcies=8"],
+        ["+recipe=resnet", "+optimizer.lrr=8"],
+        ["+recipe=resnett"],
+        ["+recipe=resnet", "optimizer=adam"],
+        ["+recipe=resnet", "trainer.max_epochs=many"],
+        ["+recipe=resnet", "gpus=8"],
+        ["trian"],
+        ["--colour"],
+        ["-m", "+recipe=resnet", "optimizer=adam,sgd"],
+    ]
+    for words, (code, said, modules) in zip(wrong, imported_by(wrong, folder), strict=True):
+        assert code == 2, (words, said)
+        assert said.count("error: ") == 1, said
+        assert "Traceback" not in said
+        assert not {"torch", "pytorch_lightning", "numpy", "wandb"} & set(modules), words
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["trian"], 2, "fix:   mlscale train"),
+        (["data=webdataset", "data.val=b.tar"], 2, "data.train"),
+        (["+recipe=resnet", "data.batch_size=60", "trainer.devices=8"], 2, "does not divide by 8"),
+        (["+recipe=resnet", "optimizer.lr=0.1,0.01"], 2, "-m optimizer.lr=0.1,0.01"),
+        (["evaluate", "run=nowhere"], 2, "there are no runs here"),
+        (["+recipe=resnet", "trainer.accelerator=mps"], 2, "this machine has no mps device"),
+    ],
+)
+def test_exit_code_and_remedy(
+    folder: Path, capsys: pytest.CaptureFixture[str], words: list[str], code: int, said: str
+) -> None:
+    assert main(words) == code
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert said in err
+    assert "Traceback" not in err
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "name", ["a{b}", "a?b", "a&b", "a#b", "a,b", "a b", "it's", "{a,b}", "a[1]", "a=b", "a:b", "ä"]
+)
+def test_any_path_reaches_the_data(folder: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    path = folder / name / "train"
+    assert main(["+recipe=resnet", "data=imagefolder", f"data.root={path}"]) == 2
+    assert str(path) in capsys.readouterr().err
+    assert list(folder.iterdir()) == []
+
+
+def test_json_alone_on_stdout(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main(["+recipe=resnet", "model=mlp", "debug=fast", "snapshot=false", "output=json"]) == 0
+    out, err = capfd.readouterr()
+    document = json.loads(out)
+    assert (document["verb"], document["ok"], document["metrics"]["steps"]) == ("train", True, 1)
+    (run,) = runs_in(folder)
+    assert document["artifacts"]["run"] == str(run)
+    assert f"run       {run}" in err
+    assert main(["evaluate", "run=last", "output=json"]) == 0
+    out, _ = capfd.readouterr()
+    assert json.loads(out)["metrics"]["val/accuracy"] >= 0
+    assert {path.name for path in folder.iterdir()} == {"runs"}
+
+
+FLAGS = {
+    "--cfg job": ["_target_: mlscale.tasks.ResNet", "lr: ${optimizer.lr}"],
+    "--cfg job --resolve --package optimizer": ["lr: 0.1"],
+    "--info searchpath": ["mlscale-recipes"],
+    "--info defaults": ["recipe/resnet"],
+    "--info defaults-tree": ["recipe: resnet:"],
+    "--hydra-help": ["--multirun"],
+    "--cfg job --config-dir mine model=tiny": ["width: 3"],
+}
+
+
+@pytest.fixture
+def logging_restored() -> Iterator[None]:
+    """Hydra sets up the root logger for its flags; a command's process ends then, a test's does not."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+
+
+@pytest.mark.usefixtures("logging_restored")
+@pytest.mark.parametrize("flags", FLAGS)
+def test_hydras_own_flags(folder: Path, capsys: pytest.CaptureFixture[str], flags: str) -> None:
+    mine = folder / "mine/model"
+    mine.mkdir(parents=True)
+    (mine / "tiny.yaml").write_text("_target_: mlscale.tasks.MLP\nwidth: 3\n")
+    assert main(["+recipe=resnet", *flags.split()]) == 0
+    out = capsys.readouterr().out
+    for text in FLAGS[flags]:
+        assert text in out
+    assert {path.name for path in folder.iterdir()} == {"mine"}
+
+
+def test_console_script_and_module_are_the_same(folder: Path) -> None:
+    script = Path(sys.executable).with_name("mlscale")
+    for words in (["--version"], ["+recipe=resnet", "--cfg", "job"], ["+recipe=resnet", "trainer.devcies=8"]):
+        said = [
+            subprocess.run([*start, *words], cwd=folder, capture_output=True, text=True)
+            for start in ([script], [sys.executable, "-m", "mlscale"])
+        ]
+        assert said[0].returncode == said[1].returncode
+        assert (said[0].stdout, said[0].stderr) == (said[1].stdout, said[1].stderr)
+    assert list(folder.iterdir()) == []
