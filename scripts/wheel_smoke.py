@@ -1,5 +1,6 @@
 """Builds the wheel, installs it into an environment of its own, and uses it from a foreign folder: the console script,
-``python -m``, a recipe, and a user's own class with one YAML file.
+``python -m``, a recipe, a user's own class with one YAML file, their own LightningModule, DataModule, Dataset and recipe
+on two processes, and an option that another package brings by its entry point.
 
     python scripts/wheel_smoke.py --venv build/core
 """
@@ -17,6 +18,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN_CODE = ROOT / "tests" / "contract" / "fixtures" / "own_code"
+THEIRS = """
+[project]
+name = "their-pkg"
+version = "1"
+[project.entry-points."mlscale.config_dirs"]
+theirs = "their_pkg.conf"
+[tool.setuptools]
+packages = ["their_pkg", "their_pkg.conf"]
+[tool.setuptools.package-data]
+"their_pkg.conf" = ["**/*.yaml"]
+"""
 
 
 def call(*command: str | Path, cwd: Path, path: Path | None = None) -> str:
@@ -43,6 +55,19 @@ def install_wheel(environment: Path, scratch: Path) -> Path:
     return programs
 
 
+def install_theirs(programs: Path, scratch: Path) -> None:
+    """A package of somebody else's, whose entry point brings an option of the group `model`."""
+    package = scratch / "theirs"
+    (package / "their_pkg/conf/model").mkdir(parents=True)
+    for name in ("their_pkg", "their_pkg/conf"):
+        (package / name / "__init__.py").touch()
+    shutil.copy(OWN_CODE / "tiny.py", package / "their_pkg/tiny.py")
+    option = (OWN_CODE / "conf/model/tiny.yaml").read_text().replace("tiny.Tiny", "their_pkg.tiny.Tiny")
+    (package / "their_pkg/conf/model/theirs.yaml").write_text(option)
+    (package / "pyproject.toml").write_text(THEIRS)
+    call(programs / "pip", "install", "--quiet", "--no-deps", package, cwd=scratch)
+
+
 def use(programs: Path, folder: Path) -> None:
     """What a user does first, in a folder that holds their own class and configuration."""
     shutil.copytree(OWN_CODE, folder)
@@ -55,10 +80,16 @@ def use(programs: Path, folder: Path) -> None:
     call("mlscale", "recipes", "ls", cwd=folder, path=programs)
     call(python, "-m", "mlscale", "config", "show", "+recipe=resnet", cwd=folder)
     call(python, "-m", "mlscale", "+recipe=resnet", "debug=fast", cwd=folder)
+    lines = len((folder / "conf/model/tiny.yaml").read_text().splitlines())
+    if lines > 40:
+        sys.exit(f"a class of one's own should need 40 lines of YAML at most, not {lines}")
     call("mlscale", "model=tiny", "trainer.max_epochs=1", cwd=folder, path=programs)
+    call("mlscale", "task=own", "data=own", "debug=fast", "trainer.devices=2", cwd=folder, path=programs)
+    call("mlscale", "recipe=own", "debug=fast", "trainer.devices=2", cwd=folder, path=programs)
+    call("mlscale", "model=theirs", "debug=fast", cwd=folder, path=programs)
     sealed = list(folder.glob("runs/*/*/manifest.json"))
-    if len(sealed) != 2:
-        sys.exit(f"two runs should have left two sealed run folders, not {len(sealed)}")
+    if len(sealed) != 5:
+        sys.exit(f"five runs should have left five sealed run folders, not {len(sealed)}")
     added = {path.relative_to(folder).parts[0] for path in folder.rglob("*") if path not in before}
     if not added <= {"runs", "__pycache__"}:
         sys.exit(f"runs/ is all that may appear in the user's folder, not {sorted(added)}")
@@ -71,7 +102,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="wheel-") as name:
         scratch = Path(name)
         programs = install_wheel(chosen or scratch / "venv", scratch)
+        install_theirs(programs, scratch)
         use(programs, scratch / "elsewhere")
+        # What comes after looks at what mlscale needs, in this environment.
+        call(programs / "pip", "uninstall", "--quiet", "--yes", "their-pkg", cwd=scratch)
     print("the wheel trains in a foreign folder")
 
 
