@@ -1,6 +1,6 @@
 """Builds the wheel, installs it into an environment of its own, and uses it from a foreign folder: the console script,
-``python -m``, a recipe, a user's own class with one YAML file, their own LightningModule, DataModule, Dataset and recipe
-on two processes, and an option that another package brings by its entry point.
+``python -m``, a recipe, a user's own class with one YAML file, their own LightningModule, DataModule, Dataset and
+recipe on two processes, and an option that another package brings by its entry point.
 
     python scripts/wheel_smoke.py --venv build/core
 """
