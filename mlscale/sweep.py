@@ -55,6 +55,8 @@ class Sweep:
         try:
             cfg = checked(cfg, self.request, overrides)
             cfg.derived.sweep_dir = str(folder)
+            _group(cfg, folder.name)
+            cfg.derived.overrides = [item.removeprefix("++") for item in overrides]  # this job's, not the sweep's
             with masked_output(masker):
                 job.result = verbs.run(self.request.verb, cfg)
         except MLScaleError as error:
@@ -134,6 +136,13 @@ def register_sweep_dir() -> None:
 def _value(job: Job, metric: str) -> float | None:
     metrics = job.result.metrics if job.result else {}
     return metrics.get(f"best_{metric}", metrics.get(metric))
+
+
+def _group(cfg: DictConfig, name: str) -> None:
+    """Trackers that show runs in groups show a sweep as one, unless another group was asked for."""
+    for node in (cfg.get("logger") or {}).values():
+        if node and "group" in node and node["group"] is None:
+            node["group"] = name
 
 
 def _swept(overrides: list[str], typed: Sequence[str]) -> list[str]:

@@ -72,11 +72,20 @@ def copy(roots: Roots, name: str, to: str) -> Path:
     target = Path("recipes/recipe") / f"{to}.yaml"
     if target.exists():
         raise MLScaleError("there is such a recipe already", where=str(target), fix=f"mlscale recipes cp {name} {to}2")
-    target.parent.mkdir(parents=True, exist_ok=True)
     text = source.read_text(encoding="utf-8")
     text = re.sub(rf"(recipe=){re.escape(name)}\b", rf"\g<1>{to}", text)
     text = re.sub(rf"^name: {re.escape(name)}$", f"name: {to}", text, flags=re.MULTILINE)
-    target.write_text(text, encoding="utf-8")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise MLScaleError(
+            f"can't write {target}",
+            where=str(Path.cwd()),
+            why=error.strerror or str(error),
+            fix="stand in a folder that you may write to",
+            exit=Exit.ENVIRONMENT,
+        ) from error
     return target
 
 

@@ -34,6 +34,8 @@ def test_every_combination_has_a_run_and_a_row(folder: Path, capfd: pytest.Captu
     for run in runs:
         document = json.loads((run / "manifest.json").read_text())
         assert document["status"] == "done"
+    typed = [set(json.loads((run / "run.json").read_text())["overrides"]) for run in runs]
+    assert [{"optimizer.lr=0.1", "seed=2"} <= words for words in typed].count(True) == 1
     assert {path.name for path in folder.iterdir()} == {"runs"}
     out, _ = capfd.readouterr()
     assert out.count("optimizer.lr=0.1 seed=2") == 1

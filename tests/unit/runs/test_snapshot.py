@@ -79,6 +79,15 @@ def test_secrets_are_masked_and_told(repository: Path) -> None:
     assert "move it to the environment" in snapshot.warnings()[0]
 
 
+def test_made_up_secrets_of_tests_are_masked_without_a_word(repository: Path) -> None:
+    (repository / "tests").mkdir()
+    (repository / "tests/test_login.py").write_text("password = 'hunter22'\n")
+    snapshot = take(repository)
+    assert b"hunter22" not in contents(snapshot)["tests/test_login.py"]
+    assert snapshot.masked == {"tests/test_login.py": 1}
+    assert snapshot.warnings() == []
+
+
 def test_caps(repository: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (repository / "a.txt").write_text("x" * (1 << 20) + "x")
     (repository / "b.bin").write_bytes(b"\0\1")
