@@ -81,3 +81,13 @@ def test_without_a_tracker_nothing_is_sent(tmp_path: Path) -> None:
     done = mlscale(tmp_path, "debug=fast", "logger=csv", env=env)
     assert done.returncode == 0, done.stderr
     assert not (tmp_path / "way-out").exists()
+
+
+def test_the_jobs_of_a_sweep_are_a_group(tmp_path: Path) -> None:
+    words = ["-m", "debug=fast", "logger=wandb", "seed=1,2"]
+    with FakeWandb() as server:
+        done = mlscale(tmp_path, *words, env=environment(tmp_path, **server.env()))
+    assert done.returncode == 0, done.stderr
+    (sweep,) = tmp_path.glob("runs/*/*/sweep.json")
+    assert [run["groupName"] for run in server.runs.values()] == [sweep.parent.name] * 2
+    assert [run["state"] for run in server.runs.values()] == ["finished"] * 2
