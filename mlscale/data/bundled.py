@@ -160,7 +160,8 @@ def _download_fashion_mnist(folder: Path) -> Path:
         raise MLScaleError(
             "Fashion-MNIST is neither installed nor can it be downloaded.",
             where="data=fashion_mnist",
-            why=f"{DEBIAN_FASHION_MNIST} does not exist, and torchvision's mirror did not answer: {' '.join(str(error).split())}",
+            why=f"{DEBIAN_FASHION_MNIST} does not exist, and torchvision's mirror did not answer: "
+            + " ".join(str(error).split()),
             fix="apt install dataset-fashion-mnist   (Debian, Ubuntu)\n"
             "or run `mlscale prepare data=fashion_mnist` once where there is a network",
             exit=Exit.ENVIRONMENT,
