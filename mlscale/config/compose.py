@@ -26,7 +26,7 @@ from omegaconf import DictConfig, OmegaConf
 from mlscale.config.argv import APPENDED, Request
 from mlscale.config.refused import refusals
 from mlscale.config.roots import VERB_CONFIGS, Roots, shipped_folder
-from mlscale.errors import raise_all
+from mlscale.errors import MLScaleError, raise_all
 
 VERSION_BASE = "1.3"
 
@@ -129,6 +129,13 @@ def use_frozen(frozen: DictConfig, request: Request) -> Request:
     overrides = ["base=frozen"]
     for override in request.overrides:
         group = override.split("=", 1)[0].lstrip("+")
+        if group == "recipe":
+            raise MLScaleError(
+                "a run brings its own recipe",
+                where=f"command line: {override.lstrip('+')}",
+                why=f"mlscale {request.verb} starts from the run's config as it was",
+                fix="leave the recipe out; single groups and keys may be set, e.g. data.batch_size=256",
+            )
         if group in request.roots.groups and group not in APPENDED and not override.startswith("~"):
             base[group] = {}
             override = "+" + override.lstrip("+")

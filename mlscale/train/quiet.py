@@ -12,5 +12,8 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
     # Told by the result: a run that ends before its first validation has no best checkpoint.
     warnings.filterwarnings("ignore", message=r".*could not find the monitored key in the returned metrics.*")
+    # TrainMetrics closes its interval at the end of an epoch, however short; a batch's size is read from the batch.
+    warnings.filterwarnings("ignore", message=r".*is smaller than the logging interval.*")
+    warnings.filterwarnings("ignore", message=r".*Trying to infer the `batch_size` from an ambiguous collection.*")
     # Our loaders are no DataLoaders: their threads are set by data.workers, and profiled, not guessed at.
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")

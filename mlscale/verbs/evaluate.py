@@ -36,9 +36,7 @@ def run(cfg: DictConfig) -> Result:
     cfg = cfg.copy()
     cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1
     cfg.logger, cfg.callbacks = {}, {}
-    derived = derive(cfg, data_facts(cfg), this_machine())
-    # The model's shape is the run's, whatever data it is measured on.
-    derived |= {name: folder.derived[name] for name in ("num_classes", "channels", "height", "width")}
+    derived = derive(cfg, as_trained(data_facts(cfg), folder.derived), this_machine())
     ready = with_derived(cfg, {**derived, "run_dir": str(folder.path), "name": folder.path.name})
     masker = Masker.of(cfg)
     say([f"evaluate  {folder.path.name}: {path.name} on {cfg.split}"], masker)
@@ -56,6 +54,25 @@ def run(cfg: DictConfig) -> Result:
     )
     folder.result("evaluate", result.as_dict())
     return result
+
+
+def as_trained(facts: dict[str, Any] | None, trained: dict[str, Any]) -> dict[str, Any] | None:
+    """The facts to build from: the model's shape and the schedule's horizon are the run's, whatever it is measured on.
+
+    Raises:
+        MLScaleError: the data has other channels than the model takes.
+    """
+    if facts is None:
+        return None
+    if trained["channels"] not in (None, facts["channels"]):
+        raise MLScaleError(
+            f"the model takes {trained['channels']} channel(s), this data has {facts['channels']}",
+            where="data",
+            why="a model is measured on images like those it was trained on",
+            fix="choose other data, or convert the images",
+        )
+    known = ("num_classes", "channels", "height", "width", "train_samples")
+    return facts | {name: trained[name] for name in known if trained[name] is not None}
 
 
 def checkpoint_path(run: Path, name: str) -> Path:

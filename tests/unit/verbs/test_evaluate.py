@@ -7,6 +7,7 @@ import pytest
 from mlscale import verbs
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
+from mlscale.verbs.evaluate import as_trained
 
 TRAINED = ("+recipe=resnet", "debug=fast", "model.widths=[8]", "snapshot=false", "callbacks=checkpoint")
 
@@ -41,6 +42,7 @@ def test_overrides_apply_on_top_of_the_run(folder: Path, trained: Result) -> Non
 @pytest.mark.parametrize(
     ("override", "what", "fix"),
     [
+        ("+recipe=resnet", "a run brings its own recipe", "leave the recipe out"),
         ("split=tst", "unknown split 'tst'", "split=val or split=test"),
         ("split=test", "This data has no test split.", "split=val"),
         ("checkpoint=bst", "no checkpoint 'bst'", "checkpoint=best"),
@@ -52,3 +54,12 @@ def test_what_is_wrong_is_told(folder: Path, trained: Result, override: str, wha
         evaluate(folder, override)
     assert what in str(caught.value)
     assert fix in str(caught.value)
+
+
+def test_other_data_may_be_smaller_than_a_training_batch_but_not_of_another_shape() -> None:
+    trained = {"num_classes": 10, "channels": 1, "height": 8, "width": 8, "train_samples": 1437}
+    small = {**trained, "num_classes": 2, "train_samples": 5, "val_samples": 5, "version": "v"}
+    assert as_trained(small, trained) == {**trained, "val_samples": 5, "version": "v"}
+    assert as_trained(None, trained) is None
+    with pytest.raises(MLScaleError, match=r"takes 1 channel\(s\), this data has 3"):
+        as_trained({**small, "channels": 3}, trained)
