@@ -197,6 +197,7 @@ def test_data_that_fails_leaks_nothing(theirs: Path, tmp_path: Path) -> None:
         "        raise OSError(f'{password} does not open {place}')\n"
     )
     words = ["data=none", "data._target_=theirs_data.Locked", f"data.password={SECRETS['command line']}"]
+    words += ["model=mlp", "model.num_classes=10", "task.num_classes=10"]
     env = planted(theirs) | {"MLSCALE_TRACEBACK": "1"}
     done = mlscale(tmp_path, *words, "data.place=${oc.env:PLANTED_PLACE}", env=env)
     assert done.returncode != 0
