@@ -99,3 +99,17 @@ def test_only_what_a_user_allows_by_word_unpickles_or_runs_text() -> None:
             if (function in forbidden or shell or weak) and function not in allowed.get(name, set()):
                 culprits.append(f"{name}:{node.lineno}: {function}")
     assert culprits == []
+
+
+def test_no_test_file_is_left_out() -> None:
+    """pytest skips folders by name without a word; every test file must be among those that it collects."""
+    run = subprocess.run(
+        [sys.executable, "-m", "pytest", "--collect-only", "-q", "-q", "-p", "no:cacheprovider"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    collected = {line.split(":")[0] for line in run.stdout.splitlines() if line.startswith("tests/")}
+    written = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
+    assert len(written) > 60
+    assert written - collected == set()
