@@ -199,9 +199,11 @@ class _Check:
     def _left_over(self, node: Node, signature: Signature) -> list[str]:
         """Keys of an option's file that do not suit the target that was typed in place of the file's."""
         keys = [str(key) for key in node.value if key not in rules.HYDRA_KEYS and key not in signature.named]
-        if not keys or signature.open or self.origin is None or self._in_file(join(node.path, "_target_")):
+        if signature.open or self.origin is None:
             return []
-        return [key for key in keys if self._in_file(join(node.path, key))]
+        # What was typed is known at once; only for a key out of a file are the files read again.
+        left = [key for key in keys if self._in_file(join(node.path, key))]
+        return left if left and not self._in_file(join(node.path, "_target_")) else []
 
     def _replaced(self, node: Node, left: Sequence[str]) -> MLScaleError:
         group, _, rest = node.path.partition(".")
