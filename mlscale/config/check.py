@@ -14,12 +14,13 @@ from omegaconf import DictConfig, OmegaConf
 from mlscale.config import group_nodes, rules
 from mlscale.config.fields import MISSING, Field, shipped
 from mlscale.config.group_nodes import COMMAND_LINE
-from mlscale.config.interpolations import unresolvable
+from mlscale.config.interpolations import resolved, unresolvable
 from mlscale.config.nodes import Node, all_nodes, inside, join
 from mlscale.config.roots import BASE_GROUPS, VERB_CONFIGS
-from mlscale.config.signatures import Signature
+from mlscale.config.signatures import Parameter, Signature
 from mlscale.config.suggest import Names, advise, nearest, override, render
-from mlscale.config.values import missing, wrong_type
+from mlscale.config.types import Type
+from mlscale.config.values import missing, wrong_resolved, wrong_type
 from mlscale.errors import MLScaleError
 
 _FEW = 12  # names that a message can hold
@@ -54,6 +55,8 @@ class _Check:
         self.tree: dict[str, object] = {str(key): value for key, value in tree.items() if key != "hydra"}
         self.fields = shipped()
         own = [item for option in self.fields.in_group(verb) for item in option.fields]
+        self.wrong: set[str] = set()  # `${key}` of the keys that were told
+        self.interpolated: list[tuple[str, str, Sequence[Type], Field | None, Parameter | None]] = []
         self.top: dict[str, Field] = {**self.fields.top, **{item.path: item for item in own}}
 
     def problems(self) -> Iterator[MLScaleError]:
@@ -69,6 +72,7 @@ class _Check:
                 yield from self._plain(key, value)
             else:
                 yield from self._unknown(key, value)
+        yield from self._resolved()
         yield from unresolvable(self.cfg, list(self.names.paths), self.where)
 
     @cached_property
@@ -140,7 +144,32 @@ class _Check:
         if value == MISSING:
             yield missing(path, field, self.where(path))
         elif field is not None and field.type is not None:
-            yield from wrong_type(path, value, [field.type], field, None, self.where)
+            yield from self._typed(path, value, [field.type], field)
+
+    def _typed(
+        self,
+        path: str,
+        value: object,
+        types: Sequence[Type],
+        field: Field | None,
+        parameter: Parameter | None = None,
+    ) -> Iterator[MLScaleError]:
+        """A value of the wrong type; an interpolation is looked at last, unless the key it repeats was told."""
+        if isinstance(value, str) and "${" in value:
+            self.interpolated.append((path, value, types, field, parameter))
+        for problem in wrong_type(path, value, types, field, parameter, self.where):
+            self.wrong.add("${" + path + "}")
+            yield problem
+
+    def _resolved(self) -> Iterator[MLScaleError]:
+        """Interpolations of the wrong type; what repeats a key comes after that key, whose problem is told once."""
+        keys = {"${" + path + "}" for path, *_ in self.interpolated}
+        for path, raw, types, field, parameter in sorted(self.interpolated, key=lambda item: item[1] in keys):
+            value = None if raw in self.wrong else resolved(self.cfg, path)
+            problems = list(wrong_resolved(path, raw, value, types, field, parameter, self.where))
+            if problems or raw in self.wrong:
+                self.wrong.add("${" + path + "}")
+            yield from problems
 
     def _group(self, name: str, value: object) -> Iterator[MLScaleError]:
         supplied = rules.SUPPLIED.get(name, frozenset())
@@ -194,7 +223,7 @@ class _Check:
         elif value == MISSING:
             yield missing(path, node.field(key), self.where(path), parameter)
         else:
-            yield from wrong_type(path, value, node.types(key), node.field(key), parameter, self.where)
+            yield from self._typed(path, value, node.types(key), node.field(key), parameter)
 
     def _left_over(self, node: Node, signature: Signature) -> list[str]:
         """Keys of an option's file that do not suit the target that was typed in place of the file's."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import (
     GrammarParseError,
     InterpolationKeyError,
@@ -18,6 +18,7 @@ from omegaconf.errors import (
 
 from mlscale.config.nodes import join
 from mlscale.config.suggest import nearest, override
+from mlscale.config.values import expression
 from mlscale.errors import MLScaleError
 
 _ENV = re.compile(r"\$\{\s*oc\.env\s*:\s*([A-Za-z_]\w*)\s*\}")
@@ -39,7 +40,16 @@ def unresolvable(cfg: DictConfig, paths: Sequence[str], where: Callable[[str], s
         except InterpolationToMissingValueError:
             continue  # the missing value is told at its own key
         except OmegaConfBaseException as error:
-            yield _explain(path, raw, error, paths, where)
+            yield _explain(path, raw, error, cfg, paths, where)
+
+
+def resolved(cfg: DictConfig, path: str) -> object:
+    """The value of a key in plain containers; None where it can't be resolved, which `unresolvable` tells."""
+    try:
+        value = OmegaConf.select(cfg, path)
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except OmegaConfBaseException:
+        return None
 
 
 def _interpolated(node: DictConfig | ListConfig, path: str) -> Iterator[tuple[str, Any, Any]]:
@@ -56,16 +66,27 @@ def _interpolated(node: DictConfig | ListConfig, path: str) -> Iterator[tuple[st
 
 
 def _explain(
-    path: str, raw: str, error: OmegaConfBaseException, paths: Sequence[str], where: Callable[[str], str]
+    path: str,
+    raw: str,
+    error: OmegaConfBaseException,
+    cfg: DictConfig,
+    paths: Sequence[str],
+    where: Callable[[str], str],
 ) -> MLScaleError:
-    what, why, fix = f"'{path}' can't be resolved: {_shown(raw)}", "", f"{path}=<value>"
+    what, why, fix = f"'{path}' can't be resolved: {expression(raw)}", "", f"{path}=<value>"
     unset = [name for name in _ENV.findall(raw) if name not in os.environ]
     if unset:
         what = f"'{path}' needs the environment variable {unset[0]}, which is not set"
         fix = f"export {unset[0]}=…"
     elif isinstance(error, InterpolationKeyError) and (match := _KEY.search(str(error))):
-        why = f"there is no key '{match[1]}'"
-        close = nearest(match[1], paths)
+        group, key = path.partition(".")[0], match[1]
+        if key in paths and key.partition(".")[0] != group and not cfg.get(key.partition(".")[0]):
+            # The group that it takes the value from is `none`.
+            other = key.partition(".")[0]
+            why = f"{other}=none has no '{key.rpartition('.')[2]}'"
+            return MLScaleError(what, where=where(path), why=why, fix=f"{group}=none, or choose an option of {other}")
+        why = f"there is no key '{key}'"
+        close = nearest(key, paths)
         fix = (
             override(path, "${" + close + "}") if close and raw.strip() == "${" + match[1] + "}" else f"{path}=<value>"
         )
@@ -77,8 +98,3 @@ def _explain(
     elif isinstance(error, GrammarParseError):
         why = "an interpolation is written ${key.path} or ${oc.env:NAME}"
     return MLScaleError(what, where=where(path), why=why, fix=fix)
-
-
-def _shown(raw: str) -> str:
-    """The expression; the default in `${oc.env:NAME,default}` may be a secret."""
-    return re.sub(r"(\$\{\s*oc\.env\s*:\s*\w+\s*),[^}]*", r"\1,…", raw)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Sequence
 
 from mlscale.config.fields import MISSING, Field
@@ -9,6 +10,8 @@ from mlscale.config.signatures import Parameter
 from mlscale.config.suggest import nearest, override, show
 from mlscale.config.types import Type, from_annotation
 from mlscale.errors import MLScaleError
+
+_TELLING = 8  # characters from which on a text that was resolved is not shown: it may come from the environment
 
 
 def wrong_type(
@@ -30,6 +33,32 @@ def wrong_type(
             return
 
 
+def wrong_resolved(
+    path: str,
+    raw: str,
+    value: object,
+    types: Sequence[Type],
+    field: Field | None,
+    parameter: Parameter | None,
+    where: Callable[[str], str],
+) -> Iterator[MLScaleError]:
+    """The problem of an interpolation `raw` whose `value` isn't of all `types`. What the environment says may be a
+    secret: it is shown where it is too short for one, and is no part of the fix.
+    """
+    kind = next((kind for kind in types if not kind.accepts(value)), None)
+    if kind is None or value is None:  # nothing is known yet of what is derived
+        return
+    outside, why = "oc.env" in raw and isinstance(value, str), field.text if field else ""
+    long = isinstance(value, str) and len(value) >= _TELLING
+    told = f"a text of {len(str(value))} characters" if long else _told(value)
+    fix = override(path, _valid(raw if outside or long else value, kind, field, parameter))
+    if outside and any(kind.accepts(form) for form in _forms(value, kind) if not isinstance(form, list)):
+        why = "an environment variable is text until oc.decode reads it"
+        fix = override(path, "${oc.decode:" + raw + "}")
+    what = f"'{path}' must be {kind.text}, {expression(raw)} is {told}"
+    yield MLScaleError(what, where=where(path), why=why, fix=fix)
+
+
 def missing(path: str, field: Field | None, where: str, parameter: Parameter | None = None) -> MLScaleError:
     """The problem of a mandatory key that is not set."""
     kind = field.type if field and field.type else None
@@ -46,6 +75,11 @@ def _later(value: object) -> bool:
     if isinstance(value, dict):
         return "_target_" in value or any(_later(item) for item in value.values())
     return isinstance(value, list) and any(_later(item) for item in value)
+
+
+def expression(raw: str) -> str:
+    """The expression; the default in `${oc.env:NAME,default}` may be a secret."""
+    return re.sub(r"(\$\{\s*oc\.env\s*:\s*\w+\s*),[^}]*", r"\1,…", raw)
 
 
 def _told(value: object) -> str:

@@ -106,6 +106,19 @@ def test_exit_code_and_remedy(
     assert list(folder.iterdir()) == []
 
 
+def test_a_secret_of_the_wrong_type_is_not_shown(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TEXT", "ten")
+    monkeypatch.setenv("API_TOKEN", "q7w8e9")
+    assert main(["+recipe=resnet", "trainer.max_epochs=${oc.env:TEXT}", "data.batch_size=${oc.env:API_TOKEN}"]) == 2
+    said = capsys.readouterr().err
+    assert "'trainer.max_epochs' must be int or null, ${oc.env:TEXT} is the text 'ten'" in said
+    assert "'data.batch_size' must be int" in said
+    assert "q7w8e9" not in said
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "name", ["a{b}", "a?b", "a&b", "a#b", "a,b", "a b", "it's", "{a,b}", "a[1]", "a=b", "a:b", "ä"]
 )

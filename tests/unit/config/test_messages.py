@@ -366,6 +366,58 @@ unknown key 'optmizer'
 """,
     ),
     (
+        "trainer.max_epochs=${oc.env:TEXT}",
+        """
+'trainer.max_epochs' must be int or null, ${oc.env:TEXT} is the text 'ten'
+  where: command line: trainer.max_epochs=${oc.env:TEXT}
+  fix:   trainer.max_epochs=10
+""",
+    ),
+    (
+        "trainer.max_epochs=${oc.env:NUMBER}",
+        """
+'trainer.max_epochs' must be int or null, ${oc.env:NUMBER} is '5'
+  where: command line: trainer.max_epochs=${oc.env:NUMBER}
+  why:   an environment variable is text until oc.decode reads it
+  fix:   'trainer.max_epochs=${oc.decode:${oc.env:NUMBER}}'
+""",
+    ),
+    (
+        "tags=${oc.env:LONG}",
+        """
+'tags' must be list[str], ${oc.env:LONG} is a text of 15 characters
+  where: command line: tags=${oc.env:LONG}
+  why:   free words, kept in run.json and given to trackers
+  fix:   'tags=[${oc.env:LONG}]'
+""",
+    ),
+    (
+        "data.batch_size=${name}",
+        """
+'data.batch_size' must be int, ${name} is the text 'run'
+  where: command line: data.batch_size=${name}
+  why:   global, over all devices and accumulation
+  fix:   data.batch_size=64
+""",
+    ),
+    (
+        "scheduler=one_cycle optimizer.lr=fast trainer.max_epochs=${oc.decode:${oc.env:NUMBER}}",
+        """
+'optimizer.lr' must be float, not the text 'fast'
+  where: command line: optimizer.lr=fast
+  fix:   optimizer.lr=0.1
+""",
+    ),
+    (
+        "optimizer=none scheduler=one_cycle",
+        """
+'scheduler.max_lr' can't be resolved: ${optimizer.lr}
+  where: conf/scheduler/one_cycle.yaml: scheduler.max_lr
+  why:   optimizer=none has no 'lr'
+  fix:   scheduler=none, or choose an option of optimizer
+""",
+    ),
+    (
         "name=${optimizr.lr}",
         """
 'name' can't be resolved: ${optimizr.lr}
@@ -559,6 +611,9 @@ def test_message(folder: Path, monkeypatch: pytest.MonkeyPatch, typed: str, mess
     monkeypatch.chdir(folder)
     monkeypatch.syspath_prepend(folder)
     monkeypatch.delenv("NO_SUCH_VARIABLE", raising=False)
+    monkeypatch.setenv("TEXT", "ten")
+    monkeypatch.setenv("NUMBER", "5")
+    monkeypatch.setenv("LONG", "hunter2-hunter2")
     request = parse("train", shlex.split(typed))
     origin = origin_of("train", request.overrides, request.roots)
     problems = check(compose(request), groups=request.roots.groups, origin=origin)
