@@ -10,6 +10,7 @@ import contextlib
 import os
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import hydra
@@ -62,7 +63,7 @@ def compose(request: Request) -> DictConfig:
     """
     with hydra_ready(request.roots):
         try:
-            return _compose(request)
+            return _compose(with_deletions(request))
         except Exception as error:
             problems = refusals(error, list(request.overrides), request.roots, request.verb, _retry(request))
             raise_all(problems)
@@ -75,9 +76,30 @@ def _compose(request: Request) -> DictConfig:
     return cfg
 
 
+def with_deletions(request: Request) -> Request:
+    """The request with every `~key` in a form that Hydra takes: it can't delete a key whose value is null, and one that
+    is filled in later (`${derived.channels}`) is null as long as nothing is composed. Such a key gets a value first.
+    """
+    deletions = [word for word in request.overrides if word.startswith("~") and "." in word.split("=")[0]]
+    if not deletions:
+        return request
+    try:
+        cfg = hydra.compose(request.verb, overrides=[word for word in request.overrides if word not in deletions])
+    except Exception:
+        return request  # what is wrong is told when all of it is composed
+    overrides: list[str] = []
+    for word in request.overrides:
+        head, _, last = word[1:].rpartition(".")
+        node = OmegaConf.select(cfg, head) if word in deletions else None
+        if isinstance(node, DictConfig) and last in node.keys() and OmegaConf.select(cfg, word[1:]) is None:  # noqa: SIM118 - `in` takes null for absent
+            overrides.append(f"++{word[1:]}=deleted")
+        overrides.append(word)
+    return replace(request, overrides=tuple(overrides))
+
+
 def _retry(request: Request) -> Callable[[list[str]], None]:
     def retry(overrides: list[str]) -> None:
-        hydra.compose(request.verb, overrides=overrides)
+        _compose(with_deletions(replace(request, overrides=tuple(overrides))))
 
     return retry
 
@@ -90,6 +112,8 @@ def run_by_hydra(request: Request, job: Callable[[DictConfig, list[str]], Any]) 
         return job(cfg, [str(item) for item in HydraConfig.get().overrides.task])
 
     flags = [*request.flags, *(["--multirun"] if request.multirun else [])]
+    with hydra_ready(request.roots):
+        request = with_deletions(request)
     overrides = [] if "--hydra-help" in flags else request.overrides  # it composes no config that they could change
     with hydra_ready(request.roots, initialise=False), _argv([*flags, *overrides]):
         try:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from mlscale.config.argv import parse
-from mlscale.config.compose import compose
+from mlscale.config.check import check
+from mlscale.config.compose import compose, run_by_hydra
+from mlscale.config.origin import origin_of
 from mlscale.errors import MLScaleError
 
 CASES = {
@@ -58,6 +60,27 @@ def test_message(name: str) -> None:
     with pytest.raises(MLScaleError) as caught:
         compose(parse("train", words))
     assert str(caught.value) == message
+
+
+def test_a_key_that_is_filled_in_later_can_be_taken_away(capsys: pytest.CaptureFixture[str]) -> None:
+    request = parse("train", ["~model.in_channels", "~trainer.devices", "optimizer=adamw"])
+    cfg = compose(request)
+    assert "in_channels" not in cfg.model
+    assert "num_classes" in cfg.model
+    assert "devices" not in cfg.trainer
+    (problem,) = check(cfg, groups=request.roots.groups, origin=origin_of("train", request.overrides, request.roots))
+    assert problem.what == "'model.in_channels' is missing"
+    run_by_hydra(parse("train", ["~model.in_channels", "--cfg", "job", "--package", "model"]), lambda cfg, words: None)
+    told = capsys.readouterr().out
+    assert "num_classes" in told
+    assert "in_channels" not in told
+
+
+def test_deletions_beside_a_mistake() -> None:
+    with pytest.raises(MLScaleError) as caught:
+        compose(parse("train", ["~model.in_channels", "~model.filters", "recipe=resnt"]))
+    told = [line for line in str(caught.value).splitlines() if not line.startswith(" ") and line]
+    assert told == ["unknown option 'resnt' of the group 'recipe'", "there is no 'model.filters' to take away"]
 
 
 def test_all_at_once() -> None:
