@@ -52,7 +52,7 @@ def _dispatch(words: list[str]) -> int:
         return int(import_module("mlscale.completion").main(words[1:]))
     verb, rest = (words[0], words[1:]) if words[0] in VERBS else ("train", words)
     if verb == "train" and rest and rest[0].replace("-", "").isalpha() and not rest[0].startswith("-"):
-        raise _texts().unknown_verb(rest[0])
+        raise _texts().unknown_verb(*rest[:2])
     if VERBS[verb].working:
         from mlscale.command import work
 

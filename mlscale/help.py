@@ -63,10 +63,21 @@ def of_verb(verb: str, roots: Roots) -> str:
     return "\n".join(lines)
 
 
-def unknown_verb(word: str) -> MLScaleError:
-    """The error for a first word that is neither a verb nor an override."""
+def unknown_verb(word: str, following: str = "") -> MLScaleError:
+    """The error for a first word that is neither a verb nor an override.
+
+    Args:
+        following: the word after it: `mlscale debug fast` means debug=fast.
+    """
+    groups = find_roots().groups
+    if word in groups:
+        option = following if following in groups[word] else f"<{'|'.join(groups[word])}>"
+        recipe = "" if word == "recipe" else "+recipe=… "
+        return MLScaleError(
+            f"'{word}' is a setting, not a verb", where="command line", fix=f"mlscale {recipe}{word}={option}"
+        )
     best = nearest(word, VERBS)
-    if word in find_roots().groups.get("recipe", ()):
+    if word in groups.get("recipe", ()):
         best = f"recipe={word}"
     return MLScaleError(
         f"unknown verb '{word}'",

@@ -26,6 +26,7 @@ class CSV(Logger):
         super().__init__()
         self.path = Path(save_dir) / "metrics.csv"
         self._rows: list[dict[str, Any]] = []
+        self._count = 0  # rows of the run, written or not
         self._columns: list[str] = []
         self._written = time.monotonic()
 
@@ -48,6 +49,27 @@ class CSV(Logger):
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self._rows.append({"step": "" if step is None else step, **metrics})
+        self._count += 1
+
+    @rank_zero_only
+    def start_over(self) -> None:
+        """Forget the rows of an attempt that left no checkpoint."""
+        self.path.unlink(missing_ok=True)
+
+    @rank_zero_only
+    def state_dict(self) -> dict[str, int]:
+        """How many rows there are; they are written before a checkpoint counts on them."""
+        self.flush()
+        return {"rows": self._count}
+
+    @rank_zero_only
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on after so many rows: what was logged after the checkpoint will be logged again."""
+        self._count = state_dict["rows"]
+        if self.path.exists():
+            header, rows = self._read()
+            self._columns = header
+            self._write(rows[: self._count])
 
     @rank_zero_only
     def save(self) -> None:
@@ -66,25 +88,30 @@ class CSV(Logger):
             return
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self._columns and self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                self._columns = next(csv.reader(file), [])
+            self._columns = self._read()[0]
         known = list(self._columns)
         self._columns += [name for name in dict.fromkeys(n for row in self._rows for n in row) if name not in known]
-        if self._columns != known:
-            self._rewrite()
+        if self._columns != known:  # the file is new, or becomes wider
+            self._write(self._read()[1])
         with self.path.open("a", newline="", encoding="utf-8") as file:
             csv.DictWriter(file, self._columns).writerows(self._rows)
         self._rows.clear()
 
-    def _rewrite(self) -> None:
-        """Start the file, or widen it by the columns that are new: written aside, then renamed."""
-        old: list[dict[str, str]] = []
-        if self.path.exists():
-            with self.path.open(newline="", encoding="utf-8") as file:
-                old = list(csv.DictReader(file))
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        """The columns and the rows of the file; a row that was being written when the run was killed is left out."""
+        if not self.path.exists():
+            return [], []
+        with self.path.open(newline="", encoding="utf-8") as file:
+            whole = [line for line in file if line.endswith("\n")]
+        reader = csv.DictReader(whole)
+        rows = [row for row in reader if None not in row.values()]
+        return list(reader.fieldnames or []), rows
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        """Replace the file: written aside, then renamed."""
         aside = self.path.with_suffix(".csv.tmp")
         with aside.open("w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, self._columns)
             writer.writeheader()
-            writer.writerows(old)
+            writer.writerows(rows)
         aside.replace(self.path)

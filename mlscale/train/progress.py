@@ -10,6 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mlscale.tasks.batch import batch_size
+from mlscale.train.boundary import in_epoch
 from mlscale.train.losses import loss_of
 
 _METRICS = ("val/accuracy", "val/loss")  # the first that there is, is shown
@@ -48,6 +49,8 @@ class Progress(ProgressBar):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._out = self._stream or sys.stderr
+        if in_epoch(trainer):  # resumed: Lightning does not call the hook of its start again
+            self.on_train_epoch_start(trainer, pl_module)
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._samples, self._loss, self._paused = 0, None, 0.0

@@ -6,6 +6,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from types import FrameType
 from typing import Any
 
@@ -15,8 +16,11 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import Checkpoint
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.train.boundary import inside_accumulation
 
-_EXITS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED}
+# USR1 is what schedulers send ahead of a time limit: the run saves, and asks to be run again.
+_EXITS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGUSR1: Exit.SAVED}
+_TIME_IS_UP = 1000  # no signal has this number
 _AGREE_SECONDS = 1.0  # between two agreements of the ranks
 _MOST_STEPS = 200
 
@@ -30,7 +34,7 @@ _over: Callable[[], bool] = lambda: False  # noqa: E731 - replaced by `noted`
 
 @contextlib.contextmanager
 def noted(over: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Inside the block SIGTERM and SIGINT ask the run to stop. A second SIGINT ends the process at once.
+    """Inside the block SIGTERM, SIGINT and SIGUSR1 ask the run to stop. A second SIGINT ends the process at once.
 
     Args:
         over: whether the run has failed already, on another rank: SIGTERM then ends the process at once, for it may
@@ -65,48 +69,38 @@ def _note(signum: int, frame: FrameType | None) -> None:
 
 
 class StopOnSignal(Checkpoint):
-    """Saves and raises (exit code 130 or 143) between two optimizer steps once a signal has arrived.
+    """Saves and raises (exit code 75, 130 or 143) at a boundary of two optimizer steps once a signal has arrived, or
+    once the time that the run may take is over.
 
     Ranks must stop after the same step. They agree by one all_reduce about once a second: the number of steps between
     two of them follows from the slowest rank's time per step, which travels with it. One process looks at a variable.
 
-    A save in the middle of accumulation would lose gradients, and one where validation is due would lose that
-    validation: it then waits. Being a Checkpoint, it runs after all other callbacks.
+    It is a Checkpoint, so that Lightning does not add one of its own to a run that has no other.
 
     Args:
         path: the checkpoint to write; None writes none.
+        max_seconds: the time that this attempt may take, from now on; None for no limit. It ends with exit code 75:
+            saved, run me again.
     """
 
-    def __init__(self, path: str | None) -> None:
+    def __init__(self, path: str | None, max_seconds: float | None = None) -> None:
         self.path = path
+        self._deadline = float("inf") if max_seconds is None else time.monotonic() + max_seconds
         self._asked = 0
         self._due = 1  # batches until the ranks agree again
         self._batches = 0
         self._since = 0.0
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.world_size > 1:
             self._agree(trainer)
         else:
-            self._asked = _received
-        if not self._asked:
-            return
-        loop = trainer.fit_loop.epoch_loop
-        fetcher = trainer.fit_loop._data_fetcher
-        assert fetcher is not None
-        wait = loop._should_accumulate() or loop._should_check_val_fx(fetcher) or loop.batch_progress.is_last_batch
-        if not wait:
+            self._asked = self._wanted()
+        if self._asked and not inside_accumulation(trainer):
             self._stop(trainer)
 
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._asked and not trainer.fit_loop.epoch_loop.batch_progress.is_last_batch:
-            self._stop(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self._asked:
-            self._stop(trainer)
+    def _wanted(self) -> int:
+        return _received or (_TIME_IS_UP if time.monotonic() > self._deadline else 0)
 
     def _agree(self, trainer: Trainer) -> None:
         self._due -= 1
@@ -114,20 +108,46 @@ class StopOnSignal(Checkpoint):
             return
         now = time.monotonic()
         seconds = (now - self._since) / self._batches if self._batches else _AGREE_SECONDS
-        shared = torch.tensor([float(_received), seconds], device=trainer.strategy.root_device)
+        shared = torch.tensor([float(self._wanted()), seconds], device=trainer.strategy.root_device)
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
-        signum, seconds = shared.tolist()
-        self._asked = int(signum)
+        asked, seconds = shared.tolist()
+        self._asked = int(asked)
         self._batches = self._due = max(1, min(_MOST_STEPS, int(_AGREE_SECONDS / max(seconds, 1e-6))))
         self._since = now
 
     def _stop(self, trainer: Trainer) -> None:
-        name = signal.Signals(self._asked).name
         saved = ""
         if self.path is not None:
             trainer.save_checkpoint(self.path)
             saved = f", saved to {self.path}"
         raise MLScaleError(
-            f"stopped by {name} after optimizer step {trainer.global_step}{saved}",
-            exit=_EXITS[signal.Signals(self._asked)],
+            f"stopped by {_name(self._asked)} after optimizer step {trainer.global_step}{saved}",
+            fix="mlscale runs resume last" if saved else "",
+            exit=Exit.SAVED if self._asked == _TIME_IS_UP else _EXITS[signal.Signals(self._asked)],
         )
+
+
+def seconds_of(limit: Any) -> float | None:
+    """`trainer.max_time` in seconds: `DD:HH:MM:SS`, or a mapping of `timedelta`'s arguments.
+
+    Raises:
+        MLScaleError: it is neither.
+    """
+    if limit is None:
+        return None
+    try:
+        if isinstance(limit, str):
+            days, hours, minutes, seconds = (int(part) for part in limit.split(":"))
+            limit = {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds}
+        return timedelta(**limit).total_seconds()
+    except (TypeError, ValueError) as error:
+        raise MLScaleError(
+            f"trainer.max_time is {limit!r}",
+            where="trainer.max_time",
+            why="it is days:hours:minutes:seconds, such as 00:11:55:00, or a mapping such as {hours: 12}",
+            fix="trainer.max_time=00:11:55:00",
+        ) from error
+
+
+def _name(asked: int) -> str:
+    return "trainer.max_time" if asked == _TIME_IS_UP else signal.Signals(asked).name

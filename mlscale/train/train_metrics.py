@@ -1,6 +1,7 @@
 """Training loss, learning rate, throughput and memory, for every tracker."""
 
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from mlscale.tasks.batch import batch_size
+from mlscale.train.boundary import in_epoch
 from mlscale.train.losses import loss_of
 from mlscale.train.memory import peak_bytes
 
@@ -38,9 +40,45 @@ class TrainMetrics(Callback):
         self._resumed = 0.0
         self._epoch_loss: Tensor | None = None  # sum over the epoch's optimizer steps
         self._epoch_steps = 0
+        self._restored: Mapping[str, Any] | None = None
+
+    def rank_state(self) -> dict[str, Any]:
+        """What this rank has added up in the epoch and not logged yet."""
+        return {
+            "losses": torch.stack(self._losses).cpu() if self._losses else None,
+            "batches": self._batches,
+            "samples": self._samples,
+            "logged_step": self._logged_step,
+            "epoch_loss": None if self._epoch_loss is None else self._epoch_loss.cpu(),
+            "epoch_steps": self._epoch_steps,
+        }
+
+    def load_rank_states(self, states: Sequence[Mapping[str, Any] | None], trainer: Trainer) -> None:
+        """Go on adding. On another number of ranks the first takes over what all of them had."""
+        kept = [state for state in states if state is not None]
+        if len(kept) == trainer.world_size:
+            self._restored = kept[trainer.global_rank]
+        elif kept:
+            losses = [state["losses"].double().sum() for state in kept if state["losses"] is not None]
+            mean = torch.stack(losses).sum() / len(kept) * trainer.world_size if losses else None
+            first = trainer.global_rank == 0
+            self._restored = {
+                **kept[0],
+                "losses": mean.reshape(1) if mean is not None and first else None,
+                "samples": sum(state["samples"] for state in kept) if first else 0,
+            }
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._reset(trainer)
+        restored, self._restored = self._restored, None
+        if restored is not None and in_epoch(trainer):
+            device = trainer.strategy.root_device
+            if restored["losses"] is not None:
+                self._losses = list(restored["losses"].to(device))
+            if restored["epoch_loss"] is not None:
+                self._epoch_loss = restored["epoch_loss"].to(device)
+            self._batches, self._samples = restored["batches"], restored["samples"]
+            self._logged_step, self._epoch_steps = restored["logged_step"], restored["epoch_steps"]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._reset(trainer)
