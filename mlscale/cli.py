@@ -13,6 +13,7 @@ from types import ModuleType
 
 from mlscale.culprit import unforeseen
 from mlscale.errors import Exit, MLScaleError
+from mlscale.launch import garbage
 from mlscale.verbs import VERBS
 
 
@@ -22,6 +23,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Nothing heavy is imported before the config is known to be right: a typo is answered in under a second.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    if argv is None:
+        garbage.claim()
     # A console script does not see the folder one stands in, `python -m` does: a user's own classes live there.
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())

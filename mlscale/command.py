@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager
 from mlscale import verbs
 from mlscale.config.argv import Request, parse
 from mlscale.errors import Exit, MLScaleError
+from mlscale.launch.garbage import put_off
 from mlscale.launch.threads import wait_passively
 
 
@@ -20,7 +21,8 @@ def work(verb: str, argv: Sequence[str]) -> int:
         MLScaleError: what is wrong with it.
     """
     wait_passively()
-    request = parse(verb, argv)
+    with put_off():
+        request = parse(verb, argv)
     if request.help:
         from mlscale.help import of_verb
 
@@ -40,7 +42,8 @@ def work(verb: str, argv: Sequence[str]) -> int:
             run_by_hydra(request, lambda cfg, overrides: None)
         return int(Exit.DONE)
     _say_what_is_shadowed(request)
-    cfg = compose_checked(request)
+    with put_off():
+        cfg = compose_checked(request)
     from mlscale.report import emit
     from mlscale.runs.mask import Masker, masked_output
 

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import os
 import re
-import sysconfig
 import traceback
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
 
 _OURS = Path(__file__).resolve().parent
-_LIBRARIES = tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 _FRAME = re.compile(r'^ *File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)', re.MULTILINE)
 _IN_WORKER = "Original Traceback (most recent call last):"
 
@@ -69,7 +68,14 @@ def _is_own(file: str) -> bool:
     path = Path(file)
     if file.startswith("<") or {"site-packages", "dist-packages"} & set(path.parts):
         return False
-    return not any(path.resolve().is_relative_to(folder) for folder in (_OURS, *_LIBRARIES))
+    return not any(path.resolve().is_relative_to(folder) for folder in (_OURS, *_libraries()))
+
+
+@cache
+def _libraries() -> tuple[Path, ...]:
+    import sysconfig  # 3 ms that only an error of nobody's foresight needs
+
+    return tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 
 
 def _shown(file: str) -> str:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from importlib.metadata import entry_points
 from importlib.resources import files
 from pathlib import Path
 
@@ -116,6 +116,10 @@ def _config_dir(text: str) -> Root:
 
 
 def _from_packages() -> list[Root]:
+    if not _any_declared():
+        return []
+    from importlib.metadata import entry_points
+
     roots = []
     for point in entry_points(group=ENTRY_POINT):
         try:
@@ -131,6 +135,30 @@ def _from_packages() -> list[Root]:
         folder = files(folder) if hasattr(folder, "__path__") else folder
         roots.append(Root(Path(str(folder)), f"package {point.name}"))
     return roots
+
+
+def _any_declared() -> bool:
+    """Whether an installed package may have the entry point: a look at the files that `importlib.metadata` would parse.
+
+    It is seldom so, and importing and asking `importlib.metadata` takes 20 ms, which a typo would wait for.
+    """
+    for name in sys.path:
+        folder = Path(name)
+        if folder.suffix == ".egg" or folder.is_file():  # zipped or old: leave it to those who can read it
+            return True
+        try:
+            entries = os.listdir(folder)
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.endswith((".dist-info", ".egg-info")):
+                try:
+                    if ENTRY_POINT.encode() in (folder / entry / "entry_points.txt").read_bytes():
+                        return True
+                except OSError:
+                    continue
+    finders = (finder for finder in sys.meta_path if getattr(finder, "__name__", "") != "PathFinder")
+    return any(hasattr(finder, "find_distributions") for finder in finders)
 
 
 def _relative(path: Path) -> str:

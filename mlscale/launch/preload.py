@@ -1,7 +1,11 @@
 """What the fork server imports before it forks ranks. It computes nothing: an OpenMP pool does not survive a fork."""
 
-import torch.distributed.elastic.multiprocessing  # noqa: F401
+from mlscale.launch import garbage
 
-import mlscale.launch.worker
-import mlscale.tasks.classification
-import mlscale.train.assemble  # noqa: F401
+garbage.claim()
+with garbage.put_off():
+    import torch.distributed.elastic.multiprocessing  # noqa: F401
+
+    import mlscale.launch.worker
+    import mlscale.tasks.classification
+    import mlscale.train.assemble  # noqa: F401

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,7 @@ from mlscale.config.derive import derive
 from mlscale.config.frozen import with_derived
 from mlscale.config.notices import notices
 from mlscale.errors import Exit, MLScaleError
+from mlscale.launch.garbage import put_off
 from mlscale.launch.start import say, start_lines
 from mlscale.report import Result, number
 from mlscale.runs.folder import RunFolder
@@ -36,11 +38,13 @@ def run(cfg: DictConfig) -> Result:
     from mlscale.launch.local import launch, warm_up
 
     warm_up(cfg.trainer.devices)
-    from mlscale.launch.facts import data_facts
-    from mlscale.launch.machine import this_machine
-
     masker = Masker.of(cfg)
-    machine = this_machine()
+    with put_off():
+        from mlscale.launch.facts import data_facts
+        from mlscale.launch.machine import this_machine
+
+        machine = this_machine()
+        import_module("mlscale.train.assemble")
     facts = data_facts(cfg)
     derived = derive(cfg, facts, machine)
     folder = freeze(cfg, derived, masker)

@@ -10,9 +10,10 @@ import pytest
 from mlscale import contracts
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
-from mlscale.runs import RunFolder, take
 from mlscale.runs.compare import compare
+from mlscale.runs.folder import RunFolder
 from mlscale.runs.overview import overview
+from mlscale.runs.snapshot import take
 
 EXAMPLES = sorted((Path(__file__).parent / "examples").glob("*.json"))
 

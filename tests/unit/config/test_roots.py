@@ -70,3 +70,20 @@ def test_own_group_and_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 def test_missing_config_dir() -> None:
     with pytest.raises(MLScaleError, match="does not exist: nowhere"):
         find_roots(["nowhere"])
+
+
+@pytest.mark.parametrize("metadata", ["theirs-1.dist-info/entry_points.txt", "theirs.egg-info/entry_points.txt"])
+def test_a_package_that_declares_folders_is_seen(
+    metadata: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "their_conf/model").mkdir(parents=True)
+    (tmp_path / "their_conf/__init__.py").touch()
+    (tmp_path / "their_conf/model/theirs.yaml").touch()
+    file = tmp_path / metadata
+    file.parent.mkdir()
+    file.write_text("[mlscale.config_dirs]\ntheirs = their_conf\n")
+    name = "METADATA" if "dist-info" in metadata else "PKG-INFO"
+    (file.parent / name).write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1\n")
+    assert "theirs" not in find_roots().groups["model"]
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert "theirs" in find_roots().groups["model"]

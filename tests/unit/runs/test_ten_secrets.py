@@ -16,7 +16,10 @@ import pytest
 from omegaconf import OmegaConf
 
 from mlscale.report import Result, emit
-from mlscale.runs import Masker, RunFolder, mask_overrides, masked_output, protect, take
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.mask import Masker, masked_output
+from mlscale.runs.secrets import mask_overrides, protect
+from mlscale.runs.snapshot import take
 from mlscale.verbs.runs import main as runs
 
 SECRETS = {

@@ -9,7 +9,7 @@ import pytest
 
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
-from mlscale.runs import RunFolder
+from mlscale.runs.folder import RunFolder
 from mlscale.runs.snapshot import take
 from mlscale.verbs.runs import main
 

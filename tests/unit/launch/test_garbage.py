@@ -1,0 +1,34 @@
+"""The collector waits while a process of ours starts, and is anybody else's own business."""
+
+import gc
+import subprocess
+import sys
+
+from mlscale.launch.garbage import put_off
+
+CLAIMED = """
+import gc
+from mlscale.launch import garbage
+
+garbage.claim()
+with garbage.put_off():
+    print(gc.isenabled())
+print(gc.isenabled(), gc.get_freeze_count() > 1000)
+gc.disable()
+with garbage.put_off():
+    pass
+print(gc.isenabled())
+"""
+
+
+def test_a_process_of_ours_collects_after_its_start_only() -> None:
+    done = subprocess.run([sys.executable, "-c", CLAIMED], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True", "True", "False"]
+
+
+def test_a_process_of_others_is_left_alone() -> None:
+    frozen = gc.get_freeze_count()
+    with put_off():
+        assert gc.isenabled()
+    assert gc.isenabled()
+    assert gc.get_freeze_count() == frozen
