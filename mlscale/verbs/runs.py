@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +12,7 @@ from typing import Any
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import duration, key_values, number, size, table
-from mlscale.report.text import label
+from mlscale.report.text import columns_of, label
 from mlscale.report.text import metric as shown_metric
 from mlscale.runs.compare import Pairs, compare
 from mlscale.runs.find import damaged, find, list_runs
@@ -22,6 +23,10 @@ from mlscale.verbs.options import Options
 
 SUMMARY = "list, show, compare and remove runs"
 _REF = "a run: its id, the beginning of its id or of its folder's name, its path, or 'last'"
+
+_COLUMNS = ("id", "name", "started", "status", "metric", "time", "overrides")
+_LESS_NEEDED = ("overrides", "time", "started", "metric")  # what a narrow terminal goes without, in this order
+_SHORTENED = 12  # characters of a name or of the overrides that are still worth showing
 
 
 def main(argv: Sequence[str]) -> int:
@@ -91,10 +96,25 @@ def _ls(args: argparse.Namespace) -> int:
             )
         rows += [_row(member, "  " if sweep else "") for member in members]
     if rows:
-        print(table(rows, ("id", "name", "started", "status", "metric", "time", "overrides")))
+        print(_fitting(rows, _COLUMNS, shutil.get_terminal_size(fallback=(10_000, 24)).columns))
     for path, why in broken.items():
         print(f"damaged: {path} ({why})", file=sys.stderr)
     return int(Exit.DONE)
+
+
+def _fitting(rows: Sequence[Sequence[object]], names: Sequence[str], width: int) -> str:
+    """The table with the columns that a line of `width` has room for; the overrides are shortened first."""
+    shown = [names.index(name) for name in names]
+    for dropped in ("", *_LESS_NEEDED):
+        shown = [index for index in shown if names[index] != dropped]
+        room = width
+        for index in shown:
+            whole = max(columns_of(str(cell)) for cell in (names[index], *(row[index] for row in rows)))
+            room -= 2 + (min(whole, _SHORTENED) if names[index] in ("name", "overrides") else whole)
+        if room + 2 >= 0:
+            break
+    cells = [[row[index] for index in shown] for row in rows]
+    return table(cells, [names[index] for index in shown], width)
 
 
 def _row(run: Overview, indent: str) -> Sequence[object]:

@@ -11,7 +11,7 @@ from mlscale.errors import MLScaleError
 from mlscale.report import Result
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.snapshot import take
-from mlscale.verbs.runs import main
+from mlscale.verbs.runs import _date, main
 
 Runs = Callable[..., int]
 
@@ -34,7 +34,7 @@ def made(
     """A finished run; a running one where `accuracy` is None."""
     run = RunFolder.create(
         root, name, verb="train", config_yaml=f"optimizer:\n  lr: {lr}\n", metric="val/accuracy", mode="max",
-        overrides=[f"optimizer.lr={lr}"], **{"seed": 0, **kwargs},
+        **{"seed": 0, "overrides": [f"optimizer.lr={lr}"], **kwargs},
     )  # fmt: skip
     if accuracy is not None:
         run.result("train", Result("train", True, "it trained", {"val/accuracy": accuracy}).as_dict())
@@ -63,6 +63,27 @@ def test_ls(root: Path, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     document = json.loads(capsys.readouterr().out)
     assert [run["id"] for run in document["runs"]] == [jobs[1].id, jobs[0].id, alone.id]
     assert list(document["damaged"]) == [str(torn.path)]
+
+
+@pytest.mark.parametrize(
+    ("width", "last"),
+    [(40, "status"), (60, "metric"), (75, "metric"), (85, "time"), (97, "overrides"), (120, "overrides")],
+)
+def test_ls_fits_the_terminal(
+    root: Path, runs: Runs, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, last: str
+) -> None:
+    sweep = root / "2026-01-01" / "grid-00000000000a"
+    made_runs = [made(root, overrides=[f"optimizer.lr={lr}" for lr in range(9)], sweep=sweep) for _ in range(2)]
+    monkeypatch.setenv("COLUMNS", str(width))
+    assert runs("ls") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert lines[0].split()[-1] == last
+    for run in made_runs:
+        (line,) = [line for line in lines if run.id in line]  # whole: it is what is typed next
+        assert " done" in line
+        assert ("val/accuracy 0.98" in line) == (width >= 60)
+        assert (_date(run.run["created"]) in line) == (width >= 75)
 
 
 def test_ls_of_nothing(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
