@@ -1,0 +1,305 @@
+"""Checkpoints on the disk: written aside and committed by one rename, with a digest inside; found, listed, verified.
+
+A checkpoint is the ZIP archive that `torch.save` writes. Its comment, a field that every reader of archives skips,
+holds a record (contract 'checkpoint') and the SHA-256 of all that stands before the digest. So there is one file, which
+one rename replaces: whenever a process is killed, a name holds the old checkpoint or the new one, each whole and with
+its digest, and `cp` takes the digest along. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import re
+import secrets
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from mlscale.contracts import expect, stamp
+from mlscale.errors import MLScaleError
+from mlscale.runs.files import ASIDE, PRIVATE_FILE, sync_folder
+from mlscale.runs.identity import now
+
+SUFFIX = ".ckpt"
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+"""What a write fails with where the disk, a quota or the largest size of a file leaves no room."""
+
+Kind = Literal["best", "last", "periodic", "other"]
+State = Literal["ok", "torn", "altered", "unsigned"]
+
+_END = b"PK\x05\x06"  # begins the last record of an archive, 22 bytes and the comment
+_END_BYTES = 22
+_LENGTH_BYTES = 2  # the comment's length, the last field before the comment
+_DIGEST_BYTES = 64
+_BLOCK = 1 << 20
+_WORDS = (b'{"format": "mlscale/', b'"resumable": ')  # in every record of ours, one of them even when a bit has changed
+_NEVER = datetime.min.replace(tzinfo=UTC)
+_LATER = re.compile(rb'\{"format": "mlscale/checkpoint/[0-9]+"')
+
+
+@dataclass(frozen=True)
+class Record:
+    """What a checkpoint says of itself; the fields of the contract 'checkpoint'.
+
+    Attributes:
+        kind: which policy wrote it.
+        step: optimizer steps of the run so far.
+        epoch: the epoch it was saved in, from 0.
+        resumable: whether it holds the state of the training, not the weights alone.
+        metric, value: what the callback that wrote it watches, and its value then.
+        time: ISO 8601, with its time zone.
+        bytes: of the archive, without the record; set when it is committed.
+    """
+
+    kind: Kind
+    step: int
+    epoch: int
+    resumable: bool = True
+    metric: str | None = None
+    value: float | None = None
+    time: str = ""
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A checkpoint in a folder.
+
+    Attributes:
+        path: the file.
+        bytes: its size.
+        record: what it says of itself; None where it says nothing that can be read.
+        state: ok; torn: cut short, or no checkpoint at all; altered: its digest is that of other content; unsigned: a
+            whole archive that was not written by mlscale, so that nothing tells whether it has changed.
+    """
+
+    path: Path
+    bytes: int
+    record: Record | None
+    state: State
+
+    @property
+    def bad(self) -> bool:
+        """Whether it must not be used."""
+        return self.state in ("torn", "altered")
+
+
+class Writer:
+    """A file for `torch.save` that hashes what passes through, and takes the file's name when it is whole.
+
+    A write that fails is not raised at once, for torch would end the process: it is kept, and `commit` raises it.
+
+    Args:
+        path: the checkpoint; its folder must exist.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._aside = path.with_name(f"{ASIDE}{path.name}-{secrets.token_hex(4)}")
+        self._digest = hashlib.sha256()
+        self._bytes = 0
+        self._held = b""  # the last bytes so far: at the end they are the length of the comment, which is not known yet
+        self._error: OSError | None = None
+        handle = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
+        self._file = os.fdopen(handle, "wb", buffering=0)
+        with contextlib.suppress(OSError):  # some file systems have no locks; then nobody tidies up there
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+    def write(self, data: bytes | memoryview) -> int:
+        """Take the next bytes of the archive."""
+        view = memoryview(data).cast("B")
+        if len(view) < _LENGTH_BYTES:
+            view = memoryview(self._held + bytes(view))
+        else:
+            self._put(memoryview(self._held))
+        self._put(view[:-_LENGTH_BYTES])
+        self._held = bytes(view[-_LENGTH_BYTES:])
+        return memoryview(data).nbytes
+
+    def flush(self) -> None:
+        """Nothing waits in a buffer; torch calls it."""
+
+    def commit(self, record: Record) -> Record:
+        """Add the record and the digest, flush all to the disk, and take the name. Returns the record as written.
+
+        Raises:
+            OSError: something could not be written; what had the name before still has it.
+        """
+        count = self._bytes + len(self._held)
+        written = Record(**{**asdict(record), "time": record.time or now(), "bytes": count})
+        document = json.dumps({"format": stamp("checkpoint"), **asdict(written)}, allow_nan=False).encode() + b" "
+        self._put(memoryview((len(document) + _DIGEST_BYTES).to_bytes(_LENGTH_BYTES, "little") + document))
+        self._put(memoryview(self._digest.hexdigest().encode()))
+        try:
+            if self._error is not None:
+                raise self._error
+            os.fsync(self._file.fileno())
+            self._aside.replace(self.path)
+        except OSError:
+            self.discard()
+            raise
+        self._file.close()
+        sync_folder(self.path.parent)
+        return written
+
+    def discard(self) -> None:
+        """Remove what was written so far."""
+        self._aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._file.close()
+
+    def _put(self, view: memoryview) -> None:
+        """Write all of `view`; a file takes at most 2 GiB at once, and less when the disk is nearly full."""
+        while view and self._error is None:
+            try:
+                count = self._file.write(view)
+            except OSError as error:
+                self._error = error
+                return
+            self._digest.update(view[:count])
+            self._bytes += count
+            view = view[count:]
+
+
+def verify(path: Path) -> Stored:
+    """Read a checkpoint wholly and compare it with its digest.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    size = path.stat().st_size
+    tail, record = _tail(path, size)
+    if tail == "ok":
+        with path.open("rb") as file:
+            digest = hashlib.sha256()
+            left = size - _DIGEST_BYTES
+            while left and (block := file.read(min(_BLOCK, left))):
+                digest.update(block)
+                left -= len(block)
+            if digest.hexdigest().encode() != file.read(_DIGEST_BYTES):
+                return Stored(path, size, record, "altered")
+    return Stored(path, size, record, tail)
+
+
+def look(path: Path) -> Stored:
+    """What a checkpoint says of itself, without reading it wholly: `ok` means that its end is there."""
+    size = path.stat().st_size
+    tail, record = _tail(path, size)
+    return Stored(path, size, record, tail)
+
+
+def stored(folder: Path) -> list[Stored]:
+    """The checkpoints in `folder`, unverified, in the order in which they were reached: by the step and the time that
+    they name themselves, for a copy has another date; those that name none come last."""
+    found = []
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        with contextlib.suppress(FileNotFoundError):  # retention may be quicker
+            if not path.name.startswith(".") and path.is_file():
+                found.append(look(path))
+    return sorted(found, key=_reached)
+
+
+def latest_valid(folder: Path) -> tuple[Path | None, list[str]]:
+    """The checkpoint to go on from: the last reached one whose digest holds; None where there is none.
+
+    Returns:
+        its path; and a sentence for each that had to be left out: later ones, and those that tell no step. Those of
+        weights alone are passed over without a word.
+    """
+    warnings = []
+    for found in reversed(stored(folder)):
+        if found.record is not None and not found.record.resumable:
+            continue
+        try:
+            checked = verify(found.path)
+        except OSError as error:
+            warnings.append(f"{found.path} is left out: it can't be read ({error.strerror})")
+            continue
+        if checked.state == "ok":
+            return found.path, warnings
+        warnings.append(f"{found.path} is left out: {explain(checked)}")
+    return None, warnings
+
+
+def explain(checked: Stored) -> str:
+    """A state in words."""
+    return {
+        "ok": "its digest holds",
+        "torn": "it is cut short, or no checkpoint",
+        "altered": "its content is not what was written: the digest differs",
+        "unsigned": "it holds no digest, so it was not written by mlscale",
+    }[checked.state]
+
+
+def tidy(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote left in `folder`; what is being written is locked."""
+    for path in folder.glob(f"{ASIDE}*{SUFFIX}-*"):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def _reached(found: Stored) -> tuple[bool, int, datetime, str]:
+    record = found.record
+    if record is None:
+        return True, 0, _NEVER, found.path.name
+    return False, record.step, datetime.fromisoformat(record.time), found.path.name
+
+
+def _tail(path: Path, size: int) -> tuple[State, Record | None]:
+    """What the end of a file tells: its record, and whether it is whole as far as the end shows."""
+    with path.open("rb") as file:
+        file.seek(max(0, size - _END_BYTES - 0xFFFF))
+        tail = file.read()
+    comment = _comment(tail)
+    if comment is None:
+        return "torn", None
+    if not comment:
+        return "unsigned", None
+    document, _, digest = comment.rpartition(b" ")
+    ours = any(word in document for word in _WORDS)
+    if not ours:
+        return "unsigned", None
+    try:
+        record = _record(json.loads(document), str(path))
+    except (ValueError, TypeError):
+        return "altered", None
+    except MLScaleError:
+        return ("unsigned" if _LATER.match(document) else "altered"), None
+    whole = len(digest) == _DIGEST_BYTES and record.bytes + len(comment) == size
+    return ("ok" if whole else "altered"), record
+
+
+def _comment(tail: bytes) -> bytes | None:
+    """The comment of the archive that ends with `tail`; None where no archive ends there."""
+    for start in _ends(tail):
+        length = int.from_bytes(tail[start + _END_BYTES - _LENGTH_BYTES : start + _END_BYTES], "little")
+        if start + _END_BYTES + length == len(tail):
+            return tail[start + _END_BYTES :]
+    return None
+
+
+def _ends(tail: bytes) -> Iterator[int]:
+    start = tail.rfind(_END)
+    while start >= 0:
+        yield start
+        start = tail.rfind(_END, 0, start)
+
+
+def _record(document: Any, where: str) -> Record:
+    if not isinstance(document, dict):
+        raise TypeError
+    expect("checkpoint", document, where)
+    record = Record(**{field.name: document[field.name] for field in fields(Record) if field.name in document})
+    if not (isinstance(record.step, int) and isinstance(record.bytes, int)):
+        raise TypeError
+    if datetime.fromisoformat(record.time).tzinfo is None:
+        raise ValueError
+    return record

@@ -1,0 +1,285 @@
+"""How Lightning's checkpoints reach the disk and come back: committed with digests, read weights-only.
+
+Any callback that saves goes through here, a user's own `ModelCheckpoint` among them.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from lightning_fabric.utilities.cloud_io import _is_local_file_protocol
+from pytorch_lightning.plugins.io import TorchCheckpointIO
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.runs import checkpoints
+from mlscale.runs.checkpoints import NO_ROOM, Kind, Record, Writer
+
+_HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class FailedSave:
+    """A save for which there was no room.
+
+    Attributes:
+        path: the checkpoint that was to be written.
+        step: optimizer steps of the run at that moment.
+        reason: what the system said.
+    """
+
+    path: str
+    step: int
+    reason: str
+
+
+class VerifiedCheckpointIO(TorchCheckpointIO):
+    """Lightning's plugin for checkpoints, with commits, digests and a full disk in mind.
+
+    - A save is written aside and committed by one rename, with a record and a digest inside (`runs.checkpoints`).
+    - A save for which the disk, a quota or the largest file size leaves no room does not end the training: it warns,
+      and what was there stays. `failed` lists them; `unsaved` tells whether the last one failed.
+    - What a failed save was to replace is not removed, though Lightning asks for it.
+    - A load verifies the digest, and reads tensors and plain values alone.
+
+    Paths of other protocols than local files (s3://…) are written and read as Lightning does, weights-only.
+    """
+
+    def __init__(self) -> None:
+        self.failed: list[FailedSave] = []
+        self.unsaved = False
+        self._tidied: set[Path] = set()
+        self._told: set[str] = set()
+        self._looked = False
+
+    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None) -> None:
+        """Write `checkpoint`, whole or not at all.
+
+        Args:
+            checkpoint: what Lightning dumps. Hyper-parameters that could not be read back are left out, and told.
+            path: where to.
+            storage_options: {"kind": "periodic"} and the like, fields of `Record` that the caller knows better.
+
+        Raises:
+            MLScaleError: it can't be written, for another reason than lack of room (exit code 5).
+        """
+        self.unsaved = False
+        self._leave_out(checkpoint)
+        if not _is_local_file_protocol(path):
+            super().save_checkpoint(checkpoint, path)
+            return
+        target = Path(path).expanduser().absolute()
+        record = describe(checkpoint, target, storage_options or {})
+        try:
+            _commit(checkpoint, target, record, tidied=self._tidied)
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise _unwritable(target, error) from error
+            self.unsaved = True
+            self.failed.append(FailedSave(str(target), record.step, error.strerror or str(error)))
+            _warn(_no_room(target, record, error))
+            return
+        self._tell_what_can_not_be_loaded(target)
+
+    def load_checkpoint(
+        self, path: str | Path, map_location: Any = lambda storage, loc: storage, weights_only: bool | None = None
+    ) -> dict[str, Any]:
+        """Read a checkpoint whose digest holds, weights-only whatever is asked for.
+
+        Raises:
+            MLScaleError: there is none, it is torn or altered, or it holds objects that only code can build.
+        """
+        if not _is_local_file_protocol(path):
+            return super().load_checkpoint(path, map_location, weights_only=True)
+        return load(path, map_location)
+
+    def remove_checkpoint(self, path: str | Path) -> None:
+        """Remove a checkpoint; not the one that a failed save was to replace."""
+        if self.unsaved:
+            _log.debug("%s stays: the save that was to replace it failed", path)
+            return
+        super().remove_checkpoint(path)
+
+    def _leave_out(self, checkpoint: dict[str, Any]) -> None:
+        """Take out of the hyper-parameters what a weights-only load refuses: modules, factories, classes."""
+        for key in _HYPER_PARAMETERS:
+            if not isinstance(values := checkpoint.get(key), Mapping):
+                continue
+            kept, left = {}, []
+            for name in values:
+                try:
+                    kept[name] = _plain(values[name])
+                except TypeError:
+                    left.append(str(name))
+            checkpoint[key] = kept
+            checkpoint.pop("hparams_type", None)  # a class of OmegaConf's
+            if left:
+                self._tell(
+                    f"hyper-parameters that are no plain values are left out of checkpoints: {', '.join(sorted(left))}"
+                )
+
+    def _tell_what_can_not_be_loaded(self, target: Path) -> None:
+        if self._looked:  # once: every checkpoint of a run holds objects of the same classes
+            return
+        self._looked = True
+        if foreign := _foreign(target):
+            self._tell(
+                f"{target.name} can't be loaded again, for it holds more than tensors and plain values: "
+                f"{', '.join(foreign)}. To mend it, {_PLAIN}."
+            )
+
+    def _tell(self, message: str) -> None:
+        if message not in self._told:
+            self._told.add(message)
+            _warn(message)
+
+
+def load(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
+    """The content of a checkpoint whose digest holds. One without a digest, of another program, is read all the same.
+
+    Raises:
+        MLScaleError: there is none, it is torn or altered, or it holds objects that only code can build.
+    """
+    file = Path(path).expanduser()
+    try:
+        checked = checkpoints.verify(file)
+        if checked.bad:
+            raise MLScaleError(
+                f"the checkpoint can't be used: {checkpoints.explain(checked)}",
+                where=str(file),
+                fix=_another(file),
+            )
+        return cast("dict[str, Any]", torch.load(file, map_location=map_location, weights_only=True))
+    except OSError as error:
+        raise MLScaleError(
+            "the checkpoint can't be read", where=str(file), why=error.strerror or str(error), fix=_another(file)
+        ) from error
+    except Exception as error:
+        if isinstance(error, MLScaleError):
+            raise
+        foreign = _foreign(file) if checked.state != "torn" else []
+        if not foreign:
+            raise MLScaleError(
+                "the checkpoint can't be read", where=str(file), why=str(error).split("\n")[0]
+            ) from error
+        raise MLScaleError(
+            "the checkpoint holds more than tensors and plain values",
+            where=str(file),
+            why=f"to read {', '.join(foreign)} would run code out of the file",
+            fix=_PLAIN,
+        ) from error
+
+
+_PLAIN = (
+    "save plain values alone: self.save_hyperparameters(ignore=[…]), and tensors and numbers in state_dict() and "
+    "on_save_checkpoint()"
+)
+
+
+def describe(checkpoint: Mapping[str, Any], path: Path, known: Mapping[str, Any]) -> Record:
+    """The record of a checkpoint: which policy writes it follows from the state that ModelCheckpoint callbacks keep."""
+    kind, metric, value = _policy(checkpoint.get("callbacks", {}), path)
+    record: dict[str, Any] = {
+        "kind": kind,
+        "step": int(checkpoint.get("global_step", 0)),
+        "epoch": int(checkpoint.get("epoch", 0)),
+        "resumable": "optimizer_states" in checkpoint,
+        "metric": metric,
+        "value": value,
+    }
+    return Record(**{**record, **known})
+
+
+def _policy(callbacks: Mapping[str, Any], path: Path) -> tuple[Kind, str | None, float | None]:
+    """Which of the ModelCheckpoints writes to `path`, what it watches, and the value there."""
+    states = [
+        state for key, state in callbacks.items() if isinstance(state, Mapping) and key.startswith("ModelCheckpoint")
+    ]
+    for state in states:
+        best = {_real(name): value for name, value in (state.get("best_k_models") or {}).items()}
+        if _real(path) in best:
+            return "best", state.get("monitor"), _finite(best[_real(path)])
+        if state.get("last_model_path") and _real(state["last_model_path"]) == _real(path):
+            return "last", None, None
+        if state.get("best_model_path") and _real(state["best_model_path"]) == _real(path):
+            return "periodic", None, None  # a callback without a metric keeps what it saved last
+    return ("last" if path.stem == "last" else "other"), None, None
+
+
+def _plain(value: Any) -> Any:
+    """`value` made of what a weights-only load reads; OmegaConf's containers become dicts and lists.
+
+    Raises:
+        TypeError: it holds something else.
+    """
+    if value is None or type(value) in (bool, int, float, str, bytes, complex) or type(value) is torch.Tensor:
+        return value
+    if isinstance(value, Mapping):
+        return {_plain(key): _plain(value[key]) for key in value}
+    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
+        items = [_plain(item) for item in value]
+        return tuple(items) if isinstance(value, tuple) else items
+    raise TypeError(type(value))
+
+
+def _foreign(path: Path) -> list[str]:
+    """The classes and functions named in a checkpoint that a weights-only load refuses, sorted."""
+    return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
+
+
+def _real(path: str | Path) -> Path:
+    return Path(path).parent.resolve() / Path(path).name
+
+
+def _finite(value: Any) -> float | None:
+    number = float(value) if value is not None else float("nan")
+    return number if abs(number) < float("inf") else None
+
+
+def _commit(checkpoint: dict[str, Any], target: Path, record: Record, *, tidied: set[Path]) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    if target.parent not in tidied:
+        checkpoints.tidy(target.parent)
+        tidied.add(target.parent)
+    writer = Writer(target)
+    try:
+        torch.save(checkpoint, cast(Any, writer))
+    except BaseException:
+        writer.discard()
+        raise
+    writer.commit(record)
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, stacklevel=4)
+
+
+def _no_room(target: Path, record: Record, error: OSError) -> str:
+    there = [found.path.name for found in checkpoints.stored(target.parent) if found.record]
+    return (
+        f"no room to save {target} at step {record.step}: {error.strerror} "
+        f"({shutil.disk_usage(target.parent).free:,} bytes free). The training goes on; "
+        f"{'what was saved before stays: ' + ', '.join(there) if there else 'nothing is saved yet'}."
+    )
+
+
+def _unwritable(target: Path, error: OSError) -> MLScaleError:
+    return MLScaleError(
+        f"can't write the checkpoint {target.name}",
+        where=str(target),
+        why=error.strerror or str(error),
+        fix="a folder you may write to: runs_dir=…, or dirpath= of the callback that saves",
+        exit=Exit.ENVIRONMENT,
+    )
+
+
+def _another(file: Path) -> str:
+    path, _ = checkpoints.latest_valid(file.parent) if file.parent.is_dir() else (None, [])
+    return f"use {path}, the latest one there whose digest holds" if path else "there is no other one beside it"
