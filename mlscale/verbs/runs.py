@@ -103,18 +103,28 @@ def _ls(args: argparse.Namespace) -> int:
 
 
 def _fitting(rows: Sequence[Sequence[object]], names: Sequence[str], width: int) -> str:
-    """The table with the columns that a line of `width` has room for; the overrides are shortened first."""
-    shown = [names.index(name) for name in names]
-    for dropped in ("", *_LESS_NEEDED):
-        shown = [index for index in shown if names[index] != dropped]
-        room = width
-        for index in shown:
-            whole = max(columns_of(str(cell)) for cell in (names[index], *(row[index] for row in rows)))
-            room -= 2 + (min(whole, _SHORTENED) if names[index] in ("name", "overrides") else whole)
-        if room + 2 >= 0:
-            break
-    cells = [[row[index] for index in shown] for row in rows]
-    return table(cells, [names[index] for index in shown], width)
+    """The table with the columns that a line of `width` has room for. Names and overrides are shortened, ids never."""
+    whole = [max(columns_of(str(cell)) for cell in column) for column in zip(names, *rows, strict=True)]
+    least = [
+        min(room, _SHORTENED) if name in ("name", "overrides") else room
+        for name, room in zip(names, whole, strict=True)
+    ]
+    shown = list(range(len(names)))
+    for dropped in _LESS_NEEDED:
+        if sum(least[index] + 2 for index in shown) - 2 > width:
+            shown.remove(names.index(dropped))
+    room = max(0, width - sum(least[index] + 2 for index in shown) + 2)
+    cut = {}
+    for index in shown:
+        cut[index] = min(whole[index], least[index] + room)
+        room -= cut[index] - least[index]
+    cells = [[_cut(row[index], cut[index]) for index in shown] for row in rows]
+    return table(cells, [names[index] for index in shown], max(width, sum(cut.values()) + 2 * len(cut)))
+
+
+def _cut(cell: object, width: int) -> object:
+    text = str(cell)
+    return cell if cell is None or columns_of(text) <= width else text[: width - 1] + "…"
 
 
 def _row(run: Overview, indent: str) -> Sequence[object]:
