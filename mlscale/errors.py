@@ -32,7 +32,12 @@ class MLScaleError(Exception):
         why: the reason, when it is not plain from `what`.
         fix: what to type; an override, a command, or a line of YAML.
         exit: the exit code the command line ends with.
+
+    Attributes:
+        unbuilt: it was raised while the run's objects were built: nothing has run yet.
     """
+
+    unbuilt = False
 
     def __init__(self, what: str, *, where: str = "", why: str = "", fix: str = "", exit: Exit = Exit.USER) -> None:
         super().__init__(what)
@@ -48,7 +53,9 @@ class MLScaleError(Exception):
     def masked(self, mask: Callable[[str], str]) -> MLScaleError:
         """The same error with `mask` applied to every text, for messages that quote what was typed."""
         texts = {name: mask(getattr(self, name)) for name in ("where", "why", "fix")}
-        return MLScaleError(mask(self.what), **texts, exit=self.exit)
+        error = MLScaleError(mask(self.what), **texts, exit=self.exit)
+        error.unbuilt = self.unbuilt
+        return error
 
     def __reduce__(self) -> tuple[object, ...]:
         return _restore, (type(self), self.__dict__.copy(), self.args)

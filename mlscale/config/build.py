@@ -32,15 +32,18 @@ def build(node: Any, where: str, **supplied: Any) -> Any:
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, MLScaleError):
+            cause.unbuilt = True
             raise cause from None
         own = own_line(error)
-        raise MLScaleError(
+        told = MLScaleError(
             f"{node.get('_target_', 'the node')} could not be built",
             where=f"{where}: {own}" if own else where,
             why=_reason(error),
             fix="MLSCALE_TRACEBACK=1 shows how it came there",
             exit=Exit.BUG if own else Exit.USER,
-        ) from error
+        )
+        told.unbuilt = True
+        raise told from error
 
 
 def build_each(nodes: Mapping[str, Any] | None, where: str, **options: Any) -> dict[str, Any]:

@@ -39,7 +39,7 @@ def write(folder: Path, rank: int, error: MLScaleError) -> None:
     """Leave a failure for the parent process."""
     error = error.masked(Masker.of_process().mask)
     record = {name: getattr(error, name) for name in ("what", "where", "why", "fix")}
-    record |= {"exit": int(error.exit), "time": time.time()}
+    record |= {"exit": int(error.exit), "unbuilt": error.unbuilt, "time": time.time()}
     path = _path(folder, rank)
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".tmp")
@@ -66,7 +66,9 @@ def told(folder: Path, world_size: int) -> MLScaleError | None:
         return None
     record = min(own, key=lambda record: record["time"])
     fields = {name: str(record[name]) for name in ("what", "where", "why", "fix")}
-    return MLScaleError(**fields, exit=Exit(record["exit"]))
+    error = MLScaleError(**fields, exit=Exit(record["exit"]))
+    error.unbuilt = record["unbuilt"]
+    return error
 
 
 def cause(folder: Path, world_size: int, error: ChildFailedError) -> MLScaleError:

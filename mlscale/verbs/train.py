@@ -53,7 +53,10 @@ def run(cfg: DictConfig) -> Result:
     try:
         launch(folder.path, derived["world_size"])
     except BaseException as error:
-        folder.seal(_ending(error), sentence=str(error))
+        if isinstance(error, MLScaleError) and error.unbuilt and error.exit == Exit.USER:
+            folder.discard()  # a refused config leaves nothing
+        else:
+            folder.seal(_ending(error), sentence=str(error))
         raise
     result = conclude(ready, folder)
     folder.result("train", result.as_dict())

@@ -113,6 +113,17 @@ def test_exit_code_and_remedy(
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_model_that_does_not_build_leaves_nothing(
+    folder: Path, capsys: pytest.CaptureFixture[str], devices: int
+) -> None:
+    model = ["model=none", "model._target_=torch.nn.Conv2d", "model.in_channels=5", "model.out_channels=3"]
+    wrong = [*model, "model.kernel_size=3", "model.groups=2"]  # only the constructor says that 2 does not divide 5
+    assert main(["+recipe=resnet", *wrong, "debug=fast", f"trainer.devices={devices}"]) == 2
+    assert "in_channels must be divisible by groups" in capsys.readouterr().err
+    assert list(folder.iterdir()) == []
+
+
 def test_a_secret_of_the_wrong_type_is_not_shown(
     folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
