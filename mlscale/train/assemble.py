@@ -9,15 +9,18 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from mlscale.config.build import accepts, build, build_each, target
 from mlscale.errors import MLScaleError
 from mlscale.runs.mask import Masker
 from mlscale.train import lightning_patches
 from mlscale.train.callbacks import StepSeed
+from mlscale.train.checkpoint_io import VerifiedCheckpointIO
 from mlscale.train.loggers import finish
 from mlscale.train.quiet import quiet
-from mlscale.train.signals import StopOnSignal
+from mlscale.train.resume import ExactResume
+from mlscale.train.signals import StopOnSignal, seconds_of
 from mlscale.train.stopwatch import Stopwatch
 from mlscale.train.unlogged import unlogged
 
@@ -45,6 +48,7 @@ class Outcome:
         samples: training samples of this fit over all ranks; None where the data does not say its batch size.
         peak_memory_bytes: the most that a process of the run has used, of all ranks.
         best: path of the best checkpoint, and the value of the run's metric there.
+        failed_saves: checkpoints for which there was no room.
     """
 
     metrics: dict[str, float]
@@ -54,6 +58,7 @@ class Outcome:
     samples: int | None
     peak_memory_bytes: int
     best: tuple[str, float] | None
+    failed_saves: int = 0
 
 
 def assemble(cfg: DictConfig) -> Assembly:
@@ -64,26 +69,28 @@ def assemble(cfg: DictConfig) -> Assembly:
     data = build_data(cfg)
     task = build_task(cfg)
     # Compression and monitoring join the run as callbacks: this room imports neither.
-    callbacks = [StepSeed(cfg.seed), *build_each(cfg.get("callbacks"), "callbacks").values()]
+    callbacks = [ExactResume(cfg.seed), StepSeed(cfg.seed), *build_each(cfg.get("callbacks"), "callbacks").values()]
     callbacks += build_each(cfg.get("compress"), "compress").values()
     callbacks += build_each(cfg.get("monitor"), "monitor").values()
-    callbacks += [Stopwatch(), StopOnSignal(_stop_checkpoint(cfg))]
+    callbacks += [Stopwatch(), StopOnSignal(_stop_checkpoint(cfg), seconds_of(cfg.trainer.get("max_time")))]
     loggers = build_loggers(cfg)
     trainer = build_trainer(cfg, callbacks, loggers)
     lightning_patches.apply(trainer)
     return Assembly(trainer, task, data)
 
 
-def fit(cfg: DictConfig) -> Outcome:
-    """Assemble and train."""
+def fit(cfg: DictConfig, resume: str | None = None) -> Outcome:
+    """Assemble and train, from the beginning or from the checkpoint `resume`."""
     parts = assemble(cfg)
     trainer = parts.trainer
     for logger in trainer.loggers:
+        if resume is None and hasattr(logger, "start_over"):
+            logger.start_over()  # an attempt before this one may have been killed before it saved anything
         logger.log_hyperparams(_hyperparameters(cfg))
     failed = True
     start = time.perf_counter()
     try:
-        trainer.fit(parts.task, datamodule=parts.data)
+        trainer.fit(parts.task, datamodule=parts.data, ckpt_path=resume, weights_only=True)
         failed = False
     except Exception as error:
         if told := unlogged(error, cfg.metric, trainer.callback_metrics):
@@ -159,6 +166,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> 
         "logger": loggers or False,
         "default_root_dir": cfg.derived.run_dir,
         "enable_checkpointing": True,
+        "max_time": None,  # its end would be that of the run; ours is that of an attempt
     }
     supplied |= _limits(cfg)
     bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
@@ -166,6 +174,8 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> 
     supplied["enable_model_summary"] = cfg.trainer.get("enable_model_summary", False)
     trainer = build(cfg.trainer, "trainer", **supplied)
     assert isinstance(trainer, pl.Trainer)
+    if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin of the user's, in trainer.plugins, stays
+        trainer.strategy.checkpoint_io = VerifiedCheckpointIO()
     return trainer
 
 
@@ -204,6 +214,7 @@ def _hyperparameters(cfg: DictConfig) -> dict[str, Any]:
 def _outcome(cfg: DictConfig, trainer: pl.Trainer, seconds: float) -> Outcome:
     watch = next(callback for callback in trainer.callbacks if isinstance(callback, Stopwatch))  # type: ignore[attr-defined]  # set by a connector
     batch = (cfg.get("data") or {}).get("batch_size")
+    io = trainer.strategy.checkpoint_io
     best = None
     checkpoint = trainer.checkpoint_callback
     if isinstance(checkpoint, pl.callbacks.ModelCheckpoint) and checkpoint.best_model_score is not None:
@@ -216,4 +227,5 @@ def _outcome(cfg: DictConfig, trainer: pl.Trainer, seconds: float) -> Outcome:
         samples=watch.steps * batch if batch else None,
         peak_memory_bytes=watch.peak_memory_bytes,
         best=best,
+        failed_saves=len(io.failed) if isinstance(io, VerifiedCheckpointIO) else 0,
     )

@@ -15,5 +15,9 @@ def quiet() -> None:
     # TrainMetrics closes its interval at the end of an epoch, however short; a batch's size is read from the batch.
     warnings.filterwarnings("ignore", message=r".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=r".*Trying to infer the `batch_size` from an ambiguous collection.*")
+    # A run that goes on finds the checkpoints of its earlier attempt.
+    warnings.filterwarnings("ignore", message=r".*Checkpoint directory .* exists and is not empty.*")
+    # A loader without a place of its own is replayed.
+    warnings.filterwarnings("ignore", message=r".*your dataloader is not resumable.*")
     # Our loaders are no DataLoaders: their threads are set by data.workers, and profiled, not guessed at.
     warnings.filterwarnings("ignore", message=r".*does not have many workers.*")

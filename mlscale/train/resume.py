@@ -91,6 +91,7 @@ class ExactResume(Callback):
         if stage == "fit":
             self._seed_loaders(trainer)
             self._begin_epochs(trainer)
+            self._end_the_last_epoch(trainer)
 
     def on_fit_start(self, trainer: Any, pl_module: LightningModule) -> None:
         """Restore the averages: a run that has no step left to take reports them, too."""
@@ -145,15 +146,32 @@ class ExactResume(Callback):
             if not self._placed and not resuming and trainer.current_epoch > 0:
                 generators.seed(self.seed, trainer.current_epoch, _ORDER)  # Lightning makes a new iterator
             start(epoch_loop, fetcher)
+            generators.seed(self.seed, trainer.current_epoch, _BATCHES)
             if done and not self._placed and not _stateful(fetcher):
                 self._replay(fetcher, done)
-            if not done:
-                generators.seed(self.seed, trainer.current_epoch, _BATCHES)
-            elif self._own is not None:
+            if done and self._own is not None:
                 generators.restore(self._own["generators"], trainer.strategy.root_device)
             self._own = None
 
         epoch_loop.on_run_start = on_run_start
+
+    def _end_the_last_epoch(self, trainer: Any) -> None:
+        """A run that was saved after its last step of `max_steps`, inside an epoch, still has that epoch's end to do;
+        Lightning would do nothing at all."""
+        fit_loop = trainer.fit_loop
+        run = type(fit_loop).run
+
+        def run_or_end() -> None:
+            if self.resumed_step is None or not boundary.in_epoch(trainer) or not fit_loop.done:
+                run(fit_loop)
+                return
+            fit_loop.setup_data()
+            for part in (fit_loop.reset, fit_loop.on_run_start, fit_loop.on_advance_start, fit_loop.advance):
+                part()
+            for part in (fit_loop.on_advance_end, fit_loop.on_iteration_done, fit_loop.on_run_end):
+                part()
+
+        fit_loop.run = run_or_end
 
     def _replay(self, fetcher: Any, batches: int) -> None:
         """Load again what was trained on in this epoch; of an epoch that is at its end, nothing is needed."""
