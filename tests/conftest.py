@@ -1,6 +1,10 @@
 """For all tests: OpenMP threads that do not spin. For tests of whole commands: a folder to stand in, one data cache."""
 
+import contextlib
+import os
 import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -29,3 +33,38 @@ def folder(tmp_path: Path, bundled: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
 def runs_in(folder: Path) -> list[Path]:
     """The run folders below `folder`, oldest first."""
     return sorted((path.parent for path in folder.rglob("run.json")), key=lambda path: path.name.rsplit("-", 1)[-1])
+
+
+NoPrivileges = Callable[..., AbstractContextManager[None]]
+_NOBODY = 65534
+
+
+@pytest.fixture
+def no_privileges() -> NoPrivileges:
+    """A block in which a folder can be read and not written to, for root, too: it is somebody else then."""
+
+    @contextlib.contextmanager
+    def block(*owned: Path, read_only: Path) -> Iterator[None]:
+        mode, root = read_only.stat().st_mode, os.geteuid() == 0
+        opened: dict[Path, int] = {}
+        if root:
+            inside = [entry for each in owned for entry in (each, *each.rglob("*"))]
+            for path in inside:
+                if path != read_only:
+                    os.chown(path, _NOBODY, -1)
+            for parent in read_only.parents:  # pytest's folders are closed to others
+                opened[parent] = parent.stat().st_mode
+                parent.chmod(opened[parent] | 0o011)
+        read_only.chmod(0o555)
+        try:
+            if root:
+                os.seteuid(_NOBODY)
+            yield
+        finally:
+            if root:
+                os.seteuid(0)
+            read_only.chmod(mode)
+            for parent, before in opened.items():
+                parent.chmod(before)
+
+    return block

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlscale.errors import MLScaleError, raise_all
+from mlscale.errors import Exit, MLScaleError, raise_all
 from mlscale.runs.files import remove_tree
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.sweep import SWEEP
@@ -19,18 +19,44 @@ def remove(runs: Sequence[RunFolder]) -> None:
     """Remove runs, and the folders of sweeps and dates that then hold nothing.
 
     Raises:
-        MLScaleError: one of them is running, or may be, on another machine; then none is removed.
+        MLScaleError: one of them is running, or may be, on another machine; then none is removed. Or its folder is
+            somebody else's.
     """
     raise_all([_running(run) for run in runs if run.status in ("running", "elsewhere")])
     for run in runs:
         path = run.path.resolve()
         sweep = path.parent if run.run["sweep"] else None
-        remove_tree(path)
+        _remove(path)
         if sweep and (sweep / SWEEP).is_file() and not any(entry.is_dir() for entry in sweep.iterdir()):
-            remove_tree(sweep)  # no run is left in it
+            _remove(sweep)  # no run is left in it
         date = sweep.parent if sweep else path.parent
         if _DATE.fullmatch(date.name):
             _remove_if_empty(date)
+
+
+def _remove(folder: Path) -> None:
+    try:
+        remove_tree(folder)
+    except MLScaleError as error:
+        if not isinstance(error.__cause__, PermissionError):
+            raise
+        # What a folder holds is removed by whoever may write to it, and to the folder that it lies in.
+        raise MLScaleError(
+            f"no permission to remove {folder.name}",
+            where=str(folder),
+            why=", ".join(f"{each} belongs to {_owner(each)}" for each in (folder, folder.parent) if each.exists()),
+            fix=f"ask {_owner(folder.parent)} to remove it, or to let you write to {folder.parent}",
+            exit=Exit.ENVIRONMENT,
+        ) from error
+
+
+def _owner(folder: Path) -> str:
+    if not folder.exists():
+        return "its owner"
+    try:
+        return folder.owner()
+    except KeyError:  # a user that this machine does not know, as on a network's disk
+        return f"user {folder.stat().st_uid}"
 
 
 def _running(run: RunFolder) -> MLScaleError:

@@ -12,6 +12,7 @@ from mlscale.report import Result
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.snapshot import take
 from mlscale.verbs.runs import _date, main
+from tests.conftest import NoPrivileges
 
 Runs = Callable[..., int]
 
@@ -159,6 +160,17 @@ def test_rm_refuses_a_running_one_and_removes_none(root: Path, runs: Runs) -> No
         runs("rm", done.id, running.id, "--yes")
     assert running.path.exists()
     assert done.path.exists()
+
+
+def test_rm_of_somebody_elses(root: Path, runs: Runs, no_privileges: NoPrivileges) -> None:
+    run = made(root)
+    with no_privileges(root, read_only=run.path.parent), pytest.raises(MLScaleError) as caught:
+        runs("rm", run.id, "--yes")
+    error = caught.value
+    assert (error.what, error.where, error.exit) == (f"no permission to remove {run.path.name}", str(run.path), 5)
+    assert f"{run.path.parent} belongs to " in error.why
+    assert "runs_dir" not in error.fix
+    assert run.path.is_dir()
 
 
 def test_rm_of_a_whole_sweep(root: Path, runs: Runs) -> None:
