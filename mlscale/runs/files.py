@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -146,6 +147,19 @@ def remove_tree(folder: Path) -> None:
         shutil.rmtree(aside)
     except OSError as error:
         raise unwritable(folder, error) from error
+
+
+def check_writable(folder: Path) -> None:
+    """See whether `folder` can be written to, or made where it is not there. Nothing is written.
+
+    Raises:
+        MLScaleError: it can't (exit code 5).
+    """
+    there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    may = os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
+    if not may or not there.is_dir():
+        number = errno.EACCES if there.is_dir() else errno.ENOTDIR
+        raise unwritable(folder, OSError(number, os.strerror(number)))
 
 
 def unwritable(path: Path, error: OSError) -> MLScaleError:

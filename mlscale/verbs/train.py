@@ -17,6 +17,7 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.garbage import put_off
 from mlscale.launch.start import say, start_lines
 from mlscale.report import Result, number
+from mlscale.runs.files import check_writable
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import protect
@@ -71,6 +72,7 @@ def freeze(cfg: DictConfig, derived: dict[str, Any], masker: Masker) -> RunFolde
     plain.derived = dict.fromkeys(plain.derived)
     protected, environment = protect(plain)
     os.environ.update(environment)
+    check_writable(Path(cfg.runs_dir))  # before anything is said of a run that can't be
     code = take() if cfg.snapshot else None
     say(code.warnings() if code else [], masker)
     return RunFolder.create(

@@ -113,6 +113,15 @@ def test_exit_code_and_remedy(
     assert list(folder.iterdir()) == []
 
 
+def test_a_folder_that_cant_be_written_to_is_told_first(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (folder / "keys.py").write_text("API_KEY = 'sk-proj-abcdefghijklmnopqrstuvwx'\n")  # the snapshot would speak of it
+    assert main(["+recipe=resnet", "debug=fast", "runs_dir=keys.py/runs"]) == 5
+    said = capsys.readouterr().err
+    assert said.startswith("error: can't write runs\n")
+    assert "why:   Not a directory\n  fix:   runs_dir=<a folder" in said
+    assert [path.name for path in folder.iterdir()] == ["keys.py"]
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_model_that_does_not_build_leaves_nothing(
     folder: Path, capsys: pytest.CaptureFixture[str], devices: int

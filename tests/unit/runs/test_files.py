@@ -8,6 +8,7 @@ import pytest
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs import files
+from tests.conftest import NoPrivileges
 
 
 def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,3 +58,11 @@ def test_artefacts_leave_out_links_and_what_is_being_written(tmp_path: Path) -> 
     (tmp_path / f"{files.ASIDE}y").write_text("y")
     (tmp_path / "link").symlink_to("/etc/hostname")
     assert [path.relative_to(tmp_path).as_posix() for path in files.artefacts(tmp_path)] == ["b/x"]
+
+
+def test_whether_a_folder_can_be_written_to(tmp_path: Path, no_privileges: NoPrivileges) -> None:
+    files.check_writable(tmp_path / "not" / "there" / "yet")
+    assert list(tmp_path.iterdir()) == []
+    with no_privileges(read_only=tmp_path), pytest.raises(MLScaleError, match="can't write runs") as caught:
+        files.check_writable(tmp_path / "runs")
+    assert (caught.value.why, caught.value.exit) == ("Permission denied", 5)
