@@ -46,13 +46,14 @@ def write_aside(target: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
-def write_file_aside(target: Path, content: bytes) -> None:
-    """Write a small file so that a reader sees all of it or none."""
+def write_file_aside(target: Path, content: bytes, *, mode: int = 0o600) -> None:
+    """Write a small file so that a reader sees all of it or none; `mode` says who may read it."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
+        os.chmod(name, mode)
         os.replace(name, target)
     except BaseException:
         os.unlink(name)

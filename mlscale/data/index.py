@@ -8,28 +8,29 @@ microseconds.
 from __future__ import annotations
 
 import hashlib
-import io
 import os
-import re
 import shlex
+import sys
 import tarfile
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.cache import cache_dir, write_file_aside
-from mlscale.data.secure import base_plus_ext
+from mlscale.data.index_file import ShardIndex, beside, in_cache, load, sampled_content, save
 from mlscale.data.sources import Shard
+from mlscale.data.tar_scan import scan
 from mlscale.errors import MLScaleError, raise_all
 
-_FORMAT = 1
-_BLOCK = 4096
-_BLOCKS = 16
+_VERSION = 1
+"""Of the digest: part of every data version."""
+
+KEEP = ("auto", "cache", "beside")
+"""Where indexes are kept: beside the shards if they lie there already, else in the cache; always the one; always the
+other."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Index:
         extensions: extensions of the members, lower case, sorted, (m,).
         offsets: byte offset of each member, int64 (n, m); -1 where a sample lacks it.
         sizes: bytes of each member, int64 (n, m).
+        contents: digest of each shard's blocks, hexadecimal.
     """
 
     shards: tuple[Shard, ...]
@@ -51,6 +53,7 @@ class Index:
     extensions: tuple[str, ...]
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
+    contents: tuple[str, ...]
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -94,13 +97,13 @@ class Index:
 
         It depends neither on the folder nor on times nor on the machine.
         """
-        total = hashlib.sha256(f"tar index {_FORMAT}".encode())
+        total = hashlib.sha256(f"tar index {_VERSION}".encode())
         for part in (*(shard.name for shard in self.shards), *self.keys, *self.extensions):
             total.update(part.encode("utf-8", "surrogateescape") + b"\0")
         for array in (self.offsets, self.sizes):
             total.update(array.astype("<i8").tobytes())
-        for shard in self.shards:
-            total.update(_sampled_content(shard.path))
+        for content in self.contents:
+            total.update(bytes.fromhex(content))
         return total.hexdigest()[:16]
 
     def _read_from(self, handle: int, sample: int, column: int) -> bytes:
@@ -117,105 +120,86 @@ class Index:
         return content
 
 
-def build_index(shards: Sequence[Shard], *, where: str) -> Index:
-    """Index all shards; what was indexed before comes from the cache, unless the file's size or time has changed.
+def build_index(shards: Sequence[Shard], *, where: str, keep: str = "auto") -> Index:
+    """Index all shards. What was indexed before is read, if the shard is still as it was; see `index_file.load`.
+
+    Args:
+        shards: in order.
+        where: the key path of the split, for errors.
+        keep: one of `KEEP`.
 
     Raises:
         MLScaleError: a shard is not a tar, is truncated, or holds no sample. All such shards at once.
     """
     problems: list[MLScaleError] = []
-    parts: list[Index] = []
+    parts: list[ShardIndex] = []
+    unwritable: dict[str, str] = {}
 
-    def scan(shard: Shard) -> Index | MLScaleError:
+    def one(shard: Shard) -> ShardIndex | MLScaleError:
         try:
-            return _load_or_scan(shard, where)
+            return _load_or_scan(shard, where, keep, unwritable)
         except MLScaleError as problem:
             return problem
 
     with ThreadPoolExecutor(4) as pool:
-        for result in pool.map(scan, shards):
-            if isinstance(result, Index):
+        for result in pool.map(one, shards):
+            if isinstance(result, ShardIndex):
                 parts.append(result)
             else:
                 problems.append(result)
     raise_all(problems)
-    return _join(parts)
+    for folder, why in unwritable.items():
+        print(f"index     kept in the cache: {folder} cannot be written to ({why})", file=sys.stderr, flush=True)
+    return _join(shards, parts)
 
 
-def _join(parts: Sequence[Index]) -> Index:
+def _join(shards: Sequence[Shard], parts: Sequence[ShardIndex]) -> Index:
     extensions = tuple(sorted({extension for part in parts for extension in part.extensions}))
-    total = sum(len(part) for part in parts)
+    total = sum(len(part.keys) for part in parts)
     offsets = np.full((total, len(extensions)), -1, np.int64)
     sizes = np.zeros((total, len(extensions)), np.int64)
     start = 0
     for part in parts:
         columns = [extensions.index(extension) for extension in part.extensions]
-        offsets[start : start + len(part), columns] = part.offsets
-        sizes[start : start + len(part), columns] = part.sizes
-        start += len(part)
+        stop = start + len(part.keys)
+        offsets[start:stop, columns] = part.offsets
+        sizes[start:stop, columns] = part.sizes
+        start = stop
     return Index(
-        shards=tuple(shard for part in parts for shard in part.shards),
+        shards=tuple(shards),
         keys=tuple(key for part in parts for key in part.keys),
-        shard=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part) for part in parts]),
+        shard=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.keys) for part in parts]),
         extensions=extensions,
         offsets=offsets,
         sizes=sizes,
+        contents=tuple(part.content for part in parts),
     )
 
 
-def _load_or_scan(shard: Shard, where: str) -> Index:
+def _load_or_scan(shard: Shard, where: str, keep: str, unwritable: dict[str, str]) -> ShardIndex:
     status = os.stat(shard.path)
-    identity = f"{_FORMAT}|{os.path.realpath(shard.path)}|{status.st_size}|{status.st_mtime_ns}"
-    cached = cache_dir() / "index" / f"{hashlib.sha256(os.fsencode(identity)).hexdigest()[:32]}.npz"
-    if cached.is_file():
-        return _load(cached, shard)
-    index = _scan(shard, status.st_size, where)
-    with suppress(OSError):  # A cache that cannot be written costs time, not the run.
-        write_file_aside(cached, _dump(index))
+    near, far = beside(shard.path), in_cache(shard.path)
+    if keep != "cache" and (index := load(near, shard.path, status)):
+        return index
+    cached = load(far, shard.path, status)
+    index = cached or _scan(shard, status.st_size, where)
+    if keep == "beside":
+        try:
+            save(near, shard.path, status, index)
+            return index
+        except OSError as error:
+            unwritable[os.path.dirname(shard.path)] = error.strerror or str(error)
+    if cached is None:
+        with suppress(OSError):  # A cache that cannot be written costs time, not the run.
+            save(far, shard.path, status, index)
     return index
 
 
-def _dump(index: Index) -> bytes:
-    stream = io.BytesIO()
-    np.savez(
-        stream,
-        keys=np.frombuffer("\0".join(index.keys).encode("utf-8", "surrogateescape"), np.uint8),
-        extensions=np.frombuffer("\0".join(index.extensions).encode("utf-8", "surrogateescape"), np.uint8),
-        offsets=index.offsets,
-        sizes=index.sizes,
-    )
-    return stream.getvalue()
-
-
-def _load(path: Path, shard: Shard) -> Index:
-    with np.load(path, allow_pickle=False) as saved:
-        keys = saved["keys"].tobytes().decode("utf-8", "surrogateescape").split("\0")
-        extensions = saved["extensions"].tobytes().decode("utf-8", "surrogateescape").split("\0")
-        offsets, sizes = saved["offsets"], saved["sizes"]
-    return Index((shard,), tuple(keys), np.zeros(len(keys), np.int32), tuple(extensions), offsets, sizes)
-
-
-def _scan(shard: Shard, length: int, where: str) -> Index:
+def _scan(shard: Shard, length: int, where: str) -> ShardIndex:
     """Read the headers of one tar."""
-    samples: list[tuple[str, dict[str, tuple[int, int]]]] = []
     try:
-        with tarfile.open(shard.path, "r:") as tar:
-            for member in tar:
-                tar.members = []  # type: ignore[attr-defined]  # keeps memory flat, as webdataset does
-                if not member.isreg() or re.match(r"__[^/]*__($|/)", member.name):
-                    continue
-                key, extension = base_plus_ext(member.name)
-                if key is None:
-                    continue
-                if member.issparse():
-                    raise tarfile.ReadError(f"member {member.name!r} is sparse")
-                if member.offset_data + member.size > length:
-                    raise tarfile.ReadError(f"member {member.name!r} ends after the end of the file")
-                if not samples or samples[-1][0] != key:
-                    samples.append((key, {}))
-                if extension.lower() in samples[-1][1]:
-                    raise tarfile.ReadError(f"member {member.name!r} stands there twice")
-                samples[-1][1][extension.lower()] = (member.offset_data, member.size)
+        samples = scan(shard.path, length)
+        content = sampled_content(shard.path)
     except (tarfile.TarError, OSError, EOFError) as error:
         raise _unreadable(shard, length, error, where) from error
     if not samples:
@@ -225,17 +209,16 @@ def _scan(shard: Shard, length: int, where: str) -> Index:
             why="it has no member named key.extension",
             fix="members of a sample share a key: 000.jpg and 000.cls",
         )
-    extensions = sorted({extension for _, members in samples for extension in members})
+    extensions = sorted({extension for sample in samples for extension in sample.members})
     table = np.array(
-        [[members.get(extension, (-1, 0)) for extension in extensions] for _, members in samples], dtype=np.int64
+        [[sample.members.get(extension, (-1, 0)) for extension in extensions] for sample in samples], dtype=np.int64
     )
-    return Index(
-        shards=(shard,),
-        keys=tuple(key for key, _ in samples),
-        shard=np.zeros(len(samples), np.int32),
+    return ShardIndex(
+        keys=tuple(sample.key for sample in samples),
         extensions=tuple(extensions),
         offsets=np.ascontiguousarray(table[:, :, 0]),
         sizes=np.ascontiguousarray(table[:, :, 1]),
+        content=content,
     )
 
 
@@ -256,16 +239,3 @@ def _unreadable(shard: Shard, length: int, error: Exception, where: str) -> MLSc
 def _starts_like_tar(path: str) -> bool:
     with open(path, "rb") as stream:
         return stream.read(512)[257:262] == b"ustar"
-
-
-def _sampled_content(path: str) -> bytes:
-    """The digest of a shard's blocks, evenly spread; the whole of a small shard."""
-    total = hashlib.sha256()
-    size = os.stat(path).st_size
-    last = max(0, size - _BLOCK)
-    starts = range(0, size, _BLOCK) if size <= _BLOCK * _BLOCKS else [last * i // (_BLOCKS - 1) for i in range(_BLOCKS)]
-    with open(path, "rb") as stream:
-        for start in starts:
-            stream.seek(start)
-            total.update(stream.read(_BLOCK))
-    return total.digest()

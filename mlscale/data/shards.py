@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 from mlscale.data.images import ImageData
-from mlscale.data.index import build_index
+from mlscale.data.index import KEEP, build_index
 from mlscale.data.source import Source, TarSource
 from mlscale.data.sources import Spec, find_shards
 from mlscale.errors import MLScaleError
@@ -28,6 +28,8 @@ class WebDataset(ImageData):
         image_size: see `ImageData`.
         workers: threads that decode, per process.
         allow: 'pickle' decodes pickled members, 'pipe' runs `pipe:` commands.
+        index: where the offsets of samples are kept once they were found: 'beside' the shards, for every user and
+            machine; in the 'cache'; 'auto' reads what lies beside the shards and writes to the cache.
         seed: of order and augmentation.
         augment: `Augment`, or a callable on one image; training only.
     """
@@ -43,6 +45,7 @@ class WebDataset(ImageData):
         image_size: int | None = None,
         workers: int | str = "auto",
         allow: Sequence[str] = (),
+        index: str = "auto",
         seed: int = 0,
         augment: object = None,
     ) -> None:
@@ -54,6 +57,14 @@ class WebDataset(ImageData):
                 why=f"the words are: {', '.join(_ALLOWABLE)}",
                 fix="data.allow=[]",
             )
+        if index not in KEEP:
+            raise MLScaleError(
+                f"data.index is {index!r}.",
+                where="data.index",
+                why=f"the words are: {', '.join(KEEP)}",
+                fix="data.index=auto",
+            )
+        self._index = index
         self._specs: dict[str, Spec] = {"train": train, "val": val, **({} if test is None else {"test": test})}
         self._image_key, self._label_key, self._allow = image_key, label_key, tuple(allow)
 
@@ -64,7 +75,7 @@ class WebDataset(ImageData):
         where = self._where(split)
         shards = find_shards(spec, where=where, allow=self._allow)
         return TarSource(
-            build_index(shards, where=where),
+            build_index(shards, where=where, keep=self._index),
             image_key=self._image_key,
             label_key=self._label_key,
             allow=self._allow,
