@@ -56,7 +56,8 @@ def probe(source: Source, *, size: int | None, threads: int, where: str) -> Shap
     first = arrays[0]
     for pick, array in zip(picks, arrays, strict=True):
         if array.shape[1:] != first.shape[1:]:
-            raise _different(source, picks[0], first.shape, pick, array.shape, where)
+            fix = f"data.image_size={_common_size(arrays)}"
+            raise _different(source, picks[0], first.shape, pick, array.shape, where, fix)
     mixed = {array.shape[0] for array in arrays} - {channels}
     if mixed and mixed != {1}:
         raise MLScaleError(
@@ -162,14 +163,24 @@ class Decoded:
         return array
 
 
+def _common_size(arrays: Sequence[Array]) -> int:
+    """A size for images of several: the median of their shorter sides, in steps of 32 pixels as networks halve them.
+
+    Of small ones it is the shortest side: nothing is made up by scaling.
+    """
+    sides = [min(array.shape[1:]) for array in arrays]
+    median = int(np.median(sides))
+    return round(median / 32) * 32 if median >= 64 else min(sides)
+
+
 def _different(
-    source: Source, one: int, shape: tuple[int, ...], other: int, other_shape: tuple[int, ...], where: str
+    source: Source, one: int, shape: tuple[int, ...], other: int, other_shape: tuple[int, ...], where: str, fix: str
 ) -> MLScaleError:
     return MLScaleError(
         "The images differ in size.",
         where=where,
         why=f"{source.key(one)} has {_pixels(shape)} pixels, {source.key(other)} has {_pixels(other_shape)}",
-        fix="data.image_size=224",
+        fix=fix,
     )
 
 

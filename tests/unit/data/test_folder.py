@@ -57,6 +57,26 @@ def test_a_part_is_held_out_by_class(tmp_path: Path) -> None:
     assert ImageFolder(tmp_path / "b", image_size=8).facts().version != data.facts().version
 
 
+@pytest.mark.parametrize(
+    ("sizes", "suggested"),
+    [
+        ([(300, 200), (375, 500), (640, 480)], 384),  # shorter sides 200, 375, 480: the median, in steps of 32
+        ([(70, 65), (64, 80), (90, 66)], 64),
+        ([(20, 30), (28, 28), (63, 70)], 20),
+    ],
+)
+def test_what_is_suggested_for_mixed_sizes_does(tmp_path: Path, sizes: list[tuple[int, int]], suggested: int) -> None:
+    for number, size in enumerate(sizes * 2):
+        for split in ("train", "val"):
+            path = tmp_path / split / f"class{number % 2}" / f"{number}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(picture(number, size=size))
+    assert failure(tmp_path, image_size=None).fix == f"data.image_size={suggested}"
+    data = ImageFolder(tmp_path, image_size=suggested, batch_size=2)
+    for batch in (*data.train_dataloader(), *data.val_dataloader()):
+        assert batch["x"].shape[1:] == (3, suggested, suggested)
+
+
 def failure(root: Path, **kwargs: Any) -> MLScaleError:
     with pytest.raises(MLScaleError) as caught:
         ImageFolder(root, **{"image_size": 8, **kwargs}).facts()
