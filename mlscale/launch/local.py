@@ -44,12 +44,13 @@ def launch(folder: Path, world_size: int) -> None:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+    from mlscale.launch.rendezvous import BACKEND
+
     config = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=world_size,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
+        rdzv_backend=BACKEND,
         run_id=uuid.uuid4().hex,
         start_method="forkserver",
         max_restarts=0,

@@ -1,11 +1,25 @@
-"""What the fork server imports before it forks ranks. It computes nothing: an OpenMP pool does not survive a fork."""
+"""What the fork server imports before it forks ranks. It computes nothing: an OpenMP pool does not survive a fork.
+
+Besides what every run needs it is what Lightning, DDP, webdataset and Pillow import on their first use: eight ranks
+on two cores would each do that again, which is a third of a second.
+"""
 
 from mlscale.launch import garbage
 
 garbage.claim()
 with garbage.put_off():
+    import hydra  # noqa: F401
+    import PIL.Image
+    import torch.distributed.algorithms.ddp_comm_hooks.default_hooks
+    import torch.distributed.algorithms.ddp_comm_hooks.optimizer_overlap_hooks
     import torch.distributed.elastic.multiprocessing  # noqa: F401
 
+    import mlscale.data.bundled
+    import mlscale.data.images
     import mlscale.launch.worker
     import mlscale.tasks.classification
-    import mlscale.train.assemble  # noqa: F401
+    import mlscale.tasks.resnet
+    import mlscale.train.assemble
+    import mlscale.train.strategies  # noqa: F401
+
+    PIL.Image.preinit()
