@@ -5,9 +5,10 @@ Any callback that saves goes through here, a user's own `ModelCheckpoint` among 
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
-import warnings
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from typing import Any, cast
 import torch
 from lightning_fabric.utilities.cloud_io import _is_local_file_protocol
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from tqdm import tqdm
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs import checkpoints
@@ -199,9 +201,7 @@ def describe(checkpoint: Mapping[str, Any], path: Path, known: Mapping[str, Any]
 
 def _policy(callbacks: Mapping[str, Any], path: Path) -> tuple[Kind, str | None, float | None]:
     """Which of the ModelCheckpoints writes to `path`, what it watches, and the value there."""
-    states = [
-        state for key, state in callbacks.items() if isinstance(state, Mapping) and key.startswith("ModelCheckpoint")
-    ]
+    states = [state for state in callbacks.values() if isinstance(state, Mapping) and "best_k_models" in state]
     for state in states:
         best = {_real(name): value for name, value in (state.get("best_k_models") or {}).items()}
         if _real(path) in best:
@@ -258,7 +258,9 @@ def _commit(checkpoint: dict[str, Any], target: Path, record: Record, *, tidied:
 
 
 def _warn(message: str) -> None:
-    warnings.warn(message, stacklevel=4)
+    with contextlib.suppress(OSError):  # standard error may be a file on the disk that is full
+        tqdm.write(f"warning   {message}", file=sys.stderr)  # above a progress bar
+        sys.stderr.flush()
 
 
 def _no_room(target: Path, record: Record, error: OSError) -> str:

@@ -14,7 +14,7 @@ from pytorch_lightning.profilers import PassThroughProfiler
 from pytorch_lightning.utilities.model_helpers import is_overridden
 from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
 
-from mlscale.train import boundary
+from mlscale.train import boundary, unsaved
 
 _STEP_HOOKS = (  # of callbacks and of modules, called at every training step
     "on_train_batch_start",
@@ -32,6 +32,7 @@ def apply(trainer: Any) -> None:
     """Prepare a trainer; call before fit. It is typed Any because Lightning sets most of its attributes elsewhere."""
     leave_signals_alone(trainer)
     skip_profiler(trainer)
+    unsaved.apply(trainer)
     boundary.apply(trainer)
     trainer.callbacks.insert(0, ShortSteps())
 

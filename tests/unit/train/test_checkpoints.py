@@ -1,0 +1,103 @@
+"""Which checkpoints a run keeps."""
+
+import itertools
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+
+from mlscale.errors import MLScaleError
+from mlscale.runs.checkpoints import Record, stored
+from mlscale.train import boundary
+from mlscale.train.checkpoint_io import VerifiedCheckpointIO
+from mlscale.train.checkpoints import Checkpoints
+from tests.unit.fitting import At, Loader, batches, classifier, trainer
+
+pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")
+
+
+class Worse(pl.Callback):
+    """Logs a metric that is best at first."""
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.log("score", -float(trainer.global_step))
+
+
+def kept(folder: Path, count: int = 6, epochs: int = 1, *more: pl.Callback, **arguments: Any) -> dict[str, Record]:
+    """What a fit of `count` batches per epoch leaves, by name."""
+    options = {
+        name: arguments.pop(name) for name in ("accumulate_grad_batches", "val_check_interval") if name in arguments
+    }
+    callback = Checkpoints(folder, **{"monitor": "score", "mode": "max", **arguments})
+    run = trainer(
+        enable_checkpointing=True, plugins=[VerifiedCheckpointIO()], callbacks=[Worse(), *more, callback],
+        max_epochs=epochs, **options,
+    )  # fmt: skip
+    boundary.apply(run)
+    run.fit(classifier(), Loader(batches(count)), Loader(batches(1)))
+    return {found.path.stem: found.record for found in stored(folder) if found.record}
+
+
+def test_the_last_is_the_last_epochs_though_no_better(tmp_path: Path) -> None:
+    found = kept(tmp_path, epochs=3)
+    assert {name: (record.kind, record.step) for name, record in found.items()} == {
+        "best": ("best", 6), "last": ("last", 18),
+    }  # fmt: skip
+    assert (found["best"].metric, found["best"].value) == ("score", -6)
+
+
+def test_without_last(tmp_path: Path) -> None:
+    assert set(kept(tmp_path, epochs=2, save_last=False)) == {"best"}
+
+
+def test_without_a_metric_the_latest_is_kept(tmp_path: Path) -> None:
+    found = kept(tmp_path, epochs=2, monitor=None)
+    assert {name: record.step for name, record in found.items()} == {"best": 12, "last": 12}
+
+
+def test_every_n_steps(tmp_path: Path) -> None:
+    found = kept(tmp_path, every_n_steps=2, keep=-1, save_last=False)
+    assert {name: (record.kind, record.step) for name, record in found.items() if name != "best"} == {
+        f"step={step}": ("periodic", step) for step in (2, 4, 6)
+    }
+
+
+def test_the_latest_are_kept(tmp_path: Path) -> None:
+    assert set(kept(tmp_path, count=12, every_n_steps=2, keep=2)) == {"best", "last", "step=10", "step=12"}
+
+
+def test_never_in_the_middle_of_accumulation(tmp_path: Path) -> None:
+    steps: list[tuple[int, int]] = []
+    saved = At(lambda run, module, index: steps.append((run.global_step, index)))
+    found = kept(tmp_path, 12, 1, saved, every_n_minutes=1e-9, keep=-1, accumulate_grad_batches=4)
+    assert sorted(record.step for record in found.values() if record.kind == "periodic") == [1, 2, 3]
+    assert steps[-1] == (3, 11)
+
+
+def test_every_n_minutes(tmp_path: Path) -> None:
+    slow = At(lambda run, module, index: time.sleep(0.06))
+    found = kept(tmp_path, 10, 1, slow, every_n_minutes=0.2 / 60, keep=-1, save_last=False)
+    periodic = sorted(record.step for record in found.values() if record.kind == "periodic")
+    assert 1 <= len(periodic) <= 4
+    assert all(later - earlier >= 2 for earlier, later in itertools.pairwise(periodic))
+
+
+def test_after_a_validation_that_is_due(tmp_path: Path) -> None:
+    folder = tmp_path
+    seen: list[list[str]] = []
+
+    class Validations(pl.Callback):
+        def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+            seen.append(sorted(found.path.stem for found in stored(folder)))
+
+    kept(folder, 6, 1, Validations(), every_n_steps=3, keep=-1, val_check_interval=3)
+    assert seen == [[], ["best", "step=3"]]  # the validation at step 3 found nothing saved yet
+
+
+@pytest.mark.parametrize("arguments", [{"every_n_steps": 0}, {"every_n_minutes": -1}, {"keep": 0}])
+def test_intervals_that_are_none(arguments: dict[str, Any]) -> None:
+    with pytest.raises(MLScaleError, match=next(iter(arguments))) as caught:
+        Checkpoints(**arguments)
+    assert "callbacks.checkpoint." in caught.value.fix
