@@ -22,6 +22,7 @@ from mlscale.config.values import expression
 from mlscale.errors import MLScaleError
 
 _ENV = re.compile(r"\$\{\s*oc\.env\s*:\s*([A-Za-z_]\w*)\s*\}")
+_KEPT_OUT = "MLSCALE_SECRET_"  # how the variables begin that stand for the literal secrets of a run's config
 _KEY = re.compile(r"Interpolation key '([^']*)' not found")
 _RESOLVERS = ("oc.env", "oc.decode", "oc.select", "oc.create", "oc.dict.keys", "oc.dict.values")
 
@@ -78,6 +79,10 @@ def _explain(
     if unset:
         what = f"'{path}' needs the environment variable {unset[0]}, which is not set"
         fix = f"export {unset[0]}=…"
+        if unset[0].startswith(_KEPT_OUT):
+            why = "the run was given a secret here, and keeps none in its files"
+            fix = f"export {unset[0]} with the value that was given then"
+            fix += ", or type logger=none" if path.startswith("logger.") else ""
     elif isinstance(error, InterpolationKeyError) and (match := _KEY.search(str(error))):
         group, key = path.partition(".")[0], match[1]
         if key in paths and key.partition(".")[0] != group and not cfg.get(key.partition(".")[0]):

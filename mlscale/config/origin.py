@@ -115,6 +115,8 @@ def _label(source: str, config_path: str) -> str:
     if scheme == "pkg":
         return f"{folder}: {name}"
     if scheme == "structured":
+        if config_path == "base/frozen":
+            return "the run's config.yaml"
         return config_path.replace("/", "=")
     file = Path(folder) / name
     return f"./{file.relative_to(Path.cwd())}" if file.is_relative_to(Path.cwd()) else str(file)

@@ -32,14 +32,16 @@ def run(cfg: DictConfig) -> Result:
     if cfg.split not in ("val", "test"):
         raise MLScaleError(f"unknown split '{cfg.split}'", where=f"split={cfg.split}", fix="split=val or split=test")
     folder = find(cfg.run, cfg.runs_dir)
-    path = checkpoint_path(folder.path, cfg.checkpoint)
+    masker = Masker.of(cfg)
+    path = checkpoint_path(folder.path, _chosen(cfg, folder.path, masker))
     cfg = cfg.copy()
     cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1
     cfg.logger, cfg.callbacks = {}, {}
     derived = derive(cfg, as_trained(data_facts(cfg), folder.derived), this_machine())
     ready = with_derived(cfg, {**derived, "run_dir": str(folder.path), "name": folder.path.name})
-    masker = Masker.of(cfg)
-    say([f"evaluate  {folder.path.name}: {path.name} on {cfg.split}"], masker)
+    trained_on = folder.derived.get("world_size") or 1
+    devices = "one device" + (f", of the {trained_on} it was trained on" if trained_on > 1 else "")
+    say([f"evaluate  {folder.path.name}: {path.name} on {cfg.split}, {derived['accelerator']} × 1 ({devices})"], masker)
     with masked_output(masker):
         start = time.perf_counter()
         metrics = measure(ready, path, cfg.split)
@@ -54,6 +56,16 @@ def run(cfg: DictConfig) -> Result:
     )
     folder.result("evaluate", result.as_dict())
     return result
+
+
+def _chosen(cfg: DictConfig, run: Path, masker: Masker) -> str:
+    """The checkpoint that was typed; without one the best, and the last of a run that picked none."""
+    typed = any(word.lstrip("+").startswith("checkpoint=") for word in cfg.derived.overrides or [])
+    there = [(run / "checkpoints" / f"{name}.ckpt").is_file() for name in ("best", "last")]
+    if typed or cfg.checkpoint != "best" or there != [False, True]:
+        return str(cfg.checkpoint)
+    say(["evaluate  the run has no best checkpoint (nothing was validated): the last one is measured"], masker)
+    return "last"
 
 
 def as_trained(facts: dict[str, Any] | None, trained: dict[str, Any]) -> dict[str, Any] | None:
@@ -89,7 +101,9 @@ def checkpoint_path(run: Path, name: str) -> Path:
         f"no checkpoint '{name}'",
         where=f"checkpoint={name}: {path}",
         why=f"the run has: {', '.join(there) or 'none'}",
-        fix=f"checkpoint={there[0].removesuffix('.ckpt')}" if there else "train first: mlscale +recipe=resnet",
+        fix=f"checkpoint={there[0].removesuffix('.ckpt')}"
+        if there
+        else "train with callbacks=default, which keeps some",
     )
 
 

@@ -56,6 +56,41 @@ def test_what_is_wrong_is_told(folder: Path, trained: Result, override: str, wha
     assert fix in str(caught.value)
 
 
+def test_the_last_checkpoint_where_there_is_no_best_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    overrides = ["model=mlp", "data=digits", "trainer.max_steps=1", "trainer.limit_val_batches=0", "snapshot=false"]
+    run = verbs.call("train", [*overrides, f"runs_dir={tmp_path}/runs"]).artifacts["run"]
+    assert [path.name for path in Path(run).glob("checkpoints/*")] == ["last.ckpt"]
+    capsys.readouterr()
+    result = evaluate(tmp_path, "trainer.limit_val_batches=1.0")
+    assert Path(result.artifacts["checkpoint"]).name == "last.ckpt"
+    said = capsys.readouterr().err
+    assert "the run has no best checkpoint (nothing was validated): the last one is measured" in said
+    assert "last.ckpt on val, cpu × 1 (one device)" in said
+    with pytest.raises(MLScaleError, match="no checkpoint 'best'") as caught:
+        evaluate(tmp_path, "checkpoint=best")  # what was typed is not replaced
+    assert caught.value.fix == "checkpoint=last"
+
+
+def test_a_secret_that_is_missing_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = "ghp_" + "0123456789" * 4
+    typed = ["+recipe=resnet", "debug=fast", "snapshot=false", f"notes={secret}", f"runs_dir={tmp_path}/runs"]
+    monkeypatch.setenv("MLSCALE_SECRET_NOTES", "")  # taken back when the test ends
+    verbs.call("train", typed)
+    monkeypatch.delenv("MLSCALE_SECRET_NOTES")  # another day, another shell
+    with pytest.raises(MLScaleError) as caught:
+        evaluate(tmp_path)
+    assert str(caught.value) == (
+        "'notes' needs the environment variable MLSCALE_SECRET_NOTES, which is not set\n"
+        "  where: the run's config.yaml: notes\n"
+        "  why:   the run was given a secret here, and keeps none in its files\n"
+        "  fix:   export MLSCALE_SECRET_NOTES with the value that was given then"
+    )
+    monkeypatch.setenv("MLSCALE_SECRET_NOTES", secret)
+    assert evaluate(tmp_path).ok
+
+
 def test_other_data_may_be_smaller_than_a_training_batch_but_not_of_another_shape() -> None:
     trained = {"num_classes": 10, "channels": 1, "height": 8, "width": 8, "train_samples": 1437}
     small = {**trained, "num_classes": 2, "train_samples": 5, "val_samples": 5, "version": "v"}
