@@ -54,7 +54,8 @@ def checked(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> Dict
 
 def on_its_run(request: Request) -> Request:
     """A verb that starts from a run gets that run's frozen config as its base."""
-    if request.verb != "evaluate" or "run" not in request.values:
+    ref = _run_of(request)
+    if ref is None:
         return request
     from omegaconf import OmegaConf
 
@@ -63,12 +64,20 @@ def on_its_run(request: Request) -> Request:
     from mlscale.config.trust import distrusted
     from mlscale.runs.find import find
 
-    run = find(request.values["run"], Path(request.values.get("runs_dir", "runs")))
+    run = find(ref, Path(request.values.get("runs_dir", "runs")))
     frozen = composed(run.path)
     if request.values.get("trust") != "true":
         config = OmegaConf.to_container(frozen, resolve=False)
         raise_all([*distrusted(config, run.path, request.values), *distrusted(run.derived, run.path)])
     return use_frozen(frozen, request)
+
+
+def _run_of(request: Request) -> str | None:
+    """The run that a command names: the one to measure, or the one to go on with."""
+    if request.verb == "evaluate":
+        return request.values.get("run")
+    resume = request.values.get("resume") if request.verb == "train" else None
+    return None if resume in ("auto", "null", "") else resume
 
 
 @cache

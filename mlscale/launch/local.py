@@ -18,6 +18,8 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import failures
 from mlscale.launch.worker import rank_main, train
 
+_SAVE_SECONDS = 600  # what ranks that are told to stop may take for their last step and their last checkpoint
+
 
 def warm_up(devices: Any) -> None:
     """Start the fork server for more than one process now, so that it imports torch while this process does."""
@@ -26,8 +28,8 @@ def warm_up(devices: Any) -> None:
         forkserver.ensure_running()
 
 
-def launch(folder: Path, world_size: int) -> None:
-    """Train what `folder` describes, in `world_size` processes.
+def launch(folder: Path, world_size: int, checkpoint: Path | None = None) -> None:
+    """Train what `folder` describes, in `world_size` processes, from the beginning or from `checkpoint`.
 
     Ranks are forked from a fork server that has imported torch and Lightning and computed nothing: they start in a
     second or two whatever this process has done before. It may be older than the folder, so the secrets that the
@@ -37,7 +39,7 @@ def launch(folder: Path, world_size: int) -> None:
         MLScaleError: what a rank raised, a signal that stopped it among it; or which rank died, and of what.
     """
     if world_size == 1:
-        train(folder)
+        train(folder, checkpoint)
         return
     warm_up(world_size)
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -55,6 +57,8 @@ def launch(folder: Path, world_size: int) -> None:
         start_method="forkserver",
         max_restarts=0,
         monitor_interval=0.1,
+        signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
+        shutdown_timeout=_SAVE_SECONDS,
     )
     failures.clear(folder)
     if not os.environ.get("MLSCALE_TRACEBACK"):
@@ -64,12 +68,12 @@ def launch(folder: Path, world_size: int) -> None:
                 logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
         with _handlers_restored(config.signals_to_handle.split(",")):
-            elastic_launch(config, rank_main)(str(folder), dict(os.environ))
+            elastic_launch(config, rank_main)(str(folder), dict(os.environ), str(checkpoint or ""), os.getpid())
     except ChildFailedError as error:
         raise failures.cause(folder, world_size, error) from None
     except SignalException as stop:
         # The ranks were told; what they could save, they saved.
-        code = Exit.INTERRUPTED if stop.sigval == signal.SIGINT else Exit.TERMINATED
+        code = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGUSR1: Exit.SAVED}.get(stop.sigval, Exit.TERMINATED)
         unsaved = MLScaleError(f"stopped by {stop.sigval.name}, nothing saved", where=str(folder), exit=code)
         raise failures.told(folder, world_size) or unsaved from None
 

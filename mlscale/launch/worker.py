@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import sys
+import threading
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from mlscale.config import frozen
 from mlscale.culprit import unforeseen
 from mlscale.errors import MLScaleError
 from mlscale.launch import failures
+from mlscale.runs import process
 from mlscale.runs.files import unwritable
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.mask import Masker, masked_output
@@ -19,20 +23,25 @@ from mlscale.runs.mask import Masker, masked_output
 # A checkpoint or a log that could not be written: the disk, a quota or a limit of the process is full.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
+_WATCH_SECONDS = 0.5
 
-def rank_main(folder: str, environment: Mapping[str, str]) -> None:
+
+def rank_main(folder: str, environment: Mapping[str, str], checkpoint: str, launcher: int) -> None:
     """The entry of a rank that the launcher started; its failure goes into the run folder for the parent to tell.
 
     Args:
         environment: of the launching process; what this process has already, such as its rank, stays.
+        checkpoint: where to go on from; empty for the beginning.
+        launcher: the launching process.
     """
+    _end_with(launcher)
     os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
     path, rank = Path(folder), int(os.environ["RANK"])
     if rank:
         # What one rank says is enough; errors come through the run folder.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        train(path)
+        train(path, Path(checkpoint) if checkpoint else None)
     except MLScaleError as error:
         failures.write(path, rank, error)
         raise
@@ -44,8 +53,8 @@ def rank_main(folder: str, environment: Mapping[str, str]) -> None:
         raise
 
 
-def train(folder: Path) -> None:
-    """Train what `folder` describes; rank 0 writes `results/fit.json`.
+def train(folder: Path, checkpoint: Path | None = None) -> None:
+    """Train what `folder` describes, from the beginning or from `checkpoint`; rank 0 writes `results/fit.json`.
 
     Raises:
         MLScaleError: what went wrong, out of memory among it, in words; or which signal stopped the run.
@@ -59,7 +68,7 @@ def train(folder: Path) -> None:
     masker = Masker.of(cfg)
     with masked_output(masker), signals.noted(over=lambda: failures.any_in(folder)):
         try:
-            outcome = fit(cfg)
+            outcome = fit(cfg, str(checkpoint) if checkpoint else None)
         except MLScaleError:
             raise
         except Exception as error:
@@ -77,3 +86,16 @@ def train(folder: Path) -> None:
     if int(os.environ.get("RANK", "0")) == 0:
         run = RunFolder.open(folder, masker)
         run.write_json("results/fit.json", vars(outcome))
+
+
+def _end_with(launcher: int) -> None:
+    """End this rank when the launching process is gone, killed without a chance to say so: nobody waits for it, and
+    another attempt at the run may begin. The fork server lives as long as its ranks, so it tells nothing."""
+    started = process.start_ticks(launcher)
+
+    def watch() -> None:
+        while process.alive(launcher, started):
+            time.sleep(_WATCH_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="mlscale-launcher", daemon=True).start()

@@ -64,13 +64,25 @@ def damaged(root: str | Path = "runs") -> dict[Path, str]:
     return broken
 
 
-def unfinished(config_hash: str, code: str | None, root: str | Path = "runs") -> RunFolder | None:
-    """The newest run of this config and code that ended before its time and left a checkpoint to go on from."""
-    for run in list_runs(root):
+_LOOKED_AT = 200  # of the newest runs: a folder may hold tens of thousands
+
+
+def unfinished(
+    config_hash: str, code: str | None, root: str | Path = "runs", *, but: str | None = None
+) -> RunFolder | None:
+    """The newest run of this config and code, unless it is done or has diverged; the run `but` is not looked at."""
+    paths = sorted(run_paths(root), key=lambda path: path.name.rsplit("-", 1)[-1], reverse=True)
+    for path in paths[:_LOOKED_AT]:
+        try:
+            run = RunFolder.open(path)
+        except MLScaleError:
+            continue
         document = run.run
+        if document["id"] == but:
+            continue
         digest = (document["code"] or {}).get("digest")
         if document["config_hash"] == config_hash and digest == code:
-            return run if run.status in ("crashed", "interrupted", "failed") and run.checkpoints else None
+            return run if run.status not in ("done", "diverged") else None
     return None
 
 

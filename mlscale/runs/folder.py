@@ -233,6 +233,11 @@ class RunFolder:
         """Change keys of run.json: `loggers`, `data_version`. Only the launching process does."""
         write_json(self.path / RUN, {**self.run, **changes})
 
+    def derive(self, derived: Mapping[str, Any]) -> None:
+        """Keep the values that were filled in for this attempt: another layout derives others."""
+        kept = {**derived, "run_dir": str(self.path), "name": self.path.name}
+        write_text(self.path / DERIVED, _yaml(kept))
+
     def attempt(self) -> None:
         """Go on with this run: note the attempt, and take off the seal of the last one."""
         run = self.run
@@ -299,17 +304,21 @@ def _attempt() -> dict[str, Any]:
 
 
 def _fill(folder: Path, run: dict[str, Any], config: str, derived: dict[str, Any], code: Snapshot | None) -> None:
-    import yaml
-
     folder.mkdir(mode=0o700)
     for name in SUBFOLDERS:
         (folder / name).mkdir(mode=0o700)
     write_text(folder / CONFIG, config)
-    write_text(folder / DERIVED, yaml.safe_dump(plain(derived), sort_keys=False, allow_unicode=True))
+    write_text(folder / DERIVED, _yaml(derived))
     if code is not None:
         write_bytes(folder / "code.tar.gz", code.archive)
         write_json(folder / "code.json", code.document())
     write_json(folder / RUN, run)
+
+
+def _yaml(values: Mapping[str, Any]) -> str:
+    import yaml
+
+    return str(yaml.safe_dump(plain(values), sort_keys=False, allow_unicode=True))
 
 
 def _clear(aside: Path, made: list[Path]) -> None:

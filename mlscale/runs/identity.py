@@ -30,6 +30,9 @@ UNHASHED = (
     "tags",
     "notes",
     "snapshot",
+    "resume",
+    "trust",
+    "trainer.max_time",
     "trainer.devices",
     "trainer.accelerator",
     "trainer.num_nodes",
@@ -58,6 +61,18 @@ def config_hash(config_yaml: str) -> str:
 
     config = yaml.safe_load(config_yaml) or {}
     return hashlib.sha256(json.dumps(_hashed(config), sort_keys=True, default=str).encode()).hexdigest()
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """The keys in which two configs differ in what they compute, sorted."""
+    first, second = _leaves(_hashed(one)), _leaves(_hashed(other))
+    return sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    if isinstance(value, Mapping) and value:
+        return {key: leaf for name, part in value.items() for key, leaf in _leaves(part, f"{path}.{name}").items()}
+    return {path.lstrip("."): value}
 
 
 def _hashed(config: Mapping[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import pytorch_lightning as pl
 import torch
@@ -24,6 +24,7 @@ from mlscale.train.signals import StopOnSignal, seconds_of
 from mlscale.train.stopwatch import Stopwatch
 from mlscale.train.unlogged import unlogged
 
+T = TypeVar("T")
 SHOWN = ("name", "group", "tags", "notes")  # free texts of a tracker
 
 
@@ -49,6 +50,11 @@ class Outcome:
         peak_memory_bytes: the most that a process of the run has used, of all ranks.
         best: path of the best checkpoint, and the value of the run's metric there.
         failed_saves: checkpoints for which there was no room.
+        resumed_step: the optimizer step that it went on from; None for a fit from the beginning.
+        exact: whether what it went on with is, to the bit, what it would have been without the interruption, as far as
+            is known: on as many ranks as before, from a checkpoint that holds all of their state, on a CPU or with
+            deterministic algorithms.
+        replayed: batches that were loaded again, because their loader has no place of its own.
     """
 
     metrics: dict[str, float]
@@ -59,6 +65,9 @@ class Outcome:
     peak_memory_bytes: int
     best: tuple[str, float] | None
     failed_saves: int = 0
+    resumed_step: int | None = None
+    exact: bool = True
+    replayed: int = 0
 
 
 def assemble(cfg: DictConfig) -> Assembly:
@@ -98,6 +107,9 @@ def fit(cfg: DictConfig, resume: str | None = None) -> Outcome:
         raise
     finally:
         finish(trainer.loggers, failed=failed)
+    io = trainer.strategy.checkpoint_io
+    if resume is None and isinstance(io, VerifiedCheckpointIO) and (told := io.kept_nothing()):
+        raise told
     return _outcome(cfg, trainer, time.perf_counter() - start)
 
 
@@ -212,7 +224,7 @@ def _hyperparameters(cfg: DictConfig) -> dict[str, Any]:
 
 
 def _outcome(cfg: DictConfig, trainer: pl.Trainer, seconds: float) -> Outcome:
-    watch = next(callback for callback in trainer.callbacks if isinstance(callback, Stopwatch))  # type: ignore[attr-defined]  # set by a connector
+    watch, resume = _callback(trainer, Stopwatch), _callback(trainer, ExactResume)
     batch = (cfg.get("data") or {}).get("batch_size")
     io = trainer.strategy.checkpoint_io
     best = None
@@ -227,5 +239,17 @@ def _outcome(cfg: DictConfig, trainer: pl.Trainer, seconds: float) -> Outcome:
         samples=watch.steps * batch if batch else None,
         peak_memory_bytes=watch.peak_memory_bytes,
         best=best,
+        resumed_step=resume.resumed_step,
+        exact=resume.same_layout and _repeats(trainer),
+        replayed=resume.replayed,
         failed_saves=len(io.failed) if isinstance(io, VerifiedCheckpointIO) else 0,
     )
+
+
+def _callback(trainer: Any, kind: type[T]) -> T:
+    return next(callback for callback in trainer.callbacks if isinstance(callback, kind))
+
+
+def _repeats(trainer: pl.Trainer) -> bool:
+    """Whether the same step gives the same bits: CPU kernels do, for one number of threads."""
+    return trainer.strategy.root_device.type == "cpu" or torch.are_deterministic_algorithms_enabled()

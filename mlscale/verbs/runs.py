@@ -36,7 +36,7 @@ def main(argv: Sequence[str]) -> int:
         MLScaleError: no such run, or one that must not be removed.
     """
     args = _options().parse_args(list(argv))
-    commands = {"ls": _ls, "show": _show, "diff": _diff, "rm": _rm}
+    commands = {"ls": _ls, "show": _show, "resume": _resume, "diff": _diff, "rm": _rm}
     return commands[args.command](args)
 
 
@@ -47,10 +47,13 @@ def _options() -> Options:
         examples="""
 mlscale runs ls                        the runs of this folder, newest first
 mlscale runs show last                 how the last one was set, and what came of it
+mlscale runs resume last               go on with a run that was cut short, to the bit
 mlscale runs diff last 1s2de0          what two runs have set differently
 mlscale runs rm 1s2de0 --yes           remove one for good""",
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="ls|show|diff|rm", parser_class=Options)
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="ls|show|resume|diff|rm", parser_class=Options
+    )
     _command(
         commands, "ls", "list runs, newest first, those of a sweep together", "mlscale runs ls --root /data/runs --json"
     )
@@ -61,6 +64,14 @@ mlscale runs rm 1s2de0 --yes           remove one for good""",
     show.add_argument(
         "--verify", action="store_true", help="read every file again and compare it with the seal's digests"
     )
+    resume = _command(
+        commands,
+        "resume",
+        "go on with a run that was cut short, from its last valid checkpoint",
+        "mlscale runs resume last trainer.devices=2",
+    )
+    resume.add_argument("run", help=_REF)
+    resume.add_argument("settings", nargs="*", help="devices, trackers or names that are to be others: key=value")
     diff = _command(commands, "diff", "what differs between two runs", "mlscale runs diff 1s2de0 last")
     diff.add_argument("first", help=_REF)
     diff.add_argument("second", help=_REF)
@@ -160,6 +171,13 @@ def _show(args: argparse.Namespace) -> int:
         verdict = "\n".join(changed) if changed else "every file is as it was sealed" if manifest else "not sealed yet"
         _section("files that changed since the seal", verdict)
     return int(Exit.USER if changed else Exit.DONE)
+
+
+def _resume(args: argparse.Namespace) -> int:
+    from mlscale.command import work
+
+    output = ["output=json"] if args.json else []
+    return work("train", [f"resume={args.run}", f"runs_dir={args.root}", *output, *args.settings])
 
 
 def _about(document: dict[str, Any], manifest: dict[str, Any] | None) -> list[tuple[str, object]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,10 +19,14 @@ from mlscale.launch.garbage import put_off
 from mlscale.launch.start import say, start_lines
 from mlscale.report import Result, number
 from mlscale.runs.files import check_writable
+from mlscale.runs.find import unfinished
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.going_on import open_attempt, to_go_on, unfinished_line
+from mlscale.runs.identity import config_hash
+from mlscale.runs.lock import held
 from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import protect
-from mlscale.runs.snapshot import take
+from mlscale.runs.snapshot import Snapshot, take
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -31,7 +36,7 @@ _TOLD_ONCE = ("train/loss_epoch", "train/peak_memory_gib")
 
 
 def run(cfg: DictConfig) -> Result:
-    """Derive, freeze, launch, record.
+    """Derive, freeze, launch, record; or go on with a run that was cut short.
 
     Raises:
         MLScaleError: what the data or the machine lacks, before anything starts; or what ended the run.
@@ -48,49 +53,85 @@ def run(cfg: DictConfig) -> Result:
         import_module("mlscale.train.assemble")
     facts = data_facts(cfg)
     derived = derive(cfg, facts, machine)
-    folder = freeze(cfg, derived, masker)
-    ready = with_derived(cfg, folder.derived)
-    say((*start_lines(ready, facts), *notices(ready, machine)), masker)
-    try:
-        launch(folder.path, derived["world_size"])
-    except BaseException as error:
-        if isinstance(error, MLScaleError) and error.unbuilt and error.exit == Exit.USER:
-            folder.discard()  # a refused config leaves nothing
-        else:
-            folder.seal(_ending(error), sentence=str(error))
-        raise
-    result = conclude(ready, folder)
-    folder.result("train", result.as_dict())
-    folder.seal("done", metrics=result.metrics, sentence=result.sentence)
+    start = Start.of(cfg, masker)
+    earlier = to_go_on(cfg.resume, start.config_yaml, start.digest, Path(cfg.runs_dir)) if cfg.resume else None
+    folder = earlier or create(cfg, start, derived, masker)
+    with held(folder):
+        checkpoint, lines = None, start.unfinished(cfg, folder)
+        if earlier is not None:
+            going = open_attempt(folder, derived["world_size"], start.digest)
+            folder.derive(derived)
+            checkpoint, lines = going.checkpoint, list(going.lines)
+        ready = with_derived(cfg, folder.derived)
+        say((*start_lines(ready, facts), *lines, *notices(ready, machine)), masker)
+        try:
+            launch(folder.path, derived["world_size"], checkpoint)
+        except BaseException as error:
+            if earlier is None and isinstance(error, MLScaleError) and error.unbuilt and error.exit == Exit.USER:
+                folder.discard()  # a refused config leaves nothing
+            else:
+                folder.seal(_ending(error), sentence=str(error))
+            raise
+        result = conclude(ready, folder)
+        folder.result("train", result.as_dict())
+        folder.seal("done", metrics=result.metrics, sentence=result.sentence)
     return result
 
 
-def freeze(cfg: DictConfig, derived: dict[str, Any], masker: Masker) -> RunFolder:
-    """Make the run folder. Literal secrets go into the environment: no file holds them, and ranks still see them."""
-    plain = cfg.copy()
-    overrides, sweep = cfg.derived.overrides or [], cfg.derived.sweep_dir
-    plain.derived = dict.fromkeys(plain.derived)
-    protected, environment = protect(plain)
-    os.environ.update(environment)
-    check_writable(Path(cfg.runs_dir))  # before anything is said of a run that can't be
-    code = take() if cfg.snapshot else None
-    say(code.warnings() if code else [], masker)
+@dataclass(frozen=True)
+class Start:
+    """What a run starts from, before it has a folder.
+
+    Attributes:
+        config_yaml: the composed config, interpolations kept, secrets taken out.
+        code: the snapshot of the code, if one was asked for.
+    """
+
+    config_yaml: str
+    code: Snapshot | None
+
+    @classmethod
+    def of(cls, cfg: DictConfig, masker: Masker) -> Start:
+        """Literal secrets go into the environment: no file holds them, and ranks still see them."""
+        plain = cfg.copy()
+        plain.derived = dict.fromkeys(plain.derived)
+        protected, environment = protect(plain)
+        os.environ.update(environment)
+        check_writable(Path(cfg.runs_dir))  # before anything is said of a run that can't be
+        code = take() if cfg.snapshot else None
+        say(code.warnings() if code else [], masker)
+        return cls(OmegaConf.to_yaml(OmegaConf.create(protected)), code)
+
+    @property
+    def digest(self) -> str | None:
+        """SHA-256 of the code."""
+        return self.code.digest if self.code else None
+
+    def unfinished(self, cfg: DictConfig, new: RunFolder) -> list[str]:
+        """A line that names a run of the same config and code which was cut short."""
+        run = unfinished(config_hash(self.config_yaml), self.digest, Path(cfg.runs_dir), but=new.id)
+        stopped = run is not None and run.checkpoints and run.status in ("crashed", "failed", "interrupted")
+        return [unfinished_line(run)] if run is not None and stopped else []
+
+
+def create(cfg: DictConfig, start: Start, derived: dict[str, Any], masker: Masker) -> RunFolder:
+    """Make the run folder."""
     return RunFolder.create(
         cfg.runs_dir,
         cfg.name,
         verb="train",
-        config_yaml=OmegaConf.to_yaml(OmegaConf.create(protected)),
+        config_yaml=start.config_yaml,
         derived=derived,
         seed=cfg.seed,
         data_version=derived["data_version"],
         order_version=_order_version(),
-        overrides=list(overrides),
+        overrides=list(cfg.derived.overrides or []),
         tags=list(cfg.tags),
         notes=cfg.notes,
         metric=cfg.metric,
         mode=cfg.mode,
-        code=code,
-        sweep=sweep,
+        code=start.code,
+        sweep=cfg.derived.sweep_dir,
         masker=masker,
     )
 
@@ -111,10 +152,18 @@ def conclude(cfg: DictConfig, folder: RunFolder) -> Result:
     return Result(
         verb="train",
         ok=True,
-        sentence=f"{cfg.name}: {_headline(cfg, metrics, fit['best'])} after {steps:,} step{'s' * (steps != 1)}",
+        sentence=f"{cfg.name}: {_headline(cfg, metrics, fit['best'])} after {steps:,} step{'s' * (steps != 1)}"
+        + _resumed(fit)
+        + _unsaved(fit),
         metrics=metrics,
         artifacts=artifacts,
     )
+
+
+def _unsaved(fit: dict[str, Any]) -> str:
+    """How many saves of a checkpoint failed, if any did."""
+    count = fit.get("failed_saves", 0)
+    return f"; {count} save{'s' * (count != 1)} of a checkpoint found no room" if count else ""
 
 
 def _headline(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint: list[Any] | None) -> str:
@@ -126,6 +175,14 @@ def _headline(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint: list[An
     if len(set(shown)) == 1 or best_checkpoint is None:
         return f"{cfg.metric} {shown[0]}"
     return f"best {cfg.metric} {shown[0]} ({Path(best_checkpoint[0]).name}), {shown[1]} at the end,"
+
+
+def _resumed(fit: dict[str, Any]) -> str:
+    """What held of a run that was cut short."""
+    if fit["resumed_step"] is None:
+        return ""
+    held = "to the bit" if fit["exact"] else "with the same samples, not to the bit"
+    return f"; went on from step {fit['resumed_step']:,} {held}"
 
 
 def _shown(name: str, value: float) -> str:

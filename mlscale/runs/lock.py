@@ -1,0 +1,70 @@
+"""One process at a time works on a run: a lock on its folder, which the system takes back when the process ends."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import time
+from collections.abc import Iterator
+
+from mlscale.errors import MLScaleError
+from mlscale.runs import process
+from mlscale.runs.folder import RunFolder
+
+_LINGER_SECONDS = 15.0  # children of a process that was killed may hold its lock until they notice
+
+
+@contextlib.contextmanager
+def held(run: RunFolder) -> Iterator[None]:
+    """Hold the run inside the block.
+
+    Raises:
+        MLScaleError: another process holds it.
+    """
+    handle = os.open(run.path, os.O_RDONLY)
+    forked = _closed_in_children(handle)
+    try:
+        _take(handle, run)
+        yield
+    finally:
+        forked.clear()
+        os.close(handle)
+
+
+def _take(handle: int, run: RunFolder) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    end = time.monotonic() + _LINGER_SECONDS
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                return  # a file system without locks: the run's state, which says whether its process lives, must do
+            last = run.run["attempts"][-1]
+            if process.state(last) != "crashed" or time.monotonic() > end:
+                raise MLScaleError(
+                    f"another process is working on the run {run.path.name}",
+                    where=str(run.path),
+                    why=f"process {last['pid']} on {last['host']} started on {last['started']}",
+                    fix="wait until it ends, or stop it; mlscale runs ls shows how it stands",
+                ) from error
+        time.sleep(0.2)
+
+
+def _closed_in_children(handle: int) -> list[int]:
+    """The handle as a list that is emptied at the end; until then, forked children close their copy."""
+    handles = [handle]
+
+    def close() -> None:
+        for number in handles:
+            with contextlib.suppress(OSError):
+                os.close(number)
+
+    if hasattr(os, "register_at_fork"):
+        os.register_at_fork(after_in_child=close)
+    return handles
