@@ -57,6 +57,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
     def __init__(self) -> None:
         self.failed: list[FailedSave] = []
         self.unsaved = False
+        self._saved = 0
         self._tidied: set[Path] = set()
         self._told: set[str] = set()
         self._looked = False
@@ -88,6 +89,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             self.failed.append(FailedSave(str(target), record.step, error.strerror or str(error)))
             _warn(_no_room(target, record, error))
             return
+        self._saved += 1
         self._tell_what_can_not_be_loaded(target)
 
     def load_checkpoint(
@@ -108,6 +110,19 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             _log.debug("%s stays: the save that was to replace it failed", path)
             return
         super().remove_checkpoint(path)
+
+    def kept_nothing(self) -> MLScaleError | None:
+        """The error for a fit of which nothing is left: no save found room. None where one did, or none was tried."""
+        if not self.failed or self._saved:
+            return None
+        count = len(self.failed)
+        return MLScaleError(
+            f"no checkpoint could be saved: {'the only save' if count == 1 else f'all {count} saves'} found no room",
+            where=str(Path(self.failed[-1].path).parent),
+            why=self.failed[-1].reason,
+            fix="runs_dir=<a folder you may write to, with free space>",
+            exit=Exit.ENVIRONMENT,
+        )
 
     def _leave_out(self, checkpoint: dict[str, Any]) -> None:
         """Take out of the hyper-parameters what a weights-only load refuses: modules, factories, classes."""
