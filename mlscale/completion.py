@@ -18,7 +18,7 @@ from mlscale.verbs import VERBS
 SUB_COMMANDS = {
     "config": ("show", "check", "schema"),
     "recipes": ("ls", "show", "cp"),
-    "runs": ("ls", "show", "diff", "rm"),
+    "runs": ("ls", "show", "resume", "checkpoints", "diff", "rm"),
 }
 """What the looking verbs take as their first word."""
 FLAGS = ("--cfg", "--config-dir", "--help", "--hydra-help", "--info", "--multirun", "--resolve")

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from mlscale.data.mixup import Mixing
 from mlscale.data.order import uniform
 from mlscale.errors import MLScaleError
 
@@ -28,21 +29,34 @@ class BatchAugment(Protocol):
 
 
 class Augment:
-    """Random shift, turn, change of size and mirror image, all in one bilinear resampling.
+    """Random shift, turn, change of size and mirror image, all in one bilinear resampling; then mixup and cutmix.
 
-    What moves in from outside is 0 (black). Each amount is uniform between its negative and its positive limit.
+    What moves in from outside is 0 (black). Each amount is uniform between its negative and its positive limit. Mixing
+    is done by the loader, to normalised batches, because it changes labels too (see `Mixing`).
 
     Args:
         shift: largest shift along each axis, as a fraction of the side.
         rotate: largest turn, degrees.
         scale: largest change of size, as a fraction: 0.1 gives 0.9 to 1.1 times the size.
         flip: mirror left and right, every second sample.
+        mixup: α of mixup, 0 for none; 0.2 is usual.
+        cutmix: α of cutmix, 0 for none; 1 is usual. With mixup every sample takes one or the other.
+        block: neighbours in the batch that partners are chosen among; it divides the batch of a device.
 
     Raises:
         MLScaleError: an amount that is out of range.
     """
 
-    def __init__(self, shift: float = 0.0, rotate: float = 0.0, scale: float = 0.0, flip: bool = False) -> None:
+    def __init__(
+        self,
+        shift: float = 0.0,
+        rotate: float = 0.0,
+        scale: float = 0.0,
+        flip: bool = False,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        block: int = 8,
+    ) -> None:
         for name, value, limit in (("shift", shift, 1), ("rotate", rotate, 180), ("scale", scale, 1)):
             if not 0 <= value <= limit or (name == "scale" and value == limit):
                 raise MLScaleError(
@@ -52,6 +66,7 @@ class Augment:
                     fix=f"augment.{name}={min(max(value, 0), limit / 2):g}",
                 )
         self.shift, self.rotate, self.scale, self.flip = shift, rotate, scale, flip
+        self.mixing = Mixing(mixup, cutmix, block) if mixup or cutmix else None
 
     def __call__(self, x: Tensor, seeds: NDArray[np.uint64]) -> Tensor:
         """Change each sample by its own seed.

@@ -41,6 +41,11 @@ class Bundled(WebDataset):
         workers: threads that decode, per process.
         seed: of order and augmentation; not of the split.
         augment: `Augment`, or a callable on one image; training only.
+        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
+        weights: see `Policy`.
+        epoch_samples: see `Policy`.
+        last: 'drop' or 'pad'; see `Policy`.
+        on_bad_sample: 'fail' or 'skip'; see `Policy`.
     """
 
     set_name: ClassVar[str]
@@ -57,6 +62,11 @@ class Bundled(WebDataset):
         workers: int | str = "auto",
         seed: int = 0,
         augment: object = None,
+        sampling: str = "shuffle",
+        weights: str | None = None,
+        epoch_samples: int | None = None,
+        last: str = "drop",
+        on_bad_sample: str = "fail",
     ) -> None:
         self.folder = (cache_dir() if root is None else Path(root).expanduser()) / self.set_name
         super().__init__(
@@ -67,6 +77,11 @@ class Bundled(WebDataset):
             workers=workers,
             seed=seed,
             augment=augment,
+            sampling=sampling,
+            weights=weights,
+            epoch_samples=epoch_samples,
+            last=last,
+            on_bad_sample=on_bad_sample,
         )
 
     def prepare_data(self) -> None:

@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import signal
+import traceback
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
 
+from mlscale.data import weights as weights_of
 from mlscale.data.augment import BatchAugment, global_generators_kept, seed_generators
+from mlscale.data.bad_samples import BadSample, Stream
 from mlscale.data.facts import DataFacts
 from mlscale.data.labels import encode_labels, find_classes
-from mlscale.data.loader import Stream
 from mlscale.data.module import OrderedData
 from mlscale.data.order import sample_seeds
 from mlscale.data.plan import Batch, Plan
+from mlscale.data.policy import Policy
 from mlscale.errors import MLScaleError
 
 _PROBED = 64
@@ -40,6 +44,11 @@ class DatasetData(OrderedData):
         workers: processes that load, per rank; auto is 0, in the training process itself. The batches are the same.
         seed: of order, augmentation and the dataset's own random numbers.
         augment: `Augment`, or a callable on one x; training only.
+        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
+        weights: see `Policy`.
+        epoch_samples: see `Policy`.
+        last: 'drop' or 'pad'; see `Policy`.
+        on_bad_sample: 'fail' or 'skip'; see `Policy`.
     """
 
     def __init__(
@@ -51,11 +60,23 @@ class DatasetData(OrderedData):
         workers: int | str = "auto",
         seed: int = 0,
         augment: object = None,
+        sampling: str = "shuffle",
+        weights: str | None = None,
+        epoch_samples: int | None = None,
+        last: str = "drop",
+        on_bad_sample: str = "fail",
     ) -> None:
-        super().__init__(batch_size=batch_size, workers=workers, seed=seed, augment=augment)
+        super().__init__(
+            batch_size=batch_size,
+            workers=workers,
+            seed=seed,
+            augment=augment,
+            policy=Policy(sampling, weights, epoch_samples, last, on_bad_sample),
+        )
         self._datasets = {"train": train, "val": val, **({} if test is None else {"test": test})}
         self._facts: DataFacts | None = None
         self._versions: dict[str, str] = {}
+        self._train_labels = np.empty(0, np.int64)
 
     def facts(self) -> DataFacts:
         """Class count, shape, samples, version. Labels come from `targets`, `labels` or tensors where the dataset has
@@ -85,12 +106,14 @@ class DatasetData(OrderedData):
         labels = {split: _labels(dataset, f"data.{split}") for split, dataset in self._datasets.items()}
         classes = find_classes(labels["train"], where="data.train")
         for split in labels:
-            encode_labels(labels[split], classes, where=f"data.{split}")
+            encoded = encode_labels(labels[split], classes, where=f"data.{split}")
+            if split == "train":
+                self._train_labels = encoded
         for split, dataset in self._datasets.items():
-            self._versions[split] = _digest(dataset, labels[split], f"data.{split}")
-        with global_generators_kept():
-            seed_generators(0)
-            x, _ = as_pair(self._datasets["train"][0], "data.train")
+            probed = _probe(dataset, f"data.{split}", skip_bad=self.policy.skip)
+            self._versions[split] = _digest(labels[split], probed)
+            if split == "train":
+                x = next(value for value in probed if value is not None)
         channels, height, width = (*(1,) * (3 - x.ndim), *x.shape)[-3:] if x.ndim <= 3 else x.shape[-3:]
         version = hashlib.sha256("|".join(f"{k}={v}" for k, v in self._versions.items()).encode())
         return DataFacts(
@@ -103,6 +126,14 @@ class DatasetData(OrderedData):
             version=version.hexdigest()[:16],
             class_counts=classes.samples,
         )
+
+    def _labels(self) -> NDArray[np.int64]:
+        self.facts()
+        return self._train_labels
+
+    def _weights(self, named: str) -> NDArray[np.float64]:
+        self.facts()
+        return weights_of.from_file(named, [f"train/{sample}" for sample in range(len(self._train_labels))])
 
     def _stream(self, split: str) -> tuple[Stream, int, str]:
         self.facts()
@@ -120,15 +151,16 @@ class DatasetStream:
     def __init__(
         self, dataset: Dataset[Any], *, split: str, workers: int, augment: BatchAugment | None, seed: int
     ) -> None:
-        self._samples = _Seeded(dataset, f"data.{split}")
+        self._samples = _Seeded(dataset, split)
         self._split, self._workers, self._augment, self._seed = split, workers, augment, seed
 
-    def __call__(self, plans: Iterable[Plan]) -> Iterator[Batch]:
+    def __call__(self, plans: Iterable[Plan]) -> Iterator[Batch | BadSample]:
+        """A batch for each plan; in its place the error, where the dataset does not give a sample of it."""
         if self._workers == 0:
             for plan in plans:
                 with global_generators_kept():
                     samples = [self._samples[request] for request in self._requests(plan)]
-                yield self._finish(plan, default_collate(samples))
+                yield self._finish(plan, _collate(samples))
             return
         # A sampler is asked for its batches once, in this process; the plans are needed again as results come.
         kept = list(plans)
@@ -136,6 +168,7 @@ class DatasetStream:
             self._samples,
             batch_sampler=[self._requests(plan) for plan in kept],
             num_workers=self._workers,
+            collate_fn=_collate,
             worker_init_fn=_forget_signals,
             generator=torch.Generator().manual_seed(0),  # else it draws its workers' seed from the global one
         )
@@ -146,7 +179,9 @@ class DatasetStream:
         seeds = sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream=f"dataset {self._split}")
         return list(zip(plan.samples.tolist(), seeds.tolist(), strict=True))
 
-    def _finish(self, plan: Plan, batch: dict[str, Any]) -> Batch:
+    def _finish(self, plan: Plan, batch: dict[str, Any] | BadSample) -> Batch | BadSample:
+        if isinstance(batch, BadSample):
+            return batch
         x = batch["x"]
         if self._augment is not None:
             seeds = sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
@@ -154,26 +189,46 @@ class DatasetStream:
         batch["x"] = x.float()
         batch["key"] = [f"{self._split}/{sample}" for sample in plan.samples.tolist()]
         if plan.weight is not None:
-            batch["weight"] = torch.full((len(plan.samples),), plan.weight)
+            batch["weight"] = torch.from_numpy(plan.weight)
         return batch
 
 
-class _Seeded(Dataset[dict[str, Any]]):
-    """A dataset asked by (sample, seed)."""
+class _Seeded(Dataset[dict[str, Any] | BadSample]):
+    """A dataset asked by (sample, seed). A sample that it fails to give is an error in its place."""
 
-    def __init__(self, dataset: Dataset[Any], where: str) -> None:
-        self._dataset, self._where = dataset, where
+    def __init__(self, dataset: Dataset[Any], split: str) -> None:
+        self._dataset, self._split, self._where = dataset, split, f"data.{split}"
 
     def __len__(self) -> int:
         return len(self._dataset)  # type: ignore[arg-type]
 
-    def __getitem__(self, request: tuple[int, int]) -> dict[str, Any]:
+    def __getitem__(self, request: tuple[int, int]) -> dict[str, Any] | BadSample:
         index, seed = request
         seed_generators(seed)
-        sample = self._dataset[index]
+        try:
+            sample = self._dataset[index]
+        except MLScaleError:
+            raise
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            bad = BadSample(
+                index,
+                f"{self._split}/{index}",
+                f"cannot be had from the dataset {type(self._dataset).__name__}",
+                where=f"{self._where}; {frame.filename}:{frame.lineno}",
+                why=f"{type(error).__name__}: {error}",
+            )
+            bad.__cause__ = error
+            return bad
         x, y = as_pair(sample, self._where)
         extra = {k: v for k, v in sample.items() if k not in ("x", "y")} if isinstance(sample, Mapping) else {}
         return {"x": x, "y": torch.tensor(y), **extra}
+
+
+def _collate(samples: list[Any]) -> Any:
+    """A batch, or the first error among the samples."""
+    bad = next((sample for sample in samples if isinstance(sample, BadSample)), None)
+    return default_collate(samples) if bad is None else bad
 
 
 def as_pair(sample: Any, where: str) -> tuple[Tensor, int]:
@@ -221,13 +276,34 @@ def _labels(dataset: Any, where: str) -> list[int | str]:
         return [as_pair(dataset[i], where)[1] for i in range(len(dataset))]
 
 
-def _digest(dataset: Any, labels: list[int | str], where: str) -> str:
-    """Labels, and the values of some samples, evenly spread."""
-    total = hashlib.sha256(np.asarray(labels, "<i8").tobytes())
+def _probe(dataset: Any, where: str, *, skip_bad: bool) -> list[Tensor | None]:
+    """x of some samples, evenly spread; None for one that cannot be had.
+
+    Raises:
+        Exception: the dataset's own, from a sample that it fails to give; with `skip_bad` only if it gives none.
+    """
+    probed: list[Tensor | None] = []
+    failure: Exception | None = None
     with global_generators_kept():
-        for i in np.unique(np.linspace(0, len(labels) - 1, _PROBED).astype(int)).tolist():
+        for i in np.unique(np.linspace(0, len(dataset) - 1, _PROBED).astype(int)).tolist():
             seed_generators(0)
-            total.update(as_pair(dataset[i], where)[0].contiguous().numpy().tobytes())
+            try:
+                probed.append(as_pair(dataset[i], where)[0])
+            except Exception as error:
+                if not skip_bad or isinstance(error, MLScaleError):
+                    raise
+                probed.append(None)
+                failure = error
+    if failure is not None and all(value is None for value in probed):
+        raise failure
+    return probed
+
+
+def _digest(labels: list[int | str], probed: list[Tensor | None]) -> str:
+    """Labels, and the values of some samples."""
+    total = hashlib.sha256(np.asarray(labels, "<i8").tobytes())
+    for x in probed:
+        total.update(b"unreadable" if x is None else x.contiguous().numpy().tobytes())
     return total.hexdigest()[:16]
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.bad_samples import BadSample
 from mlscale.data.decode import Array, decode_sample
 from mlscale.data.source import Source
 from mlscale.errors import MLScaleError
@@ -43,15 +44,15 @@ class Shape:
         return self.channels * self.height * self.width * self.dtype.itemsize
 
 
-def probe(source: Source, *, size: int | None, threads: int, where: str) -> Shape:
+def probe(source: Source, *, size: int | None, threads: int, where: str, skip_bad: bool = False) -> Shape:
     """Look at `PROBED` samples, evenly spread: the same ones on every rank, so every rank finds the same numbers.
 
     Raises:
-        MLScaleError: a sample cannot be decoded, or the samples differ in size and no image_size is set.
+        MLScaleError: a sample cannot be decoded (with `skip_bad`: none of them can), or the samples differ in size and
+            no image_size is set.
     """
     picks = np.unique(np.linspace(0, len(source) - 1, PROBED).astype(np.int64)).tolist()
-    with ThreadPoolExecutor(max(1, threads)) as pool:
-        arrays = list(pool.map(lambda sample: decode(source, sample, size), picks))
+    picks, arrays = _decode_all(source, picks, size, threads, skip_bad)
     channels = max(array.shape[0] for array in arrays)
     first = arrays[0]
     for pick, array in zip(picks, arrays, strict=True):
@@ -79,21 +80,41 @@ def probe(source: Source, *, size: int | None, threads: int, where: str) -> Shap
     return Shape(channels, first.shape[1], first.shape[2], first.dtype, tuple(mean.tolist()), tuple(std.tolist()))
 
 
+def _decode_all(
+    source: Source, picks: Sequence[int], size: int | None, threads: int, skip_bad: bool
+) -> tuple[list[int], list[Array]]:
+    """The picks that can be decoded, and what they hold."""
+
+    def one(sample: int) -> Array | BadSample:
+        try:
+            return decode(source, sample, size)
+        except BadSample as error:
+            return error
+
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        results = list(pool.map(one, picks))
+    bad = [result for result in results if isinstance(result, BadSample)]
+    if bad and not (skip_bad and len(bad) < len(results)):
+        raise bad[0]
+    good = [(pick, result) for pick, result in zip(picks, results, strict=True) if not isinstance(result, BadSample)]
+    return [pick for pick, _ in good], [array for _, array in good]
+
+
 def decode(source: Source, sample: int, size: int | None, channels: int | None = None) -> Array:
     """One sample, uint8 or float32 of shape (channels, height, width).
 
     Raises:
-        MLScaleError: it cannot be decoded; with its shard and key.
+        BadSample: it cannot be decoded; with its shard and key.
     """
     extension, content = source.read(sample)
     try:
         return decode_sample(content, extension, size, channels)
     except Exception as error:
-        raise MLScaleError(
-            f"The sample {source.key(sample)} cannot be decoded.",
+        raise BadSample(
+            sample,
+            source.key(sample),
             where=f"its .{extension} member of {len(content)} bytes",
             why=str(error) or type(error).__name__,
-            fix="write this sample anew, or leave it out",
         ) from error
 
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from mlscale.data.images import ImageData
+from mlscale.data.policy import Policy
 from mlscale.data.source import Label, Source
 from mlscale.errors import MLScaleError
 
@@ -72,6 +73,11 @@ class ImageFolder(ImageData):
         workers: threads that decode, per process.
         seed: of order and augmentation.
         augment: `Augment`, or a callable on one image; training only.
+        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
+        weights: see `Policy`.
+        epoch_samples: see `Policy`.
+        last: 'drop' or 'pad'; see `Policy`.
+        on_bad_sample: 'fail' or 'skip'; see `Policy`.
     """
 
     def __init__(
@@ -83,8 +89,20 @@ class ImageFolder(ImageData):
         workers: int | str = "auto",
         seed: int = 0,
         augment: object = None,
+        sampling: str = "shuffle",
+        weights: str | None = None,
+        epoch_samples: int | None = None,
+        last: str = "drop",
+        on_bad_sample: str = "fail",
     ) -> None:
-        super().__init__(batch_size=batch_size, image_size=image_size, workers=workers, seed=seed, augment=augment)
+        super().__init__(
+            batch_size=batch_size,
+            image_size=image_size,
+            workers=workers,
+            seed=seed,
+            augment=augment,
+            policy=Policy(sampling, weights, epoch_samples, last, on_bad_sample),
+        )
         if not 0 < val_fraction < 1:
             raise MLScaleError(
                 f"data.val_fraction is {val_fraction}.",

@@ -7,11 +7,16 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data import weights
+from mlscale.data.bad_samples import Stream
 from mlscale.data.decoded import Decoded, probe
 from mlscale.data.facts import DataFacts
 from mlscale.data.labels import encode_labels, find_classes
-from mlscale.data.loader import Stream
 from mlscale.data.module import OrderedData, local_ranks
+from mlscale.data.policy import Policy
 from mlscale.data.source import Source
 from mlscale.data.stream import ImageStream
 from mlscale.errors import MLScaleError, Problems, raise_all
@@ -36,9 +41,16 @@ class ImageData(OrderedData):
     """
 
     def __init__(
-        self, *, batch_size: int, image_size: int | None, workers: int | str, seed: int, augment: object
+        self,
+        *,
+        batch_size: int,
+        image_size: int | None,
+        workers: int | str,
+        seed: int,
+        augment: object,
+        policy: Policy | None = None,
     ) -> None:
-        super().__init__(batch_size=batch_size, workers=workers, seed=seed, augment=augment)
+        super().__init__(batch_size=batch_size, workers=workers, seed=seed, augment=augment, policy=policy)
         if image_size is not None and image_size < 1:
             raise MLScaleError(
                 f"data.image_size is {image_size}.",
@@ -78,7 +90,13 @@ class ImageData(OrderedData):
                 for split, source in opened.items()
             }
         )
-        shape = probe(train, size=self.image_size, threads=self._threads(), where=self._where("train"))
+        shape = probe(
+            train,
+            size=self.image_size,
+            threads=self._threads(),
+            where=self._where("train"),
+            skip_bad=self.policy.skip,
+        )
         splits = {
             split: Decoded(
                 source,
@@ -105,6 +123,30 @@ class ImageData(OrderedData):
             std=shape.std,
         )
         return splits, facts
+
+    def _labels(self) -> NDArray[np.int64]:
+        self.facts()
+        return self._splits["train"].labels
+
+    def _weights(self, named: str) -> NDArray[np.float64]:
+        self.facts()
+        data = self._splits["train"]
+        if weights.is_file(named):
+            return weights.from_file(named, data.keys(range(len(data))))
+        return weights.from_members(self._members("train", named), named, data.source.key)
+
+    def _members(self, split: str, extension: str) -> list[bytes]:
+        """The bytes of a small member of every sample.
+
+        Raises:
+            MLScaleError: these samples have no members.
+        """
+        raise MLScaleError(
+            f"These samples have no member '.{extension}'.",
+            where="data.weights",
+            why="each is a file of its own",
+            fix="data.weights=weights.csv   (lines of key,weight)",
+        )
 
     def _stream(self, split: str) -> tuple[Stream, int, str]:
         self.facts()

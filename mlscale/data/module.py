@@ -3,18 +3,27 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 
-from mlscale.data.augment import as_batch_augment
+from mlscale.data.augment import Augment, as_batch_augment
+from mlscale.data.bad_samples import Failing, Skipped, Skipping, Stream, told
 from mlscale.data.facts import DataFacts, Promises
-from mlscale.data.loader import EvalLoader, Progress, Stream, TrainLoader
+from mlscale.data.loader import Batches, EvalLoader, Finish, Progress, TrainLoader
 from mlscale.data.order import ORDER_VERSION
 from mlscale.data.plan import Layout
+from mlscale.data.policy import Policy
+from mlscale.data.sampling import Balanced, Mixed, Sampling, Shuffled, Weighted
 from mlscale.errors import MLScaleError
+
+_WHERE = {"seed": "seed", "version": "data.train", "policy": "data.sampling", "order_version": "mlscale"}
 
 
 class OrderedData(LightningDataModule):
@@ -27,11 +36,17 @@ class OrderedData(LightningDataModule):
         workers: what decodes, per process; 'auto' is the subclass's choice.
         seed: of order and augmentation.
         augment: `Augment`, or a callable on one sample; training only.
+        policy: how training draws its samples; see `Policy`.
+
+    Attributes:
+        counted: what a fit has to tell of its data when it is over, by the name of a metric.
     """
 
     promises: ClassVar[Promises] = Promises(order=True, resume=True, elastic=True)
 
-    def __init__(self, *, batch_size: int, workers: int | str, seed: int, augment: object) -> None:
+    def __init__(
+        self, *, batch_size: int, workers: int | str, seed: int, augment: object, policy: Policy | None = None
+    ) -> None:
         super().__init__()
         if workers != "auto" and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
             raise MLScaleError(
@@ -41,7 +56,10 @@ class OrderedData(LightningDataModule):
                 fix="data.workers=auto",
             )
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
-        self.augment = as_batch_augment(augment)
+        self.augment, self.policy = as_batch_augment(augment), policy or Policy()
+        self.counted: dict[str, float] = {}
+        self._skipped = Skipped()
+        self._drawn: Sampling | None = None
         self._progress = Progress()
         self._restored: Mapping[str, Any] | None = None
 
@@ -59,28 +77,50 @@ class OrderedData(LightningDataModule):
         """What makes batches of a split ('train', 'val' or 'test'), how many samples it has, and its version."""
         raise NotImplementedError
 
+    def _labels(self) -> NDArray[np.int64]:
+        """The class of each training sample, int64 (n,)."""
+        raise NotImplementedError
+
+    def _weights(self, named: str) -> NDArray[np.float64]:
+        """The weight of each training sample, float64 (n,), as `data.weights` names them."""
+        raise NotImplementedError
+
+    def _mix(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Sizes and shares of the sources that training samples are mixed from; None where nothing is mixed."""
+        return None
+
     # Lightning's hooks.
 
     def setup(self, stage: str) -> None:
         """Read the indexes; a fit starts from the beginning unless a checkpoint is loaded after this."""
         self.facts()
+        self._skipped = Skipped()
         if stage == "fit":
             self._progress, self._restored = Progress(), None
 
+    def teardown(self, stage: str) -> None:
+        """Tell what was left out, over all ranks."""
+        if not self.policy.skip:
+            return
+        names, places = self._skipped.over_ranks()
+        self.counted = {"data/bad_samples": len(names), "data/bad_places": places}
+        if self.trainer is None or self.trainer.is_global_zero:
+            print(told(names, places), file=sys.stderr, flush=True)
+
     def train_dataloader(self) -> TrainLoader:
         """Batches of this rank, from where the run stands."""
-        stream, samples, version = self._stream("train")
-        layout = self._layout()
-        layout.check(samples)
+        stream, _, version = self._stream("train")
+        layout, sampling = self._layout(), self._sampling()
+        layout.check(None if self.policy.pad else sampling.length)
         self._check_restored(version, layout)
-        limit, fixed = self._limit(samples // layout.batch_size * layout.accumulate)
+        limit, fixed = self._limit(layout.steps(sampling.length, pad=self.policy.pad) * layout.accumulate)
         return TrainLoader(
-            stream,
-            samples,
+            self._batches(stream, "train"),
+            sampling,
             layout,
-            seed=self.seed,
-            version=version,
             progress=self._progress,
+            pad=self.policy.pad,
+            finish=self._finish(layout),
             limit=limit,
             fixed=fixed,
         )
@@ -95,8 +135,7 @@ class OrderedData(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the order, and what the order depends on."""
-        version = self._stream("train")[2]
-        return {**self._progress.state_dict(), "seed": self.seed, "version": version, "order_version": ORDER_VERSION}
+        return {**self._progress.state_dict(), **self._order_of(self._stream("train")[2])}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a place. Whether it belongs to this data is asked when training starts: evaluation may differ."""
@@ -120,11 +159,49 @@ class OrderedData(LightningDataModule):
             return self.workers
         return max(1, min(4, len(os.sched_getaffinity(0)) // local_ranks(self.trainer)))
 
+    def _sampling(self) -> Sampling:
+        """Which training sample comes when."""
+        if self._drawn is None:
+            _, samples, version = self._stream("train")
+            self._drawn = self._choose_sampling(samples, version)
+        return self._drawn
+
+    def _choose_sampling(self, samples: int, version: str) -> Sampling:
+        length, seed = self.policy.epoch_samples or samples, self.seed
+        if (mix := self._mix()) is not None:
+            return Mixed(*mix, length, seed=seed, version=version)
+        if self.policy.sampling == "balanced":
+            return Balanced(self._labels(), length, seed=seed, version=version)
+        if self.policy.weights is not None:
+            return Weighted(self._weights(self.policy.weights), length, seed=seed, version=version)
+        if length != samples:
+            return Mixed(np.array([samples]), np.array([1]), length, seed=seed, version=version)
+        return Shuffled(samples, seed=seed, version=version)
+
+    def _batches(self, stream: Stream, split: str) -> Batches:
+        return Skipping(stream, split, self._skipped) if self.policy.skip else Failing(stream)
+
+    def _finish(self, layout: Layout) -> Finish | None:
+        mixing = self.augment.mixing if isinstance(self.augment, Augment) else None
+        if mixing is None:
+            return None
+        mixing.check(layout)
+        return partial(mixing, seed=self.seed, classes=self.facts().num_classes)
+
+    def _order_of(self, version: str) -> dict[str, Any]:
+        """What the order of training samples is a function of."""
+        return {
+            "seed": self.seed,
+            "version": version,
+            "policy": self._sampling().policy,
+            "order_version": ORDER_VERSION,
+        }
+
     def _eval_loader(self, split: str) -> EvalLoader:
         stream, samples, _ = self._stream(split)
         layout = self._layout()
-        layout.check(max(samples, layout.batch_size))
-        return EvalLoader(stream, samples, layout)
+        layout.check()
+        return EvalLoader(self._batches(stream, split), samples, layout)
 
     def _layout(self) -> Layout:
         trainer = self.trainer
@@ -144,14 +221,14 @@ class OrderedData(LightningDataModule):
     def _check_restored(self, version: str, layout: Layout) -> None:
         if self._restored is None:
             return
-        now = {"seed": self.seed, "version": version, "order_version": ORDER_VERSION}
-        for name, value in now.items():
-            if self._restored[name] != value:
+        before = {"policy": "shuffle", **self._restored}
+        for name, value in self._order_of(version).items():
+            if before[name] != value:
                 raise MLScaleError(
                     "The checkpoint's place in the data is a place in another order.",
-                    where={"seed": "seed", "version": "data.train", "order_version": "mlscale"}[name],
-                    why=f"its {name.replace('_', ' ')} is {self._restored[name]}, and this run's is {value}",
-                    fix=f"seed={self._restored[name]}" if name == "seed" else "start a new run from the weights alone",
+                    where=_WHERE[name],
+                    why=f"its {name.replace('_', ' ')} is {before[name]}, and this run's is {value}",
+                    fix=f"seed={before[name]}" if name == "seed" else "start a new run from the weights alone",
                 )
         if self._progress.position % layout.micro:
             raise MLScaleError(

@@ -78,6 +78,48 @@ class Permutation:
         return (left << self._half) | right
 
 
+class Passes:
+    """Endless draws without replacement from each of several groups: every pass over a group has an order of its own.
+
+    As `Permutation`, a balanced Feistel network with cycle walking, but each element has a size and a key of its own:
+    draws from thousands of groups cost as much as draws from one.
+
+    Args:
+        sizes: members of each group, int64 (groups,).
+        words: what keys are made of, the seed and the data's version among it.
+    """
+
+    def __init__(self, sizes: NDArray[np.int64], *words: object) -> None:
+        self._sizes = sizes.astype(np.uint64)
+        bits = np.array([max(1, ((int(size) - 1).bit_length() + 1) // 2) for size in sizes], np.uint64)
+        self._halves = bits
+        self._round_keys = _keys("passes", *words)[:_ROUNDS]
+
+    def __call__(self, groups: NDArray[np.int64], draws: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The members that come at these draws, counted from 0 in each group, int64, each in [0, size of its group)."""
+        sizes, half = self._sizes[groups], self._halves[groups]
+        number, x = np.divmod(draws.astype(np.uint64), sizes)
+        tweak = mix(mix((groups.astype(np.uint64) + np.uint64(1)) * _GOLDEN) + number)
+        x = self._encrypt(x, half, tweak)
+        while (outside := x >= sizes).any():
+            x[outside] = self._encrypt(x[outside], half[outside], tweak[outside])
+        return x.astype(np.int64)
+
+    def _encrypt(
+        self, x: NDArray[np.uint64], half: NDArray[np.uint64], tweak: NDArray[np.uint64]
+    ) -> NDArray[np.uint64]:
+        mask = (np.uint64(1) << half) - np.uint64(1)
+        left, right = x >> half, x & mask
+        for key in self._round_keys:
+            left, right = right, left ^ (mix(right + mix(tweak ^ key)) & mask)
+        return (left << half) | right
+
+
+def hashes(numbers: NDArray[np.int64], *words: object) -> NDArray[np.uint64]:
+    """A hash of each number, keyed by words; uint64 of the same shape."""
+    return mix((numbers.astype(np.uint64) + np.uint64(1)) * _GOLDEN + _keys(*words)[:1])
+
+
 def sample_seeds(positions: NDArray[np.int64], *, seed: int, epoch: int, stream: str) -> NDArray[np.uint64]:
     """One seed for each place in the run: a hash of (seed, epoch, position, stream), whatever rank or worker asks.
 

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from mlscale.errors import MLScaleError
 
 Batch = dict[str, Any]
-"""What a loader yields: `x` float32 (n, C, H, W), `y` int64 (n,), `key` list of n names, and in evaluation `weight`
-float32 (n,), 0 for a sample that is only there so that every rank has as many batches."""
+"""What a loader yields: `x` float32 (n, C, H, W), `y` int64 (n,) or, by mixup, float32 (n, classes), `key` list of n
+names, and `weight` float32 (n,), 0 for a sample that does not count: it fills a batch up, or stands for one that could
+not be read. Training has weights only where a policy may need them (`data.last=pad`, `data.on_bad_sample=skip`)."""
 
 
 class Plan(NamedTuple):
@@ -22,13 +23,13 @@ class Plan(NamedTuple):
         epoch: passes over the data before this one.
         positions: places in the epoch's order, int64 (n,); they seed augmentation.
         samples: the samples at these places, int64 (n,).
-        weight: 0 or 1 for the whole batch in evaluation, None in training.
+        weight: of each sample, float32 (n,), 0 for one that does not count; None where all count.
     """
 
     epoch: int
     positions: NDArray[np.int64]
     samples: NDArray[np.int64]
-    weight: float | None = None
+    weight: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -60,8 +61,16 @@ class Layout:
         """Samples of one forward pass of one rank."""
         return self.micro // self.world_size
 
-    def check(self, samples: int) -> None:
-        """Can training on so many samples be laid out so?
+    def steps(self, samples: int, *, pad: bool = False) -> int:
+        """Optimizer steps of an epoch of so many samples; the last partial one is left out, or filled up."""
+        return -(-samples // self.batch_size) if pad else samples // self.batch_size
+
+    def passes(self, samples: int) -> int:
+        """Forward passes that it takes to see so many samples once."""
+        return -(-samples // self.micro)
+
+    def check(self, samples: int | None = None) -> None:
+        """Can a batch be laid out so, and training on so many samples, whose last partial batch is left out?
 
         Raises:
             MLScaleError: the batch does not divide, or is larger than the data.
@@ -77,11 +86,11 @@ class Layout:
                 why=f"it is the batch of one optimizer step over all of them, so a multiple of {parts}",
                 fix=" or ".join(f"data.batch_size={size}" for size in near),
             )
-        if self.batch_size > samples:
+        if samples is not None and self.batch_size > samples:
             fits = samples // parts * parts
             raise MLScaleError(
                 f"A batch of {self.batch_size} is larger than the training data, {samples} samples.",
                 where="data.batch_size",
                 why="a last batch that is not full is left out, so nothing would be trained on",
-                fix=f"data.batch_size={fits}" if fits else "train on fewer processes, or more samples",
+                fix=f"data.batch_size={fits}, or data.last=pad" if fits else "data.last=pad, or fewer processes",
             )

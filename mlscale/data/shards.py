@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+import numpy as np
+from numpy.typing import NDArray
+
 from mlscale.data.images import ImageData
-from mlscale.data.index import KEEP, build_index
+from mlscale.data.index import KEEP, Index, build_index
+from mlscale.data.policy import Policy, whole_shares
 from mlscale.data.source import Source, TarSource
-from mlscale.data.sources import Spec, find_shards
+from mlscale.data.sources import Shard, Spec, find_shards
 from mlscale.errors import MLScaleError
 
 _ALLOWABLE = ("pickle", "pipe")
@@ -18,8 +23,9 @@ class WebDataset(ImageData):
     """Labelled images in tar shards, as webdataset writes them: members `key.jpg` and `key.cls`.
 
     Args:
-        train: shards by path, brace pattern, glob, folder, or a list of these.
-        val: the same.
+        train: shards by path, brace pattern, glob, folder, or a list of these; or several such sources by name, to be
+            mixed.
+        val: shards, as above.
         test: the same; None for none.
         image_key: extension of the image member; None finds it.
         label_key: extension of the label member: whole numbers from 0, or class names, which are numbered in sorted
@@ -32,11 +38,17 @@ class WebDataset(ImageData):
             machine; in the 'cache'; 'auto' reads what lies beside the shards and writes to the cache.
         seed: of order and augmentation.
         augment: `Augment`, or a callable on one image; training only.
+        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
+        weights: see `Policy`.
+        epoch_samples: see `Policy`.
+        last: 'drop' or 'pad'; see `Policy`.
+        on_bad_sample: 'fail' or 'skip'; see `Policy`.
+        mix: the share of each source in training, by name; shares count relative to each other.
     """
 
     def __init__(
         self,
-        train: Spec,
+        train: Spec | Mapping[str, Spec],
         val: Spec,
         test: Spec | None = None,
         image_key: str | None = None,
@@ -48,8 +60,21 @@ class WebDataset(ImageData):
         index: str = "auto",
         seed: int = 0,
         augment: object = None,
+        sampling: str = "shuffle",
+        weights: str | None = None,
+        epoch_samples: int | None = None,
+        last: str = "drop",
+        on_bad_sample: str = "fail",
+        mix: Mapping[str, float] | None = None,
     ) -> None:
-        super().__init__(batch_size=batch_size, image_size=image_size, workers=workers, seed=seed, augment=augment)
+        super().__init__(
+            batch_size=batch_size,
+            image_size=image_size,
+            workers=workers,
+            seed=seed,
+            augment=augment,
+            policy=Policy(sampling, weights, epoch_samples, last, on_bad_sample),
+        )
         if unknown := [word for word in allow if word not in _ALLOWABLE]:
             raise MLScaleError(
                 f"data.allow has {unknown[0]!r}.",
@@ -65,19 +90,91 @@ class WebDataset(ImageData):
                 fix="data.index=auto",
             )
         self._index = index
-        self._specs: dict[str, Spec] = {"train": train, "val": val, **({} if test is None else {"test": test})}
+        self._sources = train if isinstance(train, Mapping) else None
+        self._shares = self._check_mix(mix)
+        self._specs: dict[str, Spec] = {"val": val, **({} if test is None else {"test": test})}
+        if not isinstance(train, Mapping):
+            self._specs["train"] = train
         self._image_key, self._label_key, self._allow = image_key, label_key, tuple(allow)
+        self._indexes: dict[str, Index] = {}
+
+    def _check_mix(self, mix: Mapping[str, float] | None) -> NDArray[np.int64] | None:
+        """The shares of the named sources."""
+        if self._sources is None:
+            if mix is not None:
+                raise MLScaleError(
+                    "data.mix has no effect: data.train names no sources.",
+                    where="data.mix",
+                    fix="'data.train={" + ",".join(f"{name}: <shards>" for name in mix) + "}', or data.mix=null",
+                )
+            return None
+        if mix is None:
+            even = ",".join(f"{name}: 1" for name in self._sources)
+            raise MLScaleError(
+                "data.train names several sources, and nothing says their shares.",
+                where="data.mix",
+                fix=f"'data.mix={{{even}}}'; or a list in data.train, to have them one after the other as one set",
+            )
+        if self.policy.sampling != "shuffle":
+            raise MLScaleError(
+                f"Sources are mixed by share and not by data.sampling={self.policy.sampling}.",
+                where="data.sampling",
+                why="the shares of sources and the shares of classes or samples contradict each other",
+                fix="data.sampling=shuffle; or a list in data.train, and data.mix=null",
+            )
+        return whole_shares(mix, self._sources)
 
     def _open(self) -> dict[str, Callable[[], Source]]:
-        return {split: partial(self._open_split, split, spec) for split, spec in self._specs.items()}
+        return {split: partial(self._open_split, split) for split in ("train", "val", "test") if self._has(split)}
 
-    def _open_split(self, split: str, spec: Spec) -> Source:
+    def _has(self, split: str) -> bool:
+        return split in self._specs or split == "train"
+
+    def _open_split(self, split: str) -> Source:
         where = self._where(split)
-        shards = find_shards(spec, where=where, allow=self._allow)
+        self._indexes[split] = index = build_index(self._shards(split), where=where, keep=self._index)
         return TarSource(
-            build_index(shards, where=where, keep=self._index),
+            index,
             image_key=self._image_key,
             label_key=self._label_key,
             allow=self._allow,
             where=where,
         )
+
+    def _shards(self, split: str) -> list[Shard]:
+        where = self._where(split)
+        if split in self._specs:
+            return find_shards(self._specs[split], where=where, allow=self._allow)
+        return [
+            Shard(f"{name}/{shard.name}", shard.path)
+            for name, spec in (self._sources or {}).items()
+            for shard in find_shards(spec, where=f"{where}.{name}", allow=self._allow)
+        ]
+
+    def _mix(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        if self._sources is None or self._shares is None:
+            return None
+        self.facts()
+        index = self._indexes["train"]
+        source = [shard.name.split("/", 1)[0] for shard in index.shards]
+        counts = Counter(source[number] for number in index.shard.tolist())
+        return np.array([counts[name] for name in self._sources], np.int64), self._shares
+
+    def _members(self, split: str, extension: str) -> list[bytes]:
+        index = self._indexes[split]
+        if extension.lower() not in index.extensions:
+            raise MLScaleError(
+                f"The samples have no '.{extension}' member.",
+                where="data.weights",
+                why=f"their members are: {', '.join(f'.{name}' for name in index.extensions)}",
+                fix="data.weights=<one of these>, or data.weights=weights.csv   (lines of key,weight)",
+            )
+        column = index.extensions.index(extension.lower())
+        if (absent := index.offsets[:, column] < 0).any():
+            raise MLScaleError(
+                f"{int(absent.sum())} of {len(index)} samples have no .{extension} member.",
+                where="data.weights",
+                why=f"the first is {index.place(int(np.argmax(absent)))}",
+                fix="write a weight for every sample; 0 for one that is never drawn",
+            )
+        return index.read_all(column)

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlscale.data.augment import BatchAugment
+from mlscale.data.bad_samples import BadSample
 from mlscale.data.decode import Array
 from mlscale.data.decoded import Decoded
 from mlscale.data.order import sample_seeds
@@ -41,10 +42,11 @@ class ImageStream:
         self._mean = np.array(data.shape.mean, np.float32)[:, None, None]
         self._std = np.array(data.shape.std, np.float32)[:, None, None]
 
-    def __call__(self, plans: Iterable[Plan]) -> Iterator[Batch]:
+    def __call__(self, plans: Iterable[Plan]) -> Iterator[Batch | BadSample]:
+        """A batch for each plan; in its place the error, where a sample of it cannot be decoded."""
         if self._workers == 0:
             for plan in plans:
-                yield self._finish(plan, self._load(plan))
+                yield self._take(plan, None)
             return
         pending: deque[tuple[Plan, Future[Array] | None]] = deque()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="mlscale-decode")
@@ -60,8 +62,11 @@ class ImageStream:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _take(self, plan: Plan, future: Future[Array] | None) -> Batch:
-        return self._finish(plan, self._load(plan) if future is None else future.result())
+    def _take(self, plan: Plan, future: Future[Array] | None) -> Batch | BadSample:
+        try:
+            return self._finish(plan, self._load(plan) if future is None else future.result())
+        except BadSample as error:
+            return error
 
     def _load(self, plan: Plan) -> Array:
         """What can be done in a thread: decoded samples, and normalised ones where nothing else comes before that."""
@@ -78,7 +83,7 @@ class ImageStream:
             "key": self._data.keys(plan.samples.tolist()),
         }
         if plan.weight is not None:
-            batch["weight"] = torch.full((len(plan.samples),), plan.weight)
+            batch["weight"] = torch.from_numpy(plan.weight)
         return batch
 
     def _normalise(self, x: Array) -> NDArray[np.float32]:

@@ -19,6 +19,7 @@ from mlscale.runs.find import damaged, find, list_runs
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.overview import Overview, grouped, overview, sweep_id
 from mlscale.runs.remove import remove
+from mlscale.verbs import run_checkpoints
 from mlscale.verbs.options import Options
 
 SUMMARY = "list, show, compare and remove runs"
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
         MLScaleError: no such run, or one that must not be removed.
     """
     args = _options().parse_args(list(argv))
-    commands = {"ls": _ls, "show": _show, "resume": _resume, "diff": _diff, "rm": _rm}
+    commands = {"ls": _ls, "show": _show, "resume": _resume, "checkpoints": _checkpoints, "diff": _diff, "rm": _rm}
     return commands[args.command](args)
 
 
@@ -48,11 +49,12 @@ def _options() -> Options:
 mlscale runs ls                        the runs of this folder, newest first
 mlscale runs show last                 how the last one was set, and what came of it
 mlscale runs resume last               go on with a run that was cut short, to the bit
+mlscale runs checkpoints last          what a run has saved, and whether each is whole
 mlscale runs diff last 1s2de0          what two runs have set differently
 mlscale runs rm 1s2de0 --yes           remove one for good""",
     )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="ls|show|resume|diff|rm", parser_class=Options
+        dest="command", required=True, metavar="ls|show|resume|checkpoints|diff|rm", parser_class=Options
     )
     _command(
         commands, "ls", "list runs, newest first, those of a sweep together", "mlscale runs ls --root /data/runs --json"
@@ -72,6 +74,13 @@ mlscale runs rm 1s2de0 --yes           remove one for good""",
     )
     resume.add_argument("run", help=_REF)
     resume.add_argument("settings", nargs="*", help="devices, trackers or names that are to be others: key=value")
+    kept = _command(
+        commands,
+        "checkpoints",
+        "list a run's checkpoints and read each again: exit code 2 if one is torn or altered",
+        "mlscale runs checkpoints last --json",
+    )
+    kept.add_argument("run", help=_REF)
     diff = _command(commands, "diff", "what differs between two runs", "mlscale runs diff 1s2de0 last")
     diff.add_argument("first", help=_REF)
     diff.add_argument("second", help=_REF)
@@ -200,6 +209,10 @@ def _about(document: dict[str, Any], manifest: dict[str, Any] | None) -> list[tu
         ("ended", manifest.get("sentence") or None if manifest else None),
     ]
     return [(name, value) for name, value in rows if value is not None]
+
+
+def _checkpoints(args: argparse.Namespace) -> int:
+    return run_checkpoints.show(find(args.run, args.root), as_json=args.json)
 
 
 def _diff(args: argparse.Namespace) -> int:

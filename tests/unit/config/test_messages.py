@@ -348,8 +348,8 @@ unknown key 'optmizer'
         """
 'data.train' is not set
   where: conf/data/webdataset.yaml: data.train
-  why:   shards by path, brace pattern, glob, or folder
-  fix:   data.train=<str or list>
+  why:   shards by path, brace pattern, glob, or folder; a dict names sources to mix
+  fix:   data.train=<str or list or dict>
 
 'data.val' is not set
   where: conf/data/webdataset.yaml: data.val

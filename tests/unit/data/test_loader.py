@@ -9,20 +9,22 @@ import pytest
 
 from mlscale.data.loader import EvalLoader, Progress, TrainLoader
 from mlscale.data.plan import Batch, Layout, Plan
+from mlscale.data.sampling import Shuffled
 from mlscale.errors import MLScaleError
 
 N = 101
 LAYOUTS = [(1, 1), (2, 1), (3, 1), (8, 1), (1, 2), (2, 4), (3, 2)]
 
 
-def echo(plans: Iterable[Plan]) -> Iterator[Batch]:
+def echo(plans: Iterable[Plan], _: object = None) -> Iterator[Batch]:
     for plan in plans:
-        yield {"samples": plan.samples.tolist(), "at": (plan.epoch, plan.positions.tolist()), "weight": plan.weight}
+        weight = None if plan.weight is None else plan.weight.tolist()
+        yield {"samples": plan.samples.tolist(), "at": (plan.epoch, plan.positions.tolist()), "weight": weight}
 
 
 def train(layout: Layout, progress: Progress | None = None, **kwargs: object) -> TrainLoader:
     start = progress or Progress()
-    return TrainLoader(echo, N, layout, seed=0, version="v", progress=start, **kwargs)  # type: ignore[arg-type]
+    return TrainLoader(echo, Shuffled(N, seed=0, version="v"), layout, progress=start, **kwargs)  # type: ignore[arg-type]
 
 
 def global_batches(world: int, accumulate: int, epochs: int = 2) -> list[set[int]]:
@@ -68,9 +70,9 @@ def test_evaluation_takes_each_sample_exactly_once(world: int, accumulate: int, 
     assert {len(b) for b in batches} == {len(loaders[0])}
     every = [batch for rank in batches for batch in rank]
     assert all(batch["samples"] for batch in every)
-    counts = Counter(s for batch in every if batch["weight"] == 1 for s in batch["samples"])
+    counts = Counter(s for batch in every if set(batch["weight"]) == {1} for s in batch["samples"])
     assert counts == Counter(range(samples))
-    assert all(len(batch["samples"]) == 1 for batch in every if batch["weight"] == 0)
+    assert all(len(batch["samples"]) == 1 for batch in every if batch["weight"] == [0])
 
 
 @pytest.mark.parametrize("stop", range(9))
@@ -123,7 +125,11 @@ def test_fixed_repeats_the_first_batches() -> None:
         (Layout(64, 3), "A batch of 64 does not divide over 3", "data.batch_size=63 or data.batch_size=66"),
         (Layout(2, 8), "A batch of 2 does not divide over 8", "data.batch_size=8"),
         (Layout(10, 2, 0, 2), "2 processes and 2 forward passes", "data.batch_size=8 or data.batch_size=12"),
-        (Layout(128, 2), "A batch of 128 is larger than the training data, 101", "data.batch_size=100"),
+        (
+            Layout(128, 2),
+            "A batch of 128 is larger than the training data, 101",
+            "data.batch_size=100, or data.last=pad",
+        ),
     ],
 )
 def test_a_batch_that_cannot_be_laid_out(layout: Layout, what: str, fix: str) -> None:

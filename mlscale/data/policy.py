@@ -1,0 +1,129 @@
+"""What a user chooses about the samples of training, apart from where they come from."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.errors import MLScaleError
+
+_FINEST = 10_000
+"""Parts that shares may be of: 0.0001 is the smallest step between them."""
+
+
+@dataclass(frozen=True)
+class Policy:
+    """Choices that every kind of data offers.
+
+    Args:
+        sampling: 'shuffle' gives each sample once an epoch; 'balanced' every class equally often; 'weighted' each
+            sample as often as its weight says.
+        weights: for 'weighted': a CSV file of key,weight lines, or the extension of a member that holds a number.
+        epoch_samples: samples of an epoch; None for as many as the training data has.
+        last: of an epoch's last global batch that is not full: 'drop' leaves it out, 'pad' fills it up by samples of
+            weight 0.
+        on_bad_sample: 'fail' ends the run at a sample that cannot be read; 'skip' replaces it, with weight 0.
+
+    Raises:
+        MLScaleError: a word that is none of these, or a number out of range; what contradicts another choice.
+    """
+
+    sampling: str = "shuffle"
+    weights: str | None = None
+    epoch_samples: int | None = None
+    last: str = "drop"
+    on_bad_sample: str = "fail"
+
+    def __post_init__(self) -> None:
+        _one_of("sampling", self.sampling, ("shuffle", "balanced", "weighted"))
+        _one_of("last", self.last, ("drop", "pad"))
+        _one_of("on_bad_sample", self.on_bad_sample, ("fail", "skip"))
+        if self.epoch_samples is not None and self.epoch_samples < 1:
+            raise MLScaleError(
+                f"data.epoch_samples is {self.epoch_samples}.",
+                where="data.epoch_samples",
+                why="it is a number of samples, or null for as many as the training data has",
+                fix="data.epoch_samples=null",
+            )
+        if self.sampling == "weighted" and self.weights is None:
+            raise MLScaleError(
+                "Weighted sampling has no weights.",
+                where="data.weights",
+                why="each sample is drawn as often as its weight says",
+                fix="data.weights=weights.csv   (lines of key,weight), or a member's extension: data.weights=weight",
+            )
+        if self.weights is not None and self.sampling != "weighted":
+            raise MLScaleError(
+                f"data.weights has no effect with data.sampling={self.sampling}.",
+                where="data.weights",
+                fix="data.sampling=weighted",
+            )
+
+    @property
+    def pad(self) -> bool:
+        """Is the last global batch filled up?"""
+        return self.last == "pad"
+
+    @property
+    def skip(self) -> bool:
+        """Are bad samples replaced?"""
+        return self.on_bad_sample == "skip"
+
+
+def whole_shares(mix: Mapping[str, float], sources: Mapping[str, object]) -> NDArray[np.int64]:
+    """The shares of sources as whole numbers without a common divisor, in the order of `sources`, int64 (k,).
+
+    Raises:
+        MLScaleError: the names differ from those of the sources, a share is not positive, or they have too fine a
+            common part.
+    """
+    lacking, unknown = [n for n in sources if n not in mix], [n for n in mix if n not in sources]
+    if lacking or unknown:
+        even = ",".join(f"{name}: {mix.get(name, 1):g}" for name in sources)
+        raise MLScaleError(
+            "The shares of data.mix are not those of the sources in data.train.",
+            where="data.mix",
+            why="; ".join(
+                [f"without a share: {', '.join(lacking)}"] * bool(lacking)
+                + [f"no source of that name: {', '.join(unknown)}"] * bool(unknown)
+            ),
+            fix=f"'data.mix={{{even}}}'",
+        )
+    for name, share in mix.items():
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < math.inf:
+            raise MLScaleError(
+                f"The share of {name!r} is {share!r}.",
+                where=f"data.mix.{name}",
+                why="a share is a number above 0; shares count relative to each other",
+                fix=f"data.mix.{name}=1, or take {name} out of data.train and data.mix",
+            )
+    exact = [Fraction(str(mix[name])) for name in sources]
+    unit = math.lcm(*(share.denominator for share in exact))
+    whole = [int(share * unit) for share in exact]
+    divisor = math.gcd(*whole)
+    shares = np.array([share // divisor for share in whole], np.int64) if sum(whole) // divisor <= _FINEST else None
+    if shares is None:
+        rounded = [max(1, round(float(share / sum(exact)) * 100)) for share in exact]
+        near = ",".join(f"{name}: {share}" for name, share in zip(sources, rounded, strict=True))
+        raise MLScaleError(
+            f"The shares of data.mix are parts of {sum(whole) // divisor:,}.",
+            where="data.mix",
+            why=f"they are kept exactly in every {_FINEST:,} samples, so they are parts of {_FINEST:,} at most",
+            fix=f"'data.mix={{{near}}}'",
+        )
+    return shares
+
+
+def _one_of(name: str, value: object, words: tuple[str, ...]) -> None:
+    if value not in words:
+        raise MLScaleError(
+            f"data.{name} is {value!r}.",
+            where=f"data.{name}",
+            why=f"it is one of: {', '.join(words)}",
+            fix=f"data.{name}={words[0]}",
+        )

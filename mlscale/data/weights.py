@@ -1,0 +1,102 @@
+"""Weights of samples, from a CSV file or from a member of each sample."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.errors import MLScaleError
+
+
+def is_file(weights: str) -> bool:
+    """Does this name a CSV file, and not a member of the samples?"""
+    return weights.endswith(".csv") or os.sep in weights or Path(weights).is_file()
+
+
+def from_file(path: str, keys: Sequence[str]) -> NDArray[np.float64]:
+    """The weight of each key, float64 (n,). A first line without a number is a heading.
+
+    Raises:
+        MLScaleError: the file cannot be read, a line is not `key,weight`, or a sample has no line.
+    """
+    try:
+        with open(Path(path).expanduser(), newline="", encoding="utf-8") as stream:
+            lines = [(number, line) for number, line in enumerate(csv.reader(stream), 1) if line]
+    except (OSError, UnicodeDecodeError) as error:
+        raise MLScaleError(
+            f"The weights {path!r} cannot be read.",
+            where="data.weights",
+            why=getattr(error, "strerror", None) or str(error),
+            fix="data.weights=<a CSV file of key,weight lines>",
+        ) from error
+    found: dict[str, float] = {}
+    for number, line in lines:
+        try:
+            key, weight = line
+            found[key.strip()] = float(weight)
+        except ValueError as error:
+            if number == 1:
+                continue
+            raise MLScaleError(
+                f"Line {number} of {path!r} is not key,weight.",
+                where="data.weights",
+                why=f"it is {','.join(line)!r}",
+                fix=f"write it as {keys[0]},1.0",
+            ) from error
+    missing = [key for key in keys if key not in found]
+    if missing:
+        raise MLScaleError(
+            f"{len(missing)} of {len(keys)} training samples have no weight.",
+            where="data.weights",
+            why=f"{path} has no line for {missing[0]!r}"
+            + (f"; its first key is {next(iter(found))!r}" if found else "; it holds no weight at all"),
+            fix="write a line for every sample, under the keys that batches show; 0 for one that is never drawn",
+        )
+    return checked(np.array([found[key] for key in keys], np.float64), lambda sample: keys[sample])
+
+
+def from_members(contents: Sequence[bytes], member: str, key: Callable[[int], str]) -> NDArray[np.float64]:
+    """The weight of each sample, float64 (n,), from members that hold a number as text.
+
+    Raises:
+        MLScaleError: a member is no number.
+    """
+    weights = np.empty(len(contents), np.float64)
+    for sample, content in enumerate(contents):
+        try:
+            weights[sample] = float(content)
+        except ValueError as error:
+            raise MLScaleError(
+                f"The weight of sample {key(sample)} is not a number.",
+                where="data.weights",
+                why=f"its .{member} member begins {content[:40]!r}",
+                fix="write the number as text, such as 2.5",
+            ) from error
+    return checked(weights, key)
+
+
+def checked(weights: NDArray[np.float64], key: Callable[[int], str]) -> NDArray[np.float64]:
+    """The weights, if they can be drawn by.
+
+    Raises:
+        MLScaleError: one is negative or not finite, or all are 0.
+    """
+    wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
+    if len(wrong) or not weights.any():
+        raise MLScaleError(
+            "No sample has a weight above 0."
+            if not len(wrong)
+            else f"The weight of sample {key(int(wrong[0]))} is {weights[wrong[0]]:g}.",
+            where="data.weights",
+            why="a weight is a number from 0, and says how often a sample is drawn relative to the others",
+            fix="give samples that are to be drawn a weight above 0",
+        )
+    if not math.isfinite(float(weights.sum())):
+        raise MLScaleError("The weights add up to infinity.", where="data.weights", fix="divide all by the largest")
+    return weights
