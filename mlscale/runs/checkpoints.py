@@ -17,10 +17,10 @@ import os
 import re
 import secrets
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, BinaryIO, Literal
 
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
@@ -51,7 +51,7 @@ class Record:
     Attributes:
         kind: which policy wrote it.
         step: optimizer steps of the run so far.
-        epoch: the epoch it was saved in, from 0.
+        epoch: epochs that had ended when it was saved.
         resumable: whether it holds the state of the training, not the weights alone.
         metric, value: what the callback that wrote it watches, and its value then.
         time: ISO 8601, with its time zone.
@@ -174,25 +174,23 @@ def verify(path: Path) -> Stored:
     Raises:
         OSError: it can't be read.
     """
-    size = path.stat().st_size
-    tail, record = _tail(path, size)
-    if tail == "ok":
-        with path.open("rb") as file:
-            digest = hashlib.sha256()
-            left = size - _DIGEST_BYTES
-            while left and (block := file.read(min(_BLOCK, left))):
-                digest.update(block)
-                left -= len(block)
-            if digest.hexdigest().encode() != file.read(_DIGEST_BYTES):
-                return Stored(path, size, record, "altered")
-    return Stored(path, size, record, tail)
+    with path.open("rb") as file:  # opened once: its name may pass to a new one meanwhile
+        found = _look(path, file)
+        if found.state != "ok":
+            return found
+        file.seek(0)
+        digest, left = hashlib.sha256(), found.bytes - _DIGEST_BYTES
+        while left and (block := file.read(min(_BLOCK, left))):
+            digest.update(block)
+            left -= len(block)
+        holds = digest.hexdigest().encode() == file.read(_DIGEST_BYTES)
+        return found if holds else replace(found, state="altered")
 
 
 def look(path: Path) -> Stored:
     """What a checkpoint says of itself, without reading it wholly: `ok` means that its end is there."""
-    size = path.stat().st_size
-    tail, record = _tail(path, size)
-    return Stored(path, size, record, tail)
+    with path.open("rb") as file:
+        return _look(path, file)
 
 
 def stored(folder: Path) -> list[Stored]:
@@ -203,7 +201,7 @@ def stored(folder: Path) -> list[Stored]:
         with contextlib.suppress(FileNotFoundError):  # retention may be quicker
             if not path.name.startswith(".") and path.is_file():
                 found.append(look(path))
-    return sorted(found, key=_reached)
+    return sorted(found, key=reached)
 
 
 def latest_valid(folder: Path) -> tuple[Path | None, list[str]]:
@@ -246,18 +244,23 @@ def tidy(folder: Path) -> None:
             path.unlink()
 
 
-def _reached(found: Stored) -> tuple[bool, int, datetime, str]:
+def reached(found: Stored) -> tuple[bool, int, datetime, str]:
+    """Sorts checkpoints by how far the run had come; those that tell nothing come last."""
     record = found.record
     if record is None:
         return True, 0, _NEVER, found.path.name
     return False, record.step, datetime.fromisoformat(record.time), found.path.name
 
 
-def _tail(path: Path, size: int) -> tuple[State, Record | None]:
-    """What the end of a file tells: its record, and whether it is whole as far as the end shows."""
-    with path.open("rb") as file:
-        file.seek(max(0, size - _END_BYTES - 0xFFFF))
-        tail = file.read()
+def _look(path: Path, file: BinaryIO) -> Stored:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _END_BYTES - 0xFFFF))
+    state, record = _said(file.read(), size, str(path))
+    return Stored(path, size, record, state)
+
+
+def _said(tail: bytes, size: int, where: str) -> tuple[State, Record | None]:
+    """What the end of a file of `size` bytes tells: its record, and whether it is whole as far as the end shows."""
     comment = _comment(tail)
     if comment is None:
         return "torn", None
@@ -268,7 +271,7 @@ def _tail(path: Path, size: int) -> tuple[State, Record | None]:
     if not ours:
         return "unsigned", None
     try:
-        record = _record(json.loads(document), str(path))
+        record = _record(json.loads(document), where)
     except (ValueError, TypeError):
         return "altered", None
     except MLScaleError:

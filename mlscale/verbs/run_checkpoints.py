@@ -1,0 +1,79 @@
+"""`mlscale runs checkpoints`: what a run has saved, and whether it is still what was written."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from mlscale.errors import Exit
+from mlscale.report import number, size, table
+from mlscale.runs import checkpoints
+from mlscale.runs.checkpoints import Stored
+from mlscale.runs.files import artefacts
+from mlscale.runs.folder import RunFolder
+
+_WORDS = {"unsigned": "no digest"}
+
+
+def show(run: RunFolder, *, as_json: bool) -> int:
+    """Read every checkpoint of the run, and print a line for each; exit code 2 if any is torn or altered."""
+    found = verified(run.path)
+    latest, _ = checkpoints.latest_valid(run.path / "checkpoints")
+    if as_json:
+        document = {
+            "run": str(run.path),
+            "latest_valid": str(latest) if latest else None,
+            "checkpoints": [_document(each) for each in found],
+        }
+        print(json.dumps(document, ensure_ascii=False, indent=2))
+    elif not found:
+        print(f"{run.path.name} has no checkpoints")
+    else:
+        rows = [_row(each, run.path) for each in found]
+        print(table(rows, ("name", "kind", "step", "epochs", "metric", "size", "saved", "digest")))
+        for each in found:
+            if each.bad:
+                print(f"{each.path}: {checkpoints.explain(each)}")
+        print(f"the run goes on from {latest.name}" if latest else "there is none to go on from")
+    return int(Exit.USER if any(each.bad for each in found) else Exit.DONE)
+
+
+def verified(folder: Path) -> list[Stored]:
+    """All the checkpoints of a run, those of a user's own callbacks too, in the order in which they were reached."""
+    folders = dict.fromkeys(path.parent for path in artefacts(folder) if path.suffix == checkpoints.SUFFIX)
+    found = []
+    for each in (each for parent in folders for each in checkpoints.stored(parent)):
+        try:
+            found.append(checkpoints.verify(each.path))
+        except FileNotFoundError:  # the run goes on, and keeps but the latest
+            continue
+    return sorted(found, key=checkpoints.reached)
+
+
+def _row(found: Stored, run: Path) -> Sequence[object]:
+    record, inside = found.record, run / "checkpoints"
+    name = found.path.relative_to(inside if found.path.is_relative_to(inside) else run)
+    state = _WORDS.get(found.state, found.state)
+    if record is None:
+        return (name, None, None, None, None, size(found.bytes), None, state)
+    kind = record.kind if record.resumable else f"{record.kind}, weights"
+    metric = f"{record.metric} {number(record.value)}" if record.metric and record.value is not None else None
+    return (name, kind, record.step, record.epoch, metric, size(found.bytes), _date(record.time), state)
+
+
+def _date(time: str) -> str:
+    return time[:19].replace("T", " ")
+
+
+def _document(found: Stored) -> dict[str, Any]:
+    names = ("kind", "step", "epoch", "metric", "value", "time", "resumable")
+    record = asdict(found.record) if found.record else {}
+    return {
+        "path": str(found.path),
+        "bytes": found.bytes,
+        **{name: record.get(name) for name in names},
+        "state": found.state,
+    }
