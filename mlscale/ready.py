@@ -14,6 +14,8 @@ from mlscale.errors import raise_all
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+_OF_THE_COMMAND = ("resume", "trust")  # settings of the command that made a run, not of the run
+
 
 def ready(verb: str, overrides: Sequence[str]) -> DictConfig:
     """Compose and check.
@@ -66,6 +68,8 @@ def on_its_run(request: Request) -> Request:
 
     run = find(ref, Path(request.values.get("runs_dir", "runs")))
     frozen = composed(run.path)
+    for key in _OF_THE_COMMAND:
+        frozen.pop(key, None)
     if request.values.get("trust") != "true":
         config = OmegaConf.to_container(frozen, resolve=False)
         raise_all([*distrusted(config, run.path, request.values), *distrusted(run.derived, run.path)])

@@ -11,6 +11,8 @@ from mlscale.errors import MLScaleError
 
 _CHOICE = re.compile(r"argument [a-z|]+: invalid choice: '(?P<typed>.*?)' \(choose from (?P<known>.*)\)")
 
+_ELSEWHERE = {"remove": "rm", "delete": "rm", "list": "ls", "continue": "resume", "restart": "resume"}  # other words
+
 
 class Options(argparse.ArgumentParser):
     """An argument parser whose help ends with examples, and whose errors are ours."""
@@ -26,6 +28,8 @@ class Options(argparse.ArgumentParser):
         fix = f"{self.prog} --help"
         if match := _CHOICE.search(message):
             message = f"{self.prog} has no '{match['typed']}'"
-            best = nearest(match["typed"], re.findall(r"\w+", match["known"]))
+            known = re.findall(r"\w+", match["known"])
+            best = _ELSEWHERE.get(match["typed"]) or nearest(match["typed"], known)
+            best = best if best in known else None
             fix = f"{self.prog} {best}" if best else fix
         raise MLScaleError(message, where=self.prog, fix=fix)

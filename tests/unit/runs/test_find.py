@@ -65,11 +65,10 @@ def test_unfinished(start: Start, tmp_path: Path) -> None:
     root = tmp_path / "runs"
     run = start()
     key = run.run["config_hash"]
-    assert unfinished(key, None, root) is None  # it is running
+    assert unfinished(key, None, root) == run  # it is running, and whoever goes on with it finds it held
     run.seal("interrupted")
-    assert unfinished(key, None, root) is None  # there is no checkpoint
-    (run.path / "checkpoints" / "last.ckpt").write_text("x")
     assert unfinished(key, None, root) == run
+    assert unfinished(key, None, root, but=run.id) is None
     assert unfinished(key, "other code", root) is None
     assert unfinished("other config", None, root) is None
     run.seal("done")

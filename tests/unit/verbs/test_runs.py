@@ -187,14 +187,20 @@ def test_a_link_is_followed(root: Path, runs: Runs, tmp_path: Path) -> None:
     assert not run.path.exists()
 
 
-@pytest.mark.parametrize("words", [[], ["show"], ["ls", "--rot", "x"], ["remove"], ["diff", "a"]])
+@pytest.mark.parametrize("words", [[], ["show"], ["ls", "--rot", "x"], ["ablation"], ["diff", "a"]])
 def test_usage(words: list[str]) -> None:
     with pytest.raises(MLScaleError) as caught:
         main(words)
     assert "--help" in caught.value.fix
 
 
-@pytest.mark.parametrize("words", [["--help"], ["ls", "--help"], ["rm", "--help"]])
+def test_a_word_from_elsewhere_is_translated() -> None:
+    with pytest.raises(MLScaleError, match="has no 'remove'") as caught:
+        main(["remove"])
+    assert caught.value.fix == "mlscale runs rm"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["ls", "--help"], ["rm", "--help"], ["resume", "--help"]])
 def test_help_teaches(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as left:
         main(words)
