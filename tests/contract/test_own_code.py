@@ -50,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = set(sys.modules)
     yield tmp_path / "mine"
     for name in set(sys.modules) - before:
-        if name.partition(".")[0] in ("my_pkg", "tiny", "broken"):
+        if name.partition(".")[0] in ("my_pkg", "tiny", "broken", "focal"):
             del sys.modules[name]
 
 
@@ -58,6 +58,32 @@ def ended(folder: Path) -> str:
     """How the one run ended."""
     (manifest,) = folder.glob("runs/*/*/manifest.json")
     return str(json.loads(manifest.read_text())["status"])
+
+
+FOCAL = """
+import torch.nn.functional as F
+from mlscale.tasks import Classification
+
+
+class Focal(Classification):
+    def training_step(self, batch, batch_idx):
+        losses = F.cross_entropy(self(batch["x"]), batch["y"], reduction="none")
+        return ((1 - (-losses).exp()) ** 2 * losses).mean()  # Lin et al. 2017, gamma = 2
+"""
+
+
+def test_a_loss_of_their_own_is_a_task_of_three_lines(folder: Path) -> None:
+    (folder / "focal.py").write_text(FOCAL)
+    losses = {}
+    for task in ("mlscale.tasks.Classification", "focal.Focal"):
+        said = mlscale(
+            "recipe=resnet", "model=mlp", f"task._target_={task}", "debug=fast", "snapshot=false", "output=json"
+        )
+        assert said.code == 0, said.err
+        losses[task] = json.loads(said.out)["metrics"]["train/loss"]
+    # The same weights and the same batch: every sample's loss is weighed with the square of one minus its probability.
+    plain, focal = losses.values()
+    assert 0.5 * plain < focal < 0.95 * plain
 
 
 def test_a_network_and_one_file(folder: Path) -> None:
