@@ -1,6 +1,6 @@
 """Builds the wheel, installs it into an environment of its own, and uses it from a foreign folder: the console script,
 ``python -m``, a recipe, a user's own class with one YAML file, their own LightningModule, DataModule, Dataset and
-recipe on two processes, and an option that another package brings by its entry point.
+recipe on two processes, an option that another package brings by its entry point, and one of a ``--config-dir``.
 
     python scripts/wheel_smoke.py --venv build/core
 """
@@ -87,9 +87,17 @@ def use(programs: Path, folder: Path) -> None:
     call("mlscale", "task=own", "data=own", "debug=fast", "trainer.devices=2", cwd=folder, path=programs)
     call("mlscale", "recipe=own", "debug=fast", "trainer.devices=2", cwd=folder, path=programs)
     call("mlscale", "model=theirs", "debug=fast", cwd=folder, path=programs)
+    # A folder of options that lies elsewhere; the class is found in the folder that one stands in.
+    options = folder.parent / "options"
+    (options / "model").mkdir(parents=True)
+    shutil.copy(OWN_CODE / "conf/model/tiny.yaml", options / "model/elsewhere.yaml")
+    call("mlscale", "--config-dir", options, "model=elsewhere", "debug=fast", cwd=folder, path=programs)
+    shown = call("mlscale", "--config-dir", options, "model=elsewhere", "--cfg", "job", cwd=folder, path=programs)
+    if "_target_: tiny.Tiny" not in shown:
+        sys.exit(f"--config-dir did not bring its option:\n{shown}")
     sealed = list(folder.glob("runs/*/*/manifest.json"))
-    if len(sealed) != 5:
-        sys.exit(f"five runs should have left five sealed run folders, not {len(sealed)}")
+    if len(sealed) != 6:
+        sys.exit(f"six runs should have left six sealed run folders, not {len(sealed)}")
     added = {path.relative_to(folder).parts[0] for path in folder.rglob("*") if path not in before}
     if not added <= {"runs", "__pycache__"}:
         sys.exit(f"runs/ is all that may appear in the user's folder, not {sorted(added)}")
