@@ -141,12 +141,14 @@ def seconds_of(limit: Any) -> float | None:
             limit = {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds}
         return timedelta(**limit).total_seconds()
     except (TypeError, ValueError) as error:
-        raise MLScaleError(
+        refused = MLScaleError(
             f"trainer.max_time is {limit!r}",
             where="trainer.max_time",
             why="it is days:hours:minutes:seconds, such as 00:11:55:00, or a mapping such as {hours: 12}",
             fix="trainer.max_time=00:11:55:00",
-        ) from error
+        )
+        refused.unbuilt = True
+        raise refused from error
 
 
 def _name(asked: int) -> str:

@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,10 @@ def stopped(path: Path, signum: int, at: int, **arguments: Any) -> MLScaleError:
     return caught.value
 
 
-@pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, Exit.TERMINATED), (signal.SIGINT, Exit.INTERRUPTED)])
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [(signal.SIGTERM, Exit.TERMINATED), (signal.SIGINT, Exit.INTERRUPTED), (signal.SIGUSR1, Exit.SAVED)],
+)
 def test_the_run_stops_after_the_step_and_is_saved(tmp_path: Path, signum: signal.Signals, code: Exit) -> None:
     error = stopped(tmp_path / "last.ckpt", signum, at=2)
     assert error.exit is code
@@ -69,6 +73,29 @@ def test_a_validation_that_is_due_is_not_lost(tmp_path: Path, interval: float, a
     with pytest.raises(MLScaleError, match=f"optimizer step {at + 1}"):
         fit(run, classifier(), batches(6))
     assert ran == [at + 1]
+
+
+def test_the_time_of_an_attempt_is_limited(tmp_path: Path) -> None:
+    stop = signals.StopOnSignal(str(tmp_path / "last.ckpt"), max_seconds=0.2)
+    run = trainer(callbacks=[At(lambda *_: time.sleep(0.15)), stop], enable_checkpointing=True)
+    lightning_patches.apply(run)
+    with pytest.raises(MLScaleError, match="stopped by trainer.max_time after optimizer step 2, saved to") as caught:
+        fit(run, classifier(), batches(6))
+    assert caught.value.exit is Exit.SAVED
+    assert (tmp_path / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"), [(None, None), ("01:02:03:04", 93784.0), ({"hours": 1, "minutes": 30}, 5400.0)]
+)
+def test_max_time(limit: Any, seconds: float | None) -> None:
+    assert signals.seconds_of(limit) == seconds
+
+
+@pytest.mark.parametrize("limit", ["8", "11:55", {"fortnights": 1}, 5])
+def test_max_time_that_is_none(limit: Any) -> None:
+    with pytest.raises(MLScaleError, match="trainer.max_time is"):
+        signals.seconds_of(limit)
 
 
 @pytest.mark.parametrize(("pause", "ended"), [(0.0, False), (0.6, True)], ids=["echo", "again"])
