@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlscale.data.augment import Augment
     from mlscale.data.bundled import Digits, FashionMNIST
+    from mlscale.data.crop import RandomCrop
     from mlscale.data.dataset import DatasetData
     from mlscale.data.facts import DataFacts, Promises
     from mlscale.data.folder import ImageFolder
@@ -24,6 +25,7 @@ __all__ = [
     "FashionMNIST",
     "ImageFolder",
     "Promises",
+    "RandomCrop",
     "WebDataset",
 ]
 
@@ -35,6 +37,7 @@ _HOME = {
     "FashionMNIST": "bundled",
     "ImageFolder": "folder",
     "Promises": "facts",
+    "RandomCrop": "crop",
     "WebDataset": "shards",
 }
 

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import grid_sample
 
+from mlscale.data.crop import RandomCrop
 from mlscale.data.mixup import Mixing
 from mlscale.data.order import uniform
 from mlscale.errors import MLScaleError
@@ -171,7 +172,7 @@ def as_batch_augment(augment: object) -> BatchAugment | None:
     Raises:
         MLScaleError: it cannot be called.
     """
-    if augment is None or isinstance(augment, Augment):
+    if augment is None or isinstance(augment, Augment | RandomCrop):
         return augment
     if callable(augment):
         return PerSample(augment)

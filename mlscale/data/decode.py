@@ -1,8 +1,8 @@
 """From the bytes of a member to an array of shape (channels, height, width).
 
-Images go through PIL: grey kinds (1 bit, 8 or 16 bits, with or without alpha) become one channel of uint8, all others
-three channels of RGB; alpha is dropped, and of an animation the first frame is taken. Other members go through
-webdataset's own handlers and must be arrays of two or three dimensions.
+Images of grey kinds (1 bit, 8 or 16 bits, with or without alpha) become one channel of uint8, all others three channels
+of RGB; alpha is dropped, and of an animation the first frame is taken. Other members go through webdataset's own
+handlers and must be arrays of two or three dimensions.
 """
 
 from __future__ import annotations
@@ -14,21 +14,20 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
+from mlscale.data.picture import open_picture
+from mlscale.data.resample import Box, Choose, cut, middle, resize
 from mlscale.data.secure import IMAGE_EXTENSIONS, Decoder
 from mlscale.errors import MLScaleError
 
 Array = NDArray[Any]
 
 PICKLED = frozenset({"pyd", "pkl", "pickle", "pth"})
-_GREY = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"})
 _BASIC = Decoder([])
-Image.preinit()  # The usual formats, once and in this thread: threads that decode must not do it together.
 
 
 def is_image(extension: str) -> bool:
-    """Does PIL read members of this extension?"""
+    """Is a member of this extension a picture?"""
     return extension.rsplit(".", 1)[-1] in _IMAGES
 
 
@@ -65,47 +64,51 @@ def decode_value(content: bytes, extension: str) -> Any:
     return _BASIC.decode1(extension, content)
 
 
-def decode_image(content: bytes, size: int | None, channels: int | None = None) -> NDArray[np.uint8]:
+def decode_image(
+    content: bytes, size: tuple[int, int] | None, channels: int | None = None, choose: Choose = middle
+) -> NDArray[np.uint8]:
     """Decode an image to uint8 of shape (channels, height, width).
 
     Args:
         content: the encoded image.
-        size: pixels of the square it is brought to: the short side is resized (bilinear, antialiased) and the middle is
-            cut out. None leaves it as it is.
+        size: height and width that it is brought to (bilinear, antialiased); None leaves it as it is.
         channels: 1 or 3; grey is repeated into 3. None takes what the image has.
+        choose: the part that is brought to `size`.
 
     Raises:
         ValueError: a colour image where one channel is asked for, or a pixel type that is no picture.
         OSError: PIL cannot read it.
     """
-    with Image.open(io.BytesIO(content)) as image:
-        if image.mode in ("I", "F"):
-            raise ValueError(f"its pixels are of PIL's type '{image.mode}', neither grey nor colour of 8 or 16 bits")
-        grey = image.mode in _GREY
-        if channels == 1 and not grey:
-            raise ValueError("it has colours, and the training data is grey")
-        mode = "L" if grey and channels != 3 else "RGB"
-        picture = _to_mode(image, mode)
-        if size is not None and picture.size != (size, size):
-            picture = ImageOps.fit(picture, (size, size), Image.Resampling.BILINEAR)
-        pixels = np.asarray(picture)
-    return pixels[None] if mode == "L" else np.ascontiguousarray(pixels.transpose(2, 0, 1))
+    picture = open_picture(content)
+    if channels == 1 and not picture.grey:
+        raise ValueError("it has colours, and the training data is grey")
+    channels = channels or (1 if picture.grey else 3)
+    whole = (picture.height, picture.width)
+    box = Box(0, 0, *whole) if size is None else choose(*whole, size)
+    return cut(picture, channels, box, size or whole).transpose(2, 0, 1)
 
 
-def _to_mode(image: Image.Image, mode: str) -> Image.Image:
-    if image.mode.startswith("I;16"):  # PIL clips these when it converts them
-        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-    return image if image.mode == mode else image.convert(mode)
-
-
-def decode_sample(content: bytes, extension: str, size: int | None, channels: int | None = None) -> Array:
+def decode_sample(
+    content: bytes,
+    extension: str,
+    size: tuple[int, int] | None,
+    channels: int | None = None,
+    choose: Choose | None = None,
+) -> Array:
     """Decode an image or an array member to uint8 or float32 of shape (channels, height, width).
 
+    Args:
+        content: the member.
+        extension: its extension.
+        size: see `decode_image`; arrays are brought to it where a part is chosen.
+        channels: see `decode_image`; an array must have as many.
+        choose: the part that is brought to `size`; None for the middle of an image, and the whole of an array.
+
     Raises:
-        Exception: whatever PIL or webdataset's handlers raise; the caller adds shard and key.
+        Exception: whatever a decoder raises; the caller adds shard and key.
     """
     if is_image(extension):
-        return decode_image(content, size, channels)
+        return decode_image(content, size, channels, choose or middle)
     value = decode_value(content, extension)
     array = np.asarray(value)
     if array.ndim not in (2, 3) or array.dtype.kind not in "uifb":
@@ -114,4 +117,12 @@ def decode_sample(content: bytes, extension: str, size: int | None, channels: in
         array = array[None]
     if channels is not None and array.shape[0] != channels:
         raise ValueError(f"it has {array.shape[0]} channels, and the training data {channels}")
-    return array if array.dtype == np.uint8 else array.astype(np.float32)
+    if array.dtype != np.uint8:
+        array = array.astype(np.float32)
+    return array if choose is None or size is None else part_of(array, choose, size)
+
+
+def part_of(array: Array, choose: Choose, size: tuple[int, int]) -> Array:
+    """The chosen part of (channels, height, width), brought to `size`; a new array of the same dtype."""
+    box = choose(array.shape[1], array.shape[2], size)
+    return resize(array.transpose(1, 2, 0), box, size).transpose(2, 0, 1)

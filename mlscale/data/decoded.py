@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.bad_samples import BadSample
-from mlscale.data.decode import Array, decode_sample
+from mlscale.data.decode import Array, decode_sample, part_of
+from mlscale.data.resample import Choose
 from mlscale.data.source import Source
 from mlscale.errors import MLScaleError
 
@@ -87,7 +88,7 @@ def _decode_all(
 
     def one(sample: int) -> Array | BadSample:
         try:
-            return decode(source, sample, size)
+            return decode(source, sample, None if size is None else (size, size))
         except BadSample as error:
             return error
 
@@ -100,15 +101,21 @@ def _decode_all(
     return [pick for pick, _ in good], [array for _, array in good]
 
 
-def decode(source: Source, sample: int, size: int | None, channels: int | None = None) -> Array:
-    """One sample, uint8 or float32 of shape (channels, height, width).
+def decode(
+    source: Source,
+    sample: int,
+    size: tuple[int, int] | None,
+    channels: int | None = None,
+    choose: Choose | None = None,
+) -> Array:
+    """One sample, uint8 or float32 of shape (channels, height, width); see `decode_sample`.
 
     Raises:
         BadSample: it cannot be decoded; with its shard and key.
     """
     extension, content = source.read(sample)
     try:
-        return decode_sample(content, extension, size, channels)
+        return decode_sample(content, extension, size, channels, choose)
     except Exception as error:
         raise BadSample(
             sample,
@@ -154,15 +161,28 @@ class Decoded:
 
     def batch(self, samples: NDArray[np.int64]) -> Array:
         """A new array (n, channels, height, width) of these samples."""
-        if self._kept is None:
-            out = np.empty((len(samples), *self._dimensions), self.shape.dtype)
-            for row, sample in enumerate(samples.tolist()):
-                out[row] = self._decode(sample)
-            return out
-        for sample in samples[~self._there[samples]].tolist():
+        if self._kept is not None and self.ready(samples):
+            return self._kept[samples]
+        out = np.empty((len(samples), *self._dimensions), self.shape.dtype)
+        for row, sample in enumerate(samples.tolist()):
+            out[row] = self.sample(sample)
+        return out
+
+    def sample(self, sample: int, choose: Choose | None = None) -> Array:
+        """One sample (channels, height, width), to be read and not written to.
+
+        Args:
+            sample: its number.
+            choose: the part of it that is brought to the shape; None for the same as ever.
+        """
+        # What is kept is the stored image itself where none was resized, so that a part of it may be chosen.
+        if self._kept is None or (choose is not None and self._size is not None):
+            return self._decode(sample, choose)
+        if not self._there[sample]:
             self._kept[sample] = self._decode(sample)
             self._there[sample] = True
-        return self._kept[samples]
+        kept: Array = self._kept[sample]
+        return kept if choose is None else part_of(kept, choose, self._dimensions[1:])
 
     def keys(self, samples: Sequence[int]) -> list[str]:
         """Names of these samples."""
@@ -172,8 +192,9 @@ class Decoded:
     def _dimensions(self) -> tuple[int, int, int]:
         return self.shape.channels, self.shape.height, self.shape.width
 
-    def _decode(self, sample: int) -> Array:
-        array = decode(self.source, sample, self._size, self.shape.channels)
+    def _decode(self, sample: int, choose: Choose | None = None) -> Array:
+        size = self._dimensions[1:] if choose is not None or self._size is not None else None
+        array = decode(self.source, sample, size, self.shape.channels, choose)
         if array.shape != self._dimensions:
             raise MLScaleError(
                 f"The sample {self.source.key(sample)} has another size than the training data.",

@@ -15,6 +15,7 @@ from pytorch_lightning import LightningDataModule
 
 from mlscale.data.augment import Augment, as_batch_augment
 from mlscale.data.bad_samples import Failing, Skipped, Skipping, Stream, told
+from mlscale.data.crop import RandomCrop
 from mlscale.data.facts import DataFacts, Promises
 from mlscale.data.loader import Batches, EvalLoader, Finish, Progress, TrainLoader
 from mlscale.data.order import ORDER_VERSION
@@ -182,7 +183,7 @@ class OrderedData(LightningDataModule):
         return Skipping(stream, split, self._skipped) if self.policy.skip else Failing(stream)
 
     def _finish(self, layout: Layout) -> Finish | None:
-        mixing = self.augment.mixing if isinstance(self.augment, Augment) else None
+        mixing = self.augment.mixing if isinstance(self.augment, Augment | RandomCrop) else None
         if mixing is None:
             return None
         mixing.check(layout)

@@ -1,16 +1,19 @@
-"""Batches of images: read and decoded ahead by threads, put together by the caller.
+"""Batches of images: read, decoded and normalised ahead by threads, put together by the caller.
 
-Threads read, decode and normalise, in PIL and numpy, which release the interpreter's lock. Whatever torch does happens
-in the caller's thread: its thread count and its random generator stay as the caller set them, and a user's own
-transform finds a generator that nobody else draws from. Elementwise work is numpy's: torch would wake a second thread
-for a batch of a few dozen kilobytes, which on busy cores takes milliseconds.
+A batch is made by several threads, each of which works on a few of its samples and writes them, normalised, to where
+they belong in an array that is used again (see `Ring`). Decoders, the resize and numpy release the interpreter's lock.
+What else torch does happens in the caller's thread: its thread count and its random generator stay as the caller set
+them, and a user's own transform finds a generator that nobody else draws from. Elementwise work is numpy's: torch would
+wake a second thread for a batch of a few dozen kilobytes, which on busy cores takes milliseconds.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -18,13 +21,17 @@ from numpy.typing import NDArray
 
 from mlscale.data.augment import BatchAugment
 from mlscale.data.bad_samples import BadSample
+from mlscale.data.crop import RandomCrop
 from mlscale.data.decode import Array
 from mlscale.data.decoded import Decoded
 from mlscale.data.order import sample_seeds
 from mlscale.data.plan import Batch, Plan
+from mlscale.data.ring import Ring
 
+_CHUNK = 8
+"""Samples that a thread takes at a time, at least: handing work over costs as much as decoding a tiny image."""
 _AHEAD = 2
-"""Batches in work or waiting, per thread."""
+"""Batches in work or waiting, at least; more where a batch does not keep every thread busy."""
 
 
 class ImageStream:
@@ -33,52 +40,81 @@ class ImageStream:
     Args:
         data: the split.
         workers: threads that decode; 0 decodes in the caller's thread.
-        augment: applied to the whole batch before it is normalised; None for none.
+        augment: a crop, while decoding; or applied to the whole batch before it is normalised; None for none.
         seed: of the augmentation.
     """
 
     def __init__(self, data: Decoded, *, workers: int, augment: BatchAugment | None, seed: int) -> None:
-        self._data, self._workers, self._augment, self._seed = data, workers, augment, seed
+        self._data, self._workers, self._seed = data, workers, seed
+        self._crop = augment if isinstance(augment, RandomCrop) else None
+        self._augment = None if isinstance(augment, RandomCrop) else augment
         self._mean = np.array(data.shape.mean, np.float32)[:, None, None]
         self._std = np.array(data.shape.std, np.float32)[:, None, None]
+        self._ring = Ring(keep=max(_AHEAD, 2 * workers) + 4)
 
     def __call__(self, plans: Iterable[Plan]) -> Iterator[Batch | BadSample]:
         """A batch for each plan; in its place the error, where a sample of it cannot be decoded."""
         if self._workers == 0:
             for plan in plans:
-                yield self._take(plan, None)
+                yield self._take(self._start(plan, None))
             return
-        pending: deque[tuple[Plan, Future[Array] | None]] = deque()
+        pending: deque[_Work] = deque()
         pool = ThreadPoolExecutor(self._workers, thread_name_prefix="mlscale-decode")
         try:
             for plan in plans:
-                # What is in memory is quicker to copy than to hand over.
-                ready = self._data.ready(plan.samples)
-                pending.append((plan, None if ready else pool.submit(self._load, plan)))
-                if len(pending) > self._workers * _AHEAD:
-                    yield self._take(*pending.popleft())
+                pending.append(self._start(plan, pool))
+                if len(pending) > self._ahead(len(plan.samples)):
+                    yield self._take(pending.popleft())
             while pending:
-                yield self._take(*pending.popleft())
+                yield self._take(pending.popleft())
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-    def _take(self, plan: Plan, future: Future[Array] | None) -> Batch | BadSample:
+    def _ahead(self, batch_size: int) -> int:
+        return max(_AHEAD, -(-2 * self._workers * _CHUNK // batch_size))
+
+    def _start(self, plan: Plan, pool: ThreadPoolExecutor | None) -> _Work:
+        if self._crop is None and self._data.ready(plan.samples):
+            return _Work(plan, None, [])  # What is in memory is quicker to copy than to hand over.
+        shape, count = self._data.shape, len(plan.samples)
+        dtype = np.dtype(np.float32) if self._augment is None else shape.dtype
+        out = self._ring.take((count, shape.channels, shape.height, shape.width), dtype)
+        draws = None if self._crop is None else self._crop.draws(self._seeds(plan))
+        if pool is None:
+            return _Work(plan, out, [partial(self._fill, plan, out, draws, range(count))])
+        chunk = max(_CHUNK, -(-count // (2 * self._workers)))
+        parts = [range(start, min(start + chunk, count)) for start in range(0, count, chunk)]
+        return _Work(plan, out, [pool.submit(self._fill, plan, out, draws, rows).result for rows in parts])
+
+    def _fill(self, plan: Plan, out: Array, draws: NDArray[np.float32] | None, rows: range) -> None:
+        """Decode some samples of a batch to their places; normalised, where nothing else comes before that."""
+        for row in rows:
+            pixels = self._sample(int(plan.samples[row]), None if draws is None else draws[row])
+            if self._augment is None:
+                self._normalise(pixels, out[row])
+            else:
+                out[row] = pixels
+
+    def _sample(self, sample: int, draws: NDArray[np.float32] | None) -> Array:
+        if self._crop is None or draws is None:
+            return self._data.sample(sample)
+        pixels = self._data.sample(sample, partial(self._crop.box, draws))
+        return pixels[..., ::-1] if self._crop.mirrored(draws) else pixels
+
+    def _take(self, work: _Work) -> Batch | BadSample:
         try:
-            return self._finish(plan, self._load(plan) if future is None else future.result())
+            return self._finish(work.plan, work.result())
         except BadSample as error:
             return error
 
-    def _load(self, plan: Plan) -> Array:
-        """What can be done in a thread: decoded samples, and normalised ones where nothing else comes before that."""
-        x = self._data.batch(plan.samples)
-        return self._normalise(x) if self._augment is None else x
-
-    def _finish(self, plan: Plan, array: Array) -> Batch:
-        if self._augment is not None:
-            seeds = sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
-            array = self._normalise(self._augment(torch.from_numpy(array), seeds).numpy())
+    def _finish(self, plan: Plan, array: Array | None) -> Batch:
+        if array is None:
+            array = self._data.batch(plan.samples)
+            x = self._normalised(array if self._augment is None else self._augmented(plan, array))
+        else:
+            x = array if self._augment is None else self._normalised(self._augmented(plan, array))
         batch: Batch = {
-            "x": torch.from_numpy(array),
+            "x": torch.from_numpy(x),
             "y": torch.from_numpy(self._data.labels[plan.samples]),
             "key": self._data.keys(plan.samples.tolist()),
         }
@@ -86,7 +122,38 @@ class ImageStream:
             batch["weight"] = torch.from_numpy(plan.weight)
         return batch
 
-    def _normalise(self, x: Array) -> NDArray[np.float32]:
+    def _augmented(self, plan: Plan, array: Array) -> Array:
+        assert self._augment is not None
+        augmented: Array = self._augment(torch.from_numpy(array), self._seeds(plan)).numpy()
+        return augmented
+
+    def _seeds(self, plan: Plan) -> NDArray[np.uint64]:
+        return sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
+
+    def _normalised(self, x: Array) -> NDArray[np.float32]:
+        out = self._ring.take(x.shape, np.dtype(np.float32))
+        self._normalise(x, out)
+        return out
+
+    def _normalise(self, x: Array, out: Array) -> None:
         """(x - mean) / std. Two steps: a fused one might round the last values of a batch in another way."""
-        out = np.subtract(x, self._mean, dtype=np.float32)
-        return np.divide(out, self._std, out=out)
+        if x.dtype != out.dtype:  # A conversion and a subtraction in one go take longer.
+            np.copyto(out, x)
+            x = out
+        np.subtract(x, self._mean, out=out)
+        np.divide(out, self._std, out=out)
+
+
+@dataclass
+class _Work:
+    """A batch in the making; `out` is None where its samples are in memory."""
+
+    plan: Plan
+    out: Array | None
+    parts: Sequence[Callable[[], None]]
+
+    def result(self) -> Array | None:
+        """The array, once all parts are there; the error of the first sample that has one."""
+        for part in self.parts:
+            part()
+        return self.out

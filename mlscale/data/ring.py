@@ -1,0 +1,59 @@
+"""Output arrays that are used again, once nobody holds them any more."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LEAST = 1 << 20
+"""Bytes from which an array is worth keeping: smaller ones the allocator has at hand, larger ones cost page faults."""
+
+
+class Ring:
+    """Arrays for batches.
+
+    A batch is the caller's for as long as they keep it, or any tensor, view or graph that shares its memory: all of
+    these hold a reference to the array, and only an array to which the ring's own reference is the last is given out
+    again. A caller who keeps every batch gets a new array each time.
+
+    Args:
+        keep: arrays that are kept at most.
+    """
+
+    def __init__(self, keep: int) -> None:
+        self._keep = keep
+        self._arrays: list[NDArray[Any]] = []
+        self._lock = threading.Lock()
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+        """An array that nobody else holds, with whatever was in it.
+
+        Args:
+            shape: of the array; the first dimension may vary, and the memory of the largest serves for all.
+            dtype: of the array.
+        """
+        if int(np.prod(shape)) * dtype.itemsize < _LEAST:
+            return np.empty(shape, dtype)
+        with self._lock:
+            for place in range(len(self._arrays)):
+                if _references(self._arrays, place) == _UNHELD:
+                    array = self._arrays[place]
+                    if array.dtype == dtype and array.shape[1:] == shape[1:] and len(array) >= shape[0]:
+                        return array[: shape[0]]
+            array = np.empty(shape, dtype)
+            if len(self._arrays) < self._keep:
+                self._arrays.append(array)
+            # A view: callers hold the array through it, as they do when only a part is asked for.
+            return array[:]
+
+
+def _references(arrays: list[NDArray[Any]], place: int) -> int:
+    return sys.getrefcount(arrays[place])
+
+
+_UNHELD = _references([np.empty(0)], 0)
+"""What is counted where only the list holds the array; versions of Python count in different ways."""

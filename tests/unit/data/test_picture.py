@@ -1,0 +1,151 @@
+"""Fast decoders give PIL's pixels, and whatever they refuse is PIL's."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlscale.data.decode import decode_image
+from mlscale.data.picture import open_picture
+from mlscale.data.resample import Box, cut, middle
+
+
+def photo(height: int = 61, width: int = 83, mode: str = "RGB", zoom: float = 1) -> Image.Image:
+    """Smooth, as photographs are, with some noise."""
+    y, x = np.mgrid[:height, :width]
+    wave = np.stack([np.sin(x / zoom / 9 + i) * np.cos(y / zoom / (7 + i)) for i in range(3)], -1) * 100 + 128
+    noisy = np.clip(wave + np.random.RandomState(0).randn(height, width, 3) * 8, 0, 255).astype(np.uint8)
+    return Image.fromarray(noisy).convert(mode)
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    stream = io.BytesIO()
+    image.save(stream, kind, **options)
+    return stream.getvalue()
+
+
+KINDS = {
+    "420": encoded(photo(), "JPEG", quality=90),
+    "444": encoded(photo(), "JPEG", quality=95, subsampling=0),
+    "422": encoded(photo(), "JPEG", subsampling=1),
+    "progressive": encoded(photo(), "JPEG", progressive=True),
+    "grey jpeg": encoded(photo(mode="L"), "JPEG"),
+    "one pixel": encoded(photo(1, 1), "JPEG"),
+    "cmyk": encoded(photo(mode="CMYK"), "JPEG"),
+    "png": encoded(photo(), "PNG"),
+    "grey png": encoded(photo(mode="L"), "PNG"),
+    "palette": encoded(photo(mode="P"), "PNG"),
+    "one bit": encoded(photo(mode="1"), "PNG"),
+    "grey and alpha": encoded(photo(mode="LA"), "PNG"),
+    "alpha": encoded(photo(mode="RGBA"), "PNG"),
+    "transparent colour": encoded(photo(), "PNG", transparency=(1, 2, 3)),
+    "bmp": encoded(photo(), "BMP"),
+    "webp": encoded(photo(), "WEBP"),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixels_are_pils(kind: str, channels: int) -> None:
+    content = KINDS[kind]
+    image = Image.open(io.BytesIO(content))
+    grey = image.mode in ("1", "L", "LA")
+    picture = open_picture(content)
+    assert (picture.height, picture.width, picture.grey) == (image.height, image.width, grey)
+    if channels == 1 and not grey:
+        with pytest.raises(ValueError, match="it has colours"):
+            decode_image(content, None, 1)
+        return
+    expected = np.asarray(image.convert("L" if channels == 1 else "RGB"))
+    found = decode_image(content, None, channels)
+    assert found.shape == (channels, image.height, image.width)
+    assert np.array_equal(found, expected[None] if channels == 1 else expected.transpose(2, 0, 1))
+
+
+def test_sixteen_bits_lose_the_lower_eight() -> None:
+    values = np.arange(0, 65536, 16, dtype=np.uint16).reshape(64, 64)
+    assert np.array_equal(decode_image(encoded(Image.fromarray(values), "PNG"), None)[0], values >> 8)
+
+
+@pytest.mark.parametrize("kind", ["420", "progressive", "png", "grey png"])
+@pytest.mark.parametrize("part", [0.001, 0.3, 0.9])
+def test_what_is_cut_off_is_told_by_pil(kind: str, part: float) -> None:
+    content = KINDS[kind][: int(len(KINDS[kind]) * part)]
+    with pytest.raises((OSError, SyntaxError)) as by_pil:
+        Image.open(io.BytesIO(content)).load()
+    with pytest.raises(type(by_pil.value)):
+        decode_image(content, None)
+
+
+def test_what_pil_forgives_is_forgiven() -> None:
+    """A few bytes between two segments: a fast decoder warns of them, PIL goes on."""
+    content = KINDS["420"]
+    start = content.index(b"\xff\xdb")
+    spoilt = content[:start] + b"\0\0\0" + content[start:]
+    try:
+        expected = np.asarray(Image.open(io.BytesIO(spoilt)))
+    except (OSError, SyntaxError):
+        expected = None
+    if expected is None:
+        with pytest.raises((OSError, SyntaxError)):
+            decode_image(spoilt, None)
+    else:
+        assert np.array_equal(decode_image(spoilt, None), expected.transpose(2, 0, 1))
+
+
+def test_a_bomb_is_refused_as_pil_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    for kind in ("420", "png"):
+        with pytest.raises(Image.DecompressionBombError):
+            decode_image(KINDS[kind], None)
+
+
+def test_two_pictures_in_a_row_do_not_share_memory() -> None:
+    first = decode_image(KINDS["420"], None)
+    copy = first.copy()
+    decode_image(encoded(photo().rotate(180), "JPEG"), None)
+    assert np.array_equal(first, copy)
+
+
+@pytest.mark.parametrize("kind", ["420", "grey jpeg", "png", "grey png", "palette"])
+@pytest.mark.parametrize("size", [(32, 32), (20, 50), (61, 61), (100, 100)])
+def test_a_part_is_resized_as_pil_does_it(kind: str, size: tuple[int, int]) -> None:
+    picture = open_picture(KINDS[kind])
+    box = Box(5, 7, 40, 60)
+    channels = 1 if picture.grey else 3
+    image = Image.open(io.BytesIO(KINDS[kind])).convert("L" if channels == 1 else "RGB").crop((7, 5, 67, 45))
+    expected = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR)).reshape(*size, channels)
+    assert np.abs(cut(picture, channels, box, size).astype(int) - expected).max() <= 1
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+@pytest.mark.parametrize("odd", [0, 3])
+def test_a_large_part_is_decoded_small(factor: int, odd: int) -> None:
+    """Nearly the same as from all pixels, and from fewer."""
+    height, width = 64 * factor + 40 + odd, 64 * factor + 90 + odd
+    content = encoded(photo(height, width, zoom=factor), "JPEG", quality=95)
+    picture = open_picture(content)
+    assert picture.pixels(3, factor).shape == (-(-height // factor), -(-width // factor), 3)
+    box = Box(16 + odd, 24 + odd, 64 * factor, 64 * factor)
+    found = cut(picture, 3, box, (64, 64)).astype(float)
+    part = Image.open(io.BytesIO(content)).crop((box.left, box.top, box.left + box.width, box.top + box.height))
+    expected = np.asarray(part.resize((64, 64), Image.Resampling.BILINEAR)).astype(float)
+    assert np.abs(found - expected).mean() < 5
+
+
+@pytest.mark.parametrize(
+    ("height", "width", "size", "box"),
+    [
+        (10, 10, (5, 5), (0, 0, 10, 10)),
+        (10, 15, (5, 5), (0, 2, 10, 10)),
+        (15, 10, (5, 5), (2, 0, 10, 10)),
+        (10, 10, (5, 10), (2, 0, 5, 10)),
+        (1, 1000, (224, 224), (0, 499, 1, 1)),
+        (1, 7, (7, 1), (0, 3, 1, 1)),
+    ],
+)
+def test_the_middle(height: int, width: int, size: tuple[int, int], box: tuple[int, ...]) -> None:
+    assert middle(height, width, size) == box
