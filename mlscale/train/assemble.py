@@ -22,6 +22,7 @@ from mlscale.train.quiet import quiet
 from mlscale.train.resume import ExactResume
 from mlscale.train.signals import StopOnSignal, seconds_of
 from mlscale.train.stopwatch import Stopwatch
+from mlscale.train.uncompiled import name_plainly
 from mlscale.train.unlogged import unlogged
 
 T = TypeVar("T")
@@ -153,6 +154,7 @@ def build_task(cfg: DictConfig) -> pl.LightningModule:
             why=f"it is a {type(task).__name__}",
             fix=f"model._target_={cfg.task['_target_']} if it is a network: task=classification trains it",
         )
+    name_plainly(task)
     return task
 
 

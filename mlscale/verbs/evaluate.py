@@ -120,19 +120,13 @@ def measure(cfg: DictConfig, checkpoint: Path, split: str) -> dict[str, float]:
 
 def load_weights(task: pl.LightningModule, path: Path) -> None:
     """Load a checkpoint's weights, and nothing else of it."""
-    import torch
+    from mlscale.train.checkpoint_io import load
 
+    content = load(path)
+    if "state_dict" not in content:
+        raise MLScaleError("the checkpoint holds no weights", where=str(path), why="it has no state_dict")
     try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    except Exception as error:
-        raise MLScaleError(
-            "the checkpoint can't be read",
-            where=str(path),
-            why=f"{type(error).__name__}: {error}",
-            fix="checkpoint=last",
-        ) from error
-    try:
-        task.load_state_dict(state)
+        task.load_state_dict(content["state_dict"])
     except RuntimeError as error:
         raise MLScaleError(
             "the checkpoint's weights do not fit the model",

@@ -14,12 +14,13 @@ def limited() -> None:
     resource.setrlimit(resource.RLIMIT_FSIZE, (ROOM, ROOM))
 
 
-def test_a_checkpoint_that_can_not_be_written_is_told_as_the_disk_s(tmp_path: Path) -> None:
+def test_a_run_that_could_save_nothing_is_told_as_the_disk_s(tmp_path: Path) -> None:
     verbs.call("prepare", ["data=digits", f"data.root={tmp_path}/digits"])
     words = ["+recipe=resnet", "debug=fast", "snapshot=false", f"data.root={tmp_path}/digits"]
     command = [sys.executable, "-m", "mlscale", *words]
     done = subprocess.run(command, cwd=tmp_path, preexec_fn=limited, capture_output=True, text=True, timeout=120)
     assert done.returncode == 5, done.stderr
-    assert "error: can't write" in done.stderr
+    assert "warning   no room to save" in done.stderr
+    assert "error: no checkpoint could be saved: all 2 saves found no room" in done.stderr
     assert "why:   File too large" in done.stderr
     assert "fix:   runs_dir=<a folder you may write to, with free space>" in done.stderr

@@ -56,6 +56,18 @@ def test_what_is_wrong_is_told(folder: Path, trained: Result, override: str, wha
     assert fix in str(caught.value)
 
 
+@pytest.mark.parametrize("damage", ["torn", "altered"])
+def test_a_damaged_checkpoint_is_refused(folder: Path, trained: Result, tmp_path: Path, damage: str) -> None:
+    content = Path(trained.artifacts["checkpoint"]).read_bytes()
+    copy = tmp_path / "copy.ckpt"
+    copy.write_bytes(content)
+    assert evaluate(folder, f"checkpoint={copy}").ok
+    copy.write_bytes(content[:-1000] if damage == "torn" else content[:5000] + b"\xff" + content[5001:])
+    with pytest.raises(MLScaleError, match="the checkpoint can't be used") as caught:
+        evaluate(folder, f"checkpoint={copy}")
+    assert caught.value.where == str(copy)
+
+
 def test_the_last_checkpoint_where_there_is_no_best_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ["model=mlp", "data=digits", "trainer.max_steps=1", "trainer.limit_val_batches=0", "snapshot=false"]
     run = verbs.call("train", [*overrides, f"runs_dir={tmp_path}/runs"]).artifacts["run"]

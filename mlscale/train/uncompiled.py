@@ -1,0 +1,59 @@
+"""Weights are named the same whether or not a part of the model is compiled.
+
+`torch.compile(module)` wraps the module, and its weights are then called `_orig_mod.<name>`: saved that way they fit no
+model that is not compiled at the same places. Here that word is left out of what is saved, and put where the model at
+hand needs it when weights are loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from torch import nn
+
+_WRAPPED = "_orig_mod"
+_WORD = _WRAPPED + "."
+
+
+def name_plainly(module: nn.Module) -> None:
+    """Let `module.state_dict()` and `load_state_dict()` use the names of the uncompiled model. Parts may be compiled
+    later."""
+    module.register_state_dict_post_hook(_without_the_word)  # type: ignore[no-untyped-call]
+    module.register_load_state_dict_pre_hook(_as_the_model_needs)  # type: ignore[no-untyped-call]
+
+
+def _without_the_word(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
+    if any(_WORD in name for name in state):
+        _rename(state, prefix, _plain)
+        if (metadata := getattr(state, "_metadata", None)) is not None:  # the versions of the modules' formats
+            for name in [name for name in metadata if _WRAPPED in name]:
+                metadata[_plain(name + ".").removesuffix(".")] = metadata.pop(name)
+
+
+def _as_the_model_needs(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    # Outer ones come first: named_modules goes from the root.
+    wrapped = [name for name, _ in module.named_modules() if name.rpartition(".")[2] == _WRAPPED]
+    if wrapped or any(_WORD in name for name in state):
+        _rename(state, prefix, lambda name: _wrap(_plain(name), wrapped))
+
+
+def _plain(name: str) -> str:
+    return name.replace(_WORD, "")
+
+
+def _wrap(name: str, wrapped: Iterable[str]) -> str:
+    for path in wrapped:
+        above = path.removesuffix(_WRAPPED)
+        if name.startswith(above):
+            name = above + _WORD + name.removeprefix(above)
+    return name
+
+
+def _rename(state: dict[str, Any], prefix: str, new: Callable[[str], str]) -> None:
+    """Rename in place the keys below `prefix`, in their order."""
+    items = list(state.items())
+    state.clear()
+    state.update(
+        {prefix + new(name.removeprefix(prefix)) if name.startswith(prefix) else name: value for name, value in items}
+    )
