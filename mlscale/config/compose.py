@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -30,6 +31,7 @@ from mlscale.config.roots import VERB_CONFIGS, Roots, shipped_folder
 from mlscale.errors import MLScaleError, raise_all
 
 VERSION_BASE = "1.3"
+_SWEPT = re.compile(r"""^[^=]+=(?:[^\[{'"]*,|(?:choice|range|interval|glob)\()""")
 
 
 class OwnFolder(FileConfigSource):
@@ -83,8 +85,11 @@ def with_deletions(request: Request) -> Request:
     deletions = [word for word in request.overrides if word.startswith("~") and "." in word.split("=")[0]]
     if not deletions:
         return request
+    others = [word for word in request.overrides if word not in deletions]
+    if request.multirun:
+        others = [word for word in others if not _SWEPT.search(word)]  # one job has one value of each
     try:
-        cfg = hydra.compose(request.verb, overrides=[word for word in request.overrides if word not in deletions])
+        cfg = hydra.compose(request.verb, overrides=others)
     except Exception:
         return request  # what is wrong is told when all of it is composed
     overrides: list[str] = []
@@ -109,11 +114,13 @@ def run_by_hydra(request: Request, job: Callable[[DictConfig, list[str]], Any]) 
 
     def task(cfg: DictConfig) -> Any:
         OmegaConf.set_struct(cfg, False)
-        return job(cfg, [str(item) for item in HydraConfig.get().overrides.task])
+        return job(cfg, [item for item in map(str, HydraConfig.get().overrides.task) if item not in added])
 
     flags = [*request.flags, *(["--multirun"] if request.multirun else [])]
+    typed = request.overrides
     with hydra_ready(request.roots):
         request = with_deletions(request)
+    added = set(request.overrides) - set(typed)
     overrides = [] if "--hydra-help" in flags else request.overrides  # it composes no config that they could change
     with hydra_ready(request.roots, initialise=False), _argv([*flags, *overrides]):
         try:

@@ -3,12 +3,14 @@
 from pathlib import Path
 
 import pytest
+from omegaconf import DictConfig
 
 from mlscale.config.argv import parse
 from mlscale.config.check import check
 from mlscale.config.compose import compose, run_by_hydra
 from mlscale.config.origin import origin_of
 from mlscale.errors import MLScaleError
+from mlscale.sweep import register_sweep_dir
 
 CASES = {
     "unknown recipe": (
@@ -74,6 +76,20 @@ def test_a_key_that_is_filled_in_later_can_be_taken_away(capsys: pytest.CaptureF
     told = capsys.readouterr().out
     assert "num_classes" in told
     assert "in_channels" not in told
+
+
+def test_deletions_in_a_sweep(tmp_path: Path) -> None:
+    words = ["~model.in_channels", "seed=1,2", "optimizer=sgd,adamw", f"runs_dir={tmp_path}"]
+    jobs: list[list[str]] = []
+
+    def job(cfg: DictConfig, overrides: list[str]) -> None:
+        assert "in_channels" not in cfg.model
+        jobs.append(overrides)
+
+    register_sweep_dir()
+    run_by_hydra(parse("train", ["-m", *words]), job)
+    assert len(jobs) == 4
+    assert not any("deleted" in word for overrides in jobs for word in overrides)
 
 
 def test_deletions_beside_a_mistake() -> None:
