@@ -194,12 +194,33 @@ def _per_device_batch(cfg: DictConfig, layout: Layout, problems: list[MLScaleErr
     return int(batch // parts)
 
 
+def epoch_steps(data: Mapping[str, Any], train_samples: int) -> tuple[int, int]:
+    """Optimizer steps of an epoch, and the samples that it leaves out because they fill no batch.
+
+    Args:
+        data: the config's node of that name.
+    """
+    samples, batch = data.get("epoch_samples") or train_samples, data["batch_size"]
+    if data.get("last") == "pad":
+        return -(-samples // batch), 0
+    return samples // batch, samples % batch
+
+
 def _steps_per_epoch(cfg: DictConfig, facts: Mapping[str, Any] | None, problems: list[MLScaleError]) -> int | None:
-    """Optimizer steps; the last partial global batch is dropped."""
     if not facts or not (cfg.get("data") or {}).get("batch_size"):
         return None
     samples, batch = facts["train_samples"], cfg.data.batch_size
-    if samples < batch:
+    steps, _ = epoch_steps(cfg.data, samples)
+    if not steps and cfg.data.get("epoch_samples"):
+        problems.append(
+            MLScaleError(
+                f"an epoch of {cfg.data.epoch_samples} samples makes no batch of {batch}",
+                where="data.epoch_samples",
+                fix=f"data.epoch_samples={batch}, or data.last=pad",
+            )
+        )
+        return None
+    if not steps:
         problems.append(
             MLScaleError(
                 f"{samples} training samples make no batch of {batch}",
@@ -209,7 +230,7 @@ def _steps_per_epoch(cfg: DictConfig, facts: Mapping[str, Any] | None, problems:
         )
         return None
     accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
-    passes = samples // batch * accumulate
+    passes = steps * accumulate
     limit = cfg.trainer.get("overfit_batches") or cfg.trainer.get("limit_train_batches")
     if limit is not None:
         passes = min(passes, int(limit) if isinstance(limit, int) else int(passes * limit))

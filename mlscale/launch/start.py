@@ -6,6 +6,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mlscale.config.derive import epoch_steps
+
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
@@ -34,13 +36,41 @@ def start_lines(cfg: DictConfig, facts: Mapping[str, Any] | None) -> list[str]:
     if derived.per_device_batch:
         accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
         count = derived.steps_per_epoch
-        steps = f"; {count:,} step{'s' * (count != 1)} per epoch" if count else ""
+        steps = f"; {count:,} step{'s' * (count != 1)} per epoch{_left_out(cfg)}" if count else ""
         lines.append(
             f"batch     {cfg.data.batch_size} = {derived.per_device_batch} per device × {derived.world_size} "
             f"device{'s' if derived.world_size != 1 else ''} × {accumulate} accumulated{steps}"
         )
+    if drawn := _drawn(cfg.get("data") or {}):
+        lines.append(f"sampling  {drawn}")
     lines.append(
         f"device    {derived.accelerator} × {derived.world_size}, {derived.threads} "
         f"thread{'s' if derived.threads != 1 else ''} each, precision {cfg.precision.value}, seed {cfg.seed}"
     )
     return lines
+
+
+def _left_out(cfg: DictConfig) -> str:
+    """The samples that fill no batch, where an epoch is a whole one."""
+    steps, rest = epoch_steps(cfg.data, cfg.derived.train_samples)
+    if not rest or steps != cfg.derived.steps_per_epoch:
+        return ""
+    return f", {rest} sample{'s' * (rest != 1)} left out, others each time"
+
+
+def _drawn(data: Mapping[str, Any]) -> str:
+    """How training samples are drawn, where it is not each once an epoch."""
+    words = []
+    if data.get("sampling", "shuffle") == "balanced":
+        words.append("every class equally often")
+    if data.get("sampling", "shuffle") == "weighted":
+        words.append(f"by the weights of {data['weights']}")
+    if mix := data.get("mix"):
+        words.append("mixed " + ", ".join(f"{name} {share:g}" for name, share in mix.items()))
+    if data.get("epoch_samples"):
+        words.append(f"{data['epoch_samples']:,} samples an epoch")
+    if data.get("last", "drop") == "pad":
+        words.append("the last batch filled up with weight 0")
+    if data.get("on_bad_sample", "fail") == "skip":
+        words.append("bad samples replaced with weight 0")
+    return "; ".join(words)

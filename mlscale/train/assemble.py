@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from mlscale.config.build import accepts, build, build_each, target
+from mlscale.config.derive import epoch_steps
 from mlscale.errors import MLScaleError
 from mlscale.runs.mask import Masker
 from mlscale.train import lightning_patches
@@ -199,7 +200,7 @@ def _limits(cfg: DictConfig) -> dict[str, int]:
     if not derived.per_device_batch or derived.train_samples is None:
         return {}
     batches = {
-        "limit_train_batches": derived.train_samples // cfg.data.batch_size * accumulate,
+        "limit_train_batches": epoch_steps(cfg.data, derived.train_samples)[0] * accumulate,
         "limit_val_batches": -(-derived.val_samples // (derived.per_device_batch * derived.world_size)),
     }
     given = {key: cfg.trainer.get(key) for key in batches}
@@ -225,6 +226,12 @@ def _hyperparameters(cfg: DictConfig) -> dict[str, Any]:
     return masked
 
 
+def measured(trainer: pl.Trainer) -> dict[str, float]:
+    """The last value of every logged metric, and what the data has counted."""
+    counted: dict[str, float] = getattr(getattr(trainer, "datamodule", None), "counted", {})
+    return {name: float(value) for name, value in trainer.callback_metrics.items()} | counted
+
+
 def _outcome(cfg: DictConfig, trainer: pl.Trainer, seconds: float) -> Outcome:
     watch, resume = _callback(trainer, Stopwatch), _callback(trainer, ExactResume)
     batch = (cfg.get("data") or {}).get("batch_size")
@@ -234,7 +241,7 @@ def _outcome(cfg: DictConfig, trainer: pl.Trainer, seconds: float) -> Outcome:
     if isinstance(checkpoint, pl.callbacks.ModelCheckpoint) and checkpoint.best_model_score is not None:
         best = (checkpoint.best_model_path, float(checkpoint.best_model_score))
     return Outcome(
-        metrics={name: float(value) for name, value in trainer.callback_metrics.items()},
+        metrics=measured(trainer),
         seconds=seconds,
         train_seconds=watch.seconds,
         steps=trainer.global_step,

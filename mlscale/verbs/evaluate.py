@@ -109,13 +109,13 @@ def checkpoint_path(run: Path, name: str) -> Path:
 
 def measure(cfg: DictConfig, checkpoint: Path, split: str) -> dict[str, float]:
     """The metrics of one pass over `split`."""
-    from mlscale.train.assemble import assemble
+    from mlscale.train.assemble import assemble, measured
 
     parts = assemble(cfg)
     load_weights(parts.task, checkpoint)
     passes: Any = parts.trainer.validate if split == "val" else parts.trainer.test
     passes(parts.task, datamodule=parts.data, verbose=False)
-    return {name: float(value) for name, value in parts.trainer.callback_metrics.items()}
+    return measured(parts.trainer)
 
 
 def load_weights(task: pl.LightningModule, path: Path) -> None:

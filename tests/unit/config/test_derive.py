@@ -138,3 +138,27 @@ def test_all_at_once() -> None:
 def test_a_batch_has_samples() -> None:
     with pytest.raises(MLScaleError, match="at least one sample"):
         derive(config(accumulate_grad_batches=0), FACTS, LAPTOP)
+
+
+@pytest.mark.parametrize(
+    ("choices", "steps"),
+    [
+        ({"last": "drop"}, 22),
+        ({"last": "pad"}, 23),
+        ({"epoch_samples": 300}, 4),
+        ({"epoch_samples": 300, "last": "pad"}, 5),
+        ({"epoch_samples": 2874}, 44),
+    ],
+)
+def test_what_an_epoch_holds(choices: dict[str, Any], steps: int) -> None:
+    cfg = config()
+    cfg.data.update(choices)
+    assert derive(cfg, FACTS, LAPTOP)["steps_per_epoch"] == steps
+
+
+def test_an_epoch_that_makes_no_batch() -> None:
+    cfg = config()
+    cfg.data.epoch_samples = 50
+    with pytest.raises(MLScaleError, match="an epoch of 50 samples makes no batch of 64") as caught:
+        derive(cfg, FACTS, LAPTOP)
+    assert caught.value.where == "data.epoch_samples"
