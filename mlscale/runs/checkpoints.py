@@ -28,6 +28,8 @@ from mlscale.runs.files import ASIDE, PRIVATE_FILE, sync_folder
 from mlscale.runs.identity import now
 
 SUFFIX = ".ckpt"
+PERIODIC = re.compile(rf"step=\d+{re.escape(SUFFIX)}")
+"""What those of every N steps or minutes are called."""
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 """What a write fails with where the disk, a quota or the largest size of a file leaves no room."""
 

@@ -83,7 +83,8 @@ def assemble(cfg: DictConfig) -> Assembly:
     callbacks = [ExactResume(cfg.seed), StepSeed(cfg.seed), *build_each(cfg.get("callbacks"), "callbacks").values()]
     callbacks += build_each(cfg.get("compress"), "compress").values()
     callbacks += build_each(cfg.get("monitor"), "monitor").values()
-    callbacks += [Stopwatch(), StopOnSignal(_stop_checkpoint(cfg), seconds_of(cfg.trainer.get("max_time")))]
+    stop_checkpoint = keep_in_the_run_folder(callbacks, f"{cfg.derived.run_dir}/checkpoints")
+    callbacks += [Stopwatch(), StopOnSignal(stop_checkpoint, seconds_of(cfg.trainer.get("max_time")))]
     loggers = build_loggers(cfg)
     trainer = build_trainer(cfg, callbacks, loggers)
     lightning_patches.apply(trainer)
@@ -211,9 +212,13 @@ def _limits(cfg: DictConfig) -> dict[str, int]:
     }
 
 
-def _stop_checkpoint(cfg: DictConfig) -> str | None:
-    """Where a stopped run saves: nowhere when it keeps no checkpoints at all."""
-    return f"{cfg.derived.run_dir}/checkpoints/last.ckpt" if cfg.get("callbacks", {}).get("checkpoint") else None
+def keep_in_the_run_folder(callbacks: list[Any], folder: str) -> str | None:
+    """Let checkpoint callbacks that name no folder save to `folder`. Returns where a stopped run saves: nowhere when it
+    keeps no checkpoints at all."""
+    saving = [callback for callback in callbacks if isinstance(callback, pl.callbacks.ModelCheckpoint)]
+    for callback in saving:
+        callback.dirpath = callback.dirpath or folder
+    return f"{folder}/last.ckpt" if saving else None
 
 
 def _hyperparameters(cfg: DictConfig) -> dict[str, Any]:

@@ -68,18 +68,21 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         Args:
             checkpoint: what Lightning dumps. Hyper-parameters that could not be read back are left out, and told.
             path: where to.
-            storage_options: {"kind": "periodic"} and the like, fields of `Record` that the caller knows better.
+            storage_options: None.
 
         Raises:
+            TypeError: `storage_options` is given.
             MLScaleError: it can't be written, for another reason than lack of room (exit code 5).
         """
+        if storage_options is not None:
+            raise TypeError(f"{type(self).__name__} has no storage options")
         self.unsaved = False
         self._leave_out(checkpoint)
         if not _is_local_file_protocol(path):
             super().save_checkpoint(checkpoint, path)
             return
         target = Path(path).expanduser().absolute()
-        record = describe(checkpoint, target, storage_options or {})
+        record = describe(checkpoint, target)
         try:
             _commit(checkpoint, target, record, tidied=self._tidied)
         except OSError as error:
@@ -200,18 +203,17 @@ _PLAIN = (
 )
 
 
-def describe(checkpoint: Mapping[str, Any], path: Path, known: Mapping[str, Any]) -> Record:
+def describe(checkpoint: Mapping[str, Any], path: Path) -> Record:
     """The record of a checkpoint: which policy writes it follows from the state that ModelCheckpoint callbacks keep."""
     kind, metric, value = _policy(checkpoint.get("callbacks", {}), path)
-    record: dict[str, Any] = {
-        "kind": kind,
-        "step": int(checkpoint.get("global_step", 0)),
-        "epoch": int(checkpoint.get("epoch", 0)),
-        "resumable": "optimizer_states" in checkpoint,
-        "metric": metric,
-        "value": value,
-    }
-    return Record(**{**record, **known})
+    return Record(
+        kind=kind,
+        step=int(checkpoint.get("global_step", 0)),
+        epoch=int(checkpoint.get("epoch", 0)),
+        resumable="optimizer_states" in checkpoint,
+        metric=metric,
+        value=value,
+    )
 
 
 def _policy(callbacks: Mapping[str, Any], path: Path) -> tuple[Kind, str | None, float | None]:
@@ -225,7 +227,9 @@ def _policy(callbacks: Mapping[str, Any], path: Path) -> tuple[Kind, str | None,
             return "last", None, None
         if state.get("best_model_path") and _real(state["best_model_path"]) == _real(path):
             return "periodic", None, None  # a callback without a metric keeps what it saved last
-    return ("last" if path.stem == "last" else "other"), None, None
+    if path.stem == "last":
+        return "last", None, None
+    return ("periodic" if checkpoints.PERIODIC.fullmatch(path.name) else "other"), None, None
 
 
 def _plain(value: Any) -> Any:

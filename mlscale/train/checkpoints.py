@@ -107,11 +107,11 @@ class Checkpoints(ModelCheckpoint):
     def on_epoch_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save the last one."""
         if self.keeps_last and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
-            trainer.save_checkpoint(self._in_folder(self.CHECKPOINT_NAME_LAST), storage_options={"kind": "last"})
+            trainer.save_checkpoint(self._in_folder(self.CHECKPOINT_NAME_LAST))
 
     def _save_periodic(self, trainer: Trainer) -> None:
         path = self._in_folder(f"step={trainer.global_step}")
-        trainer.save_checkpoint(path, storage_options={"kind": "periodic"})
+        trainer.save_checkpoint(path)
         self._saved_at = trainer.global_step  # one that failed is tried again when the next is due
         self._clock.restart()
         if not last_save_failed(trainer) and trainer.is_global_zero and self.keep != -1:
@@ -151,7 +151,7 @@ class _SharedClock:
 
 
 def _is_periodic(found: checkpoints.Stored) -> bool:
-    return found.record is not None and found.record.kind == "periodic" and found.path.name.startswith("step=")
+    return found.record is not None and checkpoints.PERIODIC.fullmatch(found.path.name) is not None
 
 
 def _positive(name: str, value: float | None) -> None:

@@ -17,6 +17,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.train.boundary import inside_accumulation
+from mlscale.train.unsaved import last_save_failed
 
 # USR1 is what schedulers send ahead of a time limit: the run saves, and asks to be run again.
 _EXITS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGUSR1: Exit.SAVED}
@@ -119,7 +120,7 @@ class StopOnSignal(Checkpoint):
         saved = ""
         if self.path is not None:
             trainer.save_checkpoint(self.path)
-            saved = f", saved to {self.path}"
+            saved = "" if last_save_failed(trainer) else f", saved to {self.path}"
         raise MLScaleError(
             f"stopped by {_name(self._asked)} after optimizer step {trainer.global_step}{saved}",
             fix="mlscale runs resume last" if saved else "",

@@ -1,6 +1,7 @@
 """Signals: the run stops between two steps, with everything saved; a second Ctrl-C stops at once."""
 
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import torch
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.train import lightning_patches, signals
+from mlscale.train.checkpoint_io import VerifiedCheckpointIO
 from tests.unit.fitting import At, batches, classifier, fit, trainer
 
 
@@ -44,6 +46,26 @@ def test_the_run_stops_after_the_step_and_is_saved(tmp_path: Path, signum: signa
     assert error.exit is code
     assert f"stopped by {signum.name} after optimizer step 3, saved to" in str(error)
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
+
+
+def test_what_found_no_room_is_not_called_saved(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def kill(run: Any, module: Any, index: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stop = signals.StopOnSignal(str(tmp_path / "last.ckpt"))
+    run = trainer(callbacks=[At(kill), stop], enable_checkpointing=True, plugins=[VerifiedCheckpointIO()])
+    lightning_patches.apply(run)
+    try:
+        with pytest.raises(MLScaleError) as caught:
+            fit(run, classifier(), batches(6))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.what == "stopped by SIGTERM after optimizer step 1"
+    assert not caught.value.fix
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_accumulated_gradients_are_not_lost(tmp_path: Path) -> None:
