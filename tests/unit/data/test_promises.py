@@ -1,0 +1,263 @@
+"""What every kind of data promises, under every policy: order, resume, the same global batches on any layout."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from mlscale.data import Augment, DatasetData, Digits, FashionMNIST, ImageFolder, Promises, WebDataset
+from mlscale.data.bundled import DEBIAN_FASHION_MNIST
+from mlscale.data.module import OrderedData
+from mlscale.data.plan import Layout
+from tests.unit.data.conftest import picture, write_shards, write_tar
+
+BATCH = 24
+LAYOUTS = [(2, 1), (3, 1), (1, 2), (2, 3)]  # (ranks, forward passes of a step)
+
+Seen = list[tuple[list[str], Tensor, Tensor, Tensor | None]]
+"""The global batches: keys, x, y and weights, in order."""
+
+
+def webdataset(folder: Path, **policy: Any) -> WebDataset:
+    if not (folder / "t").exists():
+        write_shards(folder / "t", 100)
+        write_shards(folder / "v", 9)
+    return WebDataset(folder / "t", folder / "v", batch_size=BATCH, **policy)
+
+
+def mixed(folder: Path, **policy: Any) -> WebDataset:
+    if not (folder / "a").exists():
+        write_shards(folder / "a", 70)
+        write_shards(folder / "b", 30)
+        write_shards(folder / "v", 9)
+    sources = {"a": folder / "a", "b": folder / "b"}
+    return WebDataset(sources, folder / "v", batch_size=BATCH, mix={"a": 1, "b": 2}, **policy)
+
+
+def imagefolder(folder: Path, **policy: Any) -> ImageFolder:
+    for i in range(0 if (folder / "i").exists() else 110):
+        path = folder / "i" / f"class{i % 4}" / f"{i}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(picture(i))
+    return ImageFolder(folder / "i", image_size=None, batch_size=BATCH, **policy)
+
+
+def digits(_: Path, **policy: Any) -> Digits:
+    data = Digits(BATCH, **{"epoch_samples": 100, **policy})
+    data.prepare_data()
+    return data
+
+
+def fashion_mnist(_: Path, **policy: Any) -> FashionMNIST:
+    data = FashionMNIST(BATCH, **{"epoch_samples": 100, **policy})
+    data.prepare_data()
+    return data
+
+
+def dataset(_: Path, **policy: Any) -> DatasetData:
+    x = torch.rand(100, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    train = TensorDataset(x, torch.arange(100) % 3)
+    return DatasetData(train, TensorDataset(x[:9], torch.arange(9) % 3), batch_size=BATCH, **policy)
+
+
+BACKENDS: list[Callable[..., OrderedData]] = [webdataset, mixed, imagefolder, digits, dataset]
+if DEBIAN_FASHION_MNIST.is_dir():
+    BACKENDS.append(fashion_mnist)
+
+POLICIES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "augmented": {"augment": Augment(0.1, 10, 0.1, True)},
+    "mixup": {"augment": Augment(0.1, flip=True, mixup=0.4, cutmix=1.0, block=4)},
+    "balanced": {"sampling": "balanced", "last": "pad"},
+    "weighted": {"sampling": "weighted"},
+    "short epochs, padded": {"epoch_samples": 60, "last": "pad", "augment": Augment(0.1)},
+    "skip": {"on_bad_sample": "skip"},
+}
+
+
+def cases() -> Iterator[Any]:
+    for backend in BACKENDS:
+        for name in POLICIES:
+            if (backend is mixed and name in ("balanced", "weighted")) or (
+                backend is fashion_mnist and name != "mixup"
+            ):
+                continue
+            yield pytest.param(backend, name, id=f"{backend.__name__}-{name}")
+
+
+@pytest.fixture(scope="module")
+def cached(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Written once: what is bundled comes from scikit-learn and Debian."""
+    return tmp_path_factory.mktemp("promises")
+
+
+@pytest.fixture
+def make(request: pytest.FixtureRequest, cached: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., OrderedData]:
+    """A new data module of the case, as another process would build it."""
+    backend, policy = request.param
+    monkeypatch.setenv("MLSCALE_CACHE", str(cached / "cache"))
+    choices = dict(POLICIES[policy])
+
+    def build(**changes: Any) -> OrderedData:
+        folder = cached / backend.__name__
+        if choices.get("sampling") == "weighted":
+            choices["weights"] = str(_weights(backend(folder), cached / f"{backend.__name__}.csv"))
+        data: OrderedData = backend(folder, **{**choices, **changes})
+        data.setup("fit")
+        return data
+
+    return build
+
+
+def _weights(data: OrderedData, path: Path) -> Path:
+    if not path.exists():
+        samples = data._stream("train")[1]
+        keys = [f"train/{i}" for i in range(samples)] if isinstance(data, DatasetData) else _keys(data, samples)
+        path.write_text("key,weight\n" + "".join(f"{key},{1 + i % 3}\n" for i, key in enumerate(keys)))
+    return path
+
+
+def _keys(data: Any, samples: int) -> list[str]:
+    keys: list[str] = data._splits["train"].keys(range(samples))
+    return keys
+
+
+def on(data: OrderedData, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> OrderedData:
+    """The data as a rank of a layout has it; the layout comes from a trainer otherwise."""
+    monkeypatch.setattr(data, "_layout", lambda: layout)
+    return data
+
+
+def rows(parts: list[dict[str, Any]]) -> tuple[list[str], Tensor, Tensor, Tensor | None]:
+    """Parts of a batch put together; arrays are copied, since a loader may use them again."""
+    weight = torch.cat([part["weight"] for part in parts]) if "weight" in parts[0] else None
+    keys = [key for part in parts for key in part["key"]]
+    return keys, torch.cat([part["x"] for part in parts]), torch.cat([part["y"] for part in parts]), weight
+
+
+def epochs(data: OrderedData, count: int) -> Seen:
+    loader = data.train_dataloader()
+    return [rows([batch]) for _ in range(count) for batch in loader]
+
+
+def same(a: Seen, b: Seen) -> bool:
+    def equal(p: Tensor | None, q: Tensor | None) -> bool:
+        return p is q is None or (p is not None and q is not None and torch.equal(p, q))
+
+    return len(a) == len(b) and all(
+        p[0] == q[0] and all(equal(s, t) for s, t in zip(p[1:], q[1:], strict=True)) for p, q in zip(a, b, strict=True)
+    )
+
+
+@pytest.mark.parametrize("make", [p.values for p in cases()], ids=[p.id for p in cases()], indirect=True)
+class TestPromises:
+    def test_order(self, make: Callable[..., OrderedData]) -> None:
+        """The same to the bit for the same seed, whatever the workers; another for another seed and epoch."""
+        data = make()
+        assert data.promises == Promises(order=True, resume=True, elastic=True)
+        first = epochs(data, 2)
+        assert same(first, epochs(make(workers=3 if not isinstance(data, DatasetData) else 0), 2))
+        half = len(first) // 2
+        assert [keys for keys, *_ in first[:half]] != [keys for keys, *_ in first[half:]]
+        assert [keys for keys, *_ in first] != [keys for keys, *_ in epochs(make(seed=1), 2)]
+
+    def test_resume(self, make: Callable[..., OrderedData]) -> None:
+        """From any batch, by a state of less than a kilobyte."""
+        whole = epochs(make(), 2)
+        for stop in range(1, len(whole)):
+            data = make()
+            loader, seen = data.train_dataloader(), 0
+            while seen < stop:
+                for _ in islice(loader, stop - seen):
+                    seen += 1
+            state = data.state_dict()
+            assert max(len(json.dumps(state)), len(pickle.dumps(state))) < 1024
+            resumed = make()
+            resumed.load_state_dict(json.loads(json.dumps(state)))
+            rest: Seen = []
+            while len(rest) < len(whole) - stop:
+                rest += epochs(resumed, 1)
+            assert same(rest, whole[stop:])
+
+    @pytest.mark.parametrize(("ranks", "passes"), LAYOUTS)
+    def test_elastic(
+        self, make: Callable[..., OrderedData], monkeypatch: pytest.MonkeyPatch, ranks: int, passes: int
+    ) -> None:
+        """Put together, what ranks and forward passes see is the batch of one process, to the bit."""
+        whole = epochs(make(), 2)
+        layouts = [Layout(BATCH, ranks, rank, passes) for rank in range(ranks)]
+        loaders = [on(make(), layout, monkeypatch).train_dataloader() for layout in layouts]
+        seen: Seen = []
+        for _ in range(2):
+            for micro in batched(zip(*loaders, strict=True), passes):
+                seen.append(rows([part for parts in micro for part in parts]))
+        assert same(seen, whole)
+
+    def test_from_two_ranks_to_one_and_back(
+        self, make: Callable[..., OrderedData], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        whole = epochs(make(), 2)
+        state, seen = make().state_dict(), list[list[str]]()
+        for number in range(len(whole)):
+            ranks = 1 + number % 2
+            parts = []
+            for rank in range(ranks):
+                data = on(make(), Layout(BATCH, ranks, rank), monkeypatch)
+                data.load_state_dict(state)
+                parts.append(next(iter(data.train_dataloader())))
+                after = data.state_dict()
+            state = after
+            seen.append(rows(parts)[0])
+        assert seen == [keys for keys, *_ in whole]
+
+
+def batched(items: Iterator[Any], count: int) -> Iterator[list[Any]]:
+    while part := list(islice(items, count)):
+        yield part
+
+
+def test_a_checkpoint_of_another_policy_is_refused(tmp_path: Path) -> None:
+    from mlscale.errors import MLScaleError
+
+    state = webdataset(tmp_path, sampling="balanced").state_dict()
+    data = webdataset(tmp_path)
+    data.load_state_dict(state)
+    with pytest.raises(MLScaleError, match="another order") as caught:
+        data.train_dataloader()
+    assert caught.value.where == "data.sampling"
+    assert "its policy is balanced" in caught.value.why
+
+
+def test_a_checkpoint_from_before_policies_goes_on(tmp_path: Path) -> None:
+    data = webdataset(tmp_path)
+    state = data.state_dict()
+    assert state.pop("policy") == "shuffle"
+    data.load_state_dict(state)
+    assert len(list(data.train_dataloader())) == 4
+
+
+def test_weights_from_members(tmp_path: Path) -> None:
+    """A member of each sample holds its weight."""
+    members = [
+        member
+        for i in range(30)
+        for member in (
+            (f"{i:02}.png", picture(i)),
+            (f"{i:02}.cls", str(i % 2).encode()),
+            (f"{i:02}.weight", str(i % 3).encode()),
+        )
+    ]
+    shard = write_tar(tmp_path / "0.tar", members)
+    data = WebDataset(shard, shard, batch_size=30, sampling="weighted", weights="weight", epoch_samples=300)
+    keys = [key for batch in data.train_dataloader() for key in batch["key"]]
+    counts = [keys.count(f"0.tar/{i:02}") for i in range(30)]
+    assert counts == [10 * (i % 3) for i in range(30)]
