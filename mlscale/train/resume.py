@@ -12,6 +12,7 @@ from typing import Any
 
 import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loops.fit_loop import RestartStage
 
 from mlscale.train import boundary, generators, lightning_results
@@ -82,6 +83,8 @@ class ExactResume(Callback):
             if kept["loggers"].get(str(number)) is not None:
                 log.load_state_dict(kept["loggers"][str(number)])
         for callback in trainer.callbacks:
+            if isinstance(callback, ModelCheckpoint):  # which saves its last look at the metric, and never loads it
+                callback.current_score = checkpoint["callbacks"].get(callback.state_key, {}).get("current_score")
             if hasattr(callback, "load_rank_states"):
                 callback.load_rank_states([rank["callbacks"].get(callback.state_key) for rank in ranks], trainer)
         if self.same_layout:

@@ -152,7 +152,7 @@ def run(folder: Path, resume: Path | None, case: Case, saves: Path | None = None
         "rows": rows,
         "step": fitting.global_step,
         "epoch": fitting.current_epoch,
-        "best": best.best_model_score,
+        "checkpoint": best.state_dict(),
         "rate": fitting.optimizers[0].param_groups[0]["lr"],
     }
 
