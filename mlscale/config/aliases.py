@@ -53,6 +53,7 @@ _WORKERS = _key("data.workers", note="threads that decode, per process")
 _STEPS = _key("trainer.max_steps", note="-1 for no limit")
 _SEED = _key("seed")
 _ROOT = _key("data.root", "data.train", text="data=imagefolder data.root={value}")
+_EVERY = _key("callbacks.checkpoint.every_n_steps", note="optimizer steps")
 _RUNS = _key("runs_dir", note="each run makes its own folder in it")
 _MODEL = Alias(
     group="model",
@@ -222,7 +223,10 @@ ALIASES: Mapping[str, Alias] = {
     "ckpt": _CHECKPOINT, "ckpt_path": _CHECKPOINT, "checkpoint": _CHECKPOINT, "checkpoint_path": _CHECKPOINT,
     "resume": _CHECKPOINT, "resume_from": _CHECKPOINT, "resume_from_checkpoint": _CHECKPOINT, "load_from": _CHECKPOINT,
     "save_last": _key("callbacks.checkpoint.save_last"), "save_top_k": _key("callbacks.checkpoint.save_top_k"),
-    "save_total_limit": _key("callbacks.checkpoint.save_top_k"),
+    "save_total_limit": _key("callbacks.checkpoint.keep", note="the best and the last stay besides"),
+    "save_steps": _EVERY, "every_n_train_steps": _EVERY, "checkpoint_every": _EVERY, "save_every": _EVERY,
+    "save_interval": _EVERY, "ckpt_interval": _EVERY, "save_freq": _EVERY,
+    "train_time_interval": _key("callbacks.checkpoint.every_n_minutes", note="in minutes"),
     "early_stopping": _switch("callbacks=[default,early_stopping]", "callbacks=default"),
     "early_stop": _switch("callbacks=[default,early_stopping]", "callbacks=default"),
     "patience": _PATIENCE, "early_stopping_patience": _PATIENCE, "callback": Alias(group="callbacks"),

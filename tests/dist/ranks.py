@@ -1,7 +1,9 @@
 """What each of two ranks does in the tests of this folder: in a module, for the fork server imports it by name."""
 
 import os
+import resource
 import signal
+import time
 from typing import Any
 
 import pytorch_lightning as pl
@@ -9,7 +11,8 @@ import torch
 
 from mlscale.errors import MLScaleError
 from mlscale.train import lightning_patches, signals, strategies
-from mlscale.train.callbacks import NonFinite, TrainMetrics
+from mlscale.train.callbacks import Checkpoints, NonFinite, TrainMetrics
+from mlscale.train.checkpoint_io import VerifiedCheckpointIO
 from tests.unit.fitting import At, batches, classifier, fit, trainer
 
 
@@ -74,3 +77,29 @@ def diverge(path: str) -> str:
 class _Late(NonFinite):
     def on_train_batch_end(self, *_: Any) -> None:
         """Leave it to the look before a checkpoint is saved."""
+
+
+class _Full(pl.Callback):
+    """The first rank, which writes, has no room in two of the epochs; the metric gets better at each."""
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        if trainer.is_global_zero:
+            largest = 1000 if trainer.current_epoch in (1, 2) else resource.RLIM_INFINITY
+            resource.setrlimit(resource.RLIMIT_FSIZE, (largest, resource.RLIM_INFINITY))
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.log("score", float(trainer.current_epoch), sync_dist=True)
+
+
+def keep(path: str) -> dict[str, Any]:
+    """Checkpoints by every policy, some of which find no room."""
+    torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+    callback = Checkpoints(path, monitor="score", mode="max", every_n_steps=3, every_n_minutes=0.0005, keep=2)
+    slow = At(lambda *_: time.sleep(0.01))
+    io = VerifiedCheckpointIO()
+    run = _ddp(callbacks=[_Full(), slow, callback], enable_checkpointing=True, max_epochs=4, plugins=[io])
+    known = []
+    run.callbacks.append(At(lambda run, module, index: known.append(str(callback.best_model_score))))  # type: ignore[attr-defined]  # set by a connector
+    fit(run, classifier(), _of_rank(batches(16), rank))
+    return {"best": callback.best_model_path, "known": known, "failed": len(io.failed)}

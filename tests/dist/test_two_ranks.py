@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from mlscale.runs.checkpoints import stored, verify
 from tests.dist import ranks
 from tests.unit.fitting import Loader, batches, classifier, fit, trainer
 
@@ -54,3 +55,16 @@ def test_no_rank_saves_what_has_diverged_on_another(tmp_path: Path) -> None:
     state = torch.load(tmp_path / "last.ckpt", weights_only=True)
     assert state["global_step"] == 2
     assert all(torch.isfinite(value).all() for value in state["state_dict"].values())
+
+
+def test_both_ranks_know_which_checkpoints_found_no_room(tmp_path: Path) -> None:
+    first, second = launch(ranks.keep, str(tmp_path))
+    assert first["failed"] > 0
+    assert second["failed"] == 0  # it writes nothing
+    assert first["known"] == second["known"]
+    assert len(set(first["known"])) == 2  # none yet, then that of the first epoch, until the last one ends
+    assert first["best"] == second["best"] == str(tmp_path / "best.ckpt")
+    found = {each.path.stem: each.record for each in stored(tmp_path) if each.record}
+    assert {verify(each.path).state for each in stored(tmp_path)} == {"ok"}
+    assert (found["best"].step, found["best"].value, found["last"].step) == (32, 3.0, 32)
+    assert len([name for name in found if name.startswith("step=")]) == 2
