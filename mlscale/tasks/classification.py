@@ -42,6 +42,8 @@ class Classification(LightningModule):
         scheduler: Partial | Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if model is None:
+            raise MLScaleError("the task has no model", where="model", fix="model=resnet")
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
         self.model = model
@@ -96,7 +98,17 @@ class Classification(LightningModule):
     def configure_optimizers(self) -> Any:
         if self._optimizer is None:
             raise MLScaleError("the task has no optimizer", where="optimizer", fix="optimizer=adamw")
-        optimizer: Optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        try:
+            optimizer: Optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        except (TypeError, ValueError) as error:  # torch checks settings that exclude each other
+            refused = MLScaleError(
+                "the optimizer can't be built with these settings",
+                where="optimizer",
+                why=str(error),
+                fix="mlscale config show --origin says where each setting comes from",
+            )
+            refused.unbuilt = True
+            raise refused from error
         if self._scheduler is None:
             return optimizer
         if isinstance(self._scheduler, Mapping):

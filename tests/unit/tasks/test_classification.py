@@ -120,3 +120,16 @@ def test_lazy_layers_get_their_shape_before_the_optimizer_sees_them() -> None:
     weight = task.model.get_parameter("layers.1.weight")
     assert weight.shape == (5, 4)
     assert task.model.training
+
+
+def test_the_optimizer_s_own_checks_are_told() -> None:
+    task = classifier(optimizer=partial(torch.optim.SGD, lr=0.1, nesterov=True))
+    with pytest.raises(MLScaleError, match="can't be built with these settings") as caught:
+        task.configure_optimizers()
+    assert "Nesterov momentum requires a momentum" in caught.value.why
+    assert caught.value.unbuilt
+
+
+def test_a_task_without_a_model_is_told() -> None:
+    with pytest.raises(MLScaleError, match="the task has no model"):
+        classifier(model=None)
