@@ -73,6 +73,7 @@ class ExactResume(Callback):
 
     def on_load_checkpoint(self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.resumed_step = checkpoint["global_step"]
+        trainer.num_sanity_val_steps = 0  # it would forget the metrics and change what the module has counted
         kept = checkpoint.get(KEY)
         if kept is None:  # somebody else's checkpoint
             self.same_layout = False

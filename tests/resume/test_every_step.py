@@ -118,6 +118,7 @@ CASES: dict[str, Case] = {
     "validation every second epoch": {"check_val_every_n_epoch": 2},
     "early stopping": {"early": True, "max_epochs": 5},
     "few batches": {"limit_train_batches": 4},
+    "sanity check": {"num_sanity_val_steps": 2, "val_check_interval": 0.5, "plateau": "step"},
 }
 
 
