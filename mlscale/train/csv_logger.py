@@ -1,6 +1,9 @@
 """Metrics as one CSV file, written in batches."""
 
+import contextlib
 import csv
+import os
+import sys
 import time
 from argparse import Namespace
 from pathlib import Path
@@ -8,6 +11,9 @@ from typing import Any
 
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
+from tqdm import tqdm
+
+from mlscale.runs.checkpoints import NO_ROOM
 
 _SECONDS = 5.0  # between two writes
 
@@ -29,6 +35,7 @@ class CSV(Logger):
         self._count = 0  # rows of the run, written or not
         self._columns: list[str] = []
         self._written = time.monotonic()
+        self._told = False
 
     @property
     def name(self) -> str:
@@ -82,10 +89,22 @@ class CSV(Logger):
         self.flush()
 
     def flush(self) -> None:
-        """Write now."""
+        """Write now. Where the disk has no room the entries are kept for the next time: training goes on."""
         self._written = time.monotonic()
         if not self._rows:
             return
+        columns = list(self._columns)
+        try:
+            self._append()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            self._columns = columns
+            self._tell(error)
+            return
+        self._rows.clear()
+
+    def _append(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         if not self._columns and self.path.exists():
             self._columns = self._read()[0]
@@ -93,9 +112,19 @@ class CSV(Logger):
         self._columns += [name for name in dict.fromkeys(n for row in self._rows for n in row) if name not in known]
         if self._columns != known:  # the file is new, or becomes wider
             self._write(self._read()[1])
-        with self.path.open("a", newline="", encoding="utf-8") as file:
-            csv.DictWriter(file, self._columns).writerows(self._rows)
-        self._rows.clear()
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self._columns).writerows(self._rows)
+        except OSError:
+            os.truncate(self.path, size)  # half of a row may be there
+            raise
+
+    def _tell(self, error: OSError) -> None:
+        if not self._told:
+            self._told = True
+            with contextlib.suppress(OSError):  # standard error may be a file on the same disk
+                tqdm.write(f"warning   no room for {self.path}: {error.strerror}; it waits in memory", file=sys.stderr)
 
     def _read(self) -> tuple[list[str], list[dict[str, str]]]:
         """The columns and the rows of the file; a row that was being written when the run was killed is left out."""
@@ -110,8 +139,12 @@ class CSV(Logger):
     def _write(self, rows: list[dict[str, str]]) -> None:
         """Replace the file: written aside, then renamed."""
         aside = self.path.with_suffix(".csv.tmp")
-        with aside.open("w", newline="", encoding="utf-8") as file:
-            writer = csv.DictWriter(file, self._columns)
-            writer.writeheader()
-            writer.writerows(rows)
-        aside.replace(self.path)
+        try:
+            with aside.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, self._columns)
+                writer.writeheader()
+                writer.writerows(rows)
+            aside.replace(self.path)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise

@@ -1,6 +1,7 @@
 """The trackers: one file of CSV, an extra that is named when it is missing."""
 
 import csv
+import resource
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,30 @@ def test_entries_are_written_in_batches(tmp_path: Path) -> None:
     logger._written -= 3600
     logger.save()
     assert len(rows(tmp_path)) == 100
+
+
+@pytest.mark.parametrize("wider", [False, True])
+def test_without_room_entries_wait(tmp_path: Path, capsys: pytest.CaptureFixture[str], wider: bool) -> None:
+    logger = CSV(str(tmp_path))
+    logger.log_metrics({"a": 1.0}, 0)
+    logger.flush()
+    before, content = resource.getrlimit(resource.RLIMIT_FSIZE), (tmp_path / "metrics.csv").read_bytes()
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) + 5, before[1]))
+    try:
+        for step in range(1, 50):
+            logger.log_metrics({"b" if wider else "a": 2.0}, step)
+            logger.flush()
+        if not wider:
+            assert (tmp_path / "metrics.csv").read_bytes() == content
+        assert logger.state_dict() == {"rows": 50}
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert [row["step"] for row in rows(tmp_path)] == ["0"]
+    logger.finalize("success")
+    assert [row["step"] for row in rows(tmp_path)] == [str(step) for step in range(50)]
+    assert rows(tmp_path)[49]["b" if wider else "a"] == "2.0"
+    assert capsys.readouterr().err.count("no room for") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
 
 def test_only_rank_0_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
