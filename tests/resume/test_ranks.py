@@ -1,0 +1,27 @@
+"""Three ranks go on to the bit, though a ring adds their gradients up in an order that follows from buckets."""
+
+from pathlib import Path
+
+import torch
+
+from mlscale.cli import main
+from tests.conftest import runs_in
+
+WIDE = ("model=mlp", "model.hidden=[600,600]")  # more than torch's first bucket holds
+WORDS = ("+recipe=resnet", *WIDE, "snapshot=false", "trainer.devices=3", "data.batch_size=48", "trainer.max_epochs=1")
+SAVES = ("++trainer.max_steps=6", "callbacks.checkpoint.every_n_steps=3", "callbacks.checkpoint.keep=-1")
+
+
+def test_three_ranks_go_on_to_the_bit(folder: Path) -> None:
+    assert main([*WORDS, *SAVES]) == 0
+    (run,) = runs_in(folder)
+    saved = run / "checkpoints"
+    whole = torch.load(saved / "last.ckpt", weights_only=True)["state_dict"]
+    for path in saved.glob("*.ckpt"):
+        if path.name != "step=3.ckpt":
+            path.unlink()
+    (run / "manifest.json").unlink()  # as if it had been killed after its third step
+    assert main(["runs", "resume", "last"]) == 0
+    again = torch.load(saved / "last.ckpt", weights_only=True)["state_dict"]
+    assert again.keys() == whole.keys()
+    assert all(torch.equal(value, again[name]) for name, value in whole.items())
