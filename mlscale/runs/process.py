@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+_STATE, _STARTED = 0, 19  # fields of `_stat`
+
 
 def this() -> dict[str, Any]:
     """This process, so that it can be told from a later one that got the same number."""
@@ -22,20 +24,30 @@ def state(attempt: Mapping[str, Any]) -> str:
 
 
 def alive(pid: int, started: int | None) -> bool:
-    """Whether process `pid` lives, and is the one that began at `started`."""
+    """Whether process `pid` lives, and is the one that began at `started`. One that has ended, and that its parent has
+    not asked about yet, is dead: in a container without an init process it would stay so for good."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
         pass  # it lives, and belongs to somebody else
-    return started is None or start_ticks(pid) in (started, None)
+    fields = _stat(pid)
+    if fields is None:
+        return True
+    return fields[_STATE] not in ("Z", "X") and started in (None, int(fields[_STARTED]))
 
 
 def start_ticks(pid: int) -> int | None:
     """When a process began, in the clock ticks of its machine; None where the system doesn't tell."""
+    fields = _stat(pid)
+    return int(fields[_STARTED]) if fields is not None else None
+
+
+def _stat(pid: int) -> list[str] | None:
+    """What Linux tells of a process, from its state on (proc(5)); None where it doesn't tell."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
-    return int(stat.rpartition(")")[2].split()[19])
+    return stat.rpartition(")")[2].split()
