@@ -228,6 +228,21 @@ def latest_valid(folder: Path) -> tuple[Path | None, list[str]]:
     return None, warnings
 
 
+def best(folder: Path, metric: str, mode: str) -> Path | None:
+    """`best.ckpt`, or where the best are named otherwise the one with the best value of `metric` (mode min or max)."""
+    if (folder / f"best{SUFFIX}").is_file():
+        return folder / f"best{SUFFIX}"
+    values = {
+        found.path: found.record.value
+        for found in stored(folder)
+        if found.record
+        and found.record.kind == "best"
+        and found.record.metric == metric
+        and found.record.value is not None
+    }
+    return (min if mode == "min" else max)(values, key=values.__getitem__, default=None)
+
+
 def explain(checked: Stored) -> str:
     """A state in words."""
     return {

@@ -12,6 +12,7 @@ from mlscale.config.frozen import with_derived
 from mlscale.errors import MLScaleError
 from mlscale.launch.start import say
 from mlscale.report import Result
+from mlscale.runs.checkpoints import SUFFIX, best
 from mlscale.runs.find import find
 from mlscale.runs.mask import Masker, masked_output
 
@@ -33,7 +34,7 @@ def run(cfg: DictConfig) -> Result:
         raise MLScaleError(f"unknown split '{cfg.split}'", where=f"split={cfg.split}", fix="split=val or split=test")
     folder = find(cfg.run, cfg.runs_dir)
     masker = Masker.of(cfg)
-    path = checkpoint_path(folder.path, _chosen(cfg, folder.path, masker))
+    path = checkpoint_path(folder.path, _chosen(cfg, folder.path, masker), cfg.metric, cfg.mode)
     cfg = cfg.copy()
     cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1
     cfg.logger, cfg.callbacks = {}, {}
@@ -61,8 +62,8 @@ def run(cfg: DictConfig) -> Result:
 def _chosen(cfg: DictConfig, run: Path, masker: Masker) -> str:
     """The checkpoint that was typed; without one the best, and the last of a run that picked none."""
     typed = any(word.lstrip("+").startswith("checkpoint=") for word in cfg.derived.overrides or [])
-    there = [(run / "checkpoints" / f"{name}.ckpt").is_file() for name in ("best", "last")]
-    if typed or cfg.checkpoint != "best" or there != [False, True]:
+    picked = best(run / "checkpoints", cfg.metric, cfg.mode)
+    if typed or cfg.checkpoint != "best" or picked or not (run / "checkpoints/last.ckpt").is_file():
         return str(cfg.checkpoint)
     say(["evaluate  the run has no best checkpoint (nothing was validated): the last one is measured"], masker)
     return "last"
@@ -87,15 +88,17 @@ def as_trained(facts: dict[str, Any] | None, trained: dict[str, Any]) -> dict[st
     return facts | {name: trained[name] for name in known if trained[name] is not None}
 
 
-def checkpoint_path(run: Path, name: str) -> Path:
-    """The file that `best`, `last` or a path means.
+def checkpoint_path(run: Path, name: str, metric: str, mode: str) -> Path:
+    """The file that `best`, the name of one of the run's checkpoints, or a path means.
 
     Raises:
         MLScaleError: there is none.
     """
-    path = run / "checkpoints" / f"{name}.ckpt" if name in ("best", "last") else Path(name)
-    if path.is_file():
-        return path
+    folder = run / "checkpoints"
+    path = Path(name) if "/" in name or name.endswith(SUFFIX) else folder / f"{name}{SUFFIX}"
+    for found in (best(folder, metric, mode) if name == "best" else None, path, folder / name):
+        if found and found.is_file():
+            return found
     there = sorted(entry.name for entry in (run / "checkpoints").glob("*.ckpt"))
     raise MLScaleError(
         f"no checkpoint '{name}'",

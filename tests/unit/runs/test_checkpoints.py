@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlscale.runs.checkpoints import Record, Writer, latest_valid, look, stored, tidy, verify
+from mlscale.runs.checkpoints import Record, Writer, best, latest_valid, look, stored, tidy, verify
 
 
 def save(path: Path, step: int, *, resumable: bool = True, size: int = 5000, time: str = "") -> Path:
@@ -139,6 +139,19 @@ def test_weights_alone_are_nothing_to_go_on_from(tmp_path: Path) -> None:
     save(tmp_path / "full.ckpt", 1)
     save(tmp_path / "weights.ckpt", 2, resumable=False)
     assert latest_valid(tmp_path) == (tmp_path / "full.ckpt", [])
+
+
+def test_the_best_by_whatever_name(tmp_path: Path) -> None:
+    for name, metric, value in (("a", "loss", 0.5), ("b", "loss", 0.2), ("c", "loss", 0.3), ("d", "other", 0.1)):
+        writer = Writer(tmp_path / f"{name}.ckpt")
+        torch.save({}, writer)  # type: ignore[arg-type]
+        writer.commit(Record("best", 1, 0, metric=metric, value=value))
+    save(tmp_path / "last.ckpt", 1)
+    assert best(tmp_path, "loss", "min") == tmp_path / "b.ckpt"
+    assert best(tmp_path, "loss", "max") == tmp_path / "a.ckpt"
+    assert best(tmp_path, "accuracy", "max") is None
+    save(tmp_path / "best.ckpt", 1)
+    assert best(tmp_path, "loss", "min") == tmp_path / "best.ckpt"
 
 
 def test_an_empty_or_missing_folder(tmp_path: Path) -> None:

@@ -68,6 +68,16 @@ def test_a_damaged_checkpoint_is_refused(folder: Path, trained: Result, tmp_path
     assert caught.value.where == str(copy)
 
 
+def test_a_checkpoint_by_its_name_and_the_best_by_any(tmp_path: Path) -> None:
+    words = [*TRAINED, "trainer.max_epochs=2", "scheduler=none", f"runs_dir={tmp_path}/runs"]
+    kept = 'callbacks.checkpoint.filename="{epoch}"', "callbacks.checkpoint.save_top_k=-1"
+    trained = verbs.call("train", [*words, *kept, "callbacks.checkpoint.every_n_steps=1"])
+    assert Path(evaluate(tmp_path).artifacts["checkpoint"]) == Path(trained.artifacts["checkpoint"])
+    for name in ("epoch=1", "step=2.ckpt"):
+        found = evaluate(tmp_path, f"checkpoint={name}").artifacts["checkpoint"]
+        assert Path(found).name == f"{name.removesuffix('.ckpt')}.ckpt"
+
+
 def test_the_last_checkpoint_where_there_is_no_best_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     overrides = ["model=mlp", "data=digits", "trainer.max_steps=1", "trainer.limit_val_batches=0", "snapshot=false"]
     run = verbs.call("train", [*overrides, f"runs_dir={tmp_path}/runs"]).artifacts["run"]
