@@ -183,10 +183,19 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _resume(args: argparse.Namespace) -> int:
-    from mlscale.command import work
+    from mlscale import verbs
+    from mlscale.launch.threads import wait_passively
+    from mlscale.ready import ready
+    from mlscale.report import emit
+    from mlscale.runs.mask import Masker, masked_output
 
+    wait_passively()
     output = ["output=json"] if args.json else []
-    return work("train", [f"resume={args.run}", f"runs_dir={args.root}", *output, *args.settings])
+    cfg = ready("train", [f"resume={args.run}", f"runs_dir={args.root}", *output, *args.settings])
+    with masked_output(Masker.of(cfg)):
+        result = verbs.run("train", cfg)
+        emit(result, cfg.output)
+    return int(Exit.DONE if result.ok else Exit.GATE)
 
 
 def _about(document: dict[str, Any], manifest: dict[str, Any] | None) -> list[tuple[str, object]]:
