@@ -155,18 +155,9 @@ class Decoded:
     def __len__(self) -> int:
         return len(self.source)
 
-    def ready(self, samples: NDArray[np.int64]) -> bool:
-        """Are all of these in memory?"""
-        return self._kept is not None and bool(self._there[samples].all())
-
-    def batch(self, samples: NDArray[np.int64]) -> Array:
-        """A new array (n, channels, height, width) of these samples."""
-        if self._kept is not None and self.ready(samples):
-            return self._kept[samples]
-        out = np.empty((len(samples), *self._dimensions), self.shape.dtype)
-        for row, sample in enumerate(samples.tolist()):
-            out[row] = self.sample(sample)
-        return out
+    def kept(self, samples: NDArray[np.int64]) -> Array | None:
+        """A new array (n, channels, height, width) of these samples, if all of them are in memory."""
+        return self._kept[samples] if self._kept is not None and self._there[samples].all() else None
 
     def sample(self, sample: int, choose: Choose | None = None) -> Array:
         """One sample (channels, height, width), to be read and not written to.

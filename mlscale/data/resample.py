@@ -66,8 +66,10 @@ def resize(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
     part = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
     if part.shape[:2] == size:
         return part.copy()
-    together = buffer("part", part.nbytes)[: part.nbytes].view(part.dtype).reshape(part.shape)
-    together[...] = part
+    together = part
+    if not (part.flags.c_contiguous and part.flags.writeable):
+        together = buffer("part", part.nbytes)[: part.nbytes].view(part.dtype).reshape(part.shape)
+        together[...] = part
     resized = interpolate(torch.from_numpy(together).permute(2, 0, 1)[None], size, mode="bilinear", antialias=True)
     result: Pixels = resized[0].permute(1, 2, 0).numpy()
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import threading
 from typing import Any
@@ -36,7 +37,7 @@ class Ring:
             shape: of the array; the first dimension may vary, and the memory of the largest serves for all.
             dtype: of the array.
         """
-        if int(np.prod(shape)) * dtype.itemsize < _LEAST:
+        if math.prod(shape) * dtype.itemsize < _LEAST:
             return np.empty(shape, dtype)
         with self._lock:
             for place in range(len(self._arrays)):

@@ -28,6 +28,7 @@ from mlscale.data.order import sample_seeds
 from mlscale.data.plan import Batch, Plan
 from mlscale.data.ring import Ring
 
+_FLOAT = np.dtype(np.float32)
 _CHUNK = 8
 """Samples that a thread takes at a time, at least: handing work over costs as much as decoding a tiny image."""
 _AHEAD = 2
@@ -74,10 +75,11 @@ class ImageStream:
         return max(_AHEAD, -(-2 * self._workers * _CHUNK // batch_size))
 
     def _start(self, plan: Plan, pool: ThreadPoolExecutor | None) -> _Work:
-        if self._crop is None and self._data.ready(plan.samples):
-            return _Work(plan, None, [])  # What is in memory is quicker to copy than to hand over.
+        if self._crop is None and (kept := self._data.kept(plan.samples)) is not None:
+            # What is in memory is quicker to copy than to hand over.
+            return _Work(plan, self._normalised(kept) if self._augment is None else kept, ())
         shape, count = self._data.shape, len(plan.samples)
-        dtype = np.dtype(np.float32) if self._augment is None else shape.dtype
+        dtype = _FLOAT if self._augment is None else shape.dtype
         out = self._ring.take((count, shape.channels, shape.height, shape.width), dtype)
         draws = None if self._crop is None else self._crop.draws(self._seeds(plan))
         if pool is None:
@@ -107,12 +109,8 @@ class ImageStream:
         except BadSample as error:
             return error
 
-    def _finish(self, plan: Plan, array: Array | None) -> Batch:
-        if array is None:
-            array = self._data.batch(plan.samples)
-            x = self._normalised(array if self._augment is None else self._augmented(plan, array))
-        else:
-            x = array if self._augment is None else self._normalised(self._augmented(plan, array))
+    def _finish(self, plan: Plan, array: Array) -> Batch:
+        x = array if self._augment is None else self._normalised(self._augment_all(self._augment, plan, array))
         batch: Batch = {
             "x": torch.from_numpy(x),
             "y": torch.from_numpy(self._data.labels[plan.samples]),
@@ -122,16 +120,15 @@ class ImageStream:
             batch["weight"] = torch.from_numpy(plan.weight)
         return batch
 
-    def _augmented(self, plan: Plan, array: Array) -> Array:
-        assert self._augment is not None
-        augmented: Array = self._augment(torch.from_numpy(array), self._seeds(plan)).numpy()
+    def _augment_all(self, augment: BatchAugment, plan: Plan, array: Array) -> Array:
+        augmented: Array = augment(torch.from_numpy(array), self._seeds(plan)).numpy()
         return augmented
 
     def _seeds(self, plan: Plan) -> NDArray[np.uint64]:
         return sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
 
     def _normalised(self, x: Array) -> NDArray[np.float32]:
-        out = self._ring.take(x.shape, np.dtype(np.float32))
+        out = self._ring.take(x.shape, _FLOAT)
         self._normalise(x, out)
         return out
 
@@ -146,14 +143,14 @@ class ImageStream:
 
 @dataclass
 class _Work:
-    """A batch in the making; `out` is None where its samples are in memory."""
+    """A batch in the making: where its samples will be, once all parts are done."""
 
     plan: Plan
-    out: Array | None
+    out: Array
     parts: Sequence[Callable[[], None]]
 
-    def result(self) -> Array | None:
-        """The array, once all parts are there; the error of the first sample that has one."""
+    def result(self) -> Array:
+        """The array, once all parts are done; the error of the first sample that has one."""
         for part in self.parts:
             part()
         return self.out

@@ -112,11 +112,15 @@ def test_two_pictures_in_a_row_do_not_share_memory() -> None:
 
 @pytest.mark.parametrize("kind", ["420", "grey jpeg", "png", "grey png", "palette"])
 @pytest.mark.parametrize("size", [(32, 32), (20, 50), (61, 61), (100, 100)])
-def test_a_part_is_resized_as_pil_does_it(kind: str, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("box", [Box(5, 7, 40, 60), Box(9, 0, 45, 83), Box(0, 0, 61, 83)])
+def test_a_part_is_resized_as_pil_does_it(kind: str, size: tuple[int, int], box: Box) -> None:
     picture = open_picture(KINDS[kind])
-    box = Box(5, 7, 40, 60)
     channels = 1 if picture.grey else 3
-    image = Image.open(io.BytesIO(KINDS[kind])).convert("L" if channels == 1 else "RGB").crop((7, 5, 67, 45))
+    image = (
+        Image.open(io.BytesIO(KINDS[kind]))
+        .convert("L" if channels == 1 else "RGB")
+        .crop((box.left, box.top, box.left + box.width, box.top + box.height))
+    )
     expected = np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR)).reshape(*size, channels)
     assert np.abs(cut(picture, channels, box, size).astype(int) - expected).max() <= 1
 
