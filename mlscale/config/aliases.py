@@ -68,6 +68,12 @@ _DEPTH = Alias(
     values={"18": "model=resnet18", **{name.removeprefix("resnet"): fix for name, fix in _MODEL.values.items()}},
     note="model.widths and model.blocks make the small ResNet's depth; model=resnet18 is torchvision's",
 )
+_MIXUP = _key("augment.mixup", text="augment=mixup", note="the α of a Beta distribution; 0 for none")
+_CUTMIX = _key("augment.cutmix", text="augment=cutmix", note="the α of a Beta distribution; 0 for none")
+_SAMPLING = _key("data.sampling", note="shuffle, balanced or weighted")
+_BALANCED = _switch("data.sampling=balanced", "data.sampling=shuffle")
+_EPOCH = _key("data.epoch_samples")
+_SKIP = _switch("data.on_bad_sample=skip", "data.on_bad_sample=fail")
 _HIDDEN = _key("model.hidden", text="model=mlp", note="the width of each hidden layer of the mlp, a list")
 _DATA = Alias(group="data", text="data=imagefolder data.root={value}")
 _OPTIMIZER = Alias(group="optimizer", text="optimizer._target_={value}")
@@ -184,7 +190,14 @@ ALIASES: Mapping[str, Alias] = {
     "augmentation": Alias(group="augment", values={"true": "augment=shift", "false": "augment=none"}),
     "aug": Alias(group="augment", values={"true": "augment=shift", "false": "augment=none"}),
     "hflip": Alias(text="augment=flip"), "shuffle": Alias(note="training data is always shuffled, by `seed`"),
-    "drop_last": Alias(note="training always drops the last partial batch; evaluation sees every sample once"),
+    "drop_last": _switch("data.last=drop", "data.last=pad", note="evaluation sees every sample once"),
+    "mixup": _MIXUP, "mixup_alpha": _MIXUP, "mixup_off_epoch": Alias(note="mixup is on for the whole run"),
+    "cutmix": _CUTMIX, "cutmix_alpha": _CUTMIX,
+    "sampler": _SAMPLING, "sampling": _SAMPLING, "sampling_strategy": _SAMPLING, "balanced": _BALANCED,
+    "class_balanced": _BALANCED, "balanced_sampling": _BALANCED, "balance_classes": _BALANCED,
+    "sample_weights": _key("data.weights", also="data.sampling=weighted"),
+    "samples_per_epoch": _EPOCH, "epoch_size": _EPOCH, "epoch_length": _EPOCH, "num_samples_per_epoch": _EPOCH,
+    "ignore_corrupt": _SKIP, "skip_corrupt": _SKIP, "skip_bad_samples": _SKIP, "skip_errors": _SKIP,
     "pin_memory": Alias(note="the loader does it where it helps"),
     # model and task
     "arch": _MODEL, "model_name": _MODEL, "model_type": _MODEL, "backbone": _MODEL, "net": _MODEL, "network": _MODEL,

@@ -20,7 +20,7 @@ from mlscale.config.suggest import Names, advise, nearest, override, render, sho
 EVERYTHING = (
     ("logger=[csv,wandb]", "callbacks=[default,early_stopping]", "scheduler=one_cycle"),
     ("data=imagefolder", "optimizer=adamw", "strategy=ddp", "model=resnet18"),
-    ("data=webdataset", "model=mlp"),
+    ("data=webdataset", "model=mlp", "augment=cutmix"),
 )
 
 
