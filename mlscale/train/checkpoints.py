@@ -95,6 +95,8 @@ class Checkpoints(ModelCheckpoint):
 
     def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save a periodic one where it is due."""
+        if self.every_n_steps is None and self.every_n_minutes is None:
+            return
         if inside_accumulation(trainer) or trainer.global_step == self._saved_at or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
             return
         step = trainer.global_step
