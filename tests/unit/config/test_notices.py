@@ -1,0 +1,49 @@
+"""What a run says before it starts: promises that its data does not keep."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import pytest
+from omegaconf import OmegaConf
+
+from mlscale.config.notices import notices
+from mlscale.data import Promises
+from mlscale.launch.machine import Machine
+
+LAPTOP = Machine(cuda=0, mps=False, cores=4, cuda_bf16=False)
+HERE = "tests.unit.config.test_notices"
+
+
+class Elsewhere:
+    """Data that says nothing of itself."""
+
+
+class Forgetful:
+    promises: ClassVar[Promises] = Promises(order=True, resume=False, elastic=False)
+
+
+def told(data: dict[str, Any]) -> list[str]:
+    cfg = OmegaConf.create(
+        {
+            "data": data,
+            "derived": {"world_size": 1, "accelerator": "cpu"},
+            "trainer": {},
+            "strategy": {},
+            "metric": "val/loss",
+            "task": {"_target_": "mlscale.tasks.Classification"},
+        }
+    )
+    return notices(cfg, LAPTOP)
+
+
+@pytest.mark.parametrize("name", ["WebDataset", "ImageFolder", "Digits", "FashionMNIST", "DatasetData"])
+def test_what_keeps_all_promises_says_nothing(name: str) -> None:
+    assert told({"_target_": f"mlscale.data.{name}"}) == []
+
+
+def test_what_is_lost_is_told() -> None:
+    assert told({"_target_": f"{HERE}.Forgetful"}) == [f"{HERE}.Forgetful does not promise: resume, elastic"]
+    (line,) = told({"_target_": f"{HERE}.Elsewhere"})
+    assert line.startswith(f"{HERE}.Elsewhere is used unchanged: exact order, exact resume and equal global batches")
+    assert told({}) == ["data=none: order and resume are whatever the task's own loaders give"]
