@@ -147,8 +147,10 @@ class OrderedData(LightningDataModule):
         """Move the tensors of a batch. On a CPU there is nothing to do, and to look through the keys takes time."""
         if not isinstance(batch, dict) or device.type == "cpu":
             return batch
+        # CUDA has read ordinary memory when the call returns, so the loader may use it again; others may not have.
+        ahead = device.type == "cuda"
         return {
-            name: value.to(device, non_blocking=True) if isinstance(value, torch.Tensor) else value
+            name: value.to(device, non_blocking=ahead) if isinstance(value, torch.Tensor) else value
             for name, value in batch.items()
         }
 

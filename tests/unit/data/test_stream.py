@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 from mlscale.data import Augment, RandomCrop, WebDataset
 from mlscale.data import images as images_module
 from mlscale.data.plan import Layout
+from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import write_tar
 
 Batch = dict[str, Any]
@@ -169,6 +171,17 @@ def test_decoding_wakes_no_threads_of_torch(shards: Path, monkeypatch: pytest.Mo
     if tasks.is_dir():
         assert len(os.listdir(tasks)) <= before + 2  # the stream's own
     assert torch.get_num_threads() == torch_threads
+
+
+def test_a_shard_that_shrinks_while_it_is_read_is_told(shards: Path, tmp_path: Path) -> None:
+    copy = Path(shutil.copytree(shards, tmp_path / "copy"))
+    data = WebDataset(copy, shards, batch_size=9, image_size=300, workers=3, augment=RandomCrop())
+    batches = iter(data.train_dataloader())
+    next(batches)
+    for shard in copy.iterdir():
+        os.truncate(shard, 2000)
+    with pytest.raises(MLScaleError, match="has become shorter since it was indexed"):
+        list(batches)
 
 
 def test_a_stream_that_is_left_stops_its_threads(shards: Path) -> None:
