@@ -90,13 +90,17 @@ class Mixing:
         cut = draws[:, 0] < self._cut_share
         kept = self._shares(draws[:, 1], cut)
         x: Array = batch["x"].numpy()
-        before = x.copy()
-        if not cut.all():
-            rows = np.flatnonzero(~cut)
-            share = kept[rows].reshape(-1, *[1] * (x.ndim - 1))
-            x[rows] = before[rows] * share + before[partner[rows]] * (1 - share)
-        for row in np.flatnonzero(cut).tolist():
-            kept[row] = _paste(x[row], before[partner[row]], kept[row], draws[row, 2:])
+        # Block by block: what is copied stays in the processor's cache, and no array of a batch's size is made.
+        before, spare = np.empty_like(x[: self.block]), np.empty_like(x[0])
+        for first in range(0, len(x), self.block):
+            np.copyto(before, x[first : first + self.block])
+            for row in range(first, first + self.block):
+                other = before[partner[row] - first]
+                if cut[row]:
+                    kept[row] = _paste(x[row], other, float(kept[row]), draws[row, 2:])
+                else:
+                    x[row] *= kept[row]
+                    x[row] += np.multiply(other, 1 - kept[row], out=spare)
         one_hot = np.eye(classes, dtype=np.float32)[batch["y"].numpy()]
         y = one_hot * kept[:, None] + one_hot[partner] * (1 - kept[:, None])
         return {**batch, "x": torch.from_numpy(x), "y": torch.from_numpy(y)}
