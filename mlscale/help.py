@@ -35,7 +35,7 @@ def overview() -> str:
         "  mlscale env                            what will and won't work on this machine",
         "",
         "verbs:",
-        *(f"  {name:<12} {verb.summary}" for name, verb in VERBS.items()),
+        *(f"  {name:<14} {verb.summary}" for name, verb in VERBS.items()),
         "",
         "mlscale VERB --help shows what a verb takes, with examples.",
         "mlscale completion bash|zsh|fish prints a script that completes verbs, groups and keys.",

@@ -55,6 +55,16 @@ VERBS = {
         True,
         (("mlscale prepare data=fashion_mnist", "60,000 images, once"),),
     ),
+    "verify-resume": Verb(
+        "kill your own run several times, and say whether it goes on to the bit",
+        True,
+        (
+            ("mlscale verify-resume +recipe=resnet trainer.max_epochs=3", "three kills of a run of three epochs"),
+            ("mlscale verify-resume +recipe=mine kills=10 kill_seed=7", "ten kills, at other places"),
+            ("mlscale verify-resume +recipe=mine trainer.devices=2", "two processes, killed together"),
+            ("mlscale verify-resume +recipe=mine trainer.limit_train_batches=20 keep=true", "keep the runs and traces"),
+        ),
+    ),
     "config": Verb(
         "print, explain and check a composed config",
         False,
@@ -104,5 +114,5 @@ def call(verb: str, overrides: Sequence[str] = ()) -> Result:
 
 def run(verb: str, cfg: DictConfig) -> Result:
     """Run a working verb on a config that was checked."""
-    result: Result = import_module(f"mlscale.verbs.{verb}").run(cfg)
+    result: Result = import_module(f"mlscale.verbs.{verb.replace('-', '_')}").run(cfg)
     return result

@@ -1,0 +1,106 @@
+"""Commands that are killed: a run trains in a process group of its own, which ends by itself or by SIGKILL."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.runs import halts
+from mlscale.runs.kills import Kill
+
+_LOOK_SECONDS = 0.02
+_LAST_LINES = 12
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a command ended.
+
+    Attributes:
+        code: its exit code; None where it was killed, as asked.
+        said: its last words: the error that it told, or the end of what it printed.
+        seconds: how long it took.
+    """
+
+    code: int | None
+    said: str
+    seconds: float
+
+
+def train(run: Path, root: Path, kill: Kill | None = None) -> Ended:
+    """Train the run in the folder `run`, from where it stands, by a command as a user types it; wait for its end.
+
+    Args:
+        run: a run folder.
+        root: the folder of runs that it lies in.
+        kill: where to kill it; the run's config must have a `Trace` that writes into `<run>/trace`.
+    """
+    folder, log = run / "trace", root / f"{run.name}.log"
+    halts.withdraw(folder)
+    if kill is not None:
+        halts.ask(folder, kill.place, kill.step)
+    start = time.monotonic()
+    offset = log.stat().st_size if log.exists() else 0
+    # As `mlscale runs resume`: the run's own config, nothing is composed again. A run without checkpoints starts over.
+    words = ["train", f"resume={run}", f"runs_dir={root}", "trust=true"]
+    with log.open("ab") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlscale", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+        with _ended(process):
+            while process.poll() is None and not halts.there(folder).exists():
+                time.sleep(_LOOK_SECONDS)
+            code = process.poll()
+    with log.open("rb") as file:
+        file.seek(offset)
+        said = file.read().decode(errors="replace")
+    return Ended(code, _last_words(said), time.monotonic() - start)
+
+
+@contextlib.contextmanager
+def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    """Whatever happens, no process of the group is left: SIGKILL to all of them, ranks and their fork server."""
+    try:
+        yield
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@contextlib.contextmanager
+def tidy_on_terminate() -> Iterator[None]:
+    """SIGTERM raises inside the block, so that it ends its processes and removes its folders."""
+
+    def stop(*_: object) -> None:
+        raise MLScaleError("stopped by SIGTERM", exit=Exit.TERMINATED)
+
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _last_words(text: str) -> str:
+    lines = text.strip().splitlines()
+    errors = [index for index, line in enumerate(lines) if line.startswith("error: ")]
+    if errors:
+        return "\n".join([lines[errors[-1]].removeprefix("error: "), *lines[errors[-1] + 1 :]])
+    return "\n".join(lines[-_LAST_LINES:])

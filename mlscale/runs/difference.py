@@ -1,0 +1,135 @@
+"""A difference between two traces in words: where it is, what differs, which object it comes from, and what to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+from mlscale.runs.traces import Comparison, Difference, Line, Part
+
+_FEW = 3
+_SAVES = {
+    "module": "on_save_checkpoint(self, checkpoint): checkpoint['{name}'] = {read}, and read it back in "
+    "on_load_checkpoint",
+    "callback": "return {read} in state_dict() of the callback, and read it back in its load_state_dict()",
+    "data": "return {read} in state_dict() of the data module, and read it back in its load_state_dict()",
+    "loader": "give the loader a state_dict() that holds {read} and a load_state_dict(), or make it follow from "
+    "(seed, epoch, sample)",
+}
+_STATES = "the state of {name} (getstate, get_state or bit_generator.state)"
+_NO_ATTRIBUTE = (
+    "look for what decides a step and is no attribute: a global variable, a file, a closure, a process that loads data"
+)
+
+
+def computed(difference: Difference) -> list[str]:
+    """What differs at the first place, a line for each kind."""
+    if difference.missing:
+        return [f"{_place(difference.line)} is reached by one of the runs alone"]
+    lines = []
+    if (part := difference.first("loss")) is not None:
+        lines.append(f"loss {_changed(part)}")
+    if (part := difference.first("tensor")) is not None:
+        lines.append(f"first tensor: {part.name}{_more(difference, 'tensor')}")
+    elif (part := difference.first("optimizer")) is not None:
+        lines.append(f"first state: {part.name}{_more(difference, 'optimizer')}")
+    if names := [part.name for part in difference.parts if part.kind == "generator"]:
+        lines.append(f"random generators: {', '.join(names)}")
+    if (part := difference.first("batch")) is not None:
+        lines.append(_batch(part))
+    if (part := difference.first("metric")) is not None:
+        lines.append(f"metric {part.name} {_changed(part)}{_more(difference, 'metric')}")
+    return lines
+
+
+def where(difference: Difference) -> str:
+    """The place of a difference, with its rank where it is not the first one."""
+    rank = f", rank {difference.rank}" if difference.rank else ""
+    return _place(difference.line) + rank
+
+
+def causes(comparison: Comparison) -> list[Part]:
+    """The attributes that may be the cause: those that differ as soon as the run goes on, or else those that differ by
+    the first difference; generators before others."""
+    at_once = [part for line, part in comparison.lost if line.kind == "begin"]
+    found = at_once or [part for _, part in comparison.lost]
+    return sorted(found, key=lambda part: part.kind != "own generator")
+
+
+def owned(part: Part) -> str:
+    """An attribute, with the object that owns it, and how it differs."""
+    what = "random generator" if part.kind == "own generator" else "attribute"
+    return f"{what} `{part.name}` of {owner(part.owner)} {_changed(part)}"
+
+
+def owner(text: str) -> str:
+    """`callback my_pkg.X at number 2` as people say it."""
+    role, _, rest = text.partition(" ")
+    name, _, place = rest.partition(" at ")
+    article = {"callback": "the callback ", "loader": "the loader's " if place else "the loader "}.get(role, "")
+    return f"{article}{name}" + (f" ({place})" if place else "")
+
+
+def advice(parts: Sequence[Part]) -> str:
+    """What to do about attributes that are lost."""
+    return "\n".join(dict.fromkeys(_advice(part) for part in parts[:_FEW])) if parts else _NO_ATTRIBUTE
+
+
+def listed(parts: Iterable[Part]) -> list[str]:
+    """The first few attributes, and how many more there are."""
+    known = list(parts)
+    lines = [owned(part) for part in known[:_FEW]]
+    return lines + ([f"and {len(known) - _FEW} more"] if len(known) > _FEW else [])
+
+
+def _advice(part: Part) -> str:
+    role, _, rest = part.owner.partition(" ")
+    name = part.name.partition("[")[0]
+    if part.kind == "own generator":
+        return _SAVES[role].format(name=name, read=_STATES.format(name=name))
+    if role == "module" and part.of == "tensor":
+        return f"self.register_buffer('{name}', …) in place of self.{name} = …"
+    inside = " at " in rest and role == "module"
+    text = _SAVES[role].format(name=name, read=f"self.{name}" if role == "module" and not inside else name)
+    number = isinstance(part.was, int | float) or _is_hex(part.was)
+    return text + (f"; or self.register_buffer('{name}', torch.tensor(…))" if role == "module" and number else "")
+
+
+def _place(line: Line) -> str:
+    after = {
+        "begin": "the beginning of the epoch after step",
+        "epoch": "the end of the epoch after step",
+        "end": "the end, after step",
+        "validation": "the validation after step",
+    }
+    return f"{after.get(line.kind, 'step')} {line.step:,}"
+
+
+def _batch(part: Part) -> str:
+    if part.was == part.now:
+        return "batches: other values" + (" of the same samples" if part.was else "")
+    pairs = ((was, now) for was, now in zip(part.was, part.now, strict=False) if was != now)
+    was, now = next(pairs, ("none", "none"))
+    return f"batches: other samples, {now} instead of {was} first"
+
+
+def _changed(part: Part) -> str:
+    now, was = _shown(part.now), _shown(part.was)
+    return f"is {now} instead of {was}" if now and was and now != was else "differs"
+
+
+def _shown(value: object) -> str:
+    """A number, or nothing for a digest."""
+    if isinstance(value, str) and _is_hex(value):
+        number = float.fromhex(value)
+        return repr(number) if math.isfinite(number) else str(number)
+    return str(value) if not isinstance(value, str) or value == "absent" else ""
+
+
+def _is_hex(value: object) -> bool:
+    return isinstance(value, str) and (value.lstrip("-").startswith("0x") or value in ("nan", "inf", "-inf"))
+
+
+def _more(difference: Difference, kind: str) -> str:
+    count = sum(part.kind == kind for part in difference.parts) - 1
+    return f", and {count} more" if count else ""

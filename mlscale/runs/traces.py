@@ -1,0 +1,189 @@
+"""Traces of runs, read back and compared: whether one went the way of another, and where it first left it.
+
+A trace is what `mlscale.train.callbacks.Trace` writes: a line for each boundary, rank by rank, attempt by attempt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+_LOOKS = ("begin", "step", "epoch", "end")  # lines that hold all that a run holds
+_ABSENT = "absent"
+
+
+@dataclass(frozen=True)
+class Line:
+    """One line of a trace: what kind it is of, the optimizer steps taken by then, and what it holds."""
+
+    kind: str
+    step: int
+    attempt: int
+    holds: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Something that differs.
+
+    Attributes:
+        kind: attribute or own generator (of an object of the run), generator (a global one), batch, loss, metric,
+            tensor (parameter or buffer) or optimizer.
+        name: of the attribute, generator, metric or tensor.
+        owner: the object that an attribute belongs to: `<role> <class> at <place>`.
+        was, now: what stands for it in either run; numbers as they are, the rest as digests.
+        of: for an attribute, what it is: value, tensor or generator.
+    """
+
+    kind: str
+    name: str
+    owner: str = ""
+    was: Any = None
+    now: Any = None
+    of: str = ""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Where a run first computed something else.
+
+    Attributes:
+        rank: of the process.
+        line: the line of the run that differs, or of the other run that has no counterpart.
+        parts: what differs there, what may be a cause before what must be an effect.
+        missing: the run never came there.
+    """
+
+    rank: int
+    line: Line
+    parts: tuple[Part, ...] = ()
+    missing: bool = False
+
+    def first(self, *kinds: str) -> Part | None:
+        """The first part of one of these kinds."""
+        return next((part for part in self.parts if part.kind in kinds), None)
+
+
+@dataclass
+class Comparison:
+    """How a run went beside another.
+
+    Attributes:
+        difference: the first one in what was computed: batches, generators, losses, weights, optimizers, metrics.
+        lost: attributes that were first seen to differ after an interruption, with the line, in order.
+        changing: attributes that differ without one: times, process numbers and the like.
+    """
+
+    difference: Difference | None = None
+    lost: list[tuple[Line, Part]] = field(default_factory=list)
+    changing: set[tuple[str, str]] = field(default_factory=set)
+
+
+def read(folder: Path) -> list[list[Line]]:
+    """The lines of a trace by rank, in the order in which they were written; one that a kill cut short is left out."""
+    files = sorted(folder.glob("rank*.jsonl"), key=lambda path: int(path.stem.removeprefix("rank")))
+    return [list(_lines(path)) for path in files]
+
+
+def _lines(path: Path) -> Iterator[Line]:
+    attempt = 0
+    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            record = json.loads(text)
+        except ValueError:
+            continue
+        attempt += record["kind"] == "attempt"
+        yield Line(record["kind"], record.get("step", 0), attempt, record)
+
+
+def went_on_from(lines: list[Line], attempt: int) -> int | None:
+    """The optimizer step that an attempt began at; None where it did not come that far."""
+    return next((line.step for line in lines if line.attempt == attempt and line.kind == "begin"), None)
+
+
+def compare(reference: list[list[Line]], other: list[list[Line]]) -> Comparison:
+    """Compare a run, interrupted or not, with one that was not."""
+    result = Comparison()
+    found = []
+    for rank, (whole, lines) in enumerate(zip(reference, other, strict=False)):
+        found.append(_compare_rank(rank, whole, lines, result))
+    if len(other) < len(reference):
+        found.append(Difference(len(other), reference[len(other)][0], missing=True))
+    differing = [difference for difference in found if difference is not None]
+    result.difference = min(differing, key=_position, default=None)
+    return result
+
+
+def _position(difference: Difference) -> tuple[bool, int, int]:
+    return difference.missing, difference.line.attempt, difference.line.step
+
+
+def _compare_rank(rank: int, whole: list[Line], lines: list[Line], result: Comparison) -> Difference | None:
+    known = {(line.kind, line.step): line for line in whole}
+    reached = set()
+    for line in lines:
+        if line.kind not in (*_LOOKS, "validation"):
+            continue
+        # An attempt that goes on within an epoch begins where a step of the other run ended.
+        match = known.get((line.kind, line.step)) or (
+            known.get(("step", line.step)) if line.kind == "begin" and line.attempt > 1 else None
+        )
+        if match is None:
+            return Difference(rank, line, missing=True)
+        reached.add((match.kind, match.step))
+        began = line.kind == "begin" and match.kind == "step"
+        own = list(_own(match, line)) if line.kind in _LOOKS else []
+        if line.attempt == 1:
+            result.changing |= {(part.owner, part.name) for part in own}
+        noted = {(part.owner, part.name) for _, part in result.lost} | result.changing
+        result.lost += [(line, part) for part in own if (part.owner, part.name) not in noted]
+        if parts := list(_computed(match, line, began=began)):
+            return Difference(rank, line, tuple(parts))
+    left = [line for key, line in known.items() if key not in reached and line.kind in _LOOKS]
+    return Difference(rank, left[0], missing=True) if left else None
+
+
+def _own(match: Line, line: Line) -> Iterator[Part]:
+    """Attributes and generators of the run's objects that differ."""
+    before, now = match.holds["own"], line.holds["own"]
+    for owner in {**before, **now}:
+        one, other = before.get(owner, {}), now.get(owner, {})
+        for name in {**one, **other}:
+            was, is_now = one.get(name, ["", _ABSENT]), other.get(name, ["", _ABSENT])
+            if was[1] != is_now[1]:
+                of = was[0] or is_now[0]
+                kind = "own generator" if of == "generator" else "attribute"
+                yield Part(kind, name, owner, was[1], is_now[1], of)
+
+
+def _computed(match: Line, line: Line, *, began: bool) -> Iterator[Part]:
+    """What was computed and differs, causes first. At the beginning of an attempt nothing was computed yet."""
+    before, now = match.holds, line.holds
+    if line.kind != "validation":
+        if not began:
+            for index, (was, is_now) in enumerate(_pairs(before["batches"], now["batches"])):
+                if was != is_now:
+                    yield Part("batch", str(index), "", before["keys"], now["keys"])
+        yield from _differing("generator", before["generators"], now["generators"])
+        if not began:
+            for index, (was, is_now) in enumerate(_pairs(before["losses"], now["losses"])):
+                if was != is_now:
+                    yield Part("loss", str(index), "", was, is_now)
+        yield from _differing("tensor", before["tensors"], now["tensors"])
+        yield from _differing("optimizer", before["optimizer"], now["optimizer"])
+    yield from _differing("metric", before["metrics"], now["metrics"])
+
+
+def _differing(kind: str, before: Mapping[str, Any], now: Mapping[str, Any]) -> Iterator[Part]:
+    for name in {**before, **now}:
+        was, is_now = before.get(name, _ABSENT), now.get(name, _ABSENT)
+        if was != is_now:
+            yield Part(kind, name, "", was, is_now)
+
+
+def _pairs(one: list[str], other: list[str]) -> Iterator[tuple[str, str]]:
+    for index in range(max(len(one), len(other))):
+        yield tuple((each[index] if index < len(each) else _ABSENT) for each in (one, other))  # type: ignore[misc]

@@ -1,0 +1,194 @@
+"""What the objects of a run remember beside tensors that checkpoints hold: plain attributes, and random generators.
+
+The run's own code is looked at: the module with its sub-modules, callbacks, the data module, loaders, data sets,
+samplers, and the objects inside them. Attributes that Lightning's, torchmetrics' and mlscale's own methods set are
+theirs to save, and left out.
+"""
+
+from __future__ import annotations
+
+import dis
+import sys
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import pytorch_lightning as pl
+from torch import nn
+from torch.utils.data import DataLoader
+
+from mlscale.train import digests
+
+_OWN_STATE = ("pytorch_lightning", "lightning", "lightning_fabric", "lightning_utilities", "torchmetrics", "mlscale")
+_LOADING = ("torch.utils.data",)  # its objects hold those of the user
+# Not entered: state of the interpreter, of numerical libraries, and of what looks after itself.
+_CLOSED = (*_OWN_STATE, "torch", "numpy", "pandas", "PIL", "omegaconf", "hydra", "wandb", "tensorboard", "tqdm")
+_DEPTH = 4
+_MOST_OBJECTS = 500  # in all: a data set of a million objects is not walked through
+_MOST_ENTRIES = 64  # of a list of objects
+
+
+class Owner(NamedTuple):
+    """An object of the run and what it is in it.
+
+    Attributes:
+        role: module, callback, data or loader.
+        place: where it is among others of its role; empty where that needs no saying.
+    """
+
+    role: str
+    place: str
+    value: Any
+
+    def __str__(self) -> str:
+        return f"{self.role} {_class(self.value)}" + (f" at {self.place}" if self.place else "")
+
+    def inside(self, path: str, value: Any) -> Owner:
+        """An object in an attribute of this one."""
+        return Owner(self.role, f"{self.place}.{path}" if self.place else path, value)
+
+
+Found = dict[str, dict[str, list[Any]]]
+"""By owner (`<role> <class> at <place>`) and attribute: its kind (value, tensor or generator), and its digest."""
+
+
+def look(trainer: Any, module: pl.LightningModule) -> Found:
+    """Everything that the objects of a run remember now."""
+    walk = _Walk()
+    for owner in _owners(trainer, module):
+        walk.look(owner)
+    return walk.found
+
+
+def _owners(trainer: Any, module: pl.LightningModule) -> Iterator[Owner]:
+    for path, part in module.named_modules():
+        yield Owner("module", path, part)
+    kinds: list[type] = []
+    for callback in trainer.callbacks:
+        if not _below(type(callback), ("mlscale",)):
+            kinds.append(type(callback))
+            count = kinds.count(type(callback))
+            yield Owner("callback", f"number {count}" if count > 1 else "", callback)
+    if trainer.datamodule is not None:
+        yield Owner("data", "", trainer.datamodule)
+    if trainer.fit_loop._combined_loader is not None:
+        for number, loader in enumerate(trainer.fit_loop._combined_loader.flattened):
+            yield Owner("loader", f"number {number + 1}" if number else "", loader)
+
+
+class _Walk:
+    """Visits each object once."""
+
+    def __init__(self) -> None:
+        self.found: Found = {}
+        self._seen: set[int] = set()
+
+    def look(self, owner: Owner, depth: int = 0) -> None:
+        if id(owner.value) in self._seen or len(self._seen) > _MOST_OBJECTS:
+            return
+        self._seen.add(id(owner.value))
+        kind: type = type(owner.value)
+        left = _theirs(kind)
+        for name, part in _attributes(owner.value).items():
+            if (state := digests.generator(part)) is not None:
+                self._note(owner, name, "generator", state)
+                continue
+            digest = digests.plain(part) if name not in left else digests.NOTHING
+            if digest is not digests.NOTHING:
+                self._note(owner, name, "tensor" if hasattr(part, "shape") else "value", digest)
+            self._enter(owner, name, part, depth)  # the place may be Lightning's, what stands in it the user's
+
+    def _enter(self, owner: Owner, path: str, part: Any, depth: int) -> None:
+        """Look into objects, and into those of a list or dictionary."""
+        if depth >= _DEPTH:
+            return
+        if _open(part):
+            self.look(owner.inside(path, part), depth + 1)
+            return
+        if isinstance(part, Mapping):
+            entries: Iterable[tuple[Any, Any]] = list(part.items())[:_MOST_ENTRIES]
+        elif isinstance(part, list | tuple):
+            entries = enumerate(part[:_MOST_ENTRIES])
+        else:
+            return
+        for key, entry in entries:
+            inner = f"{path}[{key!r}]"
+            if (state := digests.generator(entry)) is not None:
+                self._note(owner, inner, "generator", state)
+            else:
+                self._enter(owner, inner, entry, depth + 1)
+
+    def _note(self, owner: Owner, path: str, kind: str, digest: Any) -> None:
+        self.found.setdefault(str(owner), {})[path] = [kind, digest]
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """The attributes of an object that are no methods, hooks or internals of the class it derives from."""
+    found = dict(vars(value)) if hasattr(value, "__dict__") else {}
+    kind = type(value)
+    internal: frozenset[str] = frozenset()
+    for base in (nn.Module, pl.LightningModule, pl.LightningDataModule):
+        if isinstance(value, base):
+            internal |= _made_by(base)
+    private = _below(kind, _LOADING)
+    return {
+        name: part
+        for name, part in found.items()
+        if name not in internal
+        and not callable(getattr(kind, name, None))  # a hook that was switched off, or replaced
+        and not (private and name.startswith("_"))
+    }
+
+
+def _open(value: Any) -> bool:
+    """Whether the attributes of an object are looked at: those of classes that the run brings along."""
+    if isinstance(value, nn.Module | pl.LightningDataModule | pl.Trainer | type) or not hasattr(value, "__dict__"):
+        return isinstance(value, DataLoader)
+    kind = type(value)
+    root = kind.__module__.partition(".")[0]
+    if root in sys.stdlib_module_names and root != "__main__":
+        return False
+    return _below(kind, _LOADING) or not _below(kind, _CLOSED)
+
+
+@cache
+def _theirs(kind: type) -> frozenset[str]:
+    """The attributes that methods of Lightning's, torchmetrics', torch's loading and mlscale's classes set, unless a
+    class of the user's sets them too."""
+    theirs: set[str] = set()
+    own: set[str] = set()
+    for base in kind.__mro__:
+        if _below(base, (*_OWN_STATE, *_LOADING)):
+            theirs.update(_stored(base))
+        elif not _below(base, ("torch",)):
+            own.update(_stored(base))
+    return frozenset(theirs - own)
+
+
+def _stored(kind: type) -> Iterator[str]:
+    """The names of attributes that the methods of one class assign to."""
+    for member in vars(kind).values():
+        functions = (member.fget, member.fset) if isinstance(member, property) else (member,)
+        for function in functions:
+            code = getattr(_unwrapped(function), "__code__", None)
+            if code is not None:
+                yield from (step.argval for step in dis.get_instructions(code) if step.opname == "STORE_ATTR")
+
+
+def _unwrapped(function: Any) -> Any:
+    while hasattr(function, "__wrapped__"):
+        function = function.__wrapped__
+    return getattr(function, "__func__", function)
+
+
+@cache
+def _made_by(base: type) -> frozenset[str]:
+    return frozenset(vars(base()))
+
+
+def _below(kind: type, roots: Sequence[str]) -> bool:
+    return any(kind.__module__ == root or kind.__module__.startswith(root + ".") for root in roots)
+
+
+def _class(value: Any) -> str:
+    return f"{type(value).__module__}.{type(value).__qualname__}"

@@ -1,0 +1,117 @@
+"""Digests of values: equal for equal bits, short enough to keep one for every tensor of every step."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterable, Mapping, Sequence, Set
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+BYTES = 8
+WHOLE_BYTES = 1 << 20  # of a tensor or an array in an attribute: a larger one is a data set, and digested by a sample
+_SAMPLE = 1 << 16  # bytes at the start and at the end of such a one
+_ENDS = 1024  # entries at either end of a long list that are looked at
+_DEPTH = 6
+
+NOTHING = object()
+"""What `plain` returns for a value that is none of those it can digest."""
+
+
+def of_tensor(tensor: torch.Tensor) -> str:
+    """BLAKE2b of a tensor's dtype, shape and bytes, as 16 hex digits; of one's own shard, where it is sharded."""
+    local = getattr(tensor, "_local_tensor", tensor)
+    flat = local.detach().to("cpu").contiguous().reshape(-1)
+    return _hex(f"{tensor.dtype}{tuple(tensor.shape)}", flat.view(torch.uint8).numpy().data)
+
+
+def generator(value: Any) -> str | None:
+    """The digest of a random generator's state: Python's, numpy's or torch's; None for anything else."""
+    if isinstance(value, random.Random):
+        return _hex(repr(value.getstate()))
+    if isinstance(value, np.random.Generator):
+        return _hex(_state(value.bit_generator.state))
+    if isinstance(value, np.random.RandomState):
+        return _hex(_state(value.get_state(legacy=False)))
+    return of_tensor(value.get_state()) if isinstance(value, torch.Generator) else None
+
+
+def plain(value: Any, depth: int = 0) -> Any:
+    """What stands for a plain value in a trace: a number itself, the digest of text, tensors and containers.
+
+    Lists longer than 2,048 entries and tensors of more than a MiB are told apart by length and ends alone. Entries of a
+    container that are no plain values stand for their class: what they hold is looked at elsewhere.
+    """
+    if value is None or isinstance(value, bool | int):
+        return value if not isinstance(value, int) or abs(value) < 1 << 53 else _hex(str(value))
+    if isinstance(value, float):
+        return value.hex()
+    if isinstance(value, np.generic):
+        return plain(value.item(), depth)
+    if isinstance(value, torch.Tensor):
+        return _array(value.detach().reshape(-1), f"{value.dtype}{tuple(value.shape)}") if _dense(value) else NOTHING
+    if isinstance(value, np.ndarray):
+        return _array(value.reshape(-1), f"{value.dtype}{value.shape}") if not value.dtype.hasobject else NOTHING
+    if isinstance(value, str | bytes | complex | Enum | Path | torch.dtype | torch.device):
+        return _hex(repr(value))
+    if depth > _DEPTH:
+        return NOTHING
+    if isinstance(value, Mapping):
+        return _many(f"{len(value)}", (part for item in _ends(list(value.items())) for part in item), depth)
+    if isinstance(value, Set):
+        return _hex(str(sorted(str(_shown(part, depth)) for part in value)))
+    if isinstance(value, Sequence) or type(value).__name__ == "deque":
+        return _many(f"{len(value)}", _ends(value), depth)
+    return NOTHING
+
+
+def _many(head: str, parts: Iterable[Any], depth: int) -> str:
+    return _hex(head + "".join(f",{_shown(part, depth)}" for part in parts))
+
+
+def _shown(part: Any, depth: int) -> Any:
+    value = plain(part, depth + 1)
+    return f"<{type(part).__name__}>" if value is NOTHING else value
+
+
+def _ends(values: Any) -> list[Any]:
+    count = len(values)
+    if count <= 2 * _ENDS:
+        return list(values)
+    return [values[index] for index in (*range(_ENDS), *range(count - _ENDS, count))]
+
+
+def _array(flat: Any, head: str) -> str:
+    """Of a tensor or an array in one dimension."""
+    if flat.nbytes > WHOLE_BYTES:
+        count = max(1, _SAMPLE // max(1, flat.itemsize))
+        return _hex(head, _bytes(flat[:count]), _bytes(flat[-count:]))
+    return _hex(head, _bytes(flat))
+
+
+def _bytes(flat: Any) -> bytes:
+    if isinstance(flat, torch.Tensor):
+        return flat.to("cpu").contiguous().view(torch.uint8).numpy().tobytes()
+    return bytes(np.ascontiguousarray(flat).tobytes())
+
+
+def _dense(tensor: torch.Tensor) -> bool:
+    return tensor.layout == torch.strided and not tensor.is_meta and not torch.nn.parameter.is_lazy(tensor)
+
+
+def _state(value: Any) -> str:
+    """The state of a numpy generator, a dictionary of dictionaries, numbers and arrays, as text."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{key}={_state(part)}" for key, part in value.items())
+    return np.asarray(value).tobytes().hex() if isinstance(value, np.ndarray) else str(value)
+
+
+def _hex(head: str, *parts: bytes | memoryview) -> str:
+    digest = hashlib.blake2b(head.encode("utf-8", errors="surrogatepass"), digest_size=BYTES)
+    for part in parts:
+        digest.update(part)
+    return digest.hexdigest()

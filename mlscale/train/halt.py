@@ -1,0 +1,63 @@
+"""A place of a run to be killed at: the run stops there, says so, and waits. For `mlscale verify-resume`."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from mlscale.runs import checkpoints, process
+from mlscale.runs.halts import REQUEST, there
+from mlscale.train import checkpoint_io
+
+_LOOK_SECONDS = 0.2
+
+
+class Halt:
+    """Stops where `<folder>/halt.json` says, makes `<folder>/there`, and waits to be killed.
+
+    So a process is killed from outside, at a place that is known to the step, whatever the speed of the machine.
+
+    Args:
+        folder: of the trace.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._place: str | None = None
+        self._step = 0
+        self._waits_for: tuple[int, int | None] = (0, None)
+        if (folder / REQUEST).is_file():
+            request = json.loads((folder / REQUEST).read_text())
+            self._place, self._step = request["place"], request["step"]
+            self._waits_for = request["pid"], request["pid_start"]
+
+    def at(self, place: str, trainer: Any) -> None:
+        """The run is at a place: step (before a forward pass), validation (after its first batch), or save."""
+        if place != self._place or trainer.global_step < self._step:
+            return
+        if place == "save" and isinstance(trainer.strategy.checkpoint_io, checkpoint_io.VerifiedCheckpointIO):
+            _write_half(self._wait)
+        elif place != "save" or trainer.is_global_zero:
+            self._wait()
+
+    def _wait(self) -> None:
+        there(self._folder).touch()
+        while process.alive(*self._waits_for):
+            time.sleep(_LOOK_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)  # who was to do it has gone
+
+
+def _write_half(then: Any) -> None:
+    """Let the checkpoint that is about to be written stop after its first block."""
+
+    class Half(checkpoints.Writer):
+        def write(self, data: bytes | memoryview) -> int:
+            super().write(data)
+            then()
+            raise AssertionError("unreachable")
+
+    vars(checkpoint_io)["Writer"] = Half  # in a process that does not live to write another

@@ -1,0 +1,181 @@
+"""A trace of a run: what it holds after every optimizer step, as digests. For `mlscale verify-resume`."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TextIO
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from mlscale.train import attributes, digests, generators
+from mlscale.train.boundary import inside_accumulation
+from mlscale.train.halt import Halt
+from mlscale.train.losses import loss_of
+
+_KEYS = 64  # sample keys of a batch that are kept
+_MEASURED = ("_s", "_bytes", "_gib", "time", "memory")  # what metrics end with that tell of the machine
+
+
+class Trace(Callback):
+    """Writes a line for every boundary of a run into `<folder>/rank<r>.jsonl`, and flushes it.
+
+    A line holds digests (BLAKE2b, 8 bytes) of each parameter, buffer and tensor of the optimizer's state, the global
+    random generators, and the plain attributes and generators of the run's objects (see `attributes.py`); losses and
+    metrics as hexadecimal floats; digests and sample keys of the batches. An attempt that goes on writes the lines of
+    steps that it takes again once more, below the line that tells of its start.
+
+    It costs hashing all weights and the optimizer's state once a step, about a second per gigabyte, after reading them
+    from the device.
+
+    Args:
+        folder: where to write; every rank has a file of its own there. What `halt.py` asks for is read there, too.
+    """
+
+    def __init__(self, folder: str) -> None:
+        self.folder = Path(folder)
+        self._file: TextIO | None = None
+        self._halt = Halt(self.folder)
+        self._written = ("", -1)
+        self._losses: list[str] = []
+        self._batches: list[str] = []
+        self._keys: list[str] = []
+
+    # When to look.
+
+    def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
+        if stage != "fit":
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._file = (self.folder / f"rank{trainer.global_rank}.jsonl").open("a")
+        self._file.write("\n")  # a kill may have cut the last line short
+        self._write({"kind": "attempt"})
+        epoch_loop = trainer.fit_loop.epoch_loop
+        start = epoch_loop.on_run_start  # ExactResume's: it loads batches again, and puts the generators back
+
+        def on_run_start(fetcher: Any) -> None:
+            began = time.perf_counter()
+            start(fetcher)
+            self._look("begin", trainer, pl_module, seconds=time.perf_counter() - began)
+
+        epoch_loop.on_run_start = on_run_start
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._halt.at("step", trainer)
+        self._batches.append(str(digests.plain(_flat(batch))))
+        keys = batch.get("key") if isinstance(batch, Mapping) else None
+        self._keys += [str(key) for key in keys][:_KEYS] if isinstance(keys, list | tuple) else []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        loss = loss_of(outputs)
+        self._losses.append("none" if loss is None else float(loss).hex())
+
+    def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:
+        if not trainer.sanity_checking:
+            self._halt.at("validation", trainer)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self._write({"kind": "validation", "step": trainer.global_step, "metrics": _metrics(trainer)})
+
+    def on_save_checkpoint(self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        """A checkpoint must not be ahead of the trace: saves of a boundary may come before its line is due."""
+        at_epoch = getattr(trainer.fit_loop, "_at_epoch_boundary", False)
+        if self._losses or at_epoch:
+            self._look("epoch" if at_epoch else "step", trainer, pl_module)
+        self._write({"kind": "save", "step": trainer.global_step})
+        self._halt.at("save", trainer)
+
+    def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not inside_accumulation(trainer):
+            self._look("step", trainer, pl_module)
+
+    def on_epoch_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look("epoch", trainer, pl_module)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look("end", trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    # What is seen.
+
+    def _look(self, kind: str, trainer: Any, module: LightningModule, **more: Any) -> None:
+        if self._written == (kind, trainer.global_step):
+            return
+        self._written = (kind, trainer.global_step)
+        self._write(
+            {
+                "kind": kind,
+                "step": trainer.global_step,
+                "batches": self._batches,
+                "keys": self._keys,
+                "losses": self._losses,
+                "metrics": _metrics(trainer),
+                "tensors": _tensors(module),
+                "optimizer": _optimizers(trainer, module),
+                "generators": _generators(trainer),
+                "own": attributes.look(trainer, module),
+                **more,
+            }
+        )
+        self._batches, self._keys, self._losses = [], [], []
+
+    def _write(self, record: dict[str, Any]) -> None:
+        if self._file is not None:
+            self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
+            self._file.flush()  # to the system: it survives the process
+
+
+def _tensors(module: LightningModule) -> dict[str, str]:
+    found = {f"parameter {name}": digests.of_tensor(value) for name, value in module.named_parameters()}
+    return found | {f"buffer {name}": digests.of_tensor(value) for name, value in module.named_buffers()}
+
+
+def _optimizers(trainer: Any, module: LightningModule) -> dict[str, Any]:
+    """State and settings of optimizers, schedulers and the loss scaler, by name."""
+    names = {id(parameter): name for name, parameter in module.named_parameters()}
+    found: dict[str, Any] = {}
+    for number, optimizer in enumerate(trainer.optimizers):
+        which = f"optimizer {number}" if len(trainer.optimizers) > 1 else "optimizer"
+        for parameter, state in optimizer.state.items():
+            of = f"of {names.get(id(parameter), 'a tensor that is no parameter')}"
+            _add(found, {f"{which}: {key} {of}": value for key, value in state.items()})
+        for index, group in enumerate(optimizer.param_groups):
+            _add(found, {f"{which}: {key} of group {index}": v for key, v in group.items() if key != "params"})
+    for number, config in enumerate(trainer.lr_scheduler_configs):
+        _add(found, {f"scheduler {number}: {key}": value for key, value in config.scheduler.state_dict().items()})
+    _add(found, {f"precision: {key}": value for key, value in trainer.precision_plugin.state_dict().items()})
+    return found
+
+
+def _add(found: dict[str, Any], values: dict[str, Any]) -> None:
+    for name, value in values.items():
+        digest = digests.of_tensor(value) if hasattr(value, "untyped_storage") else digests.plain(value)
+        if digest is not digests.NOTHING:
+            found[name] = digest
+
+
+def _generators(trainer: Any) -> dict[str, str]:
+    return {name: str(digests.plain(state)) for name, state in generators.state(trainer.strategy.root_device).items()}
+
+
+def _metrics(trainer: Trainer) -> dict[str, str]:
+    """What was logged, but for times and memory."""
+    return {
+        name: float(value).hex() if value.is_floating_point() else str(value.item())
+        for name, value in trainer.callback_metrics.items()
+        if not name.endswith(_MEASURED)
+    }
+
+
+def _flat(batch: Any) -> Any:
+    """A batch as containers of tensors; of another class, what it holds as attributes."""
+    return batch if digests.plain(batch) is not digests.NOTHING else getattr(batch, "__dict__", None)
