@@ -7,10 +7,11 @@ if TYPE_CHECKING:
     from mlscale.tasks.classification import Classification as Classification
     from mlscale.tasks.mlp import MLP as MLP
     from mlscale.tasks.resnet import ResNet as ResNet
+    from mlscale.tasks.schedules import OneCycle as OneCycle
 
-_HOMES = {"Classification": "classification", "MLP": "mlp", "ResNet": "resnet"}
+_HOMES = {"Classification": "classification", "MLP": "mlp", "ResNet": "resnet", "OneCycle": "schedules"}
 
-__all__ = ["MLP", "Classification", "ResNet"]
+__all__ = ["MLP", "Classification", "OneCycle", "ResNet"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,28 @@
+"""Learning-rate schedules that hold for runs of any length."""
+
+from typing import Any
+
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import OneCycleLR
+
+
+class OneCycle(OneCycleLR):
+    """Warm-up, then down to nearly nothing (Smith 2018), as torch's OneCycleLR.
+
+    torch's divides by zero where the warm-up is exactly one step long, as that of a short trial is. Here such a run
+    starts at the top.
+
+    Args:
+        optimizer: what it steps.
+        max_lr: the learning rate at the top.
+        total_steps: optimizer steps of the whole run.
+        pct_start: the part of the run that warms up, 0 to 1.
+        others: as torch's.
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, max_lr: float, total_steps: int, pct_start: float = 0.3, **others: Any
+    ) -> None:
+        if pct_start * total_steps == 1:
+            pct_start = 0.0
+        super().__init__(optimizer, max_lr, total_steps=total_steps, pct_start=pct_start, **others)
