@@ -121,6 +121,21 @@ def kill(process: subprocess.Popen[bytes], whole: bool) -> None:
     process.wait()
 
 
+def lived(process: subprocess.Popen[bytes], folder: Path, seconds: float, start_up: float) -> int:
+    """Let a process live for so many seconds. Those after the start-up of the undisturbed run count from this one's
+    first step: on a machine that is busy now and then, all kills would fall into start-ups otherwise.
+
+    Raises:
+        subprocess.TimeoutExpired: it lives then; otherwise its exit code is returned.
+    """
+    if seconds <= start_up:
+        return process.wait(seconds)
+    end = time.monotonic() + HUNG_SECONDS
+    while run_phases.current(folder) == run_phases.PHASES[0] and process.poll() is None and time.monotonic() < end:
+        time.sleep(0.005)
+    return process.wait(seconds - start_up)
+
+
 def trial(layout: Layout, folder: Path, draw: random.Random) -> tuple[list[str], list[str]]:
     """Start, kill, go on, until the run is done. Returns the phases of the kills, and what differs."""
     phases: list[str] = []
@@ -135,7 +150,7 @@ def trial(layout: Layout, folder: Path, draw: random.Random) -> tuple[list[str],
         disturb = not phases or draw.random() < AGAIN
         at, whole = draw.uniform(0, layout.life), draw.random() < 0.5
         try:
-            code = process.wait(at if disturb else HUNG_SECONDS)
+            code = lived(process, folder, at, layout.cold[0]) if disturb else process.wait(HUNG_SECONDS)
         except subprocess.TimeoutExpired:
             kill(process, whole or not disturb)
             if not disturb:

@@ -1,0 +1,74 @@
+"""A run killed by SIGKILL goes on to the bit: twelve moments of its life, one process and two, every recipe."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from mlscale.cli import main
+from mlscale.runs import process
+from scripts.same_run import differences
+from tests.conftest import runs_in
+from tests.resume.commands import ROOT, WORDS, end, ended
+
+RECIPES = sorted(path.stem for path in ROOT.glob("recipes/recipe/*.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("moment", "whom", "devices"),
+    [
+        ("start-up", "group", 1),
+        ("step", "group", 1),
+        ("validation", "group", 1),
+        ("writing", "group", 1),
+        ("between", "group", 1),
+        ("exit", "group", 1),
+        ("unsealed", "group", 1),
+        ("start-up", "launcher", 2),
+        ("step", "launcher", 2),
+        ("validation", "rank", 2),
+        ("writing", "group", 2),
+        ("exit", "group", 2),
+    ],
+)
+def test_it_goes_on_to_the_bit(
+    folder: Path, undisturbed: dict[int, Path], moment: str, whom: str, devices: int
+) -> None:
+    words = (*WORDS, f"trainer.devices={devices}", end(moment, folder, whom=whom), "resume=auto")
+    code, said = ended(folder, *words)
+    assert code == (5 if whom == "rank" else -signal.SIGKILL), said
+    (run,) = runs_in(folder)
+    assert list(run.glob("checkpoints/.aside-*")) if moment == "writing" else True  # it has left half of one
+    assert (run / "results/train.json").exists() == (moment == "unsealed")
+    assert (run / "manifest.json").exists() == (whom == "rank")  # then the launcher has lived, and sealed it
+    assert main([*words, "output=json"]) == 0
+    assert runs_in(folder) == [run]
+    assert differences(undisturbed[devices], run) == []
+    assert not list(run.glob("checkpoints/.aside-*"))
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_goes_on_to_the_bit(folder: Path, recipe: str) -> None:
+    short = ["++trainer.limit_train_batches=8", "trainer.max_epochs=2", "callbacks.checkpoint.every_n_steps=3"]
+    words = (f"+recipe={recipe}", "snapshot=false", "trainer.accelerator=cpu", *short)
+    assert main([*words, "runs_dir=undisturbed"]) == 0
+    code, said = ended(folder, *words, end("step", folder, step=11))
+    assert code == -signal.SIGKILL, said
+    assert main(["runs", "resume", "last", "trust=true"]) == 0
+    (whole,) = runs_in(folder / "undisturbed")
+    (run,) = runs_in(folder / "runs")
+    assert differences(whole, run) == []
+
+
+def test_ranks_end_soon_after_their_launcher(folder: Path) -> None:
+    code, said = ended(folder, *WORDS, "trainer.devices=2", end("step", folder, whom="launcher"))
+    killed = time.monotonic()
+    assert code == -signal.SIGKILL, said
+    ranks = [int(path.name.split("-")[1]) for path in (folder / "notes").glob("rank-*")]
+    assert len(ranks) == 2
+    assert os.getpid() not in ranks
+    while any(process.alive(rank, None) for rank in ranks):
+        time.sleep(0.05)
+        assert time.monotonic() - killed < 10  # half a second; a busy machine takes longer

@@ -1,0 +1,91 @@
+"""A module and data of the user's own, that know nothing of resuming, go on to the bit after SIGKILL in an epoch."""
+
+import signal
+from pathlib import Path
+
+from scripts.same_run import differences
+from tests.conftest import runs_in
+from tests.resume.commands import end, ended
+
+MINE = '''
+import random
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+
+class Points(Dataset):
+    """Moved at random, by all three of the generators that people use."""
+
+    def __init__(self):
+        generator = torch.Generator().manual_seed(1)
+        self.x, self.y = torch.randn(96, 16, generator=generator), torch.arange(96) % 3
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, index):
+        return self.x[index] + 0.1 * torch.randn(16) + random.random() + float(np.random.rand()), self.y[index]
+
+
+class Data(pl.LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(Points(), 8, shuffle=True, num_workers=2)
+
+    def val_dataloader(self):
+        return DataLoader(Points(), 8)
+
+
+class Module(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(16, 32), nn.BatchNorm1d(32), nn.Dropout(0.3), nn.ReLU(), nn.Linear(32, 3))
+
+    def loss(self, batch):
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1])
+
+    def training_step(self, batch, batch_idx):
+        loss = self.loss(batch)
+        self.log("loss", loss, on_step=True, on_epoch=True)
+        return loss
+
+    def validation_step(self, batch, batch_idx):
+        self.log("val/loss", self.loss(batch))
+
+    def configure_optimizers(self):
+        return torch.optim.AdamW(self.parameters(), lr=0.01)
+'''
+PARTS = ("task=mine", "data=mine", "model=none", "optimizer=none")
+WORDS = (*PARTS, "metric=val/loss", "mode=min", "trainer.max_epochs=3", "snapshot=false", "name=mine")
+    "task=mine",
+    "data=mine",
+    "model=none",
+    "optimizer=none",
+    "metric=val/loss",
+    "mode=min",
+    "trainer.max_epochs=3",
+    "snapshot=false",
+    "name=mine",
+)
+
+
+def test_it_goes_on_to_the_bit(folder: Path) -> None:
+    (folder / "mine.py").write_text(MINE)
+    for group, target in (("task", "Module"), ("data", "Data")):
+        option = folder / f"conf/{group}/mine.yaml"
+        option.parent.mkdir(parents=True)
+        option.write_text(f"_target_: mine.{target}\n")
+    code, said = ended(folder, *WORDS, "runs_dir=undisturbed")
+    assert code == 0, said
+    saves = "callbacks.checkpoint.every_n_steps=5"
+    code, said = ended(folder, *WORDS, saves, end("step", folder, step=18))
+    assert code == -signal.SIGKILL, said
+    code, said = ended(folder, "runs", "resume", "last", "trust=true")
+    assert code == 0, said
+    assert "went on from step 15 to the bit" in said
+    (whole,) = runs_in(folder / "undisturbed")
+    (run,) = runs_in(folder / "runs")
+    assert differences(whole, run) == []
