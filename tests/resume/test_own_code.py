@@ -60,16 +60,6 @@ class Module(pl.LightningModule):
 '''
 PARTS = ("task=mine", "data=mine", "model=none", "optimizer=none")
 WORDS = (*PARTS, "metric=val/loss", "mode=min", "trainer.max_epochs=3", "snapshot=false", "name=mine")
-    "task=mine",
-    "data=mine",
-    "model=none",
-    "optimizer=none",
-    "metric=val/loss",
-    "mode=min",
-    "trainer.max_epochs=3",
-    "snapshot=false",
-    "name=mine",
-)
 
 
 def test_it_goes_on_to_the_bit(folder: Path) -> None:
