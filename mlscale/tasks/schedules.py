@@ -1,6 +1,6 @@
 """Learning-rate schedules that hold for runs of any length."""
 
-from typing import Any
+from typing import Literal
 
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import OneCycleLR
@@ -17,12 +17,34 @@ class OneCycle(OneCycleLR):
         max_lr: the learning rate at the top.
         total_steps: optimizer steps of the whole run.
         pct_start: the part of the run that warms up, 0 to 1.
-        others: as torch's.
+        anneal_strategy, cycle_momentum, base_momentum, max_momentum, div_factor, final_div_factor, three_phase: as
+            torch's.
     """
 
     def __init__(
-        self, optimizer: Optimizer, max_lr: float, total_steps: int, pct_start: float = 0.3, **others: Any
+        self,
+        optimizer: Optimizer,
+        max_lr: float,
+        total_steps: int,
+        pct_start: float = 0.3,
+        anneal_strategy: Literal["cos", "linear"] = "cos",
+        cycle_momentum: bool = True,
+        base_momentum: float = 0.85,
+        max_momentum: float = 0.95,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        three_phase: bool = False,
     ) -> None:
-        if pct_start * total_steps == 1:
-            pct_start = 0.0
-        super().__init__(optimizer, max_lr, total_steps=total_steps, pct_start=pct_start, **others)
+        super().__init__(
+            optimizer,
+            max_lr,
+            total_steps=total_steps,
+            pct_start=0.0 if pct_start * total_steps == 1 else pct_start,
+            anneal_strategy=anneal_strategy,
+            cycle_momentum=cycle_momentum,
+            base_momentum=base_momentum,
+            max_momentum=max_momentum,
+            div_factor=div_factor,
+            final_div_factor=final_div_factor,
+            three_phase=three_phase,
+        )
