@@ -23,6 +23,7 @@ from mlscale.train.quiet import quiet
 from mlscale.train.resume import ExactResume
 from mlscale.train.signals import StopOnSignal, seconds_of
 from mlscale.train.stopwatch import Stopwatch
+from mlscale.train.strategies import sums_alike
 from mlscale.train.uncompiled import name_plainly
 from mlscale.train.unlogged import unlogged
 
@@ -254,7 +255,7 @@ def _outcome(cfg: DictConfig, trainer: pl.Trainer, seconds: float) -> Outcome:
         peak_memory_bytes=watch.peak_memory_bytes,
         best=best,
         resumed_step=resume.resumed_step,
-        exact=resume.same_layout and _repeats(trainer),
+        exact=resume.same_layout and _repeats(trainer) and sums_alike(trainer.strategy, trainer.world_size),
         replayed=resume.replayed,
         failed_saves=len(io.failed) if isinstance(io, VerifiedCheckpointIO) else 0,
     )

@@ -65,6 +65,15 @@ class SettledDDP(DDPStrategy):
         settle_buckets(self.model)
 
 
+def sums_alike(strategy: Strategy, world_size: int) -> bool:
+    """Whether a process's first step adds up gradients in the order of all others: with two ranks any order gives the
+    same sum, with more that needs settled buckets, or those of `find_unused_parameters`. A strategy of somebody else's
+    that is no DDP is taken at its word."""
+    if world_size <= 2 or not isinstance(strategy, DDPStrategy) or isinstance(strategy, SettledDDP):
+        return True
+    return bool(strategy._ddp_kwargs.get("find_unused_parameters"))
+
+
 def settle_buckets(ddp: Any) -> None:
     """Let a DistributedDataParallel put its buckets in their final order now, by a backward pass of zeros.
 

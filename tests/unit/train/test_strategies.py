@@ -22,3 +22,13 @@ def test_single_refuses_more_than_one() -> None:
     with pytest.raises(MLScaleError, match="2 are asked for") as caught:
         strategies.single(world_size=2)
     assert "trainer.devices=1" in caught.value.fix
+
+
+def test_three_ranks_need_settled_buckets_to_repeat_a_sum() -> None:
+    lightnings = DDPStrategy()
+    assert strategies.sums_alike(lightnings, 2)
+    assert not strategies.sums_alike(lightnings, 3)
+    assert strategies.sums_alike(DDPStrategy(find_unused_parameters=True), 3)
+    ours = strategies.ddp(world_size=3)
+    assert isinstance(ours, DDPStrategy)
+    assert strategies.sums_alike(ours, 3)
