@@ -94,8 +94,9 @@ class Sweep:
 
     @property
     def exit_code(self) -> int:
-        """0, or the exit code of the first job that failed."""
-        return next((int(job.error.exit) for job in self.jobs if job.error), int(Exit.DONE))
+        """0, or the exit code of the first job that failed; 4 where all went well but for a gate that was not met."""
+        gate = any(job.result is not None and not job.result.ok for job in self.jobs)
+        return next((int(job.error.exit) for job in self.jobs if job.error), int(Exit.GATE if gate else Exit.DONE))
 
     def _start(self, cfg: DictConfig) -> Path:
         from hydra.core.hydra_config import HydraConfig
@@ -113,7 +114,7 @@ class Sweep:
     def _row(self, job: Job) -> tuple[str, str, str, str]:
         value = _value(job, self.metric)
         shown = "failed" if job.error else "-" if value is None else number(value)
-        run = Path(job.result.artifacts["run"]).name if job.result else "-"
+        run = Path(job.result.artifacts["run"]).name if job.result and "run" in job.result.artifacts else "-"
         return str(self.jobs.index(job) + 1), " ".join(_plain(job.overrides)), shown, run
 
 

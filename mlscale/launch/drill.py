@@ -82,7 +82,7 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def tidy_on_terminate() -> Iterator[None]:
+def raised_on_terminate() -> Iterator[None]:
     """SIGTERM raises inside the block, so that it ends its processes and removes its folders."""
 
     def stop(*_: object) -> None:

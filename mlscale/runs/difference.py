@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from mlscale.runs.traces import Comparison, Difference, Line, Part
+from mlscale.runs.traces import STARTS, Comparison, Difference, Line, Part
 
 _FEW = 3
 _SAVES = {
@@ -51,7 +51,7 @@ def where(difference: Difference) -> str:
 def causes(comparison: Comparison) -> list[Part]:
     """The attributes that may be the cause: those that differ as soon as the run goes on, or else those that differ by
     the first difference; generators before others."""
-    at_once = [part for line, part in comparison.lost if line.kind == "begin"]
+    at_once = [part for line, part in comparison.lost if line.kind in STARTS]
     found = at_once or [part for _, part in comparison.lost]
     return sorted(found, key=lambda part: part.kind != "own generator")
 
@@ -98,6 +98,7 @@ def _advice(part: Part) -> str:
 def _place(line: Line) -> str:
     after = {
         "begin": "the beginning of the epoch after step",
+        "resumed": "the moment of going on from step",
         "epoch": "the end of the epoch after step",
         "end": "the end, after step",
         "validation": "the validation after step",

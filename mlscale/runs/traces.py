@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_LOOKS = ("begin", "step", "epoch", "end")  # lines that hold all that a run holds
+_LOOKS = ("begin", "resumed", "step", "epoch", "end")  # lines that hold all that a run holds
+STARTS = ("begin", "resumed")  # of an epoch; of an attempt that goes on within one
 _ABSENT = "absent"
 
 
@@ -101,7 +102,7 @@ def _lines(path: Path) -> Iterator[Line]:
 
 def went_on_from(lines: list[Line], attempt: int) -> int | None:
     """The optimizer step that an attempt began at; None where it did not come that far."""
-    return next((line.step for line in lines if line.attempt == attempt and line.kind == "begin"), None)
+    return next((line.step for line in lines if line.attempt == attempt and line.kind in STARTS), None)
 
 
 def compare(reference: list[list[Line]], other: list[list[Line]]) -> Comparison:
@@ -128,19 +129,16 @@ def _compare_rank(rank: int, whole: list[Line], lines: list[Line], result: Compa
         if line.kind not in (*_LOOKS, "validation"):
             continue
         # An attempt that goes on within an epoch begins where a step of the other run ended.
-        match = known.get((line.kind, line.step)) or (
-            known.get(("step", line.step)) if line.kind == "begin" and line.attempt > 1 else None
-        )
+        match = known.get(("step" if line.kind == "resumed" else line.kind, line.step))
         if match is None:
             return Difference(rank, line, missing=True)
         reached.add((match.kind, match.step))
-        began = line.kind == "begin" and match.kind == "step"
         own = list(_own(match, line)) if line.kind in _LOOKS else []
         if line.attempt == 1:
             result.changing |= {(part.owner, part.name) for part in own}
         noted = {(part.owner, part.name) for _, part in result.lost} | result.changing
         result.lost += [(line, part) for part in own if (part.owner, part.name) not in noted]
-        if parts := list(_computed(match, line, began=began)):
+        if parts := list(_computed(match, line)):
             return Difference(rank, line, tuple(parts))
     left = [line for key, line in known.items() if key not in reached and line.kind in _LOOKS]
     return Difference(rank, left[0], missing=True) if left else None
@@ -159,9 +157,9 @@ def _own(match: Line, line: Line) -> Iterator[Part]:
                 yield Part(kind, name, owner, was[1], is_now[1], of)
 
 
-def _computed(match: Line, line: Line, *, began: bool) -> Iterator[Part]:
+def _computed(match: Line, line: Line) -> Iterator[Part]:
     """What was computed and differs, causes first. At the beginning of an attempt nothing was computed yet."""
-    before, now = match.holds, line.holds
+    before, now, began = match.holds, line.holds, line.kind in STARTS
     if line.kind != "validation":
         if not began:
             for index, (was, is_now) in enumerate(_pairs(before["batches"], now["batches"])):

@@ -57,8 +57,9 @@ class Trace(Callback):
 
         def on_run_start(fetcher: Any) -> None:
             began = time.perf_counter()
+            kind = "resumed" if epoch_loop.batch_progress.current.ready else "begin"
             start(fetcher)
-            self._look("begin", trainer, pl_module, seconds=time.perf_counter() - began)
+            self._look(kind, trainer, pl_module, seconds=time.perf_counter() - began)
 
         epoch_loop.on_run_start = on_run_start
 

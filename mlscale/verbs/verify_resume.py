@@ -19,13 +19,13 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import drill
 from mlscale.launch.start import say
 from mlscale.report import Result, duration
-from mlscale.runs import difference as words
-from mlscale.runs import kills, traces
+from mlscale.runs import kills, traces, verdict
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.kills import Kill
 from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import protect
-from mlscale.runs.traces import Comparison, Line
+from mlscale.runs.traces import Line
+from mlscale.runs.verdict import Tried
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -45,11 +45,12 @@ def run(cfg: DictConfig) -> Result:
         raise MLScaleError(f"kills is {cfg.kills}", where="kills", fix="kills=3")
     began = time.monotonic()
     masker = Masker.of(cfg)
-    with drill.tidy_on_terminate(), _scratch(cfg.keep) as folder:
+    with drill.raised_on_terminate(), _scratch(cfg.keep) as folder:
         check = _Check(_as_train(cfg, folder, masker), folder, masker)
+        check.say(*([f"scratch   {folder}"] if cfg.keep else []))
         reference = check.reference()
         points = kills.choose(reference[0], cfg.kills, cfg.kill_seed)
-        check.say(f"kills     at {_steps(points)} (kill_seed={cfg.kill_seed})")
+        check.say(f"kills     at {'; '.join(map(str, points))} (kill_seed={cfg.kill_seed})")
         tried = [check.killed(point, reference) for point in check.until_one_differs(points)]
         sentence = check.verdict(tried, reference)
         metrics = {
@@ -62,28 +63,6 @@ def run(cfg: DictConfig) -> Result:
     ok = all(each.identical for each in tried)
     artifacts = {"scratch": str(folder)} if cfg.keep else {}
     return Result("verify-resume", ok, sentence, metrics, artifacts, list(cfg.derived.overrides or []))
-
-
-@dataclass(frozen=True)
-class Tried:
-    """A run that was killed and resumed.
-
-    Attributes:
-        kill: where.
-        went_on_from: the optimizer step; None where it did not come to take one.
-        comparison: with the run that was not killed.
-        failed: the error with which it could not go on; empty where it could.
-    """
-
-    kill: Kill
-    went_on_from: int | None
-    comparison: Comparison
-    failed: str = ""
-
-    @property
-    def identical(self) -> bool:
-        """It computed the same, to the bit."""
-        return not self.failed and self.comparison.difference is None
 
 
 @dataclass
@@ -103,15 +82,14 @@ class _Check:
     def say(self, *lines: str) -> None:
         say(lines, self.masker)
 
-    def new(self) -> RunFolder:
-        name = f"{['reference', 'killed'][bool(self.runs)]}-{len(self.runs)}"
+    def new(self, name: str) -> RunFolder:
         made = RunFolder.create(self.folder, name, verb="train", config_yaml=self.config_yaml, masker=self.masker)
         self.runs.append(made)
         return made
 
     def reference(self) -> list[list[Line]]:
         """The trace of a run that nobody interrupts."""
-        made = self.new()
+        made = self.new("reference")
         ended = drill.train(made.path, self.folder)
         if ended.code != 0:
             raise _failed(ended.code or Exit.BUG, ended.said)
@@ -134,38 +112,40 @@ class _Check:
 
     def killed(self, point: Kill, reference: list[list[Line]]) -> Tried:
         """Kill a new run, let it go on until it is done, and compare."""
-        made = self.new()
+        made = self.new(f"killed-{len(self.runs)}")
         ended = drill.train(made.path, self.folder, point)
+        resumed = ended.code is None
+        if ended.code == 0 and point.place != "step":  # it saves or validates by the clock, and did not this time
+            return self.killed(Kill("step", point.step), reference)
         for _ in range(_MOST_ATTEMPTS):
             if ended.code not in (None, Exit.SAVED):
                 break
             ended = drill.train(made.path, self.folder)
         lines = traces.read(made.path / "trace")
         step = traces.went_on_from(lines[0], 2) if lines else None
-        comparison = traces.compare(reference, lines)
-        tried = Tried(point, step, comparison, ended.said if ended.code else "")
+        failed = ended.said if ended.code else ""
+        tried = Tried(point, step, traces.compare(reference, lines), failed, resumed)
         self.differs = not tried.identical
-        how = "identical" if tried.identical else "could not go on" if tried.failed else "different"
+        how = "identical" if tried.identical else "an error" if failed else "different"
         begun = "" if step is None else f"went on from step {step:,}: " if step else "nothing was saved, started over: "
         self.say(f"killed    at {point}; {begun}{how}", *_replayed(made, lines))
         return tried
 
     def verdict(self, tried: list[Tried], reference: list[list[Line]]) -> str:
-        """What a person would say."""
+        """What a person would say. Where a run differs, one that is not killed tells whether kills are to blame."""
         last = tried[-1]
+        if last.identical:
+            return verdict.identical(tried)
         if last.failed:
-            return f"the run killed at {last.kill} could not go on:\n  " + last.failed.replace("\n", "\n  ")
-        if last.comparison.difference is None:
-            return _identical(tried)
-        if last.comparison.difference.line.attempt < 2 and not last.comparison.difference.missing:
-            return _differs_from_itself(last.comparison)
+            return verdict.failed(last)
+        if last.differs_before_the_kill:
+            return verdict.differs_from_itself(last.comparison)
         self.say("again     without a kill: does the run repeat at all?")
-        made = self.new()
+        made = self.new("again")
         ended = drill.train(made.path, self.folder)
-        repeated = traces.compare(reference, traces.read(made.path / "trace"))
-        if ended.code == 0 and repeated.difference is not None:
-            return _differs_from_itself(repeated)
-        return _different(last)
+        again = traces.compare(reference, traces.read(made.path / "trace"))
+        itself = ended.code == 0 and again.difference is not None
+        return verdict.differs_from_itself(again) if itself else verdict.different(last)
 
 
 def _as_train(cfg: DictConfig, folder: Path, masker: Masker) -> str:
@@ -209,67 +189,12 @@ def _failed(code: int, said: str) -> MLScaleError:
     )
 
 
-def _identical(tried: list[Tried]) -> str:
-    plural = "s" * (len(tried) != 1)
-    steps = _and([f"{each.kill.step:,}" for each in tried])
-    text = (
-        f"bit-identical: {len(tried)} kill{plural} at step{plural} {steps} went on to the same weights, losses and "
-        "validations"
-    )
-    if not any(each.went_on_from for each in tried):
-        text += (
-            "; but nothing had been saved before, so each started over: callbacks.checkpoint.every_n_steps=<N> saves "
-            "within an epoch"
-        )
-    lost = {(part.owner, part.name): part for each in tried for _, part in each.comparison.lost}
-    changing = set().union(*(each.comparison.changing for each in tried))
-    parts = [part for key, part in lost.items() if key not in changing]
-    if parts:
-        lines = [f"lost at a resume, without a consequence so far: {line}" for line in words.listed(parts)]
-        text += "\n  " + "\n  ".join([*lines, "fix: " + words.advice(parts).replace("\n", "\n       ")])
-    return text
-
-
-def _different(tried: Tried) -> str:
-    difference = tried.comparison.difference
-    assert difference is not None
-    step = tried.went_on_from or 0
-    text = (
-        f"not bit-identical: killed at {tried.kill}, the run went on from step {step:,} and first differs at "
-        f"{words.where(difference)}"
-    )
-    parts = words.causes(tried.comparison)
-    lines = [*words.computed(difference), *(f"not saved: {line}" for line in words.listed(parts))]
-    lines.append("fix: " + words.advice(parts).replace("\n", "\n       "))
-    return text + "\n  " + "\n  ".join(lines)
-
-
-def _differs_from_itself(comparison: Comparison) -> str:
-    difference = comparison.difference
-    assert difference is not None
-    lines = words.computed(difference) + [f"also differs: {line}" for line in words.listed(words.causes(comparison))]
-    lines.append(
-        "fix: seed it from `seed`: random numbers that follow the clock, an order of files or sets, "
-        "or on CUDA trainer.deterministic=true"
-    )
-    head = f"your run differs from itself without any interruption: first at {words.where(difference)}"
-    return head + "\n  " + "\n  ".join(lines)
-
-
 def _replayed(run: RunFolder, lines: list[list[Line]]) -> list[str]:
     """One line where a loader without a place of its own loaded batches again."""
     path = run.path / "results/fit.json"
     count = json.loads(path.read_text()).get("replayed", 0) if path.is_file() else 0
     if not count:
         return []
-    began = [float(line.holds["seconds"]) for line in lines[0] if line.kind == "begin" and line.attempt > 1]
+    began = [float(line.holds["seconds"]) for line in lines[0] if line.kind in traces.STARTS and line.attempt > 1]
     took = f" in {duration(began[0])}" if began else ""
     return [f"replayed  {count:,} batch{'es' * (count != 1)}{took}: the loader has no place of its own (state_dict)"]
-
-
-def _steps(points: list[Kill]) -> str:
-    return "; ".join(map(str, points))
-
-
-def _and(items: list[str]) -> str:
-    return items[0] if len(items) == 1 else f"{', '.join(items[:-1])} and {items[-1]}"

@@ -1,0 +1,180 @@
+"""`mlscale verify-resume` as a user runs it: processes that are killed, and resumed, and a verdict."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from tests.conftest import runs_in
+from tests.contract.commands import ROOT, mlscale
+
+SHORT = ["+recipe=resnet", "model=mlp", "trainer.max_epochs=2", "trainer.limit_train_batches=3"]
+SHORT += ["trainer.limit_val_batches=1"]
+OWN = """
+import random, time
+import pytorch_lightning as pl
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Module(pl.LightningModule):
+    def __init__(self, how="plain"):
+        super().__init__()
+        self.how, self.counter, self.rng, self.net = how, 0, random.Random(5), nn.Linear(4, 3)
+
+    def training_step(self, batch, index):
+        self.counter += self.how == "counter"
+        factor = {"clock": time.time() % 1, "rng": self.rng.random() if self.how == "rng" else 0}.get(self.how, 0)
+        if self.how == "fail":
+            raise ValueError("trouble of my own")
+        return nn.functional.cross_entropy(self.net(batch[0]), batch[1]) * (1 + self.counter + factor)
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1, momentum=0.9)
+
+    def train_dataloader(self):
+        torch.manual_seed(1)
+        return DataLoader(TensorDataset(torch.randn(24, 4), torch.arange(24) % 3), 4, shuffle=True)
+"""
+MINE = ["task=mine", "data=none", "model=none", "optimizer=none", "metric=train/loss", "mode=min"]
+MINE += ["trainer.max_epochs=3", "kills=2"]
+
+
+@pytest.fixture
+def scratch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where scratch folders are made; a folder of a user's with a module of theirs is stood in."""
+    (folder / "own.py").write_text(dedent(OWN))
+    (folder / "conf/task").mkdir(parents=True)
+    (folder / "conf/task/mine.yaml").write_text("# Mine.\n_target_: own.Module\nhow: plain  # str: how it fails\n")
+    (folder / "tmp").mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder / "tmp"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder / "tmp"
+
+
+def verify(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = mlscale(folder, "verify-resume", *words, "output=json", env=env, timeout=280)
+    assert runs_in(folder) == [], "none of its runs is the user's"
+    return done
+
+
+def test_the_shipped_recipe_is_identical(folder: Path, scratch: Path) -> None:
+    done = verify(folder, *SHORT, "kills=1", "kill_seed=3", "+callbacks.checkpoint.every_n_steps=1")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["ok"] is True
+    assert result["metrics"] | {"time_s": 0, "trace_bytes": 0} == {
+        "kills": 1, "identical": 1, "steps": 6, "trace_bytes": 0, "time_s": 0,
+    }  # fmt: skip
+    assert result["sentence"].startswith("bit-identical: 1 kill at step ")
+    assert "(kill_seed=3)" in done.stderr
+    assert "went on from step " in done.stderr
+    assert list(scratch.glob("mlscale-*")) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_killed_at_a_step_a_save_and_a_validation(folder: Path, scratch: Path, devices: int) -> None:
+    done = verify(folder, *SHORT, "keep=true", f"trainer.devices={devices}", "kills=4")
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert result["metrics"]["identical"] == 4
+    assert "a checkpoint half written; " in done.stderr
+    assert "within a validation; " in done.stderr
+    kept = Path(result["artifacts"]["scratch"])
+    assert kept.parent == scratch
+    traces = list(kept.glob("*/killed-*/trace/rank*.jsonl"))
+    assert len(traces) == 4 * devices
+    assert all(text.count('"kind":"attempt"') == 2 for text in (path.read_text() for path in traces))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "told"),
+    [
+        ("counter", "not saved: attribute `counter` of own.Module is 0 instead of 6"),
+        ("rng", "not saved: random generator `rng` of own.Module differs"),
+    ],
+)
+def test_what_is_lost_is_named(folder: Path, scratch: Path, how: str, told: str) -> None:
+    done = verify(folder, *MINE, f"task.how={how}", "kills=3")
+    assert done.returncode == 4, done.stderr
+    sentence = json.loads(done.stdout)["sentence"]
+    assert sentence.startswith("not bit-identical: killed at step ")
+    assert told in sentence
+    assert "first tensor: parameter net.weight" in sentence
+    assert "fix: on_save_checkpoint" in sentence
+    assert list(scratch.glob("mlscale-*")) == []
+
+
+@pytest.mark.slow
+def test_a_run_that_does_not_repeat_is_another_finding(folder: Path, scratch: Path) -> None:
+    done = verify(folder, *MINE, "task.how=clock")
+    assert done.returncode == 4, done.stderr
+    assert json.loads(done.stdout)["sentence"].startswith(
+        "your run differs from itself without any interruption: first at step 1\n"
+    )
+
+
+@pytest.mark.slow
+def test_a_run_that_fails_or_is_too_short(folder: Path, scratch: Path) -> None:
+    done = verify(folder, *MINE, "task.how=fail")
+    assert done.returncode == 1
+    assert "error: the run fails without any kill: ValueError: trouble of my own" in done.stderr
+    assert "own.py:" in done.stderr
+    done = verify(folder, *SHORT, "debug=fast")
+    assert done.returncode == 2
+    assert "the run takes 1 optimizer step: there is nothing between two steps to kill" in done.stderr
+    assert list(scratch.glob("mlscale-*")) == []
+
+
+@pytest.mark.slow
+def test_stopping_it_leaves_no_process_and_no_folder(folder: Path, scratch: Path) -> None:
+    words = ["verify-resume", "+recipe=resnet", "model=mlp", "trainer.max_epochs=10000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlscale", *words],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        end = time.monotonic() + 100
+        while not list(scratch.glob("*/*/*/trace/rank0.jsonl")):
+            assert process.poll() is None
+            assert time.monotonic() < end
+            time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=30)
+    finally:
+        process.kill()
+    assert process.returncode == 143, said
+    assert list(scratch.glob("mlscale-*")) == []
+    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(scratch).encode() in _read(path)]
+    assert left == []
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError:
+        return b""
+
+
+def test_a_mistake_is_told_before_anything_starts(folder: Path, scratch: Path) -> None:
+    done = verify(folder, *SHORT, "kils=3")
+    assert done.returncode == 2
+    assert "unknown key 'kils'" in done.stderr
+    assert "kills=3" in done.stderr
+    assert list(scratch.glob("mlscale-*")) == []
