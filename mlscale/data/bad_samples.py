@@ -7,6 +7,7 @@ which every rank can compute, and so can a run that goes on.
 
 from __future__ import annotations
 
+import re
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -39,6 +40,8 @@ class BadSample(MLScaleError):  # noqa: N818 - a sample, in the place of its bat
         self, sample: int, key: str, what: str = "cannot be decoded", *, where: str = "", why: str = ""
     ) -> None:
         fix = "data.on_bad_sample=skip replaces it and goes on; or write this sample anew"
+        # PIL names the file it was given, which is bytes in memory here, at an address that changes.
+        why = re.sub(r" <_io\.BytesIO object at \w+>", "", why)
         super().__init__(f"The sample {key} {what}.", where=where, why=why, fix=fix)
         self.sample, self.key = sample, key
 
@@ -103,7 +106,8 @@ def told(names: list[str], places: int) -> str:
     if not names:
         return "bad data  none"
     shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
-    return f"bad data  {len(names)} unreadable, {places} places of training had weight 0: {shown}"
+    trained = f", {places} places of training had weight 0" if places else ""
+    return f"bad data  {len(names)} unreadable{trained}: {shown}"
 
 
 class Skipping:

@@ -104,7 +104,9 @@ class OrderedData(LightningDataModule):
         if not self.policy.skip:
             return
         names, places = self._skipped.over_ranks()
-        self.counted = {"data/bad_samples": len(names), "data/bad_places": places}
+        self.counted = {"data/bad_samples": len(names)}
+        if stage == "fit":
+            self.counted["data/bad_places"] = places
         if self.trainer is None or self.trainer.is_global_zero:
             print(told(names, places), file=sys.stderr, flush=True)
 

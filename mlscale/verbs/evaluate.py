@@ -47,7 +47,7 @@ def run(cfg: DictConfig) -> Result:
         start = time.perf_counter()
         metrics = measure(ready, path, cfg.split)
         seconds = time.perf_counter() - start
-    headline = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+    headline = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if not name.startswith("data/"))
     result = Result(
         verb="evaluate",
         ok=True,

@@ -63,6 +63,7 @@ def test_by_default_the_first_one_ends_the_run(tmp_path: Path, kind: str) -> Non
     assert caught.value.what == "The sample t.tar/17 cannot be decoded."
     assert caught.value.where.startswith(f"its .{kind.lower()} member of ")
     assert caught.value.why
+    assert "BytesIO" not in caught.value.why
     assert "data.on_bad_sample=skip" in caught.value.fix
 
 
@@ -147,6 +148,8 @@ def test_it_is_told_and_counted(shards: dict[str, Any], capsys: pytest.CaptureFi
     assert lines[1].startswith("bad data  7 unreadable, 5 places of training had weight 0: train t.tar/03, ")
     assert lines[1].endswith(", …")
     assert data.counted == {"data/bad_samples": 7, "data/bad_places": 5}
+    data.teardown("validate")
+    assert data.counted == {"data/bad_samples": 7}
 
 
 def test_a_batch_without_a_readable_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
