@@ -16,7 +16,7 @@ N = 101
 LAYOUTS = [(1, 1), (2, 1), (3, 1), (8, 1), (1, 2), (2, 4), (3, 2)]
 
 
-def echo(plans: Iterable[Plan], _: object = None) -> Iterator[Batch]:
+def echo(plans: Iterable[Plan], whole: object = None) -> Iterator[Batch]:
     for plan in plans:
         weight = None if plan.weight is None else plan.weight.tolist()
         yield {"samples": plan.samples.tolist(), "at": (plan.epoch, plan.positions.tolist()), "weight": weight}
