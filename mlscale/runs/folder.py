@@ -233,8 +233,10 @@ class RunFolder:
         """Change keys of run.json: `loggers`, `data_version`. Only the launching process does."""
         write_json(self.path / RUN, {**self.run, **changes})
 
-    def derive(self, derived: Mapping[str, Any]) -> None:
-        """Keep the values that were filled in for this attempt: another layout derives others."""
+    def set_anew(self, config_yaml: str, derived: Mapping[str, Any]) -> None:
+        """Keep the config of this attempt, in which devices, trackers or the time limit may be others, and the values
+        that were filled in for it: another layout derives others."""
+        write_text(self.path / CONFIG, protect_yaml(config_yaml))
         kept = {**derived, "run_dir": str(self.path), "name": self.path.name}
         write_text(self.path / DERIVED, _yaml(kept))
 

@@ -60,7 +60,7 @@ def run(cfg: DictConfig) -> Result:
         checkpoint, lines = None, start.unfinished(cfg, folder)
         if earlier is not None:
             going = open_attempt(folder, derived["world_size"], start.digest)
-            folder.derive(derived)
+            folder.set_anew(start.config_yaml, derived)
             checkpoint, lines = going.checkpoint, list(going.lines)
         ready = with_derived(cfg, folder.derived)
         say((*start_lines(ready, facts), *lines, *notices(ready, machine)), masker)

@@ -1,0 +1,62 @@
+"""A run that was asked to stop, by signal or by trainer.max_time, says so by its exit code and goes on to the bit."""
+
+import signal
+from pathlib import Path
+
+import pytest
+
+from scripts.same_run import differences
+from tests.conftest import runs_in
+from tests.resume.commands import WORDS, command, end, ended
+
+SLOW = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    ("signum", "expected", "devices"),
+    [
+        (signal.SIGTERM, 143, 1),
+        (signal.SIGUSR1, 75, 2),
+        pytest.param(signal.SIGINT, 130, 1, marks=SLOW),
+        pytest.param(signal.SIGUSR1, 75, 1, marks=SLOW),
+        pytest.param(signal.SIGTERM, 143, 2, marks=SLOW),
+        pytest.param(signal.SIGINT, 130, 2, marks=SLOW),
+    ],
+)
+def test_a_signal_to_the_launcher(
+    folder: Path, undisturbed: dict[int, Path], signum: signal.Signals, expected: int, devices: int
+) -> None:
+    stop = end("stop", folder, whom="launcher", signum=int(signum))
+    code, said = ended(folder, *WORDS, f"trainer.devices={devices}", stop)
+    assert code == expected, said
+    assert said.count(f"error: stopped by {signum.name} after optimizer step ") == 1, said
+    assert "fix:   mlscale runs resume last" in said
+    assert ended(folder, "runs", "resume", "last", "trust=true")[0] == 0
+    (run,) = runs_in(folder)
+    assert differences(undisturbed[devices], run) == []
+
+
+@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=SLOW)])
+def test_max_time_is_that_of_each_attempt(folder: Path, undisturbed: dict[int, Path], devices: int) -> None:
+    words = (*WORDS, f"trainer.devices={devices}", "trainer.max_time=00:00:00:00")
+    code, said = ended(folder, *words)
+    assert code == 75, said
+    assert "stopped by trainer.max_time after optimizer step 1, saved to " in said
+    code, said = ended(folder, "runs", "resume", "last")  # it takes one more step, and its time is up again
+    assert code == 75, said
+    assert ended(folder, "runs", "resume", "last", "trainer.max_time=null")[0] == 0
+    (run,) = runs_in(folder)
+    assert differences(undisturbed[devices], run) == []
+
+
+def test_of_two_that_go_on_with_a_run_one_wins(folder: Path) -> None:
+    words = (*WORDS, "trainer.max_epochs=20", end("step", folder))
+    code, said = ended(folder, *words)
+    assert code == -signal.SIGKILL, said
+    both = [command(folder, "runs", "resume", "last", "trust=true") for _ in range(2)]
+    said_by = {process.wait(): process for process in both}
+    assert sorted(said_by) == [0, 2]
+    assert "another process is working on the run" in said_by[2].communicate()[1]
+    (run,) = runs_in(folder)
+    assert "went on from step 4 to the bit" in said_by[0].communicate()[0]
+    assert len(list(run.glob("results/train.json"))) == 1
