@@ -151,6 +151,9 @@ def trial(layout: Layout, folder: Path, draw: random.Random) -> tuple[list[str],
         at, whole = draw.uniform(0, layout.life), draw.random() < 0.5
         try:
             code = lived(process, folder, at, layout.cold[0]) if disturb else process.wait(HUNG_SECONDS)
+        except KeyboardInterrupt:
+            kill(process, whole=True)
+            raise
         except subprocess.TimeoutExpired:
             kill(process, whole or not disturb)
             if not disturb:
@@ -188,8 +191,29 @@ def main() -> None:
     )
     kills: Counter[str] = Counter()
     bad: Counter[str] = Counter()
+    with contextlib.suppress(KeyboardInterrupt):  # Ctrl-C ends it with the report so far
+        run_trials(args.kills, layouts, folder, draw, kills, bad, keep=args.keep is not None)
+    report(layouts, kills, bad)
+    if bad:
+        raise SystemExit(f"see {folder}")
+    if args.keep is None:
+        shutil.rmtree(folder)
+
+
+def run_trials(
+    count: int,
+    layouts: list[Layout],
+    folder: Path,
+    draw: random.Random,
+    kills: Counter[str],
+    bad: Counter[str],
+    *,
+    keep: bool,
+) -> None:
+    """Trials of each layout in turn until `count` kills have been; they are added to `kills`, and to `bad` where the
+    run came to something else than the undisturbed one."""
     number = 0
-    while kills.total() < args.kills:
+    while kills.total() < count:
         number += 1
         layout = layouts[number % len(layouts)]
         print(f"{number} {layout.name}", flush=True)
@@ -198,13 +222,8 @@ def main() -> None:
         kills.update(phases)
         bad.update(phases if found else [])
         print(f"    {'identical' if not found else 'DIFFERENT: ' + '; '.join(found[:4])}", flush=True)
-        if not found and args.keep is None:
+        if not found and not keep:
             shutil.rmtree(place)
-    report(layouts, kills, bad)
-    if bad:
-        raise SystemExit(f"see {folder}")
-    if args.keep is None:
-        shutil.rmtree(folder)
 
 
 def report(layouts: list[Layout], kills: Counter[str], bad: Counter[str]) -> None:
