@@ -49,6 +49,7 @@ def test_max_time_is_that_of_each_attempt(folder: Path, undisturbed: dict[int, P
     assert differences(undisturbed[devices], run) == []
 
 
+@SLOW
 def test_of_two_that_go_on_with_a_run_one_wins(folder: Path) -> None:
     words = (*WORDS, "trainer.max_epochs=20", end("step", folder))
     code, said = ended(folder, *words)
