@@ -45,9 +45,7 @@ def train(run: Path, root: Path, kill: Kill | None = None) -> Ended:
         kill: where to kill it; the run's config must have a `Trace` that writes into `<run>/trace`.
     """
     folder, log = run / "trace", root / f"{run.name}.log"
-    halts.withdraw(folder)
-    if kill is not None:
-        halts.ask(folder, kill.place, kill.step)
+    halts.order(folder, *((kill.place, kill.step) if kill else ()))
     start = time.monotonic()
     offset = log.stat().st_size if log.exists() else 0
     # As `mlscale runs resume`: the run's own config, nothing is composed again. A run without checkpoints starts over.

@@ -1,4 +1,4 @@
-"""Where a run is asked to stop and wait to be killed: two files beside its trace."""
+"""What a run is told that is trained to be killed: by whom, and where to stop and wait. Two files beside its trace."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 from mlscale.runs import process
 from mlscale.runs.files import make_folders, write_json
 
-REQUEST = "halt.json"
+ORDER = "order.json"
 
 
 def there(folder: Path) -> Path:
@@ -15,18 +15,13 @@ def there(folder: Path) -> Path:
     return folder / "there"
 
 
-def ask(folder: Path, place: str, step: int) -> None:
-    """Ask a run that will trace into `folder` to stop.
+def order(folder: Path, place: str | None = None, step: int = 0) -> None:
+    """Tell a run that will trace into `folder` that this process is who it trains for, and where to stop.
 
     Args:
-        place: step, validation or save: the first of its kind from `step` on.
+        place: step, validation or save: the first of its kind from `step` on; None to go on to the end.
         step: optimizer steps taken by then.
     """
     make_folders(folder)
-    write_json(folder / REQUEST, {"place": place, "step": step, **process.this()})
-
-
-def withdraw(folder: Path) -> None:
-    """Ask for nothing any more."""
-    for path in (folder / REQUEST, there(folder)):
-        path.unlink(missing_ok=True)
+    there(folder).unlink(missing_ok=True)
+    write_json(folder / ORDER, {"place": place, "step": step, **process.this()})

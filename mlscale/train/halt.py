@@ -5,21 +5,25 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from mlscale.runs import checkpoints, process
-from mlscale.runs.halts import REQUEST, there
+from mlscale.runs.halts import ORDER, there
 from mlscale.train import checkpoint_io
 
-_LOOK_SECONDS = 0.2
+_LOOK_SECONDS = 0.5
 
 
 class Halt:
-    """Stops where `<folder>/halt.json` says, makes `<folder>/there`, and waits to be killed.
+    """Stops where `<folder>/order.json` says, makes `<folder>/there`, and waits to be killed.
 
-    So a process is killed from outside, at a place that is known to the step, whatever the speed of the machine.
+    So a process is killed from outside, at a place that is known to the step, whatever the speed of the machine. When
+    who gave the order is gone, the process ends: nobody would kill it, or want what it computes. Without an order it
+    does nothing.
 
     Args:
         folder: of the trace.
@@ -29,11 +33,10 @@ class Halt:
         self._folder = folder
         self._place: str | None = None
         self._step = 0
-        self._waits_for: tuple[int, int | None] = (0, None)
-        if (folder / REQUEST).is_file():
-            request = json.loads((folder / REQUEST).read_text())
-            self._place, self._step = request["place"], request["step"]
-            self._waits_for = request["pid"], request["pid_start"]
+        if (folder / ORDER).is_file():
+            order = json.loads((folder / ORDER).read_text())
+            self._place, self._step = order["place"], order["step"]
+            _end_with(order["pid"], order["pid_start"])
 
     def at(self, place: str, trainer: Any) -> None:
         """The run is at a place: step (before a forward pass), validation (after its first batch), or save."""
@@ -46,12 +49,22 @@ class Halt:
 
     def _wait(self) -> None:
         there(self._folder).touch()
-        while process.alive(*self._waits_for):
+        while True:
             time.sleep(_LOOK_SECONDS)
-        os.kill(os.getpid(), signal.SIGKILL)  # who was to do it has gone
 
 
-def _write_half(then: Any) -> None:
+def _end_with(pid: int, started: int | None) -> None:
+    """End this process when that one is gone, killed without a chance to end it."""
+
+    def watch() -> None:
+        while process.alive(pid, started):
+            time.sleep(_LOOK_SECONDS)
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    threading.Thread(target=watch, name="mlscale-verify-resume", daemon=True).start()
+
+
+def _write_half(then: Callable[[], None]) -> None:
     """Let the checkpoint that is about to be written stop after its first block."""
 
     class Half(checkpoints.Writer):

@@ -57,7 +57,7 @@ def run(cfg: DictConfig) -> Result:
             "kills": len(tried),
             "identical": sum(each.identical for each in tried),
             "steps": kills.steps_of(reference[0]),
-            "trace_bytes": sum(path.stat().st_size for path in (check.first.path / "trace").iterdir()),
+            "trace_bytes": sum(path.stat().st_size for path in (check.first.path / "trace").glob("rank*")),
             "time_s": time.monotonic() - began,
         }
     ok = all(each.identical for each in tried)

@@ -62,8 +62,8 @@ def scratch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def verify(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    done = mlscale(folder, "verify-resume", *words, "output=json", env=env, timeout=280)
-    assert runs_in(folder) == [], "none of its runs is the user's"
+    done = mlscale(folder, "verify-resume", *words, "output=json", env=env, timeout=800)
+    assert runs_in(folder / "runs") == [], "none of its runs is the user's"
     return done
 
 
@@ -82,22 +82,24 @@ def test_the_shipped_recipe_is_identical(folder: Path, scratch: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("devices", [1, 2])
 def test_killed_at_a_step_a_save_and_a_validation(folder: Path, scratch: Path, devices: int) -> None:
-    done = verify(folder, *SHORT, "keep=true", f"trainer.devices={devices}", "kills=4")
+    done = verify(folder, *SHORT, "keep=true", f"trainer.devices={devices}", "kills=3")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["metrics"]["identical"] == 4
+    assert result["metrics"]["identical"] == 3
     assert "a checkpoint half written; " in done.stderr
     assert "within a validation; " in done.stderr
     kept = Path(result["artifacts"]["scratch"])
     assert kept.parent == scratch
     traces = list(kept.glob("*/killed-*/trace/rank*.jsonl"))
-    assert len(traces) == 4 * devices
+    assert len(traces) == 3 * devices
     assert all(text.count('"kind":"attempt"') == 2 for text in (path.read_text() for path in traces))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("how", "told"),
     [
@@ -117,6 +119,7 @@ def test_what_is_lost_is_named(folder: Path, scratch: Path, how: str, told: str)
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_run_that_does_not_repeat_is_another_finding(folder: Path, scratch: Path) -> None:
     done = verify(folder, *MINE, "task.how=clock")
     assert done.returncode == 4, done.stderr
@@ -126,6 +129,7 @@ def test_a_run_that_does_not_repeat_is_another_finding(folder: Path, scratch: Pa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_run_that_fails_or_is_too_short(folder: Path, scratch: Path) -> None:
     done = verify(folder, *MINE, "task.how=fail")
     assert done.returncode == 1
@@ -138,7 +142,9 @@ def test_a_run_that_fails_or_is_too_short(folder: Path, scratch: Path) -> None:
 
 
 @pytest.mark.slow
-def test_stopping_it_leaves_no_process_and_no_folder(folder: Path, scratch: Path) -> None:
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGKILL])
+def test_stopping_it_leaves_no_process(folder: Path, scratch: Path, signum: signal.Signals) -> None:
     words = ["verify-resume", "+recipe=resnet", "model=mlp", "trainer.max_epochs=10000"]
     process = subprocess.Popen(
         [sys.executable, "-m", "mlscale", *words],
@@ -150,19 +156,23 @@ def test_stopping_it_leaves_no_process_and_no_folder(folder: Path, scratch: Path
         text=True,
     )
     try:
-        end = time.monotonic() + 100
+        end = time.monotonic() + 250
         while not list(scratch.glob("*/*/*/trace/rank0.jsonl")):
             assert process.poll() is None
             assert time.monotonic() < end
             time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        _, said = process.communicate(timeout=30)
+        process.send_signal(signum)
+        _, said = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 143, said
-    assert list(scratch.glob("mlscale-*")) == []
-    left = [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(scratch).encode() in _read(path)]
-    assert left == []
+    if signum == signal.SIGTERM:
+        assert process.returncode == 143, said
+        assert list(scratch.glob("mlscale-*")) == []
+    end = time.monotonic() + 60
+    while left := [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(scratch).encode() in _read(path)]:
+        assert signum == signal.SIGKILL, left
+        assert time.monotonic() < end, left
+        time.sleep(0.1)
 
 
 def _read(path: Path) -> bytes:
