@@ -42,16 +42,29 @@ def checked(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> Dict
     from mlscale.config.origin import origin_of
 
     origin = origin_of(request.verb, list(overrides), request.roots)
-    problems = check(cfg, groups=request.roots.groups, origin=origin, verb=request.verb)
+    left_over: dict[str, list[str]] = {}
+    problems = check(cfg, groups=request.roots.groups, origin=origin, verb=request.verb, left_over=left_over)
     if problems:
         from mlscale.runs.mask import Masker
 
         masker = Masker.of(cfg)
         raise_all([problem.masked(masker.mask) for problem in problems])
+    for path, keys in left_over.items():
+        _leave_out(cfg, path, keys)
     for line in local_targets(cfg):
         _say_once(line)
     cfg.derived.overrides = list(request.typed)
     return cfg
+
+
+def _leave_out(cfg: DictConfig, path: str, keys: Sequence[str]) -> None:
+    """Take the settings of an option out of an object whose `_target_` was typed, where that does not take them."""
+    from omegaconf import OmegaConf
+
+    node = OmegaConf.select(cfg, path)
+    for key in keys:
+        del node[key]
+    _say_once(f"{path}: left out, for {node['_target_']} does not take them: {', '.join(keys)}")
 
 
 def on_its_run(request: Request) -> Request:

@@ -32,6 +32,7 @@ def check(
     groups: Mapping[str, Sequence[str]],
     origin: Callable[[str], str] | None = None,
     verb: str = "train",
+    left_over: dict[str, list[str]] | None = None,
 ) -> list[MLScaleError]:
     """Every problem of a composed, unresolved config that is found without importing its targets.
 
@@ -39,8 +40,14 @@ def check(
         groups: every config group with its options.
         origin: tells for a key path which file or override set it; asked only where there is a problem.
         verb: the working verb, whose own keys are allowed at the top.
+        left_over: filled with the keys, by the path of their object, that an option's file sets and that the target
+            which was typed in place of the file's does not take: they are no problem, but must be left out.
     """
-    return list(_Check(cfg, groups, origin, verb).problems())
+    checking = _Check(cfg, groups, origin, verb)
+    problems = list(checking.problems())
+    if left_over is not None:
+        left_over.update(checking.left_over)
+    return problems
 
 
 class _Check:
@@ -55,6 +62,7 @@ class _Check:
         self.tree: dict[str, object] = {str(key): value for key, value in tree.items() if key != "hydra"}
         self.fields = shipped()
         own = [item for option in self.fields.in_group(verb) for item in option.fields]
+        self.left_over: dict[str, list[str]] = {}
         self.wrong: set[str] = set()  # `${key}` of the keys that were told
         self.interpolated: list[tuple[str, str, Sequence[Type], Field | None, Parameter | None]] = []
         self.top: dict[str, Field] = {**self.fields.top, **{item.path: item for item in own}}
@@ -205,7 +213,7 @@ class _Check:
         if isinstance(signature, Signature):
             left = self._left_over(node, signature)
             if left:
-                yield self._replaced(node, left)
+                self.left_over[node.path] = left
             for key, value in node.value.items():
                 if key not in rules.HYDRA_KEYS and key not in left:
                     yield from self._argument(node, signature, key, value)
@@ -233,17 +241,6 @@ class _Check:
         # What was typed is known at once; only for a key out of a file are the files read again.
         left = [key for key in keys if self._in_file(join(node.path, key))]
         return left if left and not self._in_file(join(node.path, "_target_")) else []
-
-    def _replaced(self, node: Node, left: Sequence[str]) -> MLScaleError:
-        group, _, rest = node.path.partition(".")
-        file = f"write conf/{group}/mine.yaml, with the line '_target_: {node.target}', and type {group}=mine"
-        empty = not rest and "none" in self.groups.get(group, ())
-        return MLScaleError(
-            f"{node.target} takes no {', '.join(repr(key) for key in left)}",
-            where=self.where(join(node.path, left[0])),
-            why=f"{'they come' if len(left) > 1 else 'it comes'} from the option whose _target_ was replaced",
-            fix=f"{group}=none {node.path}._target_={node.target}\nor {file}" if empty else file,
-        )
 
     def _owned(self, path: str, value: object) -> MLScaleError:
         owner = rules.OWNED[path]
