@@ -17,9 +17,11 @@ _SAVES = {
     "(seed, epoch, sample)",
 }
 _STATES = "the state of {name} (getstate, get_state or bit_generator.state)"
-_NO_ATTRIBUTE = (
-    "look for what decides a step and is no attribute: a global variable, a file, a closure, a process that loads data"
+NO_ATTRIBUTE = (
+    "look for what decides a step and is no attribute: a global variable, a file, a closure, a callback that replaces "
+    "a scheduler, or processes that load data and outlive an epoch (persistent_workers)"
 )
+"""What to do where no attribute is to blame."""
 
 
 def computed(difference: Difference) -> list[str]:
@@ -72,7 +74,7 @@ def owner(text: str) -> str:
 
 def advice(parts: Sequence[Part]) -> str:
     """What to do about attributes that are lost."""
-    return "\n".join(dict.fromkeys(_advice(part) for part in parts[:_FEW])) if parts else _NO_ATTRIBUTE
+    return "\n".join(dict.fromkeys(_advice(part) for part in parts[:_FEW]))
 
 
 def listed(parts: Iterable[Part]) -> list[str]:

@@ -75,8 +75,11 @@ def different(tried: Tried) -> str:
         f"differs at {words.where(difference)}"
     )
     parts = words.causes(tried.comparison)
+    if difference.first("batch"):  # then what comes after the data is not to blame
+        parts = [part for part in parts if part.owner.startswith(("data ", "loader "))]
     lines = [*words.computed(difference), *(f"not saved: {line}" for line in words.listed(parts))]
-    return _with_lines(text, [*lines, _fix(words.advice(parts))])
+    fix = f"{words.advice(parts)}\nif that is not it, {words.NO_ATTRIBUTE}" if parts else words.NO_ATTRIBUTE
+    return _with_lines(text, [*lines, _fix(fix)])
 
 
 def differs_from_itself(comparison: Comparison) -> str:

@@ -135,7 +135,7 @@ def test_a_run_that_fails_or_is_too_short(folder: Path, scratch: Path) -> None:
     assert done.returncode == 1
     assert "error: the run fails without any kill: ValueError: trouble of my own" in done.stderr
     assert "own.py:" in done.stderr
-    done = verify(folder, *SHORT, "debug=fast")
+    done = verify(folder, "+recipe=resnet", "model=mlp", "debug=fast")
     assert done.returncode == 2
     assert "the run takes 1 optimizer step: there is nothing between two steps to kill" in done.stderr
     assert list(scratch.glob("mlscale-*")) == []
