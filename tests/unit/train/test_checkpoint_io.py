@@ -186,9 +186,12 @@ def test_without_room_the_training_goes_on_and_the_old_one_stays(
     io = VerifiedCheckpointIO()
     callback = model_checkpoint(tmp_path, **arguments)
     with contextlib.ExitStack() as limit:
-        full = At(
-            lambda run, module, index: run.current_epoch == 1 and index == 0 and limit.enter_context(largest_file(1000))
-        )
+
+        def fill(run: pl.Trainer, module: pl.LightningModule, index: int) -> None:
+            if run.current_epoch == 1 and index == 0:
+                limit.enter_context(largest_file(1000))
+
+        full = At(fill)
         run = checkpointing(tmp_path, io, callbacks=[full, callback], max_epochs=3)
         fit(run, classifier(), batches(4))
     assert run.global_step == 12

@@ -101,7 +101,7 @@ def test_the_time_of_an_attempt_is_limited(tmp_path: Path) -> None:
     stop = signals.StopOnSignal(str(tmp_path / "last.ckpt"), max_seconds=0.2)
     run = trainer(callbacks=[At(lambda *_: time.sleep(0.15)), stop], enable_checkpointing=True)
     lightning_patches.apply(run)
-    with pytest.raises(MLScaleError, match="stopped by trainer.max_time after optimizer step 2, saved to") as caught:
+    with pytest.raises(MLScaleError, match=r"stopped by trainer\.max_time after optimizer step 2, saved to") as caught:
         fit(run, classifier(), batches(6))
     assert caught.value.exit is Exit.SAVED
     assert (tmp_path / "last.ckpt").is_file()
@@ -116,7 +116,7 @@ def test_max_time(limit: Any, seconds: float | None) -> None:
 
 @pytest.mark.parametrize("limit", ["8", "11:55", {"fortnights": 1}, 5])
 def test_max_time_that_is_none(limit: Any) -> None:
-    with pytest.raises(MLScaleError, match="trainer.max_time is"):
+    with pytest.raises(MLScaleError, match=r"trainer\.max_time is"):
         signals.seconds_of(limit)
 
 
