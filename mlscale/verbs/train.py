@@ -67,8 +67,8 @@ def run(cfg: DictConfig) -> Result:
         try:
             launch(folder.path, derived["world_size"], checkpoint)
         except BaseException as error:
-            if earlier is None and isinstance(error, MLScaleError) and error.unbuilt:
-                folder.discard()  # nothing has run: a config that is refused leaves nothing
+            if earlier is None and isinstance(error, MLScaleError) and error.unbuilt and error.exit == Exit.USER:
+                folder.discard()  # a config that is refused leaves nothing
             else:
                 folder.seal(_ending(error), sentence=str(error))
             raise

@@ -7,6 +7,7 @@ import pickle
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.contract.commands import environment, mlscale, only_run
 
@@ -68,12 +69,18 @@ class _Malicious:
         return os.mkdir, (str(self.mark),)
 
 
-def test_a_malicious_checkpoint_runs_nothing(project: Path, tmp_path: Path) -> None:
-    mark = tmp_path / "it-ran"
-    (tmp_path / "bad.ckpt").write_bytes(pickle.dumps({"state_dict": _Malicious(mark)}, protocol=2))
+@pytest.mark.parametrize(
+    ("archive", "told"), [(False, "it is cut short, or no checkpoint"), (True, "holds more than tensors and plain")]
+)
+def test_a_malicious_checkpoint_runs_nothing(project: Path, tmp_path: Path, archive: bool, told: str) -> None:
+    mark, content = tmp_path / "it-ran", {"state_dict": _Malicious(tmp_path / "it-ran")}
+    if archive:  # as torch writes it
+        torch.save(content, tmp_path / "bad.ckpt")
+    else:
+        (tmp_path / "bad.ckpt").write_bytes(pickle.dumps(content, protocol=2))
     words = ["evaluate", "run=last", f"checkpoint={tmp_path}/bad.ckpt"]
     done = mlscale(project, *words, env=environment(project.parent))
     assert done.returncode == 2, done.stderr
-    assert "can't be read" in done.stderr
+    assert told in done.stderr
     assert "Traceback" not in done.stderr
     assert not mark.exists()
