@@ -83,6 +83,16 @@ VERBS = {
             ("mlscale runs diff last 2xk3f", "what two runs have set differently, and what came of it"),
         ),
     ),
+    "versions": Verb(
+        "publish, list, promote and roll back versions of models",
+        False,
+        (
+            ("mlscale versions add last --alias challenger", "the last run's best checkpoint as a version"),
+            ("mlscale versions show resnet@champion", "where it comes from, and whether it is whole"),
+            ("mlscale versions promote resnet:v7", "make it the champion"),
+            ("mlscale versions rollback resnet", "the champion before it again"),
+        ),
+    ),
     "env": Verb(
         "what this machine has, and what will and won't work on it",
         False,
