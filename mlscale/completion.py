@@ -20,7 +20,7 @@ SUB_COMMANDS = {
     "config": ("show", "check", "schema"),
     "recipes": ("ls", "show", "cp"),
     "runs": ("ls", "show", "resume", "checkpoints", "diff", "rm"),
-    "versions": ("ls", "show", "add", "promote", "rollback"),
+    "versions": ("ls", "show", "add", "promote", "rollback", "sync"),
 }
 """What the looking verbs take as their first word."""
 FLAGS = ("--cfg", "--config-dir", "--help", "--hydra-help", "--info", "--multirun", "--resolve")

@@ -200,6 +200,7 @@ class LocalRegistry:
                     mend(version, self._objects)
                 for alias in aliases:
                     self._write(name, self.aliases(name).given(alias, version.number, "publish"))
+        self._after_a_change()
         return Published(version, new)
 
     def promote(self, ref: str, alias: str = CHAMPION, *, replacing: str | None = None) -> Version:
@@ -233,6 +234,7 @@ class LocalRegistry:
                     fix=f"compare {version.ref} with {version.name}@{alias}, and promote it then",
                 )
             self._write(version.name, aliases.given(alias, version.number, "promote"))
+        self._after_a_change()
         return version
 
     def rollback(self, name: str) -> Version:
@@ -252,7 +254,11 @@ class LocalRegistry:
                     f"somebody moved {name}@champion meanwhile", where=where, fix=f"mlscale versions ls {name}"
                 )
             self._write(name, swapped)
+        self._after_a_change()
         return version
+
+    def _after_a_change(self) -> None:
+        """For mirrors: all is written, and no lock is held."""
 
     # Inside
 

@@ -50,6 +50,14 @@ VERBS = {
             ("mlscale evaluate run=last data=webdataset data.train=… data.val=…", "on other data"),
         ),
     ),
+    "export": Verb(
+        "turn a run's checkpoint into a servable: ONNX, proof of parity, reference profile",
+        True,
+        (
+            ("mlscale export run=last", "the best checkpoint of the last run, into its folder"),
+            ("mlscale export run=last to=models/digits", "into a folder of its own"),
+        ),
+    ),
     "prepare": Verb(
         "write a bundled data set into the cache as WebDataset shards",
         True,

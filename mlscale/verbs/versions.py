@@ -9,16 +9,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.registry import LocalRegistry, Version
+from mlscale.registry import LocalRegistry, Version, WandbRegistry, opened
 from mlscale.registry.from_run import publish_run
 from mlscale.registry.reference import CHAMPION, PREVIOUS
+from mlscale.registry.wandb_send import NO_KEY_WHY
 from mlscale.report import key_values, number, size, table
 from mlscale.report.text import label
 from mlscale.report.text import metric as shown_metric
 from mlscale.runs.find import find
-from mlscale.verbs.options import Options
-
-_REF = "a version: resnet:v7, resnet:latest or resnet@champion; resnet alone is the champion, else the latest"
+from mlscale.verbs.version_options import options
 
 
 def main(argv: Sequence[str]) -> int:
@@ -27,73 +26,13 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         MLScaleError: no such version, one that is damaged, or a registry that can't be written to.
     """
-    args = _options().parse_args(list(argv))
-    commands = {"ls": _ls, "show": _show, "add": _add, "promote": _promote, "rollback": _rollback}
+    args = options().parse_args(list(argv))
+    commands = {"ls": _ls, "show": _show, "add": _add, "promote": _promote, "rollback": _rollback, "sync": _sync}
     return commands[args.command](args)
 
 
-def _options() -> Options:
-    parser = Options(
-        prog="mlscale versions",
-        description="Versions of models in a folder, the registry: immutable, called by number or a moving alias.",
-        examples="""
-mlscale versions add last --alias challenger    the last run's best checkpoint as the next version
-mlscale versions ls                             all models and versions
-mlscale versions show resnet@champion           where it comes from, and whether it still is what was published
-mlscale versions promote resnet:v7              make it the champion; who was it before is 'previous'
-mlscale versions rollback resnet                the previous champion again""",
-    )
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="ls|show|add|promote|rollback", parser_class=Options
-    )
-    ls = _command(commands, "ls", "list models and their versions, oldest first", "mlscale versions ls resnet --json")
-    ls.add_argument("name", nargs="?", help="one model; all by default")
-    show = _command(
-        commands,
-        "show",
-        "one version: its origin, metrics and files, each read again: exit code 2 if one was altered",
-        "mlscale versions show resnet:v7",
-    )
-    show.add_argument("ref", help=_REF)
-    add = _command(
-        commands,
-        "add",
-        "publish a run's checkpoint, its config, metrics and origin as a version",
-        "mlscale versions add last --name resnet --alias challenger",
-    )
-    add.add_argument("run", help="a run: its id, the beginning of it or of its folder's name, its path, or 'last'")
-    add.add_argument("--name", help="the model; the run's name by default")
-    add.add_argument("--alias", action="append", default=[], help="give the version this alias; may be repeated")
-    add.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which one; default: best")
-    add.add_argument("--notes", default="", help="free text, kept with the version")
-    add.add_argument("--runs", default="runs", help="the folder of the runs (runs_dir); default: runs")
-    promote = _command(
-        commands,
-        "promote",
-        "give a version an alias, champion by default; damaged versions are refused",
-        "mlscale versions promote resnet@challenger",
-    )
-    promote.add_argument("ref", help="resnet:v7, resnet:latest or resnet@challenger")
-    promote.add_argument("--alias", default=CHAMPION, help="which alias; default: champion")
-    rollback = _command(
-        commands,
-        "rollback",
-        "exchange champion and previous; twice changes nothing",
-        "mlscale versions rollback resnet",
-    )
-    rollback.add_argument("name", help="the model")
-    return parser
-
-
-def _command(commands: Any, name: str, text: str, example: str) -> Options:
-    command: Options = commands.add_parser(name, help=text, description=text, examples=example)
-    command.add_argument("--root", default="registry", help="the folder of the registry; default: registry")
-    command.add_argument("--json", action="store_true", help="print one JSON document")
-    return command
-
-
 def _ls(args: argparse.Namespace) -> int:
-    registry = LocalRegistry(args.root)
+    registry = opened(args.root)
     names = registry.names()
     if args.name and args.name not in names:
         registry.resolve(args.name)  # raises what there is instead
@@ -102,7 +41,8 @@ def _ls(args: argparse.Namespace) -> int:
     broken = {str(path): why for name in names for path, why in registry.damaged(name).items()}
     if args.json:
         models = {name: _model(registry, name, versions) for name, versions in found.items()}
-        return _print_json({"registry": str(registry.root), "models": models, "damaged": broken})
+        document = {"registry": str(registry.root), "models": models, "damaged": broken}
+        return _print_json(document | ({"waiting": registry.waiting()} if isinstance(registry, WandbRegistry) else {}))
     if not names:
         print(f"no versions in {args.root}; mlscale versions add last makes one of the last run")
     rows = [_row(registry, version) for versions in found.values() for version in versions]
@@ -110,11 +50,13 @@ def _ls(args: argparse.Namespace) -> int:
         print(table(rows, ("version", "aliases", "metric", "kind", "run", "data", "size", "created")))
     for path, why in broken.items():
         print(f"damaged: {path} ({why})", file=sys.stderr)
+    if isinstance(registry, WandbRegistry) and (waiting := registry.waiting()):
+        print(f"W&B has not got: {', '.join(waiting)}; to send: mlscale versions sync", file=sys.stderr)
     return int(Exit.DONE)
 
 
 def _show(args: argparse.Namespace) -> int:
-    registry = LocalRegistry(args.root)
+    registry = opened(args.root)
     version = registry.resolve(args.ref)
     changed, aliases = registry.changed(version), registry.aliases(version.name)
     moves = [move for move in aliases.moves if version.number in (move.before, move.after)]
@@ -130,6 +72,7 @@ def _show(args: argparse.Namespace) -> int:
         ("created", _date(version.created)),
         ("digest", version.digest),
         ("folder", version.payload),
+        ("W&B", _mirrored(registry, version)),
         ("notes", version.notes or None),
     ]
     print(key_values([(name, value) for name, value in about if value is not None]))
@@ -153,7 +96,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _add(args: argparse.Namespace) -> int:
-    registry = LocalRegistry(args.root)
+    registry = opened(args.root)
     done = publish_run(
         registry,
         find(args.run, args.runs),
@@ -173,14 +116,50 @@ def _add(args: argparse.Namespace) -> int:
 
 
 def _promote(args: argparse.Namespace) -> int:
-    registry = LocalRegistry(args.root)
+    registry = opened(args.root)
     version = registry.promote(args.ref, args.alias)
     return _told_of(registry, version, args.alias, as_json=args.json)
 
 
 def _rollback(args: argparse.Namespace) -> int:
-    registry = LocalRegistry(args.root)
+    registry = opened(args.root)
     return _told_of(registry, registry.rollback(args.name), CHAMPION, as_json=args.json)
+
+
+def _sync(args: argparse.Namespace) -> int:
+    registry = opened(args.root)
+    if args.project:
+        registry = WandbRegistry(args.root, project=args.project, entity=args.entity)
+    if not isinstance(registry, WandbRegistry):
+        raise MLScaleError(
+            "this registry has no mirror yet",
+            where=str(registry.root),
+            fix="mlscale versions sync --project <W&B's project>, or registry=wandb where it is published",
+        )
+    done = registry.sync(args.timeout)
+    code = int(Exit.ENVIRONMENT if done.waiting else Exit.DONE)
+    if args.json:
+        _print_json({"sent": done.sent, "waiting": done.waiting, "why": done.why})
+        return code
+    print(
+        f"sent: {', '.join(done.sent)}" if done.sent else "W&B has all there is" if not done.waiting else "nothing sent"
+    )
+    if done.waiting:
+        raise MLScaleError(
+            f"W&B has not got {', '.join(done.waiting)}",
+            where=str(registry.outbox.folder),
+            why=done.why,
+            fix="wandb login" if done.why == NO_KEY_WHY else "mlscale versions sync, once W&B answers",
+            exit=Exit.ENVIRONMENT,
+        )
+    return code
+
+
+def _mirrored(registry: LocalRegistry, version: Version) -> str | None:
+    """What W&B calls it."""
+    if not isinstance(registry, WandbRegistry):
+        return None
+    return registry.outbox.receipt(version.name).versions.get(version.number, "waits to be sent")
 
 
 def _told_of(registry: LocalRegistry, version: Version, alias: str, *, as_json: bool) -> int:

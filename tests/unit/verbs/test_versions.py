@@ -8,7 +8,7 @@ import pytest
 
 from mlscale.completion import complete
 from mlscale.config.roots import find_roots
-from mlscale.errors import MLScaleError
+from mlscale.errors import Exit, MLScaleError
 from mlscale.verbs.versions import main
 from tests.unit.registry.test_from_run import trained
 
@@ -125,3 +125,29 @@ def test_other_words(versions: Versions) -> None:
     with pytest.raises(MLScaleError) as caught:
         versions("list")
     assert caught.value.fix == "mlscale versions ls"
+
+
+def test_sync_without_a_mirror_and_without_a_key(
+    versions: Versions, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("WANDB_API_KEY", "NETRC"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    with pytest.raises(MLScaleError, match="has no mirror yet") as caught:
+        versions("sync")
+    assert caught.value.fix.startswith("mlscale versions sync --project")
+    versions("add", trained(tmp_path, "best").id)
+    with pytest.raises(MLScaleError, match="W&B has not got resnet:v1") as caught:
+        versions("sync", "--project", "digits")
+    assert (caught.value.exit, caught.value.fix) == (Exit.ENVIRONMENT, "wandb login")
+    capsys.readouterr()
+    assert versions("show", "resnet") == 0
+    assert "W&B      waits to be sent" in capsys.readouterr().out
+    assert versions("promote", "resnet:v1") == 0  # the registry knows its mirror now
+    out, err = capsys.readouterr()
+    assert out == "resnet:v1 is champion\n"
+    assert err.startswith("W&B: resnet:v1, aliases of resnet wait (no API key)")
+    assert versions("ls") == 0
+    assert "W&B has not got: resnet:v1, aliases of resnet" in capsys.readouterr().err
+    assert versions("ls", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["waiting"] == ["resnet:v1", "aliases of resnet"]
