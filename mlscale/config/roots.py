@@ -12,7 +12,7 @@ from pathlib import Path
 
 from mlscale.errors import MLScaleError
 
-VERB_CONFIGS = ("train", "evaluate", "export", "prepare")
+VERB_CONFIGS = ("train", "evaluate", "export", "prepare", "estimate")
 # The groups that conf/base/run.yaml selects an option of; any other group is added to them.
 BASE_GROUPS = (
     "data", "augment", "model", "task", "optimizer", "scheduler", "precision", "strategy", "compress", "callbacks",
