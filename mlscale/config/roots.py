@@ -16,7 +16,7 @@ VERB_CONFIGS = ("train", "evaluate", "export", "prepare", "estimate")
 # The groups that conf/base/run.yaml selects an option of; any other group is added to them.
 BASE_GROUPS = (
     "data", "augment", "model", "task", "optimizer", "scheduler", "precision", "strategy", "compress", "callbacks",
-    "monitor", "logger", "trainer",
+    "monitor", "logger", "registry", "trainer",
 )  # fmt: skip
 ENTRY_POINT = "mlscale.config_dirs"
 
