@@ -66,7 +66,10 @@ def write(
             for path in artefacts(aside)
         }
         stamped = {"format": stamp("servable"), **document, "files": files}
-        write_text(aside / DOCUMENT, yaml.safe_dump(plain(stamped), sort_keys=False, allow_unicode=True))
+        write_text(
+            aside / DOCUMENT,
+            yaml.safe_dump(plain(stamped), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120),
+        )
         load(aside)
         old = aside.with_name(f"{aside.name}-old")
         if folder.exists():

@@ -159,7 +159,7 @@ class Blobs(LightningDataModule):
 def test_a_data_module_of_ones_own(folder: Path) -> None:
     (folder / "blobs.py").write_text(OWN)
     common = ["task.num_classes=3", "trainer.max_steps=90", "optimizer.lr=0.02", "snapshot=false", "logger=none"]
-    model = ["model=mlp", "model.in_features=5", "model.num_classes=3", "optimizer=adamw"]
+    model = ["model=mlp", "model.num_classes=3", "optimizer=adamw"]
     assert main(["train", "data=none", "data._target_=blobs.Blobs", *model, *common]) == 0
     assert main(["export", "run=last"]) == 0
     servable = load(runs_in(folder)[0] / "servable")
