@@ -8,7 +8,8 @@ memory: two training steps are traced with fake tensors, and the same two are ta
 each model: both peaks, the error of the estimate, and the CPU seconds it took. The real steps run in a process each.
 
 time: an estimate and a whole run of the same recipe, interleaved, each command on its own. Printed for each round: both
-times, the error of the estimate, and the load of the machine, since what others run on it changes both.
+times, the error of the estimate, and the load of the machine, since what others run on it changes both. One run waits
+most of its time, as one does whose steps are an accelerator's: other jobs hardly touch it.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -135,7 +137,23 @@ def by_probe(case: Case) -> int | None:
     return sum(extrapolated(splits, case.batch).values())
 
 
+WAITING = """
+import time
+
+from mlscale.tasks import Classification
+
+
+class Waiting(Classification):
+    def training_step(self, batch, batch_idx):
+        time.sleep(0.05)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        time.sleep(0.02)
+        super().validation_step(batch, batch_idx)
+"""
 RECIPES = {
+    "steps that wait, 12 epochs": ["model=mlp", "task._target_=waiting.Waiting", "trainer.max_epochs=12"],
     "resnet on digits, 10 epochs": ["recipe=resnet", "trainer.max_epochs=10"],
     "resnet on digits, batch 256, bf16": [
         "recipe=resnet",
@@ -153,6 +171,7 @@ def timing(rounds: int, seconds: float) -> None:
     print("| run | estimate, s | run, s | error | load |\n|---|---|---|---|---|")
     errors = []
     with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "waiting.py").write_text(WAITING)
         for name, words in RECIPES.items():
             for _ in range(rounds):
                 told = _result(folder, "estimate", *words, f"estimate.probe_seconds={seconds}")
