@@ -20,6 +20,7 @@ from mlscale.registry.wandb_send import FAILED, NO_KEY, NO_KEY_WHY, SENT
 from mlscale.runs.files import write_text
 
 _PAUSE_SECONDS = 300.0  # after a failure nothing is sent unasked: every promotion would wait for a dead server again
+_SEND = "import sys; from mlscale.registry.wandb_send import main; sys.exit(main(sys.argv[1:]))"
 _WHY = 200  # characters of a reason
 _NOT_PASSED = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_RUN_GROUP", "WANDB_RESUME", "WANDB_SWEEP_ID", "WANDB_NAME",
                "WANDB_NOTES", "WANDB_TAGS", "WANDB_JOB_TYPE", "WANDB_PROJECT")  # fmt: skip
@@ -148,7 +149,7 @@ def _in_a_process(root: Path, seconds: float | None) -> tuple[int, str]:
         said = Path(scratch, "stderr")  # not a pipe: W&B's own process would hold it open a while longer
         with said.open("w") as stderr:
             process = subprocess.Popen(
-                [sys.executable, "-m", "mlscale.registry.wandb_send", str(root)],
+                [sys.executable, "-c", _SEND, str(root)],
                 env={**kept, **places, "WANDB_MODE": "online"},
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -1,6 +1,6 @@
 """Send what waits to W&B: a process of its own, so that a server that hangs can be left and no other run is touched.
 
-`python -m mlscale.registry.wandb_send <registry>`; the last line on stderr says why it did not send all.
+`wandb_mirror` starts it; the last line on stderr says why it did not send all.
 """
 
 from __future__ import annotations
@@ -139,7 +139,3 @@ def _told(version: Version) -> dict[str, Any]:
     known = {key: document[key] for key in ("kind", "digest", "created", "metrics", "data_version", "parent")}
     run = {key: value for key, value in (version.run or {}).items() if key != "path"}
     return {"version": version.ref, **known, "run": run or None}
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
