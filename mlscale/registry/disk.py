@@ -11,12 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.files import ASIDE, PRIVATE_FILE
+from mlscale.runs.files import PRIVATE_FILE
 
 LOCK = ".lock"
 _WAIT_SECONDS = 60.0  # whoever holds a lock writes a few small files; a minute means that something hangs
 _POLL_SECONDS = 0.01
-_STALE_SECONDS = 3600.0  # nobody pauses as long between two writes of a file
 
 
 @contextlib.contextmanager
@@ -81,14 +80,6 @@ def writing(root: Path) -> Iterator[None]:
         if isinstance(error.__cause__, OSError) and error.fix.startswith("runs_dir="):  # from runs.files
             raise _unwritable(root, error.__cause__) from error.__cause__
         raise
-
-
-def tidy(folder: Path) -> None:
-    """Remove what processes that were killed while they copied have left in `folder`."""
-    for path in folder.glob(f"{ASIDE}*"):
-        with contextlib.suppress(OSError):
-            if path.is_file() and time.time() - path.stat().st_mtime > _STALE_SECONDS:
-                path.unlink()
 
 
 def _unwritable(root: Path, error: OSError) -> MLScaleError:

@@ -176,6 +176,7 @@ class LocalRegistry:
         sources = sources_of(files)
         with writing(self.root):
             make_folders(self._folder(name))
+            self._objects.tidy()
             stored = {path: self._objects.add(source) for path, source in sources.items()}  # long: without the lock
             draft = Version(
                 path=self._folder(name),

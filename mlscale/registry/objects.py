@@ -7,14 +7,15 @@ import hashlib
 import os
 import secrets
 import shutil
+import time
 from pathlib import Path
 
-from mlscale.registry.disk import tidy
 from mlscale.registry.version import File
 from mlscale.runs.files import ASIDE, PRIVATE_FOLDER, sha256, sync_folder
 
 _BLOCK = 1 << 20
 _READ_ONLY = 0o400
+_STALE_SECONDS = 3600.0  # between two writes of a file, or between copying it and linking to it, nobody pauses as long
 
 
 class Objects:
@@ -35,18 +36,28 @@ class Objects:
             OSError: the source can't be read, or the registry can't be written.
         """
         self.folder.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
-        tidy(self.folder)
         aside = self.folder / f"{ASIDE}{secrets.token_hex(8)}"
         try:
             file = _copy(source, aside)
             target = self.path(file)
             target.parent.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
-            if not holds(target, file):  # absent, or damaged: then later versions must not link to it
+            if holds(target, file):
+                os.utime(target)  # in use: see `tidy`
+            else:  # absent, or damaged: then later versions must not link to it
                 aside.replace(target)
                 sync_folder(target.parent)
         finally:
             aside.unlink(missing_ok=True)
         return file
+
+    def tidy(self) -> None:
+        """Remove what nobody needs: what processes that were killed, or found no room, left behind an hour ago, and objects
+        that no version links to. Where versions hold copies instead of links, they need no object at all."""
+        for path in [*self.folder.glob(f"{ASIDE}*"), *self.folder.glob("??/*")]:
+            with contextlib.suppress(OSError):
+                known = path.stat()
+                if known.st_nlink == 1 and time.time() - known.st_mtime > _STALE_SECONDS:
+                    path.unlink()
 
     def place(self, file: File, target: Path) -> None:
         """Give `target` the content, in one step, replacing what is there: by a hard link; by a copy where there are

@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,8 +16,18 @@ import pytest
 from mlscale.errors import MLScaleError
 from mlscale.registry import LocalRegistry, WandbRegistry, opened
 from mlscale.registry.version import RECORD
+from tests.contract.commands import ROOT
 from tests.contract.fake_wandb_artifacts import Dying, FakeArtifacts
 
+WRITE = """
+import pathlib, sys
+from mlscale.registry import WandbRegistry
+registry = WandbRegistry(sys.argv[1], project="p")
+for turn in range(2):
+    file = pathlib.Path(sys.argv[1] + sys.argv[2])
+    file.write_text(f"{sys.argv[2]} {turn}")
+    registry.promote(registry.publish("digits", {"model.ckpt": file}, kind="checkpoint").version.ref)
+"""
 KEY = "local-" + "a" * 40
 
 
@@ -167,6 +179,22 @@ def test_a_server_that_dies_on_the_way(
         assert done.waiting == (), done
         assert [each["metadata"]["version"] for each in server.held("digits")] == ["digits:v1", "digits:v2"]
         assert server.held("digits")[1]["aliases"] == ["champion", "latest", "mlscale-v2"]
+
+
+@pytest.mark.slow
+def test_several_processes_send_each_version_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with FakeArtifacts() as server, env(monkeypatch, server.url):
+        commands = [[sys.executable, "-c", WRITE, str(tmp_path / "registry"), me] for me in "ab"]
+        writers = [subprocess.Popen(command, cwd=ROOT) for command in commands]
+        assert [writer.wait(120) for writer in writers] == [0, 0]
+        registry = opened(tmp_path / "registry")
+        assert isinstance(registry, WandbRegistry)
+        assert registry.waiting() == []
+        held = server.held("digits")
+        assert [each["metadata"]["version"] for each in held] == [f"digits:v{number}" for number in (1, 2, 3, 4)]
+        for alias, number in registry.aliases("digits").of.items():
+            assert [alias in each["aliases"] for each in held] == [number == at for at in (1, 2, 3, 4)]
+        assert len(server.runs) == 1
 
 
 def test_damage_is_not_sent(tmp_path: Path, publish: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:

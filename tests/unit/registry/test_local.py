@@ -9,6 +9,7 @@ import pytest
 from mlscale.errors import Exit, MLScaleError
 from mlscale.registry import LocalRegistry
 from mlscale.registry.version import RECORD, read
+from mlscale.runs.files import ASIDE
 from tests.conftest import NoPrivileges
 from tests.unit.registry.conftest import Publish
 
@@ -83,6 +84,21 @@ def test_equal_files_lie_there_once(registry: LocalRegistry, tmp_path: Path) -> 
         registry.publish("resnet", {"big": tmp_path / "big", "small": tmp_path / "small"}, kind="servable")
     first, second = (version.payload / "big" for version in registry.versions("resnet"))
     assert first.stat().st_ino == second.stat().st_ino
+    assert len(list(registry.root.glob("objects/*/*"))) == 3
+
+
+def test_what_nobody_needs_is_tidied_up(registry: LocalRegistry, publish: Publish, tmp_path: Path) -> None:
+    publish("one")
+    left = [registry.root / "objects" / name for name in (f"{ASIDE}1", "ab/abc", "cd/cde", f"{ASIDE}2")]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    for path in [*left[:2], *registry.root.glob("objects/*/*")]:
+        if path != left[2]:
+            os.utime(path, (0, 0))
+    publish("two")
+    assert [path.exists() for path in left] == [False, False, True, True]  # the others are new: somebody is at work
+    assert [registry.changed(version) for version in registry.versions("resnet")] == [[], []]
     assert len(list(registry.root.glob("objects/*/*"))) == 3
 
 
