@@ -51,8 +51,8 @@ class Objects:
         return file
 
     def tidy(self) -> None:
-        """Remove what nobody needs: what processes that were killed, or found no room, left behind an hour ago, and objects
-        that no version links to. Where versions hold copies instead of links, they need no object at all."""
+        """Remove what nobody needs: what processes that were killed, or found no room, left behind an hour ago, and
+        objects that no version links to. Where versions hold copies instead of links, they need no object at all."""
         for path in [*self.folder.glob(f"{ASIDE}*"), *self.folder.glob("??/*")]:
             with contextlib.suppress(OSError):
                 known = path.stat()
