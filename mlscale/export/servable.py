@@ -24,6 +24,8 @@ DOCUMENT, MODEL, PARITY, REFERENCE = "servable.yaml", "model.onnx", "parity.json
 _DTYPES = ("uint8", "float32", "int64")
 _LARGEST_DOCUMENT = 16 << 20
 """Bytes: labels of a million classes fit."""
+_DEEPEST = 10
+"""Levels of nesting in the document; an export writes four."""
 
 
 @dataclass(frozen=True)
@@ -142,13 +144,30 @@ def read_document(folder: str | Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _LARGEST_DOCUMENT:
             raise ValueError(f"it is over {_LARGEST_DOCUMENT:,} bytes")
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _check_plain(text)
+        document = yaml.safe_load(text)
         if not isinstance(document, dict):
             raise ValueError("it holds no mapping")
     except (OSError, ValueError, yaml.YAMLError) as error:
         raise MLScaleError(f"can't read {DOCUMENT}", where=str(path), why=" ".join(str(error).split())) from error
     expect("servable", document, str(path))
     return document
+
+
+def _check_plain(text: str) -> None:
+    """Refuse YAML that no export writes: aliases of aliases fill any memory, and deep nesting takes hours to read.
+
+    Raises:
+        ValueError: it has an alias, or is nested more than 10 deep.
+    """
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:
+            raise ValueError("it has aliases, or is nested too deep")
 
 
 def accepted(raw: NDArray[Any], port: Port) -> NDArray[Any]:

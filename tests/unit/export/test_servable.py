@@ -128,7 +128,7 @@ def test_a_file_that_is_not_what_was_exported_is_refused(servable: Servable, nam
     ("change", "what"),
     [
         (lambda d: d.pop("inputs"), "servable.yaml is damaged"),
-        (lambda d: d["inputs"].append(d["inputs"][0]), "servable.yaml is damaged"),
+        (lambda d: d["inputs"].append(dict(d["inputs"][0], shape=[-1, 1])), "servable.yaml is damaged"),
         (lambda d: d.update(labels=["one"]), "servable.yaml is damaged"),
         (lambda d: d.update(files=[]), "servable.yaml is damaged"),
         (lambda d: d["files"].pop(MODEL), "servable.yaml is damaged"),
@@ -146,7 +146,23 @@ def test_a_document_that_is_wrong_is_refused(servable: Servable, change: Change,
         load(servable.folder)
 
 
-@pytest.mark.parametrize("content", [b"- 1\n", b"a: [", b"\xff\xfe\xfa", b"!!python/object/apply:os.getcwd []"])
+BOMB = "a: &a0 [x, x, x, x, x, x, x, x, x, x]\n" + "".join(
+    f"b{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]\n" for n in range(1, 12)
+)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"- 1\n",
+        b"a: [",
+        b"\xff\xfe\xfa",
+        b"!!python/object/apply:os.getcwd []",
+        b"[" * 100_000,
+        f"{BOMB}format: *a11\n".encode(),
+    ],
+    ids=["list", "torn", "bytes", "code", "deep", "bomb"],
+)
 def test_what_is_no_document_is_refused(servable: Servable, content: bytes) -> None:
     (servable.folder / DOCUMENT).write_bytes(content)
     with pytest.raises(MLScaleError, match=r"can't read servable\.yaml"):
