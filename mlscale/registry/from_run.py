@@ -48,32 +48,43 @@ def publish_run(
     path = _checkpoint(run, checkpoint)
     files = {WEIGHTS: path, CONFIG: run.path / CONFIG, DERIVED: run.path / DERIVED}
     _check_as_sealed(run, files, manifest["artefacts"])
-    code = document["code"] or {}
-    parent = registry.made_by(document["parent"]) if document["parent"] else None
     return registry.publish(
         name or document["name"],
         files,
         kind="checkpoint",
         metrics=manifest["metrics"],
-        run={
-            "id": run.id,
-            "name": document["name"],
-            "path": str(run.path),
-            "status": manifest["status"],
-            "checkpoint": path.name,
-            "metric": document["metric"],
-            "mode": document["mode"],
-            "config_hash": document["config_hash"],
-            "commit": code.get("commit"),
-            "dirty": code.get("dirty"),
-            "loggers": document["loggers"],
-            "parent": document["parent"],
-        },
+        run={**origin(run), "checkpoint": path.name},
         data_version=document["data_version"],
-        parent=parent.ref if parent else None,
+        parent=parent_of(registry, run),
         notes=run.masker.mask(notes),
         aliases=aliases,
     )
+
+
+def origin(run: RunFolder) -> dict[str, Any]:
+    """What a version keeps of the run that made it."""
+    document = run.run
+    code = document["code"] or {}
+    return {
+        "id": run.id,
+        "name": document["name"],
+        "path": str(run.path),
+        "status": run.status,
+        "metric": document["metric"],
+        "mode": document["mode"],
+        "config_hash": document["config_hash"],
+        "commit": code.get("commit"),
+        "dirty": code.get("dirty"),
+        "loggers": document["loggers"],
+        "parent": document["parent"],
+    }
+
+
+def parent_of(registry: LocalRegistry, run: RunFolder) -> str | None:
+    """The version that the run started from: the latest that its parent run made."""
+    before = run.run["parent"]
+    made = registry.made_by(before) if before else None
+    return made.ref if made else None
 
 
 def _checkpoint(run: RunFolder, name: str) -> Path:

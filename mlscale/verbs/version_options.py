@@ -17,6 +17,7 @@ def options() -> Options:
         description="Versions of models in a folder, the registry: immutable, called by number or a moving alias.",
         examples="""
 mlscale versions add last --alias challenger    the last run's best checkpoint as the next version
+mlscale versions add last --servable            what mlscale export made of it
 mlscale versions ls                             all models and versions
 mlscale versions show resnet@champion           where it comes from, and whether it still is what was published
 mlscale versions promote resnet:v7              make it the champion; who was it before is 'previous'
@@ -38,10 +39,14 @@ mlscale versions sync --project digits          mirror the registry to W&B from 
     add = _command(
         commands,
         "add",
-        "publish a run's checkpoint, its config, metrics and origin as a version",
+        "publish a run's checkpoint, or a servable, with metrics and origin as a version",
         "mlscale versions add last --name resnet --alias challenger",
     )
-    add.add_argument("run", help="a run: its id, the beginning of it or of its folder's name, its path, or 'last'")
+    add.add_argument(
+        "what",
+        help="a run: its id, the beginning of it or of its folder's name, its path, or 'last'; a servable's folder",
+    )
+    add.add_argument("--servable", action="store_true", help="the run's servable, which `mlscale export` made")
     add.add_argument("--name", help="the model; the run's name by default")
     add.add_argument("--alias", action="append", default=[], help="give the version this alias; may be repeated")
     add.add_argument("--checkpoint", choices=("best", "last"), default="best", help="which one; default: best")

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.registry import LocalRegistry, Version, WandbRegistry, opened
+from mlscale.registry import LocalRegistry, Published, Version, WandbRegistry, opened
 from mlscale.registry.from_run import publish_run
+from mlscale.registry.from_servable import DOCUMENT, publish_servable, read_servable
 from mlscale.registry.reference import CHAMPION, PREVIOUS
 from mlscale.registry.wandb_send import NO_KEY_WHY
 from mlscale.report import key_values, number, size, table
@@ -97,14 +100,7 @@ def _show(args: argparse.Namespace) -> int:
 
 def _add(args: argparse.Namespace) -> int:
     registry = opened(args.root)
-    done = publish_run(
-        registry,
-        find(args.run, args.runs),
-        name=args.name,
-        checkpoint=args.checkpoint,
-        notes=args.notes,
-        aliases=tuple(args.alias),
-    )
+    done = _published(registry, args)
     version = done.version
     if args.json:
         return _print_json({**_document(registry, version), "new": done.new})
@@ -113,6 +109,20 @@ def _add(args: argparse.Namespace) -> int:
     aliases = registry.aliases(version.name).on(version.number)
     print(f"{version.ref}{' is ' + ', '.join(aliases) if aliases else ''}: {size(version.bytes)} in {version.payload}")
     return int(Exit.DONE)
+
+
+def _published(registry: LocalRegistry, args: argparse.Namespace) -> Published:
+    said: dict[str, Any] = {"name": args.name, "notes": args.notes, "aliases": tuple(args.alias)}
+    folder = Path(args.what)
+    if (folder / DOCUMENT).is_file():
+        run = None
+        with contextlib.suppress(MLScaleError):  # it may come from another machine
+            run = find((read_servable(folder)["run"] or {}).get("id", ""), args.runs)
+        return publish_servable(registry, folder, run=run, **said)
+    run = find(args.what, args.runs)
+    if args.servable:
+        return publish_servable(registry, run.path / "servable", run=run, **said)
+    return publish_run(registry, run, checkpoint=args.checkpoint, **said)
 
 
 def _promote(args: argparse.Namespace) -> int:

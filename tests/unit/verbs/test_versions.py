@@ -11,6 +11,7 @@ from mlscale.config.roots import find_roots
 from mlscale.errors import Exit, MLScaleError
 from mlscale.verbs.versions import main
 from tests.unit.registry.test_from_run import trained
+from tests.unit.registry.test_from_servable import servable
 
 Versions = Callable[..., int]
 
@@ -151,3 +152,21 @@ def test_sync_without_a_mirror_and_without_a_key(
     assert "W&B has not got: resnet:v1, aliases of resnet" in capsys.readouterr().err
     assert versions("ls", "--json") == 0
     assert json.loads(capsys.readouterr().out)["waiting"] == ["resnet:v1", "aliases of resnet"]
+
+
+def test_a_servable_by_its_folder_or_its_run(
+    versions: Versions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(tmp_path, "best")
+    servable(run.path / "servable", run)
+    assert versions("add", run.id, "--servable", "--name", "resnet") == 0
+    assert versions("add", str(run.path / "servable"), "--name", "resnet") == 0
+    told = capsys.readouterr().out
+    assert told.startswith("resnet:v1: ")
+    assert "resnet:v1 holds the same content" in told
+    assert versions("add", str(servable(tmp_path / "elsewhere"))) == 0  # of a run that is not here
+    assert versions("show", "digits", "--json") == 0
+    document = json.loads(capsys.readouterr().out.partition("\n")[2])
+    assert (document["kind"], document["run"]["id"]) == ("servable", "1s2w1ygw9f2a")
+    with pytest.raises(MLScaleError, match="this is no servable"):
+        versions("add", trained(tmp_path, "best").id, "--servable")
