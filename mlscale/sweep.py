@@ -113,7 +113,7 @@ class Sweep:
     def _row(self, job: Job) -> tuple[str, str, str, str]:
         value = _value(job, self.metric)
         shown = "failed" if job.error else "-" if value is None else number(value)
-        run = Path(job.result.artifacts["run"]).name if job.result else "-"
+        run = Path(job.result.artifacts.get("run", "-")).name if job.result else "-"
         return str(self.jobs.index(job) + 1), " ".join(_plain(job.overrides)), shown, run
 
 

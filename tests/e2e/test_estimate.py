@@ -7,6 +7,8 @@ import pytest
 
 from mlscale import verbs
 from mlscale.cli import main
+from mlscale.verbs import estimate_probe
+from mlscale.verbs.estimate_probe import _BASE, _RESIDENT
 from tests.conftest import runs_in
 
 SHORT = ["recipe=resnet", "trainer.max_epochs=3", "estimate.probe_seconds=1"]
@@ -55,6 +57,36 @@ def test_an_instance_has_a_price_and_a_gpu(folder: Path) -> None:
     assert found.metrics["memory_limit_bytes"] == 24 * 2**30
     assert found.metrics["cost_usd"] == pytest.approx(found.metrics["time_s"] / 3600 * 1.006)
     assert found.metrics["unverified_context_bytes"] > 0
+
+
+def test_a_batch_without_room_for_it_is_extrapolated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = verbs.call("estimate", [*SHORT, "data.batch_size=256", "estimate.probe_seconds=0"])
+    # Free memory is set, not taken: so much that a process whose tensors take half of the peak fits, and no larger one.
+    free = _BASE + _RESIDENT * whole.metrics["peak_memory_bytes"] / 2
+    monkeypatch.setattr(estimate_probe, "free_memory_bytes", lambda: int(free))
+    found = verbs.call("estimate", [*SHORT, "data.batch_size=256"])
+    assert found.artifacts["time_by"] == (
+        "extrapolated from 32 and 64 samples per process: 256 do not fit into free memory"
+    )
+    assert found.metrics["peak_memory_bytes"] == whole.metrics["peak_memory_bytes"]
+    assert found.metrics["steps"] == 3 * 5
+    assert found.metrics["step_s"] > 0
+    assert "resident_memory_bytes" not in found.metrics
+
+
+def test_two_processes_share_the_batch(folder: Path) -> None:
+    found = verbs.call("estimate", [*SHORT, "trainer.devices=2"])
+    alone = verbs.call("estimate", [*SHORT, "data.batch_size=32", "estimate.probe_seconds=0"])
+    assert found.metrics["peak_memory_bytes"] == alone.metrics["peak_memory_bytes"]
+    assert found.metrics["steps"] == 3 * 22
+    assert not runs_in(folder)
+
+
+def test_a_sweep_compares_what_runs_would_take(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["+recipe=resnet", "estimate.probe_seconds=0", "metric=peak_memory_bytes", "mode=min"]
+    assert main(["estimate", "-m", *words, "data.batch_size=128,32"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "data.batch_size" in line]
+    assert [row[1] for row in rows] == ["data.batch_size=32", "data.batch_size=128"]  # the least first
 
 
 OWN = """
