@@ -13,12 +13,14 @@ from mlscale.config.roots import Roots, find_roots
 from mlscale.config.rules import OWNED, SUPPLIED
 from mlscale.config.signatures import Signature, signature
 from mlscale.errors import MLScaleError
+from mlscale.registry import LocalRegistry
 from mlscale.verbs import VERBS
 
 SUB_COMMANDS = {
     "config": ("show", "check", "schema"),
     "recipes": ("ls", "show", "cp"),
     "runs": ("ls", "show", "resume", "checkpoints", "diff", "rm"),
+    "versions": ("ls", "show", "add", "promote", "rollback", "sync"),
 }
 """What the looking verbs take as their first word."""
 FLAGS = ("--cfg", "--config-dir", "--help", "--hydra-help", "--info", "--multirun", "--resolve")
@@ -98,6 +100,8 @@ def complete(words: Sequence[str], roots: Roots) -> list[str]:
         found = list(roots.groups.get("recipe", ()))
     elif verb == "runs":
         found = ["last"]
+    elif verb == "versions":
+        found = ["last"] if before[1] == "add" else LocalRegistry().references()
     else:
         found = list(_overrides(word, verb, before, roots))
     return sorted({candidate for candidate in found if candidate.startswith(word)})

@@ -90,8 +90,8 @@ def on_its_run(request: Request) -> Request:
 
 
 def _run_of(request: Request) -> str | None:
-    """The run that a command names: the one to measure, or the one to go on with."""
-    if request.verb == "evaluate":
+    """The run that a command names: the one to measure or export, or the one to go on with."""
+    if request.verb in ("evaluate", "export"):
         return request.values.get("run")
     resume = request.values.get("resume") if request.verb == "train" else None
     return None if resume in ("auto", "null", "") else resume

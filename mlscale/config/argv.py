@@ -121,7 +121,7 @@ def _bare(word: str) -> bool:
 def _meant(verb: str, word: str, roots: Roots) -> str:
     if word in roots.groups.get("recipe", ()):
         return f"recipe={word}"
-    return f"run={word}" if verb == "evaluate" else f"mlscale {verb} --help"
+    return f"run={word}" if verb in ("evaluate", "export") else f"mlscale {verb} --help"
 
 
 def _normalise(words: Sequence[str], roots: Roots, *, multirun: bool) -> list[str]:

@@ -149,7 +149,11 @@ class _Check:
     def _plain(self, path: str, value: object) -> Iterator[MLScaleError]:
         """A key that is documented, and belongs to no object."""
         field = self.top.get(path) or self.fields.get(path)
-        if value == MISSING:
+        if field is None and isinstance(value, dict):  # a verb's settings stand together: estimate.instance
+            for key, item in value.items():
+                name = join(path, str(key))
+                yield from self._plain(name, item) if name in self.top else self._unknown(name, item)
+        elif value == MISSING:
             yield missing(path, field, self.where(path))
         elif field is not None and field.type is not None:
             yield from self._typed(path, value, [field.type], field)

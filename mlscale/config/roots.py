@@ -12,11 +12,11 @@ from pathlib import Path
 
 from mlscale.errors import MLScaleError
 
-VERB_CONFIGS = ("train", "evaluate", "prepare", "verify-resume")
+VERB_CONFIGS = ("train", "evaluate", "export", "prepare", "estimate", "verify-resume")
 # The groups that conf/base/run.yaml selects an option of; any other group is added to them.
 BASE_GROUPS = (
     "data", "augment", "model", "task", "optimizer", "scheduler", "precision", "strategy", "compress", "callbacks",
-    "monitor", "logger", "trainer",
+    "monitor", "logger", "registry", "trainer",
 )  # fmt: skip
 ENTRY_POINT = "mlscale.config_dirs"
 

@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 from mlscale.config.aliases import ALIASES, Alias
 
-BUILDS_ONE = frozenset({"data", "augment", "model", "task", "optimizer", "scheduler", "strategy", "trainer"})
+BUILDS_ONE = frozenset(
+    {"data", "augment", "model", "task", "optimizer", "scheduler", "strategy", "registry", "trainer"}
+)
 """Groups whose node is one object, so it has a `_target_` or is empty."""
 BUILDS_SEVERAL = frozenset({"callbacks", "logger", "monitor", "compress"})
 """Groups whose node holds several, by name."""

@@ -13,11 +13,14 @@ from typing import Any
 
 from mlscale.errors import MLScaleError
 
-FORMATS = {"run": 1, "manifest": 1, "result": 1, "code": 1, "sweep": 1, "checkpoint": 1, "index": 1}
+FORMATS = {
+    "run": 1, "manifest": 1, "result": 1, "code": 1, "sweep": 1, "checkpoint": 1, "index": 1,
+    "version": 1, "aliases": 1, "servable": 1, "reference": 1,
+}  # fmt: skip
 
 
 def load(name: str) -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of a contract: run, manifest, result, code, sweep, checkpoint or index."""
+    """The JSON schema (draft 2020-12) of a contract, one of `FORMATS`."""
     schema: dict[str, Any] = json.loads(resources.files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8"))
     return schema
 

@@ -53,6 +53,8 @@ class Bundled(WebDataset):
     option: ClassVar[str]
     """Of the group `data`."""
     shard_size: ClassVar[int]
+    licence: ClassVar[str]
+    """Of the data: an SPDX identifier."""
 
     def __init__(
         self,
@@ -133,6 +135,7 @@ class Digits(Bundled):
     set_name = "digits-1"
     option = "digits"
     shard_size = 500
+    licence = "CC-BY-4.0"
 
     def _load(self) -> Iterator[tuple[str, Images]]:
         from sklearn.datasets import load_digits
@@ -155,6 +158,7 @@ class FashionMNIST(Bundled):
     set_name = "fashion-mnist-1"
     option = "fashion_mnist"
     shard_size = 10_000
+    licence = "MIT"
 
     def _load(self) -> Iterator[tuple[str, Images]]:
         if DEBIAN_FASHION_MNIST.is_dir():

@@ -72,6 +72,17 @@ class ImageData(OrderedData):
             self._splits, self._facts = self._read()
         return self._facts
 
+    def decoded(self, split: str) -> Decoded:
+        """The samples of a split ('train', 'val' or 'test') as they are stored: neither augmented nor normalised.
+
+        Raises:
+            MLScaleError: this data has no such split.
+        """
+        self.facts()
+        if split not in self._splits:
+            raise MLScaleError(f"This data has no {split} split.", where=self._where(split), fix="split=val")
+        return self._splits[split]
+
     def _open(self) -> dict[str, Callable[[], Source]]:
         """How to open each split: at least train and val, in this order."""
         raise NotImplementedError
@@ -149,10 +160,7 @@ class ImageData(OrderedData):
         )
 
     def _stream(self, split: str) -> tuple[Stream, int, str]:
-        self.facts()
-        if split not in self._splits:
-            raise MLScaleError(f"This data has no {split} split.", where=self._where(split), fix="split=val")
-        data = self._splits[split]
+        data = self.decoded(split)
         stream = ImageStream(
             data, workers=self._threads(), augment=self.augment if split == "train" else None, seed=self.seed
         )

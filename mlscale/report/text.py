@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 
 _NUMERIC = re.compile(r"^[-+]?[\d,.]+([eE][-+]?\d+)?\s?(%|[kMG]|[KMGT]iB|B|ms|s|min|h|d)?$|^(nan|inf|-inf|-|)$")
+_UNITS = ("_bytes", "_samples_per_s", "_per_s", "_ms", "_s", "_usd", "_percent", "_days")
 _ROOM = 12  # the narrowest a column is cut to
 
 
@@ -90,14 +91,22 @@ def metric(name: str, value: float) -> str:
         return size(value)
     if name.endswith("_samples_per_s"):
         return f"{number(value)} samples/s"
+    if name.endswith("_ms"):
+        return f"{number(value)} ms"
     if name.endswith("_s") and not name.endswith("_per_s"):
         return duration(value)
+    if name.endswith("_usd"):
+        return f"${value:,.2f}" if math.isfinite(value) else "unknown"
+    if name.endswith("_percent"):
+        return f"{number(value)} %"
+    if name.endswith("_days"):
+        return f"{number(value)} d"
     return number(value)
 
 
 def label(name: str) -> str:
     """A metric's name for people, without the unit that `metric` shows: `best_val/accuracy` is best val/accuracy."""
-    unit = next((unit for unit in ("_bytes", "_samples_per_s", "_per_s", "_s") if name.endswith(unit)), "")
+    unit = next((unit for unit in _UNITS if name.endswith(unit)), "")
     return name if unit == "_per_s" else name.removesuffix(unit).replace("_", " ")
 
 

@@ -22,6 +22,7 @@ ID_LENGTH = _TIME_DIGITS + _RANDOM_DIGITS
 UNHASHED = (
     "launch",
     "logger",
+    "registry",
     "derived",
     "hydra",
     "runs_dir",

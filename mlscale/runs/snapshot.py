@@ -32,6 +32,7 @@ PRIVATE = words(
 )
 _NO_CODE = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist"})
 _CODE = (".py", ".yaml", ".yml")
+_VERSION = "versions/*/v*/version.json"  # in a registry of models
 _QUOTED_ONLY = (
     ".py",
     ".pyi",
@@ -166,20 +167,23 @@ def _take(root: Path) -> Snapshot:
 
 
 def _without_runs(names: list[str]) -> list[str]:
-    """Run folders that git does not ignore are no code: kept, they would give the same code a new digest every time."""
+    """Run folders and registries that git does not ignore are no code: kept, they would give the same code a new digest
+    every time."""
     runs = {str(PurePath(name).parent) for name in names if PurePath(name).name == "run.json"}
     known = set(names)
     runs = {run for run in runs if run != "." and f"{run}/derived.yaml" in known}
+    runs |= {str(PurePath(name).parents[3]) for name in names if PurePath(name).match(_VERSION)} - {"."}
     return [name for name in names if not runs.intersection(map(str, PurePath(name).parents))]
 
 
 def _walk(root: Path, deadline: float) -> Iterator[str]:
-    """Python and YAML files below `root`, without what is hidden, installed, built, or part of a run."""
+    """Python and YAML files below `root`, without what is hidden, installed, built, or part of a run or a version."""
     for parent, folders, names in os.walk(root):
         if time.monotonic() > deadline:
             yield ""  # what comes now is past the deadline, which ends the search as incomplete
         here = Path(parent)
-        if "pyvenv.cfg" in names or {"run.json", "derived.yaml"} <= set(names):
+        version = "version.json" in names and (here / "version.json").match(_VERSION)
+        if version or "pyvenv.cfg" in names or {"run.json", "derived.yaml"} <= set(names):
             folders.clear()
             continue
         folders[:] = sorted(folder for folder in folders if not folder.startswith(".") and folder not in _NO_CODE)

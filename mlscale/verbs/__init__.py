@@ -50,10 +50,28 @@ VERBS = {
             ("mlscale evaluate run=last data=webdataset data.train=… data.val=…", "on other data"),
         ),
     ),
+    "export": Verb(
+        "turn a run's checkpoint into a servable: ONNX, proof of parity, reference profile",
+        True,
+        (
+            ("mlscale export run=last", "the best checkpoint of the last run, into its folder"),
+            ("mlscale export run=last to=models/digits", "into a folder of its own"),
+        ),
+    ),
     "prepare": Verb(
         "write a bundled data set into the cache as WebDataset shards",
         True,
         (("mlscale prepare data=fashion_mnist", "60,000 images, once"),),
+    ),
+    "estimate": Verb(
+        "tell memory, time and cost of a training run before it starts",
+        True,
+        (
+            ("mlscale estimate +recipe=resnet", "peak memory of a step, time of the run on this machine"),
+            ("mlscale estimate +recipe=resnet data.batch_size=256 precision=bf16", "of another batch and precision"),
+            ("mlscale estimate +recipe=resnet estimate.instance=aws/g5.xlarge", "what it costs, and whether it fits"),
+            ("mlscale estimate +recipe=resnet estimate.max_hours=2", "exit code 4 where it would take longer"),
+        ),
     ),
     "verify-resume": Verb(
         "kill your own run several times, and say whether it goes on to the bit",
@@ -91,6 +109,16 @@ VERBS = {
         (
             ("mlscale runs ls", "the runs of this folder, newest first"),
             ("mlscale runs diff last 2xk3f", "what two runs have set differently, and what came of it"),
+        ),
+    ),
+    "versions": Verb(
+        "publish, list, promote and roll back versions of models",
+        False,
+        (
+            ("mlscale versions add last --alias challenger", "the last run's best checkpoint as a version"),
+            ("mlscale versions show resnet@champion", "where it comes from, and whether it is whole"),
+            ("mlscale versions promote resnet:v7", "make it the champion"),
+            ("mlscale versions rollback resnet", "the champion before it again"),
         ),
     ),
     "env": Verb(

@@ -11,7 +11,7 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 from urllib.parse import unquote, urlparse
 
 from graphql import parse
@@ -38,7 +38,7 @@ class FakeWandb:
         self._server.daemon_threads = True
         self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
 
-    def __enter__(self) -> FakeWandb:
+    def __enter__(self) -> Self:
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
         return self
 
@@ -72,7 +72,7 @@ class FakeWandb:
                 self.unknown.append(field.name.value)
             found = resolve(arguments.get("input", arguments)) if resolve else None
             key = field.alias.value if field.alias else field.name.value
-            data[key] = _project(found, field.selection_set, fragments)
+            data[key] = _project(found, field.selection_set, fragments, variables)
         return {"data": data}
 
     def _on_viewer(self, _: dict[str, Any]) -> dict[str, Any]:
@@ -124,25 +124,39 @@ def _value(node: ast.ValueNode, variables: dict[str, Any]) -> Any:
         return {field.name.value: _value(field.value, variables) for field in node.fields}
     if isinstance(node, ast.ListValueNode):
         return [_value(item, variables) for item in node.values]
+    if isinstance(node, ast.NullValueNode):
+        return None
     return getattr(node, "value", None)
 
 
-def _project(found: Any, selected: ast.SelectionSetNode | None, fragments: dict[str, Any]) -> Any:
-    """What `selected` picks from `found`."""
+def _project(
+    found: Any, selected: ast.SelectionSetNode | None, fragments: dict[str, Any], known: dict[str, Any]
+) -> Any:
+    """What `selected` picks from `found`; a function there is asked with the arguments of its field."""
     if selected is None or found is None:
         return found
     if isinstance(found, list):
-        return [_project(item, selected, fragments) for item in found]
+        return [_project(item, selected, fragments, known) for item in found]
     picked = {}
     for node in selected.selections:
+        if not _included(node, known):
+            continue
         if isinstance(node, ast.FieldNode):
-            key = node.alias.value if node.alias else node.name.value
-            picked[key] = _project(found.get(node.name.value), node.selection_set, fragments)
+            key, value = node.alias.value if node.alias else node.name.value, found.get(node.name.value)
+            if callable(value):
+                value = value({item.name.value: _value(item.value, known) for item in node.arguments or ()})
+            picked[key] = _project(value, node.selection_set, fragments, known)
         else:
             inner = fragments[node.name.value] if isinstance(node, ast.FragmentSpreadNode) else node
             assert isinstance(inner, ast.FragmentDefinitionNode | ast.InlineFragmentNode)
-            picked |= _project(found, inner.selection_set, fragments)
+            picked |= _project(found, inner.selection_set, fragments, known)
     return picked
+
+
+def _included(node: ast.SelectionNode, known: dict[str, Any]) -> bool:
+    """Whether `@include(if: …)` allows it."""
+    asked = [each for each in node.directives or () if each.name.value == "include"]
+    return all(_value(argument.value, known) for each in asked for argument in each.arguments or ())
 
 
 def _handler(server: FakeWandb) -> type[BaseHTTPRequestHandler]:
@@ -159,6 +173,10 @@ def _handler(server: FakeWandb) -> type[BaseHTTPRequestHandler]:
         def do_PUT(self) -> None:
             server.files[unquote(urlparse(self.path).path)] = self._body()
             self._send(200, b"")
+
+        def do_GET(self) -> None:
+            found = server.files.get(unquote(urlparse(self.path).path))
+            self._send(404 if found is None else 200, found or b"")
 
         def _body(self) -> bytes:
             body = self.rfile.read(int(self.headers.get("content-length") or 0))

@@ -39,6 +39,7 @@ def imported_names(tree: ast.Module) -> set[str]:
         "mlscale.config.compose",
         "mlscale.config.signatures",
         "mlscale.data",
+        "mlscale.registry",
         "mlscale.report",
         "mlscale.runs",
         "mlscale.tasks",

@@ -23,6 +23,7 @@ HELP = [
     *(["config", command, "--help"] for command in ("show", "check", "schema")),
     *(["recipes", command, "--help"] for command in ("ls", "show", "cp")),
     *(["runs", command, "--help"] for command in ("ls", "show", "diff", "rm")),
+    *(["versions", command, "--help"] for command in ("ls", "show", "add", "promote", "rollback", "sync")),
 ]
 
 

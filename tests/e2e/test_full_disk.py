@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 
 from mlscale import verbs
+from mlscale.errors import Exit, MLScaleError
+from mlscale.registry import LocalRegistry
 from mlscale.runs.checkpoints import verify
 
 ROOM = "6m"  # two checkpoints of the small ResNet with its momentum, and no third beside them
@@ -50,3 +52,18 @@ def test_the_training_goes_on_and_what_was_saved_stays(small_disk: Path, tmp_pat
     )  # fmt: skip
     assert listed.returncode == 0
     assert "the run goes on from last.ckpt" in listed.stdout
+
+
+def test_a_version_that_finds_no_room_is_not_there(small_disk: Path, tmp_path: Path) -> None:
+    registry = LocalRegistry(small_disk / "registry")
+    for number in range(3):
+        (tmp_path / "model").write_bytes(bytes([number]) * 2_500_000)
+        try:
+            registry.publish("resnet", {"model": tmp_path / "model"}, kind="checkpoint", aliases=["champion"])
+        except MLScaleError as error:
+            told = error
+    assert (told.exit, told.why) == (Exit.ENVIRONMENT, "No space left on device")
+    assert "registry.root=" in told.fix
+    assert [version.number for version in registry.versions("resnet")] == [1, 2]
+    assert registry.fetch("resnet@champion").number == 2
+    assert (len(list(small_disk.rglob("model"))), len(list(small_disk.rglob(".aside-*")))) == (2, 0)

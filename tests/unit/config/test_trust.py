@@ -41,6 +41,7 @@ def refused(config: Any, run: Path, *typed: str) -> list[str]:
         "torch.nn.functional.torch.hub.load",
         "mlscale.data.sources.find_shards",
         "mlscale.runs.files.remove_tree",
+        "mlscale.registry.opened",
         "trusted_pkg.os.system",
         "got.evil.Model",
         "nowhere.Model",
@@ -52,7 +53,15 @@ def test_foreign_targets_are_refused_wherever_they_stand(run: Path, target: str)
     assert len(refused({"model": {"layers": [{"_target_": target}, {"_target_": "torch.nn.ReLU"}]}}, run)) == 1
 
 
-@pytest.mark.parametrize("target", ["trusted_pkg.Model", "torch.optim.lr_scheduler.OneCycleLR", "mlscale.tasks.MLP"])
+@pytest.mark.parametrize(
+    "target",
+    [
+        "trusted_pkg.Model",
+        "torch.optim.lr_scheduler.OneCycleLR",
+        "mlscale.tasks.MLP",
+        "mlscale.registry.LocalRegistry",
+    ],
+)
 def test_known_classes_and_own_code_are_built(run: Path, target: str) -> None:
     assert refused({"model": {"_target_": target, "token": "${oc.decode:${oc.env:MLSCALE_SECRET_X}}"}}, run) == []
 

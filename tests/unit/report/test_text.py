@@ -68,7 +68,12 @@ def test_size(count: int, text: str) -> None:
 def test_metric_by_its_unit() -> None:
     assert metric("time_s", 74.2) == "1 min 14 s"
     assert metric("peak_memory_bytes", 1 << 30) == "1.0 GiB"
+    assert metric("latency_ms", 0.12631) == "0.1263 ms"
     assert metric("throughput_samples_per_s", 5120.0) == "5,120 samples/s"
+    assert metric("cost_usd", 1234.5) == "$1,234.50"
+    assert metric("cost_usd", float("nan")) == "unknown"
+    assert metric("error_percent", 3) == "3 %"
+    assert metric("age_days", 12) == "12 d"
 
 
 @pytest.mark.parametrize(
@@ -78,6 +83,9 @@ def test_metric_by_its_unit() -> None:
         ("throughput_samples_per_s", "throughput"),
         ("peak_memory_bytes", "peak memory"),
         ("time_s", "time"),
+        ("latency_ms", "latency"),
+        ("cost_usd", "cost"),
+        ("error_percent", "error"),
         ("train/samples_per_s", "train/samples_per_s"),
         ("steps", "steps"),
     ],

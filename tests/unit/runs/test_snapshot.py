@@ -2,6 +2,7 @@
 
 import io
 import os
+import shutil
 import subprocess
 import tarfile
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from mlscale.registry import LocalRegistry
 from mlscale.runs import snapshot as module
 from mlscale.runs.snapshot import DIFF, Snapshot, take
 
@@ -106,6 +108,24 @@ def test_run_folders_are_no_code(repository: Path) -> None:
     for name in ("run.json", "derived.yaml", "config.yaml"):
         (run / name).write_text("a: 1\n")
     assert take(repository).digest == before
+
+
+@pytest.mark.parametrize("git", [True, False])
+def test_registries_are_no_code(
+    repository: Path, git: bool, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not git:
+        monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(repository.parent))
+        shutil.rmtree(repository / ".git")
+    (repository / "versions.yaml").write_text("a: 1\n")
+    before = take(repository)
+    registry, elsewhere = LocalRegistry(repository / "models" / "registry"), tmp_path_factory.mktemp("elsewhere")
+    for name in ("config.yaml", "model.py"):
+        (elsewhere / name).write_text("a: 1\n")
+        registry.publish("resnet", {name: elsewhere / name}, kind="checkpoint", aliases=["champion"])
+    after = take(repository)
+    assert (after.files, after.digest) == (before.files, before.digest)
+    assert "versions.yaml" in after.files
 
 
 def test_without_git(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,95 @@
+"""How many bytes of tensors live at each moment of a computation, real or fake, and what they are for."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+
+class Live(TorchDispatchMode):
+    """Within this mode, every storage that an operation returns is counted from then on until it is freed.
+
+    The sum of storages is what an allocator is asked for, but for scratch memory inside of kernels. Without `scratch`
+    it agrees to the byte with `torch.distributed._tools.MemTracker`, in less time.
+
+    Args:
+        scratch: bytes that a kernel needs beside its arguments and results, from the operation, its arguments and its
+            result.
+
+    Attributes:
+        peak: the largest sum so far, bytes.
+    """
+
+    def __init__(self, scratch: Callable[[Any, tuple[Any, ...], Any], int] | None = None) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._scratch, self._scratch_at_peak = scratch, 0
+        self.current = self.peak = 0
+        self._events: list[tuple[int, int]] = []  # (number of the storage, bytes): negative where it was freed
+        self._peak_at = 0  # how many events had come by the peak
+        self._live: dict[int, tuple[int, int]] = {}  # address of the storage's handle: number and bytes
+        self._numbers = 0
+        self._kinds: dict[int, str] = {}
+
+    def add(self, value: Any) -> None:
+        """Count the tensors in `value`, a tensor or any nesting of lists, tuples and dictionaries."""
+        for tensor in tensors_of(value):
+            storage = tensor.untyped_storage()
+            key = storage._cdata
+            if key not in self._live:
+                number, size = self._numbers, storage.nbytes()
+                self._numbers += 1
+                self._live[key] = (number, size)
+                self._change(number, size)
+                weakref.finalize(storage, self._drop, key)
+
+    def name(self, kind: str, value: Any) -> None:
+        """Say what the tensors in `value` are for; the first name of a storage stays."""
+        self.add(value)
+        for tensor in tensors_of(value):
+            self._kinds.setdefault(self._live[tensor.untyped_storage()._cdata][0], kind)
+
+    def at_peak(self) -> dict[str, int]:
+        """Bytes by name at the moment of the peak; what was given no name is called 'other'."""
+        sums: dict[str, int] = {}
+        for number, change in self._events[: self._peak_at]:
+            kind = self._kinds.get(number, "other")
+            sums[kind] = sums.get(kind, 0) + change
+        return sums | {"scratch": self._scratch_at_peak}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.add(result)
+        if self._scratch is not None:
+            self._look(self._scratch(func, args, result))
+        return result
+
+    def _change(self, number: int, change: int) -> None:
+        self.current += change
+        self._events.append((number, change))
+        self._look(0)
+
+    def _look(self, scratch: int) -> None:
+        """Is this the peak, with so many bytes of scratch memory?"""
+        if self.current + scratch > self.peak:
+            self.peak, self._scratch_at_peak, self._peak_at = self.current + scratch, scratch, len(self._events)
+
+    def _drop(self, key: int) -> None:
+        if key in self._live:
+            number, size = self._live.pop(key)
+            self._change(number, -size)
+
+
+def tensors_of(value: Any) -> Iterable[torch.Tensor]:
+    """Every tensor in any nesting of lists, tuples and dictionaries."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_of(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from tensors_of(item)

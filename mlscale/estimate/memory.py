@@ -1,0 +1,205 @@
+"""The peak memory of a training step: by fake tensors where the model allows it, else by a small real probe.
+
+Fake tensors have shapes, types and storages of a size, and no data: two whole steps cost seconds on one core and
+allocate nothing, whatever the size of the model.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from textwrap import shorten
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.parameter import is_lazy
+
+from mlscale.culprit import summary
+from mlscale.estimate.live import Live, tensors_of
+from mlscale.estimate.scratch import cpu_scratch
+from mlscale.estimate.step import Loop, two_steps
+
+# Measured against the allocator's own sum by scripts/bench_estimate.py; see docs/benchmarks.md.
+TRACE_ERROR = 0.03
+PROBE_ERROR = 0.40  # small batches may peak elsewhere in the step: seen up to 41 % too low
+_PROBED = (4, 8)  # samples of the two real batches that the peak is extrapolated from
+_SAFETY = 3  # by which the room for a whole real batch must exceed what is expected of it
+
+
+@dataclass(frozen=True)
+class Memory:
+    """The peak of one process, bytes of tensors, and what they are at that moment.
+
+    Attributes:
+        peak: the sum of those below.
+        parameters: with buffers.
+        activations: with the batch, and whatever else is alive then.
+        scratch: of the kernel that runs then; on a CPU.
+        error: how far the peak may be off, as a share of it.
+        how: in words, for people.
+    """
+
+    peak: int
+    parameters: int
+    gradients: int
+    optimizer_state: int
+    activations: int
+    scratch: int
+    error: float
+    how: str
+
+
+def peak_memory(build: Callable[[], LightningModule], batch: Any, loop: Loop, room: int = 0) -> Memory:
+    """The peak of a training step on `batch`.
+
+    Args:
+        build: makes the task, with new parameters each time it is called.
+        batch: a real one, on the CPU, as the loader gives it.
+        room: bytes of this machine that two real steps may take, where the trace is not possible; within it they are
+            taken on the whole batch.
+
+    Raises:
+        Exception: whatever two real steps raise, where the trace was not possible either.
+    """
+    try:
+        live = traced(build, batch, loop)
+    except Exception as error:  # whatever fake tensors can't answer: a value that decides what is computed
+        reason = f"a trace was not possible ({shorten(summary(error), 160, placeholder=' …')})"
+    else:
+        return _memory(live.at_peak(), TRACE_ERROR, "two steps traced with fake tensors")
+    whole = samples_of(batch)
+    splits = [(size, probed(build, cut(batch, size), loop).at_peak()) for size in _PROBED if size < whole]
+    if not splits or _SAFETY * sum(extrapolated(splits, whole).values()) < room:
+        return _memory(probed(build, batch, loop).at_peak(), TRACE_ERROR, f"two real steps: {reason}")
+    how = f"real steps on {' and '.join(str(size) for size, _ in splits)} samples, extrapolated: {reason}"
+    return _memory(extrapolated(splits, whole), PROBE_ERROR, how)
+
+
+def traced(build: Callable[[], LightningModule], batch: Any, loop: Loop) -> Live:
+    """Two steps with fake tensors on the CPU. A model that can't be built with them is built first, then made fake.
+
+    Raises:
+        Exception: a step asked for a value that a fake tensor has not.
+    """
+    fake = FakeTensorMode()
+    with _eager(), _seeds_kept():
+        try:
+            with fake, _no_initialisation():
+                task: LightningModule | None = build()
+                assert task is not None
+            if any(is_lazy(parameter) for parameter in task.parameters()):
+                task = None
+        except Exception:
+            task = None
+        if task is None:
+            task = build()
+            _give_shapes(task, batch)
+            _make_fake(task, fake)
+        inputs = _map(batch, fake.from_tensor)
+        live = Live(cpu_scratch if loop.cpu_kernels else None)
+        with fake, live:
+            two_steps(task, inputs, loop, live)
+    return live
+
+
+def probed(build: Callable[[], LightningModule], batch: Any, loop: Loop) -> Live:
+    """Two real steps on the CPU."""
+    with _eager(), _seeds_kept():
+        task = build()
+        _give_shapes(task, batch)
+        live = Live(cpu_scratch if loop.cpu_kernels else None)
+        with live:
+            two_steps(task, _map(batch, torch.clone), loop, live)
+    return live
+
+
+def extrapolated(splits: list[tuple[int, dict[str, int]]], samples: int) -> dict[str, int]:
+    """The split at `samples` from those at two batch sizes: each part is affine in the size of the batch."""
+    (small, first), (large, second) = splits[0], splits[-1]
+    if small == large:
+        return second
+    kinds = {**first, **second}
+    slopes = {kind: (second.get(kind, 0) - first.get(kind, 0)) / (large - small) for kind in kinds}
+    return {kind: max(0, round(second.get(kind, 0) + slopes[kind] * (samples - large))) for kind in kinds}
+
+
+def samples_of(batch: Any) -> int:
+    """The length of the first tensor in a batch; 1 where there is none."""
+    return next((tensor.shape[0] for tensor in tensors_of(batch) if tensor.ndim), 1)
+
+
+def cut(batch: Any, samples: int) -> Any:
+    """The first `samples` of a batch."""
+    whole = samples_of(batch)
+    return _map(batch, lambda tensor: tensor[:samples] if tensor.ndim and tensor.shape[0] == whole else tensor)
+
+
+def _memory(split: dict[str, int], error: float, how: str) -> Memory:
+    named = {kind: split.get(kind, 0) for kind in ("parameters", "gradients", "optimizer_state", "scratch")}
+    peak = sum(split.values())
+    return Memory(peak=peak, activations=peak - sum(named.values()), error=error, how=how, **named)
+
+
+def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    if isinstance(value, Tensor):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: _map(item, change) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_map(item, change) for item in value]
+    return value
+
+
+def _give_shapes(task: LightningModule, batch: Any) -> None:
+    """Run one sample through lazy layers, as the first batch of a run does."""
+    if not any(is_lazy(parameter) for parameter in task.parameters()):
+        return
+    task.eval()
+    with torch.no_grad():
+        task(next(iter(tensors_of(batch)))[:1])
+
+
+def _make_fake(task: nn.Module, fake: FakeTensorMode) -> None:
+    """Replace parameters and buffers by fake ones; those that modules share stay shared."""
+    made: dict[int, nn.Parameter] = {}
+    for module in task.modules():
+        for name, parameter in module._parameters.items():
+            if parameter is not None:
+                if id(parameter) not in made:
+                    made[id(parameter)] = nn.Parameter(fake.from_tensor(parameter.data), parameter.requires_grad)
+                module._parameters[name] = made[id(parameter)]
+        for name, buffer in module._buffers.items():
+            if buffer is not None:
+                module._buffers[name] = fake.from_tensor(buffer)
+
+
+@contextlib.contextmanager
+def _no_initialisation() -> Iterator[None]:
+    """`torch.nn.init` does nothing: some of it looks at values, and fake tensors have none."""
+    names = [name for name in dir(nn.init) if name.endswith("_") and not name.startswith("_")]
+    before = {name: getattr(nn.init, name) for name in names}
+    for name in names:
+        setattr(nn.init, name, lambda tensor, *_, **__: tensor)
+    try:
+        yield
+    finally:
+        for name, function in before.items():
+            setattr(nn.init, name, function)
+
+
+@contextlib.contextmanager
+def _eager() -> Iterator[None]:
+    """A compiled model is measured as it is without the compiler."""
+    with torch.compiler.set_stance("force_eager"):
+        yield
+
+
+@contextlib.contextmanager
+def _seeds_kept() -> Iterator[None]:
+    """Random numbers that are drawn here are not missing in what comes after."""
+    with torch.random.fork_rng(devices=[]):
+        yield

@@ -1,0 +1,62 @@
+"""How much a run does: passes, epochs, validations."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How much a run does.
+
+    Attributes:
+        passes: forward and backward passes in all.
+        epochs: how many the passes belong to; a part of one counts as one.
+        validations: how many there are.
+        validation_batches: batches of one validation.
+    """
+
+    passes: int
+    epochs: int
+    validations: int
+    validation_batches: int
+
+
+def plan(
+    trainer: Mapping[str, Any], passes_of_epoch: int | None, total_passes: int | None, validation_batches: int | None
+) -> Plan | None:
+    """What the trainer's settings make of an epoch; None for a run of which nobody knows the end.
+
+    Args:
+        trainer: settings as Lightning's Trainer takes them.
+        passes_of_epoch: forward and backward passes of one rank in an epoch.
+        total_passes: of the whole run.
+        validation_batches: of one validation without limits; None or 0 where there is none.
+    """
+    if passes_of_epoch is None or total_passes is None or passes_of_epoch < 1:
+        return None
+    epochs = -(-total_passes // passes_of_epoch)
+    batches = limited(trainer.get("limit_val_batches"), validation_batches or 0)
+    return Plan(total_passes, epochs, _validations(trainer, passes_of_epoch, total_passes) if batches else 0, batches)
+
+
+def limited(limit: float | None, batches: int) -> int:
+    """A number of batches under Lightning's limit: a whole number of them, or a share."""
+    if limit is None:
+        return batches
+    if isinstance(limit, int):
+        return min(limit, batches)
+    return max(1, int(limit * batches)) if limit > 0 and batches else 0
+
+
+def _validations(trainer: Mapping[str, Any], passes_of_epoch: int, total_passes: int) -> int:
+    interval, every = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
+    if isinstance(interval, int) and not isinstance(interval, bool):
+        if every is None:
+            return total_passes // interval
+        in_epoch = passes_of_epoch // interval
+    else:
+        in_epoch = int(1 / interval) if isinstance(interval, float) and 0 < interval <= 1 else 1
+    return (total_passes // passes_of_epoch // (every or 1)) * in_epoch

@@ -1,0 +1,140 @@
+"""What a machine costs per hour, from a dated file; what a run costs on it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import date
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlscale.errors import MLScaleError
+
+_OLD_DAYS = 90
+
+
+@dataclass(frozen=True)
+class Instance:
+    """A machine that can be rented.
+
+    Attributes:
+        usd_per_hour: on demand; None where no price is known.
+        gpus: how many; 0 for none.
+        gpu: their name.
+        gpu_memory_gib: memory of one of them.
+        source: where the price comes from, in words.
+    """
+
+    name: str
+    usd_per_hour: float | None
+    gpus: int
+    gpu: str | None
+    gpu_memory_gib: float | None
+    source: str
+
+
+@dataclass(frozen=True)
+class Prices:
+    """A price file.
+
+    Attributes:
+        snapshot: the day it was written.
+        verified: whether its prices were checked with the providers on that day.
+    """
+
+    snapshot: date
+    verified: bool
+    instances: Mapping[str, Instance]
+    path: str
+
+    def age_days(self, today: date | None = None) -> int:
+        """Days since the file was written."""
+        return ((today or date.today()) - self.snapshot).days
+
+    def find(self, name: str) -> Instance:
+        """The instance called `name`.
+
+        Raises:
+            MLScaleError: there is none, with the nearest names.
+        """
+        if name in self.instances:
+            return self.instances[name]
+        same = [each for each in self.instances if each.rpartition("/")[2] == name]
+        near = list(dict.fromkeys([*same, *difflib.get_close_matches(name, self.instances, n=3, cutoff=0.5)]))
+        raise MLScaleError(
+            f"no instance '{name}' in the price file",
+            where=f"estimate.instance={name}: {self.path}",
+            why=f"it has {len(self.instances)}, such as {', '.join(near or list(self.instances)[:3])}",
+            fix=f"estimate.instance={near[0] if near else next(iter(self.instances), '…')}, or estimate.usd_per_hour=…",
+        )
+
+    def told(self, today: date | None = None) -> str:
+        """The age of the file, for people."""
+        age = self.age_days(today)
+        words = f"prices of {self.snapshot.isoformat()}, {age} day{'s' * (age != 1)} old"
+        words += ", old" if age > _OLD_DAYS else ""
+        return words if self.verified else f"{words}, not verified"
+
+
+def load(path: str | None = None) -> Prices:
+    """The price file at `path`; the one that is shipped without.
+
+    Raises:
+        MLScaleError: it does not exist, or is no price file.
+    """
+    shipped = files("mlscale.estimate").joinpath("prices.yaml")
+    label = path or "mlscale/estimate/prices.yaml"
+    try:
+        text = Path(path).expanduser().read_text(encoding="utf-8") if path else shipped.read_text(encoding="utf-8")
+        document = yaml.safe_load(text)
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise MLScaleError(
+            f"the price file can't be read: {path}", where=f"estimate.prices={path}", why=str(error).splitlines()[0]
+        ) from error
+    try:
+        return _parsed(document, label)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MLScaleError(
+            "this is no price file",
+            where=label,
+            why=f"{type(error).__name__}: {error}",
+            fix="snapshot: 2026-11-24\ninstances:\n  my/machine: {usd_per_hour: 1.5, gpus: 1, gpu_memory_gib: 24}",
+        ) from error
+
+
+def cost_usd(seconds: float, usd_per_hour: float | None) -> float:
+    """What `seconds` cost; NaN where the time or the price is unknown."""
+    return math.nan if usd_per_hour is None else seconds / 3600 * usd_per_hour
+
+
+def _parsed(document: Any, label: str) -> Prices:
+    snapshot = document["snapshot"]
+    if not isinstance(snapshot, date):
+        snapshot = date.fromisoformat(str(snapshot))
+    sources = document.get("sources") or {}
+    instances = {
+        str(name): Instance(
+            name=str(name),
+            usd_per_hour=_price(entry.get("usd_per_hour"), name),
+            gpus=int(entry.get("gpus") or 0),
+            gpu=entry.get("gpu"),
+            gpu_memory_gib=entry.get("gpu_memory_gib"),
+            source=str(sources.get(entry.get("source"), entry.get("source") or label)),
+        )
+        for name, entry in document["instances"].items()
+    }
+    return Prices(snapshot, document.get("verified") is True, instances, label)
+
+
+def _price(value: Any, name: str) -> float | None:
+    if value is None:
+        return None
+    price = float(value)
+    if not math.isfinite(price) or price < 0:
+        raise ValueError(f"{name} costs {value}")
+    return price

@@ -1,0 +1,201 @@
+"""The time of a run, from a short one: where the clock stands in it, how long it is, and what follows for all of it."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from mlscale.estimate.plan import Plan
+
+ERROR = 0.10  # of the time; checked by scripts/bench_estimate.py against whole runs
+EPOCHS = 3  # of a probe: the first warms up
+_TRAINING_SHARE = 0.8  # of a probe's time; the rest is for validation
+_LEAST_PASSES = 10  # of an epoch: fewer say little, and loggers read the device every ten steps
+_LEAST_VALIDATION = 2
+
+
+@dataclass(frozen=True)
+class Timing:
+    """What one fit took, seconds.
+
+    Attributes:
+        pass_s: one forward and backward pass, with its batch and its share of the optimizer's step.
+        validation_s: one batch of validation; 0 where there is none.
+        epoch_s: what an epoch takes besides, checkpoints and the start of loaders among it.
+        epochs: how many there were; the first warmed up and is left out of the means where there were others.
+        passes, validation_batches: of one epoch, as they were limited.
+        all_passes, all_validation_batches: of one epoch without limits; None where loaders don't say.
+    """
+
+    pass_s: float
+    validation_s: float
+    epoch_s: float
+    epochs: int
+    passes: int
+    validation_batches: int
+    all_passes: int | None = None
+    all_validation_batches: int | None = None
+
+
+class Clock(Callback):
+    """Notes when epochs, passes and validations begin and end, and writes a `Timing` at the end of a fit.
+
+    Args:
+        path: the JSON file that rank 0 writes.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = Path(path)
+        self._epochs: list[Epoch] = []
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        now = _now(trainer)
+        if self._epochs:
+            self._epochs[-1].end = now
+        self._epochs.append(Epoch(now))
+
+    def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        self._epochs[-1].passes.append(time.perf_counter())
+
+    def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        if self._epochs:  # the check of validation before a fit belongs to no epoch
+            self._epochs[-1].validation.append(time.perf_counter())
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._epochs[-1].end = _now(trainer)
+        if trainer.is_global_zero:
+            timing = summarised(self._epochs, _length(trainer.train_dataloader), _length(trainer.val_dataloaders))
+            self.path.write_text(json.dumps(asdict(timing)))
+
+
+class Epoch:
+    """Moments of one epoch, seconds of the clock."""
+
+    def __init__(self, start: float) -> None:
+        self.start = self.end = start
+        self.passes: list[float] = []
+        self.validation: list[float] = []
+
+
+def summarised(
+    epochs: Sequence[Epoch], all_passes: int | None = None, all_validation_batches: int | None = None
+) -> Timing:
+    """A timing from the moments of a fit. The first epoch warms up and is left out where there are others."""
+    steady = epochs[1:] or epochs
+    pass_s, validation_s = _interval([e.passes for e in steady]), _interval([e.validation for e in steady])
+    passes, validated = len(steady[-1].passes), len(steady[-1].validation)
+    lengths = [each.end - each.start for each in steady]
+    mean = sum(lengths) / len(lengths)
+    return Timing(
+        pass_s=pass_s,
+        validation_s=validation_s,
+        epoch_s=max(0.0, mean - passes * pass_s - validated * validation_s),
+        epochs=len(epochs),
+        passes=passes,
+        validation_batches=validated,
+        all_passes=all_passes,
+        all_validation_batches=all_validation_batches,
+    )
+
+
+def read(path: Path) -> Timing:
+    """What a clock has written."""
+    return Timing(**json.loads(path.read_text()))
+
+
+def limits(
+    first: Timing, seconds: float, passes: int | None, validation_batches: int | None, of: int
+) -> tuple[int, int]:
+    """Passes and validation batches of one epoch of a probe that takes about `seconds`.
+
+    Args:
+        first: a timing of a few passes.
+        passes, validation_batches: of a whole epoch; None where unknown.
+        of: passes of one optimizer step: a probe's epoch is whole steps.
+    """
+    each = seconds / EPOCHS
+    fit = max(_LEAST_PASSES, int(each * _TRAINING_SHARE / first.pass_s)) if first.pass_s else _LEAST_PASSES
+    fit = min(fit, passes or fit)
+    rest = max(0.0, each - fit * first.pass_s)
+    validated = max(_LEAST_VALIDATION, int(rest / first.validation_s)) if first.validation_s else _LEAST_VALIDATION
+    return max(of, fit // of * of), min(validated, validation_batches if validation_batches is not None else validated)
+
+
+def startup(fit_seconds: float, first: Timing, steady: Timing) -> float:
+    """Seconds that a run takes once: set-up, the check of validation, and all that is slower the first time.
+
+    Args:
+        fit_seconds: the whole of a first short fit.
+        first: its timing, which says how much it did.
+        steady: what that takes later on.
+    """
+    did = first.passes * steady.pass_s + first.validation_batches * steady.validation_s + steady.epoch_s
+    return max(0.0, fit_seconds - first.epochs * did)
+
+
+def whole(timing: Timing, plan: Plan, once: float) -> float:
+    """Seconds of a whole run.
+
+    Args:
+        once: seconds that it takes once.
+    """
+    return (
+        once
+        + plan.passes * timing.pass_s
+        + plan.validations * plan.validation_batches * timing.validation_s
+        + max(plan.epochs, plan.validations) * timing.epoch_s
+    )
+
+
+def at_batch(small: tuple[int, Timing], large: tuple[int, Timing], samples: int) -> Timing:
+    """The timing at a batch that does not fit, from the two largest that do: a pass is affine in its samples."""
+    (few, first), (many, second) = small, large
+
+    def line(name: str) -> float:
+        before, after = float(getattr(first, name)), float(getattr(second, name))
+        return max(after, after + (after - before) / (many - few) * (samples - many))
+
+    values = asdict(second) | {name: line(name) for name in ("pass_s", "validation_s")}
+    return Timing(**values)
+
+
+def batches_to_probe(samples: int, fits: Callable[[int], bool]) -> list[int]:
+    """The batch of a device if it fits, else the two largest of its halves that do; empty where nothing fits."""
+    if fits(samples):
+        return [samples]
+    size = samples // 2
+    while size >= 1 and not fits(size):
+        size //= 2
+    return [size // 2, size] if size >= 2 else []
+
+
+def _interval(moments: Sequence[Sequence[float]]) -> float:
+    """Mean seconds between two moments of the same epoch; 0 where there are none."""
+    spans = [(each[-1] - each[0], len(each) - 1) for each in moments if len(each) > 1]
+    count = sum(number for _, number in spans)
+    return sum(span for span, _ in spans) / count if count else 0.0
+
+
+def _now(trainer: Trainer) -> float:
+    """The time, once an accelerator has done what it was told to."""
+    if trainer.strategy.root_device.type == "cuda":
+        torch.cuda.synchronize(trainer.strategy.root_device)
+    return time.perf_counter()
+
+
+def _length(loaders: Any) -> int | None:
+    """Batches of a loader, or of several together; None where they don't say."""
+    loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
+    try:
+        lengths = [len(loader) for loader in loaders if loader is not None]
+    except (TypeError, NotImplementedError):
+        return None
+    return sum(lengths) if lengths and all(math.isfinite(length) for length in lengths) else None

@@ -1,0 +1,128 @@
+"""Training steps in the order in which Lightning takes them, without a trainer: what memory is measured on."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+
+from mlscale.errors import MLScaleError
+from mlscale.estimate.live import Live
+
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+_WEIGHTS = {"bf16-true": torch.bfloat16, "16-true": torch.float16, "64-true": torch.float64}
+PRECISIONS = ("32-true", *_AUTOCAST, *_WEIGHTS)
+
+
+@dataclass(frozen=True)
+class Loop:
+    """How a run steps.
+
+    Attributes:
+        precision: Lightning's, e.g. "bf16-mixed".
+        passes: forward and backward passes of one optimizer step; two show all that many do.
+        clip: the largest norm of the gradients; None leaves them.
+        foreach: optimizers handle all parameters at once, as they do by default on a CUDA device.
+        cpu_kernels: it runs on a CPU, whose kernels need scratch memory of their own.
+    """
+
+    precision: str = "32-true"
+    passes: int = 1
+    clip: float | None = None
+    foreach: bool = False
+    cpu_kernels: bool = True
+
+
+def two_steps(task: LightningModule, batch: Any, loop: Loop, live: Live) -> None:
+    """Take two optimizer steps of `task` on `batch` and give names in `live` to what they hold.
+
+    Two, since the optimizer's state and, in the next forward pass, the old gradients come only after the first. As in
+    Lightning, gradients are freed after the forward pass of the next step, not before.
+
+    Args:
+        batch: as the loader gives it, on the device and of the kind (real or fake) of the task's parameters.
+
+    Raises:
+        MLScaleError: the task drives its optimizers itself, or its precision is not known here.
+    """
+    if not task.automatic_optimization:
+        raise MLScaleError("the task drives its optimizers itself", where="task.automatic_optimization")
+    if loop.precision not in PRECISIONS:
+        raise MLScaleError(f"memory of precision {loop.precision} is not known", where="precision")
+    if weights := _WEIGHTS.get(loop.precision):
+        task.to(weights)
+        batch = _floats_to(batch, weights)
+    task.train()
+    live.name("parameters", [*task.parameters(), *task.buffers()])
+    live.name("batch", batch)
+    optimizers = _optimizers(task.configure_optimizers())
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            if loop.foreach and group.get("foreach", False) is None and not group.get("fused"):
+                group["foreach"] = True
+    for _ in range(2):
+        for number in range(min(loop.passes, 2)):
+            with _autocast(loop.precision):
+                loss = _loss(task.training_step(batch, number))
+            if number == 0:
+                _free_gradients(optimizers)
+            (loss / loop.passes).backward()  # type: ignore[no-untyped-call]
+            del loss
+        live.name("gradients", [p.grad for p in task.parameters() if p.grad is not None])
+        if loop.clip:
+            nn.utils.clip_grad_norm_(task.parameters(), loop.clip)
+        for optimizer in optimizers:
+            optimizer.step()
+            live.name("optimizer_state", list(optimizer.state.values()))
+
+
+def _free_gradients(optimizers: list[torch.optim.Optimizer]) -> None:
+    for optimizer in optimizers:
+        optimizer.zero_grad(set_to_none=True)
+
+
+def _optimizers(configured: Any) -> list[torch.optim.Optimizer]:
+    """The optimizers in what `configure_optimizers` may return."""
+    if isinstance(configured, torch.optim.Optimizer):
+        return [configured]
+    if isinstance(configured, Mapping):
+        return _optimizers(configured["optimizer"])
+    if isinstance(configured, list | tuple):
+        found = [item for item in configured if isinstance(item, torch.optim.Optimizer | Mapping | list | tuple)]
+        return [each for item in found if item for each in _optimizers_or_none(item)]
+    return []
+
+
+def _optimizers_or_none(item: Any) -> list[torch.optim.Optimizer]:
+    """Those of an entry; lists of schedulers have none."""
+    return [] if isinstance(item, Mapping) and "optimizer" not in item else _optimizers(item)
+
+
+def _loss(output: Any) -> Tensor:
+    loss = output["loss"] if isinstance(output, Mapping) else output
+    if not isinstance(loss, Tensor):
+        raise MLScaleError("the training step returns no loss", where="task")
+    return loss
+
+
+@contextlib.contextmanager
+def _autocast(precision: str) -> Iterator[None]:
+    """Lightning casts in the forward pass and the loss, not in the backward pass."""
+    dtype = _AUTOCAST.get(precision)
+    with torch.autocast("cpu", dtype=dtype) if dtype else contextlib.nullcontext():
+        yield
+
+
+def _floats_to(value: Any, dtype: torch.dtype) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(dtype) if value.is_floating_point() else value
+    if isinstance(value, Mapping):
+        return {key: _floats_to(item, dtype) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_floats_to(item, dtype) for item in value]
+    return value

@@ -1,0 +1,70 @@
+"""Export a task, and compare, time and profile it in one pass over the validation samples."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import LightningModule
+
+from mlscale.export.engine import Engine
+from mlscale.export.latency import medians, one_thread
+from mlscale.export.onnx import export, served
+from mlscale.export.parity import Logits, Parity, compare, torch_logits
+from mlscale.export.reference import Profile
+from mlscale.export.samples import Input, Samples, input_of, validation
+from mlscale.export.servable import softmax
+
+
+@dataclass(frozen=True)
+class Measured:
+    """An exported model and what is known of it.
+
+    Attributes:
+        model: the ONNX model, serialised.
+        given: what one raw sample is.
+        classes: how many logits it gives.
+        parity: the comparison with the trained model.
+        profile: what its inputs and predictions look like.
+        onnx_latency_ms: median of one sample on one thread.
+        torch_latency_ms: the same, of the trained model in eager mode, normalisation included.
+    """
+
+    model: bytes
+    given: Input
+    classes: int
+    parity: Parity
+    profile: Profile
+    onnx_latency_ms: float
+    torch_latency_ms: float
+
+
+def measure(task: LightningModule, data: Any, *, samples: int | None = None) -> Measured:
+    """Export `task` as it stands.
+
+    Args:
+        task: with its weights; it stays on the CPU, in evaluation mode.
+        data: the data module it was trained with, set up for validation.
+        samples: validation samples to look at; None for all.
+
+    Raises:
+        MLScaleError: the task gives no logits, or ONNX can't express it.
+    """
+    given = input_of(data)
+    model = served(task, given)
+    content = export(model, given)
+    engine = Engine(content)
+    classes = engine.run(np.zeros((1, *given.shape), given.dtype)).shape[1]
+    profile = Profile(classes)
+
+    def look(batch: Samples, logits: Logits) -> None:
+        profile.add(batch.raw, softmax(logits), batch.y)
+
+    parity = compare(torch_logits(task), engine.run, validation(data, limit=samples), look)
+    first: NDArray[Any] = next(validation(data, limit=1)).raw
+    with one_thread(), torch.no_grad():
+        onnx_ms, torch_ms = medians(lambda: engine.run(first), lambda: model(torch.from_numpy(first)))
+    return Measured(content, given, classes, parity, profile, onnx_ms, torch_ms)

@@ -1,0 +1,23 @@
+"""Packages that come with an extra: told before the work starts, not after a minute of it."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+from mlscale.errors import Exit, MLScaleError
+
+
+def need(extra: str, *packages: str) -> None:
+    """See that `packages` are installed.
+
+    Raises:
+        MLScaleError: some are not (exit code 5); with the command that installs the extra.
+    """
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        raise MLScaleError(
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed",
+            why=f"they come with the extra '{extra}'" if len(missing) > 1 else f"it comes with the extra '{extra}'",
+            fix=f"pip install 'mlscale[{extra}]'",
+            exit=Exit.ENVIRONMENT,
+        )

@@ -1,0 +1,131 @@
+"""A trained task as an ONNX graph that takes raw samples: normalisation is inside, no client can get it wrong."""
+
+from __future__ import annotations
+
+import warnings
+from textwrap import shorten
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mlscale.errors import MLScaleError
+from mlscale.export.samples import Input
+
+INPUT, OUTPUT = "input", "logits"
+_EXAMPLES = 2
+"""Samples of the example batch: torch.export takes a size of 1 for a constant."""
+_LIMIT = 2**31 - 1
+"""Bytes of a protobuf message, at most."""
+
+
+class Served(nn.Module):
+    """(raw - mean) / std, then the task: the arithmetic of `mlscale.data.stream`, in its order and in float32.
+
+    Args:
+        task: samples as training gives them to logits, (n, …) to (n, classes).
+        mean: of each channel, in the units of the raw sample; empty for none.
+        std: of each channel.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, task: nn.Module, mean: tuple[float, ...] = (), std: tuple[float, ...] = ()) -> None:
+        super().__init__()
+        self.task = task
+        self.normalises = bool(mean)
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32)[:, None, None])
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
+
+    def forward(self, raw: Tensor) -> Tensor:
+        """Logits, float32 (n, classes), for raw samples (n, …)."""
+        x = (raw.float() - self.mean) / self.std if self.normalises else raw
+        logits: Tensor = self.task(x)
+        return logits.float()
+
+
+def served(task: nn.Module, given: Input) -> Served:
+    """The task behind its preprocessing, on the CPU, for inference; its lazy layers have found their shapes.
+
+    Raises:
+        MLScaleError: it gives something else than logits.
+    """
+    model = Served(task, given.mean, given.std).cpu().float().eval()
+    with torch.no_grad():
+        logits: Any = model(_example(given))
+    if logits.ndim != 2:
+        raise MLScaleError(
+            f"the task gives {tuple(logits.shape)} for {_EXAMPLES} samples",
+            where="task",
+            why="a servable classifies: its model gives (n, classes)",
+        )
+    return model
+
+
+def export(model: Served, given: Input) -> bytes:
+    """The ONNX model, serialised: input `input`, output `logits`, batches of any size. The same model, the same bytes.
+
+    Raises:
+        MLScaleError: torch can't express the model in ONNX, its batch size is built in, or it is over 2 GiB.
+    """
+    dynamic = ({0: torch.export.Dim("batch")},)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
+            program = torch.onnx.export(
+                model,
+                (_example(given),),
+                dynamo=True,
+                dynamic_shapes=dynamic,
+                input_names=[INPUT],
+                output_names=[OUTPUT],
+                external_data=False,
+                verbose=False,
+            )
+    except Exception as error:
+        raise _inexpressible(_reason(error)) from error
+    assert program is not None
+    proto: Any = program.model_proto
+    # Where a batch of any size can't be traced, torch exports the example's size, and says nothing.
+    sizes = [port.type.tensor_type.shape.dim[0] for port in (proto.graph.input[0], proto.graph.output[0])]
+    if not all(size.dim_param for size in sizes):
+        raise _inexpressible(f"batches are of {sizes[0].dim_value or sizes[1].dim_value} samples only")
+    _forget_sources(proto)
+    if proto.ByteSize() > _LIMIT:
+        raise MLScaleError(
+            f"the ONNX model would be {proto.ByteSize():,} bytes",
+            where="model",
+            why="one file holds 2 GiB at most",
+        )
+    content: bytes = proto.SerializeToString(deterministic=True)
+    return content
+
+
+def _example(given: Input) -> Tensor:
+    return torch.zeros(_EXAMPLES, *given.shape, dtype=getattr(torch, given.dtype))
+
+
+def _forget_sources(proto: Any) -> None:
+    """Take out where each node came from: it grows the file, and tells paths of the machine that exported."""
+    graph = proto.graph
+    for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        part.ClearField("metadata_props")
+        part.ClearField("doc_string")
+
+
+def _inexpressible(why: str) -> MLScaleError:
+    return MLScaleError(
+        "the model can't be exported to ONNX",
+        where="model",
+        why=why,
+        fix="keep to what torch.export can trace: no Python branches on values, no batch size as a number",
+    )
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause in one line; what torch prints around it is a page."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return shorten(f"{type(error).__name__}: {lines[0] if lines else ''}", 300, placeholder=" …")

@@ -1,0 +1,120 @@
+"""Does the exported model compute what the trained one does? On real samples, at several batch sizes, with numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mlscale.export.samples import Samples
+
+Logits = NDArray[np.float32]
+BATCHES = (1, 3, 32)
+
+
+@dataclass
+class Parity:
+    """The outcome of a comparison.
+
+    Attributes:
+        samples: validation samples compared.
+        largest_logit: the largest absolute value of the trained model's logits: errors are judged relative to it.
+        max_abs_error: the largest absolute difference of a logit over all samples.
+        agreement: share of the samples for which both choose the same class.
+        torch_accuracy: of the trained model, as `mlscale evaluate` measures it.
+        onnx_accuracy: of the exported one.
+        batches: batch size to the largest absolute difference at that size.
+    """
+
+    samples: int = 0
+    largest_logit: float = 0.0
+    max_abs_error: float = 0.0
+    agreement: float = 0.0
+    torch_accuracy: float = 0.0
+    onnx_accuracy: float = 0.0
+    batches: dict[int, float] = field(default_factory=dict)
+
+    @property
+    def relative_error(self) -> float:
+        """The largest difference, of all samples and batch sizes, over the largest logit (or 1, if that is less)."""
+        # numpy's maximum keeps a NaN, Python's drops it.
+        worst = float(np.max([self.max_abs_error, *self.batches.values()]))
+        return worst / max(1.0, self.largest_logit) if np.isfinite(self.largest_logit) else float("nan")
+
+    def problems(self, *, tolerance: float, min_agreement: float) -> list[str]:
+        """Each bound that does not hold, with its number; NaN holds none."""
+        found = []
+        if not self.relative_error <= tolerance:
+            found.append(f"the logits differ by {self.relative_error:.1e} of the largest, more than {tolerance:g}")
+        if not self.agreement >= min_agreement:
+            found.append(f"{self.agreement:.2%} of the classes agree, fewer than {min_agreement:.2%}")
+        return found
+
+    def as_dict(self) -> dict[str, Any]:
+        """For parity.json."""
+        return {
+            "samples": self.samples,
+            "largest_logit": self.largest_logit,
+            "max_abs_error": self.max_abs_error,
+            "relative_error": self.relative_error,
+            "agreement": self.agreement,
+            "torch_accuracy": self.torch_accuracy,
+            "onnx_accuracy": self.onnx_accuracy,
+            "max_abs_error_by_batch": {str(size): error for size, error in self.batches.items()},
+        }
+
+
+def torch_logits(task: nn.Module) -> Callable[[Tensor], Logits]:
+    """The trained task as a function of samples that are preprocessed already."""
+
+    def call(x: Tensor) -> Logits:
+        with torch.no_grad():
+            logits: Logits = task(x).float().numpy()
+        return logits
+
+    return call
+
+
+def compare(
+    trained: Callable[[Tensor], Logits],
+    exported: Callable[[NDArray[Any]], Logits],
+    batches: Iterable[Samples],
+    each: Callable[[Samples, Logits], None] = lambda samples, logits: None,
+) -> Parity:
+    """Give both the same samples: one as training preprocesses them, the exported one as clients send them.
+
+    Args:
+        trained: x of the samples to logits.
+        exported: raw samples to logits.
+        batches: the samples, at least one.
+        each: called with every batch and the exported model's logits, to save others a second pass.
+    """
+    parity, agree, right = Parity(), 0, np.zeros(2, np.int64)
+    first: list[Samples] = []
+    for samples in batches:
+        ours, theirs = trained(samples.x), exported(samples.raw)
+        each(samples, theirs)
+        if sum(len(kept.y) for kept in first) < max(BATCHES):
+            first.append(samples)
+        parity.samples += len(samples.y)
+        parity.largest_logit = _larger(parity.largest_logit, ours)
+        parity.max_abs_error = _larger(parity.max_abs_error, ours - theirs)
+        classes = ours.argmax(-1), theirs.argmax(-1)
+        agree += int((classes[0] == classes[1]).sum())
+        right += [int((chosen == samples.y).sum()) for chosen in classes]
+    parity.agreement = agree / parity.samples
+    parity.torch_accuracy, parity.onnx_accuracy = (right / parity.samples).tolist()
+    raw, x = np.concatenate([kept.raw for kept in first]), torch.cat([kept.x for kept in first])
+    for size in BATCHES:
+        rows = np.arange(size) % len(raw)
+        parity.batches[size] = _larger(0.0, trained(x[rows]) - exported(raw[rows]))
+    return parity
+
+
+def _larger(value: float, array: NDArray[Any]) -> float:
+    return float(np.maximum(value, np.abs(array).max()))

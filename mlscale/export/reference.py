@@ -1,0 +1,155 @@
+"""The reference profile: what inputs and predictions look like when all is well, for monitoring to compare with.
+
+Needs numpy alone. Two files: `profile.npz` with the arrays, `profile.json` with what they are of.
+"""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.contracts import expect, stamp
+from mlscale.errors import MLScaleError
+from mlscale.runs.files import read_json, write_bytes, write_json
+
+ARRAYS, ABOUT = "profile.npz", "profile.json"
+KEPT = 10_000
+"""Samples whose own statistics are kept, at most; evenly spread over all."""
+VALUE_BINS, CONFIDENCE_BINS = 32, 20
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A profile of n samples in c channels and k classes, of which m ≤ 10,000 are kept one by one.
+
+    Attributes:
+        about: what it is of: samples, split, data version, accuracy.
+        arrays: by name,
+            `sample_mean`, `sample_std` float32 (m, c): of each channel of a kept sample, in the units of the raw input;
+            `sample_confidence` float32 (m,): the largest probability;
+            `value_edges` float64 (c, 33), `value_counts` int64 (c, 32): histogram of all values of a channel;
+            `class_counts` int64 (k,): how often each class was predicted; `label_counts` int64 (k,): how often it was
+            right to;
+            `probability_mean` float64 (k,): mean probability of each class;
+            `confidence_edges` float64 (21,): 0 to 1; `confidence_counts`, `confidence_correct` int64 (20,): how many
+            predictions had such a confidence, and how many of them were right.
+    """
+
+    about: Mapping[str, Any]
+    arrays: Mapping[str, NDArray[Any]]
+
+    def save(self, folder: Path) -> None:
+        """Write both files into `folder`, each whole or not at all; the same profile, the same bytes."""
+        buffer = io.BytesIO()
+        np.savez(buffer, **dict(self.arrays))  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for one
+        write_bytes(folder / ARRAYS, buffer.getvalue())
+        write_json(folder / ABOUT, {"format": stamp("reference"), **self.about})
+
+    @classmethod
+    def load(cls, folder: Path) -> Reference:
+        """What `save` wrote.
+
+        Raises:
+            MLScaleError: a file is absent or damaged, or of a later format.
+        """
+        about = read_json(folder / ABOUT)
+        expect("reference", about, str(folder / ABOUT))
+        try:
+            with np.load(folder / ARRAYS, allow_pickle=False) as stored:
+                arrays = {name: stored[name] for name in stored.files}
+        except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
+            raise MLScaleError(f"can't read {ARRAYS}", where=str(folder / ARRAYS), why=str(error)) from error
+        return cls({name: value for name, value in about.items() if name != "format"}, arrays)
+
+
+class Profile:
+    """Collects a reference profile, batch by batch."""
+
+    def __init__(self, classes: int) -> None:
+        self.samples = 0
+        self._stride = 1
+        self._kept: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+        self._edges: NDArray[np.float64] = np.empty((0, 0))
+        self._values: NDArray[np.int64] = np.empty((0, 0), np.int64)
+        self._predicted, self._labels = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
+        self._probability = np.zeros(classes)
+        self._confident, self._right = np.zeros(CONFIDENCE_BINS, np.int64), np.zeros(CONFIDENCE_BINS, np.int64)
+
+    def add(self, raw: NDArray[Any], probabilities: NDArray[np.float32], y: NDArray[np.int64]) -> None:
+        """Count a batch.
+
+        Args:
+            raw: inputs as clients send them, (n, c, …).
+            probabilities: of each class, (n, k).
+            y: the right classes, (n,).
+        """
+        values = raw.reshape(len(raw), raw.shape[1] if raw.ndim > 1 else 1, -1)
+        if not self.samples:
+            self._edges = _edges(values)
+            self._values = np.zeros((values.shape[1], VALUE_BINS), np.int64)
+        for channel, (edges, counts) in enumerate(zip(self._edges, self._values, strict=True)):
+            counts += _histogram(values[:, channel].ravel(), edges)
+        predicted, confidence = probabilities.argmax(-1), probabilities.max(-1)
+        self._predicted += np.bincount(predicted, minlength=len(self._predicted))
+        self._labels += np.bincount(y, minlength=len(self._labels))
+        self._probability += probabilities.sum(0, dtype=np.float64)
+        bins = np.minimum((confidence * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
+        self._confident += np.bincount(bins, minlength=CONFIDENCE_BINS)
+        self._right += np.bincount(bins[predicted == y], minlength=CONFIDENCE_BINS)
+        self._keep(values, confidence)
+        self.samples += len(raw)
+
+    def _keep(self, values: NDArray[Any], confidence: NDArray[np.float32]) -> None:
+        """Every `stride`-th sample's own statistics; the stride doubles when there are too many."""
+        rows = np.arange(-self.samples % self._stride, len(values), self._stride)
+        picked = values[rows].astype(np.float64)
+        means, stds = picked.mean(-1).astype(np.float32), picked.std(-1).astype(np.float32)
+        self._kept += zip(means, stds, confidence[rows], strict=True)
+        while len(self._kept) > KEPT:
+            self._kept, self._stride = self._kept[::2], self._stride * 2
+
+    def finish(self, **about: Any) -> Reference:
+        """The profile, with what the caller knows of the samples."""
+        means, stds, confidence = (np.stack(column) for column in zip(*self._kept, strict=True))
+        right, total = int(self._right.sum()), self.samples
+        return Reference(
+            {"samples": total, "kept_samples": len(means), "accuracy": right / total, **about},
+            {
+                "sample_mean": means,
+                "sample_std": stds,
+                "sample_confidence": confidence,
+                "value_edges": self._edges,
+                "value_counts": self._values,
+                "class_counts": self._predicted,
+                "label_counts": self._labels,
+                "probability_mean": self._probability / total,
+                "confidence_edges": np.linspace(0, 1, CONFIDENCE_BINS + 1),
+                "confidence_counts": self._confident,
+                "confidence_correct": self._right,
+            },
+        )
+
+
+def _histogram(values: NDArray[Any], edges: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Counts in the bins between `edges`; what lies beyond them is counted in the outermost ones."""
+    if values.dtype == np.uint8:  # a photograph has 150,000 values: no search for each
+        counts: NDArray[np.int64] = np.bincount(values, minlength=256).reshape(VALUE_BINS, -1).sum(-1)
+        return counts
+    return np.bincount(np.searchsorted(edges[1:-1], values, side="right"), minlength=VALUE_BINS)
+
+
+def _edges(values: NDArray[Any]) -> NDArray[np.float64]:
+    """Edges of each channel's bins, (c, 33): of a byte, or four standard deviations around the first batch's mean."""
+    if values.dtype == np.uint8:
+        return np.tile(np.linspace(0, 256, VALUE_BINS + 1), (values.shape[1], 1))
+    wide = values.astype(np.float64)
+    mean, spread = wide.mean((0, 2)), 4 * wide.std((0, 2))
+    spread[spread == 0] = 1.0
+    return np.linspace(mean - spread, mean + spread, VALUE_BINS + 1, axis=-1)

@@ -1,0 +1,119 @@
+"""Validation samples as a client sends them and, beside each, as the model was trained to see it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlscale.data.images import ImageData
+from mlscale.errors import MLScaleError
+from mlscale.tasks.batch import unpack
+
+
+@dataclass(frozen=True)
+class Input:
+    """What one sample is before any preprocessing.
+
+    Attributes:
+        dtype: uint8 or float32.
+        shape: of one sample; (channels, height, width) for images.
+        mean: of each channel, float64, subtracted before the model sees it; empty where nothing is normalised.
+        std: of each channel, divided by after that.
+        image_size: pixels of the square that stored images were brought to; None where they were left as they are.
+        labels: the classes' names by number; None where they have none.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    image_size: int | None = None
+    labels: tuple[str, ...] | None = None
+
+
+class Samples(NamedTuple):
+    """A batch of n validation samples.
+
+    Attributes:
+        raw: as a client sends them, (n, …) of the input's dtype.
+        x: the same ones as training and evaluation give them to the model, (n, …).
+        y: class numbers, int64 (n,).
+    """
+
+    raw: NDArray[Any]
+    x: Tensor
+    y: NDArray[np.int64]
+
+
+def input_of(data: Any) -> Input:
+    """What the samples of a data module are; `data` has been prepared and set up for validation."""
+    if isinstance(data, ImageData):
+        facts, shape = data.facts(), data.decoded("val").shape
+        return Input(
+            shape.dtype.name,
+            (shape.channels, shape.height, shape.width),
+            facts.mean,
+            facts.std,
+            data.image_size,
+            facts.class_names,
+        )
+    # Anybody's own data module normalises on its own: what it gives is what the model takes, and a client sends.
+    first = next(validation(data, limit=1))
+    return Input(first.raw.dtype.name, first.raw.shape[1:])
+
+
+def validation(data: Any, *, limit: int | None = None) -> Iterator[Samples]:
+    """The validation samples in their own order, each once; those that could not be read are left out.
+
+    Args:
+        data: the data module.
+        limit: how many; None for all.
+
+    Raises:
+        MLScaleError: there is none, or there are several validation loaders.
+    """
+    count = 0
+    for samples in _images(data) if isinstance(data, ImageData) else _others(data):
+        room = len(samples.y) if limit is None else limit - count
+        if len(samples.y) > room:
+            samples = Samples(samples.raw[:room], samples.x[:room], samples.y[:room])
+        count += len(samples.y)
+        if len(samples.y):
+            yield samples
+        if count == limit:
+            break
+    if not count:
+        raise MLScaleError("there are no validation samples", where="data", why="an export is compared on them")
+
+
+def _images(data: ImageData) -> Iterator[Samples]:
+    decoded, start = data.decoded("val"), 0
+    for batch in data.val_dataloader():
+        x, y, weight = unpack(batch)
+        rows = np.arange(start, start + len(y))
+        start += len(y)
+        # A sample that could not be read has weight 0, and another's pixels in its place.
+        kept = np.ones(len(y), np.bool_) if weight is None else weight.numpy() > 0
+        if kept.any():
+            raw = np.stack([decoded.sample(row) for row in rows[kept].tolist()])
+            yield Samples(raw, x[kept], y.numpy()[kept])
+
+
+def _others(data: Any) -> Iterator[Samples]:
+    loader = data.val_dataloader()
+    if isinstance(loader, list | tuple | dict):
+        if len(loader) != 1:
+            raise MLScaleError(
+                f"the data module has {len(loader)} validation loaders", where="data", fix="let it give one"
+            )
+        loader = next(iter(loader.values() if isinstance(loader, dict) else loader))
+    for batch in loader:
+        x, y, weight = unpack(batch)
+        kept = np.ones(len(y), np.bool_) if weight is None else weight.numpy() > 0
+        x = x[kept].float() if x.is_floating_point() else x[kept]
+        yield Samples(x.numpy(), x, y.numpy()[kept].astype(np.int64))

@@ -1,0 +1,256 @@
+"""A servable: the folder of an exported model with all that production needs. Read with numpy and onnxruntime alone.
+
+`servable.yaml` says what goes in and what comes out, where the model is from, and the digest of every file. Anybody may
+have written the folder: names are confined to it, digests are verified before anything is used, nothing is executed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.contracts import expect
+from mlscale.errors import MLScaleError
+from mlscale.export.engine import Engine
+from mlscale.export.reference import Reference
+
+DOCUMENT, MODEL, PARITY, REFERENCE = "servable.yaml", "model.onnx", "parity.json", "reference"
+_DTYPES = ("uint8", "float32", "int64")
+_LARGEST_DOCUMENT = 16 << 20
+"""Bytes: labels of a million classes fit."""
+_DEEPEST = 10
+"""Levels of nesting in the document; an export writes four."""
+
+
+@dataclass(frozen=True)
+class Port:
+    """An input or output of the model.
+
+    Attributes:
+        name: in the ONNX graph, and in requests.
+        dtype: uint8, float32 or int64.
+        shape: -1 first, for the batch.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Prediction(NamedTuple):
+    """What the model says of n samples.
+
+    Attributes:
+        labels: the name of each sample's class; its number as text where classes have no names.
+        probabilities: of every class, float32 (n, classes).
+        classes: the number of each sample's class, int64 (n,).
+    """
+
+    labels: list[str]
+    probabilities: NDArray[np.float32]
+    classes: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Servable:
+    """A model that is ready to answer; made by `load`.
+
+    Attributes:
+        folder: where it was read from.
+        document: servable.yaml.
+        input: what it takes, raw: pixels as they are decoded, without any normalisation.
+        output: what the graph gives: logits.
+        labels: names of the classes by number.
+    """
+
+    folder: Path
+    document: Mapping[str, Any] = field(repr=False)
+    input: Port
+    output: Port
+    labels: tuple[str, ...] = field(repr=False)
+    engine: Engine = field(repr=False)
+
+    def predict(self, raw: NDArray[Any]) -> Prediction:
+        """Labels and probabilities of a batch.
+
+        Args:
+            raw: samples as they are decoded, (n, channels, height, width) for images; of the input's dtype, or of
+                another with values that it can hold.
+
+        Raises:
+            MLScaleError: another shape, or values that the input's dtype can't hold.
+        """
+        probabilities = softmax(self.logits(raw))
+        classes = probabilities.argmax(-1)
+        return Prediction([self.labels[number] for number in classes.tolist()], probabilities, classes)
+
+    def logits(self, raw: NDArray[Any]) -> NDArray[np.float32]:
+        """What the graph gives, float32 (n, classes); see `predict`."""
+        return self.engine.run(accepted(raw, self.input))
+
+    def reference(self) -> Reference:
+        """The reference profile that monitoring compares with."""
+        return Reference.load(self.folder / REFERENCE)
+
+
+def load(folder: str | Path, *, threads: int = 1) -> Servable:
+    """Read a servable.
+
+    Args:
+        folder: what `mlscale export` wrote.
+        threads: that compute one batch; a server has one per worker.
+
+    Raises:
+        MLScaleError: it is none, of a later format, damaged or altered; onnxruntime is not installed (exit code 5).
+    """
+    folder = Path(folder).absolute()
+    document = read_document(folder)
+    where = str(folder / DOCUMENT)
+    try:
+        (given,), (gives,) = ([_port(entry) for entry in document[key]] for key in ("inputs", "outputs"))
+        labels = tuple(str(label) for label in document["labels"])
+        files = {str(name): (str(entry["sha256"]), int(entry["bytes"])) for name, entry in document["files"].items()}
+        if gives.shape[1:] != (len(labels),):
+            raise ValueError(f"{len(labels)} labels for outputs of {gives.shape}")
+        if MODEL not in files:
+            raise ValueError(f"no digest of {MODEL}")
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MLScaleError(f"{DOCUMENT} is damaged", where=where, why=f"{type(error).__name__}: {error}") from error
+    contents = {name: _verified(folder, name, *entry, keep=name == MODEL) for name, entry in files.items()}
+    engine = Engine(contents[MODEL], threads=threads, where=str(folder / MODEL))
+    engine.check(given.name, given.dtype, given.shape, gives.name)
+    return Servable(folder, document, given, gives, labels, engine)
+
+
+def read_document(folder: str | Path) -> dict[str, Any]:
+    """servable.yaml alone; what lies beside it is not looked at.
+
+    Raises:
+        MLScaleError: it is absent, no mapping, or of a later format.
+    """
+    import yaml
+
+    path = Path(folder, DOCUMENT)
+    if not path.is_file():
+        raise MLScaleError(
+            f"this is no servable: it has no {DOCUMENT}", where=str(folder), fix="mlscale export run=last makes one"
+        )
+    try:
+        if path.stat().st_size > _LARGEST_DOCUMENT:
+            raise ValueError(f"it is over {_LARGEST_DOCUMENT:,} bytes")
+        text = path.read_text(encoding="utf-8")
+        _check_plain(text)
+        document = yaml.safe_load(text)
+        if not isinstance(document, dict):
+            raise ValueError("it holds no mapping")
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise MLScaleError(f"can't read {DOCUMENT}", where=str(path), why=" ".join(str(error).split())) from error
+    expect("servable", document, str(path))
+    return document
+
+
+def _check_plain(text: str) -> None:
+    """Refuse YAML that no export writes: aliases of aliases fill any memory, and deep nesting takes hours to read.
+
+    Raises:
+        ValueError: it has an alias, or is nested more than 10 deep.
+    """
+    import yaml
+
+    depth = 0
+    for event in yaml.parse(text, Loader=yaml.SafeLoader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:
+            raise ValueError("it has aliases, or is nested too deep")
+
+
+def accepted(raw: NDArray[Any], port: Port) -> NDArray[Any]:
+    """`raw` in the dtype and memory order of `port`.
+
+    Raises:
+        MLScaleError: another shape, or values that the dtype can't hold: pixels scaled to 0…1, say, for a uint8 input.
+    """
+    raw = np.asarray(raw)
+    if raw.ndim != len(port.shape) or raw.shape[1:] != port.shape[1:]:
+        raise _shape(raw, port)
+    if raw.dtype == port.dtype:
+        return np.ascontiguousarray(raw)
+    if raw.dtype.kind not in "buif":
+        raise MLScaleError(f"the values are {raw.dtype}", where=port.name, why=f"the model takes {port.dtype}")
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast = raw.astype(port.dtype)
+        exact = port.dtype == "float32" or bool((cast == raw).all())
+    if not exact:
+        raise MLScaleError(
+            f"the values do not fit {port.dtype}",
+            where=port.name,
+            why=f"they run from {raw.min():.6g} to {raw.max():.6g}, and are not all whole numbers of {port.dtype}",
+            fix="send pixels as they are decoded, 0 to 255: the model normalises them itself"
+            if port.dtype == "uint8"
+            else f"send {port.dtype}",
+        )
+    return np.ascontiguousarray(cast)
+
+
+def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Probabilities, float32 (n, classes)."""
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    probabilities: NDArray[np.float32] = shifted / shifted.sum(-1, keepdims=True)
+    return probabilities
+
+
+def _shape(raw: NDArray[Any], port: Port) -> MLScaleError:
+    wanted = "(n, " + ", ".join(map(str, port.shape[1:])) + ")"
+    fix = f"send {wanted}"
+    if raw.shape == port.shape[1:]:
+        fix = "one sample is a batch of one: raw[None]"
+    elif raw.ndim == 4 and (raw.shape[3], *raw.shape[1:3]) == port.shape[1:]:
+        fix = "channels come first: raw.transpose(0, 3, 1, 2)"
+    return MLScaleError(f"the batch is {raw.shape}", where=port.name, why=f"the model takes {wanted}", fix=fix)
+
+
+def _port(entry: Mapping[str, Any]) -> Port:
+    port = Port(str(entry["name"]), str(entry["dtype"]), tuple(int(size) for size in entry["shape"]))
+    if port.dtype not in _DTYPES or len(port.shape) < 2 or port.shape[0] != -1 or min(port.shape[1:]) < 1:
+        raise ValueError(f"{port}")
+    return port
+
+
+def _verified(folder: Path, name: str, digest: str, size: int, *, keep: bool) -> bytes:
+    """The content of a file (nothing of it, unless `keep`) that is what servable.yaml says.
+
+    Raises:
+        MLScaleError: it lies outside, is absent, or has another digest.
+    """
+    path = folder / name  # an absolute name replaces the folder
+    if not path.resolve().is_relative_to(folder.resolve()):  # links are followed
+        raise MLScaleError("a servable has files of its own folder only", where=f"{folder / DOCUMENT}: files.{name}")
+    try:
+        if path.stat().st_size != size:
+            raise _altered(path, f"it has {path.stat().st_size:,} bytes, not {size:,}")
+        with path.open("rb") as file:
+            if keep:
+                content = file.read()
+                found = hashlib.sha256(content).hexdigest()
+            else:
+                content, found = b"", hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise _altered(path, error.strerror or str(error)) from error
+    if found != digest:
+        raise _altered(path, "its SHA-256 is another")
+    return content
+
+
+def _altered(path: Path, why: str) -> MLScaleError:
+    return MLScaleError(
+        "the servable is damaged or altered",
+        where=str(path),
+        why=f"{why}: it is not what was exported",
+        fix="export it again: mlscale export run=<run>",
+    )

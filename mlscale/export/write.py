@@ -1,0 +1,101 @@
+"""Write a servable: all of it aside, read back, then there in one rename."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from mlscale.contracts import stamp
+from mlscale.errors import MLScaleError
+from mlscale.export.reference import Reference
+from mlscale.export.servable import DOCUMENT, MODEL, PARITY, REFERENCE, Servable, load
+from mlscale.runs.files import (
+    ASIDE,
+    PRIVATE_FOLDER,
+    artefacts,
+    make_folders,
+    plain,
+    remove_tree,
+    sha256,
+    sync_folder,
+    unwritable,
+    write_bytes,
+    write_json,
+    write_text,
+)
+
+
+def write(
+    folder: Path,
+    *,
+    model: bytes,
+    parity: Mapping[str, Any],
+    reference: Reference,
+    document: Mapping[str, Any],
+    replace: bool = False,
+) -> Servable:
+    """Write the folder, whole or not at all, private to its owner; returns it as a reader sees it.
+
+    Args:
+        folder: its place.
+        model: the serialised ONNX model.
+        parity: what parity.json says.
+        reference: the reference profile.
+        document: servable.yaml, but for its format and the digests.
+        replace: take the place of a servable that is there.
+
+    Raises:
+        MLScaleError: there is something already, the folder can't be written to (exit code 5), or what was written
+            can't be read.
+    """
+    check_free(folder, replace=replace)
+    make_folders(folder.parent)
+    aside = folder.with_name(f"{ASIDE}{folder.name}-{secrets.token_hex(4)}")
+    try:
+        for new in (aside, aside / REFERENCE):  # `parents=True` would follow the umask
+            new.mkdir(mode=PRIVATE_FOLDER)
+        write_bytes(aside / MODEL, model)
+        write_json(aside / PARITY, parity)
+        reference.save(aside / REFERENCE)
+        files = {
+            path.relative_to(aside).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
+            for path in artefacts(aside)
+        }
+        stamped = {"format": stamp("servable"), **document, "files": files}
+        write_text(
+            aside / DOCUMENT,
+            yaml.safe_dump(plain(stamped), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120),
+        )
+        load(aside)
+        old = aside.with_name(f"{aside.name}-old")
+        if folder.exists():
+            folder.rename(old)
+        aside.rename(folder)
+        sync_folder(folder.parent)
+        if old.exists():
+            remove_tree(old)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        if aside.exists():
+            remove_tree(aside)
+    return load(folder)
+
+
+def check_free(folder: Path, *, replace: bool = False) -> None:
+    """See that a servable may take this place, before the work is done.
+
+    Raises:
+        MLScaleError: something else is there, or a servable that is not to be replaced.
+    """
+    if folder.is_symlink() or (folder.exists() and not (replace and (folder / DOCUMENT).is_file())):
+        raise MLScaleError(
+            f"there is something at {folder.name} already",
+            where=str(folder),
+            why="a servable that may be in use is never written over",
+            fix="to=<a new folder>",
+        )

@@ -1,0 +1,83 @@
+"""How a version comes into its place: made aside, committed by one rename. The caller holds the lock of its model."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from mlscale.errors import MLScaleError
+from mlscale.registry.objects import Objects, holds
+from mlscale.registry.version import PAYLOAD, RECORD, Version, is_place
+from mlscale.runs.files import ASIDE, PRIVATE_FOLDER, artefacts, sync_folder, write_json
+
+
+def commit(draft: Version, objects: Objects) -> Version:
+    """Give a draft, whose path is the folder of its model and whose files are among the objects, the next number.
+
+    Raises:
+        OSError: it can't be written; then nothing of it is seen.
+    """
+    folder = draft.path
+    for left in folder.glob(f"{ASIDE}*"):  # by processes that were killed: nobody else writes here now
+        shutil.rmtree(left) if left.is_dir() else left.unlink()
+    number = max(numbers(folder), default=0) + 1
+    version = replace(draft, number=number, path=folder / f"v{number}")
+    aside = folder / f"{ASIDE}v{number}-{secrets.token_hex(4)}"
+    made = {aside, aside / PAYLOAD, *((aside / PAYLOAD / name).parent for name in version.files)}
+    for each in sorted(made):
+        each.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+    for name, file in version.files.items():
+        objects.place(file, aside / PAYLOAD / name)
+    write_json(aside / RECORD, version.document())
+    for each in made:
+        sync_folder(each)
+    aside.rename(version.path)
+    sync_folder(folder)
+    return version
+
+
+def mend(version: Version, objects: Objects) -> None:
+    """Give a version's damaged files their content again, which is among the objects.
+
+    Raises:
+        OSError: it can't be written.
+    """
+    for name, file in version.files.items():
+        target = version.payload / name
+        if not holds(target, file):
+            target.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+            objects.place(file, target)
+
+
+def numbers(folder: Path) -> list[int]:
+    """The numbers of the versions in the folder of a model, rising."""
+    names = (path.name for path in folder.glob("v*"))
+    return sorted(int(name[1:]) for name in names if name[1:].isdecimal())
+
+
+def sources_of(files: Path | Mapping[str, Path]) -> dict[str, Path]:
+    """Path in the version to file on the disk, for a folder or for files that were named.
+
+    Raises:
+        MLScaleError: there are none, or one is no file.
+    """
+    if isinstance(files, Mapping):
+        found = dict(files)
+    else:
+        linked = [path for path in files.rglob("*") if path.is_symlink()]
+        if linked:
+            raise MLScaleError(
+                "a version holds files, not links", where=str(linked[0]), fix="put the file in its place"
+            )
+        found = {path.relative_to(files).as_posix(): path for path in artefacts(files)}
+    if not found:
+        raise MLScaleError("there is nothing to publish", where=str(files), why="no file is there")
+    for name, path in found.items():
+        if not is_place(name):
+            raise MLScaleError(f"'{name}' is no place in a version", where=str(path))
+        if not path.is_file():
+            raise MLScaleError("can't read a file to publish", where=str(path), why="it is not there")
+    return found

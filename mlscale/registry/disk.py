@@ -1,0 +1,92 @@
+"""What the registry does to the disk: one writer at a time, and errors that name the registry's folder."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.runs.files import PRIVATE_FILE
+
+LOCK = ".lock"
+_WAIT_SECONDS = 60.0  # whoever holds a lock writes a few small files; a minute means that something hangs
+_POLL_SECONDS = 0.01
+
+
+@contextlib.contextmanager
+def held(folder: Path, seconds: float = _WAIT_SECONDS) -> Iterator[None]:
+    """Hold the lock of `folder`, which exists, inside the block; the system takes it back when the process ends.
+
+    Args:
+        folder: what only one process at a time may change.
+        seconds: how long to wait for another process; 0 asks once.
+
+    Raises:
+        MLScaleError: another process held it all the time, or the file system has no locks (exit code 5).
+    """
+    handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
+    try:
+        _take(handle, folder, time.monotonic() + seconds)
+        yield
+    finally:
+        os.close(handle)
+
+
+def _take(handle: int, folder: Path, end: float) -> None:
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except OSError as error:
+            if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
+                raise MLScaleError(
+                    "the registry's file system has no locks",
+                    where=str(folder),
+                    why=error.strerror or str(error),
+                    fix="keep the registry on a local disk, or on NFS with locks: --root, or registry.root=",
+                    exit=Exit.ENVIRONMENT,
+                ) from error
+            if time.monotonic() >= end:
+                raise Busy(
+                    "another process is writing to the registry",
+                    where=str(folder / LOCK),
+                    fix="try again when it has ended",
+                    exit=Exit.ENVIRONMENT,
+                ) from error
+        time.sleep(_POLL_SECONDS)
+
+
+class Busy(MLScaleError):  # noqa: N818 - a state, told as an error
+    """Another process holds the lock."""
+
+
+@contextlib.contextmanager
+def writing(root: Path) -> Iterator[None]:
+    """Turn what the disk refuses inside the block into an error that says where the registry is, and how to move it.
+
+    Raises:
+        MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
+    """
+    try:
+        yield
+    except OSError as error:
+        raise _unwritable(root, error) from error
+    except MLScaleError as error:
+        if isinstance(error.__cause__, OSError) and error.fix.startswith("runs_dir="):  # from runs.files
+            raise _unwritable(root, error.__cause__) from error.__cause__
+        raise
+
+
+def _unwritable(root: Path, error: OSError) -> MLScaleError:
+    return MLScaleError(
+        "can't write to the registry",
+        where=str(error.filename or root),
+        why=error.strerror or str(error),
+        fix="another folder, with free space, that you may write to: --root, or registry.root=",
+        exit=Exit.ENVIRONMENT,
+    )

@@ -1,0 +1,124 @@
+"""A run's checkpoint as a version: its files, and all that is known of where they come from."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mlscale.errors import MLScaleError
+from mlscale.registry.local import LocalRegistry, Published
+from mlscale.runs import checkpoints
+from mlscale.runs.files import sha256
+from mlscale.runs.folder import CONFIG, DERIVED, RunFolder
+
+WEIGHTS = "model.ckpt"
+_ENDED = ("done", "interrupted")
+
+
+def publish_run(
+    registry: LocalRegistry,
+    run: RunFolder,
+    *,
+    name: str | None = None,
+    checkpoint: str = "best",
+    notes: str = "",
+    aliases: tuple[str, ...] = (),
+) -> Published:
+    """Publish a checkpoint of a run with the config it was trained with: `model.ckpt`, `config.yaml`, `derived.yaml`.
+
+    Args:
+        registry: where to.
+        run: a sealed run, done or interrupted.
+        name: the model's; the run's by default.
+        checkpoint: best or last. A run that kept no best one, for it never validated, gives its last.
+        notes: in the user's words.
+        aliases: for the version.
+
+    Raises:
+        MLScaleError: the run has not ended well, has no such checkpoint, or was changed since it was sealed.
+    """
+    document, manifest = run.run, run.manifest
+    if manifest is None or manifest["status"] not in _ENDED:
+        raise MLScaleError(
+            f"the run {run.path.name} is {run.status}",
+            where=str(run.path),
+            why="a version is made of a run that has ended, with its measurements",
+            fix=f"mlscale runs resume {run.id}, or another run: mlscale runs ls",
+        )
+    path = _checkpoint(run, checkpoint)
+    files = {WEIGHTS: path, CONFIG: run.path / CONFIG, DERIVED: run.path / DERIVED}
+    _check_as_sealed(run, files, manifest["artefacts"])
+    return registry.publish(
+        name or document["name"],
+        files,
+        kind="checkpoint",
+        metrics=manifest["metrics"],
+        run={**origin(run), "checkpoint": path.name},
+        data_version=document["data_version"],
+        parent=parent_of(registry, run),
+        notes=run.masker.mask(notes),
+        aliases=aliases,
+    )
+
+
+def origin(run: RunFolder) -> dict[str, Any]:
+    """What a version keeps of the run that made it."""
+    document = run.run
+    code = document["code"] or {}
+    return {
+        "id": run.id,
+        "name": document["name"],
+        "path": str(run.path),
+        "status": run.status,
+        "metric": document["metric"],
+        "mode": document["mode"],
+        "config_hash": document["config_hash"],
+        "commit": code.get("commit"),
+        "dirty": code.get("dirty"),
+        "loggers": document["loggers"],
+        "parent": document["parent"],
+    }
+
+
+def parent_of(registry: LocalRegistry, run: RunFolder) -> str | None:
+    """The version that the run started from: the latest that its parent run made."""
+    before = run.run["parent"]
+    made = registry.made_by(before) if before else None
+    return made.ref if made else None
+
+
+def _checkpoint(run: RunFolder, name: str) -> Path:
+    folder = run.path / "checkpoints"
+    path = folder / f"{name}{checkpoints.SUFFIX}"
+    if not path.is_file() and name == "best":
+        path = folder / f"last{checkpoints.SUFFIX}"
+    if not path.is_file():
+        there = ", ".join(sorted(each.stem for each in folder.glob(f"*{checkpoints.SUFFIX}"))) or "none"
+        raise MLScaleError(
+            f"the run has no checkpoint '{name}'",
+            where=str(folder),
+            why=f"it has: {there}",
+            fix="train with callbacks=default, which keeps the best and the last",
+        )
+    found = checkpoints.verify(path)
+    if found.bad:
+        raise MLScaleError(
+            "the checkpoint can't be published",
+            where=str(path),
+            why=checkpoints.explain(found),
+            fix=f"mlscale runs checkpoints {run.id}, then --checkpoint last",
+        )
+    return path
+
+
+def _check_as_sealed(run: RunFolder, files: dict[str, Path], sealed: dict[str, Any]) -> None:
+    """Raise where a file is another one than the run ended with: its metrics would be those of something else."""
+    for path in files.values():
+        name = path.relative_to(run.path).as_posix()
+        if name not in sealed or not path.is_file() or sha256(path) != sealed[name]["sha256"]:
+            raise MLScaleError(
+                f"{name} is not what the run was sealed with",
+                where=str(path),
+                why="the run's metrics would be those of something else",
+                fix=f"mlscale runs show {run.id} --verify",
+            )

@@ -1,0 +1,317 @@
+"""The registry in a folder: no server, safe under many writers, and whole whenever a process is killed.
+
+    <root>/versions/resnet/v7/version.json    what is known of resnet:v7, sealed
+    <root>/versions/resnet/v7/files/          what it holds, read only: hard links to the objects
+    <root>/versions/resnet/aliases.json       champion, challenger, previous and others
+    <root>/objects/ab/abcd…                   every content once, by its SHA-256
+
+A version is made aside and committed by one rename, under the lock of its model; so is every move of an alias. Readers
+take no lock: what they see is what was before, or what came after.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlscale.config.suggest import nearest
+from mlscale.errors import MLScaleError
+from mlscale.registry.aliases import Aliases
+from mlscale.registry.commit import commit, mend, numbers, sources_of
+from mlscale.registry.disk import held, writing
+from mlscale.registry.objects import Objects, holds
+from mlscale.registry.reference import CHAMPION, LATEST, PREVIOUS, Reference, checked_alias, checked_name, parse
+from mlscale.registry.version import KINDS, Kind, Version, content_digest, read
+from mlscale.runs.files import artefacts, make_folders
+from mlscale.runs.identity import now
+
+
+@dataclass(frozen=True)
+class Published:
+    """What came of publishing.
+
+    Attributes:
+        version: the version with that content.
+        new: False where it was there before.
+    """
+
+    version: Version
+    new: bool
+
+
+class LocalRegistry:
+    """Versions of models in a folder.
+
+    Args:
+        root: the folder; made when something is published.
+    """
+
+    def __init__(self, root: str | Path = "registry") -> None:
+        self.root = Path(root).absolute()
+        self._objects = Objects(self.root / "objects")
+
+    # Reading
+
+    def names(self) -> list[str]:
+        """The models that have versions, sorted."""
+        folders = sorted((self.root / "versions").glob("*"))
+        return [folder.name for folder in folders if numbers(folder)]
+
+    def versions(self, name: str) -> list[Version]:
+        """The versions of a model, oldest first; those with a damaged record are left out: see `damaged`."""
+        return [found for found in self._read_all(name).values() if isinstance(found, Version)]
+
+    def damaged(self, name: str) -> dict[Path, str]:
+        """The versions of a model whose record can't be read, and why."""
+        found = self._read_all(name)
+        return {path: error.why or error.what for path, error in found.items() if isinstance(error, MLScaleError)}
+
+    def references(self) -> list[str]:
+        """All that a version here may be called, for completion."""
+        found: list[str] = []
+        for name in self.names():
+            found += [name, f"{name}:{LATEST}"]
+            found += [f"{name}:v{number}" for number in numbers(self._folder(name))]
+            found += [f"{name}@{alias}" for alias in self.aliases(name).of]
+        return found
+
+    def aliases(self, name: str) -> Aliases:
+        """The aliases of a model."""
+        return Aliases.read(self._folder(name))
+
+    def resolve(self, ref: str) -> Version:
+        """The version that `ref` means: `resnet:v7`, `resnet:latest`, `resnet@champion`; `resnet` is the champion, and
+        the latest version as long as there is none. Its files are not read: see `fetch`.
+
+        Raises:
+            MLScaleError: there is none, or its record is damaged.
+        """
+        reference = parse(ref)
+        # Aliases before versions: what has an alias now is among the versions then.
+        of = {} if reference.number else self.aliases(reference.name).of
+        there = numbers(self._folder(reference.name))
+        if not there:
+            raise self._no_model(reference.name)
+        number = self._number(reference, of, there)
+        if number not in there:
+            span = f"v{there[0]} to v{there[-1]}" if len(there) > 1 else f"v{there[0]}"
+            raise MLScaleError(
+                f"{reference.name} has no version v{number}",
+                where=str(self._folder(reference.name)),
+                why=f"it has {span}",
+                fix=f"mlscale versions ls {reference.name}",
+            )
+        return read(self._folder(reference.name) / f"v{number}")
+
+    def fetch(self, ref: str) -> Version:
+        """The version that `ref` means, each of its files held against its digest: what `version.payload` holds now is
+        what was published.
+
+        Raises:
+            MLScaleError: there is none, or it is damaged.
+        """
+        version = self.resolve(ref)
+        wrong = self.changed(version)
+        if wrong:
+            raise MLScaleError(
+                f"{version.ref} is damaged: it does not hold what was published",
+                where=str(version.payload),
+                why="; ".join(wrong),
+                fix="publish the same content again, which mends it, or use another version: mlscale versions ls",
+            )
+        return version
+
+    def changed(self, version: Version) -> list[str]:
+        """What is wrong with a version's files, one sentence each; reads them all. Empty: they are as published."""
+        wrong = []
+        for name, file in version.files.items():
+            path = version.payload / name
+            if not path.is_file():
+                wrong.append(f"{name} is gone")
+            elif not holds(path, file):
+                wrong.append(f"{name} was altered")
+        there = {path.relative_to(version.payload).as_posix() for path in artefacts(version.payload)}
+        return wrong + [f"{name} was added" for name in sorted(there - set(version.files))]
+
+    def made_by(self, run_id: str) -> Version | None:
+        """The latest version that the run with that id made."""
+        found = [version for name in self.names() for version in self.versions(name)]
+        made = [version for version in found if (version.run or {}).get("id") == run_id]
+        return max(made, key=lambda version: version.created, default=None)
+
+    # Writing
+
+    def publish(
+        self,
+        name: str,
+        files: Path | Mapping[str, Path],
+        *,
+        kind: Kind,
+        metrics: Mapping[str, float | None] | None = None,
+        run: Mapping[str, Any] | None = None,
+        data_version: str | None = None,
+        parent: str | None = None,
+        notes: str = "",
+        aliases: Sequence[str] = (),
+    ) -> Published:
+        """Make a version of these files, whole or not at all. The same content is the same version: then what is known
+        of it stays as it is, damaged files are mended, and only the aliases are given.
+
+        Args:
+            name: the model.
+            files: a folder, or where each file of the version comes from. Copied: later changes don't reach it.
+            kind: checkpoint or servable.
+            metrics, run, data_version, parent, notes: see `Version`.
+            aliases: for the version, such as `challenger`.
+
+        Raises:
+            MLScaleError: a bad name, a file that can't be read, or a folder that can't be written to (exit code 5).
+        """
+        assert kind in KINDS, kind
+        checked_name(name)
+        for alias in aliases:
+            checked_alias(alias)
+        sources = sources_of(files)
+        with writing(self.root):
+            make_folders(self._folder(name))
+            self._objects.tidy()
+            stored = {path: self._objects.add(source) for path, source in sources.items()}  # long: without the lock
+            draft = Version(
+                path=self._folder(name),
+                name=name,
+                number=0,
+                kind=kind,
+                digest=content_digest(stored),
+                created=now(),
+                files=stored,
+                metrics=dict(metrics or {}),
+                run=run,
+                data_version=data_version,
+                parent=parent,
+                notes=notes,
+            )
+            with held(self._folder(name)):
+                version = self._same_content(draft)
+                new = version is None
+                if version is None:
+                    version = commit(draft, self._objects)
+                else:
+                    mend(version, self._objects)
+                for alias in aliases:
+                    self._write(name, self.aliases(name).given(alias, version.number, "publish"))
+        self._after_a_change()
+        return Published(version, new)
+
+    def promote(self, ref: str, alias: str = CHAMPION, *, replacing: str | None = None) -> Version:
+        """Give a version an alias, in one step for whoever reads. A new champion makes the one before it `previous`.
+
+        Args:
+            ref: which; a bare name says too little.
+            alias: which alias.
+            replacing: the version that must hold the alias until now, for who compared the two; None: whichever.
+
+        Raises:
+            MLScaleError: no such version, a damaged one, or the alias was moved by somebody else meanwhile.
+        """
+        checked_alias(alias)
+        if parse(ref).bare:
+            raise MLScaleError(
+                f"'{ref}' does not say which version to promote",
+                where="command line",
+                fix=f"{ref}:v<number>, {ref}:latest or {ref}@challenger",
+            )
+        version = self.fetch(ref)
+        before = self.resolve(replacing).number if replacing else None
+        with writing(self.root), held(self._folder(version.name)):
+            aliases = self.aliases(version.name)
+            holder = aliases.of.get(alias)
+            if replacing and holder != before:
+                raise MLScaleError(
+                    f"{version.name}@{alias} is not {replacing} any more",
+                    where=str(self._folder(version.name)),
+                    why=f"somebody moved it to v{holder}" if holder else "somebody took it away",
+                    fix=f"compare {version.ref} with {version.name}@{alias}, and promote it then",
+                )
+            self._write(version.name, aliases.given(alias, version.number, "promote"))
+        self._after_a_change()
+        return version
+
+    def rollback(self, name: str) -> Version:
+        """Make `previous` the champion again, and the champion `previous`; returns the champion.
+
+        Raises:
+            MLScaleError: there is no such model, none to go back to, or that one is damaged.
+        """
+        if not numbers(self._folder(checked_name(name))):
+            raise self._no_model(name)
+        where = str(self._folder(name))
+        version = self.fetch(f"{name}:v{self.aliases(name).swapped(where).of[CHAMPION]}")  # long: without the lock
+        with writing(self.root), held(self._folder(name)):
+            swapped = self.aliases(name).swapped(where)
+            if swapped.of[CHAMPION] != version.number:
+                raise MLScaleError(
+                    f"somebody moved {name}@champion meanwhile", where=where, fix=f"mlscale versions ls {name}"
+                )
+            self._write(name, swapped)
+        self._after_a_change()
+        return version
+
+    def _after_a_change(self) -> None:
+        """For mirrors: all is written, and no lock is held."""
+
+    # Inside
+
+    def _folder(self, name: str) -> Path:
+        return self.root / "versions" / name
+
+    def _read_all(self, name: str) -> dict[Path, Version | MLScaleError]:
+        found: dict[Path, Version | MLScaleError] = {}
+        for number in numbers(self._folder(checked_name(name))):
+            path = self._folder(name) / f"v{number}"
+            try:
+                found[path] = read(path)
+            except MLScaleError as error:
+                found[path] = error
+        return found
+
+    def _number(self, reference: Reference, of: Mapping[str, int], there: Sequence[int]) -> int:
+        if reference.number is not None:
+            return reference.number
+        if reference.alias == LATEST or (reference.bare and CHAMPION not in of):
+            return there[-1]
+        alias = reference.alias or CHAMPION
+        if alias in of:
+            return of[alias]
+        known = ", ".join(sorted(of)) or "none"
+        best = nearest(alias, of)
+        fix = f"mlscale versions promote {reference.name}:v{there[-1]} --alias {alias}"
+        raise MLScaleError(
+            f"no version of {reference.name} is {alias}",
+            where=str(self._folder(reference.name)),
+            why=f"aliases: {known}",
+            fix=f"{reference.name}@{best}" if best else "mlscale versions ls" if alias == PREVIOUS else fix,
+        )
+
+    def _no_model(self, name: str) -> MLScaleError:
+        known = self.names()
+        if not known:
+            return MLScaleError(
+                "there are no versions here",
+                where=str(self.root),
+                fix="mlscale versions add last, or name the folder: --root, or registry.root=",
+            )
+        best = nearest(name, known)
+        return MLScaleError(
+            f"no model '{name}'",
+            where=str(self.root),
+            why=f"models: {', '.join(known)}",
+            fix=best or "mlscale versions ls",
+        )
+
+    def _same_content(self, draft: Version) -> Version | None:
+        return next((version for version in self.versions(draft.name) if version.digest == draft.digest), None)
+
+    def _write(self, name: str, aliases: Aliases) -> None:
+        aliases.write(self._folder(name))

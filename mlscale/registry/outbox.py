@@ -1,0 +1,140 @@
+"""What a mirror has not got yet: the difference between the registry and the mirror's receipts.
+
+`<root>/outbox/wandb/` holds where the mirror is, and for each model what arrived there. No list says what to send: all
+that the registry holds and no receipt names waits. So nothing is lost when a process is killed between a change and its
+note, and sending twice changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mlscale.errors import MLScaleError
+from mlscale.registry.local import LocalRegistry
+from mlscale.registry.version import Version
+from mlscale.runs.files import make_folders, read_json, write_json
+from mlscale.runs.identity import new_id
+
+_PLACE = "mirror.json"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a mirror is.
+
+    Attributes:
+        project, entity: as W&B has them; entity None is the key's default.
+        id: of the W&B run that logs this registry's artifacts: one for all, or each delivery would be a run.
+    """
+
+    project: str
+    entity: str | None
+    id: str
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What of a model has arrived.
+
+    Attributes:
+        versions: number to the name over there, such as `acme/digits/resnet:v0`.
+        aliases: alias to number, as they were given there last.
+    """
+
+    versions: Mapping[int, str] = field(default_factory=dict)
+    aliases: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """What of a model has not arrived yet.
+
+    Attributes:
+        name: the model.
+        versions: those to send, oldest first.
+        aliases: whether they have moved.
+    """
+
+    name: str
+    versions: tuple[Version, ...]
+    aliases: bool
+
+    def __str__(self) -> str:
+        return ", ".join([*(v.ref for v in self.versions), *([f"aliases of {self.name}"] if self.aliases else [])])
+
+
+class Outbox:
+    """The folder of a mirror in a registry.
+
+    Args:
+        root: the registry's folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.registry = LocalRegistry(root)
+        self.folder = self.registry.root / "outbox" / "wandb"
+
+    @property
+    def place(self) -> Place | None:
+        """Where the mirror is; None as long as there is none."""
+        path = self.folder / _PLACE
+        if not path.is_file():
+            return None
+        document = read_json(path)
+        try:
+            return Place(document["project"], document["entity"], document["id"])
+        except KeyError as error:
+            raise MLScaleError("can't read where the registry's mirror is", where=str(path), why=repr(error)) from error
+
+    def begin(self, project: str, entity: str | None) -> Place:
+        """Mirror this registry from now on.
+
+        Raises:
+            MLScaleError: it is mirrored to another place: what arrived there is not here.
+        """
+        place = self.place
+        if place is None:
+            place = Place(project, entity, f"registry-{new_id()}")
+            make_folders(self.folder)
+            write_json(self.folder / _PLACE, asdict(place))
+        if (place.project, place.entity) != (project, entity):
+            there = f"{place.entity}/{place.project}" if place.entity else place.project
+            raise MLScaleError(
+                f"this registry is mirrored to {there} already",
+                where=str(self.folder / _PLACE),
+                why="what has arrived there is not elsewhere",
+                fix=f"registry.project={place.project} registry.entity={place.entity or 'null'}, or remove that file's "
+                "folder: then all versions are sent to the new place",
+            )
+        return place
+
+    def receipt(self, name: str) -> Receipt:
+        """What of a model has arrived; nothing where the receipt can't be read, for sending again does no harm."""
+        try:
+            document = read_json(self._receipt(name))
+            versions = {int(number): str(there) for number, there in document["versions"].items()}
+            return Receipt(versions, {str(alias): int(number) for alias, number in document["aliases"].items()})
+        except (MLScaleError, AttributeError, KeyError, TypeError, ValueError):
+            return Receipt()
+
+    def sign(self, name: str, receipt: Receipt) -> None:
+        """Keep what has arrived."""
+        document: dict[str, Any] = asdict(receipt)
+        write_json(self._receipt(name), document)
+
+    def waiting(self) -> list[Waiting]:
+        """What has not arrived yet, by model."""
+        found = []
+        for name in self.registry.names():
+            receipt = self.receipt(name)
+            versions = tuple(v for v in self.registry.versions(name) if v.number not in receipt.versions)
+            moved = dict(self.registry.aliases(name).of) != dict(receipt.aliases)
+            if versions or moved:
+                found.append(Waiting(name, versions, moved))
+        return found
+
+    def _receipt(self, name: str) -> Path:
+        return self.folder / "sent" / f"{name}.json"

@@ -1,0 +1,105 @@
+"""How versions are called: `resnet`, `resnet:v7`, `resnet:latest`, `resnet@champion`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from mlscale.errors import MLScaleError
+
+LATEST = "latest"
+CHAMPION, CHALLENGER, PREVIOUS = "champion", "challenger", "previous"
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+_ALIAS = re.compile(r"[a-z][a-z0-9_-]{0,39}")
+_NUMBER = re.compile(r"v([1-9][0-9]{0,8})")
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a person typed for a version.
+
+    Attributes:
+        name: the model.
+        number: after `:v`; None where none was typed.
+        alias: after `@`, or `latest`; None where none was typed.
+    """
+
+    name: str
+    number: int | None = None
+    alias: str | None = None
+
+    @property
+    def bare(self) -> bool:
+        """Whether only the name was typed: the champion, and the latest version as long as there is none."""
+        return self.number is None and self.alias is None
+
+
+def parse(text: str) -> Reference:
+    """Read a reference.
+
+    Raises:
+        MLScaleError: it is none.
+    """
+    match = re.fullmatch(r"([^:@]+)(?:(:)([^:@]+)|(@)([^:@]+))?", text)
+    if match is None or not _NAME.fullmatch(match[1]):
+        raise _no_reference(text)
+    name, after_colon, after_at = match[1], match[3], match[5]
+    if after_colon == LATEST or after_at == LATEST:
+        return Reference(name, alias=LATEST)
+    number = _NUMBER.fullmatch(after_colon or after_at or "")
+    if number:
+        return Reference(name, number=int(number[1]))
+    if after_at and _ALIAS.fullmatch(after_at):
+        return Reference(name, alias=after_at)
+    if after_colon:
+        fix = f"{name}@{after_colon}" if _ALIAS.fullmatch(after_colon) else ""
+        fix = f"{name}:v{after_colon}" if after_colon.isdigit() else fix
+        raise _no_reference(text, fix)
+    if after_at:
+        raise _no_reference(text)
+    return Reference(name)
+
+
+def checked_name(name: str) -> str:
+    """`name`, if a model may be called so.
+
+    Raises:
+        MLScaleError: it may not.
+    """
+    if _NAME.fullmatch(name):
+        return name
+    near = re.sub(r"[^A-Za-z0-9_.-]+", "-", name).strip("-._")[:80]
+    raise MLScaleError(
+        f"'{name}' is no name for a model",
+        why="letters, digits, '_', '-' and '.', at most 80, a letter or a digit first",
+        fix=f"--name {near}" if near else "--name resnet",
+    )
+
+
+def checked_alias(alias: str) -> str:
+    """`alias`, if it may be given to a version.
+
+    Raises:
+        MLScaleError: it may not, or the registry itself keeps it.
+    """
+    if alias == PREVIOUS:
+        raise MLScaleError(
+            "'previous' is kept by the registry", why="it is what was champion before", fix="mlscale versions rollback"
+        )
+    if alias == LATEST or _NUMBER.fullmatch(alias):
+        raise MLScaleError(f"'{alias}' can't be moved", why="it says which version it is", fix="--alias champion")
+    if not _ALIAS.fullmatch(alias):
+        raise MLScaleError(
+            f"'{alias}' is no alias",
+            why="small letters, digits, '_' and '-', at most 40, a letter first",
+            fix="--alias champion, --alias challenger, or one of your own",
+        )
+    return alias
+
+
+def _no_reference(text: str, fix: str = "") -> MLScaleError:
+    return MLScaleError(
+        f"'{text}' names no version",
+        why="a version is called resnet:v7, resnet:latest or resnet@champion",
+        fix=fix or "mlscale versions ls",
+    )

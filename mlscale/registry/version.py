@@ -1,0 +1,163 @@
+"""A version: what it holds, where it comes from, and how its record is sealed. The contract 'version'."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, get_args
+
+from mlscale.contracts import expect, stamp
+from mlscale.errors import MLScaleError
+from mlscale.runs.files import ASIDE, plain, read_json
+
+Kind = Literal["checkpoint", "servable"]
+KINDS: tuple[str, ...] = get_args(Kind)
+RECORD, PAYLOAD = "version.json", "files"
+
+
+@dataclass(frozen=True)
+class File:
+    """One file of a version.
+
+    Attributes:
+        sha256: of its content, in hex.
+        bytes: its size.
+    """
+
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Version:
+    """An immutable entry of the registry.
+
+    Attributes:
+        path: its folder, absolute.
+        name, number: `resnet` and 7 of `resnet:v7`.
+        kind: checkpoint: weights and the config they were trained with; servable: an exported model.
+        digest: of the content: the same files have the same digest, whatever is said about them.
+        created: ISO 8601, with its time zone.
+        files: what it holds, by path below `payload`.
+        metrics: name_unit to value; None where a value was no number.
+        run: the run that made it (id, name, path, metric, mode, config_hash, commit, …), or None.
+        data_version: the digest of the data's index, or None.
+        parent: the version that training started from, such as `resnet:v6`, or None.
+        notes: in the user's words.
+    """
+
+    path: Path
+    name: str
+    number: int
+    kind: Kind
+    digest: str
+    created: str
+    files: Mapping[str, File]
+    metrics: Mapping[str, float | None]
+    run: Mapping[str, Any] | None = None
+    data_version: str | None = None
+    parent: str | None = None
+    notes: str = ""
+
+    @property
+    def ref(self) -> str:
+        """What it is called for good, such as `resnet:v7`."""
+        return f"{self.name}:v{self.number}"
+
+    @property
+    def payload(self) -> Path:
+        """The folder of its files; read only."""
+        return self.path / PAYLOAD
+
+    @property
+    def bytes(self) -> int:
+        """The size of its files."""
+        return sum(file.bytes for file in self.files.values())
+
+    @property
+    def value(self) -> float | None:
+        """The metric that judged the run, at its best."""
+        metric = (self.run or {}).get("metric")
+        return self.metrics.get(f"best_{metric}", self.metrics.get(metric)) if metric else None
+
+    def document(self) -> dict[str, Any]:
+        """version.json, sealed: the last key is the digest of all others."""
+        content = plain(
+            {
+                "format": stamp("version"),
+                "name": self.name,
+                "version": self.number,
+                "kind": self.kind,
+                "digest": self.digest,
+                "created": self.created,
+                "files": {
+                    name: {"sha256": file.sha256, "bytes": file.bytes} for name, file in sorted(self.files.items())
+                },
+                "metrics": dict(self.metrics),
+                "run": self.run,
+                "data_version": self.data_version,
+                "parent": self.parent,
+                "notes": self.notes,
+            }
+        )
+        return {**content, "seal": _seal(content)}
+
+
+def content_digest(files: Mapping[str, File]) -> str:
+    """The digest of a version's content: of its files' paths and digests, and of nothing else."""
+    lines = "".join(f"{file.sha256}  {json.dumps(name)}\n" for name, file in sorted(files.items()))
+    return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
+
+
+def read(folder: Path) -> Version:
+    """The version in `folder`, its record held against its seal; the files are not read.
+
+    Raises:
+        MLScaleError: the record is absent, damaged, altered, or of a later format.
+    """
+    where = folder / RECORD
+    document = read_json(where)
+    expect("version", document, str(where))
+    content = {key: value for key, value in document.items() if key != "seal"}
+    if document.get("seal") != _seal(content):
+        raise MLScaleError("the record of a version was altered", where=str(where), why="its digest differs")
+    try:
+        version = _version(folder, document)
+    except (AttributeError, KeyError, TypeError) as error:
+        raise MLScaleError("the record of a version is damaged", where=str(where), why=repr(error)) from error
+    named = all(map(is_place, version.files)) and folder.name == f"v{version.number}"
+    if not named or version.digest != content_digest(version.files):
+        raise MLScaleError("the record of a version does not fit its place", where=str(where))
+    return version
+
+
+def is_place(name: str) -> bool:
+    """Whether `name` is a path inside a version's payload, written in the one way: nothing leads out of it."""
+    pure = PurePosixPath(name)
+    odd = any(part == ".." or part.startswith(ASIDE) for part in pure.parts)
+    return not pure.is_absolute() and str(pure) == name and name != "." and not odd
+
+
+def _version(folder: Path, document: Mapping[str, Any]) -> Version:
+    return Version(
+        path=folder.absolute(),
+        name=document["name"],
+        number=document["version"],
+        kind=document["kind"],
+        digest=document["digest"],
+        created=document["created"],
+        files={name: File(entry["sha256"], entry["bytes"]) for name, entry in document["files"].items()},
+        metrics=document["metrics"],
+        run=document["run"],
+        data_version=document["data_version"],
+        parent=document["parent"],
+        notes=document.get("notes", ""),
+    )
+
+
+def _seal(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()

@@ -1,0 +1,141 @@
+"""Send what waits to W&B: a process of its own, so that a server that hangs can be left and no other run is touched.
+
+`wandb_mirror` starts it; the last line on stderr says why it did not send all.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlscale.errors import MLScaleError
+from mlscale.registry.aliases import Aliases
+from mlscale.registry.disk import held
+from mlscale.registry.outbox import Outbox, Place, Receipt, Waiting
+from mlscale.registry.version import Version
+from mlscale.runs.files import make_folders
+from mlscale.runs.mask import Masker
+
+SENT, FAILED, NO_KEY = 0, 1, 3
+NO_KEY_WHY = "no API key"
+_INIT_SECONDS = 20.0  # for the server to answer
+_API_SECONDS = 20
+_KNOWN_BY = "mlscale-v"  # W&B gives out v0, v1, … itself; this alias tells which version of ours an artifact is
+
+
+def main(argv: list[str]) -> int:
+    """Send all that waits, one version at a time; each that arrives is noted at once."""
+    outbox = Outbox(Path(argv[0]))
+    make_folders(outbox.folder / "sent")
+    try:
+        # One at a time. Who waits here may find that the one before has sent all; how long it waits, the parent says.
+        with held(outbox.folder, math.inf), tempfile.TemporaryDirectory() as scratch:
+            return _send(outbox, scratch)
+    except Exception as error:  # whatever the client raises: the registry is whole, and the reason is told
+        line = error.what if isinstance(error, MLScaleError) else f"{type(error).__name__}: {error}"
+        print(Masker.of_process().mask(" ".join(line.split())), file=sys.stderr)
+        return FAILED
+
+
+def _send(outbox: Outbox, scratch: str) -> int:
+    import wandb
+
+    waiting, run = outbox.waiting(), None
+    if waiting and not wandb.login(prompt=False, verify=False):
+        print(NO_KEY_WHY, file=sys.stderr)
+        return NO_KEY
+    while waiting:  # other processes go on publishing meanwhile
+        if run is None and any(model.versions for model in waiting):
+            run = _run(outbox.place, scratch)
+        for model in waiting:
+            for version in model.versions:
+                _send_version(outbox, run, version)
+            _send_aliases(outbox, model)
+        before, waiting = waiting, outbox.waiting()
+        if waiting == before:
+            raise MLScaleError(f"damaged versions are not sent: {', '.join(map(str, waiting))}")
+    if run is not None:
+        run.finish()
+    return SENT
+
+
+def _run(place: Place | None, scratch: str) -> Any:
+    import wandb
+
+    assert place is not None
+    settings = wandb.Settings(
+        console="off",
+        disable_code=True,
+        disable_git=True,
+        disable_job_creation=True,
+        init_timeout=_INIT_SECONDS,
+        silent=True,
+        x_disable_machine_info=True,
+        x_disable_meta=True,
+        x_disable_stats=True,
+        x_save_requirements=False,
+    )
+    return wandb.init(
+        project=place.project,
+        entity=place.entity,
+        id=place.id,
+        name=place.id,
+        resume="allow",
+        job_type="registry",
+        dir=scratch,
+        settings=settings,
+    )
+
+
+def _send_version(outbox: Outbox, run: Any, version: Version) -> None:
+    import wandb
+
+    if outbox.registry.changed(version):  # damage is not passed on
+        return
+    artifact = wandb.Artifact(version.name, type="model", description=version.notes or None, metadata=_told(version))
+    for name in version.files:
+        # immutable: read where it lies, not copied into a cache first
+        artifact.add_file(str(version.payload / name), name=name, policy="immutable", skip_cache=True)
+    logged = run.log_artifact(artifact, aliases=[f"{_KNOWN_BY}{version.number}"]).wait()
+    receipt = outbox.receipt(version.name)
+    there = {**receipt.versions, version.number: str(logged.qualified_name)}
+    outbox.sign(version.name, Receipt(there, receipt.aliases))
+
+
+def _send_aliases(outbox: Outbox, model: Waiting) -> None:
+    import wandb
+
+    aliases, receipt, api = (
+        outbox.registry.aliases(model.name),
+        outbox.receipt(model.name),
+        wandb.Api(timeout=_API_SECONDS),
+    )
+    concerned = sorted({*aliases.of.values(), *receipt.aliases.values()} & set(receipt.versions))
+    for number in concerned:
+        artifact = api.artifact(receipt.versions[number])
+        wanted = _wanted(list(artifact.aliases), number, aliases, receipt.aliases)
+        if wanted is not None:
+            artifact.aliases = wanted
+            artifact.save()
+    arrived = {alias: number for alias, number in aliases.of.items() if number in receipt.versions}
+    outbox.sign(model.name, Receipt(receipt.versions, arrived))
+
+
+def _wanted(there: list[str], number: int, now: Aliases, before: Mapping[str, int]) -> list[str] | None:
+    """The aliases that an artifact is to have: those of people over there stay. None: it has them."""
+    ours = {alias for alias, at in before.items() if at == number}
+    kept = [alias for alias in there if alias not in ours or now.of.get(alias) == number]
+    wanted = list(dict.fromkeys([*kept, *now.on(number), f"{_KNOWN_BY}{number}"]))
+    return wanted if set(wanted) != set(there) else None
+
+
+def _told(version: Version) -> dict[str, Any]:
+    """What is known of a version, for W&B's metadata; not where it lies on this machine."""
+    document = version.document()
+    known = {key: document[key] for key in ("kind", "digest", "created", "metrics", "data_version", "parent")}
+    run = {key: value for key, value in (version.run or {}).items() if key != "path"}
+    return {"version": version.ref, **known, "run": run or None}

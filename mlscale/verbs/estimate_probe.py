@@ -1,0 +1,264 @@
+"""What `mlscale estimate` measures: memory from the task and one batch, time from short runs in a passing folder."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mlscale.config.build import target
+from mlscale.config.derive import derive
+from mlscale.errors import MLScaleError
+from mlscale.estimate import probe
+from mlscale.estimate.memory import Memory, cut, peak_memory
+from mlscale.estimate.plan import Plan, limited, plan
+from mlscale.estimate.step import Loop
+from mlscale.launch.local import launch
+from mlscale.launch.machine import this_machine
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.machine import free_memory_bytes
+from mlscale.runs.secrets import protect
+from mlscale.train.assemble import build_data, build_task
+from mlscale.train.quiet import quiet
+from mlscale.train.signals import seconds_of
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+# A process takes up to 1.8 times what its tensors do (allocator, scratch memory of kernels), and Python and torch.
+_RESIDENT, _BASE = 1.8, 700 * 2**20
+_FIRST_PASSES, _FIRST_VALIDATION = 3, 2  # of the fit that warms up and tells how long the next may be
+_SILENT = ("wandb", "tensorboard", "mlflow")
+
+
+@dataclass(frozen=True)
+class Time:
+    """What the probe gives.
+
+    Attributes:
+        seconds: of the whole run, as its result's `time_s`; NaN where nobody knows its end.
+        error: how far that may be off, as a share of it.
+        steps: optimizer steps of the run.
+        step_s: one optimizer step.
+        samples_per_s: throughput of all processes in training; NaN where the batch size is unknown.
+        resident_bytes: the most a process of the probe took; None where it took a smaller batch.
+        how: where it was no plain probe, in words.
+    """
+
+    seconds: float
+    error: float
+    steps: int
+    step_s: float
+    samples_per_s: float
+    validation_s: float
+    startup_s: float
+    resident_bytes: int | None
+    how: str
+
+    def metrics(self) -> dict[str, float]:
+        """By name, with units."""
+        found = {
+            "time_error_percent": round(self.error * 100),
+            "steps": self.steps,
+            "step_s": self.step_s,
+            "validation_s": self.validation_s,
+            "startup_s": self.startup_s,
+            "throughput_samples_per_s": self.samples_per_s,
+        }
+        return found | ({"resident_memory_bytes": self.resident_bytes} if self.resident_bytes else {})
+
+
+def measure_memory(cfg: DictConfig, accelerator: str) -> Memory:
+    """The peak of one process's training step, from one real batch of the data."""
+    loop = Loop(
+        precision=str(cfg.precision.value),
+        passes=cfg.trainer.get("accumulate_grad_batches", 1) or 1,
+        clip=cfg.trainer.get("gradient_clip_val"),
+        foreach=accelerator == "cuda",
+        cpu_kernels=accelerator == "cpu",
+    )
+    quiet()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*self\.log\(\).*trainer.*")  # there is none here
+        return peak_memory(lambda: build_task(cfg), first_batch(cfg), loop, free_memory_bytes())
+
+
+def first_batch(cfg: DictConfig) -> Any:
+    """The first training batch of one process, as the loader gives it, on the CPU.
+
+    Raises:
+        MLScaleError: neither the data nor the task has a training loader, or it is empty.
+    """
+    one = cfg.copy()
+    if cfg.get("data") and cfg.derived.per_device_batch:
+        one.data.batch_size = cfg.derived.per_device_batch  # no trainer tells the data that there are other processes
+    data = build_data(one)
+    if data is not None:
+        data.prepare_data()
+        data.setup("fit")
+    source: Any = data if data is not None else build_task(cfg)
+    batch = next(iter(source.train_dataloader()), None)
+    if batch is None:
+        raise MLScaleError("the training data has no batch", where="data")
+    return batch
+
+
+def measure_time(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: float, memory: Memory) -> Time:
+    """The time of the whole run, from short ones with its own loop, data pipeline and callbacks.
+
+    A batch that would not fit into what memory is free is extrapolated from the two largest of its halves that do.
+    """
+    batch = cfg.derived.per_device_batch
+    fitting = [batch] if batch is None else probe.batches_to_probe(batch, lambda size: _fits(cfg, size, memory))
+    if not fitting:
+        raise MLScaleError(
+            "not even a small batch fits into this machine's memory",
+            where="data.batch_size",
+            fix="estimate.probe_seconds=0, for memory alone",
+        )
+    probes = [_probe(_with_batch(cfg, size), facts, seconds / len(fitting)) for size in fitting]
+    timing, startup, resident = probes[-1]
+    how = ""
+    if batch is not None and len(fitting) == 2:
+        few, many = (int(size) for size in fitting if size is not None)
+        timing = probe.at_batch((few, probes[0][0]), (many, timing), batch)
+        how = f"extrapolated from {few} and {many} samples per process: {batch} do not fit into free memory"
+    work = _plan(cfg, timing)
+    total = probe.whole(timing, work, startup) if work else math.nan
+    if (cap := seconds_of(cfg.trainer.get("max_time"))) is not None:
+        total = min(total, cap)
+    passes = cfg.trainer.get("accumulate_grad_batches", 1) or 1
+    step_s = passes * timing.pass_s
+    throughput = cfg.data.batch_size / step_s if batch and step_s else math.nan
+    return Time(
+        seconds=total,
+        error=probe.ERROR,
+        steps=work.passes // passes if work else 0,
+        step_s=step_s,
+        samples_per_s=throughput,
+        validation_s=timing.validation_s * (work.validation_batches if work else 0),
+        startup_s=startup,
+        resident_bytes=None if how else resident,
+        how=how,
+    )
+
+
+def _fits(cfg: DictConfig, samples: int, memory: Memory) -> bool:
+    """Whether every process's tensors at that batch, as a process holds them, fit into the memory that is free."""
+    if cfg.derived.accelerator != "cpu":
+        return True
+    if samples != cfg.derived.per_device_batch:
+        memory = _smaller(cfg, samples)
+    free = free_memory_bytes()
+    return not free or cfg.derived.world_size * (_RESIDENT * memory.peak + _BASE) < free
+
+
+def _smaller(cfg: DictConfig, samples: int) -> Memory:
+    loop = Loop(str(cfg.precision.value), cfg.trainer.get("accumulate_grad_batches", 1) or 1)
+    return peak_memory(lambda: build_task(cfg), cut(first_batch(_with_batch(cfg, samples)), samples), loop)
+
+
+def _with_batch(cfg: DictConfig, samples: int | None) -> DictConfig:
+    """The same run with another batch per process."""
+    if samples is None or samples == cfg.derived.per_device_batch:
+        return cfg
+    other = cfg.copy()
+    other.data.batch_size = samples * cfg.derived.world_size * (cfg.trainer.get("accumulate_grad_batches", 1) or 1)
+    other.derived.per_device_batch = samples
+    return other
+
+
+def _plan(cfg: DictConfig, timing: probe.Timing) -> Plan | None:
+    """How much the run does, from the config, or from the loaders where the data says nothing of itself."""
+    derived, accumulate = cfg.derived, cfg.trainer.get("accumulate_grad_batches", 1) or 1
+    epochs = cfg.trainer.get("max_epochs")
+    if derived.steps_per_epoch is not None:
+        total = derived.total_steps
+        return plan(
+            cfg.trainer,
+            derived.steps_per_epoch * accumulate,
+            total * accumulate if total is not None else None,
+            _validation_batches(cfg),
+        )
+    if timing.all_passes is None:
+        return None
+    passes = max(1, limited(cfg.trainer.get("limit_train_batches"), timing.all_passes))
+    steps = cfg.trainer.get("max_steps", -1) or -1
+    ends = [passes * epochs] * bool(epochs and epochs > 0) + [steps * accumulate] * (steps > 0)
+    return plan(cfg.trainer, passes, min(ends, default=None), timing.all_validation_batches)
+
+
+def _validation_batches(cfg: DictConfig) -> int | None:
+    derived = cfg.derived
+    if derived.val_samples is None or not derived.per_device_batch:
+        return None
+    return int(-(-derived.val_samples // (derived.per_device_batch * derived.world_size)))
+
+
+def _probe(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: float) -> tuple[probe.Timing, float, int]:
+    """A short fit that warms up, then one of about `seconds`: the timing, seconds that a run takes once, and bytes."""
+    accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
+    passes = cfg.derived.steps_per_epoch * accumulate if cfg.derived.steps_per_epoch else None
+    validation = _validation_batches(cfg)
+    if validation is not None:
+        validation = limited(cfg.trainer.get("limit_val_batches"), validation)
+    few = (min(_FIRST_PASSES * accumulate, passes or _FIRST_PASSES), min(_FIRST_VALIDATION, validation or 2))
+    if validation == 0:
+        few = (few[0], 0)
+    first, fit = _fit(cfg, facts, few, epochs=1)
+    passes = passes if passes is not None else first.all_passes
+    validation = validation if validation is not None else first.all_validation_batches
+    steady, last = _fit(cfg, facts, probe.limits(first, seconds, passes, validation, accumulate), epochs=probe.EPOCHS)
+    resident = int(max(fit["peak_memory_bytes"], last["peak_memory_bytes"]))
+    return steady, probe.startup(fit["seconds"], first, steady), resident
+
+
+def _fit(
+    cfg: DictConfig, facts: Mapping[str, Any] | None, batches: tuple[int, int], epochs: int
+) -> tuple[probe.Timing, dict[str, Any]]:
+    """Train for some batches of some epochs, launched as a run is, in a folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory(prefix="mlscale-estimate-") as folder:
+        clock = Path(folder, "clock.json")
+        short = _short(cfg, batches, epochs, clock)
+        derived = derive(short, facts, this_machine())
+        short.derived = dict.fromkeys(short.derived)
+        protected, environment = protect(short)
+        os.environ.update(environment)
+        text = OmegaConf.to_yaml(OmegaConf.create(protected))
+        run = RunFolder.create(folder, "estimate", verb="estimate", config_yaml=text, derived=derived)
+        launch(run.path, derived["world_size"])
+        return probe.read(clock), json.loads((run.path / "results/fit.json").read_text())
+
+
+def _short(cfg: DictConfig, batches: tuple[int, int], epochs: int, clock: Path) -> DictConfig:
+    """The config of a short run: a clock joins it; what shows or sends anything, or might end it early, stays out."""
+    short = cfg.copy()
+    with open_dict(short):
+        short.trainer.limit_train_batches, short.trainer.limit_val_batches = batches
+        short.trainer.update(max_epochs=epochs, max_steps=-1, max_time=None, overfit_batches=0)
+        short.trainer.update(check_val_every_n_epoch=1, val_check_interval=None, enable_progress_bar=False)
+        short.callbacks = {name: node for name, node in (cfg.get("callbacks") or {}).items() if _stays(node)}
+        short.callbacks["estimate_clock"] = {"_target_": "mlscale.estimate.probe.Clock", "path": str(clock)}
+        short.logger = {
+            name: node
+            for name, node in (cfg.get("logger") or {}).items()
+            if not any(word in str(node.get("_target_", "")).lower() for word in _SILENT)
+        }
+    return short
+
+
+def _stays(node: Any) -> bool:
+    """Bars show, and early stopping ends."""
+    import pytorch_lightning as pl
+
+    if not node:
+        return False
+    kind = target(node)
+    return not (isinstance(kind, type) and issubclass(kind, pl.callbacks.ProgressBar | pl.callbacks.EarlyStopping))

@@ -1,0 +1,215 @@
+"""How far `mlscale estimate` is off: its memory against the allocator's own sum, its time against whole runs.
+
+    python scripts/bench_estimate.py memory
+    python scripts/bench_estimate.py time --rounds 3
+
+memory: two training steps are traced with fake tensors, and the same two are taken for real under the profiler with
+`profile_memory=True`, whose running total of allocations is what a CUDA device's `max_memory_allocated` is. Printed for
+each model: both peaks, the error of the estimate, and the CPU seconds it took. The real steps run in a process each.
+
+time: an estimate and a whole run of the same recipe, interleaved, each command on its own. Printed for each round: both
+times, the error of the estimate, and the load of the machine, since what others run on it changes both. One run waits
+most of its time, as one does whose steps are an accelerator's: other jobs hardly touch it.
+"""
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import nn
+
+from mlscale.estimate.live import Live
+from mlscale.estimate.memory import TRACE_ERROR, cut, extrapolated, peak_memory, probed
+from mlscale.estimate.step import Loop, two_steps
+from mlscale.tasks import MLP, Classification, ResNet
+
+SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9, nesterov=True)
+ADAMW = partial(torch.optim.AdamW, lr=1e-3)
+MLSCALE = [sys.executable, "-m", "mlscale"]
+
+
+@dataclass(frozen=True)
+class Case:
+    """A model, the shape of a sample, and how it is trained."""
+
+    model: Callable[[], nn.Module]
+    shape: tuple[int, ...]
+    batch: int
+    optimizer: Callable[..., Any] = SGD
+    precision: str = "32-true"
+    passes: int = 1
+
+    def task(self) -> Classification:
+        return Classification(10, model=self.model(), optimizer=self.optimizer)
+
+    def data(self) -> dict[str, Any]:
+        return {"x": torch.randn(self.batch, *self.shape), "y": torch.randint(0, 10, (self.batch,))}
+
+    @property
+    def loop(self) -> Loop:
+        return Loop(self.precision, self.passes)
+
+
+def _torchvision(name: str, **arguments: Any) -> Callable[[], nn.Module]:
+    model: Callable[[], nn.Module] = partial(getattr(torchvision.models, name), num_classes=10, **arguments)
+    return model
+
+
+CASES = {
+    "mlp 128, batch 64": Case(partial(MLP, 784, 10), (1, 28, 28), 64),
+    "mlp 2×2048, batch 512, AdamW": Case(partial(MLP, 784, 10, [2048, 2048]), (1, 28, 28), 512, ADAMW),
+    "resnet, 8², batch 64": Case(partial(ResNet, 1, 10), (1, 8, 8), 64),
+    "resnet, 28², batch 256": Case(partial(ResNet, 1, 10), (1, 28, 28), 256),
+    "resnet, 28², batch 256, bf16": Case(partial(ResNet, 1, 10), (1, 28, 28), 256, precision="bf16-mixed"),
+    "resnet18, 64², batch 32": Case(_torchvision("resnet18"), (3, 64, 64), 32),
+    "resnet18, 64², batch 32, bf16": Case(_torchvision("resnet18"), (3, 64, 64), 32, precision="bf16-mixed"),
+    "resnet18, 64², batch 16, 2 passes": Case(_torchvision("resnet18"), (3, 64, 64), 16, passes=2),
+    "resnet50, 128², batch 16, AdamW": Case(_torchvision("resnet50"), (3, 128, 128), 16, ADAMW),
+    "mobilenet_v3_small, 128², batch 32": Case(_torchvision("mobilenet_v3_small"), (3, 128, 128), 32),
+    "convnext_tiny, 96², batch 8, AdamW": Case(_torchvision("convnext_tiny"), (3, 96, 96), 8, ADAMW),
+    "vit_b_16, 224², batch 4, AdamW": Case(_torchvision("vit_b_16"), (3, 224, 224), 4, ADAMW),
+    "vit_b_16, 224², batch 4, AdamW, bf16": Case(
+        _torchvision("vit_b_16"), (3, 224, 224), 4, ADAMW, precision="bf16-mixed"
+    ),
+}
+
+
+def allocated(case: Case) -> int:
+    """The peak of two real steps by the allocator, bytes: its running total from before the task is built."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiler:
+        task, batch = case.task(), case.data()
+        two_steps(task, batch, case.loop, Live())
+    moments = [
+        (event.start_ns(), event.nbytes())
+        for event in profiler.profiler.kineto_results.events()
+        if event.name() == "[memory]"
+    ]
+    total = peak = 0
+    for _, change in sorted(moments, key=lambda moment: moment[0]):
+        total += change
+        peak = max(peak, total)
+    return peak
+
+
+def memory() -> None:
+    """Print the table of memory."""
+    print("| model | estimate, MiB | allocator, MiB | error | by 4 and 8 samples | CPU s |\n|---|---|---|---|---|---|")
+    errors, others = [], []
+    for name, case in CASES.items():
+        start = time.process_time()
+        found = peak_memory(case.task, case.data(), case.loop).peak
+        seconds = time.process_time() - start
+        command = [sys.executable, __file__, "allocated", "--case", name]
+        true = int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+        other = by_probe(case)
+        errors.append(found / true - 1)
+        shown = ""
+        if other is not None:
+            others.append(other / true - 1)
+            shown = f"{others[-1]:+.1%}"
+        print(
+            f"| {name} | {found / 2**20:,.1f} | {true / 2**20:,.1f} | {errors[-1]:+.2%} | {shown} | {seconds:.1f} |",
+            flush=True,
+        )
+    print(f"\nestimate: {min(errors):+.2%} to {max(errors):+.2%}; stated ±{TRACE_ERROR:.0%}")
+    print(f"fall-back: {min(others):+.2%} to {max(others):+.2%}")
+
+
+def by_probe(case: Case) -> int | None:
+    """The fall-back of a model that can't be traced: two small real batches, extrapolated."""
+    if case.batch <= 8:
+        return None
+    splits = [(size, probed(case.task, cut(case.data(), size), case.loop).at_peak()) for size in (4, 8)]
+    return sum(extrapolated(splits, case.batch).values())
+
+
+WAITING = """
+import time
+
+from mlscale.tasks import Classification
+
+
+class Waiting(Classification):
+    def training_step(self, batch, batch_idx):
+        time.sleep(0.05)
+        return super().training_step(batch, batch_idx)
+
+    def validation_step(self, batch, batch_idx):
+        time.sleep(0.02)
+        super().validation_step(batch, batch_idx)
+"""
+RECIPES = {
+    "steps that wait, 12 epochs": ["model=mlp", "task._target_=waiting.Waiting", "trainer.max_epochs=12"],
+    "resnet on digits, 10 epochs": ["recipe=resnet", "trainer.max_epochs=10"],
+    "resnet on digits, batch 256, bf16": [
+        "recipe=resnet",
+        "data.batch_size=256",
+        "precision=bf16",
+        "trainer.max_epochs=20",
+    ],
+    "mlp on digits, 60 epochs": ["model=mlp", "trainer.max_epochs=60"],
+    "resnet on digits, two processes": ["recipe=resnet", "trainer.devices=2", "trainer.max_epochs=10"],
+}
+
+
+def timing(rounds: int, seconds: float) -> None:
+    """Print the table of time."""
+    print("| run | estimate, s | run, s | error | load |\n|---|---|---|---|---|")
+    errors = []
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "waiting.py").write_text(WAITING)
+        for name, words in RECIPES.items():
+            for _ in range(rounds):
+                told = _result(folder, "estimate", *words, f"estimate.probe_seconds={seconds}")
+                took = _result(folder, "train", *words, "snapshot=false")
+                errors.append(told["time_s"] / took["time_s"] - 1)
+                load = os.getloadavg()[0]
+                print(
+                    f"| {name} | {told['time_s']:.1f} | {took['time_s']:.1f} | {errors[-1]:+.1%} | {load:.1f} |",
+                    flush=True,
+                )
+    within = sum(abs(error) <= 0.1 for error in errors)
+    print(
+        f"\nmedian {statistics.median(errors):+.1%}, from {min(errors):+.1%} to {max(errors):+.1%}; "
+        f"{within} of {len(errors)} within ±10 %"
+    )
+
+
+def _result(folder: str, verb: str, *words: str) -> dict[str, float]:
+    command = [*MLSCALE, verb, *words, "output=json", "logger=csv"]
+    done = subprocess.run(command, cwd=folder, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    metrics: dict[str, float] = json.loads(done.stdout)["metrics"]
+    return metrics
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["memory", "time", "allocated"], help="allocated: one case, for memory's use")
+    parser.add_argument("--case", choices=CASES)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=20, help="estimate.probe_seconds")
+    arguments = parser.parse_args()
+    if arguments.what == "allocated":
+        print(allocated(CASES[arguments.case]))
+    elif arguments.what == "memory":
+        memory()
+    else:
+        timing(arguments.rounds, arguments.seconds)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,129 @@
+"""`mlscale estimate`, as a user types it: against a run, with limits, and with a task of one's own."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from mlscale import verbs
+from mlscale.cli import main
+from mlscale.verbs import estimate_probe
+from mlscale.verbs.estimate_probe import _BASE, _RESIDENT
+from tests.conftest import runs_in
+
+SHORT = ["recipe=resnet", "trainer.max_epochs=3", "estimate.probe_seconds=1"]
+
+
+def test_what_a_run_will_take(folder: Path) -> None:
+    found = verbs.call("estimate", SHORT)
+    metrics = found.metrics
+    assert found.ok, found.sentence
+    assert list(folder.iterdir()) == []  # no run folder
+    assert metrics["steps"] == 3 * 22
+    assert metrics["peak_memory_bytes"] == pytest.approx(9.0 * 2**20, rel=0.03)  # the allocator's: docs/benchmarks.md
+    parts = ("parameters", "gradients", "optimizer_state", "activations", "scratch")
+    assert sum(metrics[f"{part}_bytes"] for part in parts) == metrics["peak_memory_bytes"]
+    assert metrics["resident_memory_bytes"] > metrics["peak_memory_bytes"]
+    took = verbs.call("train", [*SHORT[:2], "snapshot=false"]).metrics["time_s"]
+    # Within a tenth on a quiet machine (scripts/bench_estimate.py); tests run beside others.
+    assert 0.3 < metrics["time_s"] / took < 3
+
+
+def test_a_gate_that_is_not_met(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    limits = ["estimate.probe_seconds=0", "estimate.memory_limit=5MiB", "estimate.max_hours=1"]
+    assert main(["estimate", "+recipe=resnet", *limits, "output=json"]) == 4
+    document = json.loads(capsys.readouterr().out)
+    assert document["ok"] is False
+    assert "more than the 5.0 MiB of a process" in document["sentence"]
+    assert "an unknown time is more than estimate.max_hours=1" in document["sentence"]
+    assert document["metrics"]["cost_usd"] is None
+    assert not runs_in(folder)
+
+
+def test_a_larger_batch_in_bf16_accumulated(folder: Path) -> None:
+    words = ["recipe=resnet", "estimate.probe_seconds=0", "data.batch_size=512"]
+    whole, half, bf16 = (
+        verbs.call("estimate", [*words, *more]).metrics["peak_memory_bytes"]
+        for more in ([], ["trainer.accumulate_grad_batches=2"], ["precision=bf16"])
+    )
+    assert half < 0.7 * whole
+    assert bf16 < 0.7 * whole
+
+
+def test_an_instance_has_a_price_and_a_gpu(folder: Path) -> None:
+    words = [*SHORT, "estimate.instance=aws/g5.xlarge", "estimate.budget_usd=1"]
+    found = verbs.call("estimate", words)
+    assert found.ok
+    assert found.metrics["memory_limit_bytes"] == 24 * 2**30
+    assert found.metrics["cost_usd"] == pytest.approx(found.metrics["time_s"] / 3600 * 1.006)
+    assert found.metrics["unverified_context_bytes"] > 0
+
+
+def test_a_batch_without_room_for_it_is_extrapolated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = verbs.call("estimate", [*SHORT, "data.batch_size=256", "estimate.probe_seconds=0"])
+    # Free memory is set, not taken: so much that a process whose tensors take half of the peak fits, and no larger one.
+    free = _BASE + _RESIDENT * whole.metrics["peak_memory_bytes"] / 2
+    monkeypatch.setattr(estimate_probe, "free_memory_bytes", lambda: int(free))
+    found = verbs.call("estimate", [*SHORT, "data.batch_size=256"])
+    assert found.artifacts["time_by"] == (
+        "extrapolated from 32 and 64 samples per process: 256 do not fit into free memory"
+    )
+    assert found.metrics["peak_memory_bytes"] == whole.metrics["peak_memory_bytes"]
+    assert found.metrics["steps"] == 3 * 5
+    assert found.metrics["step_s"] > 0
+    assert "resident_memory_bytes" not in found.metrics
+
+
+def test_two_processes_share_the_batch(folder: Path) -> None:
+    found = verbs.call("estimate", [*SHORT, "trainer.devices=2"])
+    alone = verbs.call("estimate", [*SHORT, "data.batch_size=32", "estimate.probe_seconds=0"])
+    assert found.metrics["peak_memory_bytes"] == alone.metrics["peak_memory_bytes"]
+    assert found.metrics["steps"] == 3 * 22
+    assert not runs_in(folder)
+
+
+def test_a_sweep_compares_what_runs_would_take(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["+recipe=resnet", "estimate.probe_seconds=0", "metric=peak_memory_bytes", "mode=min"]
+    assert main(["estimate", "-m", *words, "data.batch_size=128,32"]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if "data.batch_size" in line]
+    assert [row[1] for row in rows] == ["data.batch_size=32", "data.batch_size=128"]  # the least first
+
+
+OWN = """
+import torch
+from pytorch_lightning import LightningDataModule, LightningModule
+from torch.utils.data import DataLoader, TensorDataset
+
+
+class Task(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(4, 2)
+
+    def training_step(self, batch, batch_idx):
+        loss = torch.nn.functional.cross_entropy(self.layer(batch[0]), batch[1])
+        self.log("train/loss", loss.item())  # a value that no fake tensor has
+        return loss
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+
+
+class Data(LightningDataModule):
+    def train_dataloader(self):
+        return DataLoader(TensorDataset(torch.randn(96, 4), torch.zeros(96, dtype=torch.long)), batch_size=8)
+"""
+
+
+def test_ones_own_task_that_looks_at_values_and_data_that_says_nothing(folder: Path) -> None:
+    (folder / "own_parts.py").write_text(OWN)
+    (folder / "conf/task").mkdir(parents=True)
+    (folder / "conf/task/own.yaml").write_text("_target_: own_parts.Task\n")
+    words = ["task=own", "model=none", "optimizer=none", "data=none", "data._target_=own_parts.Data"]
+    words += ["metric=train/loss", "mode=min"]
+    assert main(["estimate", *words, "trainer.max_epochs=4", "estimate.probe_seconds=1"]) == 0
+    found = verbs.call("estimate", [*words, "trainer.max_epochs=4", "estimate.probe_seconds=1"])
+    assert "a trace was not possible" in found.artifacts["memory_by"]
+    assert found.metrics["steps"] == 4 * 12
+    assert 0 < found.metrics["time_s"] < 60
+    assert not runs_in(folder)

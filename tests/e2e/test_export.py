@@ -1,0 +1,168 @@
+"""`mlscale export`: from a run to a folder that answers, without a change to the run."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlscale import verbs
+from mlscale.cli import main
+from mlscale.errors import MLScaleError
+from mlscale.export.servable import PARITY, load
+from mlscale.runs.folder import RunFolder
+from tests.conftest import runs_in
+from tests.contract.test_documents import validate
+
+TRAINED = ("+recipe=resnet", "trainer.max_epochs=2", "model.widths=[8,16]", "snapshot=false", "logger=none")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
+    """The folder of a run of a few seconds on digits."""
+    place = tmp_path_factory.mktemp("export")
+    result = verbs.call("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"])
+    return Path(result.artifacts["run"])
+
+
+def of(run: Path, *overrides: str) -> list[str]:
+    return [f"run={run}", f"runs_dir={run.parents[1]}", *overrides]
+
+
+def test_a_run_becomes_a_servable(trained: Path, bundled: Path) -> None:
+    evaluated = verbs.call("evaluate", of(trained)).metrics["val/accuracy"]
+    result = verbs.call("export", of(trained))
+    assert result.ok
+    assert Path(result.artifacts["servable"]) == trained / "servable"
+    assert result.metrics["torch_val/accuracy"] == pytest.approx(evaluated)
+    assert result.metrics["onnx_val/accuracy"] == pytest.approx(evaluated)
+    assert 0 < result.metrics["max_abs_error"] < 1e-4
+    assert {f"batch_{size}_max_abs_error" for size in (1, 3, 32)} <= set(result.metrics)
+    assert result.metrics["onnx_latency_ms"] > 0
+    assert f"{result.metrics['torch_latency_ratio']:.1f}× as long" in result.sentence
+
+    servable = load(trained / "servable")
+    validate("servable", servable.document)
+    validate("reference", json.loads((servable.folder / "reference" / "profile.json").read_text()))
+    run = RunFolder.open(trained)
+    assert run.changed() == []
+    assert run.results["export"] == result.as_dict()
+    assert servable.document["run"]["id"] == run.id
+    assert servable.document["data_version"] == run.derived["data_version"]
+    assert servable.document["licences"] == {"data": "CC-BY-4.0"}
+    assert json.loads((servable.folder / PARITY).read_text())["samples"] == 360
+    assert servable.reference().about["accuracy"] == pytest.approx(evaluated)
+
+    # A client that knows nothing but PNGs.
+    pixels, labels = images(bundled)
+    assert (np.array(servable.predict(pixels).labels) == labels).mean() == pytest.approx(evaluated)
+
+    content = (servable.folder / "servable.yaml").read_bytes()
+    verbs.call("export", of(trained))
+    assert (servable.folder / "servable.yaml").read_bytes() == content
+
+
+def images(
+    root: Path,
+) -> tuple[np.ndarray[tuple[int, ...], np.dtype[np.uint8]], np.ndarray[tuple[int, ...], np.dtype[np.str_]]]:
+    """The validation images, read by other means than mlscale's, (n, 1, 8, 8), and what they show."""
+    import io
+    import tarfile
+
+    pixels, labels = [], []
+    for shard in sorted((root / "digits-1" / "val").glob("*.tar")):
+        with tarfile.open(shard) as tar:
+            for member in tar:
+                file = tar.extractfile(member)
+                assert file is not None
+                content = file.read()
+                if member.name.endswith(".png"):
+                    pixels.append(np.array(Image.open(io.BytesIO(content)))[None])
+                else:
+                    labels.append(content.decode())
+    return np.stack(pixels), np.array(labels)
+
+
+def test_a_bound_that_does_not_hold_writes_nothing_and_ends_with_4(
+    trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = main(["export", *of(trained, f"to={tmp_path}/new", "tolerance=1e-12", "output=json")])
+    said = json.loads(capsys.readouterr().out)
+    assert (code, said["ok"]) == (4, False)
+    assert "is not exported: the logits differ by" in said["sentence"]
+    assert said["metrics"]["max_abs_error"] > 0
+    assert "servable" not in said["artifacts"]
+    assert list(tmp_path.iterdir()) == []
+    assert RunFolder.open(trained).results["export"]["ok"] is False
+
+
+def test_into_a_folder_of_its_own_once(trained: Path, tmp_path: Path) -> None:
+    place = tmp_path / "models" / "digits"
+    overrides = of(trained, f"to={place}", "checkpoint=last", "samples=40", "licences={model: Apache-2.0}")
+    assert verbs.call("export", overrides).metrics["samples"] == 40
+    servable = load(place)
+    assert servable.document["licences"] == {"data": "CC-BY-4.0", "model": "Apache-2.0"}
+    assert servable.document["checkpoint"]["name"] == "last.ckpt"
+    with pytest.raises(MLScaleError, match="there is something at digits already"):
+        verbs.call("export", overrides)
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        (
+            "data=webdataset data.train={digits}/val data.val={digits}/val",
+            "the data is not what the run was trained on",
+        ),
+        ("data.image_size=16", "the data is not what the run was trained on"),
+        ("checkpoint=bst", "no checkpoint 'bst'"),
+        ("model.widths=[9]", "the checkpoint's weights do not fit the model"),
+        ("split=test", "unknown key 'split'"),
+    ],
+)
+def test_what_is_wrong_is_told(trained: Path, bundled: Path, override: str, what: str, tmp_path: Path) -> None:
+    words = override.replace("{digits}", f"{bundled}/digits-1").split(" ")
+    with pytest.raises(MLScaleError, match=what):
+        verbs.call("export", of(trained, f"to={tmp_path}/new", *words))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_code_out_of_a_run_folder_is_not_believed(trained: Path, tmp_path: Path) -> None:
+    config = trained / "config.yaml"
+    before = config.read_text()
+    config.write_text(before.replace("mlscale.tasks.ResNet", "subprocess.Popen"))
+    try:
+        with pytest.raises(MLScaleError, match=r"may not build subprocess\.Popen"):
+            verbs.call("export", of(trained, f"to={tmp_path}/new"))
+    finally:
+        config.write_text(before)
+
+
+OWN = """
+import torch
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader, TensorDataset
+
+class Blobs(LightningDataModule):
+    def loader(self, seed):
+        generator = torch.Generator().manual_seed(seed)
+        y = torch.arange(60) % 3
+        return DataLoader(TensorDataset(torch.randn(60, 5, generator=generator) + 3 * y[:, None], y), batch_size=20)
+    def train_dataloader(self):
+        return self.loader(0)
+    def val_dataloader(self):
+        return self.loader(1)
+"""
+
+
+def test_a_data_module_of_ones_own(folder: Path) -> None:
+    (folder / "blobs.py").write_text(OWN)
+    common = ["task.num_classes=3", "trainer.max_steps=90", "optimizer.lr=0.02", "snapshot=false", "logger=none"]
+    model = ["model=mlp", "model.num_classes=3", "optimizer=adamw"]
+    assert main(["train", "data=none", "data._target_=blobs.Blobs", *model, *common]) == 0
+    assert main(["export", "run=last"]) == 0
+    servable = load(runs_in(folder)[0] / "servable")
+    assert (servable.input.dtype, servable.input.shape) == ("float32", (-1, 5))
+    assert servable.predict(np.full((1, 5), 6.0)).labels == ["2"]
+    assert servable.document["preprocessing"]["normalised_in_graph"] is False

@@ -1,0 +1,67 @@
+"""Digits, a small network with random weights, and what is exported of it once: an export takes seconds."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlscale.data import Digits
+from mlscale.export.document import document
+from mlscale.export.measure import Measured, measure
+from mlscale.export.servable import Servable
+from mlscale.export.write import write
+from mlscale.tasks import Classification, ResNet
+
+
+@pytest.fixture(scope="session")
+def digits(bundled: Path) -> Digits:
+    data = Digits(batch_size=50, root=bundled, workers=0)
+    data.prepare_data()
+    data.setup("validate")
+    return data
+
+
+def network() -> Classification:
+    """A residual network of 5,000 parameters, its batch normalisation away from where it starts."""
+    torch.manual_seed(0)
+    task = Classification(10, model=ResNet(1, 10, widths=(8, 16)))
+    task.model.train()
+    with torch.no_grad():
+        for _ in range(3):
+            task(2 * torch.randn(64, 1, 8, 8) + 1)
+    return task.eval()
+
+
+@pytest.fixture(scope="session")
+def task() -> Classification:
+    return network()
+
+
+@pytest.fixture(scope="session")
+def measured(task: Classification, digits: Digits) -> Measured:
+    return measure(task, digits)
+
+
+def save(measured: Measured, folder: Path, *, replace: bool = False) -> Servable:
+    """Write the servable of an exported model."""
+    about = document(
+        measured,
+        name="digits",
+        run={"id": "1n8q4m7zk3xp", "folder": "digits-1n8q4m7zk3xp", "config_hash": "0" * 64},
+        checkpoint={"name": "best.ckpt", "step": 3},
+        data_version="v",
+        licences={"data": "CC-BY-4.0", "model": None},
+    )
+    return write(
+        folder,
+        model=measured.model,
+        parity=measured.parity.as_dict(),
+        reference=measured.profile.finish(split="val", data_version="v"),
+        document=about,
+        replace=replace,
+    )
+
+
+@pytest.fixture
+def servable(measured: Measured, tmp_path: Path) -> Servable:
+    return save(measured, tmp_path / "servable")

@@ -1,0 +1,90 @@
+"""The ONNX graph: raw samples in, the trained model's logits out, whatever the batch."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from torch import Tensor, nn
+
+from mlscale.data import Digits
+from mlscale.errors import MLScaleError
+from mlscale.export.engine import Engine
+from mlscale.export.measure import Measured
+from mlscale.export.onnx import Served, export, served
+from mlscale.export.samples import Input, input_of, validation
+from mlscale.tasks import MLP, Classification
+from tests.unit.export.conftest import network
+
+
+def test_normalisation_is_that_of_the_data_to_the_bit(digits: Digits) -> None:
+    given = input_of(digits)
+    normalise = Served(nn.Flatten(), given.mean, given.std)
+    for samples in validation(digits):
+        assert torch.equal(normalise(torch.from_numpy(samples.raw)), samples.x.flatten(1))
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 32, 50])
+def test_raw_pixels_give_the_trained_models_logits(
+    measured: Measured, task: Classification, digits: Digits, count: int
+) -> None:
+    samples = next(validation(digits, limit=count))
+    with torch.no_grad():
+        expected = task(samples.x).numpy()
+    assert np.ptp(expected) > 0.1
+    np.testing.assert_allclose(Engine(measured.model).run(samples.raw), expected, rtol=0, atol=1e-6)
+
+
+def test_the_graph_takes_bytes_in_batches_of_any_size_and_tells_nothing_of_where_it_was_made(
+    measured: Measured,
+) -> None:
+    graph = onnx.load_from_string(measured.model).graph
+    taken = graph.input[0].type.tensor_type
+    assert taken.elem_type == onnx.TensorProto.UINT8
+    assert [size.dim_param or size.dim_value for size in taken.shape.dim] == ["batch", 1, 8, 8]
+    assert not [node for node in graph.node if node.metadata_props or node.doc_string]
+    assert b".py" not in measured.model
+
+
+def test_the_same_weights_give_the_same_bytes(measured: Measured, digits: Digits) -> None:
+    given = input_of(digits)
+    assert export(served(network(), given), given) == measured.model
+
+
+def test_layers_without_a_shape_get_one() -> None:
+    given = Input("float32", (3, 4, 4))
+    model = served(Classification(5, model=MLP(None, 5, hidden=(7,))), given)
+    x = torch.randn(3, 3, 4, 4)
+    with torch.no_grad():
+        expected = model(x).numpy()
+    np.testing.assert_allclose(Engine(export(model, given)).run(x.numpy()), expected, rtol=0, atol=1e-6)
+
+
+class Branching(nn.Module):
+    """Decides by a value: nothing that a graph can hold."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) if x.sum() > 0 else -x.flatten(1)
+
+
+class BuiltIn(nn.Module):
+    """Works for the example's batch size alone."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.flatten(1) + torch.arange(8.0).reshape(2, 4)
+
+
+@pytest.mark.parametrize("model", [Branching, BuiltIn])
+def test_what_a_graph_cannot_hold_is_told(model: Callable[[], Any]) -> None:
+    given = Input("float32", (1, 2, 2))
+    with pytest.raises(MLScaleError, match="can't be exported to ONNX") as caught:
+        export(served(model(), given), given)
+    assert "torch.export can trace" in caught.value.fix
+    assert "\n" not in caught.value.why
+
+
+def test_a_model_that_gives_no_logits_is_told() -> None:
+    with pytest.raises(MLScaleError, match=r"gives \(2, 1, 2, 2\) for 2 samples"):
+        served(nn.Identity(), Input("float32", (1, 2, 2)))

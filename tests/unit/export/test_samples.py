@@ -1,0 +1,73 @@
+"""Validation samples, raw and as the model sees them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pytorch_lightning import LightningDataModule
+from torch.utils.data import DataLoader, TensorDataset
+
+from mlscale.data import Digits, WebDataset
+from mlscale.errors import MLScaleError
+from mlscale.export.samples import input_of, validation
+
+
+def test_each_validation_image_once_beside_what_the_model_sees(digits: Digits) -> None:
+    given = input_of(digits)
+    assert (given.dtype, given.shape, given.labels) == ("uint8", (1, 8, 8), None)
+    batches = list(validation(digits))
+    raw, x = np.concatenate([each.raw for each in batches]), torch.cat([each.x for each in batches])
+    assert (raw.shape, raw.dtype.name, raw.max()) == ((360, 1, 8, 8), "uint8", 255)
+    np.testing.assert_allclose((raw - np.array(given.mean)) / np.array(given.std), x.numpy(), atol=1e-6)
+    labels = np.concatenate([each.y for each in batches])
+    assert np.bincount(labels).tolist() == np.bincount(digits.decoded("val").labels).tolist()
+
+
+@pytest.mark.parametrize("limit", [1, 50, 51, 360, 1000])
+def test_as_many_as_asked_for(digits: Digits, limit: int) -> None:
+    assert sum(len(each.y) for each in validation(digits, limit=limit)) == min(limit, 360)
+
+
+def test_an_image_that_cannot_be_read_is_left_out_with_its_label(digits: Digits, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / split).mkdir()
+        for shard in sorted((digits.folder / split).glob("*.tar")):
+            (tmp_path / split / shard.name).write_bytes(shard.read_bytes())
+    shard = tmp_path / "val" / "000.tar"
+    content = bytearray(shard.read_bytes())
+    at = content.index(b"\x89PNG", content.index(b"\x89PNG") + 1)  # the second image
+    content[at : at + 8] = b"nothing!"
+    shard.write_bytes(content)
+    data = WebDataset(str(tmp_path / "train"), str(tmp_path / "val"), batch_size=50, workers=0, on_bad_sample="skip")
+    data.setup("validate")
+    batches, whole = list(validation(data)), next(validation(digits))
+    assert sum(len(each.y) for each in batches) == 359
+    assert batches[0].raw.tolist() == np.delete(whole.raw, 1, axis=0).tolist()
+    assert batches[0].y.tolist() == np.delete(whole.y, 1).tolist()
+    assert torch.equal(batches[0].x, torch.cat([whole.x[:1], whole.x[2:]]))
+
+
+class Theirs(LightningDataModule):
+    """Somebody's data module: pairs, normalised by themselves."""
+
+    def __init__(self, samples: int = 7, loaders: int = 1) -> None:
+        super().__init__()
+        self.set = TensorDataset(torch.randn(samples, 3, dtype=torch.float64), torch.arange(samples) % 2)
+        self.loaders = loaders
+
+    def val_dataloader(self) -> list[DataLoader[tuple[torch.Tensor, ...]]]:
+        return [DataLoader(self.set, batch_size=4) for _ in range(self.loaders)]
+
+
+def test_anybodys_data_module_gives_what_its_model_takes() -> None:
+    data = Theirs()
+    given = input_of(data)
+    assert (given.dtype, given.shape, given.mean) == ("float32", (3,), ())
+    batches = list(validation(data))
+    assert [each.y.tolist() for each in batches] == [[0, 1, 0, 1], [0, 1, 0]]
+    assert all(np.array_equal(each.raw, each.x.numpy()) and each.raw.dtype == np.float32 for each in batches)
+    with pytest.raises(MLScaleError, match="has 2 validation loaders"):
+        list(validation(Theirs(loaders=2)))
+    with pytest.raises(MLScaleError, match="no validation samples"):
+        list(validation(Theirs(samples=0)))

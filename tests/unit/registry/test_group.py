@@ -1,0 +1,30 @@
+"""The group `registry` of a configuration: what it builds, and that it changes nothing of what a run computes."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+from mlscale.config.build import build
+from mlscale.ready import ready
+from mlscale.registry import LocalRegistry, WandbRegistry
+from mlscale.runs.identity import config_hash
+
+
+def test_what_is_built(folder: Path) -> None:
+    local = build(ready("train", []).registry, "registry")
+    assert type(local) is LocalRegistry
+    assert local.root == folder / "registry"
+    words = ["registry=wandb", "registry.root=elsewhere", "registry.project=p", "registry.entity=team"]
+    mirrored = build(ready("train", words).registry, "registry")
+    assert isinstance(mirrored, WandbRegistry)
+    assert mirrored.root == folder / "elsewhere"
+    place = mirrored.outbox.begin("p", "team")
+    assert (place.project, place.entity) == ("p", "team")
+
+
+@pytest.mark.parametrize("words", [["registry=wandb"], ["registry.root=/elsewhere"]])
+def test_it_is_not_part_of_what_is_computed(folder: Path, words: list[str]) -> None:
+    plain, other = (OmegaConf.to_yaml(ready("train", each)) for each in ([], words))
+    assert plain != other
+    assert config_hash(plain) == config_hash(other)

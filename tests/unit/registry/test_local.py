@@ -1,0 +1,289 @@
+"""The registry in a folder: what is published stays, what is called moves, what is damaged is told."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.registry import LocalRegistry
+from mlscale.registry.version import RECORD, read
+from mlscale.runs.files import ASIDE
+from tests.conftest import NoPrivileges
+from tests.unit.registry.conftest import Publish
+
+CHALLENGE = "mlscale versions promote resnet:v1 --alias challenger"
+
+
+def alter(path: Path, content: bytes) -> None:
+    """Change a file that is read only, in place: whatever is linked to it changes, too."""
+    path.chmod(0o600)
+    path.write_bytes(content)
+
+
+def test_versions_count_up_and_keep_what_is_known(registry: LocalRegistry, publish: Publish) -> None:
+    publish("one", metrics={"accuracy": 0.5}, run={"id": "r1"}, data_version="d1", notes="first")
+    second = publish("two", metrics={"accuracy": float("nan")}, parent="resnet:v1")
+    publish("one", "other")
+    assert registry.names() == ["other", "resnet"]
+    one, two = registry.versions("resnet")
+    assert (one.ref, one.metrics, one.run, one.data_version, one.notes) == (
+        "resnet:v1", {"accuracy": 0.5}, {"id": "r1"}, "d1", "first",
+    )  # fmt: skip
+    assert (two.ref, two.metrics, two.parent) == ("resnet:v2", {"accuracy": None}, "resnet:v1")
+    assert (one.payload / "model.ckpt").read_text() == "one"
+    assert second.path == two.path
+    assert registry.made_by("r1") == one
+    assert registry.made_by("r2") is None
+
+
+def test_the_same_content_is_the_same_version(registry: LocalRegistry, publish: Publish, tmp_path: Path) -> None:
+    first = publish("one", metrics={"accuracy": 0.5})
+    record = (first.path / RECORD).read_bytes()
+    (tmp_path / "again").write_text("one")
+    again = registry.publish(
+        "resnet", {"model.ckpt": tmp_path / "again"}, kind="checkpoint", metrics={"accuracy": 0.1}, aliases=["best"]
+    )
+    assert (again.new, again.version) == (False, registry.resolve("resnet:v1"))
+    assert (first.path / RECORD).read_bytes() == record
+    assert registry.aliases("resnet").of == {"best": 1}
+    elsewhere = registry.publish("resnet", {"weights.ckpt": tmp_path / "again"}, kind="checkpoint")
+    assert elsewhere.version.number == 2  # another path is other content
+
+
+def test_a_folder_is_published_as_it_is(registry: LocalRegistry, tmp_path: Path) -> None:
+    folder = tmp_path / "servable"
+    (folder / "reference" / "deep").mkdir(parents=True)
+    (folder / "model.onnx").write_bytes(b"\0" * 3_000_000)
+    (folder / "reference" / "deep" / "profile.json").write_text("{}")
+    (folder / "empty").write_bytes(b"")
+    version = registry.publish("resnet", folder, kind="servable").version
+    assert sorted(version.files) == ["empty", "model.onnx", "reference/deep/profile.json"]
+    assert version.bytes == 3_000_002
+    assert (version.payload / "model.onnx").read_bytes() == b"\0" * 3_000_000
+    (folder / "link").symlink_to(folder / "empty")
+    with pytest.raises(MLScaleError, match="not links"):
+        registry.publish("resnet", folder, kind="servable")
+
+
+def test_later_changes_of_the_source_do_not_reach_the_version(
+    registry: LocalRegistry, publish: Publish, tmp_path: Path
+) -> None:
+    publish("one")
+    with (tmp_path / "source").open("r+") as file:  # in place: not a new file
+        file.write("ONE")
+    version = registry.fetch("resnet:v1")
+    assert (version.payload / "model.ckpt").read_text() == "one"
+
+
+def test_equal_files_lie_there_once(registry: LocalRegistry, tmp_path: Path) -> None:
+    (tmp_path / "big").write_bytes(b"x" * 10_000)
+    for number in (1, 2):
+        (tmp_path / "small").write_text(str(number))
+        registry.publish("resnet", {"big": tmp_path / "big", "small": tmp_path / "small"}, kind="servable")
+    first, second = (version.payload / "big" for version in registry.versions("resnet"))
+    assert first.stat().st_ino == second.stat().st_ino
+    assert len(list(registry.root.glob("objects/*/*"))) == 3
+
+
+def test_what_nobody_needs_is_tidied_up(registry: LocalRegistry, publish: Publish, tmp_path: Path) -> None:
+    publish("one")
+    left = [registry.root / "objects" / name for name in (f"{ASIDE}1", "ab/abc", "cd/cde", f"{ASIDE}2")]
+    for path in left:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("x")
+    for path in [*left[:2], *registry.root.glob("objects/*/*")]:
+        if path != left[2]:
+            os.utime(path, (0, 0))
+    publish("two")
+    assert [path.exists() for path in left] == [False, False, True, True]  # the others are new: somebody is at work
+    assert [registry.changed(version) for version in registry.versions("resnet")] == [[], []]
+    assert len(list(registry.root.glob("objects/*/*"))) == 3
+
+
+def test_a_file_system_without_links_gets_copies(
+    registry: LocalRegistry, publish: Publish, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(95, "Operation not supported")
+
+    monkeypatch.setattr(os, "link", no_links)
+    version = publish("one")
+    assert registry.changed(version) == []
+    assert (version.payload / "model.ckpt").stat().st_nlink == 1
+    assert (version.payload / "model.ckpt").stat().st_mode & 0o777 == 0o400
+
+
+def test_references(registry: LocalRegistry, publish: Publish) -> None:
+    for content in "abc":
+        publish(content)
+    assert registry.resolve("resnet").number == 3  # the latest, as long as there is no champion
+    registry.promote("resnet:v2")
+    found = {ref: registry.resolve(ref).number for ref in ("resnet", "resnet:v1", "resnet:latest", "resnet@champion")}
+    assert found == {"resnet": 2, "resnet:v1": 1, "resnet:latest": 3, "resnet@champion": 2}
+    assert set(registry.references()) >= set(found)
+
+
+@pytest.mark.parametrize(
+    ("ref", "what", "fix"),
+    [
+        ("resnet:v4", "resnet has no version v4", "mlscale versions ls resnet"),
+        ("resent", "no model 'resent'", "resnet"),
+        ("resnet@champoin", "no version of resnet is champoin", "resnet@champion"),
+        ("resnet@previous", "no version of resnet is previous", "mlscale versions ls"),
+        ("resnet@challenger", "no version of resnet is challenger", CHALLENGE),
+    ],
+)  # fmt: skip
+def test_what_is_not_there(registry: LocalRegistry, publish: Publish, ref: str, what: str, fix: str) -> None:
+    publish("one", aliases=["champion"])
+    with pytest.raises(MLScaleError) as caught:
+        registry.resolve(ref)
+    assert (caught.value.what, caught.value.fix, caught.value.exit) == (what, fix, Exit.USER)
+
+
+def test_nothing_is_made_by_looking(registry: LocalRegistry) -> None:
+    assert registry.names() == []
+    assert registry.versions("resnet") == []
+    with pytest.raises(MLScaleError, match="there are no versions here"):
+        registry.resolve("resnet")
+    with pytest.raises(MLScaleError, match="there are no versions here"):
+        registry.rollback("resnet")
+    assert not registry.root.exists()
+
+
+def test_a_champion_has_one_before_it(registry: LocalRegistry, publish: Publish) -> None:
+    publish("a", aliases=["champion"])
+    with pytest.raises(MLScaleError, match="no champion before"):
+        registry.rollback("resnet")
+    publish("b", aliases=["challenger"])
+    assert registry.promote("resnet@challenger").number == 2
+    assert registry.aliases("resnet").of == {"champion": 2, "previous": 1}
+    registry.promote("resnet:v2")  # it is: nothing moves
+    assert registry.aliases("resnet").of == {"champion": 2, "previous": 1}
+    assert registry.rollback("resnet").number == 1
+    assert registry.aliases("resnet").of == {"champion": 1, "previous": 2}
+    assert registry.rollback("resnet").number == 2
+    registry.promote("resnet:v1", "staging")
+    registry.promote("resnet:latest", "staging")
+    assert registry.aliases("resnet").of == {"champion": 2, "previous": 1, "staging": 2}
+    told = [(move.act, move.alias, move.before, move.after) for move in registry.aliases("resnet").moves]
+    assert told == [
+        ("publish", "champion", None, 1),
+        ("publish", "challenger", None, 2),
+        ("promote", "champion", 1, 2),
+        ("promote", "previous", None, 1),
+        ("promote", "challenger", 2, None),
+        ("rollback", "champion", 2, 1),
+        ("rollback", "previous", 1, 2),
+        ("rollback", "champion", 1, 2),
+        ("rollback", "previous", 2, 1),
+        ("promote", "staging", None, 1),
+        ("promote", "staging", 1, 2),
+    ]
+
+
+def test_who_compared_with_an_old_champion_does_not_replace_the_new_one(
+    registry: LocalRegistry, publish: Publish
+) -> None:
+    for content in "abc":
+        publish(content)
+    registry.promote("resnet:v1")
+    registry.promote("resnet:v2", replacing="resnet:v1")
+    with pytest.raises(MLScaleError, match="resnet@champion is not resnet:v1 any more") as caught:
+        registry.promote("resnet:v3", replacing="resnet:v1")
+    assert "v2" in caught.value.why
+    assert registry.resolve("resnet@champion").number == 2
+
+
+@pytest.mark.parametrize("damage", ["altered", "same size", "gone", "added"])
+def test_damage_is_found_by_digest(registry: LocalRegistry, publish: Publish, damage: str) -> None:
+    version = publish("one" * 100)
+    publish("two")
+    file = version.payload / "model.ckpt"
+    if damage == "altered":
+        alter(file, b"one" * 99)
+    elif damage == "same size":
+        alter(file, b"one" * 99 + b"onf")
+    elif damage == "gone":
+        file.unlink()
+    else:
+        (version.payload / "more").write_text("x")
+    assert registry.resolve("resnet:v1") == version  # its record is whole
+    for act in (registry.fetch, registry.promote):
+        with pytest.raises(MLScaleError, match="resnet:v1 is damaged") as caught:
+            act("resnet:v1")
+        assert caught.value.why.split()[0] == ("more" if damage == "added" else "model.ckpt")
+    assert registry.aliases("resnet").of == {}
+    assert registry.fetch("resnet:v2").number == 2
+
+
+@pytest.mark.parametrize("damage", ["altered", "gone"])
+def test_publishing_the_same_content_mends(registry: LocalRegistry, publish: Publish, damage: str) -> None:
+    version = publish("one")
+    if damage == "altered":
+        alter(version.payload / "model.ckpt", b"eno")  # the object is the same file: it is altered, too
+    else:
+        (version.payload / "model.ckpt").unlink()
+    assert publish("one").ref == "resnet:v1"
+    assert (registry.fetch("resnet:v1").payload / "model.ckpt").read_text() == "one"
+
+
+def test_no_rollback_to_a_damaged_version(registry: LocalRegistry, publish: Publish) -> None:
+    first = publish("a", aliases=["champion"])
+    publish("b", aliases=["champion"])
+    alter(first.payload / "model.ckpt", b"z")
+    with pytest.raises(MLScaleError, match="resnet:v1 is damaged"):
+        registry.rollback("resnet")
+    assert registry.aliases("resnet").of == {"champion": 2, "previous": 1}
+
+
+def test_an_altered_record_is_refused_and_the_others_still_read(registry: LocalRegistry, publish: Publish) -> None:
+    first = publish("a", metrics={"accuracy": 0.5})
+    publish("b")
+    record = json.loads((first.path / RECORD).read_text())
+    record["metrics"]["accuracy"] = 0.9
+    (first.path / RECORD).write_text(json.dumps(record))
+    with pytest.raises(MLScaleError, match="was altered"):
+        registry.resolve("resnet:v1")
+    assert [version.number for version in registry.versions("resnet")] == [2]
+    assert list(registry.damaged("resnet")) == [first.path]
+    assert publish("a").number == 3  # nothing is known of v1 any more, and its number is taken
+
+
+def test_a_record_that_leads_out_of_its_folder_is_refused(registry: LocalRegistry, publish: Publish) -> None:
+    version = publish("a")
+    file = version.files["model.ckpt"]
+    for name in ("../../../x", "/etc/passwd", "a/../../b", "."):
+        forged = type(version)(**{**vars(version), "files": {name: file}})
+        (version.path / RECORD).write_text(json.dumps(forged.document()))
+        with pytest.raises(MLScaleError, match="does not fit its place"):
+            read(version.path)
+        with pytest.raises(MLScaleError, match="no place in a version"):
+            registry.publish("resnet", {name: version.payload / "model.ckpt"}, kind="checkpoint")
+
+
+def test_damaged_aliases_are_told(registry: LocalRegistry, publish: Publish) -> None:
+    version = publish("a", aliases=["champion"])
+    (version.path.parent / "aliases.json").write_text('{"format": "mlscale/aliases/1", "aliases": []}')
+    with pytest.raises(MLScaleError, match="aliases of a model are damaged"):
+        registry.resolve("resnet@champion")
+    assert registry.resolve("resnet:v1").number == 1
+
+
+def test_a_folder_that_cannot_be_written(
+    registry: LocalRegistry, publish: Publish, no_privileges: NoPrivileges, tmp_path: Path
+) -> None:
+    (tmp_path / "source").write_text("one")
+    with no_privileges(tmp_path, read_only=tmp_path), pytest.raises(MLScaleError) as caught:
+        registry.publish("resnet", {"a": tmp_path / "source"}, kind="checkpoint")
+    assert caught.value.exit == Exit.ENVIRONMENT
+    assert "--root" in caught.value.fix
+    assert not registry.root.exists()
+
+
+def test_what_is_published_is_for_its_owner_alone(registry: LocalRegistry, publish: Publish) -> None:
+    publish("a", aliases=["champion"])
+    modes = {path.name: path.stat().st_mode & 0o777 for path in registry.root.rglob("*")}
+    assert all(mode & 0o077 == 0 for mode in modes.values()), modes
+    assert modes["model.ckpt"] == 0o400

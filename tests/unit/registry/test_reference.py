@@ -1,0 +1,57 @@
+"""What names a version, and what does not."""
+
+import pytest
+
+from mlscale.errors import MLScaleError
+from mlscale.registry.reference import Reference, checked_alias, checked_name, parse
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("resnet", Reference("resnet")),
+        ("resnet:v7", Reference("resnet", number=7)),
+        ("resnet:v10", Reference("resnet", number=10)),
+        ("resnet:latest", Reference("resnet", alias="latest")),
+        ("resnet@latest", Reference("resnet", alias="latest")),
+        ("resnet@champion", Reference("resnet", alias="champion")),
+        ("res.net-50_x@my-own", Reference("res.net-50_x", alias="my-own")),
+    ],
+)
+def test_references(text: str, meant: Reference) -> None:
+    assert parse(text) == meant
+
+
+@pytest.mark.parametrize(
+    ("text", "fix"),
+    [
+        ("resnet:7", "resnet:v7"),
+        ("resnet:champion", "resnet@champion"),
+        ("resnet:", "mlscale versions ls"),
+        ("resnet@Champion", "mlscale versions ls"),
+        ("resnet:v0", "resnet@v0"),
+        ("resnet:v1@champion", "mlscale versions ls"),
+        ("", "mlscale versions ls"),
+        ("../x:v1", "mlscale versions ls"),
+        (".hidden", "mlscale versions ls"),
+        ("a/b", "mlscale versions ls"),
+    ],
+)
+def test_what_names_nothing_is_told_with_the_remedy(text: str, fix: str) -> None:
+    with pytest.raises(MLScaleError) as caught:
+        parse(text)
+    assert caught.value.fix == fix
+
+
+def test_names() -> None:
+    assert checked_name("resnet-50.v2") == "resnet-50.v2"
+    for wrong, fix in (("my model", "--name my-model"), ("..", "--name resnet"), ("a" * 81, "--name " + "a" * 80)):
+        with pytest.raises(MLScaleError) as caught:
+            checked_name(wrong)
+        assert caught.value.fix == fix
+
+
+@pytest.mark.parametrize("alias", ["previous", "latest", "v7", "Champion", "a b", "", "7"])
+def test_aliases_that_nobody_gives(alias: str) -> None:
+    with pytest.raises(MLScaleError):
+        checked_alias(alias)
