@@ -14,6 +14,15 @@ from mlscale.launch.threads import wait_passively
 wait_passively()  # said before anything imports torch
 
 
+@pytest.fixture(autouse=True)
+def umask_kept() -> Iterator[None]:
+    """A run in this process makes its files private, and the files of the tests after it would be, too."""
+    before = os.umask(0o077)
+    os.umask(before)
+    yield
+    os.umask(before)
+
+
 @pytest.fixture(scope="session")
 def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cache folder of all commands: digits are written once."""
