@@ -67,7 +67,7 @@ def test_two_ranks_draw_mix_and_skip_as_one_does(
     assert "sampling  mixed a 0.75, b 0.25; the last batch filled up with weight 0; bad samples replaced" in said
     # Ranks write where the fork server does, which may be older than this test: what one process says is enough.
     assert " unreadable, " in said
-    assert said.count("train b/b.tar/00, train b/b.tar/07, …") == 2  # five of six are named
+    assert "train b/b.tar/00, train b/b.tar/07, …" in said  # five of six are named
 
 
 @pytest.mark.parametrize("devices", [1, 2])
