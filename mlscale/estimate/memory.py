@@ -25,7 +25,7 @@ from mlscale.estimate.step import Loop, two_steps
 
 # Measured against the allocator's own sum by scripts/bench_estimate.py; see docs/benchmarks.md.
 TRACE_ERROR = 0.03
-PROBE_ERROR = 0.40  # small batches may peak elsewhere in the step: seen up to 41 % too low
+PROBE_ERROR = 0.25  # small batches may peak elsewhere in the step: seen up to 14 % too low
 _PROBED = (4, 8)  # samples of the two real batches that the peak is extrapolated from
 _SAFETY = 3  # by which the room for a whole real batch must exceed what is expected of it
 

@@ -15,7 +15,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from mlscale.estimate.plan import Plan
 
-ERROR = 0.10  # of the time; checked by scripts/bench_estimate.py against whole runs
+ERROR = 0.10  # of the time, at least; checked by scripts/bench_estimate.py against whole runs
 EPOCHS = 3  # of a probe: the first warms up
 _TRAINING_SHARE = 0.8  # of a probe's time; the rest is for validation
 _LEAST_PASSES = 10  # of an epoch: fewer say little, and loggers read the device every ten steps
@@ -32,6 +32,7 @@ class Timing:
         epoch_s: what an epoch takes besides, checkpoints and the start of loaders among it.
         epochs: how many there were; the first warmed up and is left out of the means where there were others.
         passes, validation_batches: of one epoch, as they were limited.
+        spread: half the range of the mean pass over parts of the fit, as a share of the mean: how steady it was.
         all_passes, all_validation_batches: of one epoch without limits; None where loaders don't say.
     """
 
@@ -41,6 +42,7 @@ class Timing:
     epochs: int
     passes: int
     validation_batches: int
+    spread: float = 0.0
     all_passes: int | None = None
     all_validation_batches: int | None = None
 
@@ -101,6 +103,7 @@ def summarised(
         epochs=len(epochs),
         passes=passes,
         validation_batches=validated,
+        spread=_spread([e.passes for e in steady]),
         all_passes=all_passes,
         all_validation_batches=all_validation_batches,
     )
@@ -182,6 +185,13 @@ def _interval(moments: Sequence[Sequence[float]]) -> float:
     spans = [(each[-1] - each[0], len(each) - 1) for each in moments if len(each) > 1]
     count = sum(number for _, number in spans)
     return sum(span for span, _ in spans) / count if count else 0.0
+
+
+def _spread(moments: Sequence[Sequence[float]]) -> float:
+    """Half the range of the mean interval over both halves of each epoch, as a share of their mean."""
+    halves = [half for each in moments for half in (each[: len(each) // 2 + 1], each[len(each) // 2 :])]
+    means = [mean for half in halves if (mean := _interval([half]))]
+    return (max(means) - min(means)) / 2 / (sum(means) / len(means)) if means else 0.0
 
 
 def _now(trainer: Trainer) -> float:

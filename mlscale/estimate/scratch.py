@@ -19,7 +19,7 @@ def cpu_scratch(func: Any, args: tuple[Any, ...], result: Any) -> int:
     """Bytes that a CPU kernel holds at its worst beside its arguments and its results; 0 for those that need none."""
     if func is _aten.convolution.default:
         read, weight, written = _bytes(args[0]), _bytes(args[1]), _bytes(result)
-        return weight + (max(read, 2 * written) if args[0].dtype in _HALF else max(read, written))
+        return weight + (read + written if args[0].dtype in _HALF else max(read, written))
     if func is _aten.convolution_backward.default:
         gradient, read, weight, wants_input = _bytes(args[0]), _bytes(args[1]), _bytes(args[2]), args[-1][0]
         return weight + read + (max(read, gradient) if wants_input else gradient)

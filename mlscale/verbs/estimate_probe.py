@@ -139,7 +139,7 @@ def measure_time(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: floa
     throughput = cfg.data.batch_size / step_s if batch and step_s else math.nan
     return Time(
         seconds=total,
-        error=probe.ERROR,
+        error=max(probe.ERROR, timing.spread),  # a machine that is not steady now won't be then
         steps=work.passes // passes if work else 0,
         step_s=step_s,
         samples_per_s=throughput,

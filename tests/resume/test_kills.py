@@ -13,6 +13,7 @@ from scripts.same_run import differences
 from tests.conftest import runs_in
 from tests.resume.commands import ROOT, WORDS, end, ended
 
+SLOW = pytest.mark.slow
 RECIPES = sorted(path.stem for path in ROOT.glob("recipes/recipe/*.yaml"))
 
 
@@ -26,11 +27,11 @@ RECIPES = sorted(path.stem for path in ROOT.glob("recipes/recipe/*.yaml"))
         ("between", "group", 1),
         ("exit", "group", 1),
         ("unsealed", "group", 1),
-        ("start-up", "launcher", 2),
+        pytest.param("start-up", "launcher", 2, marks=SLOW),
         ("step", "launcher", 2),
-        ("validation", "rank", 2),
-        ("writing", "group", 2),
-        ("exit", "group", 2),
+        pytest.param("validation", "rank", 2, marks=SLOW),
+        pytest.param("writing", "group", 2, marks=SLOW),
+        pytest.param("exit", "group", 2, marks=SLOW),
     ],
 )
 def test_it_goes_on_to_the_bit(

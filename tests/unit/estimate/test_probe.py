@@ -34,6 +34,13 @@ def test_the_first_epoch_warms_up_and_is_left_out() -> None:
     assert (found.epochs, found.passes, found.validation_batches, found.all_passes) == (3, 3, 2, 30)
 
 
+def test_how_steady_it_was() -> None:
+    steady = epoch(0, [0, 1, 2, 3, 4], [], 4)
+    slower = epoch(4, [4, 5, 6, 8, 10], [], 10)  # twice as slow in its second half
+    assert probe.summarised([steady, steady, steady]).spread == 0.0
+    assert probe.summarised([steady, steady, slower]).spread == pytest.approx((2 - 1) / 2 / 1.25)
+
+
 def test_one_epoch_of_one_pass_is_all_epoch() -> None:
     found = probe.summarised([epoch(0, [2], [], 3)])
     assert (found.pass_s, found.validation_s, found.epoch_s) == (0.0, 0.0, 3.0)
@@ -109,10 +116,14 @@ def test_the_clock_reads_a_fit(tmp_path: Path) -> None:
         enable_progress_bar=False,
         enable_model_summary=False,
     )
+    start = time.perf_counter()
     trainer.fit(Sleepy(), data, data)
+    seconds = time.perf_counter() - start
     found = probe.read(path)
     assert (found.epochs, found.passes, found.validation_batches) == (2, 5, 4)
     assert (found.all_passes, found.all_validation_batches) == (8, 8)
-    assert 0.02 < found.pass_s < 0.2
-    assert 0.01 < found.validation_s < found.pass_s + 0.1
-    assert found.epoch_s > 0
+    assert found.pass_s > 0.02
+    assert found.validation_s > 0.01
+    assert found.epoch_s >= 0
+    # Upper bounds that hold on a busy machine, too: the parts are the fit's, and no more than it.
+    assert (4 * found.pass_s + 3 * found.validation_s) < seconds
