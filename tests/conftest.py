@@ -12,15 +12,14 @@ import pytest
 from mlscale.launch.threads import wait_passively
 
 wait_passively()  # said before anything imports torch
+_UMASK = os.umask(0o077)
+os.umask(_UMASK)
 
 
 @pytest.fixture(autouse=True)
-def umask_kept() -> Iterator[None]:
-    """A run in this process makes its files private, and the files of the tests after it would be, too."""
-    before = os.umask(0o077)
-    os.umask(before)
-    yield
-    os.umask(before)
+def umask_kept() -> None:
+    """A run in this process makes its files private; those of the tests after it are as they were."""
+    os.umask(_UMASK)
 
 
 @pytest.fixture(scope="session")

@@ -46,6 +46,8 @@ def same(a: Index, b: Index) -> bool:
 
 def test_an_index_beside_the_shards_travels_with_them(tmp_path: Path, cache: Path, scanned: list[str]) -> None:
     folder = write_shards(tmp_path / "s", 6)
+    for shard in folder.glob("*.tar"):
+        shard.chmod(0o644)  # whoever may read a shard may read its index
     first = build(folder, "beside")
     assert sorted(path.name for path in (folder / ".mlscale-index").iterdir()) == ["000.tar.npz", "001.tar.npz"]
     assert not cache.exists()
