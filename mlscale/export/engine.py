@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,8 @@ class Engine:
 
     def __init__(self, model: bytes, *, threads: int = 1, where: str = "model.onnx") -> None:
         need("serve", "onnxruntime")
+        # From 1.32 on it tells its maker what it runs, and leaves a device id in the home folder. Read at import.
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
         import onnxruntime
 
         options = onnxruntime.SessionOptions()

@@ -1,6 +1,7 @@
 """The servable folder: read without torch, verified, and never believed beyond what it is."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -45,7 +46,7 @@ def test_it_predicts_what_the_trained_model_does(servable: Servable, digits: Dig
     assert right / 360 == measured.parity.torch_accuracy
 
 
-def test_it_is_read_and_asked_without_torch(servable: Servable) -> None:
+def test_it_is_read_and_asked_without_torch(servable: Servable, tmp_path: Path) -> None:
     code = (
         "import sys, numpy; from mlscale.export.servable import load\n"
         f"servable = load({str(servable.folder)!r})\n"
@@ -53,7 +54,13 @@ def test_it_is_read_and_asked_without_torch(servable: Servable) -> None:
         "heavy = ('torch', 'pytorch_lightning', 'omegaconf', 'hydra', 'onnx', 'sklearn')\n"
         "print(len(said.labels), [name for name in heavy if name in sys.modules])"
     )
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {name: value for name, value in os.environ.items() if name != "ORT_DISABLE_TELEMETRY"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env={**environment, "HOME": str(home)}
+    )
+    assert list(home.rglob("*")) == []  # nothing is noted down for the maker of the runtime
     assert run.stdout.split("\n")[0] == "2 []", run.stderr
 
 
