@@ -57,12 +57,18 @@ def test_blocks_joins_lines_and_drops_comments_and_what_is_not_run() -> None:
 @pytest.mark.timeout(1500)
 def test_commands_of_the_readme(tmp_path: Path) -> None:
     # In one folder and in order, as a reader types them: later commands speak of earlier runs.
-    home = tmp_path / "home"
+    home, cache = tmp_path / "home", tmp_path / "cache"
     folder = tmp_path / "work"
     home.mkdir()
     folder.mkdir()
     programs = Path(sys.executable).parent
-    env = {**os.environ, "HOME": str(home), "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": ""}
+    env = {
+        **os.environ,
+        "MLSCALE_CACHE": str(cache),
+        "HOME": str(home),
+        "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": "",
+    }
     commands = [command for block in of_readers() for command in block.commands]
     for command in commands:
         run = subprocess.run(
