@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 
 from mlscale.config.fields import Fields, Option, read
-from mlscale.config.roots import Roots, find_roots
+from mlscale.config.roots import VERB_CONFIGS, Roots, find_roots
 from mlscale.config.rules import OWNED, SUPPLIED
 from mlscale.config.signatures import Signature, signature
 from mlscale.errors import MLScaleError
@@ -90,8 +90,9 @@ def complete(words: Sequence[str], roots: Roots) -> list[str]:
     """What the last of the words after `mlscale` may become, sorted; "" when a new word begins."""
     *before, word = words or [""]
     verb = before[0] if before and before[0] in VERBS else "train"
+    composed = verb if verb in VERB_CONFIGS else "train"  # `mlscale config show` composes what `mlscale train` does
     if not before:
-        found = [*VERBS, "completion", *_overrides(word, verb, before, roots)]
+        found = [*VERBS, "completion", *_overrides(word, composed, before, roots)]
     elif before[0] == "completion":
         found = list(SCRIPTS) if len(before) == 1 else []
     elif not VERBS[verb].working and len(before) == 1:
@@ -103,7 +104,7 @@ def complete(words: Sequence[str], roots: Roots) -> list[str]:
     elif verb == "versions":
         found = ["last"] if before[1] == "add" else LocalRegistry().references()
     else:
-        found = list(_overrides(word, verb, before, roots))
+        found = list(_overrides(word, composed, before, roots))
     return sorted({candidate for candidate in found if candidate.startswith(word)})
 
 
@@ -114,7 +115,7 @@ def _overrides(word: str, verb: str, before: Sequence[str], roots: Roots) -> Ite
     match = _OVERRIDE.fullmatch(word)
     assert match is not None  # every part may be empty
     sign, key = match["sign"] or "", match["key"]
-    groups = {group: options for group, options in roots.groups.items() if group != "base" and group not in VERBS}
+    groups = {group: options for group, options in roots.groups_of(verb).items() if group != "base"}
     fields = read(root.path for root in roots.roots)
     if match["equals"]:
         options = _of_list(match["value"], groups[key]) if key in groups else _of_bool(key, fields)
@@ -125,9 +126,7 @@ def _overrides(word: str, verb: str, before: Sequence[str], roots: Roots) -> Ite
         yield from (f"{sign}{group}=" for group in groups)
         nodes = {option.package.split(".")[0] for option in fields.options if option.package and option.group in groups}
         yield from (f"{sign}{node}." for node in nodes)
-        yield from (f"{sign}{path}=" for path in fields.top if not path.startswith("derived."))
-        own = [item.path for option in fields.in_group(verb) for item in option.fields]
-        yield from (f"{sign}{path}=" for path in own)
+        yield from (f"{sign}{path}=" for path in fields.of_verb(verb) if not path.startswith("derived."))
 
 
 def _of_list(value: str, options: Iterable[str]) -> list[str]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from importlib.metadata import version as installed
 
-from mlscale.config.roots import BASE_GROUPS, Roots, find_roots
+from mlscale.config.roots import BASE_GROUPS, VERB_CONFIGS, VERB_GROUP, Roots, find_roots, shipped_folder
 from mlscale.config.suggest import nearest
 from mlscale.errors import MLScaleError
 from mlscale.verbs import VERBS
@@ -50,17 +51,32 @@ def of_verb(verb: str, roots: Roots) -> str:
     lines = [
         f"mlscale {verb}: {entry.summary}",
         "",
-        f"usage: mlscale {'[train]' if verb == 'train' else verb} [recipe=NAME] [group=option …] [key=value …] [flags]",
+        _usage(verb),
         "",
         "examples:",
         *(f"  {command:<{width}}  # {what}" for command, what in entry.examples),
-        "",
-        "recipes and groups (mlscale config show +recipe=NAME prints every key):",
     ]
-    order = ["recipe", *BASE_GROUPS, *(name for name in roots.groups if name not in ("recipe", "base", *BASE_GROUPS))]
-    lines += [f"  {group:<10} {', '.join(roots.groups[group])}" for group in order if group in roots.groups]
+    if settings := _settings(verb):
+        lines += ["", "settings:", *("  " + line for line in settings)]
+    lines += ["", "recipes and groups (mlscale config show +recipe=NAME prints every key):"]
+    groups = roots.groups_of(verb)
+    order = ["recipe", *BASE_GROUPS, *(name for name in groups if name not in ("recipe", "base", *BASE_GROUPS))]
+    lines += [f"  {group:<10} {', '.join(groups[group])}" for group in order if group in groups]
     lines += ["", "flags:", *(f"  {flag:<22} {what}" for flag, what in _FLAGS)]
     return "\n".join(lines)
+
+
+def _usage(verb: str) -> str:
+    of_a_run = "[recipe=NAME] [group=option …] " if VERB_CONFIGS[verb] == "run" else ""
+    return f"usage: mlscale {'[train]' if verb == 'train' else verb} {of_a_run}[key=value …] [flags]"
+
+
+def _settings(verb: str) -> list[str]:
+    """The verb's own keys with their defaults and meaning: the file says it best."""
+    text = (shipped_folder("conf") / VERB_GROUP / f"{verb}.yaml").read_text(encoding="utf-8")
+    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    package = re.match(r"# @package (?!_global_)(\S+)", text)
+    return [f"{package[1]}.{line}" for line in lines] if package else lines
 
 
 def unknown_verb(word: str, following: str = "") -> MLScaleError:

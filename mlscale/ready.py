@@ -43,7 +43,8 @@ def checked(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> Dict
 
     origin = origin_of(request.verb, list(overrides), request.roots)
     left_over: dict[str, list[str]] = {}
-    problems = check(cfg, groups=request.roots.groups, origin=origin, verb=request.verb, left_over=left_over)
+    groups = request.roots.groups_of(request.verb)
+    problems = check(cfg, groups=groups, origin=origin, verb=request.verb, left_over=left_over)
     if problems:
         from mlscale.runs.mask import Masker
 

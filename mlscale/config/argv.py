@@ -109,6 +109,8 @@ def _not_overrides(verb: str, words: Sequence[str], roots: Roots) -> Iterator[ML
             what, fix = f"unknown flag '{word}'", f"{key}={value}" if value else f"mlscale {verb} --help"
         elif _bare(word) or not _OVERRIDE.match(word):
             what, fix = f"unknown word '{word}'", _meant(verb, word, roots)
+        elif (group := word.lstrip("+~").partition("=")[0]) in roots.groups and group not in roots.groups_of(verb):
+            what, fix = f"`mlscale {verb}` takes no {group}", f"leave {word} out; mlscale {verb} --help"
         else:
             continue
         yield MLScaleError(what, where="command line", why="settings are typed as key=value", fix=fix)

@@ -16,7 +16,7 @@ from mlscale.config.fields import MISSING, Field, shipped
 from mlscale.config.group_nodes import COMMAND_LINE
 from mlscale.config.interpolations import resolved, unresolvable
 from mlscale.config.nodes import Node, all_nodes, inside, join
-from mlscale.config.roots import BASE_GROUPS, VERB_CONFIGS
+from mlscale.config.roots import BASE_GROUPS, SERVICE_GROUPS, VERB_CONFIGS
 from mlscale.config.signatures import Parameter, Signature
 from mlscale.config.suggest import Names, advise, nearest, override, render
 from mlscale.config.types import Type
@@ -61,15 +61,15 @@ class _Check:
         assert isinstance(tree, dict)
         self.tree: dict[str, object] = {str(key): value for key, value in tree.items() if key != "hydra"}
         self.fields = shipped()
-        own = [item for option in self.fields.in_group(verb) for item in option.fields]
         self.left_over: dict[str, list[str]] = {}
         self.wrong: set[str] = set()  # `${key}` of the keys that were told
         self.interpolated: list[tuple[str, str, Sequence[Type], Field | None, Parameter | None]] = []
-        self.top: dict[str, Field] = {**self.fields.top, **{item.path: item for item in own}}
+        self.top = self.fields.of_verb(verb)
 
     def problems(self) -> Iterator[MLScaleError]:
-        first = {group.partition("/")[0] for group in self.groups} | set(BASE_GROUPS)
-        groups = first - rules.GLOBAL - set(VERB_CONFIGS)
+        first = {group.partition("/")[0] for group in self.groups}
+        first |= set(BASE_GROUPS if VERB_CONFIGS[self.verb] == "run" else SERVICE_GROUPS)
+        groups = first - rules.GLOBAL
         top = {path.partition(".")[0] for path in self.top}
         for key, value in self.tree.items():
             if key == "derived" and isinstance(value, dict):
@@ -114,7 +114,7 @@ class _Check:
             return
         what = f"unknown key '{path}'"
         for verb in VERB_CONFIGS:
-            if verb != self.verb and any(item.path == path for o in self.fields.in_group(verb) for item in o.fields):
+            if verb != self.verb and path in self.fields.own(verb):
                 why = f"it is a key of `mlscale {verb}`"
                 yield MLScaleError(what, where=self.where(path), why=why, fix=f"mlscale {verb} {override(path, value)}")
                 return

@@ -27,7 +27,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.argv import APPENDED, Request
 from mlscale.config.refused import refusals
-from mlscale.config.roots import VERB_CONFIGS, Roots, shipped_folder
+from mlscale.config.roots import VERB_CONFIGS, VERB_GROUP, Roots, shipped_folder
 from mlscale.errors import MLScaleError, raise_all
 
 VERSION_BASE = "1.3"
@@ -35,14 +35,15 @@ _SWEPT = re.compile(r"""^[^=]+=(?:[^\[{'"]*,|(?:choice|range|interval|glob)\()""
 
 
 class OwnFolder(FileConfigSource):
-    """A user's config folder: any group, but not the primary configuration of a verb."""
+    """A user's config folder: any group, but neither the primary configuration of a verb nor its own settings."""
 
     @staticmethod
     def scheme() -> str:
         return "own"
 
     def is_config(self, config_path: str) -> bool:
-        return config_path.removesuffix(".yaml") not in VERB_CONFIGS and super().is_config(config_path)
+        name = config_path.removesuffix(".yaml")
+        return name not in VERB_CONFIGS and not name.startswith(f"{VERB_GROUP}/") and super().is_config(config_path)
 
 
 class SearchPath(SearchPathPlugin):

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import yaml
 
+from mlscale.config.roots import VERB_CONFIGS, VERB_GROUP
 from mlscale.config.types import NONE as NULL
 from mlscale.config.types import Type, from_word, of_default, union, word
 
@@ -75,13 +76,21 @@ class Fields:
 
     @cached_property
     def top(self) -> Mapping[str, Field]:
-        """The keys that stand at the top: `seed`, `name`, and `derived.*`."""
-        return {path: item for path, item in self.of("").items() if path.split(".")[0] in self._base}
+        """The keys that stand at the top of a run's config: `seed`, `name`, and `derived.*`."""
+        return self.of_option("base", "run")
 
-    @cached_property
-    def _base(self) -> frozenset[str]:
-        base = [item for item in self.options if (item.group, item.name) == ("base", "run")]
-        return frozenset(field.path.split(".")[0] for item in base for field in item.fields)
+    def of_verb(self, verb: str) -> Mapping[str, Field]:
+        """The keys that stand at the top of a verb's config: those of its base, and its own."""
+        return {**self.of_option("base", VERB_CONFIGS[verb]), **self.own(verb)}
+
+    def own(self, verb: str) -> Mapping[str, Field]:
+        """The settings of a verb that no other verb has."""
+        return self.of_option(VERB_GROUP, verb)
+
+    def of_option(self, group: str, name: str) -> Mapping[str, Field]:
+        """The fields of one file, by full path."""
+        found = [item for item in self.options if (item.group, item.name) == (group, name)]
+        return {field.path: field for item in found for field in item.fields}
 
     def get(self, path: str, target: str | None = None) -> Field | None:
         """What is known of one key; `target` is its node's."""

@@ -12,12 +12,18 @@ from pathlib import Path
 
 from mlscale.errors import MLScaleError
 
-VERB_CONFIGS = ("train", "evaluate", "export", "prepare", "estimate", "verify-resume")
+# The primary configurations, and the base of each: `run` for what trains or starts from a run, `service` for the rest.
+VERB_CONFIGS = {
+    "train": "run", "evaluate": "run", "export": "run", "prepare": "run", "estimate": "run", "verify-resume": "run",
+}  # fmt: skip
+VERB_GROUP = "verb"  # conf/verb/<verb>.yaml: a verb's own settings; no option that anybody chooses
 # The groups that conf/base/run.yaml selects an option of; any other group is added to them.
 BASE_GROUPS = (
     "data", "augment", "model", "task", "optimizer", "scheduler", "precision", "strategy", "compress", "callbacks",
     "monitor", "logger", "registry", "trainer",
 )  # fmt: skip
+# The same of conf/base/service.yaml.
+SERVICE_GROUPS = ("registry",)
 ENTRY_POINT = "mlscale.config_dirs"
 
 
@@ -49,6 +55,12 @@ class Roots:
             found.setdefault(group, {}).setdefault(option, file)
         return found
 
+    def groups_of(self, verb: str) -> dict[str, tuple[str, ...]]:
+        """The groups that a verb's config is composed of, and those that may be added to it."""
+        if VERB_CONFIGS[verb] == "run":
+            return self.groups
+        return {group: options for group, options in self.groups.items() if group in SERVICE_GROUPS}
+
     def shadowed(self) -> list[str]:
         """One line for each shipped option that a user's file of the same name replaces."""
         mine: dict[tuple[str, str], Path] = {}
@@ -72,7 +84,7 @@ class Roots:
         for root in self.roots:
             for file in sorted(root.path.rglob("*.yaml")):
                 group = file.parent.relative_to(root.path).as_posix()
-                if group != "." and not (root.shipped and group in VERB_CONFIGS):
+                if group not in (".", VERB_GROUP):
                     found.append((group, file.stem, file, root))
         return found
 

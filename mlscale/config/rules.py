@@ -13,7 +13,7 @@ BUILDS_ONE = frozenset(
 """Groups whose node is one object, so it has a `_target_` or is empty."""
 BUILDS_SEVERAL = frozenset({"callbacks", "logger", "monitor", "compress"})
 """Groups whose node holds several, by name."""
-GLOBAL = frozenset({"base", "recipe", "tuned", "debug", "sweep", "hydra"})
+GLOBAL = frozenset({"base", "recipe", "tuned", "debug", "sweep", "verb", "hydra"})
 """Groups that write at the top: there is no node of their name."""
 HYDRA_KEYS = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})
 # Lightning's lr_scheduler dictionary, for a scheduler that doesn't step by optimizer steps.

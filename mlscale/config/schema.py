@@ -12,7 +12,7 @@ from typing import Any
 from mlscale.config import rules
 from mlscale.config.fields import Field, Fields, Option, read
 from mlscale.config.nodes import Node
-from mlscale.config.roots import BASE_GROUPS, VERB_CONFIGS, Roots
+from mlscale.config.roots import BASE_GROUPS, Roots
 from mlscale.config.signatures import Signature
 from mlscale.config.types import Type
 
@@ -28,8 +28,7 @@ def json_schema(roots: Roots, verb: str = "train") -> dict[str, Any]:
     """
     fields = read(root.path for root in roots.roots)
     properties = {group: _group(group, roots.groups.get(group, ()), fields) for group in _groups(roots.groups)}
-    own = [item for option in fields.in_group(verb) for item in option.fields]
-    plain = [item for item in [*fields.top.values(), *own] if "." not in item.path]
+    plain = [item for item in fields.of_verb(verb).values() if "." not in item.path]
     properties |= {item.path: _value([item.type] if item.type else [], item) for item in plain}
     properties["derived"] = _derived(fields)
     return {
@@ -44,7 +43,7 @@ def json_schema(roots: Roots, verb: str = "train") -> dict[str, Any]:
 
 def _groups(groups: Iterable[str]) -> list[str]:
     first = dict.fromkeys([*BASE_GROUPS, *(group.partition("/")[0] for group in groups)])
-    return [group for group in first if group not in rules.GLOBAL and group not in VERB_CONFIGS]
+    return [group for group in first if group not in rules.GLOBAL]
 
 
 def _group(name: str, names: Sequence[str], fields: Fields) -> dict[str, Any]:

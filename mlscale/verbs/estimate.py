@@ -64,7 +64,7 @@ def run(cfg: DictConfig) -> Result:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The settings of the verb; see conf/estimate/default.yaml."""
+    """The settings of the verb; see conf/verb/estimate.yaml."""
 
     probe_seconds: float
     accelerator: str | None

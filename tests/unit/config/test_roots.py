@@ -7,7 +7,7 @@ import yaml
 
 from mlscale.config.argv import parse
 from mlscale.config.compose import compose
-from mlscale.config.roots import BASE_GROUPS, VERB_CONFIGS, find_roots
+from mlscale.config.roots import BASE_GROUPS, SERVICE_GROUPS, VERB_CONFIGS, find_roots
 from mlscale.errors import MLScaleError
 
 REPO = Path(__file__).parents[3]
@@ -20,8 +20,16 @@ def test_base_groups_are_those_of_the_base_config() -> None:
     assert tuple(key.lstrip("/") for entry in entries if isinstance(entry, dict) for key in entry) == BASE_GROUPS
 
 
-def test_verb_configs_are_all_named() -> None:
-    assert {path.stem for path in (REPO / "conf").glob("*.yaml")} == set(VERB_CONFIGS)
+def test_service_groups_are_those_of_their_base() -> None:
+    entries = yaml.safe_load((REPO / "conf/base/service.yaml").read_text())["defaults"]
+    assert tuple(key.lstrip("/") for entry in entries if isinstance(entry, dict) for key in entry) == SERVICE_GROUPS
+
+
+def test_verb_configs_are_all_named_each_with_its_base_and_settings() -> None:
+    primaries = {path.stem: yaml.safe_load(path.read_text())["defaults"] for path in (REPO / "conf").glob("*.yaml")}
+    assert {verb: defaults[0]["base"] for verb, defaults in primaries.items()} == VERB_CONFIGS
+    assert {verb: defaults[1] for verb, defaults in primaries.items()} == {v: {"verb": v} for v in VERB_CONFIGS}
+    assert {path.stem for path in (REPO / "conf/verb").glob("*.yaml")} == set(VERB_CONFIGS)
 
 
 def test_every_optional_group_has_none() -> None:

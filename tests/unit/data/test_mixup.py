@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy.special import betaincinv  # type: ignore[import-untyped]
+from scipy.special import betaincinv
 from torch.nn import functional as F
 
 from mlscale.data import Augment, WebDataset

@@ -1,0 +1,1 @@
+"""Load on a server, by Locust, held against a service-level objective (SLO)."""

@@ -1,0 +1,1 @@
+"""Whether production still looks and performs as it did: detectors, one rule, one alert."""

@@ -1,0 +1,1 @@
+"""One turn of the closed loop: window, challenger, paired test, promotion or rejection, journal."""

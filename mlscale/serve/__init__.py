@@ -1,0 +1,1 @@
+"""A servable behind HTTP: engine, batching, protocols, hot swap. Runs without torch."""

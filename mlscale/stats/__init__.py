@@ -1,0 +1,1 @@
+"""Statistics, each once: tests, intervals, gates. Plain arrays in, numbers out."""
