@@ -1,0 +1,62 @@
+"""Two samples of classes: do they come from one distribution? Pearson's test of homogeneity."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_LEAST_EXPECTED = 5.0  # Cochran, Some methods for strengthening the common χ² tests, 1954
+
+
+@dataclass(frozen=True)
+class Chi2:
+    """What the test says.
+
+    Attributes:
+        distance: the share of samples that would have to change their class for the two to be alike (total variation),
+            0 to 1; the size of the effect.
+        p: probability of such differences, or larger ones, where both are from one distribution.
+        cells: classes that were compared, rare ones pooled; with one there is nothing to compare, and p is 1.
+    """
+
+    distance: float
+    p: float
+    cells: int
+
+
+def chi2(reference: NDArray[Any], counts: NDArray[Any]) -> Chi2:
+    """Pearson's χ² test of class counts against those of a reference, which is a sample, too.
+
+    The proportions of a reference of 360 samples are uncertain themselves: a test that takes them as true would call
+    any large window another one. Classes are pooled, the rarest first, until each cell can expect five.
+
+    Args:
+        reference, counts: how often each class was seen, (k,) each.
+    """
+    from scipy.stats import chi2_contingency
+
+    both = np.stack([np.asarray(reference, np.float64), np.asarray(counts, np.float64)])
+    totals = both.sum(1, keepdims=True)
+    if not totals.all():
+        raise ValueError("the test needs counts on both sides")
+    distance = float(abs(both[0] / totals[0] - both[1] / totals[1]).sum() / 2)
+    cells = _pooled(both)
+    if cells.shape[1] < 2:
+        return Chi2(distance, 1.0, cells.shape[1])
+    return Chi2(distance, float(chi2_contingency(cells, correction=False).pvalue), cells.shape[1])
+
+
+def _pooled(both: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The table (2, k) with its rarest columns pooled until the smaller side expects five in each.
+
+    By the columns' totals alone, which say nothing about the difference of the two sides.
+    """
+    table = both[:, np.argsort(both.sum(0), kind="stable")[::-1]]
+    share = both.sum(1).min() / both.sum()
+    while table.shape[1] > 1 and table.sum(0).min() * share < _LEAST_EXPECTED:
+        table = np.concatenate([table[:, :-2], table[:, -2:].sum(1, keepdims=True)], 1)
+        table = table[:, np.argsort(table.sum(0), kind="stable")[::-1]]
+    return table
