@@ -1,1 +1,4 @@
-"""The store of predictions and labels: what a server writes, and what monitoring and retraining read."""
+"""What was predicted, and what was right: append-only Parquet, bounded, whole whenever a process is killed.
+
+`store.EventStore` is all there is to it. Contracts 'event' and 'label'; needs pyarrow.
+"""

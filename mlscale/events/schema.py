@@ -1,0 +1,75 @@
+"""The columns of the two streams, events and labels: the contracts 'event' and 'label'."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pyarrow as pa
+
+from mlscale.contracts import expect, stamp
+from mlscale.errors import MLScaleError
+
+_ABOUT = b"mlscale"  # the key of a file's metadata under which its format stands
+
+EVENT = pa.schema(
+    [
+        ("id", pa.string()),
+        ("time", pa.timestamp("us", tz="UTC")),
+        ("model", pa.string()),
+        ("version", pa.string()),
+        ("input_mean", pa.list_(pa.float32())),
+        ("input_std", pa.list_(pa.float32())),
+        ("sample", pa.binary()),
+        ("dtype", pa.string()),
+        ("shape", pa.list_(pa.int32())),
+        ("label", pa.string()),
+        ("predicted", pa.int32()),
+        ("confidence", pa.float32()),
+        ("probabilities", pa.list_(pa.float32())),
+        ("latency_ms", pa.float32()),
+        ("outcome", pa.string()),
+    ]
+)
+LABEL = pa.schema(
+    [
+        ("id", pa.string()),
+        ("time", pa.timestamp("us", tz="UTC")),
+        ("model", pa.string()),
+        ("label", pa.string()),
+    ]
+)
+SCHEMAS = {"event": EVENT, "label": LABEL}
+OUTCOMES = ("ok", "rejected", "failed")
+
+
+def stamped(name: str) -> Any:
+    """The schema (pyarrow) of a new file of the contract `name`, with its format in the metadata."""
+    return SCHEMAS[name].with_metadata({_ABOUT: json.dumps({"format": stamp(name)})})
+
+
+def document(schema: Any) -> dict[str, Any]:
+    """What the contract's JSON schema describes: the format of a file with this pyarrow schema, and its columns."""
+    about = json.loads((schema.metadata or {}).get(_ABOUT, b"{}"))
+    return {
+        **(about if isinstance(about, dict) else {}),
+        "columns": {field.name: _type(field.type) for field in schema},
+    }
+
+
+def _type(arrow: Any) -> str:
+    """The name of a type; how the elements of a list are called is left out, as Parquet and Arrow disagree on it."""
+    return f"list<{arrow.value_type}>" if pa.types.is_list(arrow) else str(arrow)
+
+
+def conformed(name: str, table: Any, where: str) -> Any:
+    """A table as it was read, with the columns of the contract `name` alone, in their types.
+
+    Raises:
+        MLScaleError: it is of another contract or a later format, or lacks a column.
+    """
+    try:
+        expect(name, document(table.schema), where)
+        return table.select(SCHEMAS[name].names).cast(SCHEMAS[name])
+    except (pa.ArrowException, KeyError, ValueError) as error:
+        raise MLScaleError(f"this file holds no {name}s", where=where, why=str(error)[:300]) from error

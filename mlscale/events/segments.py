@@ -1,0 +1,177 @@
+"""A stream on the disk: a folder a day, a Parquet file a flush. Written aside, renamed, never changed afterwards.
+
+    <folder>/2026-01-05/20260105T101112123456-4711.3f9a0c-17.parquet
+
+The name is the time of the first row, the process, a token of the writer, and the writer's own count. Several
+processes, on several machines, write side by side. What a process did not finish has a name that no reader looks at.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import secrets
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.events.schema import conformed, stamped
+from mlscale.runs.files import ASIDE, make_folders, write_bytes
+
+_NAME = re.compile(r"(\d{8}T\d{12})-(\d+\.[0-9a-f]+)-(\d+)\.parquet")
+_LARGEST = 1 << 30
+"""Bytes of one segment, unpacked: anybody may have written it. A writer keeps to 64 MiB."""
+_ABANDONED_SECONDS = 3600.0
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A file of a stream.
+
+    Attributes:
+        path: of the file.
+        time: of its first row, UTC.
+    """
+
+    path: Path
+    time: datetime
+
+    @property
+    def bytes(self) -> int:
+        """Its size; 0 where it was removed meanwhile."""
+        try:
+            return self.path.stat().st_size
+        except FileNotFoundError:
+            return 0
+
+
+class Appender:
+    """Writes segments of one stream, one after the other; for one thread.
+
+    Args:
+        folder: of the stream.
+        contract: event or label.
+    """
+
+    def __init__(self, folder: Path, contract: str) -> None:
+        self.folder, self._schema = folder, stamped(contract)
+        self._writer = f"{os.getpid()}.{secrets.token_hex(3)}"
+        self._count = 0
+
+    def append(self, columns: dict[str, Any]) -> int:
+        """Write columns, of at least one row, as a segment that outlasts a power cut; returns its bytes.
+
+        Raises:
+            MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
+        """
+        table = pa.table(columns, schema=self._schema)
+        first = _EPOCH + timedelta(microseconds=table["time"].cast(pa.int64())[0].as_py())
+        sink = pa.BufferOutputStream()
+        pq.write_table(table, sink, compression="zstd")
+        content = sink.getvalue().to_pybytes()
+        day = self.folder / first.strftime("%Y-%m-%d")
+        try:
+            make_folders(day)
+            write_bytes(day / f"{first.strftime('%Y%m%dT%H%M%S%f')}-{self._writer}-{self._count}.parquet", content)
+        except MLScaleError as error:
+            raise MLScaleError(
+                "can't write events",
+                where=error.where,
+                why=error.why,
+                fix="events=<a folder you may write to, with free space>",
+                exit=Exit.ENVIRONMENT,
+            ) from error
+        self._count += 1
+        return len(content)
+
+
+def segments(folder: Path) -> list[Segment]:
+    """The files of a stream, oldest first."""
+    found = []
+    for day in sorted(_entries(folder)):
+        for path in _entries(day):
+            match = _NAME.fullmatch(path.name)
+            with contextlib.suppress(ValueError):  # the 31st of February
+                if match:
+                    time_ = datetime.strptime(match[1], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
+                    found.append((time_, match[2], int(match[3]), path))
+    return [Segment(path, time_) for time_, _, _, path in sorted(found)]
+
+
+def read(contract: str, segment: Segment, *, columns: list[str], since: datetime | None) -> Any:
+    """A segment's table (pyarrow) with the contract's columns, those left out of `columns` null; None where all of it
+    is before `since`.
+
+    Raises:
+        FileNotFoundError: it was removed since it was listed.
+        MLScaleError: it is torn, too large, or no segment of this stream.
+    """
+    where = str(segment.path)
+    try:
+        with pq.ParquetFile(segment.path) as file:
+            if file.metadata.num_row_groups and since is not None and _latest(file) < since:
+                return None
+            groups = range(file.metadata.num_row_groups)
+            if sum(file.metadata.row_group(group).total_byte_size for group in groups) > _LARGEST:
+                raise MLScaleError("a segment is too large", where=where, why=f"over {_LARGEST:,} bytes unpacked")
+            table = file.read(columns=columns)
+            for absent in [name for name in stamped(contract).names if name not in columns]:
+                table = table.append_column(absent, pa.nulls(len(table), stamped(contract).field(absent).type))
+    except FileNotFoundError:
+        raise
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise MLScaleError("a segment is damaged", where=where, why=" ".join(str(error).split())[:300]) from error
+    return conformed(contract, table, where)
+
+
+def prune(folder: Path, max_bytes: int) -> int:
+    """Remove the oldest segments of a stream until it has at most `max_bytes`; returns the bytes that are left."""
+    found = segments(folder)
+    sizes = [segment.bytes for segment in found]
+    total = sum(sizes)
+    for segment, size in zip(found, sizes, strict=True):
+        if total <= max_bytes:
+            break
+        segment.path.unlink(missing_ok=True)
+        total -= size
+        with contextlib.suppress(OSError):  # other segments of that day
+            segment.path.parent.rmdir()
+    return total
+
+
+def tidy(folder: Path) -> None:
+    """Remove what writers that were killed left behind, an hour after."""
+    for day in _entries(folder):
+        for path in day.glob(f"{ASIDE}*"):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
+                    path.unlink()
+
+
+def _latest(file: Any) -> datetime:
+    """The latest time of a file, by its statistics; the end of time where it has none."""
+    latest = datetime.max.replace(tzinfo=UTC)
+    place = file.schema_arrow.get_field_index("time")
+    found = []
+    for group in range(file.metadata.num_row_groups):
+        statistics = file.metadata.row_group(group).column(place).statistics if place >= 0 else None
+        if statistics is None or not statistics.has_min_max or not isinstance(statistics.max, datetime):
+            return latest
+        stated = statistics.max
+        found.append(stated if stated.tzinfo else stated.replace(tzinfo=UTC))
+    return max(found, default=latest)
+
+
+def _entries(folder: Path) -> Iterator[Path]:
+    """What lies in a folder; nothing where it is not there or is no folder."""
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        yield from folder.iterdir()

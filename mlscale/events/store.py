@@ -1,0 +1,190 @@
+"""The store of events and labels.
+
+    <root>/resnet/events/2026-01-05/…parquet    one row a prediction
+    <root>/resnet/labels/2026-01-05/…parquet    one row a label; joined by id, the later one wins
+
+Readers take no lock and see whole segments only. What is torn or foreign is skipped and counted.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from mlscale.errors import MLScaleError
+from mlscale.events.events import Events
+from mlscale.events.schema import EVENT, LABEL
+from mlscale.events.segments import Appender, Segment, read, segments
+from mlscale.events.writer import FLUSH_S, MAX_BYTES, MAX_ROWS, EventWriter
+from mlscale.runs.identity import folder_name
+
+_TOLD = 10
+_OVERLAP = timedelta(minutes=1)  # segments of several writers overlap, by their `flush_s`
+
+
+class EventStore:
+    """Events and labels in a folder.
+
+    Args:
+        root: the folder; made when something is written.
+    """
+
+    def __init__(self, root: str | Path) -> None:
+        self.root = Path(root).absolute()
+
+    def models(self) -> list[str]:
+        """The models that have events or labels, as their folders are called, sorted."""
+        return sorted({path.parent.name for kind in ("events", "labels") for path in self.root.glob(f"*/{kind}")})
+
+    def writer(
+        self,
+        model: str,
+        *,
+        max_rows: int = MAX_ROWS,
+        flush_s: float = FLUSH_S,
+        max_bytes: int = MAX_BYTES,
+        sample_share: float = 0.0,
+    ) -> EventWriter:
+        """A writer of a model's events; close it.
+
+        Args:
+            model: its name.
+            max_rows: events that may wait to be written; more are dropped and counted.
+            flush_s: seconds between writes: what a killed process loses at most.
+            max_bytes: of all its events on the disk; the oldest go first.
+            sample_share: share of events that keep their raw input, 0 to 1.
+        """
+        return EventWriter(
+            Appender(self._folder(model, "events"), "event"),
+            model,
+            max_rows=max_rows,
+            flush_s=flush_s,
+            max_bytes=max_bytes,
+            sample_share=sample_share,
+        )
+
+    def add_labels(
+        self, model: str, ids: Sequence[str], labels: Sequence[str], times: Sequence[datetime] | None = None
+    ) -> None:
+        """Append labels; on the disk when this returns.
+
+        Args:
+            model: whose events they are of.
+            ids: of the events; they need not be known.
+            labels: names of the right classes.
+            times: when each was given; now by default.
+
+        Raises:
+            MLScaleError: the folder can't be written to (exit code 5).
+        """
+        if len(ids) != len(labels) or (times is not None and len(times) != len(ids)):
+            raise ValueError(f"{len(ids)} ids, {len(labels)} labels, {len(ids if times is None else times)} times")
+        if not ids:
+            return
+        now = time.time_ns() // 1000
+        when: list[Any] = [now] * len(ids) if times is None else [_utc(each) for each in times]
+        Appender(self._folder(model, "labels"), "label").append(
+            {
+                "id": list(ids),
+                "time": pa.array(when, pa.timestamp("us", tz="UTC")),
+                "model": [model] * len(ids),
+                "label": list(labels),
+            }
+        )
+
+    def read(
+        self,
+        model: str,
+        *,
+        since: datetime | None = None,
+        until: datetime | None = None,
+        version: str | None = None,
+        samples: bool = False,
+        last: int | None = None,
+    ) -> Events:
+        """A model's events, oldest first.
+
+        Args:
+            model: its name.
+            since, until: from this time on, and before that; without a time zone, UTC.
+            version: of this version alone, such as `resnet:v7`.
+            samples: read the raw inputs that were kept, too.
+            last: the latest ones, at most so many; at least 1.
+        """
+        names = [name for name in EVENT.names if samples or name != "sample"]
+        floor, end = _utc(since), _utc(until)
+        tables: list[Any] = []
+        problems: list[str] = []
+        rows = 0
+        for segment in reversed(segments(self._folder(model, "events"))):
+            if end is not None and segment.time >= end + _OVERLAP:
+                continue
+            if last is not None and rows >= last and segment.time < floor - _OVERLAP:
+                break
+            table = _read("event", segment, names, floor, problems)
+            if table is None:
+                continue
+            tables.append(_chosen(table, floor, end, version))
+            rows += len(tables[-1])
+            if last is not None and rows >= last:
+                tables = [_latest(pa.concat_tables(tables[::-1]), last)]
+                rows, floor = last, tables[0]["time"][0].as_py()
+        table = pa.concat_tables(tables[::-1]) if tables else EVENT.empty_table()
+        return Events(_latest(table, len(table)), len(problems), tuple(problems[:_TOLD]))
+
+    def labels(self, model: str) -> dict[str, str]:
+        """The right class, by the id of the event."""
+        problems: list[str] = []
+        found = [_read("label", each, LABEL.names, None, problems) for each in segments(self._folder(model, "labels"))]
+        table = pa.concat_tables([LABEL.empty_table(), *filter(None, found)])
+        table = _latest(table, len(table))
+        return dict(zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True))
+
+    def joined(self, model: str, **which: Any) -> Events:
+        """The events with a prediction that have a label, with `truth`; `which` as in `read`."""
+        events, labels = self.read(model, **which).ok(), self.labels(model)
+        known = np.array([id_ in labels for id_ in events.id], bool)
+        found = events.where(known)
+        truth = pa.array([labels[id_] for id_ in found.id], pa.string())
+        return Events(found.table.append_column("truth", truth), found.skipped, found.problems)
+
+    def _folder(self, model: str, kind: str) -> Path:
+        return self.root / folder_name(model) / kind
+
+
+def _read(contract: str, segment: Segment, columns: list[str], since: datetime | None, problems: list[str]) -> Any:
+    """A segment's table; None where there is nothing of it: what is wrong with it is added to `problems`."""
+    try:
+        return read(contract, segment, columns=columns, since=since)
+    except FileNotFoundError:  # it was the oldest, and there was no room for it
+        return None
+    except MLScaleError as error:
+        problems.append(f"{segment.path.name}: {error.why or error.what}")
+        return None
+
+
+def _chosen(table: Any, since: datetime | None, until: datetime | None, version: str | None) -> Any:
+    if since is not None:
+        table = table.filter(pc.greater_equal(table["time"], pa.scalar(since, table["time"].type)))
+    if until is not None:
+        table = table.filter(pc.less(table["time"], pa.scalar(until, table["time"].type)))
+    if version is not None:
+        table = table.filter(pc.equal(table["version"], version))
+    return table
+
+
+def _latest(table: Any, count: int) -> Any:
+    """The latest `count` rows, sorted by time; of equal times, what was written later comes later."""
+    order = np.argsort(table["time"].to_numpy(), kind="stable")
+    return table.take(order[max(0, len(order) - count) :])
+
+
+def _utc(time_: datetime | None) -> Any:
+    return time_.replace(tzinfo=UTC) if time_ is not None and time_.tzinfo is None else time_

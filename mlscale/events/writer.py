@@ -1,0 +1,142 @@
+"""Writes events beside a server: nothing that answers a request waits for the disk.
+
+What was flushed outlasts a killed process and a power cut; what was not is lost: at most `flush_s` (1 s) of events, and
+the time of one write.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.errors import MLScaleError
+from mlscale.events.segments import Appender, prune, tidy
+from mlscale.events.summary import Batch, columns
+
+MAX_ROWS, FLUSH_S, MAX_BYTES = 100_000, 1.0, 1 << 30
+_MAX_WAITING_BYTES = 64 << 20
+_PRUNE_SECONDS = 60.0
+
+
+class EventWriter:
+    """Appends events of one model; every method may be called from any thread. Made by `EventStore.writer`.
+
+    Attributes:
+        written: events that are on the disk.
+        dropped: events that are lost: too many waited, or the disk refused them.
+        problem: why the last write failed; '' after one that did not.
+    """
+
+    def __init__(
+        self,
+        appender: Appender,
+        model: str,
+        *,
+        max_rows: int = MAX_ROWS,
+        flush_s: float = FLUSH_S,
+        max_bytes: int = MAX_BYTES,
+        sample_share: float = 0.0,
+    ) -> None:
+        self.written = self.dropped = 0
+        self.problem = ""
+        self._appender, self._model, self._share = appender, model, sample_share
+        self._max_rows, self._flush_s, self._max_bytes = max_rows, flush_s, max_bytes
+        self._waiting: list[Batch] = []
+        self._rows = self._bytes = 0
+        self._hurry = self._closed = False
+        self._change = threading.Condition()
+        self._writing = threading.Lock()
+        self._since_pruned, self._pruned = 0, -_PRUNE_SECONDS
+        self._thread = threading.Thread(target=self._run, name="events", daemon=True)
+        self._thread.start()
+
+    def add(
+        self,
+        ids: Sequence[str],
+        *,
+        version: str,
+        raw: NDArray[Any] | None = None,
+        labels: Sequence[str] | None = None,
+        probabilities: NDArray[np.float32] | None = None,
+        latency_ms: NDArray[np.float32] | float = 0.0,
+        outcome: str = "ok",
+        time_us: int | None = None,
+    ) -> bool:
+        """Hand over n events of one version; returns at once. The arrays are kept until they are written: don't change
+        them. False where there is no room, and they are dropped and counted.
+
+        Args:
+            ids: of each.
+            version: that answered.
+            raw: inputs, (n, c, …); None where they could not be read.
+            labels, probabilities: of each prediction, (n,) and float32 (n, k); None where there is none.
+            latency_ms: of each, or of all.
+            outcome: ok, rejected or failed.
+            time_us: when, microseconds since 1970 UTC; now by default.
+        """
+        latency = np.broadcast_to(np.asarray(latency_ms, np.float32), (len(ids),))
+        when = time.time_ns() // 1000 if time_us is None else time_us
+        batch = Batch(ids, when, version, raw, labels, probabilities, latency, outcome)
+        with self._change:
+            full = self._rows + len(ids) > self._max_rows or self._bytes + batch.bytes > _MAX_WAITING_BYTES
+            if full or self._closed:
+                self.dropped += len(ids)
+                self._wake()
+                return False
+            self._waiting.append(batch)
+            self._rows += len(ids)
+            self._bytes += batch.bytes
+            if self._rows > self._max_rows // 2 or self._bytes > _MAX_WAITING_BYTES // 2:
+                self._wake()
+        return True
+
+    def flush(self) -> None:
+        """Write all that was added; returns when it is on the disk, or could not be written."""
+        with self._writing:
+            with self._change:
+                batches, self._waiting = self._waiting, []
+                self._rows = self._bytes = 0
+                self._hurry = False
+            if not batches:
+                return
+            rows = sum(len(batch.ids) for batch in batches)
+            try:
+                self._since_pruned += self._appender.append(columns(self._model, batches, self._share))
+                self.written += rows
+                self.problem = ""
+                self._keep_within()
+            except Exception as error:  # whatever it is, the next second's events are not lost with these
+                self.dropped += rows
+                self.problem = str(error) if isinstance(error, MLScaleError) else repr(error)
+
+    def close(self) -> None:
+        """Write all that was added, and end."""
+        with self._change:
+            self._closed = True
+            self._wake()
+        self._thread.join()
+
+    def _run(self) -> None:
+        tidy(self._appender.folder)
+        while not self._closed:
+            with self._change:
+                if not (self._hurry or self._closed):
+                    self._change.wait(self._flush_s)
+            self.flush()
+        self.flush()
+
+    def _wake(self) -> None:
+        self._hurry = True
+        self._change.notify()
+
+    def _keep_within(self) -> None:
+        """Remove the oldest segments: looked after each minute, and after each hundredth part of what may be kept."""
+        now = time.monotonic()
+        if now - self._pruned > _PRUNE_SECONDS or self._since_pruned > self._max_bytes // 100:
+            prune(self._appender.folder, self._max_bytes)
+            self._since_pruned, self._pruned = 0, now
