@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlscale.config.argv import Request, parse
-from mlscale.errors import raise_all
+from mlscale.errors import MLScaleError, raise_all
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_OF_THE_COMMAND = ("resume", "trust")  # settings of the command that made a run, not of the run
+_OF_THE_COMMAND = ("like", "resume", "trust")  # settings of the command that made a run, not of the run
 
 
 def ready(verb: str, overrides: Sequence[str]) -> DictConfig:
@@ -79,11 +79,18 @@ def on_its_run(request: Request) -> Request:
     from mlscale.config.frozen import composed
     from mlscale.config.trust import distrusted
     from mlscale.runs.find import find
+    from mlscale.runs.initial import Initial
 
-    run = find(ref, Path(request.values.get("runs_dir", "runs")))
+    root = request.values.get("runs_dir", "runs")
+    run = find(ref, Path(root))
     frozen = composed(run.path)
     for key in _OF_THE_COMMAND:
         frozen.pop(key, None)
+    if request.values.get("like") == ref:
+        # A new run: where it lies and how it is shown are its own affair, and what 'last' meant was another run.
+        frozen.update(runs_dir=root, output="table")
+        if frozen.get("init_from") is not None and (initial := Initial.of(run.run.get("init"))):
+            frozen.init_from = str(initial.checkpoint)
     if request.values.get("trust") != "true":
         config = OmegaConf.to_container(frozen, resolve=False)
         raise_all([*distrusted(config, run.path, request.values), *distrusted(run.derived, run.path)])
@@ -91,11 +98,24 @@ def on_its_run(request: Request) -> Request:
 
 
 def _run_of(request: Request) -> str | None:
-    """The run that a command names: the one to measure or export, or the one to go on with."""
+    """The run that a command names: the one to measure or export, to go on with, or to begin another one like it.
+
+    Raises:
+        MLScaleError: two are named.
+    """
     if request.verb in ("evaluate", "export"):
         return request.values.get("run")
-    resume = request.values.get("resume") if request.verb == "train" else None
-    return None if resume in ("auto", "null", "") else resume
+    if request.verb != "train":
+        return None
+    named = {key: request.values.get(key) for key in ("resume", "like")}
+    named = {key: ref for key, ref in named.items() if ref not in (None, "null", "", *["auto"] * (key == "resume"))}
+    if len(named) > 1:
+        raise MLScaleError(
+            "a run is gone on with as it is, and like= begins a new one",
+            where=f"command line: resume={named['resume']} like={named['like']}",
+            fix=f"resume={named['resume']} alone, or like={named['like']} resume=auto",
+        )
+    return next(iter(named.values()), None)
 
 
 @cache

@@ -18,6 +18,7 @@ from mlscale.launch import failures
 from mlscale.runs import process
 from mlscale.runs.files import unwritable
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.initial import Initial
 from mlscale.runs.mask import Masker, masked_output
 
 # A checkpoint or a log that could not be written: the disk, a quota or a limit of the process is full.
@@ -65,10 +66,11 @@ def train(folder: Path, checkpoint: Path | None = None) -> None:
 
     os.umask(0o077)  # checkpoints and logs hold what the run saw: they are the user's alone
     cfg = frozen.load(folder)
+    initial = None if checkpoint else Initial.of(RunFolder.open(folder).run.get("init"))  # a checkpoint has later ones
     masker = Masker.of(cfg)
     with masked_output(masker), signals.noted(over=lambda: failures.any_in(folder)):
         try:
-            outcome = fit(cfg, str(checkpoint) if checkpoint else None)
+            outcome = fit(cfg, str(checkpoint) if checkpoint else None, initial)
         except MLScaleError:
             raise
         except Exception as error:

@@ -84,6 +84,7 @@ class RunFolder:
         loggers: Mapping[str, str] | None = None,
         code: Snapshot | None = None,
         parent: str | None = None,
+        init: Mapping[str, Any] | None = None,
         sweep: str | Path | None = None,
         masker: Masker | None = None,
     ) -> RunFolder:
@@ -102,6 +103,7 @@ class RunFolder:
             loggers: tracker to its id for this run.
             code: the snapshot of the code, if one was taken.
             parent: the id of the run that this one starts from.
+            init: the weights that it starts from (`Initial.document()`).
             sweep: the sweep's folder; the run's folder is made in it instead of in `<root>/<date>`.
             masker: takes secrets out of tags, notes and results.
 
@@ -126,6 +128,7 @@ class RunFolder:
                 "order_version": order_version,
                 "code": code.summary() if code else None,
                 "parent": parent,
+                **({"init": dict(init)} if init else {}),
                 "sweep": Path(sweep).name.rsplit("-", 1)[-1] if sweep else None,
                 "overrides": [masker.mask(override) for override in mask_overrides(overrides)],
                 "tags": [masker.mask(tag) for tag in tags],

@@ -31,6 +31,7 @@ UNHASHED = (
     "tags",
     "notes",
     "snapshot",
+    "like",
     "resume",
     "trust",
     "trainer.max_time",
@@ -78,6 +79,8 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 def _hashed(config: Mapping[str, Any]) -> dict[str, Any]:
     top = {str(key): value for key, value in config.items()}
+    if top.get("init_from") is None:
+        top.pop("init_from", None)  # a run without it is the one that it was before there was such a key
     for path in UNHASHED:
         group, _, key = path.partition(".")
         if not key:

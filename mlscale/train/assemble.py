@@ -14,10 +14,12 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from mlscale.config.build import accepts, build, build_each, target
 from mlscale.config.derive import epoch_steps
 from mlscale.errors import MLScaleError
+from mlscale.runs.initial import Initial
 from mlscale.runs.mask import Masker
 from mlscale.train import lightning_patches
 from mlscale.train.callbacks import StepSeed
 from mlscale.train.checkpoint_io import VerifiedCheckpointIO
+from mlscale.train.initial import start_from
 from mlscale.train.loggers import finish
 from mlscale.train.quiet import quiet
 from mlscale.train.resume import ExactResume
@@ -92,9 +94,11 @@ def assemble(cfg: DictConfig) -> Assembly:
     return Assembly(trainer, task, data)
 
 
-def fit(cfg: DictConfig, resume: str | None = None) -> Outcome:
-    """Assemble and train, from the beginning or from the checkpoint `resume`."""
+def fit(cfg: DictConfig, resume: str | None = None, initial: Initial | None = None) -> Outcome:
+    """Assemble and train, from the beginning, with the weights `initial` if given, or from the checkpoint `resume`."""
     parts = assemble(cfg)
+    if initial is not None:
+        start_from(parts.task, initial)
     trainer = parts.trainer
     for logger in trainer.loggers:
         if resume is None and hasattr(logger, "start_over"):

@@ -25,20 +25,21 @@ def name_plainly(module: nn.Module) -> None:
 
 def _without_the_word(module: nn.Module, state: dict[str, Any], prefix: str, _: Any) -> None:
     if any(_WORD in name for name in state):
-        _rename(state, prefix, _plain)
+        _rename(state, prefix, plain)
         if (metadata := getattr(state, "_metadata", None)) is not None:  # the versions of the modules' formats
             for name in [name for name in metadata if _WRAPPED in name]:
-                metadata[_plain(name + ".").removesuffix(".")] = metadata.pop(name)
+                metadata[plain(name + ".").removesuffix(".")] = metadata.pop(name)
 
 
 def _as_the_model_needs(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     # Outer ones come first: named_modules goes from the root.
     wrapped = [name for name, _ in module.named_modules() if name.rpartition(".")[2] == _WRAPPED]
     if wrapped or any(_WORD in name for name in state):
-        _rename(state, prefix, lambda name: _wrap(_plain(name), wrapped))
+        _rename(state, prefix, lambda name: _wrap(plain(name), wrapped))
 
 
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
+    """The name of a weight in the model that is not compiled."""
     return name.replace(_WORD, "")
 
 

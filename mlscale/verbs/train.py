@@ -19,10 +19,11 @@ from mlscale.launch.garbage import put_off
 from mlscale.launch.start import say, start_lines
 from mlscale.report import Result, number
 from mlscale.runs.files import check_writable
-from mlscale.runs.find import unfinished
+from mlscale.runs.find import find, unfinished
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.going_on import open_attempt, to_go_on, unfinished_line
 from mlscale.runs.identity import config_hash
+from mlscale.runs.initial import Initial, find_initial
 from mlscale.runs.lock import held
 from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import protect
@@ -55,9 +56,10 @@ def run(cfg: DictConfig) -> Result:
     derived = derive(cfg, facts, machine)
     start = Start.of(cfg, masker)
     earlier = to_go_on(cfg.resume, start.config_yaml, start.digest, Path(cfg.runs_dir)) if cfg.resume else None
-    folder = earlier or create(cfg, start, derived, masker)
+    origin = Origin() if earlier else Origin.of(cfg)
+    folder = earlier or create(cfg, start, derived, masker, origin)
     with held(folder):
-        checkpoint, lines = None, start.unfinished(cfg, folder)
+        checkpoint, lines = None, [*origin.lines(), *start.unfinished(cfg, folder)]
         if earlier is not None:
             going = open_attempt(folder, derived["world_size"], start.digest)
             folder.set_anew(start.config_yaml, derived)
@@ -114,7 +116,41 @@ class Start:
         return [unfinished_line(run)] if run is not None and stopped else []
 
 
-def create(cfg: DictConfig, start: Start, derived: dict[str, Any], masker: Masker) -> RunFolder:
+@dataclass(frozen=True)
+class Origin:
+    """What a new run is begun from: nothing, by default.
+
+    Attributes:
+        initial: its first weights.
+        like: the run whose config it has.
+    """
+
+    initial: Initial | None = None
+    like: RunFolder | None = None
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> Origin:
+        """What the config names.
+
+        Raises:
+            MLScaleError: there is no such run or checkpoint, or it is damaged.
+        """
+        initial = find_initial(str(cfg.init_from), cfg.runs_dir) if cfg.get("init_from") else None
+        return cls(initial, find(cfg.like, cfg.runs_dir) if cfg.like else None)
+
+    @property
+    def parent(self) -> str | None:
+        """The id of the run that the new one starts from: that of its weights before that of its config."""
+        of_weights = self.initial.run if self.initial else None
+        return of_weights or (self.like.id if self.like else None)
+
+    def lines(self) -> list[str]:
+        """What there is to say about it."""
+        lines = [f"like      {self.like.path.name}"] if self.like else []
+        return lines + ([f"weights   from {self.initial.checkpoint}"] if self.initial else [])
+
+
+def create(cfg: DictConfig, start: Start, derived: dict[str, Any], masker: Masker, origin: Origin) -> RunFolder:
     """Make the run folder."""
     return RunFolder.create(
         cfg.runs_dir,
@@ -131,6 +167,8 @@ def create(cfg: DictConfig, start: Start, derived: dict[str, Any], masker: Maske
         metric=cfg.metric,
         mode=cfg.mode,
         code=start.code,
+        parent=origin.parent,
+        init=origin.initial.document() if origin.initial else None,
         sweep=cfg.derived.sweep_dir,
         masker=masker,
     )

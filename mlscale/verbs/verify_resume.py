@@ -7,11 +7,11 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
@@ -21,6 +21,7 @@ from mlscale.launch.start import say
 from mlscale.report import Result, duration
 from mlscale.runs import kills, traces, verdict
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.initial import find_initial
 from mlscale.runs.kills import Kill
 from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import protect
@@ -46,7 +47,8 @@ def run(cfg: DictConfig) -> Result:
     began = time.monotonic()
     masker = Masker.of(cfg)
     with drill.raised_on_terminate(), _scratch(cfg.keep) as folder:
-        check = _Check(_as_train(cfg, folder, masker), folder, masker)
+        initial = find_initial(str(cfg.init_from), cfg.runs_dir).document() if cfg.get("init_from") else None
+        check = _Check(_as_train(cfg, folder, masker), folder, masker, initial)
         check.say(*([f"scratch   {folder}"] if cfg.keep else []))
         reference = check.reference()
         points = kills.choose(reference[0], cfg.kills, cfg.kill_seed)
@@ -72,6 +74,7 @@ class _Check:
     config_yaml: str
     folder: Path
     masker: Masker
+    init: Mapping[str, Any] | None = None
     runs: list[RunFolder] = field(default_factory=list)
     differs: bool = False
 
@@ -83,7 +86,9 @@ class _Check:
         say(lines, self.masker)
 
     def new(self, name: str) -> RunFolder:
-        made = RunFolder.create(self.folder, name, verb="train", config_yaml=self.config_yaml, masker=self.masker)
+        made = RunFolder.create(
+            self.folder, name, verb="train", config_yaml=self.config_yaml, init=self.init, masker=self.masker
+        )
         self.runs.append(made)
         return made
 
