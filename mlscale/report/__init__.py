@@ -1,6 +1,22 @@
-"""One way to show results: for people a table, for programs JSON."""
+"""One way to show results: for people a table and a page, for programs JSON."""
 
-from mlscale.report.result import Result, emit
+from mlscale.report.figures import Bars, Figure, Line, Rows, Series, Step
+from mlscale.report.result import Result, emit, keep
 from mlscale.report.text import duration, key_values, number, size, table
 
-__all__ = ["Result", "duration", "emit", "key_values", "number", "size", "table"]
+__all__ = [
+    "Bars",
+    "Figure",
+    "Line",
+    "Result",
+    "Rows",
+    "Series",
+    "Step",
+    "duration",
+    "emit",
+    "keep",
+    "key_values",
+    "number",
+    "size",
+    "table",
+]

@@ -6,12 +6,16 @@ import json
 import math
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, TextIO
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TextIO
 
 from mlscale.contracts import expect, stamp
+from mlscale.report.figures import Figure, Step
 from mlscale.report.text import key_values, label, metric
 from mlscale.runs.secrets import mask_overrides
+
+if TYPE_CHECKING:
+    from mlscale.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,8 @@ class Result:
         artifacts: what was made, name to path.
         overrides: as typed; secrets in them are masked where the result is shown or kept.
         exit: the exit code of the command line; no part of the document.
+        figures: plots for its page; no part of the document.
+        steps: of a story, for its page; no part of the document.
     """
 
     verb: str
@@ -35,6 +41,8 @@ class Result:
     artifacts: Mapping[str, str] = field(default_factory=dict)
     overrides: Sequence[str] = ()
     exit: int = 0
+    figures: Sequence[Figure] = ()
+    steps: Sequence[Step] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """The document of the result contract. NaN and infinities, which JSON lacks, are null."""
@@ -74,6 +82,18 @@ class Result:
         if rows:
             blocks.append(key_values(rows))
         return "\n\n".join(blocks)
+
+
+def keep(result: Result, folder: RunFolder) -> Result:
+    """Keep a result in a run folder, as `results/<verb>.json` and as a page beside it; returns it with the page named.
+
+    Raises:
+        MLScaleError: the folder can't be written to (exit code 5).
+    """
+    page = folder.path / "results" / f"{result.verb}.html"
+    kept = replace(result, artifacts={**result.artifacts, "page": str(page)})
+    folder.result(kept.verb, kept.as_dict(), kept.figures, kept.steps)
+    return kept
 
 
 def emit(result: Result, output: str = "table", stream: TextIO | None = None) -> None:

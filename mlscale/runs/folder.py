@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
@@ -38,6 +38,9 @@ from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import mask_overrides, protect_yaml
 from mlscale.runs.snapshot import Snapshot
 from mlscale.runs.sweep import start_sweep
+
+if TYPE_CHECKING:
+    from mlscale.report.figures import Figure, Step
 
 RUN, MANIFEST, CONFIG, DERIVED = "run.json", "manifest.json", "config.yaml", "derived.yaml"
 SUBFOLDERS = ("results", "logs", "checkpoints")
@@ -228,9 +231,24 @@ class RunFolder:
         write_json(path, self.masker.mask_tree(plain(value)))
         return path
 
-    def result(self, verb: str, result: Mapping[str, Any]) -> Path:
-        """Keep a verb's result (`Result.as_dict()`) as `results/<verb>.json`."""
-        return self.write_json(f"results/{verb}.json", {"format": stamp("result"), **result})
+    def result(
+        self, verb: str, result: Mapping[str, Any], figures: Sequence[Figure] = (), steps: Sequence[Step] = ()
+    ) -> Path:
+        """Keep a verb's result (`Result.as_dict()`) as `results/<verb>.json`, and as a page with its plots beside it:
+        `results/<verb>.html`. Returns the path of the first."""
+        from mlscale.report.html import page
+
+        written = self.write_json(f"results/{verb}.json", {"format": stamp("result"), **result})
+        mask, shown = self.masker.mask, self.masker.mask_tree(plain(result))
+        about = {name: shown[name] for name in ("sentence", "ok", "metrics", "artifacts", "overrides")}
+        text = page(
+            f"{verb} · {self.path.name}",
+            figures=[figure.masked(mask) for figure in figures],
+            steps=[step.masked(mask) for step in steps],
+            **about,
+        )
+        write_text(written.with_suffix(".html"), text)
+        return written
 
     def update(self, **changes: Any) -> None:
         """Change keys of run.json: `loggers`, `data_version`. Only the launching process does."""

@@ -11,7 +11,7 @@ from mlscale.config.derive import derive
 from mlscale.config.frozen import with_derived
 from mlscale.errors import MLScaleError
 from mlscale.launch.start import say
-from mlscale.report import Result
+from mlscale.report import Result, keep
 from mlscale.runs.checkpoints import SUFFIX, best
 from mlscale.runs.find import find
 from mlscale.runs.mask import Masker, masked_output
@@ -55,8 +55,7 @@ def run(cfg: DictConfig) -> Result:
         metrics={**metrics, "time_s": seconds},
         artifacts={"run": str(folder.path), "checkpoint": str(path)},
     )
-    folder.result("evaluate", result.as_dict())
-    return result
+    return keep(result, folder)
 
 
 def _chosen(cfg: DictConfig, run: Path, masker: Masker) -> str:

@@ -11,7 +11,7 @@ from mlscale.config.frozen import with_derived
 from mlscale.errors import MLScaleError
 from mlscale.export.needs import need
 from mlscale.launch.start import say
-from mlscale.report import Result
+from mlscale.report import Result, keep
 from mlscale.runs.find import find
 from mlscale.runs.mask import Masker, masked_output
 from mlscale.verbs.evaluate import as_trained, checkpoint_path, load_weights
@@ -49,8 +49,7 @@ def run(cfg: DictConfig) -> Result:
         if not problems:
             _write(ready, folder, checkpoint, target, data, measured, masker)
         result = _result(folder, checkpoint, target, measured, problems, time.perf_counter() - start)
-    folder.result("export", result.as_dict())
-    return result
+    return keep(result, folder)
 
 
 def _as_it_was_trained(cfg: DictConfig, folder: RunFolder) -> DictConfig:

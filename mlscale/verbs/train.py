@@ -17,7 +17,8 @@ from mlscale.config.notices import notices
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.garbage import put_off
 from mlscale.launch.start import say, start_lines
-from mlscale.report import Result, number
+from mlscale.report import Result, keep, number
+from mlscale.report.curves import curves
 from mlscale.runs.files import check_writable
 from mlscale.runs.find import find, unfinished
 from mlscale.runs.folder import RunFolder
@@ -74,8 +75,7 @@ def run(cfg: DictConfig) -> Result:
             else:
                 folder.seal(_ending(error), sentence=str(error))
             raise
-        result = conclude(ready, folder)
-        folder.result("train", result.as_dict())
+        result = keep(conclude(ready, folder), folder)
         folder.seal("done", metrics=result.metrics, sentence=result.sentence)
     return result
 
@@ -195,6 +195,7 @@ def conclude(cfg: DictConfig, folder: RunFolder) -> Result:
         + _unsaved(fit),
         metrics=metrics,
         artifacts=artifacts,
+        figures=curves(folder.path / "logs/metrics.csv", cfg.metric),
     )
 
 

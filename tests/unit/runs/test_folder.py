@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.report import Line, Result, Rows, Series, Step, keep
 from mlscale.runs import folder as module
 from mlscale.runs.files import ASIDE
 from mlscale.runs.folder import RunFolder
@@ -40,6 +41,7 @@ def test_a_run_from_start_to_seal(start: Start) -> None:
         "config.yaml",
         "derived.yaml",
         "results/train.json",
+        "results/train.html",
         "checkpoints/best.ckpt",
     }
     assert manifest["packages"]["torch"]
@@ -161,3 +163,24 @@ def test_config_hash_is_of_what_is_computed() -> None:
     assert config_hash(same) == base
     assert config_hash("seed: 2\ntrainer: {devices: 1, max_epochs: 2}\n") != base
     assert config_hash("seed: 1\ntrainer: {devices: 1, max_epochs: 3}\n") != base
+
+
+def test_a_results_page_holds_no_secret_and_no_markup(start: Start) -> None:
+    run = start(masker=Masker(["hunter2<b>"]))
+    result = {"verb": "train", "ok": True, "sentence": "with hunter2<b>", "metrics": {"<script>": float("nan")}}
+    result |= {"artifacts": {"run": "/hunter2<b>/<script>"}, "overrides": []}
+    figure = Line("hunter2<b>", [Series("hunter2<b>", [1.0])], "step", "hunter2<b>")
+    run.result("train", result, [figure], [Step("hunter2<b>", value="hunter2<b>", figure=figure)])
+    text = (run.path / "results/train.html").read_text()
+    assert "hunter2" not in text
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert (run.path / "results/train.html").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_result_that_is_kept_names_its_page(start: Start) -> None:
+    run = start()
+    kept = keep(Result("train", True, "trained", {"time_s": 1.0}, figures=[Rows("x", [("a", 1.0)])]), run)
+    assert Path(kept.artifacts["page"]).read_text().startswith("<!doctype html>")
+    assert "page" in kept.text()
+    assert run.results["train"] == kept.as_dict()

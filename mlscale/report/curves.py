@@ -1,0 +1,64 @@
+"""What a run has logged, as plots: loss and the run's metric over its optimizer steps."""
+
+from __future__ import annotations
+
+import csv
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mlscale.report.figures import Line, Series
+
+_LEFT_OUT = ("train/loss_epoch",)  # the mean of the steps that train/loss shows
+
+
+def curves(path: Path, metric: str) -> tuple[Line, ...]:
+    """Plots from a run's `metrics.csv`: its losses, and its metric; none where nothing was logged.
+
+    Args:
+        metric: the run's metric, such as `val/accuracy`; the same in training (`train/accuracy`) is shown beside it.
+    """
+    logged = read(path)
+    losses = {name: points for name, points in logged.items() if _of(name) == "loss" and name not in _LEFT_OUT}
+    others = {name: points for name, points in logged.items() if _of(name) == _of(metric) and name not in losses}
+    plots = []
+    if losses:
+        plots.append(_plot("Loss", losses, "loss"))
+    if others:
+        plots.append(_plot(_of(metric).capitalize().replace("_", " "), others, _of(metric).replace("_", " ")))
+    return tuple(plots)
+
+
+def read(path: Path) -> dict[str, list[tuple[float, float]]]:
+    """Every logged metric as (step, value), by name. What is no number is left out, and a file that isn't there is
+    empty: a run without a CSV file has a page, too."""
+    logged: dict[str, list[tuple[float, float]]] = {}
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            for row in csv.DictReader(file):
+                step = _number(row.pop("step", None))
+                for name, text in row.items():
+                    value = _number(text)
+                    if step is not None and value is not None and name:
+                        logged.setdefault(name, []).append((step, value))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return {}
+    return logged
+
+
+def _plot(title: str, logged: Mapping[str, Sequence[tuple[float, float]]], y: str) -> Line:
+    series = [Series(name, [y for _, y in points], [x for x, _ in points]) for name, points in logged.items()]
+    return Line(title, series, "optimizer step", y)
+
+
+def _of(name: str) -> str:
+    """`loss` of `train/loss`."""
+    return name.rsplit("/", 1)[-1]
+
+
+def _number(text: object) -> float | None:
+    try:
+        value = float(text) if isinstance(text, str) else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
