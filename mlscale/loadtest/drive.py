@@ -1,0 +1,134 @@
+"""Locust in a process of its own, which ends: by itself, or at a deadline."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.loadtest.outcome import Outcome
+from mlscale.loadtest.questions import PROTOCOLS
+from mlscale.loadtest.server import Model
+from mlscale.runs.files import read_json, write_json
+
+_START_SECONDS, _GRACE_SECONDS = 60.0, 5.0
+"""What Locust may take to start on a busy machine, and to end after it was told to."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is asked.
+
+    Attributes:
+        url: http://host:port.
+        model: that is asked.
+        users: that ask at the same time, each one request after the other.
+        rate: requests a second, of all users together (open loop); None: as fast as answers come (closed loop).
+        seconds: that are measured.
+        warmup_s: seconds before that, which do not count.
+        timeout_s: that an answer may take.
+        protocol: see `questions.question`.
+        batch: samples in a request.
+        samples: an .npz file, see `samples.read`; None for random ones.
+
+    Raises:
+        MLScaleError: a number that is none of its kind, or an unknown protocol.
+    """
+
+    url: str
+    model: Model
+    users: int = 8
+    rate: float | None = None
+    seconds: float = 10.0
+    warmup_s: float = 2.0
+    timeout_s: float = 10.0
+    protocol: str = "bytes"
+    batch: int = 1
+    samples: str | None = None
+
+    def __post_init__(self) -> None:
+        low = [name for name in ("users", "seconds", "timeout_s", "batch") if not 0 < getattr(self, name) < math.inf]
+        low += ["rate"] if self.rate is not None and not 0 < self.rate < math.inf else []
+        low += ["warmup_s"] if not 0 <= self.warmup_s < math.inf else []
+        for name in low:
+            raise MLScaleError(f"{name} is {getattr(self, name)}", where=name, fix=f"{name}=1")
+        if self.protocol not in PROTOCOLS:
+            raise MLScaleError(
+                f"unknown protocol '{self.protocol}'", where="protocol", fix="protocol=" + ", ".join(PROTOCOLS)
+            )
+
+
+def drive(plan: Plan) -> Outcome:
+    """Let Locust ask as planned, and wait for it: warm-up, measured seconds, what is still to be answered, a minute.
+
+    Raises:
+        MLScaleError: Locust ended without an outcome, or not at all (exit code 5); its last words are told.
+    """
+    deadline = _START_SECONDS + plan.warmup_s + plan.seconds + plan.timeout_s + _GRACE_SECONDS
+    with tempfile.TemporaryDirectory(prefix="mlscale-loadtest-") as scratch:
+        settings, outcome, log = (Path(scratch) / name for name in ("plan.json", "outcome.json", "locust.log"))
+        write_json(settings, {**asdict(plan), "outcome": str(outcome)})
+        with log.open("wb") as said, _started(_command(plan), settings, said.fileno()) as process:
+            try:
+                code = process.wait(deadline)
+            except subprocess.TimeoutExpired as error:
+                raise _broken(f"Locust has not come to an end in {deadline:.0f} s", log) from error
+        if code or not outcome.exists():
+            raise _broken(f"Locust ended with exit code {code}" + ("" if code else ", and no outcome"), log)
+        return Outcome.from_dict(read_json(outcome))
+
+
+def _command(plan: Plan) -> list[str]:
+    backstop = math.ceil(_START_SECONDS + plan.warmup_s + plan.seconds)
+    return [
+        *(sys.executable, "-m", "locust", "--locustfile", str(Path(__file__).with_name("plan.py"))),
+        *("--headless", "--only-summary", "--loglevel", "WARNING", "--exit-code-on-error", "0"),
+        *("--host", plan.url.rstrip("/"), "--users", str(plan.users), "--spawn-rate", str(plan.users)),
+        *("--run-time", f"{backstop}s", "--stop-timeout", str(math.ceil(plan.timeout_s) + 1)),
+    ]
+
+
+@contextlib.contextmanager
+def _started(command: list[str], settings: Path, said: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The process, in a group of its own; whatever happens, none of the group is left."""
+    # Settings of other load tests stand in LOCUST_* and in the folder one stands in; this one's are its own.
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
+    environment |= {"MLSCALE_LOADTEST": str(settings), "PYTHONPATH": os.pathsep.join(filter(None, map(str, sys.path)))}
+    process = subprocess.Popen(
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=said,
+        stderr=said,
+        env=environment,
+        cwd=settings.parent,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _broken(what: str, log: Path) -> MLScaleError:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return MLScaleError(
+        what,
+        where="Locust",
+        why=" | ".join(lines[-3:])[-400:],
+        fix="pip install --upgrade 'mlscale[loadtest]', or fewer users: users=1",
+        exit=Exit.ENVIRONMENT,
+    )

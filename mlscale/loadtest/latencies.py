@@ -1,0 +1,89 @@
+"""Latencies in constant memory: a histogram with buckets of equal ratio, as in HdrHistogram (Tene, 2012).
+
+Locust itself rounds to whole milliseconds; a small model answers in less than one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+_LOWEST_MS, _RATIO = 0.001, 1.01
+"""A quantile is within 0.5 % of the true one."""
+
+
+class Latencies:
+    """Counts of latencies, in ms.
+
+    Attributes:
+        count: how many were added.
+        total: their sum, in ms.
+        highest: the longest, in ms, exact.
+    """
+
+    def __init__(self) -> None:
+        self.count, self.total, self.highest = 0, 0.0, 0.0
+        self._buckets: Counter[int] = Counter()
+
+    def add(self, ms: float) -> None:
+        """Count one latency of `ms` milliseconds."""
+        self.count += 1
+        self.total += ms
+        self.highest = max(self.highest, ms)
+        self._buckets[_bucket(ms)] += 1
+
+    @property
+    def mean(self) -> float:
+        """The mean in ms; NaN for none."""
+        return self.total / self.count if self.count else math.nan
+
+    def quantile(self, share: float) -> float:
+        """The smallest latency, in ms, that `share` of all do not exceed; NaN for none.
+
+        Args:
+            share: from 0 to 1; 0.99 for p99.
+        """
+        wanted, seen = math.ceil(share * self.count), 0
+        for bucket, count in sorted(self._buckets.items()):
+            seen += count
+            if seen >= wanted:
+                return min(_middle(bucket), self.highest)
+        return math.nan
+
+    def histogram(self, bins: int = 40) -> tuple[list[float], list[int]]:
+        """`bins` + 1 edges in ms, of equal ratio, and how many latencies lie between them; nothing for none."""
+        if not self.count:
+            return [], []
+        lowest, highest = min(self._buckets), max(self._buckets) + 1
+        step = max(1, math.ceil((highest - lowest) / bins))
+        counts = [0] * math.ceil((highest - lowest) / step)
+        for bucket, count in self._buckets.items():
+            counts[(bucket - lowest) // step] += count
+        return [_edge(lowest + step * i) for i in range(len(counts) + 1)], counts
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        buckets = {str(bucket): count for bucket, count in sorted(self._buckets.items())}
+        return {"count": self.count, "total_ms": self.total, "highest_ms": self.highest, "buckets": buckets}
+
+    @classmethod
+    def from_dict(cls, document: Mapping[str, Any]) -> Latencies:
+        """What `as_dict` gave."""
+        made = cls()
+        made.count, made.total, made.highest = document["count"], document["total_ms"], document["highest_ms"]
+        made._buckets.update({int(bucket): count for bucket, count in document["buckets"].items()})
+        return made
+
+
+def _bucket(ms: float) -> int:
+    return max(0, math.floor(math.log(max(ms, _LOWEST_MS) / _LOWEST_MS) / math.log(_RATIO)))
+
+
+def _edge(bucket: int) -> float:
+    return float(_LOWEST_MS * _RATIO**bucket)
+
+
+def _middle(bucket: int) -> float:
+    return _edge(bucket) * math.sqrt(_RATIO)

@@ -1,0 +1,128 @@
+"""What the server says of itself, before Locust starts: whether it is there, and what its model takes."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.loadtest.questions import DATATYPES
+
+_CONNECT_SECONDS, _ANSWER_SECONDS = 0.8, 5.0
+_LARGEST = 16 << 20
+"""Bytes of an answer that is read."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as the V2 protocol describes it.
+
+    Attributes:
+        name: in its URLs.
+        input: the name of its input.
+        dtype: numpy's, of the input.
+        shape: of one sample.
+        classes: how many probabilities it gives; 0 where the server does not say.
+    """
+
+    name: str
+    input: str
+    dtype: str
+    shape: tuple[int, ...]
+    classes: int
+
+
+def look(url: str, name: str | None = None) -> Model:
+    """Ask the server for its model, `GET /v2/models/<name>`.
+
+    Args:
+        url: http://host:port.
+        name: the model's; None for the only one that `POST /v2/repository/index` lists.
+
+    Raises:
+        MLScaleError: nobody answers (exit code 5, within a second), there is no such model, or it is none that this
+            load test can ask.
+    """
+    name = name or _only(url)
+    document = _get(url, "GET", f"/v2/models/{quote(name, safe='')}")
+    try:
+        (given,) = document["inputs"]
+        shape = tuple(int(size) for size in given["shape"][1:])
+        dtype = next(dtype for dtype, datatype in DATATYPES.items() if datatype == given["datatype"])
+        sizes = [int(output["shape"][-1]) for output in document["outputs"] if len(output["shape"]) > 1]
+        if not shape or min(shape) < 1:
+            raise ValueError(f"its input is {given['shape']}")
+        return Model(name, str(given["name"]), np.dtype(dtype).name, shape, max(sizes, default=0))
+    except (AttributeError, KeyError, TypeError, ValueError, StopIteration) as error:
+        raise MLScaleError(
+            f"{name} is no model that can be asked",
+            where=f"{url}/v2/models/{name}",
+            why=f"it is to have one input of a fixed shape, of {', '.join(DATATYPES)}: {type(error).__name__} {error}",
+        ) from error
+
+
+def _only(url: str) -> str:
+    """The name of the server's only model."""
+    listed = _get(url, "POST", "/v2/repository/index")
+    entries = listed if isinstance(listed, list) else []
+    names = sorted({str(entry["name"]) for entry in entries if isinstance(entry, dict) and "name" in entry})
+    if len(names) == 1:
+        return names[0]
+    raise MLScaleError(
+        f"the server has {len(names)} models",
+        where=url,
+        why=", ".join(names[:8]),
+        fix=f"asked={names[0]}" if names else "asked=<the model's name>",
+    )
+
+
+def _get(url: str, method: str, path: str) -> Any:
+    connection = _connection(url)
+    try:
+        connection.connect()
+        connection.sock.settimeout(_ANSWER_SECONDS)
+        connection.request(method, urlsplit(url).path.rstrip("/") + path)
+        response = connection.getresponse()
+        body = response.read(_LARGEST)
+    except (OSError, http.client.HTTPException) as error:
+        raise MLScaleError(
+            f"nobody answers at {url}",
+            where="url",
+            why=" ".join(str(error).split()) or type(error).__name__,
+            fix="start the server: mlscale serve servable=resnet@champion; or name the right one: url=http://host:port",
+            exit=Exit.ENVIRONMENT,
+        ) from error
+    finally:
+        connection.close()
+    try:
+        document = json.loads(body)
+    except ValueError:
+        document = None
+    if response.status != 200 or document is None:
+        said = document.get("error") if isinstance(document, dict) else None
+        raise MLScaleError(
+            f"the server does not tell what its model takes: {method} {path} is {response.status}",
+            where=url,
+            why=" ".join(str(said).split())[:300] if said else "",
+            fix="asked=<the model's name>; it is to speak the V2 inference protocol, as mlscale serve does",
+        )
+    return document
+
+
+def _connection(url: str) -> http.client.HTTPConnection:
+    try:
+        parts = urlsplit(url)
+        kinds: dict[str, type[http.client.HTTPConnection]]
+        kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
+        if not parts.hostname:
+            raise ValueError("no host")
+        return kinds[parts.scheme](parts.hostname, parts.port, timeout=_CONNECT_SECONDS)
+    except (KeyError, ValueError, http.client.InvalidURL) as error:
+        raise MLScaleError(
+            f"'{url}' is no address of a server", where="url", fix="url=http://127.0.0.1:8000"
+        ) from error

@@ -1,0 +1,99 @@
+"""`mlscale loadtest`: a user's commands, against a real server."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlscale.cli import main
+from tests.contract.test_documents import validate
+from tests.unit.loadtest.servers import label, serving
+
+SHORT = ("users=2", "seconds=0.8", "warmup_s=0.2")
+
+
+def test_an_objective_that_is_met(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw = np.random.default_rng(0).integers(0, 256, (5, 1, 4, 4), np.uint8)
+    np.savez("s.npz", raw=raw, labels=np.array([label(sample) for sample in raw]))
+    with serving() as server:
+        code = main(["loadtest", f"url={server.url}", *SHORT, "samples=s.npz", "slo.p99_ms=5000", "output=json"])
+    out, err = capsys.readouterr()
+    said = json.loads(out)
+    validate("result", said)
+    assert (code, said["ok"]) == (0, True)
+    assert "sums, 5 samples of s.npz, 2 users without a pause" in err
+    metrics = said["metrics"]
+    assert metrics["requests"] > 10
+    assert metrics["failures"] == 0
+    assert metrics["accuracy"] == 1.0
+    assert 0 < metrics["p50_ms"] <= metrics["p95_ms"] <= metrics["p99_ms"] <= metrics["longest_ms"]
+    assert metrics["requests_per_s"] == pytest.approx(metrics["requests"] / 0.8, rel=0.5)
+    assert said["artifacts"]["versions"] == "sums:v1"
+    assert said["sentence"].endswith("accuracy 1.0000: the objective is met")
+    assert sorted(path.name for path in folder.iterdir()) == ["s.npz"]
+
+
+def test_each_term_that_is_missed_is_told_with_exit_code_4(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    terms = ("slo.p50_ms=0.001", "slo.min_requests_per_s=1e9", "rate=100000")
+    with serving() as server:
+        code = main(["loadtest", f"url={server.url}", *SHORT, *terms])
+    out = capsys.readouterr().out
+    assert code == 4
+    assert "more than slo.p50_ms=0.001" in out
+    assert "fewer than slo.min_requests_per_s=1e+09" in out
+    assert "of rate=100000 requests/s were sent" in out
+
+
+def test_nobody_there_is_exit_code_5(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        code = main(["loadtest", f"url=http://127.0.0.1:{free.getsockname()[1]}"])
+    assert code == 5
+    assert "start the server: mlscale serve" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_locust_does_not_outlive_the_command(folder: Path, number: signal.Signals, code: int) -> None:
+    with serving() as server:
+        words = ["loadtest", f"url={server.url}", "seconds=120"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlscale", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+        )
+        try:
+            assert _until(lambda: server.asked > 0)
+            assert _locusts(server.url)
+            os.kill(process.pid, number)
+            assert process.wait(20) == code
+        finally:
+            process.kill()
+            process.communicate()
+        assert _until(lambda: not _locusts(server.url))
+
+
+def _until(true: object, seconds: float = 30.0) -> bool:
+    """Wait for a condition, at most so long."""
+    assert callable(true)
+    end = time.monotonic() + seconds
+    while not true() and time.monotonic() < end:
+        time.sleep(0.05)
+    return bool(true())
+
+
+def _locusts(url: str) -> list[int]:
+    """Processes of Locust that ask this server."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            words = path.read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"locust" in words and url.encode() in words:
+            found.append(int(path.parent.name))
+    return found

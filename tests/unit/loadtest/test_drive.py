@@ -1,0 +1,113 @@
+"""Locust in a process of its own: it asks, and it ends."""
+
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.loadtest import drive as module
+from mlscale.loadtest.drive import Plan, drive
+from mlscale.loadtest.server import Model
+from tests.unit.loadtest.servers import Answer, label, serving
+
+MODEL = Model("sums", "input", "uint8", (1, 4, 4), 3)
+
+
+def plan(url: str, **changes: object) -> Plan:
+    return Plan(**{"url": url, "model": MODEL, "users": 2, "seconds": 0.8, "warmup_s": 0.2, **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("protocol", ["bytes", "json", "v2", "v2_json"])
+def test_every_protocol(protocol: str, tmp_path: Path) -> None:
+    raw = np.random.default_rng(0).integers(0, 256, (7, 1, 4, 4), np.uint8)
+    labels = [label(sample) for sample in raw]
+    labels[0] = "z"
+    np.savez(tmp_path / "s.npz", raw=raw, labels=np.array(labels))
+    with serving() as server:
+        found = drive(plan(server.url, protocol=protocol, batch=7, samples=str(tmp_path / "s.npz")))
+        assert found.requests >= 10
+        assert server.asked > found.requests  # the warm-up is not counted
+    assert not found.failures
+    assert dict(found.versions) == {"sums:v1": found.requests}
+    assert found.samples == 7 * found.requests
+    assert found.seconds == pytest.approx(0.8, abs=0.4)
+    if protocol in ("bytes", "json"):
+        assert (found.labelled, found.correct) == (7 * found.requests, 6 * found.requests)
+
+
+def test_a_rate_is_kept() -> None:
+    with serving() as server:
+        found = drive(plan(server.url, rate=30.0, users=3, seconds=2.0))
+    assert 45 <= found.requests <= 66
+
+
+def _break(answer: Answer, number: int) -> Answer | None:
+    """Answers as broken servers give them, in turn; every fourth is right."""
+    status, headers, body = answer
+    return (answer, (503, {}, b"busy"), (status, headers, body.replace(b"0.8", b"0.9")), None)[number % 4]
+
+
+def test_what_is_not_right_is_counted() -> None:
+    with serving(_break) as server:
+        found = drive(plan(server.url, users=1))
+    good = found.requests - found.failed_requests
+    assert good > 2
+    kinds = dict(found.failures)
+    assert {"status 503", "the probabilities of a sample sum to 1.1"} < set(kinds)
+    assert any(kind.startswith("no answer: ") for kind in kinds)
+    assert all(abs(count - good) <= 1 for count in kinds.values())
+
+
+def test_a_server_that_hangs_is_a_failure() -> None:
+    def hang(answer: Answer, number: int) -> Answer | None:
+        time.sleep(1.5)
+        return answer
+
+    with serving(hang) as server:
+        found = drive(plan(server.url, timeout_s=0.3, seconds=0.5, warmup_s=0.0))
+    assert found.requests == found.failed_requests > 0
+
+
+def _instead(code: str) -> Callable[[Plan], list[str]]:
+    return lambda plan: [sys.executable, "-c", code]
+
+
+def test_a_locust_that_dies_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_command", _instead("import sys; print('out of greenlets'); sys.exit(3)"))
+    with pytest.raises(MLScaleError, match="exit code 3") as caught:
+        drive(plan("http://127.0.0.1:1"))
+    assert (caught.value.exit, caught.value.why) == (Exit.ENVIRONMENT, "out of greenlets")
+
+
+def test_a_locust_without_an_outcome_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_command", _instead("pass"))
+    with pytest.raises(MLScaleError, match="and no outcome"):
+        drive(plan("http://127.0.0.1:1"))
+
+
+def test_a_locust_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    hang = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(600)"
+    monkeypatch.setattr(module, "_command", _instead(hang))
+    monkeypatch.setattr(module, "_START_SECONDS", 0.1)
+    monkeypatch.setattr(module, "_GRACE_SECONDS", 0.2)
+    began = time.monotonic()
+    with pytest.raises(MLScaleError, match="has not come to an end in 2 s"):
+        drive(plan("http://127.0.0.1:1", timeout_s=0.5))
+    assert time.monotonic() - began < 10
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("users", 0), ("rate", 0.0), ("seconds", float("nan")), ("warmup_s", -1.0), ("batch", 0)]
+)
+def test_numbers_that_are_none(name: str, value: float) -> None:
+    with pytest.raises(MLScaleError, match=f"{name} is"):
+        plan("http://127.0.0.1:1", **{name: value})
+
+
+def test_an_unknown_protocol() -> None:
+    with pytest.raises(MLScaleError, match="unknown protocol"):
+        plan("http://127.0.0.1:1", protocol="grpc")

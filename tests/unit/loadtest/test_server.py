@@ -1,0 +1,37 @@
+"""Before Locust starts: whether the server is there, and what its model takes."""
+
+import socket
+import time
+
+import pytest
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.loadtest.server import Model, look
+from tests.unit.loadtest.servers import serving
+
+
+def test_the_only_model_is_found() -> None:
+    with serving() as server:
+        assert look(server.url) == look(server.url + "/", "sums") == Model("sums", "input", "uint8", (1, 4, 4), 3)
+
+
+def test_an_unknown_model_is_told() -> None:
+    with serving() as server, pytest.raises(MLScaleError, match="is 404") as caught:
+        look(server.url, "x")
+    assert "unknown model" in caught.value.why
+
+
+def test_nobody_there_is_told_at_once() -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        began = time.monotonic()
+        with pytest.raises(MLScaleError, match="nobody answers") as caught:
+            look(f"http://127.0.0.1:{free.getsockname()[1]}")
+    assert time.monotonic() - began < 1
+    assert (caught.value.exit, "mlscale serve" in caught.value.fix) == (Exit.ENVIRONMENT, True)
+
+
+@pytest.mark.parametrize("url", ["127.0.0.1:8000", "ftp://x", "http://", "http://x:port"])
+def test_what_is_no_address(url: str) -> None:
+    with pytest.raises(MLScaleError, match="no address"):
+        look(url)
