@@ -90,7 +90,18 @@ class Exchange:
         route: what metrics call it; set by who handles it.
     """
 
-    __slots__ = ("_connection", "_keep", "answered", "arrived", "body", "headers", "method", "output", "route", "target")
+    __slots__ = (
+        "_connection",
+        "_keep",
+        "answered",
+        "arrived",
+        "body",
+        "headers",
+        "method",
+        "output",
+        "route",
+        "target",
+    )
 
     def __init__(
         self, connection: Connection, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes, keep: bool
@@ -136,6 +147,7 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._receiving = self._deaf = self._blocked = self._paused = False
         self._counted = 0
+        self._body: list[bytes] = []
         self._start()
 
     # What asyncio calls
@@ -253,14 +265,18 @@ class Connection(asyncio.Protocol):
         elif self._transport is not None:
             self._transport.abort()
 
+    def abort(self) -> None:
+        """Close, whatever is under way."""
+        if self._transport is not None:
+            self._transport.abort()
+
     def close_if_idle(self) -> None:
         """Close unless there is a request to answer, or to receive."""
         if not self._waiting and not self._receiving:
             self._close()
 
     def _start(self) -> None:
-        self._target, self._headers, self._head_bytes = b"", dict[bytes, bytes](), 0
-        self._body: list[bytes] = []
+        self._target, self._headers, self._head_bytes, self._body = b"", dict[bytes, bytes](), 0, []
 
     def _rest(self) -> None:
         if not self._waiting and not self._receiving and not self._blocked:

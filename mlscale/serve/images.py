@@ -29,7 +29,9 @@ def pixels(model: Model, content: bytes, kind: bytes) -> NDArray[Any]:
     said = model.servable.document["preprocessing"]
     channels = {"grey": 1, "RGB": 3}.get(said["channels"])
     if said["layout"] != "NCHW" or channels is None or model.servable.input.dtype != "uint8":
-        raise Refused(f"{model.name} takes no image files, but {model.servable.input.dtype} {list(model.sample_shape)}", 415)
+        raise Refused(
+            f"{model.name} takes no image files, but {model.servable.input.dtype} {list(model.sample_shape)}", 415
+        )
     size = (model.sample_shape[1], model.sample_shape[2])
     decoded = _jpeg(content, channels) if kind == KINDS[0] else _by_pillow(content, channels)
     if decoded.shape[:2] != size:
@@ -66,7 +68,9 @@ def _by_pillow(content: bytes, channels: int) -> NDArray[np.uint8]:
             if opened.width * opened.height > _LARGEST:
                 raise Refused(f"the image has over {_LARGEST:,} pixels", 413)
             if opened.mode in ("I", "F"):
-                raise Refused(f"its pixels are of Pillow's type '{opened.mode}', neither grey nor colour of 8 or 16 bits")
+                raise Refused(
+                    f"its pixels are of Pillow's type '{opened.mode}', neither grey nor colour of 8 or 16 bits"
+                )
             picture = opened
             if opened.mode.startswith("I;16"):  # Pillow clips these when it converts them
                 picture = image.fromarray((np.asarray(opened) >> 8).astype(np.uint8))
@@ -97,5 +101,7 @@ def _pillow() -> Any:
     try:
         from PIL import Image
     except ImportError:
-        raise Refused("this server decodes and resizes no such images: it lacks Pillow (pip install pillow)", 415) from None
+        raise Refused(
+            "this server decodes and resizes no such images: it lacks Pillow (pip install pillow)", 415
+        ) from None
     return Image

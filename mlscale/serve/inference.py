@@ -174,7 +174,11 @@ class Inference:
         if not finite.all():
             odd = np.flatnonzero(~finite)
             self.events.add(
-                [ids[row] for row in odd], version=model.version, raw=raw[odd], latency_ms=latency[odd], outcome="failed"
+                [ids[row] for row in odd],
+                version=model.version,
+                raw=raw[odd],
+                latency_ms=latency[odd],
+                outcome="failed",
             )
             rows = np.flatnonzero(finite)
             ids, raw, said, latency = [ids[row] for row in rows], raw[rows], said.take(rows), latency[rows]

@@ -94,7 +94,7 @@ class LabelSink:
 
 
 def read(model: Model, body: bytes) -> Labels:
-    """Read `[{"id": …, "label": …}, …]`, or one such object. A label is the name of a class; a number is that of a class.
+    """Read `[{"id": …, "label": …}, …]`, or one such object. A label is the name of a class, or its number.
 
     Raises:
         Refused: it is something else.
@@ -110,7 +110,7 @@ def read(model: Model, body: bytes) -> Labels:
         raise Refused(f"at most {_MAX_WAITING:,} labels at once", 413)
     ids = [checked_id(each.get("id")) for each in entries]
     if not all(ids):
-        raise Refused("each label has the id of its event: send [{\"id\": \"…\", \"label\": \"…\"}, …]")
+        raise Refused('each label has the id of its event: send [{"id": "…", "label": "…"}, …]')
     return Labels(ids, [_name(model, each.get("label")) for each in entries])
 
 

@@ -102,9 +102,9 @@ class Metrics:
         lines += self.latency.lines("mlscale_request_seconds")
         lines += ["# HELP mlscale_batch_rows Samples computed at once.", "# TYPE mlscale_batch_rows histogram"]
         lines += self.batches.lines("mlscale_batch_rows")
-        told = ("mlscale_compute_seconds_total", "counter", "Time in the model.", self.compute_s)
-        for name, kind, help_, value in (told, *others):
-            lines += [f"# HELP {name} {help_}", f"# TYPE {name} {kind}", f"{name} {value:.9g}"]
+        computed = ("mlscale_compute_seconds_total", "counter", "Time in the model.", self.compute_s)
+        for series, kind, help_, value in (computed, *others):
+            lines += [f"# HELP {series} {help_}", f"# TYPE {series} {kind}", f"{series} {value:.9g}"]
         return ("\n".join(lines) + "\n").encode()
 
 

@@ -110,7 +110,7 @@ def _seconds(call: Callable[[], object]) -> float:
     """The median time of a few calls after a first one, which sets up memory; fewer calls where they are long."""
     begin = time.perf_counter()
     call()
-    times = []
+    times: list[float] = []
     while not times or (len(times) < _ROUNDS and time.perf_counter() - begin < _ENOUGH_S):
         start = time.perf_counter()
         call()

@@ -14,8 +14,8 @@ def html(model: Model) -> str:
     links = (f"/v2/models/{model.name}", "/v2/health/ready", "/metrics")
     return f"""<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{version}</title>
-<style>body{{font:16px/1.5 system-ui;max-width:44rem;margin:3rem auto;padding:0 1rem}}pre{{background:#f3f3f3;padding:1rem}}
-</style>
+<style>body{{font:16px/1.5 system-ui;max-width:44rem;margin:3rem auto;padding:0 1rem}}
+pre{{background:#f3f3f3;padding:1rem}}</style>
 <h1>{version}</h1>
 <p>Takes {escape(given.dtype)} samples of {shape}, and tells one of {len(model.servable.labels)} classes.</p>
 <pre>curl --data-binary @samples.raw -H 'Content-Type: application/octet-stream' http://…/predict

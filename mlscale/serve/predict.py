@@ -44,7 +44,8 @@ def asked(model: Model, headers: Mapping[bytes, bytes], body: bytes) -> Asked:
     if kind in (b"application/json", b"text/json", b"application/x-www-form-urlencoded"):  # curl -d says the last
         return _of_json(model, body, named)
     raise Refused(
-        f"can't read {kind.decode('latin-1')}: send application/json, application/octet-stream, image/jpeg or image/png", 415
+        f"can't read {kind.decode('latin-1')}: send application/json, application/octet-stream, image/jpeg, image/png",
+        415,
     )
 
 

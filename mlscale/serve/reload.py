@@ -104,7 +104,9 @@ class Reloader:
                     self._failed("")
             except MLScaleError as error:
                 why = "; ".join(text for text in (error.what, error.why) if text)
-                self._failed(f"{ref or self._source.text} could not be loaded ({why}); {self._located.version} serves on")
+                self._failed(
+                    f"{ref or self._source.text} could not be loaded ({why}); {self._located.version} serves on"
+                )
                 raise
 
     async def follow(self, every_s: float) -> None:
@@ -119,7 +121,9 @@ class Reloader:
                 except MLScaleError:  # told, and tried again when something changes
                     pass
                 except Exception as error:
-                    self._failed(f"{self._source.text} could not be loaded ({error!r}); {self._located.version} serves on")
+                    self._failed(
+                        f"{self._source.text} could not be loaded ({error!r}); {self._located.version} serves on"
+                    )
             await asyncio.sleep(every_s)
             now = await loop.run_in_executor(self._thread, self._source.state, self._located)
             changed, seen = now != seen, now
@@ -131,7 +135,8 @@ class Reloader:
     def _check(self, located: Located, ref: str | None) -> None:
         if located.name != self._located.name or (ref is not None and located.ref is None):
             raise MLScaleError(
-                f"'{ref or self._source.text}' is no version of {self._located.name}", fix=f"{self._located.name}:v<number>"
+                f"'{ref or self._source.text}' is no version of {self._located.name}",
+                fix=f"{self._located.name}:v<number>",
             )
 
 

@@ -83,8 +83,8 @@ def serve(source: Source, settings: Settings, say: Callable[[str], None]) -> Ser
         MLScaleError: the model can't be loaded, or the port not be had (exit code 5).
     """
     located = source.locate()
-    model = source.load(located)
     with _listening(settings.host, settings.port) as listening:
+        model = source.load(located)
         with asyncio.Runner(loop_factory=_new_loop) as runner:
             return runner.run(_Server(source, settings, say, located, model).run(listening))
 
@@ -101,7 +101,8 @@ class _Server:
         settings, begin = self._settings, time.monotonic()
         loop = asyncio.get_running_loop()
         stop = _stop_signal(loop)
-        answers = Answers(Metrics(), self._say)
+        self._metrics = Metrics()
+        answers = Answers(self._metrics, self._say)
         store = settings.events
         events = self._writer(store) if store else None
         sink = LabelSink(store, loop) if store else None
@@ -115,7 +116,7 @@ class _Server:
         gc.collect()
         gc.freeze()  # what is there stays: collections look at what requests make
         server = await loop.create_server(lambda: Connection(connections), sock=listening, backlog=_BACKLOG)
-        tasks = [asyncio.create_task(_sweep(connections))]
+        tasks = [asyncio.create_task(self._each_second(connections, events))]
         if settings.follow:
             tasks.append(asyncio.create_task(reloader.follow(settings.poll_s)))
         self._announce(listening)
@@ -133,13 +134,11 @@ class _Server:
         written = events.written if events else 0
         dropped = events.dropped if events else 0
         version = self._inference.model.version
-        return Served(answers.metrics, version, time.monotonic() - begin, written, dropped)
+        return Served(self._metrics, version, time.monotonic() - begin, written, dropped)
 
     def _writer(self, store: EventStore) -> EventWriter:
         settings = self._settings
-        return store.writer(
-            self._first.name, sample_share=settings.sample_share, max_bytes=settings.events_bytes, say=self._say
-        )
+        return store.writer(self._first.name, sample_share=settings.sample_share, max_bytes=settings.events_bytes)
 
     def _announce(self, listening: socket.socket) -> None:
         host, port = listening.getsockname()[:2]
@@ -152,13 +151,13 @@ class _Server:
         """The change: one assignment, between two batches."""
         before, self._inference.model = self._inference.model, model
         self._app.stale = ""
-        self._app.swaps_ok()
+        self._metrics.swaps["ok"] += 1
         self._say(f"serving {model.version}, {before.version} before")
 
     def _not_swapped(self, why: str) -> None:
         """Nothing was changed: '' where there was no need."""
         if why:
-            self._app.swaps_failed()
+            self._metrics.swaps["failed"] += 1
             self._say(why)
         self._app.stale = why
 
@@ -190,6 +189,17 @@ class _Server:
             return ipaddress.ip_address(self._settings.host).is_loopback
         except ValueError:
             return self._settings.host == "localhost"
+
+    async def _each_second(self, connections: Connections, events: EventWriter | None) -> None:
+        """Close what is too slow; tell once why events are lost."""
+        told = ""
+        while True:
+            await asyncio.sleep(_SWEEP_S)
+            connections.sweep()
+            problem = events.problem if events else ""
+            if problem != told:
+                self._say(f"events are lost: {problem}" if problem else "events are kept again")
+                told = problem
 
     async def _drained(self, connections: Connections, stop: _Stop) -> None:
         """Wait until every request was answered and read, for `drain_s` at most, or until told again."""
@@ -224,12 +234,6 @@ def _stop_signal(loop: asyncio.AbstractEventLoop) -> _Stop:
         with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread
             loop.add_signal_handler(number, stop.ask)
     return stop
-
-
-async def _sweep(connections: Connections) -> None:
-    while True:
-        await asyncio.sleep(_SWEEP_S)
-        connections.sweep()
 
 
 def _new_loop() -> asyncio.AbstractEventLoop:

@@ -53,7 +53,11 @@ class Asked:
 def metadata(model: Model) -> dict[str, Any]:
     """What `GET /v2/models/M` says."""
     given, gives = model.servable.input, model.servable.output
-    tensors = [(gives.name, "FP32", list(gives.shape)), (PROBABILITIES, "FP32", list(gives.shape)), (LABEL, "BYTES", [-1])]
+    tensors = [
+        (gives.name, "FP32", list(gives.shape)),
+        (PROBABILITIES, "FP32", list(gives.shape)),
+        (LABEL, "BYTES", [-1]),
+    ]
     return {
         "name": model.name,
         "versions": [model.version],
