@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
-from mlscale.config.derive import only_one
+from mlscale.errors import MLScaleError
 
 
 def auto(
@@ -23,7 +23,11 @@ def single(world_size: int) -> str:
         MLScaleError: more than one process is asked for.
     """
     if world_size > 1:
-        raise only_one(world_size)
+        raise MLScaleError(
+            f"strategy=single runs one process, and {world_size} are asked for",
+            where="strategy, trainer.devices, trainer.num_nodes",
+            fix="trainer.devices=1, or strategy=ddp",
+        )
     return "auto"
 
 

@@ -74,16 +74,6 @@ VERBS = {
             ("mlscale estimate +recipe=resnet estimate.max_hours=2", "exit code 4 where it would take longer"),
         ),
     ),
-    "serve": Verb(
-        "answer requests with a servable: HTTP, V2 inference protocol, hot swap, events",
-        True,
-        (
-            ("mlscale serve servable=resnet@champion", "and whatever becomes champion, without a pause"),
-            ("mlscale serve servable=models/digits port=0", "a folder, on a free port"),
-            ("mlscale serve servable=resnet:v7 events=null follow=false", "one version, and nothing is kept"),
-            ("mlscale serve servable=resnet@champion sample_share=0.1", "every tenth prediction keeps its input"),
-        ),
-    ),
     "loadtest": Verb(
         "ask a server with Locust, and hold latency, failures and throughput against an objective",
         True,
@@ -110,6 +100,16 @@ VERBS = {
             ("mlscale verify-resume +recipe=mine kills=10 kill_seed=7", "ten kills, at other places"),
             ("mlscale verify-resume +recipe=mine trainer.devices=2", "two processes, killed together"),
             ("mlscale verify-resume +recipe=mine trainer.limit_train_batches=20 keep=true", "keep the runs and traces"),
+        ),
+    ),
+    "monitor": Verb(
+        "compare production with the reference profile: drift, damage, latency; one alert for each incident",
+        True,
+        (
+            ("mlscale monitor servable=resnet@champion", "one look at the last day; exit code 4 while alerting"),
+            ("mlscale monitor servable=resnet@champion alert.webhook=http://127.0.0.1:9000/", "and tell a webhook"),
+            ("mlscale monitor servable=resnet@champion watch=true every_s=60", "look each minute, until SIGTERM"),
+            ("mlscale monitor servable=resnet@champion page=monitor.html", "with figures, as a page"),
         ),
     ),
     "config": Verb(

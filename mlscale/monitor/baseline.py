@@ -1,0 +1,117 @@
+"""What production is compared with: a servable's reference profile, its columns sorted once and for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.errors import MLScaleError
+from mlscale.export.reference import Reference
+from mlscale.export.servable import DOCUMENT, REFERENCE, read_document
+from mlscale.runs.files import sha256
+
+
+@dataclass(frozen=True, eq=False)
+class Baseline:
+    """What inputs and predictions of a version of a model look like when all is well: c channels, k classes.
+
+    Attributes:
+        model: its name, by which its events are kept.
+        version: of the events that are compared with it, such as `resnet:v7`.
+        labels: names of the classes by number.
+        picture: whether inputs are pixels: then a channel's mean is its brightness.
+        input_mean, input_std: of each channel of m samples, in the units of the raw input, float32 (c, m), sorted.
+        confidence: the largest probability, float32 (m,), sorted.
+        class_counts: how often each class was predicted, int64 (k,).
+        accuracy: on `samples` samples.
+    """
+
+    model: str
+    version: str
+    labels: tuple[str, ...] = field(repr=False)
+    picture: bool
+    input_mean: NDArray[np.float32] = field(repr=False)
+    input_std: NDArray[np.float32] = field(repr=False)
+    confidence: NDArray[np.float32] = field(repr=False)
+    class_counts: NDArray[np.int64] = field(repr=False)
+    accuracy: float
+    samples: int
+
+    @property
+    def channels(self) -> int:
+        return len(self.input_mean)
+
+
+def read(folder: Path, *, model: str, version: str) -> Baseline:
+    """The baseline of the servable in `folder`. Needs numpy alone: the model itself is not loaded.
+
+    Raises:
+        MLScaleError: the folder holds no servable, or its profile is absent, damaged, altered, or of another model.
+    """
+    document = read_document(folder)
+    where = str(folder / REFERENCE)
+    try:
+        files = {str(name): str(entry["sha256"]) for name, entry in document["files"].items()}
+        labels = tuple(str(label) for label in document["labels"])
+        shape, dtype = list(document["inputs"][0]["shape"]), document["inputs"][0]["dtype"]
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise MLScaleError(f"{DOCUMENT} is damaged", where=str(folder / DOCUMENT), why=repr(error)) from error
+    _check_as_exported(folder, files)
+    reference = Reference.load(folder / REFERENCE)
+    try:
+        means, stds, confidence, counts = _columns(reference.arrays, len(labels))
+        accuracy, samples = float(reference.about["accuracy"]), int(reference.about["samples"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise MLScaleError(
+            "the reference profile is not one of this model",
+            where=where,
+            why=f"{type(error).__name__}: {error}",
+            fix="export it again: mlscale export run=<run>",
+        ) from error
+    picture = dtype == "uint8" and len(shape) == 4
+    return Baseline(model, version, labels, picture, means, stds, confidence, counts, accuracy, samples)
+
+
+def _check_as_exported(folder: Path, files: Mapping[str, str]) -> None:
+    """Hold the profile's files against the digests in the servable's document.
+
+    Raises:
+        MLScaleError: they are others.
+    """
+    names = [name for name in files if name.startswith(f"{REFERENCE}/")]
+    for name in names or [f"{REFERENCE}/"]:
+        path = folder / name
+        inside = path.resolve().is_relative_to(folder.resolve())
+        if not (inside and path.is_file() and sha256(path) == files.get(name)):
+            raise MLScaleError(
+                "the reference profile is damaged or altered",
+                where=str(path),
+                why=f"it is not what {DOCUMENT} has the digest of",
+                fix="export it again: mlscale export run=<run>",
+            )
+
+
+def _columns(arrays: Mapping[str, NDArray[Any]], classes: int) -> tuple[NDArray[Any], ...]:
+    """Means and deviations (c, m), confidence (m,), all sorted, and class counts (k,).
+
+    Raises:
+        KeyError, TypeError, ValueError: an array is absent, or of other numbers than the profile has.
+    """
+    means, stds = (_numbers(arrays[name]).T for name in ("sample_mean", "sample_std"))
+    confidence, counts = _numbers(arrays["sample_confidence"]), arrays["class_counts"]
+    if means.ndim != 2 or means.shape != stds.shape or confidence.shape != means.shape[1:] or not confidence.size:
+        raise ValueError(f"{means.shape} means, {stds.shape} deviations, {confidence.shape} confidences")
+    if counts.shape != (classes,) or counts.dtype.kind not in "iu" or counts.min() < 0 or not counts.sum():
+        raise ValueError(f"{counts.dtype} {counts.shape} class counts of {classes} classes")
+    return np.sort(means, 1), np.sort(stds, 1), np.sort(confidence), counts
+
+
+def _numbers(array: NDArray[Any]) -> NDArray[np.float32]:
+    if array.dtype.kind not in "fiu" or not array.ndim:
+        raise TypeError(f"an array of {array.dtype}, {array.ndim} axes")
+    return np.asarray(array, np.float32)

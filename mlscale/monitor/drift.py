@@ -1,0 +1,127 @@
+"""Have inputs or predictions changed? Every column against the reference, under one false-discovery rate.
+
+A test alone finds a difference that does not matter, once there are enough events; a distance alone finds one that is
+chance, as long as there are few. A column has drifted where the test found something and the distance is large.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.errors import MLScaleError
+from mlscale.monitor.baseline import Baseline
+from mlscale.monitor.window import Window
+from mlscale.report import number
+from mlscale.stats.chi2 import chi2
+from mlscale.stats.discoveries import benjamini_hochberg
+from mlscale.stats.ks import ks
+
+_GRID = 1e-4  # of a confidence: another CPU computes the last digits differently, and 0.9999999 is no less sure than 1
+
+
+@dataclass(frozen=True, eq=False)
+class Column:
+    """One column of the window against the reference.
+
+    Attributes:
+        name: in metrics: `input_mean_0`, `input_std_0`, `confidence`, `classes`.
+        told: for people.
+        of: inputs or predictions.
+        before, now: medians; of classes, the share of the class that changed most.
+        distance: 0 to 1: of numbers the largest difference of the distribution functions (Kolmogorov–Smirnov), of
+            classes the share of predictions that went elsewhere (total variation).
+        p: of that distance, or a larger one, by chance.
+        q: the smallest false-discovery rate, over all columns, at which it counts.
+        found: whether it counts at the rate that was asked for.
+        reference, sample: the values that were compared; of classes, their counts.
+    """
+
+    name: str
+    told: str
+    of: str
+    before: float
+    now: float
+    distance: float
+    p: float
+    reference: NDArray[Any] = field(repr=False)
+    sample: NDArray[Any] = field(repr=False)
+    q: float = math.nan
+    found: bool = False
+
+    def phrase(self) -> str:
+        """What a person would say: mean brightness 78.2 → 140, q < 1e-9."""
+        classes = self.name == "classes"
+        before, now = (f"{100 * value:.0f} %" if classes else number(value, 3) for value in (self.before, self.now))
+        return f"{self.told} {before} → {now}, q {_probability(self.q)}"
+
+
+def drift(baseline: Baseline, window: Window, fdr: float) -> tuple[Column, ...]:
+    """Every column of the window against the baseline's, Benjamini and Hochberg's procedure over all of them.
+
+    Args:
+        window: with at least one answered event.
+        fdr: the share of false finds among the finds, at most; where nothing has changed, the chance of any find.
+
+    Raises:
+        MLScaleError: the events have other channels than the baseline.
+    """
+    channels = window.input_mean.shape[1]
+    if channels != baseline.channels or window.input_std.shape[1] != channels:
+        raise MLScaleError(
+            f"the events of {baseline.version} have {channels} channel(s), its reference profile {baseline.channels}",
+            where="events",
+            why="they are not of this model",
+            fix="events=<the folder that its server writes to>",
+        )
+    columns = [*_inputs(baseline, window), _confidence(baseline, window), _classes(baseline, window)]
+    judged = benjamini_hochberg([column.p for column in columns], fdr)
+    pairs = zip(columns, judged.q, judged.found, strict=True)
+    return tuple(replace(column, q=q, found=found) for column, q, found in pairs)
+
+
+def _inputs(baseline: Baseline, window: Window) -> Iterator[Column]:
+    names = ("brightness", "contrast") if baseline.picture else ("mean", "deviation")
+    sides = (baseline.input_mean, window.input_mean, "mean"), (baseline.input_std, window.input_std, "std")
+    for name, (before, now, short) in zip(names, sides, strict=True):
+        for channel in range(baseline.channels):
+            told = name if baseline.channels == 1 else f"{name} of channel {channel}"
+            yield _numbers(f"input_{short}_{channel}", told, "inputs", before[channel], now[:, channel])
+
+
+def _confidence(baseline: Baseline, window: Window) -> Column:
+    sides = baseline.confidence, window.confidence
+    before, now = (np.round(side.astype(np.float64) / _GRID) * _GRID for side in sides)
+    return _numbers("confidence", "confidence", "predictions", before, now)
+
+
+def _numbers(name: str, told: str, of: str, reference: NDArray[Any], sample: NDArray[Any]) -> Column:
+    test = ks(reference, sample)
+    return Column(name, told, of, _median(reference), _median(sample), test.distance, test.p, reference, sample)
+
+
+def _classes(baseline: Baseline, window: Window) -> Column:
+    k = len(baseline.class_counts)
+    foreign = (window.predicted < 0) | (window.predicted >= k)  # anybody may have written the events
+    counts = np.bincount(np.where(foreign, k, window.predicted), minlength=k + 1)
+    reference = np.append(baseline.class_counts, 0)
+    test = chi2(reference, counts)
+    before, now = reference / reference.sum(), counts / counts.sum()
+    most = int(abs(now - before).argmax())
+    told = f"share of {baseline.labels[most]!r}" if most < k else "share of unknown classes"
+    shares = float(before[most]), float(now[most])
+    return Column("classes", told, "predictions", *shares, test.distance, test.p, reference, counts)
+
+
+def _median(values: NDArray[Any]) -> float:
+    known = values[np.isfinite(values)]
+    return float(np.median(known)) if len(known) else math.nan
+
+
+def _probability(value: float) -> str:
+    return "< 1e-9" if value < 1e-9 else f"= {value:.2g}"

@@ -1,0 +1,64 @@
+"""Plots of a look: each column that is farthest from its reference, then and now."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.monitor.drift import Column
+from mlscale.report import Bars, Series, number
+
+_BINS, _PLOTS, _CLASSES = 16, 4, 20
+
+
+def figures(columns: Sequence[Column], labels: Sequence[str]) -> tuple[Bars, ...]:
+    """Histograms of the columns with the largest distance, reference beside window, in shares.
+
+    Args:
+        columns: of one look.
+        labels: names of the classes by number.
+    """
+    farthest = sorted(columns, key=lambda column: (not column.found, -column.distance))[:_PLOTS]
+    return tuple(_classes(column, labels) if column.name == "classes" else _numbers(column) for column in farthest)
+
+
+def _numbers(column: Column) -> Bars:
+    edges = _edges(column.reference, column.sample)
+    return Bars(
+        title=f"{column.told}, distance {column.distance:.2f}",
+        labels=[number(float(edge), 3) for edge in edges[:-1]],
+        series=[Series("reference", _shares(column.reference, edges)), Series("now", _shares(column.sample, edges))],
+        x=column.told,
+        y="share of events",
+    )
+
+
+def _classes(column: Column, labels: Sequence[str]) -> Bars:
+    """The classes that changed most, in their own order."""
+    both = column.reference / column.reference.sum(), column.sample / column.sample.sum()
+    shown = np.sort(np.argsort(-abs(both[0] - both[1])[: len(labels)], kind="stable")[:_CLASSES])
+    return Bars(
+        title=f"predicted classes, distance {column.distance:.2f}",
+        labels=[labels[index] for index in shown],
+        series=[Series(name, side[shown].tolist()) for name, side in zip(("reference", "now"), both, strict=True)],
+        x="class",
+        y="share of predictions",
+    )
+
+
+def _edges(reference: NDArray[Any], sample: NDArray[Any]) -> NDArray[np.float64]:
+    """Edges of bins over what both have, a few far outliers aside: they would leave one bar."""
+    values = [side[np.isfinite(side)].astype(np.float64) for side in (reference, sample)]
+    ends = [np.quantile(side, (0.005, 0.995)) for side in values if len(side)]
+    low, high = (min(end[0] for end in ends), max(end[1] for end in ends)) if ends else (0.0, 1.0)
+    return np.linspace(low, high if high > low else low + 1, _BINS + 1)
+
+
+def _shares(values: NDArray[Any], edges: NDArray[np.float64]) -> list[float]:
+    """Of each bin; what lies outside is counted in the outermost ones, and NaN in the last."""
+    bins = np.clip(np.searchsorted(edges, values, "right") - 1, 0, len(edges) - 2)
+    shares: list[float] = (np.bincount(bins, minlength=len(edges) - 1) / len(values)).tolist()
+    return shares

@@ -1,0 +1,46 @@
+"""Look again and again, and end at once, and cleanly, when told to."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import threading
+from types import FrameType
+from typing import Any, Self
+
+
+class Stop:
+    """SIGTERM and SIGINT as a wish to end, inside the block. The handler does nothing but write to a pipe.
+
+    Outside the main thread, where Python lets nobody handle signals, `wish` is the only way to end.
+    """
+
+    def __enter__(self) -> Self:
+        self._read, self._write = os.pipe()
+        os.set_blocking(self._write, False)
+        self._before: dict[signal.Signals, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGTERM, signal.SIGINT):
+                self._before[number] = signal.signal(number, self._handle)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for number, before in self._before.items():
+            signal.signal(number, before)
+        os.close(self._read)
+        os.close(self._write)
+
+    def within(self, seconds: float) -> bool:
+        """Wait; True as soon as somebody wishes to end."""
+        ready, _, _ = select.select([self._read], [], [], seconds)
+        return bool(ready)
+
+    def wish(self) -> None:
+        """End the wait, from any thread."""
+        with contextlib.suppress(BlockingIOError):  # a full pipe says it already
+            os.write(self._write, b"x")
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.wish()

@@ -1,0 +1,115 @@
+"""An alert to a webhook: one JSON POST, a few tries, an end in any case. Of the address, only the host is told."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+
+from mlscale.errors import MLScaleError
+
+_FIRST_PAUSE_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class Webhook:
+    """Where alerts go.
+
+    Attributes:
+        url: http or https; it may hold a secret, and is told nowhere.
+        timeout_s: seconds that one try may take, from the look-up of the name to the answer.
+        tries: of one alert in one look.
+    """
+
+    url: str
+    timeout_s: float = 5.0
+    tries: int = 3
+
+    def __post_init__(self) -> None:
+        try:
+            parts = urlsplit(self.url)
+            whole = parts.scheme in ("http", "https") and parts.hostname and (parts.port is None or parts.port > 0)
+        except ValueError:
+            whole = False
+        if not whole or any(character.isspace() for character in self.url):
+            raise MLScaleError(
+                "the webhook is no address of a web server",
+                where="alert.webhook",
+                fix="name it as https://<host>/<path>, or http://<host>:<port>/<path>",
+            )
+
+    def __repr__(self) -> str:
+        return f"Webhook({self.host})"
+
+    @property
+    def host(self) -> str:
+        """The part of the address that may be told."""
+        return str(urlsplit(self.url).hostname)
+
+    def send(self, document: Mapping[str, Any]) -> Sent:
+        """POST `document` as JSON; arrived is what was answered with 2xx. Redirects are not followed."""
+        body = json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
+        sent = Sent(False, True, "not tried")
+        for attempt in range(self.tries):
+            if attempt:
+                time.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
+            sent = self._bounded(body)
+            if sent.arrived or not sent.again:
+                break
+        return sent
+
+    def _bounded(self, body: bytes) -> Sent:
+        """One try, in a thread of its own: a name that takes minutes to look up, or a server that answers one byte at
+        a time, would keep every time-out of a socket waiting."""
+        found: list[Sent] = []
+        thread = threading.Thread(target=lambda: found.append(self._post(body)), name="webhook", daemon=True)
+        thread.start()
+        thread.join(self.timeout_s)
+        return found[0] if found else Sent(False, True, f"no answer within {self.timeout_s:g} s")
+
+    def _post(self, body: bytes) -> Sent:
+        headers = {"Content-Type": "application/json", "User-Agent": "mlscale-monitor"}
+        request = urllib.request.Request(self.url, body, headers, method="POST")  # noqa: S310 - http or https, see above
+        try:
+            with _OPENER.open(request, timeout=self.timeout_s):
+                return Sent(True, False)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return Sent(False, error.code in (408, 425, 429) or error.code >= 500, f"it answered {error.code}")
+        except urllib.error.URLError as error:
+            reason = error.reason
+            why = reason.strerror if isinstance(reason, OSError) and reason.strerror else type(reason).__name__
+            return Sent(False, True, why)
+        except Exception as error:  # whatever it is, the alert waits for the next look; its text may hold the address
+            return Sent(False, True, type(error).__name__)
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What came of it.
+
+    Attributes:
+        arrived: it was taken.
+        again: another try may do better.
+        why: it was not taken.
+    """
+
+    arrived: bool
+    again: bool
+    why: str = ""
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirected POST becomes a GET without the alert: better told as what it is."""
+
+    def redirect_request(self, *_: Any, **__: Any) -> None:
+        return None
+
+
+_OPENER = urllib.request.build_opener(_NoRedirects)

@@ -1,0 +1,113 @@
+"""The events that one look takes in: the latest of one version, and what has become known of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from mlscale.events.store import EventStore
+
+
+@dataclass(frozen=True)
+class Span:
+    """How far a look goes back. What is older is not looked at.
+
+    Attributes:
+        hours: before now; None for any time.
+        since: a time before which nothing counts, such as that of a repair; with its zone.
+        max_events: the latest ones, at most so many.
+        label_hours: the same as `hours` for events with a label, which comes late; None for `hours`.
+    """
+
+    hours: float | None = 24.0
+    since: datetime | None = None
+    max_events: int = 10_000
+    label_hours: float | None = None
+
+    def start(self, now: datetime, hours: float | None) -> datetime | None:
+        """The earliest time that counts; None where all of it does."""
+        back = None if hours is None else now - timedelta(hours=min(hours, 24 * 365 * 100))
+        return max(filter(None, (back, self.since)), default=None)
+
+
+@dataclass(frozen=True, eq=False)
+class Window:
+    """n answered events of one version in c channels, and how l of them turned out.
+
+    Attributes:
+        input_mean, input_std: of each channel, in the units of the raw input, float32 (n, c).
+        confidence: the largest probability, float32 (n,).
+        predicted: numbers of classes, int32 (n,).
+        latency_ms: of each answer, float32 (n,).
+        right: whether the class was the label's, bool (l,); l may be of events before these n.
+        rejected, failed: events that were not answered with a prediction.
+        newest: the time of the latest event; None without any.
+        skipped: files that could not be read.
+    """
+
+    input_mean: NDArray[np.float32] = field(repr=False)
+    input_std: NDArray[np.float32] = field(repr=False)
+    confidence: NDArray[np.float32] = field(repr=False)
+    predicted: NDArray[np.int32] = field(repr=False)
+    latency_ms: NDArray[np.float32] = field(repr=False)
+    right: NDArray[np.bool_] = field(repr=False)
+    rejected: int = 0
+    failed: int = 0
+    newest: datetime | None = None
+    skipped: int = 0
+
+    @property
+    def answered(self) -> int:
+        """Events with a prediction: n."""
+        return len(self.confidence)
+
+    @property
+    def events(self) -> int:
+        """All events, those that were rejected or failed among them."""
+        return self.answered + self.rejected + self.failed
+
+
+def read(store: EventStore, model: str, version: str, span: Span, now: datetime) -> Window:
+    """The window of one version of a model that ends `now`."""
+    start = span.start(now, span.hours)
+    events = store.read(model, since=start, version=version, last=span.max_events)
+    outcome = events.outcome
+    ok = events.where(outcome == "ok")
+    labels = store.labels(model)
+    labelled: Any = ok
+    if labels and span.label_hours is not None and span.label_hours != span.hours:
+        labelled = store.read(
+            model, since=span.start(now, span.label_hours), version=version, last=span.max_events
+        ).ok()
+    return Window(
+        input_mean=ok.input_mean,
+        input_std=ok.input_std,
+        confidence=ok.confidence,
+        predicted=ok.predicted,
+        latency_ms=ok.latency_ms,
+        right=_right(labelled, labels),
+        rejected=int((outcome == "rejected").sum()),
+        failed=int((outcome == "failed").sum()),
+        newest=_utc(events.time[-1]) if len(events) else None,
+        skipped=events.skipped,
+    )
+
+
+def _right(events: Any, labels: dict[str, str]) -> NDArray[np.bool_]:
+    """Whether each event that has a label was right."""
+    if not labels:
+        return np.zeros(0, bool)
+    pairs = [(labels.get(id_), said) for id_, said in zip(events.id.tolist(), events.label.tolist(), strict=True)]
+    return np.array([truth == said for truth, said in pairs if truth is not None], bool)
+
+
+def _utc(time_: np.datetime64) -> datetime:
+    from datetime import UTC
+
+    found: datetime = time_.astype("datetime64[us]").item()
+    return found.replace(tzinfo=UTC)

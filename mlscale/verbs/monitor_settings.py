@@ -1,0 +1,151 @@
+"""The settings of `mlscale monitor`, read and checked: all that is wrong is told at once."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlscale.config.suggest import nearest
+from mlscale.errors import MLScaleError, raise_all
+from mlscale.monitor.look import RULES, Limits
+from mlscale.monitor.rule import Patience
+from mlscale.monitor.webhook import Webhook
+from mlscale.monitor.window import Span
+from mlscale.runs.identity import folder_name
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_INFINITY = math.inf
+# The smallest and the largest value of each number; `True` where the ends themselves are none.
+_RANGES: dict[str, tuple[float, float, bool]] = {
+    "every_s": (0, 86_400 * 365, True),
+    "window.hours": (0, _INFINITY, True),
+    "window.max_events": (1, _INFINITY, False),
+    "window.min_events": (1, _INFINITY, False),
+    "drift.fdr": (0, 1, True),
+    "drift.min_distance": (0, 1, True),
+    "accuracy.tolerance": (0, 1, True),
+    "accuracy.min_labels": (1, _INFINITY, False),
+    "accuracy.hours": (0, _INFINITY, True),
+    "confidence": (0, 1, True),
+    "latency.p99_ms": (0, _INFINITY, True),
+    "failures.max_share": (0, 1, True),
+    "alert.timeout_s": (0, 600, True),
+    "alert.tries": (1, 100, False),
+    "alert.looks": (1, _INFINITY, False),
+    "alert.hysteresis": (0, 1, False),
+    "alert.keep": (1, _INFINITY, False),
+    "alert.cooldown": (0, _INFINITY, False),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What conf/verb/monitor.yaml says."""
+
+    servable: str
+    events: Path
+    span: Span
+    limits: Limits
+    rules: tuple[str, ...]
+    patience: Patience
+    webhook: Webhook | None
+    page: Path | None
+    every_s: float
+
+    @classmethod
+    def of(cls, cfg: DictConfig) -> Settings:
+        """Read and check them.
+
+        Raises:
+            MLScaleError: numbers out of their range, unknown rules, times or addresses that are none.
+        """
+        problems = list(_problems(cfg))
+        window, drift, accuracy, alert = cfg.window, cfg.drift, cfg.accuracy, cfg.alert
+        span = webhook = None
+        try:
+            span = Span(window.hours, _time(window.since), window.max_events, accuracy.hours)
+        except MLScaleError as error:
+            problems.append(error)
+        try:
+            webhook = None if alert.webhook is None else Webhook(str(alert.webhook), alert.timeout_s, alert.tries)
+        except MLScaleError as error:
+            problems.append(error)
+        raise_all(problems)
+        assert span is not None
+        return cls(
+            servable=str(cfg.servable),
+            events=Path(cfg.events).expanduser().absolute(),
+            span=span,
+            limits=Limits(
+                fdr=drift.fdr,
+                min_distance=drift.min_distance,
+                min_events=window.min_events,
+                min_labels=accuracy.min_labels,
+                tolerance=accuracy.tolerance,
+                confidence=cfg.confidence,
+                p99_ms=cfg.latency.p99_ms,
+                max_failures=cfg.failures.max_share,
+            ),
+            rules=tuple(dict.fromkeys(alert.rules)),
+            patience=Patience(alert.looks, alert.hysteresis, alert.keep, alert.cooldown),
+            webhook=webhook,
+            page=Path(cfg.page).expanduser().absolute() if cfg.page else None,
+            every_s=cfg.every_s,
+        )
+
+    def state(self, typed: str | None, events: Path, model: str, ref: str | None) -> Path:
+        """The file that remembers: as typed, or beside the model's events, one for each name that is watched: the
+        champion and the challenger have incidents of their own."""
+        if typed:
+            return Path(typed).expanduser().absolute()
+        watched = self.servable
+        if ref is None:  # a folder
+            digest = hashlib.sha256(str(Path(watched).expanduser().absolute()).encode()).hexdigest()[:8]
+            watched = f"{model}-{digest}"
+        return events / folder_name(model) / "monitor" / f"{folder_name(watched)}.json"
+
+
+def _problems(cfg: DictConfig) -> Iterator[MLScaleError]:
+    for path, (low, high, open_) in _RANGES.items():
+        value = _at(cfg, path)
+        if value is None:
+            continue
+        inside = low < value < high if open_ else low <= value <= high
+        if not inside or not math.isfinite(value):
+            ends = f"over {low:g}" if open_ else f"{low:g} or more"
+            ends += "" if high == _INFINITY else f", {'below' if open_ else 'at most'} {high:g}"
+            yield MLScaleError(f"{path} is {value:g}", where=path, why=f"it is {ends}", fix=f"{path}=<{ends}>")
+    for rule in cfg.alert.rules:
+        if rule not in RULES:
+            best = nearest(str(rule), RULES)
+            why = f"rules: {', '.join(RULES)}"
+            yield MLScaleError(
+                f"unknown rule '{rule}'", where="alert.rules", why=why, fix=f"alert.rules=[{best or 'drift'}]"
+            )
+
+
+def _at(cfg: DictConfig, path: str) -> Any:
+    node: Any = cfg
+    for key in path.split("."):
+        node = node[key]
+    return node
+
+
+def _time(text: object) -> datetime | None:
+    """ISO 8601 as a time; without a zone it is UTC, as the events' is."""
+    if text is None:
+        return None
+    try:
+        found = datetime.fromisoformat(str(text))
+    except ValueError as error:
+        raise MLScaleError(
+            f"'{text}' is no time", where="window.since", why="ISO 8601", fix="window.since=2026-01-05T10:00:00Z"
+        ) from error
+    return found if found.tzinfo else found.replace(tzinfo=UTC)

@@ -1,0 +1,211 @@
+"""`mlscale monitor` on events of a real servable: quiet while all is well, and one alert when it is not."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from mlscale import verbs
+from mlscale.cli import main
+from mlscale.errors import MLScaleError
+from mlscale.events.store import EventStore
+from mlscale.export.servable import load
+from mlscale.registry.from_servable import publish_servable
+from mlscale.registry.local import LocalRegistry
+from tests.e2e.test_export import images
+from tests.receiver import Receiver
+
+TRAINED = ("+recipe=resnet", "trainer.max_epochs=3", "snapshot=false", "logger=none")
+
+
+@dataclass(frozen=True)
+class House:
+    """A registry with a champion, the images that it was validated on, and a folder for events.
+
+    Attributes:
+        pixels: uint8 (360, 1, 8, 8).
+        labels: what they show, (360,).
+    """
+
+    registry: LocalRegistry
+    pixels: NDArray[np.uint8]
+    labels: NDArray[np.str_]
+    events: Path
+
+    def words(self, *more: str) -> list[str]:
+        return [
+            "servable=resnet@champion",
+            f"registry.root={self.registry.root}",
+            f"events={self.events}",
+            "alert.keep=1",
+            "alert.cooldown=0",
+            *more,
+        ]
+
+    def ask(self, pixels: NDArray[np.uint8], seed: int, n: int = 400, labelled: int = 0) -> None:
+        """n events of the champion: what it says of images drawn from `pixels`, the first of them labelled."""
+        chosen = np.random.default_rng(seed).integers(0, len(pixels), n)
+        version = self.registry.resolve("resnet@champion")
+        said = load(version.payload).predict(pixels[chosen])
+        ids, store = [f"{seed}-{index}" for index in range(n)], EventStore(self.events)
+        writer = store.writer("resnet")
+        writer.add(
+            ids,
+            version=version.ref,
+            raw=pixels[chosen],
+            labels=said.labels,
+            probabilities=said.probabilities,
+            latency_ms=np.full(n, 2.0, np.float32),
+        )
+        writer.close()
+        store.add_labels("resnet", ids[:labelled], self.labels[chosen][:labelled].tolist())
+
+
+@pytest.fixture(scope="module")
+def published(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> tuple[Path, Path]:
+    """The registry's folder, and the run's."""
+    place = tmp_path_factory.mktemp("monitor")
+    run = verbs.call("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"]).artifacts["run"]
+    made = verbs.call("export", [f"run={run}", f"runs_dir={place}/runs"]).artifacts["servable"]
+    publish_servable(LocalRegistry(place / "registry"), Path(made), name="resnet", aliases=("champion",))
+    return place / "registry", Path(run)
+
+
+@pytest.fixture
+def house(published: tuple[Path, Path], bundled: Path, tmp_path: Path) -> House:
+    pixels, labels = images(bundled)
+    return House(LocalRegistry(published[0]), pixels, labels, tmp_path / "events")
+
+
+def brighter(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.clip(pixels.astype(np.int64) + 60, 0, 255).astype(np.uint8)
+
+
+def turned(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.stack([np.array(Image.fromarray(each[0]).rotate(45, Image.Resampling.BILINEAR))[None] for each in pixels])
+
+
+def test_clean_traffic_is_quiet(house: House) -> None:
+    house.ask(house.pixels, seed=1, labelled=200)
+    with Receiver() as receiver:
+        for _ in range(3):
+            result = verbs.call("monitor", house.words(f"alert.webhook={receiver.url}", "latency.p99_ms=50"))
+    assert result.ok
+    assert (receiver.asked, result.metrics["drift"], result.metrics["damage"]) == (0, 0, 0)
+    assert result.sentence.startswith("resnet:v1: no drift in 400 events, accuracy 9")
+
+
+def test_drift_that_is_no_damage_is_told_as_such_once_and_then_over(house: House) -> None:
+    house.ask(brighter(house.pixels), seed=2)
+    with Receiver() as receiver:
+        words = house.words(f"alert.webhook={receiver.url}")
+        first = verbs.call("monitor", words)
+        assert not first.ok
+        assert "inputs drifted (brightness " in first.sentence
+        assert "labels would tell whether that is damage" in first.sentence
+        for _ in range(3):
+            assert not verbs.call("monitor", words).ok
+        assert [alert["status"] for alert in receiver.alerts] == ["firing"]
+        house.ask(house.pixels, seed=3)
+        last = verbs.call("monitor", [*words, "window.max_events=400"])  # the latest ones
+    assert last.ok
+    assert [(alert["rule"], alert["status"]) for alert in receiver.alerts] == [
+        ("drift", "firing"),
+        ("drift", "resolved"),
+    ]
+
+
+def test_damage_needs_labels(house: House, capsys: pytest.CaptureFixture[str]) -> None:
+    house.ask(turned(house.pixels), seed=4, labelled=200)
+    with Receiver() as receiver:
+        words = house.words(f"alert.webhook={receiver.url}", "output=json", f"page={house.events}/out/page.html")
+        assert main(["monitor", *words]) == 4
+    said = json.loads(capsys.readouterr().out)
+    assert {alert["rule"] for alert in receiver.alerts} == {"drift", "damage"}
+    assert ": damage; alerting: drift, damage" in said["sentence"]
+    assert said["metrics"]["accuracy_high"] < said["metrics"]["reference_accuracy"] - 0.05
+    assert receiver.url not in json.dumps(said)
+    page = (house.events / "out/page.html").read_text()
+    assert page.count("<figure") == 4
+    assert "reference" in page
+
+
+def test_no_data_is_no_all_clear(house: House) -> None:
+    result = verbs.call("monitor", house.words())
+    assert not result.ok
+    assert result.sentence == "resnet:v1: no data (0 events in the window, 100 are needed)"
+    assert np.isnan(result.metrics["drift"])
+    told = verbs.call("monitor", house.words("alert.rules=[drift,no_data]"))
+    assert "alerting: no_data" in told.sentence
+
+
+def test_events_of_other_versions_do_not_count(house: House, published: tuple[Path, Path], tmp_path: Path) -> None:
+    house.ask(brighter(house.pixels), seed=5)
+    by_folder = house.words(f"servable={published[1] / 'servable'}")
+    assert "no data" in verbs.call("monitor", by_folder).sentence
+    assert len(list((house.events / "resnet" / "monitor").glob("*.json"))) == 1
+
+
+def test_an_end_of_patience(house: House) -> None:
+    house.ask(brighter(house.pixels), seed=6)
+    told = [verbs.call("monitor", house.words("alert.looks=3")) for _ in range(3)]
+    assert [result.ok for result in told] == [True, True, False]
+    assert "pending: drift" in told[0].sentence
+
+
+@pytest.mark.parametrize(
+    ("word", "what"),
+    [
+        ("drift.fdrr=0.1", "unknown key 'drift.fdrr'"),
+        ("drift.fdr=1", "drift.fdr is 1"),
+        ("window.hours=abc", "window.hours"),
+        ("window.min_events=0", "window.min_events is 0"),
+        ("alert.webhook=nowhere", "no address of a web server"),
+        ("alert.rules=[drfit]", "unknown rule 'drfit'"),
+        ("servable=resnt", "no model 'resnt'"),
+        ("model=mlp", "model"),
+    ],
+)
+def test_what_is_wrong_is_told(house: House, word: str, what: str) -> None:
+    with pytest.raises(MLScaleError, match=what):
+        verbs.call("monitor", house.words(word))
+
+
+def test_watching_until_told_to_end(house: House) -> None:
+    """A process that watches, real events that turn bad, one alert, SIGTERM, exit code 0."""
+    house.ask(house.pixels, seed=7)
+    with Receiver() as receiver:
+        words = house.words(f"alert.webhook={receiver.url}", "watch=true", "every_s=0.2", "output=json")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlscale", "monitor", *words],
+            cwd=house.events,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert process.stderr is not None
+        assert "watching resnet@champion, every 0.2 s" in process.stderr.readline()
+        assert "no drift in 400 events" in process.stderr.readline()
+        house.ask(brighter(house.pixels), seed=8, n=1200)
+        end = time.monotonic() + 60
+        while not receiver.alerts and time.monotonic() < end:
+            time.sleep(0.05)
+        looked = [process.stderr.readline() for _ in range(4)]
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    said: dict[str, Any] = json.loads(out)
+    assert said["ok"]
+    assert said["metrics"]["looks"] >= 4
+    assert " looks, 1 alerts; at last resnet:v1: inputs drifted" in said["sentence"]
+    assert [alert["status"] for alert in receiver.alerts] == ["firing"]
+    assert "Traceback" not in "".join(looked) + err

@@ -1,0 +1,163 @@
+"""Each incident is told twice, when it begins and when it is over, whatever happens to the webhook and the process."""
+
+import json
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from mlscale.errors import MLScaleError
+from mlscale.monitor import state
+from mlscale.monitor.alerts import Desk, Told
+from mlscale.monitor.look import RULES, Look, Signal
+from mlscale.monitor.rule import Patience
+from mlscale.monitor.webhook import Webhook
+from tests.contract.test_documents import validate
+from tests.receiver import Receiver
+
+BEGIN = datetime(2026, 1, 5, 10, tzinfo=UTC)
+
+
+def desk(folder: Path, webhook: Webhook | None = None, patience: Patience | None = None) -> Desk:
+    patience = patience or Patience(keep=1, cooldown=0)
+    return Desk(folder / "monitor" / "m_champion.json", "m@champion", tuple(RULES), patience, webhook)
+
+
+def looks(at: Desk, *levels: float | None, version: str = "m:v1", start: int = 0) -> list[Told]:
+    """What came of looks a minute apart at which drift had these levels."""
+    told = []
+    for index, level in enumerate(levels):
+        signals = (
+            Signal("drift", level, f"level {level}", {"largest_distance": float("nan")}),
+            Signal("damage", 0.0, "fine"),
+        )
+        now = BEGIN + timedelta(minutes=start + index)
+        told.append(at.take(Look(version, signals, (), 500), "m", now))
+    return told
+
+
+def statuses(receiver: Receiver) -> list[str]:
+    return [alert["status"] for alert in receiver.alerts]
+
+
+def test_one_alert_over_many_looks_and_one_when_it_is_over(tmp_path: Path) -> None:
+    with Receiver() as receiver:
+        told = looks(desk(tmp_path, Webhook(receiver.url)), 0, 2, 3, 2, 2, 0, 0)
+    assert statuses(receiver) == ["firing", "resolved"]
+    assert [len(each.changes) for each in told] == [0, 1, 0, 0, 0, 1, 0]
+    assert [each.firing for each in told] == [(), *[("drift",)] * 4, (), ()]
+    first, last = receiver.alerts
+    for alert in receiver.alerts:
+        validate("alert", alert)
+    assert first["id"] == last["id"] == "m@champion/drift/2026-01-05T10:01:00.000+00:00"
+    assert (first["sentence"], last["sentence"]) == ("m:v1: level 2", "m:v1: drift is over: level 0")
+    assert first["metrics"] == {"events": 500, "largest_distance": None}
+    validate("monitor_state", json.loads((tmp_path / "monitor/m_champion.json").read_text()))
+
+
+@pytest.mark.parametrize("status", [500, 404, 0])
+def test_a_dead_webhook_loses_nothing(tmp_path: Path, status: int) -> None:
+    with Receiver(status) as receiver:
+        at = desk(tmp_path, Webhook(receiver.url, timeout_s=0.2, tries=1))
+        told = looks(at, 2, 2, 0, 0)
+        assert [each.waiting for each in told] == [1, 1, 2, 2]
+        assert "the webhook at 127.0.0.1 took no alert" in told[0].problem
+        assert not receiver.alerts
+    document = (tmp_path / "monitor/m_champion.json").read_text()
+    assert "a-secret-of-the-address" not in document
+    validate("monitor_state", json.loads(document))
+    with Receiver() as receiver:
+        (told_now,) = looks(replace(at, webhook=Webhook(receiver.url)), 0, start=10)
+        assert (told_now.sent, told_now.waiting, told_now.problem) == (2, 0, "")
+        looks(replace(at, webhook=Webhook(receiver.url)), 0, start=11)
+    assert statuses(receiver) == ["firing", "resolved"]
+
+
+def test_a_webhook_that_is_dead_is_asked_for_one_alert_a_look(tmp_path: Path) -> None:
+    with Receiver(500) as receiver:
+        looks(desk(tmp_path, Webhook(receiver.url, tries=1)), 2, 0, 2, 0)
+        assert receiver.asked == 4
+
+
+def test_without_a_webhook_nothing_waits(tmp_path: Path) -> None:
+    told = looks(desk(tmp_path), 2, 0)
+    assert [(len(each.changes), each.waiting) for each in told] == [(1, 0), (1, 0)]
+
+
+def test_nothing_known_changes_nothing(tmp_path: Path) -> None:
+    told = looks(desk(tmp_path), 2, None, None)
+    assert told[-1].firing == ("drift",)
+    assert looks(desk(tmp_path), 0, start=5)[0].changes[0]["status"] == "resolved"
+
+
+def test_another_version_ends_the_incidents_of_the_one_before(tmp_path: Path) -> None:
+    with Receiver() as receiver:
+        at = desk(tmp_path, Webhook(receiver.url), Patience(keep=5, cooldown=5))
+        looks(at, 2)
+        (told,) = looks(at, 2, version="m:v2", start=1)
+    assert [(alert["status"], alert["version"]) for alert in told.changes] == [("resolved", "m:v1"), ("firing", "m:v2")]
+    assert receiver.alerts[1]["sentence"] == "m:v1: drift is over: m:v2 took its place"
+    assert receiver.alerts[1]["id"] == receiver.alerts[0]["id"] != receiver.alerts[2]["id"]
+
+
+def test_a_rule_that_is_watched_no_more_is_over(tmp_path: Path) -> None:
+    looks(desk(tmp_path), 2)
+    (told,) = looks(replace(desk(tmp_path), rules=("damage",)), 2, start=1)
+    assert [alert["sentence"] for alert in told.changes] == ["m:v1: drift is over: the rule is watched no more"]
+    assert told.firing == ()
+
+
+def test_what_may_become_an_incident_is_pending(tmp_path: Path) -> None:
+    told = looks(desk(tmp_path, patience=Patience(looks=3)), 2, 2, 2)
+    assert [(each.pending, each.firing) for each in told] == [(("drift",), ())] * 2 + [((), ("drift",))]
+
+
+ODD = {"drift": {"phase": "odd", "count": 0, "quiet": 0, "since": ""}}
+STATE = {"format": "mlscale/monitor_state/1", "version": "m:v1", "looks": 1, "rules": ODD, "outbox": []}
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"format": "mlscale/monitor_state/1"}', json.dumps(STATE)])
+def test_a_damaged_state_begins_anew_and_says_so(tmp_path: Path, content: str) -> None:
+    path = desk(tmp_path).path
+    path.parent.mkdir()
+    path.write_text(content)
+    (told,) = looks(desk(tmp_path), 2)
+    assert "the state was damaged and begins anew" in told.problem
+    assert told.firing == ("drift",)
+    assert looks(desk(tmp_path), 2, start=1)[0].problem == ""
+
+
+def test_a_state_of_a_later_format_is_not_overwritten(tmp_path: Path) -> None:
+    path = desk(tmp_path).path
+    path.parent.mkdir()
+    path.write_text('{"format": "mlscale/monitor_state/9"}')
+    with pytest.raises(MLScaleError, match="later mlscale"):
+        looks(desk(tmp_path), 2)
+    assert "/9" in path.read_text()
+
+
+def test_a_state_that_can_not_be_written_is_told_with_its_setting(tmp_path: Path) -> None:
+    (tmp_path / "monitor").write_text("a file where a folder should be")
+    with pytest.raises(MLScaleError) as caught:
+        looks(desk(tmp_path), 2)
+    assert caught.value.exit == 5
+    assert "alert.state=" in caught.value.fix
+
+
+def test_two_monitors_tell_an_incident_once(tmp_path: Path) -> None:
+    """Four that look at the same time: the lock is of the open file, so threads exclude each other as processes do."""
+    with Receiver() as receiver:
+        at = desk(tmp_path, Webhook(receiver.url))
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda _: looks(at, 2), range(4)))
+    assert statuses(receiver) == ["firing"]
+    assert state.load(at.path).looks == 4
+
+
+def test_a_monitor_that_holds_the_state_for_good_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "_WAIT_SECONDS", 0.2)
+    at = desk(tmp_path)
+    with state.held(at.path), pytest.raises(MLScaleError, match="another monitor with the same state"):
+        looks(at, 2)

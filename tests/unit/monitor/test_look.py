@@ -1,0 +1,90 @@
+"""What one look says, of whatever it sees and of what it can not know."""
+
+import math
+
+import pytest
+
+from mlscale.monitor.look import Limits, Look, Signal, look
+from tests.unit.monitor.conftest import baseline, window
+
+
+def signal(seen: Look, rule: str) -> Signal:
+    found = seen.signal(rule)
+    assert found is not None
+    return found
+
+
+def test_all_is_well() -> None:
+    seen = look(baseline(), window(1000, seed=1, labelled=300), Limits(p99_ms=50))
+    assert [each.rule for each in seen.signals if each.over] == []
+    assert seen.sentence.startswith("m:v1: no drift in 1,000 events, accuracy 9")
+    assert "of 300 labelled, reference 99 %, p99 " in seen.sentence
+    metrics = seen.metrics
+    assert [metrics[name] for name in ("drift", "damage", "latency", "failures", "no_data")] == [0] * 5
+    assert metrics["events"] == 1000
+    assert 0 < metrics["p50_latency_ms"] < metrics["p99_latency_ms"]
+
+
+def test_drift_is_not_damage() -> None:
+    seen = look(baseline(), window(1000, seed=1, shift=1, labelled=300), Limits())
+    assert (signal(seen, "drift").over, signal(seen, "damage").over) == (True, False)
+    assert "inputs drifted (brightness of channel" in seen.sentence
+    assert "damage" not in seen.sentence
+
+
+def test_drift_and_damage() -> None:
+    seen = look(baseline(), window(1000, seed=1, shift=1, labelled=300, right=0.7), Limits())
+    assert signal(seen, "damage").over
+    assert ", reference 99 %: damage" in seen.sentence
+    assert seen.metrics["accuracy_high"] < 0.94
+
+
+def test_drift_without_labels_asks_for_them() -> None:
+    seen = look(baseline(), window(1000, seed=1, shift=1), Limits())
+    assert signal(seen, "damage").level is None
+    assert seen.sentence.endswith("labels would tell whether that is damage")
+
+
+def test_damage_is_what_surely_exceeds_the_tolerance() -> None:
+    few = look(baseline(), window(1000, seed=1, labelled=60, right=0.9), Limits())
+    many = look(baseline(), window(1000, seed=1, labelled=2000, right=0.9), Limits())
+    assert not signal(few, "damage").over  # 90 % of 60 may be 95 %
+    assert signal(many, "damage").over
+    assert not signal(
+        look(baseline(), window(1000, seed=1, labelled=2000, right=0.9), Limits(tolerance=0.1)), "damage"
+    ).over
+
+
+def test_too_little_is_a_state_of_its_own() -> None:
+    seen = look(baseline(), window(99, seed=1, labelled=49, shift=3), Limits(p99_ms=1))
+    assert [each.level for each in seen.signals if each.rule != "no_data"] == [None] * 4
+    assert signal(seen, "no_data").over
+    assert seen.sentence == "m:v1: no data (99 events in the window, 100 are needed)"
+    assert math.isnan(seen.metrics["drift"])
+    nothing = look(baseline(), window(0, seed=1, channels=0), Limits())
+    assert nothing.metrics["no_data"] == 1
+
+
+def test_no_data_does_not_hide_damage() -> None:
+    seen = look(baseline(), window(20, seed=1, labelled=300, right=0.5), Limits())
+    assert "no data" in seen.sentence
+    assert ": damage" in seen.sentence
+
+
+@pytest.mark.parametrize(("limit", "over"), [(5.0, True), (20.0, False), (None, False)])
+def test_latency_against_its_limit(limit: float | None, over: bool) -> None:
+    seen = look(baseline(), window(1000, seed=1, latency_ms=2.0), Limits(p99_ms=limit))  # p99 is 9.2 ms
+    assert signal(seen, "latency").over is over
+    assert ("over the 5 ms allowed" in seen.sentence) is over
+
+
+def test_a_server_that_only_fails_is_not_without_data() -> None:
+    seen = look(baseline(), window(0, seed=1, channels=0, rejected=500), Limits())
+    assert signal(seen, "failures").over
+    assert not signal(seen, "no_data").over
+    assert "100 % of 500 requests rejected or failed" in seen.sentence
+    assert not signal(
+        look(baseline(), window(1000, seed=1, rejected=60), Limits()), "failures"
+    ).over  # 5.7 % may be 5 %
+    assert signal(look(baseline(), window(1000, seed=1, rejected=90), Limits()), "failures").over
+    assert not signal(look(baseline(), window(9, seed=1, rejected=900), Limits(max_failures=None)), "failures").over

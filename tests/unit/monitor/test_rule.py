@@ -1,0 +1,66 @@
+"""When an incident begins and ends, and how seldom noise makes one."""
+
+import numpy as np
+import pytest
+
+from mlscale.monitor.rule import Patience, State, step
+
+
+def told(levels: list[float | None], patience: Patience) -> list[tuple[int, str]]:
+    """The looks at which something was told, and what."""
+    state = State()
+    changes: list[tuple[int, str]] = []
+    for index, level in enumerate(levels):
+        state, change = step(state, level, patience, f"t{index}")
+        if change:
+            changes.append((index, change))
+    return changes
+
+
+BASIC = Patience(looks=1, hysteresis=0.8, keep=2, cooldown=0)
+
+
+@pytest.mark.parametrize(
+    ("levels", "patience", "changes"),
+    [
+        ([0.5, 0.99, 0], BASIC, []),
+        ([0, 1.0, 5, 5, 5], BASIC, [(1, "firing")]),
+        ([2, 0, 0, 0], BASIC, [(0, "firing"), (2, "resolved")]),
+        ([2, 0, 2, 0, 0], BASIC, [(0, "firing"), (4, "resolved")]),
+        ([2, 0.9, 0.9, 0.9, 0.79, 0.79], BASIC, [(0, "firing"), (5, "resolved")]),  # hysteresis
+        ([2, 2, 0, 2, 2, 2], Patience(looks=3), [(5, "firing")]),  # in a row
+        ([2, 0, 2, 2, 2, 2], Patience(keep=1, cooldown=3), [(0, "firing"), (1, "resolved"), (5, "firing")]),
+        ([2, 0, 0, 0, 0, 2], Patience(keep=1, cooldown=3), [(0, "firing"), (1, "resolved"), (5, "firing")]),
+        ([2, None, None, None, 0, None, 0], BASIC, [(0, "firing"), (6, "resolved")]),  # nothing known, nothing changes
+        ([2, None, 2], Patience(looks=2), [(2, "firing")]),
+        ([None, None], BASIC, []),
+        ([float("nan")] * 3, BASIC, []),
+    ],
+)
+def test_what_is_told(levels: list[float | None], patience: Patience, changes: list[tuple[int, str]]) -> None:
+    assert told(levels, patience) == changes
+
+
+def test_since_is_the_first_look_over_the_limit() -> None:
+    state = State()
+    for index in range(3):
+        state, _ = step(state, 2.0, Patience(looks=3), f"t{index}")
+    assert (state.phase, state.since) == ("firing", "t0")
+
+
+def test_noise_makes_few_incidents_and_a_step_makes_one() -> None:
+    """Noise of .03 around .08, and a step of .06 that lasts 100 looks, against a limit of .12."""
+    generator = np.random.default_rng(0)
+    patience = Patience(looks=3, hysteresis=0.8, keep=5, cooldown=100)
+    raw = Patience(looks=1, hysteresis=1.0, keep=1, cooldown=0)
+    noise = (0.08 + 0.03 * generator.normal(size=(100, 600))) / 0.12
+    firing = {name: [] for name in ("patient", "raw", "step")}  # type: dict[str, list[int]]
+    for row in noise:
+        for name, how in (("patient", patience), ("raw", raw)):
+            firing[name].append(sum(change == "firing" for _, change in told(row.tolist(), how)))
+        row[200:300] += 0.06 / 0.12
+        during = [index for index, change in told(row[200:300].tolist(), patience) if change == "firing"]
+        firing["step"].append(len(during))
+    assert np.mean(firing["raw"]) > 30
+    assert np.mean(firing["patient"]) < 0.6
+    assert 0.9 <= np.mean(firing["step"]) <= 1.05

@@ -1,0 +1,88 @@
+"""Which events a look takes in, from a real store."""
+
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlscale.events.store import EventStore
+from mlscale.monitor.window import Span, Window, read
+
+NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
+EVERYTHING = Span(hours=None)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> EventStore:
+    """Of m:v1 an event an hour, 48 of them, until now; one in four rejected. And one of m:v2."""
+    store = EventStore(tmp_path / "events")
+    writer = store.writer("m")
+    for hour in range(48):
+        when = NOW - timedelta(hours=47 - hour, minutes=1)
+        add(writer, f"e{hour}", "m:v1", when, rejected=hour % 4 == 3)
+    add(writer, "other", "m:v2", NOW - timedelta(minutes=1))
+    writer.close()
+    return store
+
+
+def add(writer: object, id_: str, version: str, when: datetime, rejected: bool = False) -> None:
+    answer = {} if rejected else {"labels": ["a"], "probabilities": np.array([[0.9, 0.1]], np.float32)}
+    writer.add(  # type: ignore[attr-defined]
+        [id_],
+        version=version,
+        raw=np.full((1, 2, 2, 2), 7, np.uint8),
+        latency_ms=3.0,
+        outcome="rejected" if rejected else "ok",
+        time_us=int(when.timestamp() * 1e6),
+        **answer,
+    )
+
+
+def window(store: EventStore, span: Span, version: str = "m:v1") -> Window:
+    return read(store, "m", version, span, NOW)
+
+
+def test_of_one_version_alone(store: EventStore) -> None:
+    seen = window(store, EVERYTHING)
+    assert (seen.events, seen.answered, seen.rejected, seen.failed) == (48, 36, 12, 0)
+    assert seen.input_mean.shape == seen.input_std.shape == (36, 2)
+    assert set(seen.input_mean.ravel().tolist()) == {7.0}
+    assert seen.newest == NOW - timedelta(minutes=1)
+    assert window(store, EVERYTHING, "m:v2").events == 1
+
+
+@pytest.mark.parametrize(
+    ("span", "events"),
+    [
+        (Span(), 24),
+        (Span(hours=2.0), 2),
+        (Span(hours=1e300), 48),
+        (Span(hours=None, max_events=10), 10),
+        (Span(since=NOW - timedelta(hours=5)), 5),
+        (Span(hours=2.0, since=NOW - timedelta(hours=5)), 2),
+    ],
+)
+def test_how_far_back(store: EventStore, span: Span, events: int) -> None:
+    assert window(store, span).events == events
+
+
+def test_labels_that_come_late_have_a_window_of_their_own(store: EventStore) -> None:
+    store.add_labels("m", ["e0", "e1", "e2", "e46", "nobody", "e3"], ["a", "b", "a", "a", "a", "a"])
+    assert window(store, Span()).right.tolist() == [True]
+    assert window(store, Span(label_hours=100.0)).right.tolist() == [True, False, True, True]
+    assert window(store, Span(label_hours=100.0)).events == 24
+    store.add_labels("m", ["e1"], ["a"])
+    assert window(store, Span(hours=None)).right.all()
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    seen = window(EventStore(tmp_path / "none"), Span())
+    assert (seen.events, len(seen.right), seen.newest) == (0, 0, None)
+
+
+def test_files_that_can_not_be_read_are_counted(store: EventStore) -> None:
+    torn = next(store.root.rglob("m/events/*/*.parquet"))
+    torn.write_bytes(torn.read_bytes()[:100])
+    seen = window(store, EVERYTHING)
+    assert seen.skipped == 1
