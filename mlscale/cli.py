@@ -45,10 +45,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
+    if words[:1] == ["help"] and words[1:2] and words[1] in VERBS:
+        words = [*words[1:], "--help"]  # `mlscale help runs ls`
     if not words or words[0] in ("--help", "-h", "help"):
         print(_texts().overview())
         return int(Exit.DONE)
-    if words[0] == "--version":
+    if words[0] in ("--version", "-V"):
         print(_texts().version())
         return int(Exit.DONE)
     if words[0] == "completion":

@@ -12,6 +12,7 @@ from mlscale.config.fields import Fields, Option, read
 from mlscale.config.roots import VERB_CONFIGS, Roots, find_roots
 from mlscale.config.rules import OWNED, SUPPLIED
 from mlscale.config.signatures import Signature, signature
+from mlscale.config.types import BOOL
 from mlscale.errors import MLScaleError
 from mlscale.registry import LocalRegistry
 from mlscale.verbs import VERBS
@@ -118,7 +119,7 @@ def _overrides(word: str, verb: str, before: Sequence[str], roots: Roots) -> Ite
     groups = {group: options for group, options in roots.groups_of(verb).items() if group != "base"}
     fields = read(root.path for root in roots.roots)
     if match["equals"]:
-        options = _of_list(match["value"], groups[key]) if key in groups else _of_bool(key, fields)
+        options = _of_list(match["value"], groups[key]) if key in groups else _of_key(key, fields)
         yield from (f"{sign}{key}={value}" for value in options)
     elif "." in key:
         yield from (f"{sign}{path}=" for path in _paths(key.split(".")[0], before, fields))
@@ -136,9 +137,14 @@ def _of_list(value: str, options: Iterable[str]) -> list[str]:
     return [head + option for option in options if option not in taken]
 
 
-def _of_bool(key: str, fields: Fields) -> tuple[str, ...]:
-    words = {item.word for option in fields.options for item in option.fields if item.path == key}
-    return ("true", "false") if words == {"bool"} else ()
+def _of_key(key: str, fields: Fields) -> list[str]:
+    """The values of a switch, or of a key that takes one of a few."""
+    kinds = {
+        item.word: item.type for option in fields.options for item in option.fields if item.path == key and item.word
+    }
+    (kind,) = kinds.values() if len(kinds) == 1 else (None,)
+    few = kind.schema.get("enum", ()) if kind else ()
+    return ["true", "false"] if kind is BOOL else [str(value) for value in few] if isinstance(few, list) else []
 
 
 def _paths(node: str, before: Sequence[str], fields: Fields) -> Iterator[str]:

@@ -59,13 +59,13 @@ def checked(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> Dict
 
 
 def _leave_out(cfg: DictConfig, path: str, keys: Sequence[str]) -> None:
-    """Take the settings of an option out of an object whose `_target_` was typed, where that does not take them."""
+    """Take the settings of an option out of an object whose `_target_` was typed, where they are not meant for it."""
     from omegaconf import OmegaConf
 
     node = OmegaConf.select(cfg, path)
     for key in keys:
         del node[key]
-    _say_once(f"{path}: left out, for {node['_target_']} does not take them: {', '.join(keys)}")
+    _say_once(f"{path}: left out, for {node['_target_']} has none or its own: {', '.join(keys)}")
 
 
 def on_its_run(request: Request) -> Request:

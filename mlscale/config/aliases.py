@@ -105,7 +105,7 @@ _NO_BAR = Alias(
     values={"0": "~callbacks.progress", "false": "~callbacks.progress"}, note="the progress bar is callbacks.progress"
 )
 _COMPILE = Alias(note="torch.compile is not a setting")
-_CHECKPOINT = Alias(note="training from a checkpoint is not a key; `mlscale evaluate run=… checkpoint=…` reads one")
+_CHECKPOINT = _key("init_from", note="starts from its weights; `mlscale runs resume RUN` goes on with a run to the bit")
 
 PRECISIONS: Mapping[str, str] = {
     "32": "fp32", "32-true": "fp32", "float32": "fp32", "fp32": "fp32", "full": "fp32", "no": "fp32", "false": "fp32",
@@ -252,6 +252,9 @@ ALIASES: Mapping[str, Alias] = {
     "compile": _COMPILE, "torch_compile": _COMPILE,
     "local_rank": Alias(note="mlscale starts the ranks itself: leave torchrun out and set trainer.devices"),
 }  # fmt: skip
+
+OPTIONS: Mapping[str, Alias] = {"precision": _PRECISION, "model": _MODEL, "strategy": _STRATEGY, "logger": _LOGGER}
+"""Of groups whose options go by other names elsewhere, what those are called here."""
 
 MODULES: Mapping[str, str] = {"lightning.pytorch": "pytorch_lightning", "lightning": "pytorch_lightning"}
 """Packages that are another name of what is installed."""

@@ -238,8 +238,18 @@ class _Check:
             yield from self._typed(path, value, node.types(key), node.field(key), parameter)
 
     def _left_over(self, node: Node, signature: Signature) -> list[str]:
-        """Keys of an option's file that do not suit the target that was typed in place of the file's."""
-        keys = [str(key) for key in node.value if key not in rules.HYDRA_KEYS and key not in signature.named]
+        """Keys of an option's file that do not suit the target that was typed in place of the file's: those it does not
+        take, and those for which data or a module of another's has defaults of its own, which were meant otherwise.
+        """
+        theirs: frozenset[str] = frozenset()
+        if not str(node.target).startswith("mlscale."):
+            theirs = rules.KEEP_THEIR_DEFAULTS.get(node.path, theirs)
+        defaults = {name for name, parameter in signature.named.items() if not parameter.required}
+        keys = [
+            key
+            for key in map(str, node.value)
+            if key not in rules.HYDRA_KEYS and (key not in signature.named or (key in theirs and key in defaults))
+        ]
         if signature.open or self.origin is None:
             return []
         # What was typed is known at once; only for a key out of a file are the files read again.

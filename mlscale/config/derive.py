@@ -12,6 +12,8 @@ from omegaconf import DictConfig
 from mlscale.config.underived import underived
 from mlscale.errors import MLScaleError, raise_all
 
+SINGLE = "mlscale.train.strategies.single"
+
 
 class Devices(Protocol):
     """What is asked of a machine (see `mlscale.launch.machine.Machine`)."""
@@ -104,7 +106,18 @@ def _layout(cfg: DictConfig, machine: Devices, problems: list[MLScaleError]) -> 
                 fix=f"trainer.devices={has}, or trainer.accelerator=cpu for {devices} slow CPU processes",
             )
         )
+    if devices > 1 and str((cfg.get("strategy") or {}).get("_target_", "")) == SINGLE:
+        problems.append(only_one(devices))
     return Layout(devices, accelerator, _threads(machine.cores // devices))
+
+
+def only_one(devices: int) -> MLScaleError:
+    """The error of `strategy=single` with several processes."""
+    return MLScaleError(
+        f"strategy=single runs one process, and {devices} are asked for",
+        where="strategy, trainer.devices",
+        fix="trainer.devices=1, or strategy=ddp",
+    )
 
 
 def _threads(share: int) -> int:

@@ -9,6 +9,7 @@ import yaml
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
+from mlscale.config.aliases import OPTIONS
 from mlscale.config.roots import Roots
 from mlscale.config.suggest import nearest
 from mlscale.errors import MLScaleError
@@ -62,12 +63,13 @@ def _explain(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[
         return MLScaleError(f"{key}={value} names several options", where=_line(culprit, key), fix=fix), culprit
     if isinstance(error, ValueError) and "Config group override must be a string or a list" in text:
         culprit = next((item for item in overrides if re.search(r"=(null|true|false|[\d.]+|\{.*)?$", item)), None)
-        key = (culprit or "?").split("=")[0].lstrip("+")
+        key, _, value = (culprit or "?").lstrip("+").partition("=")
+        options = roots.groups.get(key, ())
         return MLScaleError(
             f"'{culprit}' does not name an option of the group '{key}'",
             where=_line(culprit, key),
-            why=f"options: {', '.join(roots.groups.get(key, ()))}",
-            fix=f"{key}=none",
+            why=f"options: {', '.join(options)}",
+            fix=_brought(key, value) or f"{key}={'none' if 'none' in options else next(iter(options), 'none')}",
         ), culprit
     if isinstance(error, ConfigCompositionException) and "delete" in text and (match := _DELETE.search(text)):
         culprit = next((item for item in overrides if item.startswith("~" + match["key"])), None)
@@ -109,8 +111,13 @@ def _unknown_option(
         f"unknown option '{option}' of the group '{group}'",
         where=_line(culprit, group) if culprit else f"{file}.yaml: defaults",
         why=known,
-        fix=f"{spelled}={best or (options[0] if options else option)}",
+        fix=_brought(group, option) or f"{spelled}={best or (options[0] if options else option)}",
     ), culprit
+
+
+def _brought(group: str, option: str) -> str:
+    """What an option's name from elsewhere means here: `precision=16-mixed`, `model=resnet50`; "" if it is none."""
+    return OPTIONS[group].values.get(option.lower(), "") if group in OPTIONS else ""
 
 
 def _names(override: str, group: str, option: str) -> bool:

@@ -61,6 +61,16 @@ OWNED: Mapping[str, Owner] = {
 }
 """Arguments that exist, but are not set where they were typed."""
 
+KEEP_THEIR_DEFAULTS: Mapping[str, frozenset[str]] = {
+    "data": frozenset({
+        "root", "image_size", "workers", "sampling", "weights", "epoch_samples", "last", "on_bad_sample", "train",
+        "val", "test", "image_key", "label_key", "allow", "index", "mix", "val_fraction",
+    }),
+    "task": frozenset({"label_smoothing"}),
+}  # fmt: skip
+"""Settings of our data and tasks of which a class that is typed over their `_target_` keeps its own defaults, if it has
+some: its `root` or `workers` mean something else."""
+
 DERIVED_FROM: Mapping[str, str] = {
     "run_dir": "runs_dir", "name": "name", "world_size": "trainer.devices", "per_device_batch": "data.batch_size",
     "steps_per_epoch": "data.batch_size", "total_steps": "trainer.max_epochs", "accelerator": "trainer.accelerator",

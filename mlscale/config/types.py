@@ -139,17 +139,22 @@ def _last(node: ast.expr) -> str:
     return node.attr if isinstance(node, ast.Attribute) else node.id if isinstance(node, ast.Name) else ""
 
 
-_WORD = re.compile(r"(?P<type>(?:int|float|bool|str|list|dict)(?:\[\w+\])?(?: or [\w.-]+)*)(?::|$)")
+_ONE_OF = "one of "
+_WORD = re.compile(
+    rf"(?P<type>{_ONE_OF}[\w-]+(?:, [\w-]+)+|(?:int|float|bool|str|list|dict)(?:\[\w+\])?(?: or [\w.-]+)*)(?::|$)"
+)
 
 
 def word(comment: str) -> str:
-    """The type word a field's comment opens with (`int`, `list[str]`, `int or auto`), or ""."""
+    """The type word a field's comment opens with (`int`, `list[str]`, `int or auto`, `one of max, min`), or ""."""
     match = _WORD.match(comment)
     return match["type"] if match else ""
 
 
 def from_word(text: str) -> Type | None:
     """The type of a comment's word; alternatives that are no type are literal strings, `null` is null."""
+    if text.startswith(_ONE_OF):
+        return literal(*text.removeprefix(_ONE_OF).split(", "))
     members = [_one_word(item) for item in text.split(" or ")]
     return union(*members) if text else None
 

@@ -1,8 +1,8 @@
 """The offset index of shards: where each member of each sample lies, so that any sample is one read away.
 
-Members are grouped into samples as webdataset does it: neighbours in the tar that share what stands before the first
-dot. Nothing is mapped into memory: a file that is truncated while mapped kills the process, and a read costs
-microseconds.
+Members that share what stands before the first dot of their names are a sample, as webdataset has it; here they need
+not be neighbours. Nothing is mapped into memory: a file that is truncated while mapped kills the process, and a read
+costs microseconds.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ Member = tuple[int, int]
 
 
 class Sample(NamedTuple):
-    """Neighbours in the tar that share what stands before the first dot of their names, and their extensions."""
+    """Members that share what stands before the first dot of their names, by their extensions."""
 
     key: str
     members: dict[str, Member]
@@ -51,7 +51,11 @@ def scan(path: str, length: int) -> list[Sample]:
 
 
 def _samples(members: Iterable[tuple[str, int, int]], length: int) -> list[Sample]:
+    """In the order of their first members. Those of a sample need not be neighbours: `tar cf shard.tar .` writes files
+    in whatever order the folder lists them. A key that comes again with what its sample has already is another sample,
+    as in two shards that were joined; but not right behind it."""
     samples: list[Sample] = []
+    latest: dict[str, Sample] = {}
     for name, offset, size in members:
         if name.startswith("__") and _META.match(name):
             continue
@@ -60,11 +64,15 @@ def _samples(members: Iterable[tuple[str, int, int]], length: int) -> list[Sampl
             continue
         if offset + size > length:
             raise tarfile.ReadError(f"member {name!r} ends after the end of the file")
-        if not samples or samples[-1].key != key:
-            samples.append(Sample(key, {}))
-        if extension.lower() in samples[-1].members:
-            raise tarfile.ReadError(f"member {name!r} stands there twice")
-        samples[-1].members[extension.lower()] = (offset, size)
+        sample, extension = latest.get(key), extension.lower()
+        if sample is not None and extension in sample.members:
+            if sample is samples[-1]:
+                raise tarfile.ReadError(f"member {name!r} stands there twice")
+            sample = None
+        if sample is None:
+            sample = latest[key] = Sample(key, {})
+            samples.append(sample)
+        sample.members[extension] = (offset, size)
     return samples
 
 

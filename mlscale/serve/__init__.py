@@ -1,1 +1,1 @@
-"""A servable behind HTTP: engine, batching, protocols, hot swap. Runs without torch."""
+"""Answers requests with a servable: HTTP, the Open Inference Protocol, batches, hot swap, events. Needs no torch."""

@@ -1,5 +1,6 @@
 """One line that moves on a terminal; one line per epoch everywhere else."""
 
+import os
 import sys
 import time
 from typing import Any, TextIO
@@ -13,6 +14,7 @@ from mlscale.tasks.batch import batch_size
 from mlscale.train.boundary import in_epoch
 from mlscale.train.losses import loss_of
 
+_COLUMNS = 100  # of a terminal that does not know its width, as one of `docker run -t` or `script`
 _METRICS = ("val/accuracy", "val/loss")  # the first that there is, is shown
 
 
@@ -63,7 +65,8 @@ class Progress(ProgressBar):
                 desc=_epoch(trainer),
                 file=self._out,
                 leave=False,
-                dynamic_ncols=True,
+                dynamic_ncols=_columns(self._out) > 0,
+                ncols=None if _columns(self._out) else _COLUMNS,
                 miniters=0,
                 bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
             )
@@ -123,6 +126,14 @@ class Progress(ProgressBar):
         if self._samples and (seconds := now - self._started - self._paused) > 0:
             facts.append(f"{self._samples * trainer.world_size / seconds:,.0f} samples/s")
         return ", ".join(facts)
+
+
+def _columns(out: TextIO) -> int:
+    """The width of a terminal; 0 where it does not say."""
+    try:
+        return os.get_terminal_size(out.fileno()).columns
+    except (OSError, ValueError):
+        return 0
 
 
 def _epoch(trainer: Trainer) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
-from mlscale.errors import MLScaleError
+from mlscale.config.derive import only_one
 
 
 def auto(
@@ -23,11 +23,7 @@ def single(world_size: int) -> str:
         MLScaleError: more than one process is asked for.
     """
     if world_size > 1:
-        raise MLScaleError(
-            f"strategy=single runs one process, and {world_size} are asked for",
-            where="strategy, trainer.devices, trainer.num_nodes",
-            fix="trainer.devices=1, or strategy=ddp",
-        )
+        raise only_one(world_size)
     return "auto"
 
 

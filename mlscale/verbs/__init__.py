@@ -74,6 +74,16 @@ VERBS = {
             ("mlscale estimate +recipe=resnet estimate.max_hours=2", "exit code 4 where it would take longer"),
         ),
     ),
+    "serve": Verb(
+        "answer requests with a servable: HTTP, V2 inference protocol, hot swap, events",
+        True,
+        (
+            ("mlscale serve servable=resnet@champion", "and whatever becomes champion, without a pause"),
+            ("mlscale serve servable=models/digits port=0", "a folder, on a free port"),
+            ("mlscale serve servable=resnet:v7 events=null follow=false", "one version, and nothing is kept"),
+            ("mlscale serve servable=resnet@champion sample_share=0.1", "every tenth prediction keeps its input"),
+        ),
+    ),
     "loadtest": Verb(
         "ask a server with Locust, and hold latency, failures and throughput against an objective",
         True,

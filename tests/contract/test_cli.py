@@ -205,6 +205,32 @@ def test_hydras_own_flags(folder: Path, capsys: pytest.CaptureFixture[str], flag
     assert {path.name for path in folder.iterdir()} == {"mine"}
 
 
+def test_help_in_front_of_a_verb_is_the_verbs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["help", "evaluate"], ["help"], ["-V"]):
+        assert main(words) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("mlscale evaluate: ")
+    assert "verbs:\n" in out
+    assert out.splitlines()[-1].startswith("mlscale 0.")
+
+
+@pytest.mark.parametrize(
+    ("word", "said"),
+    [
+        ("mode=maximum", "'mode' must be max or min, not the text 'maximum'\n"),
+        ("output=yaml", "'output' must be table or json, not the text 'yaml'\n"),
+        ("data.sampling=blanced", "'data.sampling' must be shuffle or balanced or weighted, not the text 'blanced'\n"),
+        ("data.on_bad_sample=ignore", "'data.on_bad_sample' must be fail or skip, not the text 'ignore'\n"),
+    ],
+)
+def test_a_value_that_is_none_of_the_few(
+    folder: Path, capsys: pytest.CaptureFixture[str], word: str, said: str
+) -> None:
+    assert main(["+recipe=resnet", word]) == 2
+    assert said in capsys.readouterr().err
+    assert list(folder.iterdir()) == []
+
+
 def test_console_script_and_module_are_the_same(folder: Path) -> None:
     script = Path(sys.executable).with_name("mlscale")
     for words in (["--version"], ["+recipe=resnet", "--cfg", "job"], ["+recipe=resnet", "trainer.devcies=8"]):

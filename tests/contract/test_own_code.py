@@ -50,7 +50,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = set(sys.modules)
     yield tmp_path / "mine"
     for name in set(sys.modules) - before:
-        if name.partition(".")[0] in ("my_pkg", "tiny", "broken", "focal"):
+        if name.partition(".")[0] in ("my_pkg", "tiny", "broken", "focal", "named"):
             del sys.modules[name]
 
 
@@ -207,7 +207,7 @@ def test_a_metric_that_nobody_logs(folder: Path) -> None:
 def test_a_target_typed_in_place_of_the_options(folder: Path) -> None:
     said = mlscale("task._target_=my_pkg.parts.OwnLoaders", "data=none", *FAST)
     assert said.code == 0, said.err
-    left = "task: left out, for my_pkg.parts.OwnLoaders does not take them: num_classes, label_smoothing"
+    left = "task: left out, for my_pkg.parts.OwnLoaders has none or its own: num_classes, label_smoothing"
     assert left in said.err.splitlines()
     said = mlscale("task._target_=my_pkg.parts.OwnModule", "data._target_=my_pkg.parts.OwnData", *FAST)
     assert said.code == 0, said.err
@@ -281,6 +281,22 @@ def test_one_batch_is_learnt_by_heart(folder: Path) -> None:
     said = mlscale("model=tiny", "debug=overfit", "snapshot=false", "output=json", "callbacks=[checkpoint,metrics]")
     assert said.code == 0, said.err
     assert json.loads(said.out)["metrics"]["best_train/loss"] < 0.01
+
+
+def test_settings_of_theirs_that_are_called_as_ours_keep_their_values(folder: Path) -> None:
+    """Digits' `workers: auto` and `root: null` are not meant for somebody else's data."""
+    (folder / "named.py").write_text(
+        "from my_pkg.parts import OwnData\n\n\nclass Named(OwnData):\n"
+        "    def __init__(self, batch_size=16, root='~/mine', workers=2):\n"
+        "        super().__init__(batch_size)\n"
+        "        print(f'root {root}, workers {workers}')\n"
+    )
+    words = ("task._target_=my_pkg.parts.OwnModule", "data._target_=named.Named", *FAST)
+    said = mlscale(*words)
+    assert said.code == 0, said.err
+    assert "root ~/mine, workers 2" in said.out
+    assert "OwnData has batches of 64" in said.out
+    assert "root 7, workers 3" in mlscale(*words, "data.root=7", "data.workers=3").out
 
 
 def test_colour_networks_and_grey_images(folder: Path) -> None:

@@ -58,6 +58,9 @@ def test_a_selected_option_narrows_the_keys() -> None:
 def test_values_of_switches() -> None:
     assert ask("optimizer.nesterov=") == ["optimizer.nesterov=false", "optimizer.nesterov=true"]
     assert ask("optimizer.nesterov=t") == ["optimizer.nesterov=true"]
+    assert ask("mode=") == ["mode=max", "mode=min"]
+    assert ask("data.on_bad_sample=s") == ["data.on_bad_sample=skip"]
+    assert ask("seed=") == []
     assert ask("seed=") == []
 
 

@@ -75,13 +75,19 @@ def test_all_unknown_words_at_once() -> None:
     with pytest.raises(MLScaleError) as caught:
         overrides("resnet", "--devices=8")
     assert "unknown word 'resnet'" in str(caught.value)
-    assert "fix:   devices=8" in str(caught.value)
+    assert "fix:   trainer.devices=8" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("verb", "words", "fix"),
     [
-        ("train", "--gpus 2 seed=1", "gpus=2"),
+        ("train", "--gpus 2 seed=1", "trainer.devices=2 trainer.accelerator=gpu"),
+        ("train", "--devices=8", "trainer.devices=8"),
+        ("train", "--lr 0.1 seed=1", "optimizer.lr=0.1"),
+        ("train", "--trainer.devices 8", "trainer.devices=8"),
+        ("train", "--fp16", "precision=fp16"),
+        ("train", "trainer.devices 8", "trainer.devices=8"),
+        ("train", "epochs 3", "trainer.max_epochs=3"),
         ("train", "recipe = resnet", "recipe=resnet"),
         ("train", "seed=1 resnet", "recipe=resnet"),
         ("evaluate", "last", "run=last"),

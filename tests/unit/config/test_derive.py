@@ -156,6 +156,15 @@ def test_what_an_epoch_holds(choices: dict[str, Any], steps: int) -> None:
     assert derive(cfg, FACTS, LAPTOP)["steps_per_epoch"] == steps
 
 
+def test_one_process_alone() -> None:
+    cfg = config(devices=2)
+    cfg.strategy = {"_target_": "mlscale.train.strategies.single"}
+    with pytest.raises(MLScaleError, match="strategy=single runs one process, and 2 are asked for"):
+        derive(cfg, FACTS, LAPTOP)
+    cfg.trainer.devices = 1
+    assert derive(cfg, FACTS, LAPTOP)["world_size"] == 1
+
+
 def test_an_epoch_that_makes_no_batch() -> None:
     cfg = config()
     cfg.data.epoch_samples = 50

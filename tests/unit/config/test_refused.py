@@ -41,6 +41,27 @@ CASES = {
         "  why:   options: csv, none, tensorboard, wandb\n"
         "  fix:   logger=none",
     ),
+    "a number that elsewhere is a precision": (
+        ["precision=16"],
+        "'precision=16' does not name an option of the group 'precision'\n"
+        "  where: command line: precision=16\n"
+        "  why:   options: bf16, bf16_true, fp16, fp16_true, fp32\n"
+        "  fix:   precision=fp16",
+    ),
+    "Lightning's name of a precision": (
+        ["precision=16-mixed"],
+        "unknown option '16-mixed' of the group 'precision'\n"
+        "  where: command line: precision=16-mixed\n"
+        "  why:   options: bf16, bf16_true, fp16, fp16_true, fp32\n"
+        "  fix:   precision=fp16",
+    ),
+    "a model that is torchvision's": (
+        ["model=resnet50"],
+        "unknown option 'resnet50' of the group 'model'\n"
+        "  where: command line: model=resnet50\n"
+        "  why:   options: mlp, none, resnet, resnet18\n"
+        "  fix:   model=resnet18 model._target_=torchvision.models.resnet50",
+    ),
     "two options without -m": (
         ["optimizer=sgd,adamw"],
         "optimizer=sgd,adamw names several options\n"

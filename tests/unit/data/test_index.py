@@ -37,6 +37,31 @@ def test_members_are_found_and_grouped_as_webdataset_does(tmp_path: Path) -> Non
     assert found.read_all(0) == [b"1", b"2"]
 
 
+def test_members_of_a_sample_need_not_be_neighbours(tmp_path: Path) -> None:
+    """`tar cf x.tar .` writes files in the order of the folder, which is none."""
+    members = [
+        ("./b.cls", b"1"),
+        ("./a.jpg", b"A"),
+        ("./c.cls", b"2"),
+        ("./b.jpg", b"B"),
+        ("./a.cls", b"0"),
+        ("./c.jpg", b"C"),
+    ]
+    found = index(write_tar(tmp_path / "0.tar", members))
+    assert found.keys == ("./b", "./a", "./c")
+    assert found.read_all(0) == [b"1", b"0", b"2"]
+    assert found.read_all(1) == [b"B", b"A", b"C"]
+
+
+def test_keys_that_come_again_as_where_two_shards_were_joined(tmp_path: Path) -> None:
+    one = [("a.jpg", b"A"), ("a.cls", b"0"), ("b.jpg", b"B"), ("b.cls", b"1")]
+    other = [("a.jpg", b"C"), ("a.cls", b"2"), ("b.jpg", b"D"), ("b.cls", b"3")]
+    found = index(write_tar(tmp_path / "0.tar", [*one, *other]))
+    assert found.keys == ("a", "b", "a", "b")
+    assert found.read_all(0) == [b"0", b"1", b"2", b"3"]
+    assert found.read_all(1) == [b"A", b"B", b"C", b"D"]
+
+
 def test_shards_with_different_members_are_joined(tmp_path: Path) -> None:
     write_tar(tmp_path / "0.tar", [("a.jpg", b"j"), ("a.cls", b"0")])
     write_tar(tmp_path / "1.tar", [("b.cls", b"1"), ("b.png", b"p")])

@@ -1,7 +1,12 @@
 """The progress bar, on a terminal and in a file."""
 
+import fcntl
 import io
-from typing import Any
+import os
+import pty
+import struct
+import termios
+from typing import Any, TextIO
 
 from mlscale.train.callbacks import Progress
 from tests.unit.fitting import batches, classifier, fit, trainer
@@ -12,10 +17,10 @@ class Terminal(io.StringIO):
         return True
 
 
-def shown(stream: io.StringIO, data: list[Any] | None = None, **arguments: Any) -> str:
+def shown(stream: TextIO, data: list[Any] | None = None, **arguments: Any) -> str:
     run = trainer(callbacks=[Progress(refresh=0, stream=stream)], enable_progress_bar=True, **arguments)
     fit(run, classifier(), data or batches(4))
-    return stream.getvalue()
+    return stream.getvalue() if isinstance(stream, io.StringIO) else ""
 
 
 def test_a_file_gets_one_plain_line_per_epoch() -> None:
@@ -31,6 +36,18 @@ def test_a_terminal_gets_a_line_that_moves() -> None:
     assert text.count("\n") <= 1
     for part in ("epoch 1/1", "4/4", "loss", "samples/s", "validating"):
         assert part in text
+
+
+def test_a_terminal_that_does_not_know_its_width_gets_one_too() -> None:
+    """As `docker run -t` and `script` make them: zero columns."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
+    with open(theirs, "w") as stream:
+        shown(stream)
+        text = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert "4/4" in text
+    assert max(map(len, text.split("\r"))) <= 101
 
 
 def test_other_ranks_are_silent() -> None:

@@ -1,0 +1,64 @@
+"""Answers, and their count: whatever goes out passes here once."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable
+
+from mlscale.serve.http import JSON, Exchange
+from mlscale.serve.metrics import Metrics
+from mlscale.serve.refused import Refused
+
+INFERENCE = ("infer", "predict")
+"""Routes whose time is measured."""
+
+
+class Answers:
+    """Answers exchanges.
+
+    Args:
+        metrics: where they are counted.
+        say: writes a line to the log.
+    """
+
+    def __init__(self, metrics: Metrics, say: Callable[[str], None]) -> None:
+        self.metrics, self.say = metrics, say
+
+    def plain(
+        self, exchange: Exchange, body: bytes = b"", kind: bytes = JSON, headers: bytes = b"", status: int = 200
+    ) -> None:
+        """Answer with a body."""
+        exchange.answer(status, body, kind, headers)
+        self.metrics.requests[exchange.route, status] += 1
+        if status == 200 and exchange.route in INFERENCE:
+            self.metrics.latency.add(time.perf_counter() - exchange.arrived)
+
+    def json(self, exchange: Exchange, document: object) -> None:
+        """Answer with a document."""
+        self.plain(exchange, json.dumps(document, separators=(",", ":")).encode())
+
+    def refuse(self, exchange: Exchange, refused: Refused) -> None:
+        """Tell a client why not."""
+        text = json.dumps({"error": refused.message}, separators=(",", ":"))
+        self.plain(exchange, text.encode(), headers=refused.headers, status=refused.status)
+
+    def broken(self, exchange: Exchange, error: Exception) -> None:
+        """A bug of ours costs one request, not the server; the client is not told its inside."""
+        self.say(f"a bug of ours: {exchange.route}: {error!r}")
+        self.refuse(exchange, Refused("internal error", 500))
+
+    def early(self, status: int) -> None:
+        """Count a request that was answered before it was whole."""
+        self.metrics.requests["unread", status] += 1
+
+
+def only(exchange: Exchange, *methods: bytes) -> None:
+    """See that a request has one of these methods.
+
+    Raises:
+        Refused: it has another (405).
+    """
+    if exchange.method not in methods:
+        allowed = b", ".join(methods)
+        raise Refused(f"send {allowed.decode()}", 405, b"Allow: %b\r\n" % allowed)

@@ -1,0 +1,152 @@
+"""Batches without a timer: who is alone is computed at once, what arrives meanwhile is the next batch.
+
+A request belongs to the version that was active when it arrived; a batch holds requests of one version.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.serve.model import Model, Outputs
+from mlscale.serve.refused import Refused
+
+
+@dataclass(eq=False, slots=True)
+class Job:
+    """The samples of one request.
+
+    Attributes:
+        model: that answers it.
+        raw: what it takes, (n, …), checked.
+        ids: of each sample.
+        arrived: `time.perf_counter` at the last byte of the request.
+        done: called with the answer, or with what went wrong.
+    """
+
+    model: Model
+    raw: NDArray[Any]
+    ids: Sequence[str]
+    arrived: float
+    done: Callable[[Outputs | Exception], None]
+
+
+Computed = Callable[[Model, Sequence[Job], NDArray[Any], Outputs, float], None]
+
+
+@dataclass(eq=False)
+class Batcher:
+    """Runs jobs in the order they came, as many samples at once as `max_batch` of their model; a job that has more runs
+    by itself. For the thread of the event loop.
+
+    Attributes:
+        loop: the event loop.
+        max_queue: rows that may wait.
+        computed: called after each batch, before its jobs are answered: model, jobs, inputs, outputs, seconds.
+        rows: that wait.
+    """
+
+    loop: asyncio.AbstractEventLoop
+    max_queue: int
+    computed: Computed
+    rows: int = 0
+    _waiting: deque[Job] = field(default_factory=deque)
+    _busy: bool = False
+    _row_s: float = 0.0
+    _worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "model"))
+
+    def submit(self, job: Job) -> None:
+        """Take a job.
+
+        Raises:
+            Refused: too much waits (503, with the seconds after which to try again), or it could never be taken.
+        """
+        rows = len(job.raw)
+        if rows > self.max_queue:
+            raise Refused(f"inference request batch-size must be <= {self.max_queue} for '{job.model.name}'")
+        if self.rows + rows > self.max_queue:
+            seconds = max(1, math.ceil(self.rows * self._row_s))
+            raise Refused(f"{self.rows} samples wait already; try again", 503, b"Retry-After: %d\r\n" % seconds)
+        self._waiting.append(job)
+        self.rows += rows
+        if not self._busy:
+            self._busy = True
+            self.loop.call_soon(self._next)  # after all sockets that can be read now: they make one batch
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing waits or runs."""
+        return not self._busy
+
+    def close(self) -> None:
+        """End the worker; nothing may wait."""
+        self._worker.shutdown(wait=True)
+
+    def _next(self) -> None:
+        if not self._waiting:
+            self._busy = False
+            return
+        jobs = self._taken()
+        model = jobs[0].model
+        raw = jobs[0].raw if len(jobs) == 1 else np.concatenate([job.raw for job in jobs])
+        begin = time.perf_counter()
+        if model.inline and len(raw) <= model.max_batch:
+            self._finish(jobs, raw, _tried(model, raw), time.perf_counter() - begin)
+            self.loop.call_soon(self._next)
+            return
+        future = self._worker.submit(_tried, model, raw)
+
+        def back(done: Future[Outputs | Exception]) -> None:
+            self.loop.call_soon_threadsafe(self._back, jobs, raw, done.result(), time.perf_counter() - begin)
+
+        future.add_done_callback(back)
+
+    def _back(self, jobs: list[Job], raw: NDArray[Any], result: Outputs | Exception, seconds: float) -> None:
+        self._finish(jobs, raw, result, seconds)
+        self._next()
+
+    def _taken(self) -> list[Job]:
+        """The first job, and those behind it of the same version for which there is room."""
+        first = self._waiting.popleft()
+        jobs, rows = [first], len(first.raw)
+        while self._waiting and self._waiting[0].model is first.model:
+            if rows + len(self._waiting[0].raw) > first.model.max_batch:
+                break
+            jobs.append(self._waiting.popleft())
+            rows += len(jobs[-1].raw)
+        self.rows -= rows
+        return jobs
+
+    def _finish(self, jobs: list[Job], raw: NDArray[Any], result: Outputs | Exception, seconds: float) -> None:
+        if isinstance(result, Exception):
+            if len(jobs) > 1:  # one of them spoilt it, perhaps: none fails for another
+                for job in jobs:
+                    self._finish([job], job.raw, _tried(job.model, job.raw), seconds)
+            else:
+                jobs[0].done(result)
+            return
+        self._row_s += 0.1 * (seconds / max(1, len(raw)) - self._row_s)
+        self.computed(jobs[0].model, jobs, raw, result, seconds)
+        if len(jobs) == 1:
+            jobs[0].done(result)
+            return
+        at = 0
+        for job in jobs:
+            job.done(result[at : at + len(job.raw)])
+            at += len(job.raw)
+
+
+def _tried(model: Model, raw: NDArray[Any]) -> Outputs | Exception:
+    try:
+        return model.compute(raw)
+    except Exception as error:  # whatever a graph does: the client is told, the server stays
+        return error

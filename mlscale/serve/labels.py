@@ -1,0 +1,123 @@
+"""`POST /labels`: labels go to the disk before they are answered, and those that come together go together."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from mlscale.errors import MLScaleError
+from mlscale.events.store import EventStore
+from mlscale.serve.model import Model
+from mlscale.serve.refused import Refused
+from mlscale.serve.v2 import checked_id
+
+_MAX_WAITING = 200_000
+_MAX_LABEL = 1000
+
+
+class Labels(NamedTuple):
+    """Of events: their ids, and names of the right classes."""
+
+    ids: Sequence[str]
+    names: Sequence[str]
+
+
+class _Item(NamedTuple):
+    model: str
+    labels: Labels
+    done: Callable[[MLScaleError | None], None]
+
+
+class LabelSink:
+    """Writes labels in a thread of its own; `submit` is for the thread of the event loop.
+
+    Args:
+        store: where to.
+        loop: in which `done` is called.
+    """
+
+    def __init__(self, store: EventStore, loop: asyncio.AbstractEventLoop) -> None:
+        self.written = 0
+        self._store, self._loop = store, loop
+        self._waiting: list[_Item] = []
+        self._rows, self._closed = 0, False
+        self._change = threading.Condition()
+        self._thread = threading.Thread(target=self._run, name="labels", daemon=True)
+        self._thread.start()
+
+    def submit(self, model: str, labels: Labels, done: Callable[[MLScaleError | None], None]) -> None:
+        """Take labels of a model's events; `done` is called when they are on the disk, or could not be written.
+
+        Raises:
+            Refused: too many wait (503).
+        """
+        with self._change:
+            if self._rows + len(labels.ids) > _MAX_WAITING or self._closed:
+                raise Refused("too many labels wait already; try again", 503, b"Retry-After: 1\r\n")
+            self._waiting.append(_Item(model, labels, done))
+            self._rows += len(labels.ids)
+            self._change.notify()
+
+    def close(self) -> None:
+        """Write what waits, and end."""
+        with self._change:
+            self._closed = True
+            self._change.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._change:
+                while not self._waiting and not self._closed:
+                    self._change.wait()
+                items, self._waiting, self._rows = self._waiting, [], 0
+            if not items:
+                return
+            for model in {item.model for item in items}:
+                self._write(model, [item for item in items if item.model == model])
+
+    def _write(self, model: str, items: Sequence[_Item]) -> None:
+        problem = None
+        try:
+            ids = [id_ for item in items for id_ in item.labels.ids]
+            self._store.add_labels(model, ids, [name for item in items for name in item.labels.names])
+            self.written += len(ids)
+        except MLScaleError as error:
+            problem = error
+        except Exception as error:  # whatever it is, later labels are taken
+            problem = MLScaleError("can't write labels", why=repr(error))
+        for item in items:
+            self._loop.call_soon_threadsafe(item.done, problem)
+
+
+def read(model: Model, body: bytes) -> Labels:
+    """Read `[{"id": …, "label": …}, …]`, or one such object. A label is the name of a class, or its number.
+
+    Raises:
+        Refused: it is something else.
+    """
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"this is no JSON: {error}") from error
+    entries = [document] if isinstance(document, dict) else document
+    if not isinstance(entries, list) or not entries or not all(isinstance(each, dict) for each in entries):
+        raise Refused('send [{"id": "…", "label": "…"}, …]')
+    if len(entries) > _MAX_WAITING:
+        raise Refused(f"at most {_MAX_WAITING:,} labels at once", 413)
+    ids = [checked_id(each.get("id")) for each in entries]
+    if not all(ids):
+        raise Refused('each label has the id of its event: send [{"id": "…", "label": "…"}, …]')
+    return Labels(ids, [_name(model, each.get("label")) for each in entries])
+
+
+def _name(model: Model, label: object) -> str:
+    names = model.servable.labels
+    if isinstance(label, str) and 0 < len(label) <= _MAX_LABEL and label.isprintable():
+        return label
+    if type(label) is int and 0 <= label < len(names):
+        return names[label]
+    raise Refused(f"a label is the name of a class, or its number from 0 to {len(names) - 1}")

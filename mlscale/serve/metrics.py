@@ -1,0 +1,112 @@
+"""What `GET /metrics` tells, in the text format of Prometheus, version 0.0.4."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Sequence
+
+KIND = b"text/plain; version=0.0.4; charset=utf-8"
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+
+
+class Histogram:
+    """Counts of values by their size.
+
+    Args:
+        bounds: the largest value of each bucket, ascending; what is above the last is counted, too.
+    """
+
+    def __init__(self, bounds: Sequence[float]) -> None:
+        self.bounds, self.total = bounds, 0.0
+        self.counts = [0] * (len(bounds) + 1)
+
+    def add(self, value: float) -> None:
+        """Count a value."""
+        self.counts[bisect_left(self.bounds, value)] += 1
+        self.total += value
+
+    @property
+    def count(self) -> int:
+        """Values so far."""
+        return sum(self.counts)
+
+    def quantile(self, share: float) -> float:
+        """The bound below which at least that share of the values lies; infinite above the last."""
+        wanted, seen = share * self.count, 0
+        for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
+            seen += count
+            if seen >= wanted:
+                return bound
+        raise AssertionError("unreachable")
+
+    def lines(self, name: str) -> Iterable[str]:
+        """As Prometheus has it: each bucket holds those before it."""
+        seen = 0
+        for bound, count in zip((*self.bounds, "+Inf"), self.counts, strict=True):
+            seen += count
+            yield f'{name}_bucket{{le="{bound}"}} {seen}'
+        yield f"{name}_sum {self.total:.9g}"
+        yield f"{name}_count {seen}"
+
+
+class Metrics:
+    """Counted by one thread, that of the event loop.
+
+    Attributes:
+        requests: answers by (route, status).
+        predictions: samples by version.
+        latency: seconds from the last byte of a request for inference to its answer, where that is 200.
+        batches: rows of each batch.
+        compute_s: seconds in the model.
+        swaps: changes of the version, by `ok` or `failed`.
+    """
+
+    def __init__(self) -> None:
+        self.requests: Counter[tuple[str, int]] = Counter()
+        self.predictions: Counter[str] = Counter()
+        self.swaps: Counter[str] = Counter(ok=0, failed=0)
+        self.latency, self.batches = Histogram(_SECONDS), Histogram(_ROWS)
+        self.compute_s = 0.0
+
+    @property
+    def answered(self) -> int:
+        """Requests so far."""
+        return sum(self.requests.values())
+
+    @property
+    def failed(self) -> int:
+        """Those that were answered with a status of 500 or above."""
+        return sum(count for (_, status), count in self.requests.items() if status >= 500)
+
+    def text(self, *, model: str, version: str, others: Iterable[tuple[str, str, str, float]]) -> bytes:
+        """All of it.
+
+        Args:
+            model, version: that serve now.
+            others: what others count: name, type, help, value.
+        """
+        lines = ["# HELP mlscale_model_info The version that answers.", "# TYPE mlscale_model_info gauge"]
+        lines.append(f'mlscale_model_info{{model="{_escaped(model)}",version="{_escaped(version)}"}} 1')
+        lines += ["# HELP mlscale_requests_total Answers by route and status.", "# TYPE mlscale_requests_total counter"]
+        for (route, status), count in sorted(self.requests.items()):
+            lines.append(f'mlscale_requests_total{{route="{route}",code="{status}"}} {count}')
+        lines += ["# HELP mlscale_predictions_total Samples by version.", "# TYPE mlscale_predictions_total counter"]
+        for name, count in sorted(self.predictions.items()):
+            lines.append(f'mlscale_predictions_total{{version="{_escaped(name)}"}} {count}')
+        lines += ["# HELP mlscale_swaps_total Changes of the version.", "# TYPE mlscale_swaps_total counter"]
+        lines += [f'mlscale_swaps_total{{result="{result}"}} {count}' for result, count in sorted(self.swaps.items())]
+        told = "From the last byte of a request for inference to its answer."
+        lines += [f"# HELP mlscale_request_seconds {told}", "# TYPE mlscale_request_seconds histogram"]
+        lines += self.latency.lines("mlscale_request_seconds")
+        lines += ["# HELP mlscale_batch_rows Samples computed at once.", "# TYPE mlscale_batch_rows histogram"]
+        lines += self.batches.lines("mlscale_batch_rows")
+        computed = ("mlscale_compute_seconds_total", "counter", "Time in the model.", self.compute_s)
+        for series, kind, help_, value in (computed, *others):
+            lines += [f"# HELP {series} {help_}", f"# TYPE {series} {kind}", f"{series} {value:.9g}"]
+        return ("\n".join(lines) + "\n").encode()
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

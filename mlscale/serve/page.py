@@ -1,0 +1,26 @@
+"""The page at /: for a person who has found the port."""
+
+from __future__ import annotations
+
+from html import escape
+
+from mlscale.serve.model import Model
+
+
+def html(model: Model) -> str:
+    """What serves here, and how to ask it."""
+    given, version = model.servable.input, escape(model.version)
+    shape = " × ".join(map(str, model.sample_shape))
+    links = (f"/v2/models/{model.name}", "/v2/health/ready", "/metrics")
+    return f"""<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{version}</title>
+<style>body{{font:16px/1.5 system-ui;max-width:44rem;margin:3rem auto;padding:0 1rem}}
+pre{{background:#f3f3f3;padding:1rem}}</style>
+<h1>{version}</h1>
+<p>Takes {escape(given.dtype)} samples of {shape}, and tells one of {len(model.servable.labels)} classes.</p>
+<pre>curl --data-binary @samples.raw -H 'Content-Type: application/octet-stream' http://…/predict
+curl -d '{{"inputs": [ … ]}}' http://…/predict
+curl -d '[{{"id": " … ", "label": "{escape(model.servable.labels[0])}"}}]' http://…/labels</pre>
+<ul>{"".join(f'<li><a href="{escape(link)}">{escape(link)}</a></li>' for link in links)}</ul>
+</html>
+"""

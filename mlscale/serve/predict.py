@@ -1,0 +1,87 @@
+"""`POST /predict`: the short way. JSON, raw bytes or an image file in; labels and probabilities out."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.serve import images, v2
+from mlscale.serve.http import JSON
+from mlscale.serve.model import Model, Outputs
+from mlscale.serve.refused import Refused
+
+
+class Asked(NamedTuple):
+    """What was asked.
+
+    Attributes:
+        raw: n samples as the model takes them.
+        ids: of each sample, where the client gave a list of them.
+        id: of all, where it gave one.
+    """
+
+    raw: NDArray[Any]
+    ids: Sequence[str]
+    id: str
+
+
+def asked(model: Model, headers: Mapping[bytes, bytes], body: bytes) -> Asked:
+    """Read a request by its content type.
+
+    Raises:
+        Refused: it is not what the model takes.
+    """
+    kind = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
+    named = v2.checked_id(headers.get(b"mlscale-id", b"").decode("latin-1"))
+    if kind == b"application/octet-stream":
+        return Asked(v2.from_bytes(model, body), (), named)
+    if kind in images.KINDS:
+        return Asked(images.pixels(model, body, kind), (), named)
+    if kind in (b"application/json", b"text/json", b"application/x-www-form-urlencoded"):  # curl -d says the last
+        return _of_json(model, body, named)
+    raise Refused(
+        f"can't read {kind.decode('latin-1')}: send application/json, application/octet-stream, image/jpeg, image/png",
+        415,
+    )
+
+
+def _of_json(model: Model, body: bytes, named: str) -> Asked:
+    try:
+        document = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise Refused(f"this is no JSON: {error}") from error
+    if not isinstance(document, dict) or "inputs" not in document:
+        raise Refused('send {"inputs": [sample, …]}, with "id" beside it if you like')
+    unknown = sorted(set(document) - {"inputs", "id"})
+    if unknown:
+        raise Refused(f"unknown key '{unknown[0]}'; known are inputs and id")
+    raw, id_ = v2.numbers(model, document["inputs"]), document.get("id")
+    if not len(raw):
+        raise Refused("there are no samples")
+    if not isinstance(id_, list):
+        return Asked(raw, (), v2.checked_id(id_) or named)
+    ids = [v2.checked_id(each) for each in id_]
+    if len(ids) != len(raw) or not all(ids) or len(set(ids)) != len(ids):
+        raise Refused(f"{len(raw)} samples need as many ids, each another text, or one id for all")
+    return Asked(raw, ids, "")
+
+
+def answer(model: Model, request: Asked, ids: Sequence[str], said: Outputs) -> tuple[bytes, bytes, bytes]:
+    """The answer, a prediction for each sample: its body, content type, and more lines of its head.
+
+    Raises:
+        Refused: the model says NaN, which JSON lacks.
+    """
+    if not np.isfinite(said.probabilities).all():
+        raise Refused("the model gives no finite numbers for these inputs")
+    rows = zip(ids, said.labels, said.classes.tolist(), said.probabilities.tolist(), strict=True)
+    predictions = [
+        {"id": id_, "label": label, "class": number, "confidence": each[number], "probabilities": each}
+        for id_, label, number, each in rows
+    ]
+    document = {"model_name": model.name, "model_version": model.version, "predictions": predictions}
+    return json.dumps(document, separators=(",", ":")).encode(), JSON, b""

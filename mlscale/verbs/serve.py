@@ -1,0 +1,126 @@
+"""Serve a model over HTTP until told to stop."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlscale.config.build import build
+from mlscale.errors import MLScaleError, raise_all
+from mlscale.export.needs import need
+from mlscale.report import Result, duration
+from mlscale.runs.mask import Masker
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mlscale.serve.server import Served, Settings
+
+
+def run(cfg: DictConfig) -> Result:
+    """Load the servable, answer, follow its alias; on SIGTERM or SIGINT answer what was asked, and end.
+
+    Raises:
+        MLScaleError: there is no such servable, it is damaged, a setting is out of range, or the port is in use (exit
+            code 5).
+    """
+    need("serve", "httptools", "onnxruntime", "pyarrow", *(() if sys.platform == "win32" else ("uvloop",)))
+    raise_all(_out_of_range(cfg))
+    from mlscale.serve.reload import Source
+    from mlscale.serve.server import serve
+
+    masker = Masker.of(cfg)
+
+    def say(line: str) -> None:
+        print(masker.mask(line), file=sys.stderr, flush=True)
+
+    source = Source(str(cfg.servable), build(cfg.registry, "registry"), cfg.threads, cfg.max_batch)
+    return _result(serve(source, _settings(cfg), say))
+
+
+def _settings(cfg: DictConfig) -> Settings:
+    from mlscale.events.store import EventStore
+    from mlscale.serve.http import Limits
+    from mlscale.serve.server import Settings
+
+    body = int(cfg.max_body_bytes)
+    return Settings(
+        host=str(cfg.host),
+        port=int(cfg.port),
+        max_queue=int(cfg.max_queue),
+        limits=Limits(
+            body_bytes=body,
+            bodies_bytes=max(8 * body, 512 << 20),
+            connections=int(cfg.max_connections),
+            receive_s=float(cfg.timeout_s),
+            idle_s=float(cfg.idle_s),
+        ),
+        drain_s=float(cfg.drain_s),
+        follow=bool(cfg.follow),
+        poll_s=float(cfg.poll_s),
+        control=cfg.control,
+        ready_file=Path(cfg.ready_file) if cfg.ready_file else None,
+        events=EventStore(cfg.events) if cfg.events else None,
+        sample_share=float(cfg.sample_share),
+        events_bytes=int(cfg.max_events_bytes),
+    )
+
+
+_AT_LEAST: dict[str, Any] = {
+    "port": 0, "threads": 1, "max_batch": 1, "max_queue": 1, "poll_s": 0.01, "sample_share": 0,
+    "max_events_bytes": 1 << 20, "max_body_bytes": 1024, "max_connections": 1, "timeout_s": 0.1, "idle_s": 0.1,
+    "drain_s": 0,
+}  # fmt: skip
+_AT_MOST: dict[str, Any] = {"port": 65535, "sample_share": 1}
+
+
+def _out_of_range(cfg: DictConfig) -> list[MLScaleError]:
+    problems = [
+        MLScaleError(f"{key} is {cfg[key]}", where=key, why=f"it is at least {least}", fix=f"{key}={least}")
+        for key, least in _AT_LEAST.items()
+        if not cfg[key] >= least
+    ]
+    problems += [
+        MLScaleError(f"{key} is {cfg[key]}", where=key, why=f"it is at most {most}", fix=f"{key}={most}")
+        for key, most in _AT_MOST.items()
+        if cfg[key] > most
+    ]
+    if cfg.max_queue < cfg.max_batch:
+        problems.append(
+            MLScaleError(
+                f"max_queue is {cfg.max_queue}, less than max_batch",
+                where="max_queue",
+                why=f"a batch of {cfg.max_batch} could never fill",
+                fix=f"max_queue={cfg.max_batch}",
+            )
+        )
+    return problems
+
+
+def _result(served: Served) -> Result:
+    metrics = served.metrics
+    samples, latency = sum(metrics.predictions.values()), metrics.latency
+    lost = f", {served.dropped:,} events lost" if served.dropped else ""
+    sentence = (
+        f"{served.version} served for {duration(served.seconds)}: {metrics.answered:,} requests, {samples:,} samples, "
+        f"{metrics.failed:,} failed{lost}"
+    )
+    within = {"p50": 0.5, "p99": 0.99} if latency.count else {}
+    return Result(
+        verb="serve",
+        ok=True,
+        sentence=sentence,
+        metrics={
+            "requests": metrics.answered,
+            "samples": samples,
+            "failed_requests": metrics.failed,
+            **{f"{name}_latency_at_most_ms": 1000 * latency.quantile(share) for name, share in within.items()},
+            "samples_per_batch": metrics.batches.total / max(1, metrics.batches.count),
+            "swaps": metrics.swaps["ok"],
+            "failed_swaps": metrics.swaps["failed"],
+            "events": served.events,
+            "dropped_events": served.dropped,
+            "time_s": served.seconds,
+        },
+    )

@@ -1,0 +1,41 @@
+"""What docs/serve.md tells people to type is answered, by a real server."""
+
+import re
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from scripts.readme_commands import blocks
+from tests.serving import ROOT, serving
+
+PAGE = (ROOT / "docs" / "serve.md").read_text()
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
+def test_the_commands_are_answered(tmp_path: Path) -> None:
+    (block,) = blocks(PAGE)
+    asked = [command for command in block.commands if command.startswith("curl")]
+    assert len(asked) == PAGE.count("\ncurl ") >= 7
+    Image.fromarray(np.zeros((8, 8), np.uint8)).save(tmp_path / "digit.png")
+    with serving(tmp_path) as server:
+        for command in block.commands:
+            words = command.replace("http://127.0.0.1:8000", server.url)
+            run = subprocess.run(["bash", "-c", words], cwd=tmp_path, capture_output=True, text=True)
+            assert run.returncode == 0, run.stderr
+            if command in asked:
+                url = next(word for word in shlex.split(words) if word.startswith("http"))
+                told = {"/predict": '"predictions"', "/labels": '{"accepted":1}', "/metrics": "mlscale_requests_total"}
+                expected = next((text for path, text in told.items() if url.endswith(path)), '"outputs"')
+                assert expected in run.stdout, (command, run.stdout)
+
+
+def test_the_settings_it_names_are_there() -> None:
+    named = set(re.findall(r"`(\w+?)(?:=[\w.]+)?` ?\(", PAGE)) - {"logits", "label"}
+    settings = (ROOT / "conf" / "verb" / "serve.yaml").read_text()
+    assert len(named) > 4
+    assert [name for name in named if f"\n{name}:" not in settings] == []

@@ -1,0 +1,226 @@
+"""`mlscale serve` as users have it: from the command line to answers, events, a swap under load, and the end."""
+
+import contextlib
+import http.client
+import shutil
+import signal
+import socket
+import threading
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import yaml
+
+from mlscale.events.store import EventStore
+from mlscale.export.servable import Servable, load
+from mlscale.registry import LocalRegistry
+from mlscale.registry.from_servable import publish_servable
+from mlscale.runs.files import sha256
+from tests.contract.commands import environment, mlscale
+from tests.serving import RAW, STORED, Server, ask, pixels, serving, wait_for
+
+
+def other_model(folder: Path, shift: int) -> Path:
+    """A servable that computes something else: its classes are turned by `shift`."""
+    shutil.copytree(STORED, folder)
+    model = onnx.load(folder / "model.onnx")
+    rotate = {"logits": "before_the_turn"}
+    for node in model.graph.node:
+        node.output[:] = [rotate.get(name, name) for name in node.output]
+    order = np.roll(np.arange(10), shift)
+    model.graph.initializer.append(onnx.numpy_helper.from_array(order, "turned"))
+    model.graph.node.append(onnx.helper.make_node("Gather", ["before_the_turn", "turned"], ["logits"], axis=1))
+    onnx.save(model, folder / "model.onnx")
+    document = yaml.safe_load((folder / "servable.yaml").read_text())
+    path = folder / "model.onnx"
+    document["files"]["model.onnx"] = {"sha256": sha256(path), "bytes": path.stat().st_size}
+    (folder / "servable.yaml").write_text(yaml.safe_dump(document, sort_keys=False))
+    return folder
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> LocalRegistry:
+    """digits:v1, the champion, and digits:v2, another model."""
+    registry = LocalRegistry(tmp_path / "registry")
+    publish_servable(registry, STORED, aliases=("champion",))
+    publish_servable(registry, other_model(tmp_path / "other", 3))
+    return registry
+
+
+def test_from_the_first_line_to_the_last(tmp_path: Path) -> None:
+    with serving(tmp_path, STORED, "sample_share=1") as server:
+        assert server.said == f"serving {server.version} on {server.url}\n"
+        raw = pixels(3)
+        reply = server.ask("/predict", raw.tobytes(), {**RAW, "mlscale-id": "mine"})
+        said = load(STORED).predict(raw)
+        assert reply.status == 200
+        assert reply.headers["mlscale-version"] == reply.json["model_version"] == server.version
+        assert [each["label"] for each in reply.json["predictions"]] == said.labels
+        found = [each["probabilities"] for each in reply.json["predictions"]]
+        np.testing.assert_allclose(found, said.probabilities, rtol=1e-5)
+        labels = [{"id": "mine-0", "label": "3"}, {"id": "mine-2", "label": 4}]
+        assert server.ask("/labels", labels).json == {"accepted": 2}
+        assert EventStore(tmp_path / "events").labels("digits") == {"mine-0": "3", "mine-2": "4"}  # already there
+        assert server.stop() == 0
+    events = EventStore(tmp_path / "events").read("digits", samples=True)
+    assert events.id.tolist() == ["mine-0", "mine-1", "mine-2"]
+    np.testing.assert_array_equal(events.samples(), raw)
+    np.testing.assert_allclose(events.probabilities, said.probabilities, rtol=1e-5)
+    assert (events.latency_ms > 0).all()
+    assert EventStore(tmp_path / "events").joined("digits").truth.tolist() == ["3", "4"]
+    assert "2 requests, 3 samples, 0 failed" in (tmp_path / "server.out").read_text()
+
+
+def test_it_serves_without_torch(tmp_path: Path) -> None:
+    block = tmp_path / "block"
+    block.mkdir()
+    for name in ("torch", "torchvision", "pytorch_lightning"):
+        (block / f"{name}.py").write_text(f"raise ImportError('{name} is not here')")
+    with serving(tmp_path, STORED, path=block) as server:
+        assert server.ask("/predict", pixels(1).tobytes(), RAW).status == 200
+        assert server.stop(signal.SIGINT) == 0
+
+
+@pytest.mark.timeout(120)
+def test_the_champion_is_moved_back_and_forth_under_load(tmp_path: Path, registry: LocalRegistry) -> None:
+    """No request fails, every answer is what the version that it names computes, and both versions answer."""
+    models: dict[str, Servable] = {ref: load(registry.resolve(ref).payload) for ref in ("digits:v1", "digits:v2")}
+    raw = [pixels(1 + n % 4, n) for n in range(40)]
+    expected = {ref: [model.predict(each) for each in raw] for ref, model in models.items()}
+    assert any(a.labels != b.labels for a, b in zip(*expected.values(), strict=True))
+    problems: list[str] = []
+    versions: list[list[str]] = [[] for _ in range(6)]
+    done = threading.Event()
+
+    def client(number: int, server: Server) -> None:
+        n = number
+        try:
+            with contextlib.closing(server.connection()) as connection:
+                while not done.is_set():
+                    n = (n + 7) % len(raw)
+                    reply = ask(connection, "/predict", raw[n].tobytes(), RAW)
+                    version = reply.json["model_version"]
+                    versions[number].append(version)
+                    said = expected[version][n].probabilities
+                    found = np.array([each["probabilities"] for each in reply.json["predictions"]])
+                    if reply.headers["mlscale-version"] != version or not np.allclose(found, said, atol=1e-5):
+                        problems.append(f"{version} is said to give {found}")
+        except (OSError, http.client.HTTPException, KeyError, ValueError) as error:
+            problems.append(repr(error))
+
+    with serving(tmp_path, "digits@champion", "poll_s=0.02") as server:
+        threads = [threading.Thread(target=client, args=(number, server)) for number in range(len(versions))]
+        for thread in threads:
+            thread.start()
+        for move in range(10):
+            ref = ("digits:v2", "digits:v1")[move % 2]
+            registry.promote(ref)
+            wait_for(lambda ref=ref: all(each and each[-1] == ref for each in versions) or problems)
+        done.set()
+        for thread in threads:
+            thread.join()
+        assert problems == []
+        assert server.metric('mlscale_swaps_total{result="ok"}') == 10
+        assert server.stop() == 0
+    counts = {ref: sum(each.count(ref) for each in versions) for ref in models}
+    assert min(counts.values()) > 20
+    events = EventStore(tmp_path / "events").read("digits")
+    assert set(events.version) == set(models)
+    assert len(set(events.id)) == len(events)
+
+
+def test_a_version_that_does_not_load_changes_nothing(tmp_path: Path, registry: LocalRegistry) -> None:
+    with serving(tmp_path, "digits@champion", "poll_s=0.02") as server:
+        registry.promote("digits:v2")
+        wait_for(lambda: server.ask("/v2/models/digits").json["versions"] == ["digits:v2"])
+        bad = registry.resolve("digits:v1").payload / "model.onnx"
+        content = bad.read_bytes()
+        bad.chmod(0o600)
+        bad.write_bytes(content[:-1] + b"x")
+        aliases = tmp_path / "registry" / "versions" / "digits" / "aliases.json"
+        text = aliases.read_text()
+        aliases.write_text(text.replace('"champion": 2', '"champion": 1'))  # promote itself refuses
+        wait_for(lambda: server.metric('mlscale_swaps_total{result="failed"}') == 1)
+        assert server.metric("mlscale_stale") == 1
+        assert server.ask("/predict", pixels(1).tobytes(), RAW).json["model_version"] == "digits:v2"
+        assert "digits@champion could not be loaded (digits:v1 is damaged" in server.said
+        assert "digits:v2 serves on" in server.said
+        reply = server.ask("/v2/repository/models/digits/load", {"parameters": {"version": "digits:v1"}})
+        assert (reply.status, "digits:v1 is damaged" in reply.json["error"]) == (400, True)
+        aliases.write_text(text)
+        wait_for(lambda: server.metric("mlscale_stale") == 0)
+        assert server.stop() == 0
+
+
+def test_clients_load_versions_where_they_may(tmp_path: Path, registry: LocalRegistry) -> None:
+    path = "/v2/repository/models/digits/load"
+    publish_servable(registry, other_model(tmp_path / "foreign", 5), name="others")
+    with serving(tmp_path, "digits@champion", "follow=false") as server:
+        registry.promote("digits:v2")
+        assert server.ask("/v2/models/digits").json["versions"] == ["digits:v1"]
+        assert (server.ask(path, b"").status, server.ask(path, b"").body) == (200, b"")
+        assert server.ask("/v2/models/digits").json["versions"] == ["digits:v2"]
+        assert server.ask(path, {"parameters": {"version": "digits:v1"}}).status == 200
+        assert server.ask("/v2/models/digits/versions/1/ready").status == 200
+        for wrong in ("digits:v9", "others:v1", "/etc", str(STORED), "nonsense:"):
+            reply = server.ask(path, {"parameters": {"version": wrong}})
+            assert (reply.status, reply.json["error"][:23]) == (400, "failed to load 'digits'"), wrong
+        assert server.ask("/v2/models/digits").json["versions"] == ["digits:v1"]
+    with serving(tmp_path, "digits@champion", "control=false") as server:
+        assert server.ask(path, b"").status == 403
+
+
+def test_what_can_not_be_served_is_told(tmp_path: Path, registry: LocalRegistry) -> None:
+    (tmp_path / "model.ckpt").write_text("weights")
+    registry.publish("nets", {"model.ckpt": tmp_path / "model.ckpt"}, kind="checkpoint", run={"id": "1n8q4m7zk3xp"})
+    env = environment(tmp_path)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for words, code, told in (
+            (["servable=nets:v1"], 2, "mlscale export run=1n8q4m7zk3xp"),
+            (["servable=digits:v7"], 2, "digits has no version v7"),
+            (["servable=nowhere/at/all"], 2, "this is no servable"),
+            (["servable=digits:v1", f"port={port}"], 5, f"port {port} of 127.0.0.1 is in use"),
+            (["servable=digits:v1", "host=no.such.host.invalid"], 5, "can't listen"),
+            (["servable=digits:v1", "sample_share=2", "port=70000"], 2, "port is 70000"),
+            (["servable=digits:v1", "max_bacth=2"], 2, "max_batch"),
+        ):
+            run = mlscale(tmp_path, "serve", *words, env=env)
+            assert (run.returncode, told in run.stderr, "Traceback" in run.stderr) == (code, True, False), run.stderr
+    assert not (tmp_path / "events").exists()
+
+
+def test_requests_under_way_are_answered_before_the_end(tmp_path: Path) -> None:
+    with serving(tmp_path) as server, server.socket() as idle, server.socket() as half, server.socket() as keen:
+        body = pixels(1).tobytes()
+        head = (
+            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\nContent-Length: 64\r\n\r\n"
+        )
+        half.sendall(head + body[:10])
+        keen.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert keen.recv(1000).startswith(b"HTTP/1.1 200")
+        server.process.send_signal(signal.SIGTERM)
+        assert idle.recv(1000) == b""  # nothing was asked: closed
+        assert keen.recv(1000) == b""
+        half.sendall(body[10:])
+        answer = half.recv(10_000)
+        assert answer.startswith(b"HTTP/1.1 200")
+        assert b"Connection: close" in answer
+        assert half.recv(1000) == b""
+        assert server.process.wait(20) == 0
+    assert len(EventStore(tmp_path / "events").read("digits")) == 1
+
+
+def test_killed_it_loses_the_last_second_at_most(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        store = EventStore(tmp_path / "events")
+        for n in range(50):
+            assert server.ask("/predict", pixels(1).tobytes(), {**RAW, "mlscale-id": f"{n}"}).status == 200
+        wait_for(lambda: len(store.read("digits")) == 50, 5)
+        server.ask("/predict", pixels(1).tobytes(), {**RAW, "mlscale-id": "last"})
+        server.stop(signal.SIGKILL)
+    events = store.read("digits")
+    assert events.skipped == 0
+    assert events.id.tolist()[:50] == [f"{n}" for n in range(50)]
