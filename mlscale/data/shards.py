@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -150,6 +151,23 @@ class WebDataset(ImageData):
             for name, spec in (self._sources or {}).items()
             for shard in find_shards(spec, where=f"{where}.{name}", allow=self._allow)
         ]
+
+    @property
+    def label_key(self) -> str:
+        """Extension of the label member."""
+        return self._label_key
+
+    def shards(self, split: str) -> list[str]:
+        """Absolute paths of the shards of a split ('train', 'val' or 'test'), in order; of all sources.
+
+        Raises:
+            MLScaleError: there is no such split, or nothing is where it is said to be.
+        """
+        if not self._has(split):
+            raise MLScaleError(
+                f"This data has no {split} split.", where=self._where(split), fix=f"data.{split}=<shards>"
+            )
+        return [os.path.abspath(shard.path) for shard in self._shards(split)]
 
     def _mix(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
         if self._sources is None or self._shares is None:

@@ -25,6 +25,7 @@ def publish_servable(
     run: RunFolder | None = None,
     name: str | None = None,
     notes: str = "",
+    parent: str | None = None,
     aliases: tuple[str, ...] = (),
 ) -> Published:
     """Publish a servable; its metrics are those of the exported model.
@@ -35,6 +36,7 @@ def publish_servable(
         run: the run that it is from, where that is at hand: it tells the code, and where training began.
         name: the model's; the servable's by default.
         notes: in the user's words.
+        parent: the version that training started from; None: the latest one that the run's parent made.
         aliases: for the version.
 
     Raises:
@@ -54,7 +56,7 @@ def publish_servable(
         metrics=document["metrics"],
         run={**known, "checkpoint": document["checkpoint"].get("name")} if known else None,
         data_version=document["data_version"],
-        parent=parent_of(registry, run) if run else None,
+        parent=parent or (parent_of(registry, run) if run else None),
         notes=Masker().mask(notes),
         aliases=aliases,
     )

@@ -102,6 +102,21 @@ VERBS = {
             ),
         ),
     ),
+    "retrain": Verb(
+        "one turn of the closed loop: learn from labelled events, compare with the champion, promote or reject",
+        True,
+        (
+            (
+                "mlscale retrain servable=resnet events=events",
+                "from the champion's weights, its data and the window mixed",
+            ),
+            (
+                "mlscale retrain servable=resnet window.hours=24 passes=5 optimizer.lr=0.01",
+                "what else is typed trains it",
+            ),
+            ("mlscale retrain servable=resnet force=true", "in the pause after a rejection, too"),
+        ),
+    ),
     "verify-resume": Verb(
         "kill your own run several times, and say whether it goes on to the bit",
         True,

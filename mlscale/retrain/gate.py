@@ -1,0 +1,105 @@
+"""The gate: champion against challenger on the same samples, each as it is served."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.export.latency import medians
+from mlscale.export.servable import Servable
+from mlscale.stats.paired import Paired, paired
+
+Labelled = Iterable[tuple[NDArray[Any], list[str]]]
+"""Batches of raw samples (n, …) and the names of their classes."""
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What must hold.
+
+    Attributes:
+        alpha: the probability of promoting a challenger that is no better, at most.
+        max_drop: how much worse it may be on the original data, in accuracy; sure with 1 - alpha.
+        max_latency_ratio: how many times as long one sample may take.
+    """
+
+    alpha: float
+    max_drop: float
+    max_latency_ratio: float
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What the comparison said.
+
+    Attributes:
+        figures: what was measured, name_unit to value.
+        against: what stands against the challenger, in words; empty: all gates hold.
+    """
+
+    figures: dict[str, float]
+    against: tuple[str, ...]
+
+
+def judge(champion: Servable, challenger: Servable, held_out: Labelled, original: Labelled, bounds: Bounds) -> Judged:
+    """Compare two models.
+
+    On the held-out part of the window the challenger must be better, by McNemar's test on the pairs, one-sided. On the
+    original validation data it must not be worse than `max_drop`: the lower end of a one-sided interval of the paired
+    difference (Tango, 1998) must lie above that.
+
+    Args:
+        champion, challenger: as they are served.
+        held_out: labelled samples out of production that the challenger was not trained on.
+        original: validation samples of the data that came before.
+        bounds: what must hold.
+    """
+    window, before = [_right(champion, challenger, part) for part in (held_out, original)]
+    now, old = (paired(*both, confidence=1 - bounds.alpha) for both in (window, before))
+    sample = np.zeros((1, *champion.input.shape[1:]), champion.input.dtype)
+    champion_ms, challenger_ms = medians(lambda: champion.logits(sample), lambda: challenger.logits(sample))
+    ratio = challenger_ms / champion_ms
+    figures = {
+        "champion_window_accuracy": float(window[0].mean()),
+        "challenger_window_accuracy": float(window[1].mean()),
+        "window_p_better": now.p_better,
+        "champion_original_accuracy": float(before[0].mean()),
+        "challenger_original_accuracy": float(before[1].mean()),
+        "original_difference": old.difference,
+        "original_difference_low": old.low,
+        "original_samples": old.samples,
+        "latency_ratio": ratio,
+        "champion_latency_ms": champion_ms,
+        "challenger_latency_ms": challenger_ms,
+    }
+    return Judged(figures, tuple(_against(now, old, ratio, bounds)))
+
+
+def _against(now: Paired, old: Paired, ratio: float, bounds: Bounds) -> list[str]:
+    reasons = []
+    if now.p_better > bounds.alpha:
+        reasons.append(
+            f"it is not surely better on the {now.samples} held-out samples: {now.gained} more right, {now.lost} more "
+            f"wrong (p {now.p_better:.2g}, gate.alpha {bounds.alpha:g})"
+        )
+    if old.low < -bounds.max_drop:
+        reasons.append(
+            f"on the {old.samples} original samples it may be worse by {-old.low:.2%} (measured "
+            f"{old.difference:+.2%}, gate.max_drop {bounds.max_drop:.2%})"
+        )
+    if ratio > bounds.max_latency_ratio:
+        reasons.append(f"one sample takes {ratio:.2f}× as long (gate.max_latency_ratio {bounds.max_latency_ratio:g})")
+    return reasons
+
+
+def _right(champion: Servable, challenger: Servable, samples: Labelled) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Which samples each of the two has right, bool (n,) each."""
+    found: tuple[list[bool], list[bool]] = ([], [])
+    for raw, names in samples:
+        for model, right in zip((champion, challenger), found, strict=True):
+            right += [said == name for said, name in zip(model.predict(raw).labels, names, strict=True)]
+    return np.array(found[0], bool), np.array(found[1], bool)

@@ -1,0 +1,215 @@
+"""The journal of a model's turns: one line each, appended when a turn has ended. The contract 'turn'.
+
+    <root>/retrain/resnet.jsonl              what every turn decided, and by which figures
+    <root>/retrain/resnet/1s3397h09a01/      a turn: turn.json as far as it came, and the shards of its window
+
+A turn that was killed has a folder and no line. The next one gives it its line: what the registry says became of its
+challenger is what became of it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from mlscale.contracts import expect, stamp
+from mlscale.errors import MLScaleError
+from mlscale.registry.disk import Busy, held
+from mlscale.runs.files import (
+    ASIDE,
+    PRIVATE_FILE,
+    make_folders,
+    plain,
+    read_json,
+    remove_tree,
+    sync_folder,
+    unwritable,
+    write_json,
+)
+from mlscale.runs.identity import new_id, now
+
+PROMOTED, REJECTED, TOO_FEW, OVERTAKEN = "promoted", "rejected", "too few", "overtaken"
+FAILED, INTERRUPTED = "failed", "interrupted"
+RUNNING = "running"  # in turn.json alone: the journal has what ended
+_RECORD = "turn.json"
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of the loop.
+
+    Attributes:
+        id: 12 characters that sort by time.
+        model: its name.
+        champion: the version that was to be improved on.
+        begun, ended: ISO 8601 with the time zone.
+        decision: promoted, rejected, too few (labels), overtaken (there is another champion by now), failed, or
+            interrupted.
+        reason: why, in words.
+        challenger: the version that was made; None where it did not come to that.
+        run: id and path of its training run.
+        data_version: digest of the index of what it was trained on, the window's shards among it.
+        window: times and counts; see `Window.document`.
+        figures: what was measured, name_unit to value.
+    """
+
+    id: str
+    model: str
+    champion: str
+    begun: str
+    ended: str = ""
+    decision: str = RUNNING
+    reason: str = ""
+    challenger: str | None = None
+    run: Mapping[str, str] | None = None
+    data_version: str | None = None
+    window: Mapping[str, Any] = field(default_factory=dict)
+    figures: Mapping[str, float] = field(default_factory=dict)
+
+    def document(self) -> dict[str, Any]:
+        """A line of the journal."""
+        written: dict[str, Any] = plain({"format": stamp("turn"), **asdict(self)})
+        return written
+
+    @classmethod
+    def read(cls, document: Mapping[str, Any], where: str) -> Turn:
+        """What `document` gave.
+
+        Raises:
+            MLScaleError: it is damaged, or of a later format.
+        """
+        expect("turn", document, where)
+        try:
+            return cls(**{name: document[name] for name in cls.__dataclass_fields__})
+        except KeyError as error:
+            raise MLScaleError("the record of a turn is damaged", where=where, why=f"it has no {error}") from error
+
+
+class Journal:
+    """The turns of one model.
+
+    Args:
+        root: of the registry.
+        model: its name.
+    """
+
+    def __init__(self, root: Path, model: str) -> None:
+        self.path = root / "retrain" / f"{model}.jsonl"
+        self.folder = root / "retrain" / model
+        self._model = model
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """One turn of a model at a time.
+
+        Raises:
+            MLScaleError: another process is at it.
+        """
+        make_folders(self.folder)
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(held(self.folder, seconds=0))
+            except Busy as error:
+                raise MLScaleError(
+                    f"another process is retraining {self._model}",
+                    where=str(self.folder),
+                    why="two turns at once would compare with the same champion, and one would be for nothing",
+                    fix="wait until it has ended",
+                ) from error
+            yield
+
+    def turns(self) -> list[Turn]:
+        """Those that have ended, oldest first. A line that is cut short is none.
+
+        Raises:
+            MLScaleError: a line is damaged in another way, or of a later format.
+        """
+        found = []
+        text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
+        for number, line in enumerate(text.splitlines(), 1):
+            try:
+                document = json.loads(line)
+            except ValueError:  # what a power cut left
+                continue
+            if isinstance(document, dict):
+                found.append(Turn.read(document, f"{self.path}, line {number}"))
+        return found
+
+    def begin(self, champion: str) -> Turn:
+        """A new turn, and its folder."""
+        turn = Turn(new_id(), self._model, champion, now())
+        make_folders(self.of(turn))
+        self.note(turn)
+        return turn
+
+    def of(self, turn: Turn) -> Path:
+        """The folder of a turn."""
+        return self.folder / turn.id
+
+    def note(self, turn: Turn) -> None:
+        """Keep what a turn that goes on has come to."""
+        write_json(self.of(turn) / _RECORD, turn.document())
+
+    def end(self, turn: Turn, *, keep: bool) -> None:
+        """Append a turn that has ended; on the disk when this returns.
+
+        Args:
+            turn: with its decision.
+            keep: its folder, which runs and versions speak of.
+        """
+        self.note(turn)
+        self._append(json.dumps(turn.document(), ensure_ascii=False, allow_nan=False))
+        if not keep:
+            remove_tree(self.of(turn))
+
+    def recover(self, promoted: Callable[[Turn], bool]) -> list[Turn]:
+        """Give turns that were killed their lines, and tidy up; returns them. Only inside `alone`.
+
+        Args:
+            promoted: whether the challenger of a turn was made champion in it.
+        """
+        known = {turn.id: turn for turn in self.turns()}
+        found = []
+        for folder in sorted(self.folder.iterdir()):
+            of = known.get(folder.name)
+            if folder.is_dir() and (folder.name.startswith(ASIDE) or (of is not None and of.run is None)):
+                remove_tree(folder)
+            elif folder.is_dir() and folder.name not in known:
+                found += self._recovered(folder, promoted)
+        return found
+
+    def _recovered(self, folder: Path, promoted: Callable[[Turn], bool]) -> list[Turn]:
+        try:
+            turn = Turn.read(read_json(folder / _RECORD), str(folder / _RECORD))
+        except MLScaleError:  # it did not even come to that
+            remove_tree(folder)
+            return []
+        if turn.decision == RUNNING:
+            done = turn.challenger is not None and promoted(turn)
+            turn = replace(
+                turn,
+                ended=now(),
+                decision=PROMOTED if done else INTERRUPTED,
+                reason="all gates held" if done else "the process was killed",
+            )
+        self.end(turn, keep=turn.run is not None)
+        return [turn]
+
+    def _append(self, line: str) -> None:
+        try:
+            handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)
+            try:
+                size = os.fstat(handle).st_size
+                torn = size and os.pread(handle, 1, size - 1) != b"\n"
+                os.write(handle, ("\n" * bool(torn) + line + "\n").encode())
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+            sync_folder(self.path.parent)
+        except OSError as error:
+            raise unwritable(self.path, error) from error

@@ -1,0 +1,142 @@
+"""Where a champion comes from: the run and the checkpoint that a challenger starts from, and what it was trained on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data import WebDataset
+from mlscale.errors import MLScaleError
+from mlscale.registry import LocalRegistry, Version
+from mlscale.registry.reference import CHAMPION
+from mlscale.runs.find import find
+from mlscale.runs.folder import RUN, RunFolder
+
+RETRAINED = "retrain"
+"""The tag of a run that a turn has trained: its validation data are a window, those before it are its test data."""
+_BATCH = 256
+
+
+def champion_of(registry: LocalRegistry, version: Version) -> Version:
+    """`version`, if it is its model's champion.
+
+    Raises:
+        MLScaleError: it is not, or there is none.
+    """
+    number = registry.aliases(version.name).of.get(CHAMPION)
+    if number == version.number:
+        return version
+    raise MLScaleError(
+        f"{version.ref} is not the champion of {version.name}",
+        where="servable",
+        why=f"that is {version.name}:v{number}" if number else "there is none yet",
+        fix=f"servable={version.name}@champion" if number else f"mlscale versions promote {version.ref}",
+    )
+
+
+def origin_of(version: Version, runs_dir: str | Path) -> tuple[RunFolder, Path]:
+    """The run that made a version, and the checkpoint it was made of.
+
+    Raises:
+        MLScaleError: the version names none, or it is gone.
+    """
+    run = version.run or {}
+    folder = _run_folder(run, runs_dir)
+    if folder is None:
+        raise MLScaleError(
+            f"the run that {version.ref} comes from is not there",
+            where=str(run.get("path") or runs_dir),
+            why=f"a challenger has the config of run {run['id']}, and starts from its weights"
+            if run.get("id")
+            else "the version names no run",
+            fix="runs_dir=<the folder of its runs>, or train, export and promote a model of a run that you keep",
+        )
+    path = folder.path / "checkpoints" / str(run.get("checkpoint") or "best.ckpt")
+    if not path.is_file():
+        raise MLScaleError(
+            f"the checkpoint that {version.ref} was made of is gone",
+            where=str(path),
+            why="a challenger starts from its weights",
+            fix="put the file back, or train, export and promote another model",
+        )
+    return folder, path
+
+
+def _run_folder(run: Any, runs_dir: str | Path) -> RunFolder | None:
+    path = run.get("path")
+    if path and Path(path, RUN).is_file():
+        found = RunFolder.open(path)
+        return found if found.id == run.get("id") else None
+    try:
+        return find(str(run["id"]), runs_dir)
+    except (KeyError, MLScaleError):
+        return None
+
+
+@dataclass(frozen=True)
+class Before:
+    """What the champion was trained and validated on.
+
+    Attributes:
+        train: paths of training shards.
+        original: paths of the shards whose samples it must not forget.
+        named: whether labels in the shards are names; numbers otherwise.
+        label_key: extension of the label member.
+    """
+
+    train: tuple[str, ...]
+    original: tuple[str, ...]
+    splits: tuple[str, ...]
+    named: bool
+    label_key: str
+
+
+def before(data: Any, tags: Sequence[str]) -> Before:
+    """What lies in the shards of the champion's data module.
+
+    A run that a turn has trained was validated on that turn's window; what came before that is its test data. Both must
+    not be forgotten.
+
+    Args:
+        data: prepared.
+        tags: of the champion's run.
+
+    Raises:
+        MLScaleError: its data are no shards.
+    """
+    if not isinstance(data, WebDataset):
+        raise MLScaleError(
+            f"the champion's data are {type(data).__name__}, no shards",
+            where="data",
+            why="a challenger is trained on the window and, so that nothing is forgotten, on these, mixed by share",
+            fix="write the data as WebDataset shards, and train a champion on them: data=webdataset data.train=…",
+        )
+    splits = ("test", "val") if RETRAINED in tags else ("val",)
+    return Before(
+        train=tuple(data.shards("train")),
+        original=tuple(path for split in splits for path in data.shards(split)),
+        splits=splits,
+        named=data.facts().class_names is not None,
+        label_key=data.label_key,
+    )
+
+
+def labelled(data: Any, splits: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[NDArray[Any], list[str]]]:
+    """The stored samples of splits, raw, with the names of their classes, in batches.
+
+    Args:
+        data: the data module.
+        splits: train, val or test.
+        labels: names of the classes by number.
+    """
+    for split in splits:
+        decoded = data.decoded(split)
+        for start in range(0, len(decoded), _BATCH):
+            rows = range(start, min(start + _BATCH, len(decoded)))
+            raw = np.stack([decoded.sample(row) for row in rows])
+            yield raw, [labels[number] for number in decoded.labels[rows.start : rows.stop].tolist()]

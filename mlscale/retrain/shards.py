@@ -1,0 +1,71 @@
+"""Samples of a window as WebDataset shards, which training reads like any others."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from mlscale.data.secure import TarWriter
+from mlscale.errors import MLScaleError
+from mlscale.runs.files import make_folders
+
+SHARD_SIZE = 1000
+_TEXTS = ("cls", "cls2", "txt", "text")  # label members that hold a number or a name as text
+
+
+def check_images(dtype: str, shape: Sequence[int], label_key: str = "cls") -> None:
+    """See that samples can be written.
+
+    Args:
+        dtype, shape: of one sample.
+        label_key: extension of the label member.
+
+    Raises:
+        MLScaleError: they are no images, or their labels are no text.
+    """
+    if dtype != "uint8" or len(shape) != 3 or shape[0] not in (1, 3):
+        raise MLScaleError(
+            f"the model takes {dtype} {tuple(shape)}, no images",
+            where="servable",
+            why="retraining writes uint8 (1 or 3 channels, height, width) as PNG",
+            fix="train it anew on data of yours: mlscale like=<its run> init_from=<its run> data=…",
+        )
+    if label_key not in _TEXTS:
+        raise MLScaleError(
+            f"labels of the champion's data stand in .{label_key} members",
+            where="data.label_key",
+            why=f"retraining writes text: {', '.join(_TEXTS)}",
+        )
+
+
+def write_shards(
+    folder: Path, raw: NDArray[np.uint8], labels: Sequence[str], *, label_key: str = "cls", shard_size: int = SHARD_SIZE
+) -> None:
+    """Write `key.png` and `key.cls` of each sample, uncompressed and without times: the same samples, the same bytes.
+
+    Args:
+        folder: the new folder of `000.tar`, `001.tar`, ….
+        raw: images (n, 1 or 3, height, width).
+        labels: what the label member says, for each.
+        label_key: extension of the label member.
+        shard_size: samples of a shard.
+    """
+    make_folders(folder)
+    for number, start in enumerate(range(0, len(raw), shard_size)):
+        # webdataset's writer is given an open file: in secure mode it opens none itself.
+        with (folder / f"{number:03}.tar").open("wb") as stream, TarWriter(stream, mtime=0) as writer:
+            for key in range(start, min(start + shard_size, len(raw))):
+                writer.write({"__key__": f"{key:06}", "png": _png(raw[key]), label_key: labels[key].encode()})
+
+
+def _png(image: NDArray[Any]) -> bytes:
+    pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
+    buffer = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=0)
+    return buffer.getvalue()

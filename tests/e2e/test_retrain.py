@@ -1,0 +1,315 @@
+"""`mlscale retrain`: real digits, a real shift, real labels. The champion moves only when it should."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.datasets import load_digits
+
+from mlscale import verbs
+from mlscale.errors import MLScaleError
+from mlscale.events.store import EventStore
+from mlscale.export.servable import load
+from mlscale.registry import LocalRegistry
+from mlscale.registry.from_servable import publish_servable
+from mlscale.report import Result
+from mlscale.runs.folder import RunFolder
+from tests.contract.test_documents import validate
+
+ROOT = Path(__file__).resolve().parents[2]
+TRAINED = ("model=mlp", "data=digits", "optimizer.lr=0.1", "trainer.max_epochs=15", "snapshot=false", "logger=none")
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder with a champion and a store of events."""
+
+    folder: Path
+
+    @property
+    def registry(self) -> LocalRegistry:
+        return LocalRegistry(self.folder / "registry")
+
+    @property
+    def store(self) -> EventStore:
+        return EventStore(self.folder / "events")
+
+    @property
+    def words(self) -> list[str]:
+        where = self.folder
+        return [
+            "servable=digits@champion",
+            f"events={where}/events",
+            f"runs_dir={where}/runs",
+            f"registry.root={where}/registry",
+        ]
+
+    @property
+    def journal(self) -> list[dict[str, Any]]:
+        path = self.folder / "registry/retrain/digits.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()]
+
+    @property
+    def champion(self) -> str:
+        return self.registry.resolve("digits@champion").ref
+
+    def turn(self, *words: str) -> Result:
+        return verbs.call("retrain", [*self.words, *words])
+
+    def serve(self, raw: NDArray[Any], truth: list[str]) -> None:
+        """What a server and those who label would have left."""
+        servable = load(self.registry.resolve("digits@champion").payload)
+        said = servable.predict(raw)
+        ids = [f"event-{number}" for number in range(len(raw))]
+        writer = self.store.writer("digits", sample_share=1.0)
+        writer.add(ids, version="digits:v1", raw=raw, labels=said.labels, probabilities=said.probabilities)
+        writer.close()
+        self.store.add_labels("digits", ids, truth)
+
+
+def digits(count: int) -> tuple[NDArray[np.uint8], list[str]]:
+    """Images (n, 1, 8, 8) as clients send them, and what they show."""
+    source = load_digits()
+    chosen = np.random.default_rng(5).permutation(len(source.images))[:count]
+    images = np.round(source.images[chosen] * (255 / 16)).astype(np.uint8)[:, None]
+    return images, [str(number) for number in source.target[chosen]]
+
+
+def turned(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A camera that lies on its side."""
+    return np.ascontiguousarray(np.rot90(raw, axes=(2, 3)))
+
+
+@pytest.fixture(scope="module")
+def begun(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
+    """A folder with a champion that knows upright digits."""
+    place = tmp_path_factory.mktemp("retrain")
+    made = verbs.call("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"])
+    run = RunFolder.open(made.artifacts["run"])
+    verbs.call("export", [f"run={run.path}", f"runs_dir={place}/runs"])
+    publish_servable(
+        LocalRegistry(place / "registry"), run.path / "servable", run=run, name="digits", aliases=("champion",)
+    )
+    return place
+
+
+@pytest.fixture
+def place(begun: Path) -> Iterator[Place]:
+    """The folder as it began; what a test adds goes."""
+    kept = begun.with_name("retrain-registry")
+    shutil.copytree(begun / "registry", kept, symlinks=True)
+    yield Place(begun)
+    for name in ("registry", "events"):
+        shutil.rmtree(begun / name, ignore_errors=True)
+    kept.rename(begun / "registry")
+
+
+def test_a_shift_is_learned_and_the_challenger_promoted(place: Place) -> None:
+    raw, truth = digits(500)
+    place.serve(turned(raw), truth)
+    before = place.registry.resolve("digits@champion")
+    result = place.turn()
+    assert result.ok, result.sentence
+    assert result.metrics["champion_window_accuracy"] < 0.5
+    assert result.metrics["challenger_window_accuracy"] > 0.8
+    assert result.metrics["original_difference_low"] > -0.03
+    assert result.metrics["window_p_better"] < 1e-6
+
+    version = place.registry.resolve("digits@champion")
+    assert (version.ref, version.parent, before.ref) == ("digits:v2", "digits:v1", "digits:v1")
+    assert place.registry.aliases("digits").of == {"champion": 2, "previous": 1}
+    run = RunFolder.open(result.artifacts["run"])
+    assert run.run["parent"] == (before.run or {})["id"]
+    assert run.run["init"]["run"] == run.run["parent"]
+    (line,) = place.journal
+    validate("turn", line)
+    assert (line["decision"], line["challenger"], line["data_version"]) == (
+        "promoted",
+        "digits:v2",
+        version.data_version,
+    )
+    assert (
+        line["window"]["samples"]
+        == line["window"]["train"] + line["window"]["held_out"]
+        == result.metrics["window_samples"]
+    )
+    # What it is measured on is not what it was trained on, and what it was trained on is there for good.
+    data = run.derived
+    assert data["val_samples"] == line["window"]["held_out"]
+    assert data["train_samples"] == 1437 + line["window"]["train"]
+    # The new normal is what production looks like now.
+    profile = load(version.payload).reference()
+    assert profile.about["samples"] == line["window"]["held_out"]
+
+    # The next turn comes too early; and when it is forced, it starts from the new champion and its data.
+    early = place.turn()
+    assert not early.ok
+    assert "is not retrained before" in early.sentence
+    assert len(place.journal) == 1
+
+
+def test_random_labels_are_rejected_and_the_champion_stays(place: Place) -> None:
+    raw, truth = digits(400)
+    place.serve(raw, list(np.random.default_rng(0).permutation(truth)))
+    result = place.turn("passes=3")
+    assert not result.ok
+    assert "rejected" in result.sentence
+    assert place.champion == "digits:v1"
+    assert place.registry.resolve("digits@challenger").ref == "digits:v2"
+    (line,) = place.journal
+    assert line["decision"] == "rejected"
+    assert "it is not surely better on the" in line["reason"]
+    assert "is not retrained before" in place.turn().sentence
+    again = place.turn("passes=1", "force=true")
+    assert "rejected" in again.sentence
+    assert [turn["decision"] for turn in place.journal] == ["rejected", "rejected"]
+
+
+def test_too_few_labels_are_told_and_noted(place: Place) -> None:
+    raw, truth = digits(150)
+    place.serve(np.concatenate([raw, raw[:20]]), truth + truth[:20])  # the same input twice tells it once
+    result = place.turn()
+    assert not result.ok
+    assert "digits needs 200 labelled events with samples; there are 150" in result.sentence
+    assert "20 seen before" in result.sentence
+    assert "serve with sample_share=1, send labels to POST /labels" in result.sentence
+    (line,) = place.journal
+    validate("turn", line)
+    assert (line["decision"], line["challenger"], line["run"]) == ("too few", None, None)
+    assert place.champion == "digits:v1"
+    assert place.turn("window.min_samples=151").metrics["window_samples"] == 150  # it costs no pause
+
+
+@pytest.mark.slow
+def test_the_next_turn_forgets_neither_what_was_before_nor_the_last_window(place: Place) -> None:
+    raw, truth = digits(500)
+    place.serve(turned(raw), truth)
+    first = place.turn()
+    assert first.ok, first.sentence
+    second = place.turn("force=true", "passes=1", "data.batch_size=32")
+    assert second.metrics["original_samples"] == 360 + first.metrics["window_held_out"]
+    assert "it is not surely better" in second.sentence
+    derived = RunFolder.open(second.artifacts["run"]).derived
+    assert derived["train_samples"] == 1437 + 2 * first.metrics["window_train"]
+    assert derived["per_device_batch"] == 32
+    assert place.champion == "digits:v2"
+    assert [turn["champion"] for turn in place.journal] == ["digits:v1", "digits:v2"]
+
+
+def test_a_champion_that_somebody_else_moved_stays(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlscale.retrain import gate
+
+    raw, truth = digits(500)
+    place.serve(turned(raw), truth)
+    judge = gate.judge
+
+    def while_it_is_compared(*arguments: Any) -> gate.Judged:
+        other = place.registry.publish("digits", place.folder / "other", kind="servable").version
+        place.registry.promote(other.ref)
+        return judge(*arguments)
+
+    shutil.copytree(place.registry.resolve("digits:v1").payload, place.folder / "other", copy_function=shutil.copyfile)
+    (place.folder / "other" / "NOTE").write_text("another one")
+    monkeypatch.setattr(gate, "judge", while_it_is_compared)
+    try:
+        result = place.turn()
+    finally:
+        shutil.rmtree(place.folder / "other")
+    assert not result.ok
+    assert "digits:v2 overtaken: digits@champion is not digits:v1 any more: somebody moved it to v3" in result.sentence
+    assert place.champion == "digits:v3"
+    (line,) = place.journal
+    assert line["decision"] == "overtaken"
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "fix"),
+    [
+        (["servable=digits:v9"], "digits has no version v9", "mlscale versions ls digits"),
+        (["servable=./registry/versions/digits/v1/files"], "a folder has no champion to replace", "servable=<model>"),
+        (["data=fashion_mnist"], "a turn decides 'data' itself", "leave data=fashion_mnist out"),
+        (["replay=1.5"], "replay is 1.5", "replay=0.7"),
+        (["registry=none"], "there is no registry", "registry=local"),
+        (["window.min_sample=3"], "unknown key 'window.min_sample'", "window.min_samples=3"),
+    ],
+)
+def test_what_is_wrong_is_told(
+    place: Place, words: list[str], what: str, fix: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(place.folder)
+    typed = {word.partition("=")[0]: word for word in [*place.words, *words]}
+    if "registry=none" in words:
+        typed.pop("registry.root")
+    with pytest.raises(MLScaleError) as caught:
+        verbs.call("retrain", list(typed.values()))
+    assert what in str(caught.value)
+    assert fix in str(caught.value)
+
+
+def test_a_champion_whose_run_is_gone(place: Place) -> None:
+    runs = place.folder / "runs"
+    runs.rename(place.folder / "elsewhere")
+    try:
+        with pytest.raises(MLScaleError, match="the run that digits:v1 comes from is not there") as caught:
+            place.turn()
+    finally:
+        (place.folder / "elsewhere").rename(runs)
+    assert caught.value.where.startswith(str(runs))
+    (line,) = place.journal
+    assert line["decision"] == "failed"
+    assert line["reason"] == "the run that digits:v1 comes from is not there"
+    run = Path((place.registry.resolve("digits@champion").run or {})["path"])
+    best = run / "checkpoints/best.ckpt"
+    best.rename(run / "kept")
+    try:
+        with pytest.raises(MLScaleError, match=r"the checkpoint that digits:v1 was made of is gone"):
+            place.turn()
+    finally:
+        (run / "kept").rename(best)
+
+
+@pytest.mark.slow
+def test_killed_in_the_middle_the_next_turn_begins_anew(place: Place) -> None:
+    raw, truth = digits(500)
+    place.serve(turned(raw), truth)
+    runs = set((place.folder / "runs").rglob("run.json"))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "mlscale", "retrain", *place.words, "passes=2000"],
+        cwd=place.folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        end = time.monotonic() + 100
+        while not list((place.folder / "runs").rglob("best.ckpt")) or runs == set(
+            (place.folder / "runs").rglob("run.json")
+        ):
+            assert process.poll() is None, process.stderr.read() if process.stderr else ""
+            assert time.monotonic() < end
+            time.sleep(0.02)
+        with pytest.raises(MLScaleError, match="another process is retraining digits"):
+            place.turn()
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+    assert place.champion == "digits:v1"
+    (lost,) = [path for path in (place.folder / "registry/retrain/digits").iterdir() if path.is_dir()]
+    result = place.turn()
+    assert result.ok, result.sentence
+    assert [turn["decision"] for turn in place.journal] == ["interrupted", "promoted"]
+    assert not lost.exists()
+    assert place.champion == "digits:v2"

@@ -1,0 +1,85 @@
+"""Promoted is what is surely better on the window and surely not much worse on what came before."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mlscale.export.engine import Engine
+from mlscale.export.servable import Port, Servable
+from mlscale.retrain.gate import Bounds, judge
+
+BOUNDS = Bounds(alpha=0.05, max_drop=0.03, max_latency_ratio=50)  # two models of one operator: the clock decides
+LABELS = ("0", "1")
+
+
+@pytest.fixture(scope="module")
+def model() -> Callable[[float], Servable]:
+    """A servable that says '1' where the only value is above a threshold."""
+    from onnx import TensorProto, helper
+
+    def make(threshold: float) -> Servable:
+        given = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", 1])
+        gives = helper.make_tensor_value_info("y", TensorProto.FLOAT, ["batch", 2])
+        weights = helper.make_tensor("w", TensorProto.FLOAT, [1, 2], [0.0, 1.0])
+        bias = helper.make_tensor("b", TensorProto.FLOAT, [2], [0.0, -threshold])
+        node = helper.make_node("Gemm", ["x", "w", "b"], ["y"])
+        graph = helper.make_graph([node], "g", [given], [gives], [weights, bias])
+        opset = [helper.make_opsetid("", 17)]
+        content = helper.make_model(graph, opset_imports=opset, ir_version=9).SerializeToString()
+        ports = Port("x", "float32", (-1, 1)), Port("y", "float32", (-1, 2))
+        return Servable(Path(), {}, *ports, LABELS, Engine(content))
+
+    return make
+
+
+def samples(count: int, threshold: float, seed: int = 0) -> list[tuple[NDArray[Any], list[str]]]:
+    """Values from 0 to 1, '1' above a threshold, in two batches."""
+    values = np.random.default_rng(seed).random((count, 1), np.float32)
+    names = [LABELS[int(value > threshold)] for value in values[:, 0]]
+    half = count // 2
+    return [(values[:half], names[:half]), (values[half:], names[half:])]
+
+
+def test_better_and_not_worse(model: Callable[[float], Servable]) -> None:
+    # What is right has moved from 0.5 to 0.7, and on the old data the two hardly differ.
+    judged = judge(model(0.5), model(0.7), samples(100, 0.7), samples(300, 0.6, seed=1), BOUNDS)
+    assert judged.figures["challenger_window_accuracy"] == 1
+    assert judged.figures["champion_window_accuracy"] == pytest.approx(0.8, abs=0.1)
+    assert judged.figures["original_samples"] == 300
+    assert [reason for reason in judged.against if "held-out" in reason] == []
+
+
+def test_all_gates_hold(model: Callable[[float], Servable]) -> None:
+    judged = judge(model(0.5), model(0.7), samples(100, 0.7), samples(300, 0.7, seed=1), BOUNDS)
+    assert judged.against == ()
+    assert judged.figures["original_difference_low"] > 0
+
+
+def test_forgetting_is_held_against_it(model: Callable[[float], Servable]) -> None:
+    judged = judge(model(0.5), model(0.7), samples(100, 0.7), samples(300, 0.5, seed=1), BOUNDS)
+    (reason,) = judged.against
+    assert reason.startswith("on the 300 original samples it may be worse by ")
+    assert "gate.max_drop 3.00%" in reason
+
+
+def test_a_little_better_is_not_surely_better(model: Callable[[float], Servable]) -> None:
+    one_more = [(np.array([[0.6], [0.9], [0.1]], np.float32), ["0", "1", "0"])]
+    judged = judge(model(0.5), model(0.7), one_more, samples(300, 0.7), BOUNDS)
+    assert judged.against == (
+        "it is not surely better on the 3 held-out samples: 1 more right, 0 more wrong (p 0.25, gate.alpha 0.05)",
+    )
+
+
+def test_the_same_model_is_not_better(model: Callable[[float], Servable]) -> None:
+    (reason,) = judge(model(0.5), model(0.5), samples(100, 0.7), samples(100, 0.5), BOUNDS).against
+    assert "(p 1, gate.alpha 0.05)" in reason
+
+
+def test_a_slow_one_is_refused(model: Callable[[float], Servable]) -> None:
+    bounds = Bounds(alpha=0.05, max_drop=0.03, max_latency_ratio=1e-3)
+    (reason,) = judge(model(0.5), model(0.7), samples(100, 0.7), samples(100, 0.7), bounds).against
+    assert "× as long (gate.max_latency_ratio 0.001)" in reason

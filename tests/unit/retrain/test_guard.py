@@ -1,0 +1,51 @@
+"""When the next challenger may be trained."""
+
+from datetime import datetime, timedelta
+
+import pytest
+
+from mlscale.retrain.guard import not_before
+from mlscale.retrain.journal import Turn
+
+START = datetime.fromisoformat("2026-01-05T12:00:00+00:00")
+
+
+def turns(*decisions: str) -> list[Turn]:
+    """One a day."""
+    return [
+        Turn("0" * 12, "m", "m:v1", "", (START + timedelta(days=day)).isoformat(), decision)
+        for day, decision in enumerate(decisions)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("decisions", "day", "hours"),
+    [
+        (["promoted"], 0, 24),
+        (["rejected"], 0, 48),
+        (["rejected", "rejected", "rejected"], 2, 24 * 8),
+        (["rejected"] * 9, 8, 720),
+        (["rejected"] * 2000, 1999, 720),
+        (["rejected", "rejected", "promoted"], 2, 24),
+        (["promoted", "rejected", "too few", "failed", "interrupted", "overtaken"], 1, 48),
+    ],
+)
+def test_pauses(decisions: list[str], day: int, hours: float) -> None:
+    found = not_before(turns(*decisions), cooldown_hours=24, factor=2, longest_hours=720)
+    assert found == START + timedelta(days=day, hours=hours)
+
+
+def test_nothing_stands_against_it_before_there_was_a_comparison() -> None:
+    for before in ([], ["too few"], ["failed", "interrupted"]):
+        assert not_before(turns(*before), cooldown_hours=24, factor=2, longest_hours=720) is None
+
+
+def test_a_broken_sensor_costs_few_trainings() -> None:
+    """80 days of drift, and of challengers that are no better."""
+    trained: list[Turn] = []
+    for day in range(80):
+        now = START + timedelta(days=day)
+        earliest = not_before(trained, cooldown_hours=24, factor=2, longest_hours=720)
+        if earliest is None or now >= earliest:
+            trained.append(Turn("0" * 12, "m", "m:v1", "", now.isoformat(), "rejected"))
+    assert len(trained) == 6  # on days 0, 2, 6, 14, 30 and 60

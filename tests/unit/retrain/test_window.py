@@ -1,0 +1,130 @@
+"""What a window takes of events that anybody may have sent."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mlscale.events.store import EventStore
+from mlscale.export.servable import Port
+from mlscale.retrain.window import Window, window
+
+PORT = Port("input", "uint8", (-1, 1, 2, 2))
+LABELS = ("cat", "dog")
+_MINUTE = 60_000_000
+
+
+def images(count: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (count, 1, 2, 2), np.uint8)
+
+
+class Filled:
+    """A store with events of a model."""
+
+    def __init__(self, root: Path) -> None:
+        self.store, self.count = EventStore(root), 0
+
+    def add(self, raw: NDArray[Any], truth: list[str], share: float = 1.0) -> None:
+        ids = [f"{self.count + number}" for number in range(len(raw))]
+        writer = self.store.writer("pets", sample_share=share)
+        probabilities = np.full((len(raw), 2), 0.5, np.float32)
+        writer.add(
+            ids,
+            version="pets:v1",
+            raw=raw,
+            labels=["cat"] * len(raw),
+            probabilities=probabilities,
+            time_us=1_700_000_000_000_000 + self.count * _MINUTE,
+        )
+        writer.close()
+        self.store.add_labels("pets", ids, truth)
+        self.count += len(raw)
+
+    def window(self, **changes: Any) -> Window:
+        settings: dict[str, Any] = {"model": "pets", "held_out": 0.3, "most": 1000, **changes}
+        return window(self.store.joined("pets", samples=True), PORT, LABELS, **settings)
+
+
+@pytest.fixture
+def events(tmp_path: Path) -> Filled:
+    return Filled(tmp_path)
+
+
+def test_samples_come_as_they_were_sent(events: Filled) -> None:
+    raw = images(4)
+    events.add(raw[:2], ["cat", "dog"])
+    events.add(raw[2:], ["dog", "dog"])
+    found = events.window()
+    assert np.array_equal(found.raw, raw)
+    assert found.raw.dtype == np.uint8
+    assert found.classes.tolist() == [0, 1, 1, 1]
+    assert (found.since, found.until) == ("2023-11-14T22:13:20.000Z", "2023-11-14T22:15:20.000Z")
+    assert found.document()["samples"] == 4
+    assert events.window(model="others").labelled == 4
+
+
+def test_what_can_not_be_learned_from_is_left_out_and_counted(events: Filled) -> None:
+    raw = images(3)
+    events.add(raw, ["cat", "bird", "dog"])
+    events.add(images(2, seed=1), ["cat", "cat"], share=0.0)
+    events.add(np.zeros((1, 1, 3, 3), np.uint8), ["cat"])
+    events.add(np.full((1, 1, 2, 2), 0.5, np.float32), ["cat"])
+    events.add(np.full((1, 1, 2, 2), 7.0, np.float32), ["dog"])  # whole numbers, though they are floats
+    found = events.window()
+    assert found.classes.tolist() == [0, 1, 1]
+    assert np.array_equal(found.raw[2], np.full((1, 2, 2), 7, np.uint8))
+    assert found.labelled == 8
+    assert found.left_out == {
+        "without a sample": 2,
+        "another shape or dtype": 2,
+        "a label that the model does not have": 1,
+    }
+
+
+def test_an_input_counts_once_with_its_latest_label(events: Filled) -> None:
+    raw = images(3)
+    events.add(raw, ["cat", "cat", "cat"])
+    events.add(raw[1:2], ["dog"])
+    found = events.window()
+    assert len(found) == 3
+    assert found.left_out == {"seen before": 1}
+    assert found.classes[-1] == 1  # seen last
+    assert np.array_equal(found.raw[-1], raw[1])
+
+
+def test_the_latest_are_taken(events: Filled) -> None:
+    raw = images(5)
+    events.add(raw, ["cat"] * 5)
+    events.add(images(5, seed=2), ["dog"] * 5)
+    found = events.window(most=5)
+    assert found.classes.tolist() == [1] * 5
+    assert found.left_out == {"older than the latest": 5}
+
+
+def test_a_sample_never_changes_sides(events: Filled) -> None:
+    raw = images(500)
+    events.add(raw, ["cat"] * 500)
+    first = events.window()
+    assert 0.2 < first.held_out.mean() < 0.4
+    sides = {sample.tobytes(): side for sample, side in zip(first.raw, first.held_out, strict=True)}
+    events.add(np.concatenate([images(300, seed=9), raw[::-1]]), ["dog"] * 800)
+    later = events.window()
+    assert len(later) > len(first)
+    known = [(sides[sample.tobytes()], side) for sample, side in zip(later.raw, later.held_out, strict=True)
+             if sample.tobytes() in sides]  # fmt: skip
+    assert len(known) == len(sides)
+    assert all(before == now for before, now in known)
+    # A larger share takes from the other side, and gives nothing back.
+    more = events.window(held_out=0.6)
+    assert more.held_out[later.held_out].all()
+    assert more.held_out.sum() > later.held_out.sum()
+    # Another model has other sides.
+    assert (events.window(model="x").held_out != later.held_out).any()
+
+
+def test_nothing_is_a_window_too(events: Filled) -> None:
+    found = events.window()
+    assert (len(found), found.raw.shape, found.since) == (0, (0, 1, 2, 2), "")
+    assert found.document()["held_out"] == 0
