@@ -105,6 +105,8 @@ def _run_of(request: Request) -> str | None:
     """
     if request.verb in ("evaluate", "export"):
         return request.values.get("run")
+    if request.verb == "profile":
+        return request.values.get("run") if request.values.get("run") not in ("null", "") else None
     if request.verb != "train":
         return None
     named = {key: request.values.get(key) for key in ("resume", "like")}

@@ -158,6 +158,10 @@ class OrderedData(LightningDataModule):
 
     # Ours.
 
+    def loading_workers(self) -> int:
+        """Threads or processes that load, per rank, once `auto` is resolved."""
+        return self._threads()
+
     def _threads(self) -> int:
         """`workers: auto`: the cores this process may use, shared among the ranks of this machine, four at most."""
         if isinstance(self.workers, int):

@@ -117,6 +117,15 @@ VERBS = {
             ("mlscale retrain servable=resnet force=true", "in the pause after a rejection, too"),
         ),
     ),
+    "profile": Verb(
+        "tell what bounds a training run, and prove the remedy",
+        True,
+        (
+            ("mlscale profile +recipe=resnet", "data or computing, by how much, and what to type"),
+            ("mlscale profile run=last", "of a run that was made; the page goes into its folder"),
+            ("mlscale profile +recipe=mine profile.seconds=60", "longer rounds, on a machine that is not quiet"),
+        ),
+    ),
     "verify-resume": Verb(
         "kill your own run several times, and say whether it goes on to the bit",
         True,

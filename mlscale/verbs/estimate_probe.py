@@ -2,32 +2,23 @@
 
 from __future__ import annotations
 
-import json
 import math
-import os
-import tempfile
 import warnings
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig
 
-from mlscale.config.build import target
-from mlscale.config.derive import derive
 from mlscale.errors import MLScaleError
 from mlscale.estimate import probe
 from mlscale.estimate.memory import Memory, cut, peak_memory
 from mlscale.estimate.plan import Plan, limited, plan
 from mlscale.estimate.step import Loop
-from mlscale.launch.local import launch
-from mlscale.launch.machine import this_machine
-from mlscale.runs.folder import RunFolder
 from mlscale.runs.machine import free_memory_bytes
-from mlscale.runs.secrets import protect
 from mlscale.train.assemble import build_data, build_task
 from mlscale.train.quiet import quiet
 from mlscale.train.signals import seconds_of
+from mlscale.verbs import short_fit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,7 +26,6 @@ if TYPE_CHECKING:
 # A process takes up to 1.8 times what its tensors do (allocator, scratch memory of kernels), and Python and torch.
 _RESIDENT, _BASE = 1.8, 700 * 2**20
 _FIRST_PASSES, _FIRST_VALIDATION = 3, 2  # of the fit that warms up and tells how long the next may be
-_SILENT = ("wandb", "tensorboard", "mlflow")
 
 
 @dataclass(frozen=True)
@@ -223,42 +213,10 @@ def _probe(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: float) -> 
 def _fit(
     cfg: DictConfig, facts: Mapping[str, Any] | None, batches: tuple[int, int], epochs: int
 ) -> tuple[probe.Timing, dict[str, Any]]:
-    """Train for some batches of some epochs, launched as a run is, in a folder that is gone afterwards."""
-    with tempfile.TemporaryDirectory(prefix="mlscale-estimate-") as folder:
-        clock = Path(folder, "clock.json")
-        short = _short(cfg, batches, epochs, clock)
-        derived = derive(short, facts, this_machine())
-        short.derived = dict.fromkeys(short.derived)
-        protected, environment = protect(short)
-        os.environ.update(environment)
-        text = OmegaConf.to_yaml(OmegaConf.create(protected))
-        run = RunFolder.create(folder, "estimate", verb="estimate", config_yaml=text, derived=derived)
-        launch(run.path, derived["world_size"])
-        return probe.read(clock), json.loads((run.path / "results/fit.json").read_text())
-
-
-def _short(cfg: DictConfig, batches: tuple[int, int], epochs: int, clock: Path) -> DictConfig:
-    """The config of a short run: a clock joins it; what shows or sends anything, or might end it early, stays out."""
-    short = cfg.copy()
-    with open_dict(short):
-        short.trainer.limit_train_batches, short.trainer.limit_val_batches = batches
-        short.trainer.update(max_epochs=epochs, max_steps=-1, max_time=None, overfit_batches=0)
-        short.trainer.update(check_val_every_n_epoch=1, val_check_interval=None, enable_progress_bar=False)
-        short.callbacks = {name: node for name, node in (cfg.get("callbacks") or {}).items() if _stays(node)}
-        short.callbacks["estimate_clock"] = {"_target_": "mlscale.estimate.probe.Clock", "path": str(clock)}
-        short.logger = {
-            name: node
-            for name, node in (cfg.get("logger") or {}).items()
-            if not any(word in str(node.get("_target_", "")).lower() for word in _SILENT)
-        }
-    return short
-
-
-def _stays(node: Any) -> bool:
-    """Bars show, and early stopping ends."""
-    import pytorch_lightning as pl
-
-    if not node:
-        return False
-    kind = target(node)
-    return not (isinstance(kind, type) and issubclass(kind, pl.callbacks.ProgressBar | pl.callbacks.EarlyStopping))
+    """A short fit with a clock."""
+    with short_fit.scratch("estimate") as folder:
+        clock = folder / "clock.json"
+        callback = {"_target_": "mlscale.estimate.probe.Clock", "path": str(clock)}
+        short = short_fit.shortened(cfg, batches, epochs, {"estimate_clock": callback})
+        outcome = short_fit.fit(short, facts, folder)
+        return probe.read(clock), outcome

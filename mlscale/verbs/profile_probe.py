@@ -1,0 +1,152 @@
+"""What `mlscale profile` measures: short fits of the run, some with a loader that costs nothing, in turns."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, open_dict
+
+from mlscale.config.build import accepts
+from mlscale.culprit import summary
+from mlscale.diagnose import timers
+from mlscale.diagnose.remedies import Remedy, Setup, Tried
+from mlscale.diagnose.timers import Parts
+from mlscale.diagnose.verdict import ROUNDS, Factor
+from mlscale.errors import MLScaleError
+from mlscale.runs.machine import usable_cores
+from mlscale.train.assemble import build_data
+from mlscale.verbs import short_fit
+
+_FIRST = 6  # steps of the fit that tells how many fit into the time
+_LEAST, _MOST = 12, 2000  # steps of a measured fit
+_WARM_UP = 16  # steps at most: loaders begin with full hands
+_REPLAY = {"profile_replay": {"_target_": "mlscale.diagnose.replay.Replay"}}
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Short fits of one run.
+
+    Attributes:
+        cfg: of the run, derived values in place.
+        facts: what the data says of itself; None where it says nothing.
+        passes: batches of an epoch of one process; None where the data doesn't say.
+    """
+
+    cfg: DictConfig
+    facts: Mapping[str, Any] | None
+    passes: int | None
+
+    def steps_for(self, seconds: float) -> int:
+        """Steps of each measured fit, so that all rounds take about `seconds`. Warms up this process, too."""
+        first = self.fit(_FIRST)
+        return int(min(_MOST, max(_LEAST, seconds / (2 * ROUNDS) / first.step)))
+
+    def rounds(self, steps: int) -> list[tuple[Parts, Parts]]:
+        """Each with a real fit and one that replays a batch; the order changes, so that a trend falls on both."""
+        found = []
+        for number in range(ROUNDS):
+            real, replayed = (self.fit(steps, replay=replay) for replay in _in_turn(number))
+            found.append((real, replayed) if not number % 2 else (replayed, real))
+        return found
+
+    def tried(self, remedy: Remedy, steps: int) -> Tried:
+        """A remedy against the run as it is, in turns, until a round without a gain: then it can't be proven any more.
+
+        One that fails is told, and is none.
+        """
+        other, factors = self.with_remedy(remedy), list[float]()
+        try:
+            for number in range(ROUNDS):
+                order = (self, other) if not number % 2 else (other, self)
+                took = {id(each): each.fit(steps, threads=remedy.threads if each is other else None) for each in order}
+                factors.append(took[id(self)].step / took[id(other)].step)
+                if factors[-1] <= 1:
+                    break
+        except MLScaleError as error:
+            return Tried(remedy, None, str(error).splitlines()[0])
+        except Exception as error:
+            return Tried(remedy, None, summary(error))
+        return Tried(remedy, Factor(tuple(factors)))
+
+    def fit(self, steps: int, *, replay: bool = False, threads: int | None = None) -> Parts:
+        """A fit of at least `steps` steps after its warm-up."""
+        warm_up = min(_WARM_UP, max(2, steps // 4))
+        passes = min(self.passes or steps + warm_up, steps + warm_up)
+        epochs = -(-(steps + warm_up) // passes)
+        with short_fit.scratch("profile") as folder:
+            times = folder / "times.json"
+            short = short_fit.shortened(self.cfg, (passes, 0), epochs, _REPLAY if replay else {}, checkpoints=False)
+            with open_dict(short):
+                short.trainer.num_sanity_val_steps = 0
+                short.trainer.profiler = {"_target_": "mlscale.diagnose.timers.TwoTimers", "path": str(times)}
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", message="This DataLoader will create")  # whether it helps is measured
+                short_fit.fit(short, self.facts, folder, threads)
+            epochs_seen = timers.read(times)
+        done = sum(len(epoch.done) for epoch in epochs_seen)
+        if done < 2:
+            raise MLScaleError(
+                f"the run takes {done} step{'s' * (done != 1)}: there is nothing to measure",
+                where="trainer",
+                fix="a longer run: leave debug= out, or a smaller data.batch_size",
+            )
+        return timers.parts(epochs_seen, min(warm_up, done // 2))
+
+    def with_remedy(self, remedy: Remedy) -> Probe:
+        """The same run, changed."""
+        cfg = self.cfg.copy()
+        with open_dict(cfg):
+            if remedy.workers is not None:
+                cfg.data[_workers_key(cfg)] = remedy.workers
+            if remedy.precision is not None:
+                cfg.precision = {"value": remedy.precision}
+        return Probe(cfg, self.facts, self.passes)
+
+    def setup(self, *, busy: bool) -> Setup:
+        """What the run has set, as far as remedies go."""
+        key = _workers_key(self.cfg)
+        return Setup(
+            workers=_workers(self.cfg, key),
+            workers_key=f"data.{key}",
+            precision=str(self.cfg.precision.value),
+            bf16=self.cfg.derived.accelerator == "cpu" or _cuda_bf16(),
+            threads=self.cfg.derived.threads,
+            cores=usable_cores(),
+            busy=busy,
+        )
+
+
+def of(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Probe:
+    """The probe of a run, derived values in place; its fits take no more batches an epoch than the run has."""
+    steps = cfg.derived.steps_per_epoch
+    return Probe(cfg, facts, steps * (cfg.trainer.get("accumulate_grad_batches", 1) or 1) if steps else None)
+
+
+def _in_turn(number: int) -> tuple[bool, bool]:
+    return (False, True) if not number % 2 else (True, False)
+
+
+def _workers_key(cfg: DictConfig) -> str:
+    node = cfg.get("data")
+    return next((name for name in ("workers", "num_workers") if node and accepts(node, name)), "")
+
+
+def _workers(cfg: DictConfig, key: str) -> int | None:
+    """How many the run has; None where the data takes no such number."""
+    if not key:
+        return None
+    data: Any = build_data(cfg)
+    if hasattr(data, "loading_workers"):
+        return int(data.loading_workers())
+    set_to = cfg.data.get(key)
+    return set_to if isinstance(set_to, int) else 0
+
+
+def _cuda_bf16() -> bool:
+    from mlscale.launch.machine import this_machine
+
+    return this_machine().cuda_bf16

@@ -1,0 +1,90 @@
+"""Short fits in a folder that is gone afterwards: how `estimate` and `profile` learn what a run's steps take."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from mlscale.config.build import target
+from mlscale.config.derive import derive
+from mlscale.launch.local import launch
+from mlscale.launch.machine import this_machine
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.secrets import protect
+
+_SILENT = ("wandb", "tensorboard", "mlflow")
+
+
+@contextmanager
+def scratch(verb: str) -> Iterator[Path]:
+    """A folder for the time of the block."""
+    with tempfile.TemporaryDirectory(prefix=f"mlscale-{verb}-") as folder:
+        yield Path(folder)
+
+
+def shortened(
+    cfg: DictConfig,
+    batches: tuple[int, int],
+    epochs: int,
+    callbacks: Mapping[str, Mapping[str, Any]],
+    *,
+    checkpoints: bool = True,
+) -> DictConfig:
+    """The config of a short run: what shows or sends anything, or might end it early, stays out.
+
+    Args:
+        batches: of training and of validation, each epoch.
+        callbacks: that join it, by name.
+        checkpoints: whether its callbacks that save checkpoints stay.
+    """
+    short = cfg.copy()
+    with open_dict(short):
+        short.trainer.limit_train_batches, short.trainer.limit_val_batches = batches
+        short.trainer.update(max_epochs=epochs, max_steps=-1, max_time=None, overfit_batches=0)
+        short.trainer.update(check_val_every_n_epoch=1, val_check_interval=None, enable_progress_bar=False)
+        kept = {name: node for name, node in (cfg.get("callbacks") or {}).items() if _stays(node, checkpoints)}
+        short.callbacks = {**kept, **callbacks}
+        short.logger = {
+            name: node
+            for name, node in (cfg.get("logger") or {}).items()
+            if not any(word in str(node.get("_target_", "")).lower() for word in _SILENT)
+        }
+    return short
+
+
+def fit(short: DictConfig, facts: Mapping[str, Any] | None, folder: Path, threads: int | None = None) -> dict[str, Any]:
+    """Train, launched as a run is; returns what its first rank left.
+
+    Args:
+        facts: what the data says of itself.
+        threads: CPU threads of a process; None for what the run would have.
+    """
+    derived = derive(short, facts, this_machine())
+    derived["threads"] = threads or derived["threads"]
+    short.derived = dict.fromkeys(short.derived)
+    protected, environment = protect(short)
+    os.environ.update(environment)
+    text = OmegaConf.to_yaml(OmegaConf.create(protected))
+    run = RunFolder.create(folder, "short", verb="train", config_yaml=text, derived=derived)
+    launch(run.path, derived["world_size"])
+    outcome: dict[str, Any] = json.loads((run.path / "results/fit.json").read_text())
+    return outcome
+
+
+def _stays(node: Any, checkpoints: bool) -> bool:
+    """Bars show, and early stopping ends."""
+    import pytorch_lightning as pl
+
+    if not node:
+        return False
+    kind = target(node)
+    away: tuple[type, ...] = (pl.callbacks.ProgressBar, pl.callbacks.EarlyStopping)
+    away += () if checkpoints else (pl.callbacks.ModelCheckpoint,)
+    return not (isinstance(kind, type) and issubclass(kind, away))

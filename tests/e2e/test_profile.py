@@ -1,0 +1,108 @@
+"""`mlscale profile`, as a user types it: data that is slow, a model that is heavy, a run that was made."""
+
+from pathlib import Path
+
+import pytest
+
+from mlscale import verbs
+from mlscale.cli import main
+from tests.conftest import runs_in
+
+OWN = """
+import time
+
+import torch
+from torch.utils.data import Dataset, TensorDataset
+
+
+class Slow(Dataset):
+    def __init__(self, samples=512, seconds=0.004):
+        self.targets = [i % 10 for i in range(samples)]
+        self.seconds = seconds
+
+    def __len__(self):
+        return len(self.targets)
+
+    def __getitem__(self, index):
+        time.sleep(self.seconds)
+        return torch.full((1, 8, 8), index % 10 / 10), self.targets[index]
+
+
+def quick(samples=512):
+    return TensorDataset(torch.rand(samples, 1, 8, 8), torch.arange(samples) % 10)
+
+
+class Heavy(torch.nn.Module):
+    def __init__(self, num_classes=10, width=1500):
+        super().__init__()
+        self.net = torch.nn.Sequential(
+            torch.nn.Flatten(), torch.nn.Linear(64, width), torch.nn.Linear(width, width),
+            torch.nn.Linear(width, width), torch.nn.Linear(width, num_classes),
+        )
+
+    def forward(self, x):
+        return self.net(x)
+"""
+DATA = ["data=none", "data._target_=mlscale.data.DatasetData", "data.batch_size=8", "scheduler=none"]
+
+
+def own(kind: str) -> list[str]:
+    return [
+        *DATA,
+        f"data.train._target_=own_parts.{kind}",
+        f"data.val._target_=own_parts.{kind}",
+        "data.val.samples=32",
+    ]
+
+
+@pytest.fixture
+def parts(folder: Path) -> Path:
+    (folder / "own_parts.py").write_text(OWN)
+    return folder
+
+
+@pytest.mark.slow
+def test_slow_data_bounds_the_run_and_workers_are_the_proven_remedy(parts: Path) -> None:
+    found = verbs.call("profile", [*own("Slow"), "model=mlp", "profile.seconds=1"])
+    assert found.ok
+    assert found.artifacts["bound_by"] == "data", found.sentence
+    assert "the step waits for data" in found.sentence
+    assert found.metrics["wait_ms"] >= 8 * 4  # what eight samples sleep
+    assert found.metrics["wait_percent"] > 40
+    assert found.metrics["headspace_ratio"] > 1.5
+    assert found.artifacts["remedy"].startswith("data.workers="), found.sentence
+    workers = found.artifacts["remedy"]
+    assert f"type {workers}, proven" in found.sentence
+    assert found.metrics[f"{workers}_ratio"] > 1.05
+    assert not runs_in(parts)  # nothing is left behind
+    assert len(found.figures) == 2
+
+
+def test_a_heavy_model_does_not_wait(parts: Path) -> None:
+    heavy = ["model=none", "model._target_=own_parts.Heavy"]
+    found = verbs.call("profile", [*own("quick"), *heavy, "profile.seconds=1", "profile.remedies=false"])
+    assert found.artifacts["bound_by"] != "data", found.sentence
+    assert found.metrics["wait_percent"] < 10
+    assert found.metrics["predicted_headspace_ratio"] < 1.12
+    assert "remedy" not in found.artifacts
+    assert "proven" not in found.sentence
+
+
+def test_of_a_run_that_was_made(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """With one step an epoch, too: there is no wait then that is not the start of an epoch, and that is told."""
+    made = verbs.call("train", ["recipe=resnet", "debug=fast", "snapshot=false"])
+    assert main(
+        ["profile", "run=last", "debug=none", "trainer.max_epochs=1", "profile.seconds=0.2", "profile.remedies=false"]
+    ) in (0, 2)
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    page = Path(made.artifacts["run"]) / "results/profile.html"
+    assert page.is_file(), said.err
+    assert "perfect loader" in page.read_text()
+    assert str(page) in said.out
+    assert "of the time lies between epochs" in said.out
+
+
+def test_too_short_to_be_measured_and_no_time(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["profile", "+recipe=resnet", "profile.seconds=0"]) == 2
+    assert "profile.seconds=12" in capsys.readouterr().err

@@ -1,0 +1,101 @@
+"""What bounds a run, from times; and what may be tried against it."""
+
+import pytest
+
+from mlscale.diagnose import load
+from mlscale.diagnose.load import Load
+from mlscale.diagnose.remedies import Remedy, Setup, Tried, best, to_try
+from mlscale.diagnose.timers import Parts
+from mlscale.diagnose.verdict import ROUNDS, Factor, judge
+
+
+def rounds(wait: float, *headspace: float) -> list[tuple[Parts, Parts]]:
+    """Rounds of ten steps of a second each, of which `wait` is one."""
+    each = headspace if len(headspace) > 1 else headspace * ROUNDS
+    return [(Parts(10, 10.0, 10 * wait, 0.0), Parts(10, 10 / factor, 0.0, 0.0)) for factor in each]
+
+
+@pytest.mark.parametrize(
+    ("wait", "headspace", "bound"),
+    [
+        (0.38, [1.6], "data"),
+        (0.02, [1.3], "cores"),
+        (0.01, [1.01], "computing"),
+        (0.0, [0.97], "computing"),
+        (0.01, [1.2, 1.3, 0.9, 1.2, 1.2], "unclear"),  # a round says otherwise
+        (0.3, [1.0, 1.0, 1.1, 0.9, 1.0], "unclear"),  # a wait, and no gain without it
+        (0.04, [1.04], "computing"),
+    ],
+)
+def test_bounds(wait: float, headspace: list[float], bound: str) -> None:
+    assert judge(rounds(wait, *headspace)).bound == bound
+
+
+def test_figures() -> None:
+    verdict = judge(rounds(0.38, 1.4, 1.5, 1.6, 1.7, 1.8))
+    assert verdict.headspace.value == pytest.approx(1.6)
+    assert verdict.headspace.spread == pytest.approx(0.2 / 1.6)
+    assert verdict.wait == pytest.approx(0.38)
+    assert verdict.waited == pytest.approx(0.38)
+    assert verdict.predicted == pytest.approx(1 / 0.62)
+    assert verdict.real == 1.0
+    assert verdict.steps == 10 * ROUNDS
+
+
+def test_a_gain_is_proven_by_every_round() -> None:
+    assert Factor((1.2,) * ROUNDS).proven
+    assert not Factor((1.2,) * (ROUNDS - 1)).proven
+    assert not Factor((1.2,) * (ROUNDS - 1) + (0.99,)).proven
+    assert not Factor((1.02,) * ROUNDS).proven
+
+
+def tried_in_turn(bound: str, setup: Setup, *factors: float) -> list[str]:
+    """What is tried, when it gives these factors."""
+    tried: list[Tried] = []
+    for remedy in to_try(bound, setup, tried):
+        tried.append(Tried(remedy, Factor((factors[len(tried)],) * ROUNDS)))
+    return [each.remedy.typed for each in tried]
+
+
+def a_setup(workers: int | None = 0, precision: str = "32-true", threads: int = 2) -> Setup:
+    return Setup(workers, "data.workers", precision, True, threads, 2, False)
+
+
+def test_workers_are_doubled_while_that_helps() -> None:
+    assert tried_in_turn("data", a_setup(), 1.9, 3.5, 3.6) == ["data.workers=2", "data.workers=4", "data.workers=8"]
+    assert tried_in_turn("data", a_setup(), 1.9, 1.95) == ["data.workers=2", "data.workers=4"]
+    assert tried_in_turn("data", a_setup(2), 1.01) == ["data.workers=4"]
+    assert tried_in_turn("data", a_setup(20)) == []
+    assert tried_in_turn("data", a_setup(None)) == []  # a loader that nobody can set
+
+
+def test_fewer_where_they_take_cores() -> None:
+    assert tried_in_turn("cores", a_setup(4), 1, 1, 1) == ["data.workers=2", "data.workers=1", "data.workers=0"]
+    assert tried_in_turn("cores", a_setup(0)) == []
+
+
+def test_against_computing() -> None:
+    threads = "OMP_NUM_THREADS=1 (in the environment)"
+    assert tried_in_turn("computing", a_setup(), 1, 1) == ["precision=bf16", threads]
+    assert tried_in_turn("computing", a_setup(precision="bf16-mixed"), 1) == [threads]
+    assert tried_in_turn("computing", a_setup(threads=1), 1) == ["precision=bf16"]
+    assert tried_in_turn("unclear", a_setup()) == []
+
+
+def test_the_best_is_proven_and_asks_for_no_more_than_it_must() -> None:
+    def with_factor(workers: int, *factors: float) -> Tried:
+        return Tried(Remedy(f"data.workers={workers}", workers), Factor(factors))
+
+    few, many = with_factor(2, *[2.82] * ROUNDS), with_factor(4, *[2.83] * ROUNDS)
+    assert best([few, many]) is few
+    assert best([few, with_factor(8, *[4.0] * ROUNDS)]) is not few
+    unproven = with_factor(4, 1.5, 1.6, 1.4, 0.9)
+    assert best([unproven, Tried(Remedy("x"), None, "out of memory")]) is None
+    assert unproven.told() == "data.workers=4 1.45×, 0.90 to 1.60"
+    assert Tried(Remedy("x"), None, "out of memory").told() == "x failed: out of memory"
+
+
+def test_load() -> None:
+    assert Load(7.1, 2).told() == "the machine is oversubscribed (load 7.1 on 2 cores)"
+    assert Load(1.9, 2).told() == ""
+    assert load.now().cores >= 1
