@@ -8,7 +8,7 @@ from importlib.metadata import version as package_version
 from urllib.parse import unquote
 
 from mlscale.errors import MLScaleError
-from mlscale.serve import labels, page, predict, v2
+from mlscale.serve import labels, page, predict, tensors, v2
 from mlscale.serve.answers import Answers, only
 from mlscale.serve.http import HTML, Exchange, body_of
 from mlscale.serve.inference import Inference, Protocol
@@ -17,7 +17,7 @@ from mlscale.serve.metrics import KIND
 from mlscale.serve.refused import Refused
 
 Load = Callable[[str | None, Callable[[MLScaleError | None], None]], None]
-_V2 = Protocol("infer", v2.asked, v2.answer)
+_V2 = Protocol("infer", v2.asked, tensors.answer)
 _PREDICT = Protocol("predict", predict.asked, predict.answer)
 _READ = (b"GET", b"HEAD")
 

@@ -3,33 +3,31 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import errno
 import gc
 import ipaddress
 import os
-import signal
 import socket
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlscale.errors import Exit, MLScaleError
+from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
 from mlscale.events.writer import EventWriter
 from mlscale.registry.servables import Located
 from mlscale.runs.files import write_json
 from mlscale.serve.answers import Answers
 from mlscale.serve.app import App
-from mlscale.serve.http import Connection, Connections, Limits
+from mlscale.serve.connection import Connection
+from mlscale.serve.http import Connections, Limits
 from mlscale.serve.inference import Inference
 from mlscale.serve.labels import LabelSink
 from mlscale.serve.metrics import Metrics
 from mlscale.serve.model import Model
 from mlscale.serve.reload import Reloader, Source
+from mlscale.serve.sockets import Stop, bound, new_loop, stop_signal
 
 _SWEEP_S = 1.0
 _BACKLOG = 1024
@@ -83,9 +81,9 @@ def serve(source: Source, settings: Settings, say: Callable[[str], None]) -> Ser
         MLScaleError: the model can't be loaded, or the port not be had (exit code 5).
     """
     located = source.locate()
-    with _listening(settings.host, settings.port) as listening:
+    with bound(settings.host, settings.port) as listening:
         model = source.load(located)
-        with asyncio.Runner(loop_factory=_new_loop) as runner:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
             return runner.run(_Server(source, settings, say, located, model).run(listening))
 
 
@@ -100,7 +98,7 @@ class _Server:
         """From the first request to the last."""
         settings, begin = self._settings, time.monotonic()
         loop = asyncio.get_running_loop()
-        stop = _stop_signal(loop)
+        stop = stop_signal(loop)
         self._metrics = Metrics()
         answers = Answers(self._metrics, self._say)
         store = settings.events
@@ -201,7 +199,7 @@ class _Server:
                 self._say(f"events are lost: {problem}" if problem else "events are kept again")
                 told = problem
 
-    async def _drained(self, connections: Connections, stop: _Stop) -> None:
+    async def _drained(self, connections: Connections, stop: Stop) -> None:
         """Wait until every request was answered and read, for `drain_s` at most, or until told again."""
         connections.drain()
         end = time.monotonic() + self._settings.drain_s
@@ -215,62 +213,3 @@ class _Server:
             events.close()
         if sink:
             sink.close()
-
-
-class _Stop(asyncio.Event):
-    """Set by a signal; `count` says how often."""
-
-    count = 0
-
-    def ask(self) -> None:
-        """Stop."""
-        self.count += 1
-        self.set()
-
-
-def _stop_signal(loop: asyncio.AbstractEventLoop) -> _Stop:
-    stop = _Stop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread
-            loop.add_signal_handler(number, stop.ask)
-    return stop
-
-
-def _new_loop() -> asyncio.AbstractEventLoop:
-    if sys.platform == "win32":
-        return asyncio.new_event_loop()
-    import uvloop
-
-    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
-    return loop
-
-
-@contextlib.contextmanager
-def _listening(host: str, port: int) -> Any:
-    """A socket that listens there, once nothing else does.
-
-    Raises:
-        MLScaleError: the port is in use or not allowed, or there is no such host (exit code 5).
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        listening = socket.socket(family, kind, protocol)
-        try:
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            listening.bind(address)
-        except OSError:
-            listening.close()
-            raise
-    except (OSError, OverflowError, UnicodeError) as error:
-        used = getattr(error, "errno", None) == errno.EADDRINUSE
-        raise MLScaleError(
-            f"port {port} of {host} is in use" if used else f"can't listen on port {port} of {host}",
-            where="port" if used else "host, port",
-            why="" if used else str(getattr(error, "strerror", None) or error),
-            fix="port=0 takes a free one" if used else "host=127.0.0.1 port=8000",
-            exit=Exit.ENVIRONMENT,
-        ) from error
-    with listening:
-        yield listening

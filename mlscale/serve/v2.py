@@ -16,8 +16,7 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import accepted
-from mlscale.serve.http import BINARY, JSON
-from mlscale.serve.model import Model, Outputs
+from mlscale.serve.model import Model
 from mlscale.serve.refused import Refused
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32", "int64": "INT64"}
@@ -80,7 +79,7 @@ def asked(model: Model, headers: Mapping[bytes, bytes], body: bytes) -> Asked:
         raise Refused(f"Unable to parse Inference-Header-Content-Length, got: {length.decode('latin-1')}")
     if int(length) == 0:
         raw = from_bytes(model, body)
-        return Asked(raw, "", [Wanted(name, True, 0) for name in _names(model)])
+        return Asked(raw, "", [Wanted(name, True, 0) for name in names(model)])
     return _asked(model, _document(body[: int(length)]), body[int(length) :])
 
 
@@ -97,17 +96,6 @@ def from_bytes(model: Model, body: bytes) -> NDArray[Any]:
             f"{model.servable.input.dtype} of {list(model.sample_shape)}"
         )
     return np.frombuffer(body, model.servable.input.dtype).reshape(count, *model.sample_shape)
-
-
-def answer(model: Model, request: Asked, ids: Sequence[str], said: Outputs) -> tuple[bytes, bytes, bytes]:
-    """The answer to a request for inference: its body, content type, and more lines of its head."""
-    tails: list[bytes] = []
-    outputs = [_tensor(model, wanted, said, tails) for wanted in request.outputs]
-    document = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
-    head = json.dumps({"id": request.id, **document} if request.id else document, separators=(",", ":")).encode()
-    if not tails:
-        return head, JSON, b""
-    return b"".join([head, *tails]), BINARY, b"Inference-Header-Content-Length: %d\r\n" % len(head)
 
 
 def checked_id(value: object) -> str:
@@ -212,13 +200,13 @@ def told(error: MLScaleError) -> str:
 def _outputs(model: Model, document: dict[str, Any], binary: bool) -> list[Wanted]:
     wanted = document.get("outputs")
     if wanted is None or wanted == []:
-        return [Wanted(name, binary, 0) for name in _names(model)]
+        return [Wanted(name, binary, 0) for name in names(model)]
     if not isinstance(wanted, list) or not all(isinstance(each, dict) for each in wanted):
         raise Refused("'outputs' in the request JSON is no list of objects")
     found = []
     for each in wanted:
         name, said = each.get("name"), _parameters(each)
-        if name not in _names(model):
+        if name not in names(model):
             raise Refused(f"unexpected inference output '{name}' for model '{model.name}'")
         top = said.get("classification", 0)
         if type(top) is not int or top < 0 or (top and name == LABEL):
@@ -227,7 +215,8 @@ def _outputs(model: Model, document: dict[str, Any], binary: bool) -> list[Wante
     return found
 
 
-def _names(model: Model) -> tuple[str, ...]:
+def names(model: Model) -> tuple[str, ...]:
+    """Of the outputs: the model's own, and what is made of it."""
     return (model.servable.output.name, PROBABILITIES, LABEL)
 
 
@@ -236,36 +225,3 @@ def _parameters(entry: Mapping[str, Any]) -> Mapping[str, Any]:
     if not isinstance(parameters, dict):
         raise Refused("'parameters' in the request JSON is no object")
     return parameters
-
-
-def _tensor(model: Model, wanted: Wanted, said: Outputs, tails: list[bytes]) -> dict[str, Any]:
-    """An output in the answer's JSON; its bytes go to `tails` where it is binary."""
-    values: NDArray[Any] | list[str]
-    if wanted.name == LABEL:
-        values, datatype, shape = said.labels, "BYTES", [len(said.labels)]
-    else:
-        values, datatype = said.probabilities if wanted.name == PROBABILITIES else said.logits, "FP32"
-        shape = list(values.shape)
-        if wanted.top:
-            values, datatype, shape = _top(model, values, wanted.top), "BYTES", [len(values), wanted.top]
-    entry: dict[str, Any] = {"name": wanted.name, "datatype": datatype, "shape": shape}
-    if wanted.binary:
-        tails.append(_bytes(values) if isinstance(values, list) else np.ascontiguousarray(values).tobytes())
-        return {**entry, "parameters": {"binary_data_size": len(tails[-1])}}
-    return {**entry, "data": values if isinstance(values, list) else values.ravel().tolist()}
-
-
-def _top(model: Model, values: NDArray[np.float32], count: int) -> list[str]:
-    """The `count` largest of each row as `value:number:label`, largest first."""
-    order = np.argsort(-values, axis=-1, kind="stable")[:, :count]
-    return [
-        f"{row[number]:f}:{number}:{model.servable.labels[number]}"
-        for row, numbers_ in zip(values, order.tolist(), strict=True)
-        for number in numbers_
-    ]
-
-
-def _bytes(texts: Sequence[str]) -> bytes:
-    """Elements of a BYTES tensor: each its length (4 bytes, little endian) and its content."""
-    encoded = [text.encode("utf-8", "replace") for text in texts]
-    return b"".join(len(each).to_bytes(4, "little") + each for each in encoded)

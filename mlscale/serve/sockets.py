@@ -1,0 +1,74 @@
+"""What the server asks of the system: an event loop, a port, and to be told when to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+
+from mlscale.errors import Exit, MLScaleError
+
+
+class Stop(asyncio.Event):
+    """Set by a signal; `count` says how often."""
+
+    count = 0
+
+    def ask(self) -> None:
+        """Stop."""
+        self.count += 1
+        self.set()
+
+
+def stop_signal(loop: asyncio.AbstractEventLoop) -> Stop:
+    """Set by SIGTERM and SIGINT from now on."""
+    stop = Stop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread
+            loop.add_signal_handler(number, stop.ask)
+    return stop
+
+
+def new_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's, where there is one."""
+    if sys.platform == "win32":
+        return asyncio.new_event_loop()
+    import uvloop
+
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop
+
+
+@contextlib.contextmanager
+def bound(host: str, port: int) -> Iterator[socket.socket]:
+    """A socket that is bound there, closed at the end of the block.
+
+    Raises:
+        MLScaleError: the port is in use or not allowed, or there is no such host (exit code 5).
+    """
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listening = socket.socket(family, kind, protocol)
+        try:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(address)
+        except OSError:
+            listening.close()
+            raise
+    except (OSError, OverflowError, UnicodeError) as error:
+        used = getattr(error, "errno", None) == errno.EADDRINUSE
+        raise MLScaleError(
+            f"port {port} of {host} is in use" if used else f"can't listen on port {port} of {host}",
+            where="port" if used else "host, port",
+            why="" if used else str(getattr(error, "strerror", None) or error),
+            fix="port=0 takes a free one" if used else "host=127.0.0.1 port=8000",
+            exit=Exit.ENVIRONMENT,
+        ) from error
+    with listening:
+        yield listening

@@ -1,0 +1,157 @@
+"""Batches: who is alone runs at once, what arrives meanwhile runs together, a version's samples among themselves."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mlscale.errors import MLScaleError
+from mlscale.serve.batcher import Batcher, Job
+from mlscale.serve.metrics import Histogram
+from mlscale.serve.model import Model, Outputs, load_model
+from mlscale.serve.refused import Refused
+from tests.serving import STORED, pixels
+
+MODEL = load_model(STORED, name="digits", version="digits:v1", threads=1, max_batch=4)
+INLINE = replace(MODEL, one_s=0.0, batch_s=0.0)
+THREADED = replace(MODEL, one_s=1.0, batch_s=1.0)
+
+
+class Run:
+    """A batcher, and what it did."""
+
+    def __init__(self, max_queue: int = 100) -> None:
+        self.batches: list[list[int]] = []
+        self.threads: set[str] = set()
+        self.batcher = Batcher(asyncio.get_running_loop(), max_queue, self._computed)
+        self.answers: list[asyncio.Future[Outputs | Exception]] = []
+
+    def _computed(self, model: Model, jobs: Sequence[Job], raw: NDArray[Any], said: Outputs, seconds: float) -> None:
+        self.batches.append([len(job.raw) for job in jobs])
+        assert len(said.labels) == len(raw) == sum(self.batches[-1])
+
+    def ask(self, raw: NDArray[Any], model: Model = INLINE) -> None:
+        """Submit a job."""
+        answer: asyncio.Future[Outputs | Exception] = asyncio.get_running_loop().create_future()
+        self.batcher.submit(Job(model, raw, ["x"] * len(raw), 0.0, answer.set_result))
+        self.answers.append(answer)
+
+
+@pytest.mark.parametrize("model", [INLINE, THREADED])
+def test_rows_are_counted_not_requests(model: Model) -> None:
+    sizes = [1, 2, 1, 3, 2, 4, 9, 1, 1]
+
+    async def main() -> Run:
+        run = Run()
+        for n, size in enumerate(sizes):
+            run.ask(pixels(size, n), model)
+        answers = await asyncio.gather(*run.answers)
+        for n, (size, answer) in enumerate(zip(sizes, answers, strict=True)):
+            assert isinstance(answer, Outputs)
+            np.testing.assert_allclose(answer.logits, MODEL.servable.logits(pixels(size, n)), atol=1e-5)
+        await asyncio.sleep(0)
+        assert run.batcher.rows == 0
+        return run
+
+    assert asyncio.run(main()).batches == [[1, 2, 1], [3], [2], [4], [9], [1, 1]]
+
+
+def test_versions_are_not_mixed() -> None:
+    other = replace(INLINE, version="digits:v2")
+
+    async def main() -> Run:
+        run = Run()
+        for model in (INLINE, INLINE, other, other, INLINE):
+            run.ask(pixels(1), model)
+        await asyncio.gather(*run.answers)
+        return run
+
+    assert asyncio.run(main()).batches == [[1, 1], [1, 1], [1]]
+
+
+def test_what_arrives_while_a_batch_is_computed_is_the_next_batch() -> None:
+    held = threading.Event()
+
+    class Slow(Model):
+        def compute(self, raw: NDArray[Any]) -> Outputs:
+            held.wait(10)
+            return super().compute(raw)
+
+    slow = Slow(MODEL.servable, "digits", "digits:v1", 1.0, 1.0, 4)
+
+    async def main() -> Run:
+        run = Run()
+        run.ask(pixels(1), slow)
+        await asyncio.sleep(0.01)
+        for _ in range(3):
+            run.ask(pixels(1), slow)
+        held.set()
+        await asyncio.gather(*run.answers)
+        return run
+
+    assert asyncio.run(main()).batches == [[1], [1, 1, 1]]
+
+
+def test_too_much_is_refused_with_a_time_to_come_back() -> None:
+    async def main() -> None:
+        run = Run(max_queue=5)
+        run.ask(pixels(3))
+        run.ask(pixels(2))
+        with pytest.raises(Refused, match="5 samples wait already") as raised:
+            run.ask(pixels(1))
+        assert (raised.value.status, raised.value.headers) == (503, b"Retry-After: 1\r\n")
+        with pytest.raises(Refused, match="batch-size must be <= 5") as never:
+            run.ask(pixels(6))
+        assert never.value.status == 400
+        await asyncio.gather(*run.answers)
+        run.ask(pixels(5))
+        await asyncio.gather(*run.answers)
+
+    asyncio.run(main())
+
+
+def test_none_fails_for_another() -> None:
+    class Picky(Model):
+        def compute(self, raw: NDArray[Any]) -> Outputs:
+            if (raw[:, 0, 0, 0] == 0).any():
+                raise MLScaleError("this one it does not like")
+            return super().compute(raw)
+
+    picky = Picky(MODEL.servable, "digits", "digits:v1", 0.0, 0.0, 4)
+    raw = np.maximum(pixels(4), 1)
+    raw[2] = 0
+
+    async def main() -> None:
+        run = Run()
+        for each in raw:
+            run.ask(each[None], picky)
+        answers = await asyncio.gather(*run.answers)
+        assert [isinstance(answer, Outputs) for answer in answers] == [True, True, False, True]
+        assert isinstance(answers[2], MLScaleError)
+
+    asyncio.run(main())
+
+
+def test_small_models_run_where_requests_are_read() -> None:
+    assert MODEL.one_s > 0
+    assert MODEL.batch_s >= MODEL.one_s / 4
+    assert INLINE.inline
+    assert not THREADED.inline
+    assert not replace(INLINE, batch_s=0.006).inline
+
+
+def test_a_histogram() -> None:
+    histogram = Histogram((1, 2, 4))
+    for value in (0.5, 1, 1.5, 3, 9):
+        histogram.add(value)
+    assert histogram.counts == [2, 1, 1, 1]
+    assert (histogram.quantile(0.4), histogram.quantile(0.8), histogram.quantile(1)) == (1, 4, float("inf"))
+    assert list(histogram.lines("x")) == [
+        *('x_bucket{le="1"} 2', 'x_bucket{le="2"} 3', 'x_bucket{le="4"} 4', 'x_bucket{le="+Inf"} 5'),
+        *("x_sum 15", "x_count 5"),
+    ]

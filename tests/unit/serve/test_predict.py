@@ -1,0 +1,217 @@
+"""POST /predict and /labels: what goes in, what comes out, and what is refused."""
+
+import io
+import json
+import zlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import simplejpeg
+from PIL import Image
+
+from mlscale.data.picture import open_picture
+from mlscale.data.resample import cut, middle
+from mlscale.events.store import EventStore
+from mlscale.export.servable import Port, Servable, load
+from mlscale.serve import images
+from mlscale.serve.model import Model
+from mlscale.serve.refused import Refused
+from tests.serving import RAW, STORED, Server, pixels
+
+SERVABLE = load(STORED)
+
+
+def events_of(server: Server) -> EventStore:
+    """Where it keeps its events."""
+    return EventStore(server.log.parent / "events")
+
+
+def test_the_ways_in_give_the_same(server: Server) -> None:
+    raw = pixels(1, 5)
+    png, jpeg = io.BytesIO(), simplejpeg.encode_jpeg(np.ascontiguousarray(raw[0].transpose(1, 2, 0)), 100, "GRAY")
+    Image.fromarray(raw[0, 0]).save(png, "PNG")
+    ways: list[tuple[Any, dict[str, str]]] = [
+        (raw.tobytes(), RAW),
+        ({"inputs": raw.tolist()}, {}),
+        ({"inputs": raw[0].tolist()}, {}),  # one sample alone
+        ({"inputs": raw.astype(float).tolist(), "id": "x"}, {"Content-Type": "application/json; charset=utf-8"}),
+        (png.getvalue(), {"Content-Type": "image/png"}),
+    ]
+    said = [server.ask("/predict", body, headers).json["predictions"][0] for body, headers in ways]
+    expected = SERVABLE.predict(raw)
+    for each in said:
+        assert (each["label"], each["class"]) == (expected.labels[0], expected.classes[0])
+        np.testing.assert_allclose(each["probabilities"], expected.probabilities[0], rtol=1e-5)
+        assert each["confidence"] == max(each["probabilities"])
+    decoded = simplejpeg.decode_jpeg(jpeg, "GRAY").transpose(2, 0, 1)[None]
+    found = server.ask("/predict", jpeg, {"Content-Type": "image/jpeg"}).json["predictions"][0]["probabilities"]
+    np.testing.assert_allclose(found, SERVABLE.predict(decoded).probabilities[0], rtol=1e-5)
+
+
+def test_ids(server: Server) -> None:
+    def ids(body: Any, headers: dict[str, str] | None = None) -> list[str]:
+        return [each["id"] for each in server.ask("/predict", body, headers).json["predictions"]]
+
+    two = pixels(2).tolist()
+    assert ids({"inputs": two, "id": "a"}) == ["a-0", "a-1"]
+    assert ids({"inputs": two[:1], "id": "a"}) == ["a"]
+    assert ids({"inputs": two, "id": ["p", "q"]}) == ["p", "q"]
+    assert ids(pixels(1).tobytes(), {**RAW, "mlscale-id": "h"}) == ["h"]
+    ours = [ids({"inputs": two}) for _ in range(5)]
+    assert len({id_ for each in ours for id_ in each}) == 10
+    for wrong in (["p"], ["p", "p"], ["p", ""], ["p", 1], "x" * 201, {"a": 1}):
+        assert server.ask("/predict", {"inputs": two, "id": wrong}).status == 400
+
+
+@pytest.mark.parametrize(
+    ("body", "headers", "status", "told"),
+    [
+        (b"{", {}, 400, "this is no JSON"),
+        ({}, {}, 400, "send {"),
+        ([1], {}, 400, "send {"),
+        ({"inputs": [], "x": 1}, {}, 400, "unknown key 'x'"),
+        ({"inputs": []}, {}, 400, "the batch is (0,)"),
+        ({"inputs": [[[[1] * 8] * 7]]}, {}, 400, "the batch is (1, 1, 7, 8)"),
+        ({"inputs": np.zeros((1, 8, 8, 1)).tolist()}, {}, 400, "channels come first"),
+        ({"inputs": [[[[300] * 8] * 8]]}, {}, 400, "do not fit uint8"),
+        (b"12345", RAW, 400, "5 bytes are no whole number of samples"),
+        (b"", RAW, 400, "0 bytes are no whole number of samples"),
+        (b"x", {"Content-Type": "text/html"}, 415, "can't read text/html"),
+        (b"x", {"Content-Type": "image/gif"}, 415, "can't read image/gif"),
+        (b"x", {"Content-Type": "image/png"}, 400, "no image, or a damaged one"),
+        (b"\xff\xd8\xff", {"Content-Type": "image/jpeg"}, 400, "no JPEG image, or a damaged one"),
+    ],
+)
+def test_what_is_wrong_is_told(server: Server, body: Any, headers: dict[str, str], status: int, told: str) -> None:
+    reply = server.ask("/predict", body, headers)
+    assert (reply.status, told in reply.json["error"]) == (status, True), reply.body
+
+
+def test_an_image_of_another_size_is_refused_where_no_resize_is_named(server: Server) -> None:
+    png = io.BytesIO()
+    Image.new("L", (9, 8)).save(png, "PNG")
+    reply = server.ask("/predict", png.getvalue(), {"Content-Type": "image/png"})
+    told = (
+        "the image has 8×9 pixels (height × width), the model takes 8×8, and its servable.yaml names no way to resize"
+    )
+    assert (reply.status, reply.json) == (400, {"error": told})
+
+
+def model_of(channels: str | None, resize: Any, shape: tuple[int, ...], dtype: str = "uint8") -> Model:
+    """A model whose servable takes such images; it computes nothing."""
+    preprocessing = {"channels": channels, "layout": "NCHW" if channels else None, "resize": resize}
+    servable = Servable(
+        Path(),
+        {"preprocessing": preprocessing},
+        Port("input", dtype, (-1, *shape)),
+        SERVABLE.output,
+        (),
+        SERVABLE.engine,
+    )
+    return Model(servable, "m", "m:v1", 0.0, 0.0, 8)
+
+
+def photograph(height: int, width: int) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """Something smooth, uint8 (height, width, 3)."""
+    y, x = np.mgrid[:height, :width]
+    waves = [np.sin(x / 23 + k) + np.cos(y / 31 - k) for k in range(3)]
+    return np.ascontiguousarray(((np.stack(waves, -1) + 2) * 63).astype(np.uint8))
+
+
+@pytest.mark.parametrize("size", [(60, 90), (301, 200), (97, 97), (33, 500)])
+@pytest.mark.parametrize("kind", ["image/jpeg", "image/png"])
+@pytest.mark.parametrize("channels", ["grey", "RGB"])
+def test_images_come_to_size_as_in_training(size: tuple[int, int], kind: str, channels: str) -> None:
+    """Against what training does, which decodes large JPEGs at half the size, and resizes by torch."""
+    count = 1 if channels == "grey" else 3
+    picture = photograph(*size)[..., :count].copy()
+    colours = {"colorspace": "GRAY", "colorsubsampling": "Gray"} if count == 1 else {}
+    content = simplejpeg.encode_jpeg(picture, 95, **colours) if kind == "image/jpeg" else _png(picture)
+    model = model_of(channels, {"short_side": 32, "crop": "centre"}, (count, 32, 32))
+    found = images.pixels(model, content, kind.encode())
+    assert (found.dtype, found.shape) == (np.dtype(np.uint8), (1, count, 32, 32))
+    opened = open_picture(content)
+    expected = cut(opened, count, middle(opened.height, opened.width, (32, 32)), (32, 32)).transpose(2, 0, 1)[None]
+    difference = np.abs(found.astype(int) - expected)
+    assert difference.max() <= 1
+
+
+def _png(picture: np.ndarray[Any, Any]) -> bytes:
+    content = io.BytesIO()
+    Image.fromarray(picture[..., 0] if picture.ndim == 3 and picture.shape[2] == 1 else picture).save(content, "PNG")
+    return content.getvalue()
+
+
+def test_what_is_no_image_for_this_model() -> None:
+    content = _png(photograph(32, 32))
+    for model in (model_of(None, None, (5,)), model_of("RGB", None, (3, 32, 32), "float32")):
+        with pytest.raises(Refused, match="takes no image files") as raised:
+            images.pixels(model, content, b"image/png")
+        assert raised.value.status == 415
+    png, jpeg = bytearray(_png(photograph(9, 9))), bytearray(simplejpeg.encode_jpeg(photograph(9, 9)))
+    png[16:24] = (9000).to_bytes(4, "big") * 2
+    png[29:33] = zlib.crc32(png[12:29]).to_bytes(4, "big")
+    at = jpeg.index(b"\xff\xc0")
+    jpeg[at + 5 : at + 9] = (9000).to_bytes(2, "big") * 2
+    for kind, sent in ((b"image/png", png), (b"image/jpeg", jpeg)):
+        with pytest.raises(Refused, match="over 64,000,000 pixels"):
+            images.pixels(model_of("RGB", None, (3, 32, 32)), bytes(sent), kind)
+
+
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        (b"{", "this is no JSON"),
+        ([], "send ["),
+        ([1], "send ["),
+        ({"label": "7"}, "each label has the id"),
+        ({"id": "", "label": "7"}, "each label has the id"),
+        ({"id": "a"}, "a label is the name of a class, or its number from 0 to 9"),
+        ({"id": "a", "label": 10}, "a label is the name of a class"),
+        ({"id": "a", "label": True}, "a label is the name of a class"),
+        ({"id": "a", "label": "\ud800"}, "a label is the name of a class"),
+        ({"id": "\x00", "label": "7"}, "an id is a text"),
+    ],
+)
+def test_labels_that_are_wrong(server: Server, body: Any, told: str) -> None:
+    reply = server.ask("/labels", body)
+    assert (reply.status, told in reply.json["error"]) == (400, True), reply.body
+
+
+def test_labels_come_by_number_and_by_name_also_unknown_ones(server: Server) -> None:
+    given = [{"id": "n", "label": 3}, {"id": "s", "label": "3"}, {"id": "new", "label": "a class nobody knew"}]
+    assert server.ask("/labels", given).json == {"accepted": 3}
+    assert server.ask("/labels", {"id": "one", "label": "4"}).json == {"accepted": 1}
+    kept = events_of(server).labels("digits")
+    assert [kept[id_] for id_ in ("n", "s", "new", "one")] == ["3", "3", "a class nobody knew", "4"]
+
+
+def test_metrics_are_prometheus_text(server: Server) -> None:
+    before = server.metric('mlscale_requests_total{route="predict",code="200"}')
+    server.ask("/predict", pixels(3).tobytes(), RAW)
+    assert server.metric('mlscale_requests_total{route="predict",code="200"}') == before + 1
+    text = server.ask("/metrics").body.decode()
+    lines = text.splitlines()
+    names = {line.split()[2] for line in lines if line.startswith("# TYPE")}
+    for line in lines:
+        if not line.startswith("#"):
+            series, _, value = line.rpartition(" ")
+            float(value)
+            name = series.partition("{")[0]
+            assert name in names or name.rsplit("_", 1)[0] in names, line
+    buckets = [int(line.rpartition(" ")[2]) for line in lines if line.startswith("mlscale_request_seconds_bucket")]
+    assert buckets == sorted(buckets)
+    assert buckets[-1] == server.metric("mlscale_request_seconds_count")
+    assert server.metric(f'mlscale_model_info{{model="digits",version="{server.version}"}}') == 1
+
+
+def test_the_page(server: Server) -> None:
+    reply = server.ask("/")
+    assert reply.headers["Content-Type"] == "text/html"
+    assert server.version in reply.body.decode()
+
+
+def test_json_is_what_it_says(server: Server) -> None:
+    assert json.loads(server.ask("/predict", {"inputs": pixels(1).tolist()}).body)["model_name"] == "digits"
