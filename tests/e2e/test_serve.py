@@ -17,7 +17,7 @@ from mlscale.events.store import EventStore
 from mlscale.export.servable import Servable, load
 from mlscale.registry import LocalRegistry
 from mlscale.registry.from_servable import publish_servable
-from mlscale.runs.files import sha256
+from mlscale.runs.files import sha256, write_text
 from tests.contract.commands import environment, mlscale
 from tests.serving import RAW, STORED, Server, ask, pixels, serving, wait_for
 
@@ -141,7 +141,7 @@ def test_a_version_that_does_not_load_changes_nothing(tmp_path: Path, registry: 
         bad.write_bytes(content[:-1] + b"x")
         aliases = tmp_path / "registry" / "versions" / "digits" / "aliases.json"
         text = aliases.read_text()
-        aliases.write_text(text.replace('"champion": 2', '"champion": 1'))  # promote itself refuses
+        write_text(aliases, text.replace('"champion": 2', '"champion": 1'))  # promote itself refuses
         wait_for(lambda: server.metric('mlscale_swaps_total{result="failed"}') == 1)
         assert server.metric("mlscale_stale") == 1
         assert server.ask("/predict", pixels(1).tobytes(), RAW).json["model_version"] == "digits:v2"
@@ -149,7 +149,7 @@ def test_a_version_that_does_not_load_changes_nothing(tmp_path: Path, registry: 
         assert "digits:v2 serves on" in server.said
         reply = server.ask("/v2/repository/models/digits/load", {"parameters": {"version": "digits:v1"}})
         assert (reply.status, "digits:v1 is damaged" in reply.json["error"]) == (400, True)
-        aliases.write_text(text)
+        write_text(aliases, text)
         wait_for(lambda: server.metric("mlscale_stale") == 0)
         assert server.stop() == 0
 
