@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlscale.config.argv import Request, parse
+from mlscale.config.roots import FROM_A_RUN
 from mlscale.errors import MLScaleError, raise_all
 
 if TYPE_CHECKING:
@@ -98,12 +99,12 @@ def on_its_run(request: Request) -> Request:
 
 
 def _run_of(request: Request) -> str | None:
-    """The run that a command names: the one to measure or export, to go on with, or to begin another one like it.
+    """The run that a command names: to measure, compress or export, to go on with, or to begin another one like it.
 
     Raises:
         MLScaleError: two are named.
     """
-    if request.verb in ("evaluate", "export"):
+    if request.verb in FROM_A_RUN:
         return request.values.get("run")
     if request.verb == "profile":
         return request.values.get("run") if request.values.get("run") not in ("null", "") else None

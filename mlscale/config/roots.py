@@ -17,7 +17,9 @@ VERB_CONFIGS = {
     "train": "run", "evaluate": "run", "export": "run", "prepare": "run", "estimate": "run", "verify-resume": "run",
     "profile": "run",
     "serve": "service", "loadtest": "service", "monitor": "service", "retrain": "run",
+    "compress": "run",
 }  # fmt: skip
+FROM_A_RUN = ("evaluate", "compress", "export")  # whose `run` brings the config that everything else comes from
 VERB_GROUP = "verb"  # conf/verb/<verb>.yaml: a verb's own settings; no option that anybody chooses
 # The groups that conf/base/run.yaml selects an option of; any other group is added to them.
 BASE_GROUPS = (

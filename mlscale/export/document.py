@@ -22,6 +22,7 @@ def document(
     checkpoint: Mapping[str, Any],
     data_version: str | None,
     licences: Mapping[str, str | None],
+    compression: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The document, by the contract `servable`. It holds no time: the same model gives the same document.
 
@@ -32,6 +33,7 @@ def document(
         checkpoint: name and step.
         data_version: digest of the data it was trained on.
         licences: by part; None where nobody has said.
+        compression: its precision and how it came to it; None for fp32.
     """
     given, parity = measured.given, measured.parity
     return {
@@ -44,6 +46,10 @@ def document(
         "run": dict(run),
         "checkpoint": dict(checkpoint),
         "data_version": data_version,
+        "precision": compression["precision"] if compression else "fp32",
+        "compression": {key: value for key, value in compression.items() if key != "precision"}
+        if compression
+        else None,
         "metrics": {"val/accuracy": parity.onnx_accuracy, "val/samples": parity.samples},
         "licences": dict(licences),
         "packages": {package: version(package) for package in _PACKAGES},

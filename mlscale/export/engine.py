@@ -15,6 +15,21 @@ _TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "int64": "tensor
 _NOTHING = 4
 
 
+def onnx_runtime() -> Any:
+    """The package onnxruntime, which tells nobody what it runs and keeps its warnings to itself.
+
+    Raises:
+        MLScaleError: it is not installed (exit code 5).
+    """
+    need("serve", "onnxruntime")
+    # From 1.32 on it tells its maker what it runs, and leaves a device id in the home folder. Read at import.
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+    import onnxruntime
+
+    onnxruntime.set_default_logger_severity(_NOTHING)
+    return onnxruntime
+
+
 class Engine:
     """A model with one input and one output.
 
@@ -29,11 +44,7 @@ class Engine:
     """
 
     def __init__(self, model: bytes, *, threads: int = 1, where: str = "model.onnx") -> None:
-        need("serve", "onnxruntime")
-        # From 1.32 on it tells its maker what it runs, and leaves a device id in the home folder. Read at import.
-        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
-        import onnxruntime
-
+        onnxruntime = onnx_runtime()
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = _NOTHING

@@ -42,20 +42,21 @@ class Measured:
     torch_latency_ms: float
 
 
-def measure(task: LightningModule, data: Any, *, samples: int | None = None) -> Measured:
-    """Export `task` as it stands.
+def measure(task: LightningModule, data: Any, *, samples: int | None = None, model: bytes | None = None) -> Measured:
+    """Export `task` as it stands, or take a compressed `model` of it in place of that.
 
     Args:
         task: with its weights; it stays on the CPU, in evaluation mode.
         data: the data module it was trained with, set up for validation.
         samples: validation samples to look at; None for all.
+        model: a serialised ONNX model, made of the same weights; None exports them.
 
     Raises:
         MLScaleError: the task gives no logits, or ONNX can't express it.
     """
     given = input_of(data)
-    model = served(task, given)
-    content = export(model, given)
+    trained = served(task, given)
+    content = export(trained, given) if model is None else model
     engine = Engine(content)
     classes = engine.run(np.zeros((1, *given.shape), given.dtype)).shape[1]
     profile = Profile(classes)
@@ -66,5 +67,5 @@ def measure(task: LightningModule, data: Any, *, samples: int | None = None) -> 
     parity = compare(torch_logits(task), engine.run, validation(data, limit=samples), look)
     first: NDArray[Any] = next(validation(data, limit=1)).raw
     with one_thread(), torch.no_grad():
-        onnx_ms, torch_ms = medians(lambda: engine.run(first), lambda: model(torch.from_numpy(first)))
+        onnx_ms, torch_ms = medians(lambda: engine.run(first), lambda: trained(torch.from_numpy(first)))
     return Measured(content, given, classes, parity, profile, onnx_ms, torch_ms)

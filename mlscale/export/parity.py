@@ -46,13 +46,22 @@ class Parity:
         worst = float(np.max([self.max_abs_error, *self.batches.values()]))
         return worst / max(1.0, self.largest_logit) if np.isfinite(self.largest_logit) else float("nan")
 
-    def problems(self, *, tolerance: float, min_agreement: float) -> list[str]:
-        """Each bound that does not hold, with its number; NaN holds none."""
+    @property
+    def accuracy_drop(self) -> float:
+        """Accuracy of the trained model less that of the exported one."""
+        return self.torch_accuracy - self.onnx_accuracy
+
+    def problems(
+        self, *, tolerance: float | None, min_agreement: float, max_accuracy_drop: float | None = None
+    ) -> list[str]:
+        """Each bound that does not hold, with its number; NaN holds none, and None is no bound."""
         found = []
-        if not self.relative_error <= tolerance:
+        if tolerance is not None and not self.relative_error <= tolerance:
             found.append(f"the logits differ by {self.relative_error:.1e} of the largest, more than {tolerance:g}")
         if not self.agreement >= min_agreement:
             found.append(f"{self.agreement:.2%} of the classes agree, fewer than {min_agreement:.2%}")
+        if max_accuracy_drop is not None and not self.accuracy_drop <= max_accuracy_drop:
+            found.append(f"accuracy falls by {self.accuracy_drop:.4f}, more than {max_accuracy_drop:g}")
         return found
 
     def as_dict(self) -> dict[str, Any]:

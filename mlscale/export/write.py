@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,15 +13,11 @@ from mlscale.errors import MLScaleError
 from mlscale.export.reference import Reference
 from mlscale.export.servable import DOCUMENT, MODEL, PARITY, REFERENCE, Servable, load
 from mlscale.runs.files import (
-    ASIDE,
     PRIVATE_FOLDER,
     artefacts,
-    make_folders,
     plain,
-    remove_tree,
     sha256,
-    sync_folder,
-    unwritable,
+    whole_folder,
     write_bytes,
     write_json,
     write_text,
@@ -53,11 +48,8 @@ def write(
             can't be read.
     """
     check_free(folder, replace=replace)
-    make_folders(folder.parent)
-    aside = folder.with_name(f"{ASIDE}{folder.name}-{secrets.token_hex(4)}")
-    try:
-        for new in (aside, aside / REFERENCE):  # `parents=True` would follow the umask
-            new.mkdir(mode=PRIVATE_FOLDER)
+    with whole_folder(folder) as aside:
+        (aside / REFERENCE).mkdir(mode=PRIVATE_FOLDER)
         write_bytes(aside / MODEL, model)
         write_json(aside / PARITY, parity)
         reference.save(aside / REFERENCE)
@@ -71,18 +63,6 @@ def write(
             yaml.safe_dump(plain(stamped), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120),
         )
         load(aside)
-        old = aside.with_name(f"{aside.name}-old")
-        if folder.exists():
-            folder.rename(old)
-        aside.rename(folder)
-        sync_folder(folder.parent)
-        if old.exists():
-            remove_tree(old)
-    except OSError as error:
-        raise unwritable(folder, error) from error
-    finally:
-        if aside.exists():
-            remove_tree(aside)
     return load(folder)
 
 

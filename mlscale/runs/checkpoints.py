@@ -195,6 +195,20 @@ def look(path: Path) -> Stored:
         return _look(path, file)
 
 
+def content_digest(path: Path) -> str:
+    """What tells this checkpoint from every other: the digest that it carries; of the file, where it carries none.
+
+    Raises:
+        OSError: it can't be read.
+    """
+    with path.open("rb") as file:
+        if _look(path, file).state == "ok":
+            file.seek(-_DIGEST_BYTES, os.SEEK_END)
+            return file.read().decode()
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def stored(folder: Path) -> list[Stored]:
     """The checkpoints in `folder`, unverified, in the order in which they were reached: by the step and the time that
     they name themselves, for a copy has another date; those that name none come last."""

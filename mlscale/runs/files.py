@@ -149,6 +149,32 @@ def remove_tree(folder: Path) -> None:
         raise unwritable(folder, error) from error
 
 
+@contextlib.contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """A folder aside to fill, which takes the place of `folder`, and of one that is there, when the block ends well.
+
+    Raises:
+        MLScaleError: it can't be written (exit code 5).
+    """
+    make_folders(folder.parent)
+    aside = folder.with_name(f"{ASIDE}{folder.name}-{secrets.token_hex(4)}")
+    old = aside.with_name(f"{aside.name}-old")
+    try:
+        aside.mkdir(mode=PRIVATE_FOLDER)
+        yield aside
+        if folder.exists():
+            folder.rename(old)
+        aside.rename(folder)
+        sync_folder(folder.parent)
+        if old.exists():
+            remove_tree(old)
+    except OSError as error:
+        raise unwritable(folder, error) from error
+    finally:
+        if aside.exists():
+            remove_tree(aside)
+
+
 def check_writable(folder: Path) -> None:
     """See whether `folder` can be written to, or made where it is not there. Nothing is written.
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
@@ -17,6 +17,7 @@ from mlscale.errors import MLScaleError
 from mlscale.runs.initial import Initial
 from mlscale.runs.mask import Masker
 from mlscale.train import lightning_patches
+from mlscale.train.after import after_fit
 from mlscale.train.callbacks import StepSeed
 from mlscale.train.checkpoint_io import VerifiedCheckpointIO
 from mlscale.train.initial import start_from
@@ -60,6 +61,9 @@ class Outcome:
             is known: on as many ranks as before, from a checkpoint that holds all of their state, on a CPU or with
             deterministic algorithms.
         replayed: batches that were loaded again, because their loader has no place of its own.
+        joined: metrics of what joined the run from outside and came after the fit.
+        remarks: the same in words.
+        met: whether everything that was asked of these holds.
     """
 
     metrics: dict[str, float]
@@ -73,6 +77,9 @@ class Outcome:
     resumed_step: int | None = None
     exact: bool = True
     replayed: int = 0
+    joined: dict[str, float] = field(default_factory=dict)
+    remarks: tuple[str, ...] = ()
+    met: bool = True
 
 
 def assemble(cfg: DictConfig) -> Assembly:
@@ -118,7 +125,14 @@ def fit(cfg: DictConfig, resume: str | None = None, initial: Initial | None = No
     io = trainer.strategy.checkpoint_io
     if resume is None and isinstance(io, VerifiedCheckpointIO) and (told := io.kept_nothing()):
         raise told
-    return _outcome(cfg, trainer, time.perf_counter() - start)
+    outcome = _outcome(cfg, trainer, time.perf_counter() - start)
+    came_after = after_fit(trainer, parts.task)
+    return replace(
+        outcome,
+        joined={name: value for each in came_after for name, value in each.metrics.items()},
+        remarks=tuple(each.remark for each in came_after if each.remark),
+        met=all(each.ok for each in came_after),
+    )
 
 
 def build_data(cfg: DictConfig) -> pl.LightningDataModule | None:

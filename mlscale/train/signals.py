@@ -59,6 +59,20 @@ def received() -> int:
     return _received
 
 
+def stop_if_asked(undone: str) -> None:
+    """End a run whose training is over and saved, and whose next part may take minutes.
+
+    Raises:
+        MLScaleError: a signal has arrived; says that `undone` was not done.
+    """
+    if _received:
+        raise MLScaleError(
+            f"stopped by {_name(_received)} after the fit, without {undone}",
+            fix="mlscale runs resume last",
+            exit=_EXITS[signal.Signals(_received)],
+        )
+
+
 def _note(signum: int, frame: FrameType | None) -> None:
     global _received, _since
     again = time.monotonic() - _since > _ECHO_SECONDS

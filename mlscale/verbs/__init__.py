@@ -51,6 +51,15 @@ VERBS = {
             ("mlscale evaluate run=last data=webdataset data.train=… data.val=…", "on other data"),
         ),
     ),
+    "compress": Verb(
+        "make a run's checkpoint smaller and faster, and keep that only when it is measured to be",
+        True,
+        (
+            ("mlscale compress run=last compress=int8", "the best checkpoint of the last run; export takes it if kept"),
+            ("mlscale compress run=last compress=int8 compress.int8.max_accuracy_drop=0.002", "a stricter bound"),
+            ("mlscale compress run=last compress=int8 compress.int8.required=true", "exit code 4 if it is not kept"),
+        ),
+    ),
     "export": Verb(
         "turn a run's checkpoint into a servable: ONNX, proof of parity, reference profile",
         True,

@@ -1,4 +1,7 @@
-"""Turn a run's checkpoint into a servable: ONNX that takes raw samples, proof of parity, and a reference profile."""
+"""Turn a run's checkpoint into a servable: ONNX that takes raw samples, proof of parity, and a reference profile.
+
+The ONNX model is the compressed one where `mlscale compress` has kept one of this checkpoint.
+"""
 
 from __future__ import annotations
 
@@ -6,20 +9,21 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.derive import derive
-from mlscale.config.frozen import with_derived
-from mlscale.errors import MLScaleError
+from mlscale.errors import Exit, MLScaleError
 from mlscale.export.needs import need
 from mlscale.launch.start import say
 from mlscale.report import Result, keep
 from mlscale.runs.find import find
 from mlscale.runs.mask import Masker, masked_output
-from mlscale.verbs.evaluate import as_trained, checkpoint_path, load_weights
+from mlscale.verbs.evaluate import checkpoint_path
+from mlscale.verbs.trained import as_it_was_trained, rebuilt
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from mlscale.compress.stored import Stored
     from mlscale.export.measure import Measured
+    from mlscale.export.parity import Parity
     from mlscale.runs.folder import RunFolder
 
 
@@ -30,7 +34,7 @@ def run(cfg: DictConfig) -> Result:
 
     Raises:
         MLScaleError: no such run or checkpoint, other data than the run's, a model that ONNX can't express, a place
-            that is taken, or the extra 'export' is not installed.
+            that is taken, a compressed model that is asked for and not there, or the extra 'export' is not installed.
     """
     need("export", "onnx", "onnxscript", "onnxruntime")
     from mlscale.export.write import check_free
@@ -42,59 +46,62 @@ def run(cfg: DictConfig) -> Result:
     check_free(target, replace=not cfg.to)
     with masked_output(masker):
         start = time.perf_counter()
-        ready = _as_it_was_trained(cfg, folder)
-        say([f"export  {folder.path.name}: {checkpoint.name} to ONNX, compared on validation samples"], masker)
-        data, measured = _measure(ready, checkpoint)
-        problems = measured.parity.problems(tolerance=cfg.tolerance, min_agreement=cfg.min_agreement)
+        ready = as_it_was_trained(cfg, folder)
+        compressed, why = _compressed(cfg.compressed, folder, checkpoint)
+        say(_start(folder, checkpoint, compressed, why), masker)
+        data, measured = _measure(ready, checkpoint, compressed)
+        problems = _problems(cfg, measured.parity, compressed)
         if not problems:
-            _write(ready, folder, checkpoint, target, data, measured, masker)
-        result = _result(folder, checkpoint, target, measured, problems, time.perf_counter() - start)
+            _write(ready, folder, checkpoint, target, data, measured, compressed, masker)
+        result = _result(folder, checkpoint, target, measured, compressed, problems, time.perf_counter() - start)
     return keep(result, folder)
 
 
-def _as_it_was_trained(cfg: DictConfig, folder: RunFolder) -> DictConfig:
-    """The run's config on one device, with what its data says.
+def _compressed(choice: bool | str, folder: RunFolder, checkpoint: Path) -> tuple[Stored | None, str]:
+    """The compressed model to export in place of the checkpoint's own, if it is to be; without one, why not.
 
     Raises:
-        MLScaleError: the data is not what the run was trained on; its mean and deviation go into the model.
+        MLScaleError: one is asked for, and none was kept (exit code 4); or it is damaged.
     """
-    from mlscale.launch.facts import data_facts
-    from mlscale.launch.machine import this_machine
+    from mlscale.compress.stored import kept
 
-    cfg = cfg.copy()
-    cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1
-    cfg.logger, cfg.callbacks = {}, {}
-    facts, trained = data_facts(cfg), folder.derived
-    names = {"version": "data_version", "height": "height", "width": "width"}
-    for name, derived in names.items():
-        if facts is not None and trained.get(derived) not in (None, facts[name]):
-            raise MLScaleError(
-                "the data is not what the run was trained on",
-                where="data",
-                why=f"its {name} is {facts[name]}, the run's {trained[derived]}; a model keeps its normalisation",
-                fix="leave data.* as the run has it, and the data as it was",
-            )
-    values = derive(cfg, as_trained(facts, trained), this_machine())
-    return with_derived(cfg, {**values, "run_dir": str(folder.path), "name": folder.path.name})
+    if choice is False:
+        return None, "compressed=false"
+    found, why = kept(folder.path, checkpoint)
+    if found is None and choice is True:
+        raise MLScaleError(
+            f"there is no compressed model of {checkpoint.name} to export",
+            where="compressed=true",
+            why=why,
+            fix=f"mlscale compress run={folder.path} compress=int8, or compressed=auto",
+            exit=Exit.GATE,
+        )
+    return found, why
 
 
-def _measure(cfg: DictConfig, checkpoint: Path) -> tuple[Any, Measured]:
+def _start(folder: RunFolder, checkpoint: Path, compressed: Stored | None, why: str) -> list[str]:
+    what = f"{compressed.precision}, as `compress` kept it," if compressed else "fp32"
+    lines = [f"export  {folder.path.name}: {checkpoint.name} to ONNX in {what} compared on validation samples"]
+    there = (folder.path / "compressed").is_dir()
+    return [*lines, *([f"export  no compressed model: {why}"] if there and compressed is None else [])]
+
+
+def _problems(cfg: DictConfig, parity: Parity, compressed: Stored | None) -> list[str]:
+    """The bounds that do not hold. Eight bits give other logits: there classes and accuracy must hold, by the bounds
+    that the model was compressed under."""
+    if compressed is None:
+        return parity.problems(tolerance=cfg.tolerance, min_agreement=cfg.min_agreement)
+    return parity.problems(
+        tolerance=None, min_agreement=compressed.min_agreement, max_accuracy_drop=compressed.max_accuracy_drop
+    )
+
+
+def _measure(cfg: DictConfig, checkpoint: Path, compressed: Stored | None) -> tuple[Any, Measured]:
     """The data module, and the exported model with its numbers."""
-    import torch
-
     from mlscale.export.measure import measure
-    from mlscale.train.assemble import build_data, build_task
-    from mlscale.train.quiet import quiet
 
-    quiet()
-    torch.set_num_threads(cfg.derived.threads)
-    data, task = build_data(cfg), build_task(cfg)
-    if data is None:
-        raise MLScaleError("there is no data", where="data", why="an export is compared on validation samples")
-    load_weights(task, checkpoint)
-    data.prepare_data()
-    data.setup("validate")
-    return data, measure(task, data, samples=cfg.samples)
+    data, task = rebuilt(cfg, checkpoint, "validate")
+    return data, measure(task, data, samples=cfg.samples, model=compressed.model if compressed else None)
 
 
 def _write(
@@ -104,6 +111,7 @@ def _write(
     target: Path,
     data: Any,
     measured: Measured,
+    compressed: Stored | None,
     masker: Masker,
 ) -> None:
     from mlscale.export.document import document
@@ -119,6 +127,7 @@ def _write(
         checkpoint={"name": checkpoint.name, "step": record.step if record else None},
         data_version=cfg.derived.data_version,
         licences={**stated, **cfg.licences},
+        compression=compressed.about if compressed else None,
     )
     reference = measured.profile.finish(split="val", data_version=cfg.derived.data_version)
     write(
@@ -132,17 +141,30 @@ def _write(
 
 
 def _result(
-    folder: RunFolder, checkpoint: Path, target: Path, measured: Measured, problems: list[str], seconds: float
+    folder: RunFolder,
+    checkpoint: Path,
+    target: Path,
+    measured: Measured,
+    compressed: Stored | None,
+    problems: list[str],
+    seconds: float,
 ) -> Result:
     parity, ratio = measured.parity, measured.torch_latency_ms / measured.onnx_latency_ms
+    precision = compressed.precision if compressed else "fp32"
     made = {} if problems else {"servable": str(target)}
     if problems:
         sentence = f"{checkpoint.name} of {folder.path.name} is not exported: {'; '.join(problems)}"
+        sentence += "; compressed=false exports fp32" if compressed else ""
     else:
+        near = (
+            f"{parity.agreement:.2%} of the classes the same"
+            if compressed
+            else f"largest difference {parity.max_abs_error:.1e}"
+        )
         sentence = (
-            f"{checkpoint.name} of {folder.path.name} as ONNX: accuracy {parity.onnx_accuracy:.4f}, torch "
-            f"{parity.torch_accuracy:.4f}, largest difference {parity.max_abs_error:.1e}; one sample on one thread "
-            f"takes {measured.onnx_latency_ms:.3g} ms, torch {ratio:.1f}× as long"
+            f"{checkpoint.name} of {folder.path.name} as ONNX in {precision}: accuracy {parity.onnx_accuracy:.4f}, "
+            f"torch {parity.torch_accuracy:.4f}, {near}; one sample on one thread takes "
+            f"{measured.onnx_latency_ms:.3g} ms, torch {ratio:.1f}× as long"
         )
     return Result(
         verb="export",
@@ -151,6 +173,7 @@ def _result(
         metrics={
             "onnx_val/accuracy": parity.onnx_accuracy,
             "torch_val/accuracy": parity.torch_accuracy,
+            "accuracy_drop": parity.accuracy_drop,
             "agreement": parity.agreement,
             "max_abs_error": parity.max_abs_error,
             "relative_error": parity.relative_error,

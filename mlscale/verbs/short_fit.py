@@ -51,6 +51,7 @@ def shortened(
         short.trainer.update(check_val_every_n_epoch=1, val_check_interval=None, enable_progress_bar=False)
         kept = {name: node for name, node in (cfg.get("callbacks") or {}).items() if _stays(node, checkpoints)}
         short.callbacks = {**kept, **callbacks}
+        short.compress = {}  # it comes after the fit
         short.logger = {
             name: node
             for name, node in (cfg.get("logger") or {}).items()

@@ -184,15 +184,21 @@ def conclude(cfg: DictConfig, folder: RunFolder) -> Result:
     if fit["samples"] and fit["train_seconds"]:
         metrics["throughput_samples_per_s"] = fit["samples"] / fit["train_seconds"]
     metrics |= {"time_s": fit["seconds"], "steps": fit["steps"], "peak_memory_bytes": fit["peak_memory_bytes"]}
+    metrics |= fit.get("joined", {})
     artifacts, steps = {"run": str(folder.path)}, fit["steps"]
     if fit["best"] is not None:
         artifacts["checkpoint"] = fit["best"][0]
     return Result(
         verb="train",
-        ok=True,
-        sentence=f"{cfg.name}: {_headline(cfg, metrics, fit['best'])} after {steps:,} step{'s' * (steps != 1)}"
-        + _resumed(fit)
-        + _unsaved(fit),
+        ok=fit.get("met", True),
+        sentence="; ".join(
+            [
+                f"{cfg.name}: {_headline(cfg, metrics, fit['best'])} after {steps:,} step{'s' * (steps != 1)}"
+                + _resumed(fit)
+                + _unsaved(fit),
+                *fit.get("remarks", ()),
+            ]
+        ),
         metrics=metrics,
         artifacts=artifacts,
         figures=curves(folder.path / "logs/metrics.csv", cfg.metric),

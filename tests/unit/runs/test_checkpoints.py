@@ -1,6 +1,7 @@
 """Checkpoints on the disk: committed, verified, found by what they say of themselves."""
 
 import errno
+import hashlib
 import os
 import resource
 import shutil
@@ -14,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlscale.runs.checkpoints import Record, Writer, best, latest_valid, look, stored, tidy, verify
+from mlscale.runs.checkpoints import Record, Writer, best, content_digest, latest_valid, look, stored, tidy, verify
 
 
 def save(path: Path, step: int, *, resumable: bool = True, size: int = 5000, time: str = "") -> Path:
@@ -228,3 +229,12 @@ def test_looking_reads_the_end_alone(tmp_path: Path) -> None:
     assert found.state == "ok"
     assert found.record is not None
     assert found.record.step == 7
+
+
+def test_a_digest_names_the_content_and_a_copy_takes_it_along(tmp_path: Path) -> None:
+    first, second = save(tmp_path / "a.ckpt", 7), save(tmp_path / "b.ckpt", 8)
+    shutil.copy(first, tmp_path / "copy.ckpt")
+    assert content_digest(first) == content_digest(tmp_path / "copy.ckpt") != content_digest(second)
+    assert first.read_bytes().endswith(content_digest(first).encode())
+    torch.save({"a": torch.zeros(3)}, tmp_path / "theirs.pt")  # carries none: that of the file
+    assert content_digest(tmp_path / "theirs.pt") == hashlib.sha256((tmp_path / "theirs.pt").read_bytes()).hexdigest()

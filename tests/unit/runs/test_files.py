@@ -66,3 +66,26 @@ def test_whether_a_folder_can_be_written_to(tmp_path: Path, no_privileges: NoPri
     with no_privileges(read_only=tmp_path), pytest.raises(MLScaleError, match="can't write runs") as caught:
         files.check_writable(tmp_path / "runs")
     assert (caught.value.why, caught.value.exit) == ("Permission denied", 5)
+
+
+def test_a_folder_is_whole_or_not_there(tmp_path: Path) -> None:
+    place = tmp_path / "above" / "made"
+    with pytest.raises(ZeroDivisionError), files.whole_folder(place) as aside:
+        (aside / "a").write_text(f"half of it, then {1 / 0}")
+    assert list(place.parent.iterdir()) == []
+    for content in ("old", "new"):
+        with files.whole_folder(place) as aside:
+            (aside / content).write_text(content)
+    assert [path.name for path in place.iterdir()] == ["new"]
+    assert [path.name for path in place.parent.iterdir()] == ["made"]
+    assert place.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path, no_privileges: NoPrivileges) -> None:
+    with (
+        no_privileges(read_only=tmp_path),
+        pytest.raises(MLScaleError, match="can't write made") as caught,
+        files.whole_folder(tmp_path / "made"),
+    ):
+        pass
+    assert caught.value.exit == Exit.ENVIRONMENT

@@ -1,0 +1,172 @@
+"""Post-training int8, kept only when measured to be faster and accurate enough: a step of a run, or of `compress`."""
+
+from __future__ import annotations
+
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from mlscale.compress import outcome, stored
+from mlscale.compress.calibration import calibration
+from mlscale.compress.judge import Bounds, Figures, compare
+from mlscale.compress.quantize import Method, method_of, quantized, saturates
+from mlscale.errors import MLScaleError
+from mlscale.export.needs import need
+from mlscale.export.onnx import export, served
+from mlscale.export.samples import input_of, validation
+from mlscale.report import Result, keep
+from mlscale.runs.amend import amend
+from mlscale.runs.folder import RunFolder
+from mlscale.train.after import Told, alone, load_best
+
+_NAME = "int8"
+
+
+@dataclass(frozen=True)
+class Compressed:
+    """A model in int8 and what was measured of it.
+
+    Attributes:
+        model: serialised ONNX, raw samples to logits as in fp32.
+        method: static or dynamic.
+        calibrated: training samples that the ranges of activations are from; 0 for dynamic.
+        reduced_range: whether weights have 7 bits, because this machine's products would overflow.
+        figures: beside fp32.
+        bounds: what must hold.
+        problems: what does not, in words.
+    """
+
+    model: bytes
+    method: Method
+    calibrated: int
+    reduced_range: bool
+    figures: Figures
+    bounds: Bounds
+    problems: tuple[str, ...]
+
+    @property
+    def kept(self) -> bool:
+        return not self.problems
+
+
+class Int8(Callback):
+    """Brings a trained classifier to int8 by ONNX Runtime, and says whether it is worth it.
+
+    In a run it does so when the fit is over, with the best checkpoint, on the first rank alone. Nothing of the training
+    changes. What can't be compressed ends no run: the result says so.
+
+    Args:
+        method: static (convolutions), dynamic (attention, plain matrices), or auto, which looks at the graph.
+        calibration_samples: training samples that the ranges of activations are found with.
+        samples: validation samples that accuracy is judged on; None for all.
+        max_accuracy_drop: of the validation accuracy, as a share of the samples.
+        min_agreement: share of the samples that must get the same class.
+        min_speedup: time of fp32 over time of int8, of one sample on one thread.
+        required: whether a model that is not kept fails the gate: exit code 4.
+
+    Raises:
+        MLScaleError: the extra 'compress' is not installed, or a count is none.
+    """
+
+    def __init__(
+        self,
+        method: Literal["auto", "static", "dynamic"] = "auto",
+        calibration_samples: int = 256,
+        samples: int | None = None,
+        max_accuracy_drop: float = 0.01,
+        min_agreement: float = 0.95,
+        min_speedup: float = 1.05,
+        required: bool = False,
+    ) -> None:
+        need("compress", "onnx", "onnxscript", "onnxruntime")
+        for name, count in (("calibration_samples", calibration_samples), ("samples", samples)):
+            if count is not None and count < 1:
+                raise MLScaleError(
+                    f"{name} is {count}", where=f"compress.int8.{name}", fix=f"compress.int8.{name}=1 or more"
+                )
+        self.method, self.calibration_samples, self.samples = method, calibration_samples, samples
+        self.bounds = Bounds(max_accuracy_drop, min_agreement, min_speedup)
+        self.required = required
+
+    def compress(self, task: LightningModule, data: Any) -> Compressed:
+        """Export, quantise, compare.
+
+        Args:
+            task: with its weights; it stays on the CPU, in evaluation mode.
+            data: its data module, set up for a fit.
+
+        Raises:
+            MLScaleError: the task gives no logits, or ONNX or ONNX Runtime can't express it.
+        """
+        given = input_of(data)
+        fp32 = export(served(task, given), given)
+        method: Method = method_of(fp32) if self.method == "auto" else self.method
+        samples = calibration(data, self.calibration_samples) if method == "static" else None
+        int8 = quantized(fp32, method, samples)
+        figures = compare(fp32, int8, validation(data, limit=self.samples))
+        return Compressed(
+            model=int8,
+            method=method,
+            calibrated=0 if samples is None else len(samples),
+            reduced_range=saturates(),
+            figures=figures,
+            bounds=self.bounds,
+            problems=tuple(figures.problems(self.bounds)),
+        )
+
+    def carry_out(self, task: LightningModule, data: Any, run: RunFolder, checkpoint: Path) -> Result:
+        """Compress, write `<run>/compressed/` and `results/compress.json`, and tell."""
+        start = time.perf_counter()
+        compressed = self.compress(task, data)
+        folder = run.path / stored.FOLDER
+        stored.write(folder, compressed, name=str(run.run["name"]), checkpoint=checkpoint)
+        result = outcome.result(
+            compressed,
+            run=run.path,
+            checkpoint=checkpoint,
+            folder=folder,
+            required=self.required,
+            seconds=time.perf_counter() - start,
+        )
+        result = keep(result, run)
+        amend(run.path, "results/compress.json", "results/compress.html")
+        return result
+
+    # In a run.
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """See, before the first step, that there will be something to compress."""
+        if stage != "fit":
+            return
+        if not any(isinstance(callback, ModelCheckpoint) for callback in trainer.callbacks):  # type: ignore[attr-defined]  # set by a connector
+            raise MLScaleError(
+                "there will be no checkpoint to compress",
+                where="compress",
+                why="the run keeps none",
+                fix="callbacks=default",
+            )
+        if trainer.datamodule is None:  # type: ignore[attr-defined]
+            raise MLScaleError(
+                "there is no data to calibrate and judge int8 on",
+                where="compress",
+                why="the run has no data module",
+                fix="data._target_=<your LightningDataModule>, or compress=none",
+            )
+
+    def after_fit(self, trainer: Any, pl_module: LightningModule) -> Told:
+        """Compress the best checkpoint."""
+        try:
+            checkpoint = load_best(trainer, pl_module)
+            print(f"compress  {checkpoint.name} to int8, judged on validation samples", file=sys.stderr, flush=True)
+            run = RunFolder.open(trainer.default_root_dir)
+            with alone(trainer.datamodule):
+                result = self.carry_out(pl_module, trainer.datamodule, run, checkpoint)
+        except MLScaleError as error:
+            why = f": {error.why}" if error.why else ""
+            return Told({f"{_NAME}_kept": 0}, f"int8 failed: {error.what}{why}", ok=not self.required)
+        return Told(outcome.shown(result), outcome.short(result), ok=result.ok)

@@ -1,0 +1,71 @@
+"""What came of a compression, in words and figures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlscale.compress.quantize import METHODS
+from mlscale.report import Result
+
+if TYPE_CHECKING:
+    from mlscale.compress.int8 import Compressed
+
+_SHOWN = ("kept", "speedup", "int8_val/accuracy", "accuracy_drop")
+
+
+def result(
+    compressed: Compressed, *, run: Path, checkpoint: Path, folder: Path, required: bool, seconds: float
+) -> Result:
+    """The result of the verb; not ok where int8 is required and not kept."""
+    figures, of = compressed.figures, f"{checkpoint.name} of {run.name}"
+    measured = (
+        f"{figures.speedup:.2f}× as fast as fp32 (one sample on one thread takes {figures.int8_latency_ms:.3g} ms, "
+        f"fp32 {figures.fp32_latency_ms:.3g}), {figures.smaller:.1f}× smaller, "
+        f"accuracy {figures.int8_accuracy:.4f}, fp32 {figures.fp32_accuracy:.4f}: {figures.discordance}"
+    )
+    if compressed.kept:
+        sentence = f"int8 of {of} is kept: {measured}"
+    else:
+        sentence = f"int8 of {of} is not kept, fp32 stays: {'; '.join(compressed.problems)}. It is {measured}"
+    calibration = f", calibrated on {compressed.calibrated:,} training samples" if compressed.calibrated else ""
+    return Result(
+        verb="compress",
+        ok=compressed.kept or not required,
+        sentence=f"{sentence} ({METHODS[compressed.method]}{calibration})",
+        metrics={
+            "kept": int(compressed.kept),
+            "speedup": figures.speedup,
+            "batch_32_speedup": figures.batch_speedup,
+            "int8_val/accuracy": figures.int8_accuracy,
+            "fp32_val/accuracy": figures.fp32_accuracy,
+            "accuracy_drop": figures.accuracy_drop,
+            "accuracy_drop_at_most": figures.accuracy_drop_at_most,
+            "right_in_fp32_alone": figures.fp32_only,
+            "right_in_int8_alone": figures.int8_only,
+            "agreement": figures.agreement,
+            "samples": figures.samples,
+            "calibration_samples": compressed.calibrated,
+            "int8_latency_ms": figures.int8_latency_ms,
+            "fp32_latency_ms": figures.fp32_latency_ms,
+            "int8_batch_32_latency_ms": figures.int8_batch_ms,
+            "fp32_batch_32_latency_ms": figures.fp32_batch_ms,
+            "model_size_bytes": figures.int8_bytes,
+            "fp32_model_size_bytes": figures.fp32_bytes,
+            "size_ratio": figures.smaller,
+            "time_s": seconds,
+        },
+        artifacts={"run": str(run), "checkpoint": str(checkpoint), "compressed": str(folder)},
+    )
+
+
+def shown(result: Result) -> dict[str, float]:
+    """The figures that the table of a training run shows, too."""
+    return {f"int8_{name.removeprefix('int8_')}": result.metrics[name] for name in _SHOWN}
+
+
+def short(result: Result) -> str:
+    """For the sentence of a training run."""
+    metrics = result.metrics
+    kept = "int8 kept" if metrics["kept"] else "int8 not kept"
+    return f"{kept}: {metrics['speedup']:.2f}× as fast, accuracy {metrics['int8_val/accuracy']:.4f}"

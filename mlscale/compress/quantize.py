@@ -1,0 +1,147 @@
+"""An ONNX model in int8, by ONNX Runtime: convolutions with scales from calibration, attention with scales as it runs.
+
+Which of the two follows from the graph. Measured on transformers, quantising every operator by calibration breaks the
+model (a ViT's logits were off by half); and convolutions whose scales are found as they run are no faster than fp32.
+"""
+
+from __future__ import annotations
+
+import logging
+import platform
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.errors import MLScaleError
+from mlscale.export.engine import onnx_runtime
+from mlscale.export.onnx import INPUT
+
+Method = Literal["static", "dynamic"]
+METHODS = {
+    "static": "static QDQ, U8 activations, S8 weights per channel",
+    "dynamic": "dynamic, S8 weights per channel",
+}
+"""What is quantised how, in words."""
+_BATCH = 16
+"""Samples of one calibration batch: every intermediate value of it is kept at once."""
+_CPUINFO = Path("/proc/cpuinfo")
+
+
+def method_of(model: bytes) -> Method:
+    """How a graph is best quantised: dynamic where activations are multiplied by each other (attention) or nothing but
+    matrices is, static where there are convolutions.
+
+    Raises:
+        MLScaleError: it has neither.
+    """
+    import onnx
+
+    graph = onnx.load_from_string(model).graph
+    constants = {item.name for item in graph.initializer}
+    products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
+    attention = any(not constants & set(node.input[:2]) for node in products)
+    if any(node.op_type == "Conv" for node in graph.node) and not attention:
+        return "static"
+    if not any(constants & set(node.input[:2]) for node in products):
+        raise MLScaleError(
+            "there is nothing to quantise",
+            where="model",
+            why="int8 is for convolutions and products with weights, and the graph has none",
+            fix="compress=none",
+        )
+    return "dynamic"
+
+
+def quantized(model: bytes, method: Method, samples: NDArray[Any] | None = None) -> bytes:
+    """The model in int8; the same model and samples give the same bytes.
+
+    Args:
+        model: serialised, fp32.
+        method: static or dynamic; see `METHODS`.
+        samples: raw, (n, …), for the ranges of activations; static needs them.
+
+    Raises:
+        MLScaleError: ONNX Runtime can't.
+    """
+    onnx_runtime()
+    from onnxruntime import quantization
+
+    weights = {
+        "per_channel": True,
+        "reduce_range": saturates(),
+        "weight_type": quantization.QuantType.QInt8,
+    }
+    try:
+        with tempfile.TemporaryDirectory(prefix="mlscale-int8-") as folder, _silent():
+            ready, done = Path(folder, "ready.onnx"), Path(folder, "int8.onnx")
+            _prepare(model, ready)
+            if method == "dynamic":
+                quantization.quantize_dynamic(ready, done, op_types_to_quantize=["MatMul", "Gemm"], **weights)
+            else:
+                assert samples is not None
+                quantization.quantize_static(
+                    ready,
+                    done,
+                    _reader(samples),
+                    quant_format=quantization.QuantFormat.QDQ,
+                    activation_type=quantization.QuantType.QUInt8,
+                    **weights,
+                )
+            return done.read_bytes()
+    except Exception as error:  # onnxruntime raises a dozen kinds, which share no base
+        raise MLScaleError(
+            "ONNX Runtime can't quantise the model",
+            where="compress.int8",
+            why=(" ".join(str(error).split()) or type(error).__name__)[:300],
+            fix="compress=none",
+        ) from error
+
+
+def saturates() -> bool:
+    """Whether this machine's int8 products may overflow their 16 bits: x86 without VNNI. Weights get 7 bits there."""
+    if platform.machine().lower() not in ("x86_64", "amd64"):
+        return False
+    return "vnni" not in (_CPUINFO.read_text() if _CPUINFO.is_file() else "")
+
+
+def _prepare(model: bytes, path: Path) -> None:
+    """Fold batch normalisation into convolutions, and note the shapes that quantisation looks for."""
+    import onnx
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    try:
+        quant_pre_process(onnx.load_from_string(model), path)
+    except Exception:  # symbolic shapes are a help, which some graphs are beyond
+        quant_pre_process(onnx.load_from_string(model), path, skip_symbolic_shape=True)
+
+
+def _reader(samples: NDArray[Any]) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):  # type: ignore[misc]  # it has no types
+        """Hands out batch after batch, then None."""
+
+        def __init__(self) -> None:
+            self._batches = iter(np.split(samples, range(_BATCH, len(samples), _BATCH)))
+
+        def get_next(self) -> dict[str, NDArray[Any]] | None:
+            batch = next(self._batches, None)
+            return None if batch is None else {INPUT: batch}
+
+    return Reader()
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """The quantiser tells its steps and its doubts to the root logger; what came of it is measured here."""
+    before = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        yield
+    finally:
+        logging.disable(before)

@@ -1,0 +1,118 @@
+"""The folder of a compressed model in its run: `model.onnx`, and `compressed.json` with all that is known of it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlscale.compress.calibration import SPLIT
+from mlscale.compress.quantize import METHODS
+from mlscale.contracts import expect, stamp
+from mlscale.errors import MLScaleError
+from mlscale.runs.amend import amend
+from mlscale.runs.checkpoints import content_digest, look
+from mlscale.runs.files import read_json, whole_folder, write_bytes, write_json
+
+if TYPE_CHECKING:
+    from mlscale.compress.int8 import Compressed
+
+FOLDER, MODEL, DOCUMENT = "compressed", "model.onnx", "compressed.json"
+_PACKAGES = ("mlscale", "torch", "onnx", "onnxscript", "onnxruntime")
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A compressed model that was kept for a checkpoint; its digest holds.
+
+    Attributes:
+        model: serialised ONNX.
+        max_accuracy_drop: what was allowed when it was judged.
+        min_agreement: what was asked for.
+        about: what a servable says of it.
+    """
+
+    model: bytes
+    max_accuracy_drop: float
+    min_agreement: float
+    about: Mapping[str, Any]
+
+    @property
+    def precision(self) -> str:
+        return str(self.about["precision"])
+
+
+def write(folder: Path, compressed: Compressed, *, name: str, checkpoint: Path) -> None:
+    """Write the folder, whole or not at all, in the place of the one before; a run's seal goes with it.
+
+    Args:
+        folder: `<run>/compressed`.
+        compressed: kept or not.
+        name: what the model is called.
+        checkpoint: the file it was made of.
+
+    Raises:
+        MLScaleError: it can't be written (exit code 5).
+    """
+    record = look(checkpoint).record
+    with whole_folder(folder) as aside:
+        write_bytes(aside / MODEL, compressed.model)
+        document = {
+            "format": stamp("compressed"),
+            "name": name,
+            "precision": "int8",
+            "method": compressed.method,
+            "description": METHODS[compressed.method],
+            "reduced_range": compressed.reduced_range,
+            "kept": compressed.kept,
+            "problems": list(compressed.problems),
+            "bounds": asdict(compressed.bounds),
+            "calibration": {"split": SPLIT, "samples": compressed.calibrated} if compressed.calibrated else None,
+            "checkpoint": {
+                "name": checkpoint.name,
+                "step": record.step if record else None,
+                "sha256": content_digest(checkpoint),
+            },
+            "figures": asdict(compressed.figures),
+            "packages": {package: version(package) for package in _PACKAGES},
+            "files": {MODEL: {"sha256": hashlib.sha256(compressed.model).hexdigest(), "bytes": len(compressed.model)}},
+        }
+        write_json(aside / DOCUMENT, document)
+    amend(folder.parent, folder.name)
+
+
+def kept(run: Path, checkpoint: Path) -> tuple[Stored | None, str]:
+    """The compressed model of `checkpoint`, if one was kept; without one, why not.
+
+    Raises:
+        MLScaleError: it is damaged, altered, or of a later format.
+    """
+    folder = run / FOLDER
+    path = folder / DOCUMENT
+    if not path.is_file():
+        return None, "the run has none"
+    document = read_json(path)
+    expect("compressed", document, str(path))
+    try:
+        if document["checkpoint"]["sha256"] != content_digest(checkpoint):
+            return None, f"the run's is of another checkpoint than {checkpoint.name}"
+        if document["kept"] is not True:
+            return None, f"it was not kept: {'; '.join(map(str, document['problems']))}"
+        content = (folder / MODEL).read_bytes()
+        if hashlib.sha256(content).hexdigest() != document["files"][MODEL]["sha256"]:
+            raise ValueError("the SHA-256 of its model is another")
+        bounds = document["bounds"]
+        about = {name: document[name] for name in ("precision", "method", "description", "reduced_range")}
+        about["calibration"] = document["calibration"]
+        found = Stored(content, float(bounds["max_accuracy_drop"]), float(bounds["min_agreement"]), about)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+        raise MLScaleError(
+            "the compressed model is damaged or altered",
+            where=str(path),
+            why=f"{type(error).__name__}: {error}",
+            fix="mlscale compress run=<run> compress=int8 makes it again; compressed=false exports fp32",
+        ) from error
+    return found, ""

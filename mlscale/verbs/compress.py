@@ -1,0 +1,63 @@
+"""Make a run's checkpoint smaller and faster, and keep that only when it is measured to be."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from mlscale.errors import MLScaleError
+from mlscale.export.needs import need
+from mlscale.launch.start import say
+from mlscale.report import Result
+from mlscale.runs.find import find
+from mlscale.runs.mask import Masker, masked_output
+from mlscale.verbs.evaluate import checkpoint_path
+from mlscale.verbs.trained import as_it_was_trained, rebuilt
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+
+def run(cfg: DictConfig) -> Result:
+    """Build the run's model with the checkpoint's weights, compress it, compare on validation samples, and write
+    `<run>/compressed/`, whether it is kept or not.
+
+    Raises:
+        MLScaleError: no such run or checkpoint, nothing chosen to compress by, other data than the run's, a model that
+            can't be expressed, or the extra 'compress' is not installed.
+    """
+    need("compress", "onnx", "onnxscript", "onnxruntime")
+    folder = find(cfg.run, cfg.runs_dir)
+    masker = Masker.of(cfg)
+    checkpoint = checkpoint_path(folder.path, cfg.checkpoint, cfg.metric, cfg.mode)
+    name, how = _chosen(cfg)
+    with masked_output(masker):
+        ready = as_it_was_trained(cfg, folder)
+        say([f"compress  {folder.path.name}: {checkpoint.name} to {name}, judged on validation samples"], masker)
+        data, task = rebuilt(ready, checkpoint, "fit")
+        result: Result = how.carry_out(task, data, folder, checkpoint)
+    return result
+
+
+def _chosen(cfg: DictConfig) -> tuple[str, Any]:
+    """The one way of compression that the config names.
+
+    Raises:
+        MLScaleError: none or several are chosen, or one that is a part of training alone.
+    """
+    from mlscale.config.build import build_each
+
+    built = build_each(cfg.get("compress"), "compress")
+    if len(built) != 1:
+        raise MLScaleError(
+            "nothing to compress by is chosen" if not built else f"{' and '.join(built)} are chosen, one at a time",
+            where="compress",
+            fix=f"mlscale compress run={cfg.run} compress=int8",
+        )
+    ((name, how),) = built.items()
+    if not hasattr(how, "carry_out"):
+        raise MLScaleError(
+            f"compress.{name} works in a training run alone",
+            where=f"compress.{name}._target_",
+            fix=f"mlscale compress run={cfg.run} compress=int8",
+        )
+    return name, how
