@@ -162,6 +162,16 @@ def test_an_end_of_patience(house: House) -> None:
     assert "pending: drift" in told[0].sentence
 
 
+def test_neither_the_model_nor_torch_is_loaded(house: House) -> None:
+    house.ask(house.pixels, seed=9)
+    code = (
+        "import sys; from mlscale.cli import main; main(sys.argv[1:]); print({*sys.modules} & {'torch', 'onnxruntime'})"
+    )
+    command = [sys.executable, "-c", code, "monitor", *house.words()]
+    said = subprocess.run(command, cwd=house.events, capture_output=True, text=True, check=True).stdout
+    assert said.splitlines()[-1] == "set()"
+
+
 @pytest.mark.parametrize(
     ("word", "what"),
     [
