@@ -112,12 +112,12 @@ VERBS = {
         ),
     ),
     "retrain": Verb(
-        "one turn of the closed loop: learn from labelled events, compare with the champion, promote or reject",
+        "learn from labelled events, compare with the champion, promote what is better",
         True,
         (
             (
                 "mlscale retrain servable=resnet events=events",
-                "from the champion's weights, its data and the window mixed",
+                "the champion learns on, its data and the window mixed",
             ),
             (
                 "mlscale retrain servable=resnet window.hours=24 passes=5 optimizer.lr=0.01",

@@ -9,11 +9,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.config.build import build
-from mlscale.errors import MLScaleError
+from mlscale.errors import Exit, MLScaleError
 from mlscale.export.needs import need
 from mlscale.launch.start import say
-from mlscale.report import Result
+from mlscale.report import Result, keep
 from mlscale.runs.mask import Masker
+from mlscale.verbs.retrain_told import result_of, shown, too_few
 from mlscale.verbs.retrain_training import Challenger, Champion, check_settings, train
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def run(cfg: DictConfig) -> Result:
     """
     need("retrain", "pyarrow", "onnx", "onnxscript", "onnxruntime")
     from mlscale.registry.servables import locate
-    from mlscale.retrain.journal import FAILED, INTERRUPTED, Journal
+    from mlscale.retrain.journal import FAILED, INTERRUPTED, PROMOTED, Journal
     from mlscale.retrain.lineage import champion_of
 
     check_settings(cfg)
@@ -57,16 +58,23 @@ def run(cfg: DictConfig) -> Result:
         try:
             _turn(cfg, registry, champion, going)
         except BaseException as error:
-            failed = isinstance(error, Exception)
             why = error.what if isinstance(error, MLScaleError) else type(error).__name__
-            going.end(decision=FAILED if failed else INTERRUPTED, reason=why)
+            promoted = _was_promoted(registry, going.turn)  # interrupted after that, it stays so
+            going.end(PROMOTED if promoted else INTERRUPTED if _stopped(error) else FAILED, why)
             raise
-    result = _result(going.turn, journal, time.perf_counter() - start, list(cfg.derived.overrides or []))
+    result = result_of(going.turn, journal, time.perf_counter() - start, list(cfg.derived.overrides or []))
     if going.turn.run is not None:
         from mlscale.runs.folder import RunFolder
 
-        RunFolder.open(going.turn.run["path"]).result("retrain", result.as_dict())
+        return keep(result, RunFolder.open(going.turn.run["path"]))
     return result
+
+
+def _stopped(error: BaseException) -> bool:
+    """Whether somebody wanted it to end: by Ctrl-C, or a signal that the training took."""
+    if isinstance(error, MLScaleError):
+        return error.exit in (Exit.SAVED, Exit.INTERRUPTED, Exit.TERMINATED)
+    return not isinstance(error, Exception)
 
 
 def _was_promoted(registry: LocalRegistry, turn: Turn) -> bool:
@@ -111,9 +119,9 @@ def _turn(cfg: DictConfig, registry: LocalRegistry, version: Version, going: _Go
     going.note(window=window.document())
     enough = len(window) >= cfg.window.min_samples and window.held_out.any() and not window.held_out.all()
     if not enough:
-        going.end(TOO_FEW, _too_few(cfg, version.name, window))
+        going.end(TOO_FEW, too_few(cfg.window.min_samples, version.name, window))
         return
-    say([f"retrain   {version.ref}: {_shown(window)}"], masker)
+    say([f"retrain   {version.ref}: {shown(window)}"], masker)
     challenger = train(cfg, champion, window, servable.labels, going.journal.of(going.turn))
     going.note(run={"id": challenger.run.id, "path": str(challenger.run.path)}, data_version=challenger.data_version)
     if challenger.servable is None:
@@ -200,42 +208,3 @@ def _too_early(cfg: DictConfig, journal: Journal, champion: Version) -> Result |
     )
     wait = (earliest - datetime.now(UTC)).total_seconds()
     return Result("retrain", False, sentence, {"wait_s": wait}, {"journal": str(journal.path)})
-
-
-def _too_few(cfg: DictConfig, model: str, window: Window) -> str:
-    left_out = ", ".join(f"{count:,} {why}" for why, count in window.left_out.items())
-    return (
-        f"{model} needs {cfg.window.min_samples:,} labelled events with samples; there are {len(window):,}"
-        + (f" ({window.labelled:,} labelled; left out: {left_out})" if left_out else "")
-        + "; serve with sample_share=1, send labels to POST /labels"
-    )
-
-
-def _shown(window: Window) -> str:
-    held_out = int(window.held_out.sum())
-    return f"{len(window):,} labelled samples, {len(window) - held_out:,} to train on, {held_out:,} held out"
-
-
-def _result(turn: Turn, journal: Journal, seconds: float, overrides: list[str]) -> Result:
-    from mlscale.retrain.journal import PROMOTED
-
-    figures = turn.figures
-    sentence = f"{turn.challenger or turn.champion} {turn.decision}: {turn.reason}"
-    if figures:
-        sentence += (
-            f". Held-out accuracy {figures['challenger_window_accuracy']:.2%} against "
-            f"{figures['champion_window_accuracy']:.2%} of {turn.champion} (p {figures['window_p_better']:.2g}); on "
-            f"the original data {figures['original_difference']:+.2%}, at worst "
-            f"{figures['original_difference_low']:+.2%}; "
-            f"latency {figures['latency_ratio']:.2f}×"
-        )
-    counts = {f"window_{name}": turn.window[name] for name in ("labelled", "samples", "train", "held_out")}
-    made = {"run": turn.run["path"]} if turn.run else {}
-    return Result(
-        verb="retrain",
-        ok=turn.decision == PROMOTED,
-        sentence=sentence,
-        metrics={**figures, **counts, "time_s": seconds},
-        artifacts={**made, "journal": str(journal.path)},
-        overrides=overrides,
-    )

@@ -156,6 +156,8 @@ def train(cfg: DictConfig, champion: Champion, window: Window, labels: Sequence[
 
 def _words(cfg: DictConfig, champion: Champion, folder: Path, count: int) -> list[str]:
     """The overrides of the training: the champion's config and weights, the window mixed with its data, few epochs."""
+    from mlscale.retrain.lineage import RETRAINED
+
     config = champion.config
     samples = max(2, round(count / (1 - cfg.replay)))
     parts = int(config.trainer.get("devices", 1) or 1) * int(config.trainer.get("accumulate_grad_batches", 1) or 1)
@@ -166,7 +168,6 @@ def _words(cfg: DictConfig, champion: Champion, folder: Path, count: int) -> lis
         f"init_from={champion.checkpoint}",
         f"runs_dir={cfg.runs_dir}",
         *_believed(cfg),
-        "tags=[retrain]",
         "data=webdataset",
         f"data.train={{replay:{_listed(champion.before.train)},window:{_quoted(folder / 'train')}}}",
         f"data.mix={{replay:{cfg.replay:g},window:{1 - cfg.replay:g}}}",
@@ -181,6 +182,7 @@ def _words(cfg: DictConfig, champion: Champion, folder: Path, count: int) -> lis
         *_rate(cfg, config),
         *(["~callbacks.early_stopping"] if (config.get("callbacks") or {}).get("early_stopping") else []),
         *_typed(cfg),
+        f"tags=[{RETRAINED}]",  # by which the next turn knows what its data are
     ]
 
 

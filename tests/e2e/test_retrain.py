@@ -158,6 +158,13 @@ def test_a_shift_is_learned_and_the_challenger_promoted(place: Place) -> None:
     assert "is not retrained before" in early.sentence
     assert len(place.journal) == 1
 
+    # Killed between the promotion and its line, it would have been promoted all the same.
+    (place.folder / "registry/retrain/digits.jsonl").unlink()
+    record = place.folder / "registry/retrain/digits" / line["id"] / "turn.json"
+    record.write_text(json.dumps({**line, "decision": "running", "ended": "", "reason": ""}))
+    assert "is not retrained before" in place.turn().sentence
+    assert [turn["decision"] for turn in place.journal] == ["promoted"]
+
 
 def test_random_labels_are_rejected_and_the_champion_stays(place: Place) -> None:
     raw, truth = digits(400)
