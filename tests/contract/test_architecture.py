@@ -114,3 +114,14 @@ def test_no_test_file_is_left_out() -> None:
     written = {path.relative_to(ROOT).as_posix() for path in (ROOT / "tests").rglob("test_*.py")}
     assert len(written) > 60
     assert written - collected == set()
+
+
+def test_training_imports_neither_compression_nor_monitoring() -> None:
+    """They join a run by `_target_`: import-linter lets rooms of one floor import each other."""
+    found = {
+        f"{name} imports {imported}"
+        for name, tree in modules()
+        for imported in imported_names(tree)
+        if name.startswith("mlscale.train") and imported.startswith(("mlscale.compress", "mlscale.monitor"))
+    }
+    assert not found
