@@ -9,10 +9,9 @@ from typing import Any, Protocol
 
 from omegaconf import DictConfig
 
+from mlscale.config.bounds import one_process_alone, out_of_bounds
 from mlscale.config.underived import underived
 from mlscale.errors import MLScaleError, raise_all
-
-SINGLE = "mlscale.train.strategies.single"
 
 
 class Devices(Protocol):
@@ -59,6 +58,7 @@ def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -
     per_device = _per_device_batch(cfg, layout, problems)
     steps = _steps_per_epoch(cfg, facts, problems)
     _channels(cfg, facts, problems)
+    problems += out_of_bounds(cfg)
     known = {name: (facts or {}).get(name) for name in ("num_classes", "channels", "height", "width")}
     derived = {
         **asdict(layout),
@@ -106,18 +106,8 @@ def _layout(cfg: DictConfig, machine: Devices, problems: list[MLScaleError]) -> 
                 fix=f"trainer.devices={has}, or trainer.accelerator=cpu for {devices} slow CPU processes",
             )
         )
-    if devices > 1 and str((cfg.get("strategy") or {}).get("_target_", "")) == SINGLE:
-        problems.append(only_one(devices))
+    problems += one_process_alone(cfg, devices)
     return Layout(devices, accelerator, _threads(machine.cores // devices))
-
-
-def only_one(devices: int) -> MLScaleError:
-    """The error of `strategy=single` with several processes."""
-    return MLScaleError(
-        f"strategy=single runs one process, and {devices} are asked for",
-        where="strategy, trainer.devices",
-        fix="trainer.devices=1, or strategy=ddp",
-    )
 
 
 def _threads(share: int) -> int:

@@ -62,7 +62,15 @@ def _explain(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[
         fix = f"-m {key}={value} to run one job for each, or {key}=[{value}] to have them together"
         return MLScaleError(f"{key}={value} names several options", where=_line(culprit, key), fix=fix), culprit
     if isinstance(error, ValueError) and "Config group override must be a string or a list" in text:
-        culprit = next((item for item in overrides if re.search(r"=(null|true|false|[\d.]+|\{.*)?$", item)), None)
+        culprit = next(
+            (
+                item
+                for item in overrides
+                if re.search(r"=(null|true|false|[\d.]+|\{.*)?$", item)
+                and item.lstrip("+").partition("=")[0].partition("@")[0] in roots.groups
+            ),
+            None,
+        )
         key, _, value = (culprit or "?").lstrip("+").partition("=")
         options = roots.groups.get(key, ())
         return MLScaleError(

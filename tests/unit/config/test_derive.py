@@ -156,6 +156,17 @@ def test_what_an_epoch_holds(choices: dict[str, Any], steps: int) -> None:
     assert derive(cfg, FACTS, LAPTOP)["steps_per_epoch"] == steps
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "what"),
+    [("seed", -1, "seed=-1 is no seed"), ("seed", 1 << 32, "is no seed"), ("metric", "", "the metric has no name")],
+)
+def test_keys_at_the_top(key: str, value: Any, what: str) -> None:
+    cfg = config()
+    cfg[key] = value
+    with pytest.raises(MLScaleError, match=what):
+        derive(cfg, FACTS, LAPTOP)
+
+
 def test_one_process_alone() -> None:
     cfg = config(devices=2)
     cfg.strategy = {"_target_": "mlscale.train.strategies.single"}

@@ -62,6 +62,13 @@ CASES = {
         "  why:   options: mlp, none, resnet, resnet18\n"
         "  fix:   model=resnet18 model._target_=torchvision.models.resnet50",
     ),
+    "null, beside a switch": (
+        ["snapshot=false", "precision=null"],
+        "'precision=null' does not name an option of the group 'precision'\n"
+        "  where: command line: precision=null\n"
+        "  why:   options: bf16, bf16_true, fp16, fp16_true, fp32\n"
+        "  fix:   precision=bf16",
+    ),
     "two options without -m": (
         ["optimizer=sgd,adamw"],
         "optimizer=sgd,adamw names several options\n"

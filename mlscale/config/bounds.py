@@ -1,0 +1,37 @@
+"""What single values of a run must be, told before it starts; what data and machine allow is `derive`'s business."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from omegaconf import DictConfig
+
+from mlscale.errors import MLScaleError
+
+_SINGLE = "mlscale.train.strategies.single"
+_SEEDS = 1 << 32  # numpy's
+
+
+def out_of_bounds(cfg: DictConfig) -> Iterator[MLScaleError]:
+    """The generators take seeds of 32 bits; a best checkpoint is the best by something."""
+    seed = cfg.get("seed", 0)
+    if not 0 <= seed < _SEEDS:
+        why = f"a seed is a whole number from 0 to {_SEEDS - 1}"
+        yield MLScaleError(f"seed={seed} is no seed", where="seed", why=why, fix="seed=0")
+    if cfg.get("metric") == "":
+        yield MLScaleError("the metric has no name", where="metric", fix="metric=val/accuracy")
+
+
+def one_process_alone(cfg: DictConfig, devices: int) -> Iterator[MLScaleError]:
+    """`strategy=single` with several processes."""
+    if devices > 1 and str((cfg.get("strategy") or {}).get("_target_", "")) == _SINGLE:
+        yield only_one(devices)
+
+
+def only_one(devices: int) -> MLScaleError:
+    """The error of `strategy=single` with several processes."""
+    return MLScaleError(
+        f"strategy=single runs one process, and {devices} are asked for",
+        where="strategy, trainer.devices",
+        fix="trainer.devices=1, or strategy=ddp",
+    )
