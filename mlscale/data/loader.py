@@ -146,13 +146,16 @@ class EvalLoader:
     def __iter__(self) -> Iterator[Batch]:
         return iter(self._batches(self._plans(), self._whole))
 
+    def rows(self, number: int) -> range:
+        """The samples of this rank's batch `number`; none where nothing is left for it."""
+        start = number * self._layout.micro + self._layout.rank * self._layout.per_device
+        return range(start, max(start, min(start + self._layout.per_device, self._samples)))
+
     def _plans(self) -> Iterator[Plan]:
-        offset, count = self._layout.rank * self._layout.per_device, self._layout.per_device
-        for place in range(0, self._samples, self._layout.micro):
-            start, stop = place + offset, min(place + offset + count, self._samples)
-            if start < stop:
-                samples = np.arange(start, stop, dtype=np.int64)
-                yield Plan(0, samples, samples, np.ones(stop - start, np.float32))
+        for number in range(len(self)):
+            if rows := self.rows(number):
+                samples = np.array(rows, np.int64)
+                yield Plan(0, samples, samples, np.ones(len(rows), np.float32))
             else:
                 last = np.array([self._samples - 1], np.int64)
                 yield Plan(0, last, last, np.zeros(1, np.float32))

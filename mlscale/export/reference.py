@@ -6,6 +6,7 @@ Needs numpy alone. Two files: `profile.npz` with the arrays, `profile.json` with
 from __future__ import annotations
 
 import io
+import math
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -70,30 +71,48 @@ class Reference:
 
 
 class Profile:
-    """Collects a reference profile, batch by batch."""
+    """Collects a reference profile, batch by batch.
 
-    def __init__(self, classes: int) -> None:
+    Profiles of parts merge into that of the whole: to the last bit, but for the mean probabilities, which are sums of
+    floating-point numbers in another order.
+
+    Args:
+        classes: k.
+        edges: of the bins of each channel's values, float64 (c, 33); by default those of a byte, and for other values
+            four standard deviations around the first batch's mean.
+    """
+
+    def __init__(self, classes: int, edges: NDArray[np.float64] | None = None) -> None:
         self.samples = 0
         self._stride = 1
-        self._kept: list[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]] = []
-        self._edges: NDArray[np.float64] = np.empty((0, 0))
-        self._values: NDArray[np.int64] = np.empty((0, 0), np.int64)
+        self._kept: list[tuple[int, NDArray[Any], NDArray[Any], NDArray[Any]]] = []
+        self._edges: NDArray[np.float64] = np.empty((0, 0)) if edges is None else edges
+        self._values: NDArray[np.int64] = np.zeros((len(self._edges), VALUE_BINS), np.int64)
         self._predicted, self._labels = np.zeros(classes, np.int64), np.zeros(classes, np.int64)
         self._probability = np.zeros(classes)
         self._confident, self._right = np.zeros(CONFIDENCE_BINS, np.int64), np.zeros(CONFIDENCE_BINS, np.int64)
 
-    def add(self, raw: NDArray[Any], probabilities: NDArray[np.float32], y: NDArray[np.int64]) -> None:
+    def add(
+        self,
+        raw: NDArray[Any],
+        probabilities: NDArray[np.float32],
+        y: NDArray[np.int64],
+        places: NDArray[np.int64] | None = None,
+    ) -> None:
         """Count a batch.
 
         Args:
             raw: inputs as clients send them, (n, c, …).
             probabilities: of each class, (n, k).
             y: the right classes, (n,).
+            places: of the samples among all, over all parts, (n,): they choose whose own statistics are kept. By
+                default in the order in which they come.
         """
-        values = raw.reshape(len(raw), raw.shape[1] if raw.ndim > 1 else 1, -1)
-        if not self.samples:
-            self._edges = _edges(values)
+        values = _by_channel(raw)
+        if not len(self._edges):
+            self._edges = value_edges(raw)
             self._values = np.zeros((values.shape[1], VALUE_BINS), np.int64)
+        places = np.arange(self.samples, self.samples + len(raw)) if places is None else places
         for channel, (edges, counts) in enumerate(zip(self._edges, self._values, strict=True)):
             counts += _histogram(values[:, channel].ravel(), edges)
         predicted, confidence = probabilities.argmax(-1), probabilities.max(-1)
@@ -103,21 +122,49 @@ class Profile:
         bins = np.minimum((confidence * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
         self._confident += np.bincount(bins, minlength=CONFIDENCE_BINS)
         self._right += np.bincount(bins[predicted == y], minlength=CONFIDENCE_BINS)
-        self._keep(values, confidence)
+        self._keep(values, confidence, places)
         self.samples += len(raw)
 
-    def _keep(self, values: NDArray[Any], confidence: NDArray[np.float32]) -> None:
+    def merge(self, other: Profile) -> None:
+        """Count what another part of the samples has counted.
+
+        Raises:
+            ValueError: it has other bins, or other classes.
+        """
+        if not other.samples:
+            return
+        if not len(self._edges):
+            self._edges, self._values = other._edges, np.zeros_like(other._values)
+        if not np.array_equal(self._edges, other._edges) or len(self._labels) != len(other._labels):
+            raise ValueError("the profiles have other bins or classes")
+        self._values = self._values + other._values
+        for name in ("_predicted", "_labels", "_probability", "_confident", "_right"):
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        self.samples += other.samples
+        self._kept += other._kept
+        self._stride = max(self._stride, other._stride)
+        self._thin()
+
+    def _keep(self, values: NDArray[Any], confidence: NDArray[np.float32], places: NDArray[np.int64]) -> None:
         """Every `stride`-th sample's own statistics; the stride doubles when there are too many."""
-        rows = np.arange(-self.samples % self._stride, len(values), self._stride)
+        rows = np.flatnonzero(places % self._stride == 0)
         picked = values[rows].astype(np.float64)
         means, stds = picked.mean(-1).astype(np.float32), picked.std(-1).astype(np.float32)
-        self._kept += zip(means, stds, confidence[rows], strict=True)
-        while len(self._kept) > KEPT:
-            self._kept, self._stride = self._kept[::2], self._stride * 2
+        self._kept += zip(places[rows].tolist(), means, stds, confidence[rows], strict=True)
+        if len(self._kept) > KEPT:
+            self._thin()
+
+    def _thin(self) -> None:
+        while True:
+            self._kept = [entry for entry in self._kept if entry[0] % self._stride == 0]
+            if len(self._kept) <= KEPT:
+                return
+            self._stride *= 2
 
     def finish(self, **about: Any) -> Reference:
         """The profile, with what the caller knows of the samples."""
-        means, stds, confidence = (np.stack(column) for column in zip(*self._kept, strict=True))
+        kept = sorted(self._kept, key=lambda entry: entry[0])
+        means, stds, confidence = (np.stack([entry[column] for entry in kept]) for column in (1, 2, 3))
         right, total = int(self._right.sum()), self.samples
         return Reference(
             {"samples": total, "kept_samples": len(means), "accuracy": right / total, **about},
@@ -145,11 +192,21 @@ def _histogram(values: NDArray[Any], edges: NDArray[np.float64]) -> NDArray[np.i
     return np.bincount(np.searchsorted(edges[1:-1], values, side="right"), minlength=VALUE_BINS)
 
 
-def _edges(values: NDArray[Any]) -> NDArray[np.float64]:
-    """Edges of each channel's bins, (c, 33): of a byte, or four standard deviations around the first batch's mean."""
+def value_edges(raw: NDArray[Any]) -> NDArray[np.float64]:
+    """Edges of each channel's bins, (c, 33), for `raw`, (n, c, …): of a byte, or four deviations around its mean."""
+    values = _by_channel(raw)
     if values.dtype == np.uint8:
         return np.tile(np.linspace(0, 256, VALUE_BINS + 1), (values.shape[1], 1))
     wide = values.astype(np.float64)
-    mean, spread = wide.mean((0, 2)), 4 * wide.std((0, 2))
-    spread[spread == 0] = 1.0
+    return spread_edges(wide.mean((0, 2)), wide.std((0, 2)))
+
+
+def spread_edges(mean: NDArray[np.float64], std: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Edges four standard deviations around the mean of each channel, (c, 33)."""
+    spread = np.where(std == 0, 1.0, 4 * std)
     return np.linspace(mean - spread, mean + spread, VALUE_BINS + 1, axis=-1)
+
+
+def _by_channel(raw: NDArray[Any]) -> NDArray[Any]:
+    """(n, c, …) as (n, c, values)."""
+    return raw.reshape(len(raw), raw.shape[1] if raw.ndim > 1 else 1, math.prod(raw.shape[2:]))

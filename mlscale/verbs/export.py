@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlscale.compress.stored import Stored
     from mlscale.export.measure import Measured
     from mlscale.export.parity import Parity
+    from mlscale.export.reference import Reference
     from mlscale.runs.folder import RunFolder
 
 
@@ -129,7 +130,8 @@ def _write(
         licences={**stated, **cfg.licences},
         compression=compressed.about if compressed else None,
     )
-    reference = measured.profile.finish(split="val", data_version=cfg.derived.data_version)
+    reference, whose = _reference(cfg, folder, checkpoint, measured, compressed)
+    say([f"export  reference profile: {whose}, {reference.about['samples']:,} samples"], masker)
     write(
         target,
         model=measured.model,
@@ -138,6 +140,23 @@ def _write(
         document=masker.mask_tree(about),
         replace=not cfg.to,
     )
+
+
+def _reference(
+    cfg: DictConfig, folder: RunFolder, checkpoint: Path, measured: Measured, compressed: Stored | None
+) -> tuple[Reference, str]:
+    """The profile that the run has collected itself, where it is of this checkpoint, of as many samples, and of fp32;
+    else that of the comparison."""
+    from mlscale.export import collected
+
+    if compressed is None and collected.belongs(folder.path, checkpoint):
+        found = collected.read(folder.path)
+        if found.about["samples"] >= measured.parity.samples and found.about["data_version"] in (
+            None,
+            cfg.derived.data_version,
+        ):
+            return found, "the run's own"
+    return measured.profile.finish(split="val", data_version=cfg.derived.data_version), "of the comparison"
 
 
 def _result(

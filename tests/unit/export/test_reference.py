@@ -96,3 +96,43 @@ def test_a_damaged_one_is_told(tmp_path: Path, name: str, content: bytes) -> Non
     with pytest.raises(MLScaleError) as caught:
         Reference.load(tmp_path)
     assert str(tmp_path / name) in caught.value.where
+
+
+def merged(parts: int, count: int, batch: int) -> Reference:
+    """As ranks see them: batches in turns, a profile each."""
+    profiles, (raw, probabilities, y) = [Profile(4) for _ in range(parts)], samples(count)
+    for number, start in enumerate(range(0, count, batch)):
+        rows = np.arange(start, min(start + batch, count))
+        profiles[number % parts].add(raw[rows], probabilities[rows], y[rows], rows)
+    whole = profiles[0]
+    for part in profiles[1:]:
+        whole.merge(part)
+    return whole.finish(split="val", data_version="v")
+
+
+@pytest.mark.parametrize("parts", [2, 3, 8])
+@pytest.mark.parametrize("kept", [10_000, 50])
+def test_parts_merge_into_the_whole(parts: int, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "KEPT", kept)
+    whole, together = collected(331, batch=64), merged(parts, 331, batch=32)
+    assert whole.about == together.about
+    assert whole.arrays.keys() == together.arrays.keys()
+    for name, array in whole.arrays.items():
+        if name == "probability_mean":  # sums in another order
+            np.testing.assert_allclose(together.arrays[name], array, rtol=1e-14)
+        else:
+            assert together.arrays[name].dtype == array.dtype
+            assert np.array_equal(together.arrays[name], array), name
+
+
+def test_a_part_with_nothing_adds_nothing_and_other_bins_are_refused() -> None:
+    one, (raw, probabilities, y) = Profile(4), samples(10)
+    one.merge(Profile(4))
+    one.add(raw, probabilities, y)
+    empty = Profile(4)
+    empty.merge(one)
+    assert empty.samples == 10
+    floats = Profile(4)
+    floats.add(raw.astype(np.float32), probabilities, y)
+    with pytest.raises(ValueError, match="other bins"):
+        one.merge(floats)

@@ -1,16 +1,20 @@
 """Validation samples, raw and as the model sees them."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, TensorDataset
 
 from mlscale.data import Digits, WebDataset
+from mlscale.data.decoded import Shape
+from mlscale.data.images import ImageData
 from mlscale.errors import MLScaleError
-from mlscale.export.samples import input_of, validation
+from mlscale.export.samples import input_of, sent, validation
 
 
 def test_each_validation_image_once_beside_what_the_model_sees(digits: Digits) -> None:
@@ -71,3 +75,34 @@ def test_anybodys_data_module_gives_what_its_model_takes() -> None:
         list(validation(Theirs(loaders=2)))
     with pytest.raises(MLScaleError, match="no validation samples"):
         list(validation(Theirs(samples=0)))
+
+
+@pytest.mark.parametrize(("mean", "std"), [(0.001, 255.0), (127.3, 0.37), (254.9, 73.1), (33.3, 1e-3)])
+def test_undone_normalisation_gives_every_byte_back(mean: float, std: float) -> None:
+    pixels = np.arange(256, dtype=np.uint8).reshape(4, 1, 8, 8)
+    data = NotInMemory(pixels, mean, std)
+    x = torch.from_numpy((pixels.astype(np.float32) - np.float32(mean)) / np.float32(std))
+    kept = np.array([True, False, True, True])
+    assert (sent(data, x, np.arange(4), kept) == pixels[kept]).all()
+    assert data.asked == 0
+    assert (sent(data, x.bfloat16(), np.arange(4), kept) == pixels[kept]).all()  # too coarse to undo: read again
+    assert data.asked == 3
+
+
+class NotInMemory(ImageData):
+    """Four images that are not kept in memory."""
+
+    def __init__(self, pixels: NDArray[np.uint8], mean: float, std: float) -> None:
+        self.pixels, self.asked = pixels, 0
+        self.shape = Shape(1, 8, 8, np.dtype(np.uint8), (mean,), (std,))
+
+    def decoded(self, split: str) -> Any:
+        return self
+
+    def kept(self, rows: NDArray[np.int64]) -> None:
+        return None
+
+    def sample(self, row: int) -> NDArray[np.uint8]:
+        self.asked += 1
+        pixels: NDArray[np.uint8] = self.pixels[row]
+        return pixels

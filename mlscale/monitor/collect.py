@@ -1,0 +1,238 @@
+"""The reference profile of a run, collected in its own validation passes: the model has seen the samples already.
+
+Inputs are counted as clients send them, predictions as the task makes them. A profile belongs to one checkpoint, which
+was saved after that validation, and says so by the checkpoint's digest.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch.distributed as dist
+from numpy.typing import NDArray
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from mlscale.data.images import ImageData
+from mlscale.data.loader import EvalLoader
+from mlscale.errors import MLScaleError
+from mlscale.export import collected
+from mlscale.export.parity import torch_logits
+from mlscale.export.reference import Profile, spread_edges, value_edges
+from mlscale.export.samples import sent, validation
+from mlscale.export.servable import softmax
+from mlscale.runs.checkpoints import content_digest, look
+from mlscale.tasks.batch import Batch, unpack
+from mlscale.train.after import Told, alone, best_checkpoint, load_best
+
+
+class CollectReference(Callback):
+    """Writes `<run>/reference/`: what inputs and predictions look like at the best checkpoint.
+
+    Predictions are taken from the task's own forward pass; of a task whose validation does not call itself they are
+    computed once more. Samples of weight 0 are left out. The profiles of all ranks are merged.
+
+    Nothing of the training changes, and what can't be profiled ends no run. Where the best checkpoint has no profile at
+    the end (a run that was killed between the two, a validation in the middle of an accumulation) the first rank
+    collects it then.
+    """
+
+    def __init__(self) -> None:
+        self._profile: Profile | None = None
+        self._logits: Tensor | None = None
+        self._hook: Any = None
+        self._seen = 0
+        self._pending: tuple[int, Profile | None] | None = None
+        self._fresh = False
+        self._failed = ""
+
+    # In a validation.
+
+    def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._profile, self._pending, self._seen = None, None, 0
+        if _counts(trainer) and not self._failed:
+            self._hook = pl_module.register_forward_hook(self._note)
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if self._hook is None or self._failed:
+            return
+        try:
+            if dataloader_idx:
+                raise MLScaleError("the run has several validation loaders")
+            self._count(trainer, pl_module, unpack(batch), batch_idx)
+        except MLScaleError as error:
+            self._failed, self._profile = error.what, None
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._release()
+        if _counts(trainer):
+            self._pending, self._fresh = (trainer.global_step, self._profile), True
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._release()
+
+    def _release(self) -> None:
+        if self._hook is not None:
+            self._hook.remove()
+        self._hook = self._logits = None
+
+    def _note(self, module: Any, arguments: Any, output: Any) -> None:
+        self._logits = output if isinstance(output, Tensor) else None
+
+    def _count(self, trainer: Any, module: LightningModule, batch: Batch, number: int) -> None:
+        rows = self._places(trainer, number, len(batch.y))
+        self._seen += len(batch.y)
+        kept = np.ones(len(batch.y), np.bool_) if batch.weight is None else batch.weight.cpu().numpy() > 0
+        logits = self._of_batch(trainer, module, batch)[kept]
+        raw = sent(trainer.datamodule, batch.x, rows, kept)
+        if self._profile is None:
+            self._profile = Profile(logits.shape[1], _edges(trainer, batch.x))
+        if kept.any():
+            self._profile.add(raw, softmax(logits), batch.y.cpu().numpy()[kept].astype(np.int64), rows[kept])
+
+    def _of_batch(self, trainer: Any, module: LightningModule, batch: Batch) -> NDArray[np.float32]:
+        """The logits of a batch, (n, classes)."""
+        logits, self._logits = self._logits, None
+        if logits is None or logits.ndim != 2 or len(logits) != len(batch.y):
+            with trainer.precision_plugin.val_step_context():
+                logits, self._logits = module(batch.x), None
+        if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(batch.y):
+            raise MLScaleError("the task gives no logits, (n, classes)")
+        found: NDArray[np.float32] = logits.detach().float().cpu().numpy()
+        return found
+
+    def _places(self, trainer: Any, number: int, count: int) -> NDArray[np.int64]:
+        """The places of a batch's samples among those of all ranks."""
+        loader = trainer.val_dataloaders
+        if isinstance(loader, EvalLoader):
+            rows = np.array(loader.rows(number), np.int64)
+            return rows if len(rows) else np.zeros(count, np.int64)  # a single sample of weight 0
+        # As Lightning's DistributedSampler shares them out.
+        places: NDArray[np.int64] = (self._seen + np.arange(count)) * trainer.world_size + trainer.global_rank
+        return places
+
+    # After it, once checkpoints are saved.
+
+    def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._fresh:  # the boundary right after the validation
+            self._fresh = False
+            self._settle(trainer)
+
+    def on_epoch_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._settle(trainer)
+        self._pending = None
+
+    def _settle(self, trainer: Any) -> None:
+        """Write the pending profile, if the best checkpoint is of the validation that it is of. All ranks call this."""
+        if self._pending is None or not trainer.strategy.broadcast(self._belongs(trainer)):
+            return
+        (_, profile), self._pending = self._pending, None
+        parts: list[Profile | None] = [profile]
+        if trainer.world_size > 1:
+            parts = [None] * trainer.world_size
+            dist.all_gather_object(parts, profile)
+        if trainer.is_global_zero and (whole := _merged(parts)) is not None:
+            _write(trainer, whole, trainer.precision)
+
+    def _belongs(self, trainer: Any) -> bool:
+        """Whether the best checkpoint was saved at the step of the pending profile; the first rank tells."""
+        path = best_checkpoint(trainer) if trainer.is_global_zero else None
+        if path is None or self._pending is None:
+            return False
+        record = look(path).record
+        return record is not None and record.step == self._pending[0] and not collected.belongs(_run(trainer), path)
+
+    # After the fit.
+
+    def after_fit(self, trainer: Any, pl_module: LightningModule) -> Told:
+        """See that the best checkpoint has its profile."""
+        try:
+            path = best_checkpoint(trainer)
+            if self._failed or path is None:
+                raise MLScaleError(self._failed or "the run has saved no checkpoint")
+            if not collected.belongs(_run(trainer), path):
+                print(f"monitor   collects the reference profile of {path.name}", file=sys.stderr, flush=True)
+                self._collect(trainer, pl_module)
+            reference = collected.read(_run(trainer))
+        except MLScaleError as error:
+            return Told({}, f"no reference profile: {error.what}")
+        return Told({"reference_samples": reference.about["samples"]})
+
+    def _collect(self, trainer: Any, module: LightningModule) -> None:
+        load_best(trainer, module)
+        logits, data, profile = torch_logits(module.cpu().float().eval()), trainer.datamodule, None
+        if data is None:
+            raise MLScaleError("the run has no data module to collect it from again")
+        with alone(data):
+            for samples in validation(data):
+                probabilities = softmax(logits(samples.x))
+                profile = profile or Profile(probabilities.shape[1], _known_edges(data))
+                profile.add(samples.raw, probabilities, samples.y)
+        assert profile is not None  # `validation` raises where there is nothing
+        _write(trainer, profile, "32-true")
+
+
+def _counts(trainer: Any) -> bool:
+    return trainer.state.fn == "fit" and not trainer.sanity_checking
+
+
+def _run(trainer: Any) -> Path:
+    return Path(trainer.default_root_dir)
+
+
+def _merged(parts: list[Profile | None]) -> Profile | None:
+    """The profile of all ranks; None where one has none, or none has any sample."""
+    first, *others = parts
+    for other in others:
+        if first is None or other is None:
+            return None
+        first.merge(other)
+    return first if first is not None and first.samples else None
+
+
+def _edges(trainer: Any, x: Tensor) -> NDArray[np.float64] | None:
+    """The same bins on every rank: those of the data, or of the first rank's first batch."""
+    data = trainer.datamodule
+    if isinstance(data, ImageData):
+        return _known_edges(data)
+    edges: NDArray[np.float64] = trainer.strategy.broadcast(value_edges(x.detach().float().cpu().numpy()))
+    return edges
+
+
+def _known_edges(data: Any) -> NDArray[np.float64] | None:
+    """Four deviations of the training data around its mean; None for bytes, which have bins of their own."""
+    shape = data.decoded("val").shape if isinstance(data, ImageData) else None
+    if shape is None or shape.dtype == np.uint8:
+        return None
+    return spread_edges(np.array(shape.mean), np.array(shape.std))
+
+
+def _write(trainer: Any, profile: Any, precision: str) -> None:
+    path = best_checkpoint(trainer)
+    assert path is not None
+    facts = trainer.datamodule.facts() if isinstance(trainer.datamodule, ImageData) else None
+    record = look(path).record
+    collected.write(
+        _run(trainer),
+        profile.finish(
+            split="val",
+            data_version=facts.version if facts else None,
+            checkpoint={
+                "name": path.name,
+                "step": record.step if record else None,
+                "sha256": content_digest(path),
+            },
+            predictions={"by": "torch", "precision": precision},
+        ),
+    )
