@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -53,33 +54,60 @@ def columns(model: str, batches: Sequence[Batch], sample_share: float) -> dict[s
         batches: at least one, in the order of their times.
         sample_share: share of events that keep their raw input, 0 to 1; chosen by id.
     """
-    parts = [_of_batch(batch, sample_share) for batch in batches]
+    alike = [_Alike(list(group)) for _, group in groupby(batches, key=_kind)]
+    parts = [_of_alike(each, sample_share) for each in alike]
     rows = [len(batch.ids) for batch in batches]
     return {
-        "id": [each for batch in batches for each in batch.ids],
         "time": pa.array(np.repeat([batch.time_us for batch in batches], rows), pa.timestamp("us", tz="UTC")),
         "model": [model] * sum(rows),
-        "version": [batch.version for batch, count in zip(batches, rows, strict=True) for _ in range(count)],
         **{name: pa.concat_arrays([part[name] for part in parts]) for name in parts[0]},
-        "label": [each for batch in batches for each in batch.labels or [""] * len(batch.ids)],
         "latency_ms": np.concatenate([batch.latency_ms for batch in batches]),
-        "outcome": [batch.outcome for batch, count in zip(batches, rows, strict=True) for _ in range(count)],
     }
 
 
-def _of_batch(batch: Batch, sample_share: float) -> dict[str, Any]:
-    n, given = len(batch.ids), batch.probabilities
-    means, stds = moments(batch.raw) if batch.raw is not None else (np.zeros((n, 0), np.float32),) * 2
-    shape = batch.raw.shape[1:] if batch.raw is not None else ()
+class _Alike:
+    """Consecutive batches of one kind, as one: a thousand small ones cost little more than a large one."""
+
+    def __init__(self, batches: Sequence[Batch]) -> None:
+        first = batches[0]
+        self.version, self.outcome = first.version, first.outcome
+        self.ids = [id_ for batch in batches for id_ in batch.ids]
+        self.labels = [label for batch in batches for label in batch.labels or [""] * len(batch.ids)]
+        self.raw = _joined([batch.raw for batch in batches])
+        self.probabilities = _joined([batch.probabilities for batch in batches])
+
+
+def _kind(batch: Batch) -> tuple[Any, ...]:
+    """What batches must share to be summarised together."""
+    raw, given = batch.raw, batch.probabilities
+    return (
+        *(batch.version, batch.outcome, batch.labels is None),
+        *(None if array is None else (array.dtype.str, array.shape[1:]) for array in (raw, given)),
+    )
+
+
+def _joined(arrays: Sequence[NDArray[Any] | None]) -> NDArray[Any] | None:
+    there = [array for array in arrays if array is not None]
+    return np.concatenate(there) if there else None
+
+
+def _of_alike(batch: _Alike, sample_share: float) -> dict[str, Any]:
+    n, given, raw = len(batch.ids), batch.probabilities, batch.raw
+    means, stds = moments(raw) if raw is not None else (np.zeros((n, 0), np.float32),) * 2
+    shape = np.tile(np.array(raw.shape[1:] if raw is not None else (), np.int32), (n, 1))
     return {
-        "input_mean": _lists(means),
-        "input_std": _lists(stds),
-        "sample": pa.array(_kept(batch, sample_share), pa.binary()),
-        "dtype": pa.array([batch.raw.dtype.name if batch.raw is not None else ""] * n, pa.string()),
-        "shape": pa.array([list(shape)] * n, pa.list_(pa.int32())),
+        "id": pa.array(batch.ids, pa.string()),
+        "version": pa.array([batch.version] * n, pa.string()),
+        "input_mean": _lists(means, np.float32),
+        "input_std": _lists(stds, np.float32),
+        "sample": pa.array(_kept(batch.ids, raw, sample_share), pa.binary()),
+        "dtype": pa.array([raw.dtype.name if raw is not None else ""] * n, pa.string()),
+        "shape": _lists(shape, np.int32),
+        "label": pa.array(batch.labels, pa.string()),
         "predicted": pa.array(given.argmax(-1) if given is not None else np.full(n, -1), pa.int32()),
         "confidence": pa.array(given.max(-1) if given is not None else np.full(n, np.nan), pa.float32()),
-        "probabilities": _lists(given if given is not None else np.zeros((n, 0), np.float32)),
+        "probabilities": _lists(given if given is not None else np.zeros((n, 0), np.float32), np.float32),
+        "outcome": pa.array([batch.outcome] * n, pa.string()),
     }
 
 
@@ -94,16 +122,16 @@ def moments(raw: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]
         return values.mean(-1).astype(np.float32), values.std(-1).astype(np.float32)
 
 
-def _kept(batch: Batch, share: float) -> list[bytes | None]:
+def _kept(ids: Sequence[str], raw: NDArray[Any] | None, share: float) -> list[bytes | None]:
     """The raw bytes of the samples that are kept: by id, so that a repeated request is kept or not, as before."""
-    if batch.raw is None or share <= 0:
-        return [None] * len(batch.ids)
+    if raw is None or share <= 0:
+        return [None] * len(ids)
     limit = share * _IDS
-    chosen = (zlib.crc32(id_.encode("utf-8", "surrogatepass")) < limit for id_ in batch.ids)
-    return [sample.tobytes() if keep else None for sample, keep in zip(batch.raw, chosen, strict=True)]
+    chosen = (zlib.crc32(id_.encode("utf-8", "surrogatepass")) < limit for id_ in ids)
+    return [sample.tobytes() if keep else None for sample, keep in zip(raw, chosen, strict=True)]
 
 
-def _lists(matrix: NDArray[np.float32]) -> Any:
+def _lists(matrix: NDArray[Any], dtype: type[np.generic]) -> Any:
     """A matrix as a column of lists."""
     offsets = np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1]
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(matrix, np.float32).ravel()))
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(matrix, dtype).ravel()))
