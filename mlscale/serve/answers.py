@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 
-from mlscale.serve.http import JSON, Exchange
+from mlscale.serve.http import COMPACT, JSON, Exchange
 from mlscale.serve.metrics import Metrics
 from mlscale.serve.refused import Refused
 
@@ -36,11 +35,11 @@ class Answers:
 
     def json(self, exchange: Exchange, document: object) -> None:
         """Answer with a document."""
-        self.plain(exchange, json.dumps(document, separators=(",", ":")).encode())
+        self.plain(exchange, COMPACT(document).encode())
 
     def refuse(self, exchange: Exchange, refused: Refused) -> None:
         """Tell a client why not."""
-        text = json.dumps({"error": refused.message}, separators=(",", ":"))
+        text = COMPACT({"error": refused.message})
         self.plain(exchange, text.encode(), headers=refused.headers, status=refused.status)
 
     def broken(self, exchange: Exchange, error: Exception) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 import zlib
 from collections.abc import Callable
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from mlscale.serve.connection import Connection
 
 JSON, TEXT, BINARY, HTML = b"application/json", b"text/plain; charset=utf-8", b"application/octet-stream", b"text/html"
+COMPACT = json.JSONEncoder(separators=(",", ":")).encode
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 _COMPRESSED_FROM = 1024
 """Bytes of an answer that are worth compressing."""

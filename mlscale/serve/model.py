@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -62,17 +63,17 @@ class Model:
     batch_s: float
     max_batch: int
 
-    @property
+    @cached_property
     def inline(self) -> bool:
         """Whether it is computed where requests are read: no thread is worth it."""
         return self.one_s <= _INLINE_ONE_S and self.batch_s <= _INLINE_BATCH_S
 
-    @property
+    @cached_property
     def sample_shape(self) -> tuple[int, ...]:
         """Of one sample."""
         return self.servable.input.shape[1:]
 
-    @property
+    @cached_property
     def sample_bytes(self) -> int:
         """Of one raw sample."""
         return int(np.prod(self.sample_shape)) * np.dtype(self.servable.input.dtype).itemsize

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from math import isnan
 from typing import Any, NamedTuple
 
-import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.serve import images, v2
-from mlscale.serve.http import JSON
+from mlscale.serve.http import COMPACT, JSON
 from mlscale.serve.model import Model, Outputs
 from mlscale.serve.refused import Refused
 
@@ -76,12 +76,12 @@ def answer(model: Model, request: Asked, ids: Sequence[str], said: Outputs) -> t
     Raises:
         Refused: the model says NaN, which JSON lacks.
     """
-    if not np.isfinite(said.probabilities).all():
-        raise Refused("the model gives no finite numbers for these inputs")
     rows = zip(ids, said.labels, said.classes.tolist(), said.probabilities.tolist(), strict=True)
-    predictions = [
+    predictions: list[dict[str, Any]] = [
         {"id": id_, "label": label, "class": number, "confidence": each[number], "probabilities": each}
         for id_, label, number, each in rows
     ]
+    if any(isnan(each["confidence"]) for each in predictions):  # one NaN among the logits makes all of them so
+        raise Refused("the model gives no finite numbers for these inputs")
     document = {"model_name": model.name, "model_version": model.version, "predictions": predictions}
-    return json.dumps(document, separators=(",", ":")).encode(), JSON, b""
+    return COMPACT(document).encode(), JSON, b""

@@ -48,6 +48,7 @@ class Settings:
     ready_file: Path | None
     events: EventStore | None
     sample_share: float
+    flush_s: float
     events_bytes: int
 
 
@@ -136,7 +137,12 @@ class _Server:
 
     def _writer(self, store: EventStore) -> EventWriter:
         settings = self._settings
-        return store.writer(self._first.name, sample_share=settings.sample_share, max_bytes=settings.events_bytes)
+        return store.writer(
+            self._first.name,
+            flush_s=settings.flush_s,
+            sample_share=settings.sample_share,
+            max_bytes=settings.events_bytes,
+        )
 
     def _announce(self, listening: socket.socket) -> None:
         host, port = listening.getsockname()[:2]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.serve.http import BINARY, JSON
+from mlscale.serve.http import BINARY, COMPACT, JSON
 from mlscale.serve.model import Model, Outputs
 from mlscale.serve.v2 import LABEL, PROBABILITIES, Asked, Wanted
 
@@ -19,7 +18,7 @@ def answer(model: Model, request: Asked, ids: Sequence[str], said: Outputs) -> t
     tails: list[bytes] = []
     outputs = [_tensor(model, wanted, said, tails) for wanted in request.outputs]
     document = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
-    head = json.dumps({"id": request.id, **document} if request.id else document, separators=(",", ":")).encode()
+    head = COMPACT({"id": request.id, **document} if request.id else document).encode()
     if not tails:
         return head, JSON, b""
     return b"".join([head, *tails]), BINARY, b"Inference-Header-Content-Length: %d\r\n" % len(head)

@@ -63,12 +63,14 @@ def _settings(cfg: DictConfig) -> Settings:
         ready_file=Path(cfg.ready_file) if cfg.ready_file else None,
         events=EventStore(cfg.events) if cfg.events else None,
         sample_share=float(cfg.sample_share),
+        flush_s=float(cfg.flush_s),
         events_bytes=int(cfg.max_events_bytes),
     )
 
 
 _AT_LEAST: dict[str, Any] = {
     "port": 0, "threads": 1, "max_batch": 1, "max_queue": 1, "poll_s": 0.01, "sample_share": 0,
+    "flush_s": 0.01,
     "max_events_bytes": 1 << 20, "max_body_bytes": 1024, "max_connections": 1, "timeout_s": 0.1, "idle_s": 0.1,
     "drain_s": 0,
 }  # fmt: skip

@@ -15,8 +15,8 @@ from mlscale.data.picture import open_picture
 from mlscale.data.resample import cut, middle
 from mlscale.events.store import EventStore
 from mlscale.export.servable import Port, Servable, load
-from mlscale.serve import images
-from mlscale.serve.model import Model
+from mlscale.serve import images, predict
+from mlscale.serve.model import Model, Outputs
 from mlscale.serve.refused import Refused
 from tests.serving import RAW, STORED, Server, pixels
 
@@ -205,6 +205,18 @@ def test_metrics_are_prometheus_text(server: Server) -> None:
     assert buckets == sorted(buckets)
     assert buckets[-1] == server.metric("mlscale_request_seconds_count")
     assert server.metric(f'mlscale_model_info{{model="digits",version="{server.version}"}}') == 1
+
+
+def test_what_is_no_number_is_not_sent_as_json() -> None:
+    said = SERVABLE.predict(pixels(2))
+    probabilities = said.probabilities.copy()
+    probabilities[1] = np.nan
+    outputs = Outputs(probabilities, probabilities, said.classes, said.labels)
+    model = model_of("grey", None, (1, 8, 8))
+    asked = predict.Asked(pixels(2), (), "")
+    with pytest.raises(Refused, match="no finite numbers"):
+        predict.answer(model, asked, ["a", "b"], outputs)
+    assert predict.answer(model, asked, ["a"], outputs[0:1])[1] == b"application/json"
 
 
 def test_the_page(server: Server) -> None:
