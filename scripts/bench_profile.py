@@ -92,6 +92,7 @@ class Case:
         data = [f"data.{split}._target_=bench_profile_parts.{self.kind}" for split in ("train", "val")]
         costs = [f"data.train.cost={self.cost}", "data.val.samples=64"]
         common = ["data=none", "data._target_=mlscale.data.DatasetData", "data.batch_size=32", "scheduler=none"]
+        common += ["optimizer.lr=0.001", "metric=train/loss", "mode=min"]
         return [*common, *data, *costs, "model=mlp", "trainer.max_epochs=2", *self.more]
 
 

@@ -39,8 +39,8 @@ class Parts:
     Attributes:
         steps: how many there were.
         total: all of the time.
-        wait: for batches; without the first of an epoch.
-        between: from the last step of an epoch to the first batch of the next.
+        wait: for batches; for the first of an epoch, loaders start meanwhile.
+        between: from the last step of an epoch until the first batch of the next is asked for.
     """
 
     steps: int
@@ -131,11 +131,11 @@ def parts(epochs: Sequence[Epoch], warm_up: int) -> Parts:
     ends = [end for epoch in epochs for end in epoch.done]
     if not 0 < warm_up < len(ends):
         raise ValueError(f"{len(ends)} steps, of which {warm_up} warm up")
-    since = ends[warm_up - 1]
+    since, until = ends[warm_up - 1], ends[-1]
     wait = between = 0.0
     for number, epoch in enumerate(epochs):
-        waits = zip(epoch.asked[1:], epoch.given[1:], strict=False)
-        wait += sum(given - asked for asked, given in waits if asked >= since and asked < epoch.done[-1])
+        waits = zip(epoch.asked, epoch.given, strict=False)
+        wait += sum(given - asked for asked, given in waits if since <= asked < until)
         if number and epochs[number - 1].done[-1] >= since:
-            between += epoch.given[0] - epochs[number - 1].done[-1]
-    return Parts(len(ends) - warm_up, ends[-1] - since, wait, between)
+            between += epoch.asked[0] - epochs[number - 1].done[-1]
+    return Parts(len(ends) - warm_up, until - since, wait, between)

@@ -48,7 +48,7 @@ class Verdict:
             "unclear" (rounds contradict each other).
         headspace: how much faster a loader that costs nothing would be, measured by replaying one batch.
         wait: share of the time that is spent waiting for data.
-        between: share of the time between the last step of an epoch and the first batch of the next.
+        between: share of the time between the last step of an epoch and the next one's first batch being asked for.
         predicted: the headspace as the two timers predict it.
         real, replayed: seconds of a step, medians over the rounds.
         spread: of the real step over the rounds: half its range, as a share of the median.

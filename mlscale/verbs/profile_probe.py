@@ -79,7 +79,7 @@ class Probe:
         epochs = -(-(steps + warm_up) // passes)
         with short_fit.scratch("profile") as folder:
             times = folder / "times.json"
-            short = short_fit.shortened(self.cfg, (passes, 0), epochs, _REPLAY if replay else {}, checkpoints=False)
+            short = short_fit.shortened(self.cfg, (passes, 0), epochs, _REPLAY if replay else {}, steps_alone=True)
             with open_dict(short):
                 short.trainer.num_sanity_val_steps = 0
                 short.trainer.profiler = {"_target_": "mlscale.diagnose.timers.TwoTimers", "path": str(times)}

@@ -35,21 +35,21 @@ def shortened(
     epochs: int,
     callbacks: Mapping[str, Mapping[str, Any]],
     *,
-    checkpoints: bool = True,
+    steps_alone: bool = False,
 ) -> DictConfig:
     """The config of a short run: what shows or sends anything, or might end it early, stays out.
 
     Args:
         batches: of training and of validation, each epoch.
         callbacks: that join it, by name.
-        checkpoints: whether its callbacks that save checkpoints stay.
+        steps_alone: callbacks that save checkpoints, or end a run that diverges, stay out, too.
     """
     short = cfg.copy()
     with open_dict(short):
         short.trainer.limit_train_batches, short.trainer.limit_val_batches = batches
         short.trainer.update(max_epochs=epochs, max_steps=-1, max_time=None, overfit_batches=0)
         short.trainer.update(check_val_every_n_epoch=1, val_check_interval=None, enable_progress_bar=False)
-        kept = {name: node for name, node in (cfg.get("callbacks") or {}).items() if _stays(node, checkpoints)}
+        kept = {name: node for name, node in (cfg.get("callbacks") or {}).items() if _stays(node, steps_alone)}
         short.callbacks = {**kept, **callbacks}
         short.compress = {}  # it comes after the fit
         short.logger = {
@@ -79,13 +79,15 @@ def fit(short: DictConfig, facts: Mapping[str, Any] | None, folder: Path, thread
     return outcome
 
 
-def _stays(node: Any, checkpoints: bool) -> bool:
+def _stays(node: Any, steps_alone: bool) -> bool:
     """Bars show, and early stopping ends."""
     import pytorch_lightning as pl
+
+    from mlscale.train.callbacks import NonFinite
 
     if not node:
         return False
     kind = target(node)
     away: tuple[type, ...] = (pl.callbacks.ProgressBar, pl.callbacks.EarlyStopping)
-    away += () if checkpoints else (pl.callbacks.ModelCheckpoint,)
+    away += (pl.callbacks.ModelCheckpoint, NonFinite) if steps_alone else ()
     return not (isinstance(kind, type) and issubclass(kind, away))
