@@ -204,7 +204,7 @@ ALIASES: Mapping[str, Alias] = {
     "model.name": _MODEL, "model.type": _MODEL, "model_name_or_path": _MODEL, "architecture": _MODEL,
     "num_classes": _key("task.num_classes", note="found in the data; only a task of yours needs it set"),
     "n_classes": _key("task.num_classes", note="found in the data; only a task of yours needs it set"),
-    "pretrained": Alias(text="model.weights=DEFAULT", note="torchvision's models take `weights`"),
+    "pretrained": Alias(text="model=resnet18 model.weights=DEFAULT", note="torchvision's models take `weights`"),
     "depth": _DEPTH, "num_layers": _DEPTH, "n_layers": _DEPTH,
     "hidden": _HIDDEN, "hidden_size": _HIDDEN, "hidden_dim": _HIDDEN, "hidden_sizes": _HIDDEN,
     "dropout": _DROPOUT, "drop": _DROPOUT, "drop_rate": _DROPOUT, "dropout_rate": _DROPOUT,

@@ -118,11 +118,13 @@ class Classification(LightningModule):
 
     def _losses(self, logits: Tensor, y: Tensor, label_smoothing: float, reduction: str) -> Tensor:
         if logits.shape[-1] != self.num_classes:
-            raise MLScaleError(
+            refused = MLScaleError(
                 f"the model gives {logits.shape[-1]} logits and the task has {self.num_classes} classes",
                 where="model.num_classes, task.num_classes",
                 fix=f"model.num_classes={self.num_classes}",
             )
+            refused.unbuilt = True  # the first batch tells it
+            raise refused
         if self._labels_to_check and not y.is_cpu:
             self._labels_to_check -= 1
             self._check_labels(y)

@@ -123,6 +123,12 @@ def test_a_folder_that_cant_be_written_to_is_told_first(folder: Path, capsys: py
     assert [path.name for path in folder.iterdir()] == ["keys.py"]
 
 
+def test_a_count_of_classes_that_disagrees_leaves_nothing(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["+recipe=resnet", "model=mlp", "model.num_classes=7", "snapshot=false"]) == 2
+    assert "the model gives 7 logits and the task has 10 classes" in capsys.readouterr().err
+    assert list(folder.iterdir()) == []
+
+
 @pytest.mark.parametrize("devices", [1, 2])
 def test_a_model_that_does_not_build_leaves_nothing(
     folder: Path, capsys: pytest.CaptureFixture[str], devices: int
