@@ -114,7 +114,7 @@ def _turn(cfg: DictConfig, registry: LocalRegistry, version: Version, going: _Go
 
     masker = Masker.of(cfg)
     servable = load(version.payload)
-    champion = Champion.of(cfg, version, servable.input)
+    champion = Champion.of(cfg, version, servable)
     window = _window(cfg, version.name, servable)
     going.note(window=window.document())
     enough = len(window) >= cfg.window.min_samples and window.held_out.any() and not window.held_out.all()

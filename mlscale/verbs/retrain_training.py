@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from omegaconf import DictConfig
 
-    from mlscale.export.servable import Port
+    from mlscale.export.servable import Servable
     from mlscale.registry import Version
     from mlscale.retrain.lineage import Before
     from mlscale.retrain.window import Window
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _OWN = ("servable", "events", "window", "replay", "passes", "lr_factor", "gate", "guard", "force", "trust",
         "registry", "runs_dir", "output")  # fmt: skip
+_INT8 = "int8"
 _SET_HERE = ("data", "like", "init_from", "resume", "recipe")
 _CARRIED = ("image_size", "workers", "on_bad_sample")
 # What shortens a run, as the champion's may have been shortened, and how it is said that it does not.
@@ -82,6 +83,7 @@ class Champion:
         checkpoint: that it was made of.
         data: its data module, prepared.
         before: what it was trained on.
+        precision: of its weights, fp32 or int8.
     """
 
     version: Version
@@ -90,9 +92,10 @@ class Champion:
     checkpoint: Path
     data: Any
     before: Before
+    precision: str
 
     @classmethod
-    def of(cls, cfg: DictConfig, version: Version, port: Port) -> Champion:
+    def of(cls, cfg: DictConfig, version: Version, servable: Servable) -> Champion:
         """Find it, and what it was trained on.
 
         Raises:
@@ -108,8 +111,8 @@ class Champion:
         if data is not None:
             data.prepare_data()
         found = before(data, config.get("tags") or [])
-        check_images(port.dtype, port.shape[1:], found.label_key)
-        return cls(version, config, run, checkpoint, data, found)
+        check_images(servable.input.dtype, servable.input.shape[1:], found.label_key)
+        return cls(version, config, run, checkpoint, data, found, str(servable.document.get("precision", "fp32")))
 
     def original(self, labels: Sequence[str]) -> Iterator[tuple[NDArray[Any], list[str]]]:
         """The samples that must not be forgotten, with the names of their classes, in batches."""
@@ -149,7 +152,10 @@ def train(cfg: DictConfig, champion: Champion, window: Window, labels: Sequence[
         write_shards(folder / name, window.raw[chosen], texts, label_key=champion.before.label_key)
     trained = verbs.call("train", _words(cfg, champion, folder, int((~window.held_out).sum())))
     run = RunFolder.open(trained.artifacts["run"])
-    exported = verbs.call("export", [f"run={run.path}", f"runs_dir={cfg.runs_dir}", "checkpoint=last", *_believed(cfg)])
+    if champion.precision == _INT8:
+        # Of the last checkpoint, too; where eight bits are not kept, the challenger is compared as it is.
+        verbs.call("compress", [*_of(run, cfg), "compress=int8", *_eight_bits(champion.config)])
+    exported = verbs.call("export", _of(run, cfg))
     made = Path(exported.artifacts["servable"]) if exported.ok else None
     return Challenger(run, run.run["data_version"], made, "" if exported.ok else exported.sentence)
 
@@ -180,10 +186,21 @@ def _words(cfg: DictConfig, champion: Champion, folder: Path, count: int) -> lis
         f"trainer.max_epochs={cfg.passes}",
         *(f"trainer.{key}={value}" for key, value in _UNLIMITED.items() if key in config.trainer),
         *_rate(cfg, config),
+        *(["compress=none"] if set(config.get("compress") or {}) == {_INT8} else []),  # it would be of the best one
         *(["~callbacks.early_stopping"] if (config.get("callbacks") or {}).get("early_stopping") else []),
         *_typed(cfg),
         f"tags=[{RETRAINED}]",  # by which the next turn knows what its data are
     ]
+
+
+def _of(run: RunFolder, cfg: DictConfig) -> list[str]:
+    return [f"run={run.path}", f"runs_dir={cfg.runs_dir}", "checkpoint=last", *_believed(cfg)]
+
+
+def _eight_bits(config: DictConfig) -> list[str]:
+    """How the champion's run came to eight bits, where it did so itself."""
+    node = (config.get("compress") or {}).get(_INT8) or {}
+    return [f"compress.{_INT8}.{key}={value}" for key, value in node.items() if key != "_target_" and value is not None]
 
 
 def _rate(cfg: DictConfig, config: DictConfig) -> list[str]:
