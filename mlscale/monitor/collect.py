@@ -93,7 +93,7 @@ class CollectReference(Callback):
     def _count(self, trainer: Any, module: LightningModule, batch: Batch, number: int) -> None:
         rows = self._places(trainer, number, len(batch.y))
         self._seen += len(batch.y)
-        kept = np.ones(len(batch.y), np.bool_) if batch.weight is None else batch.weight.cpu().numpy() > 0
+        kept = np.ones(len(batch.y), np.bool_) if batch.weight is None else (batch.weight > 0).cpu().numpy()
         logits = self._of_batch(trainer, module, batch)[kept]
         raw = sent(trainer.datamodule, batch.x, rows, kept)
         if self._profile is None:
