@@ -95,7 +95,7 @@ def _rows(figure: Rows) -> Markup:
     for place, (label, value) in enumerate(figure.rows):
         top = place * step + 16
         length = max(0.0, min(1.0, value / whole)) * _WIDTH if math.isfinite(value) else 0.0
-        parts.append(_TEXT.format(0, top, "label", _short(label, 34)))
+        parts.append(_TEXT.format(0, top, "label", _short(label, 42)))
         parts.append(_TEXT.format(_WIDTH, top, "end", figure.shown(value)))
         parts.append(_BAR.format(0, top + 6, _WIDTH, 12, "track"))
         parts.append(_BAR.format(0, top + 6, length, 12, "s0"))

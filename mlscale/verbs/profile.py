@@ -101,7 +101,7 @@ def conclude(profile: Profile, seconds: float) -> Result:
     metrics: dict[str, float] = {
         "step_ms": 1e3 * verdict.real,
         "step_spread_percent": 100 * verdict.spread,
-        "wait_ms": 1e3 * verdict.waited,
+        "wait_per_step_ms": 1e3 * verdict.waited,
         "wait_percent": 100 * verdict.wait,
         "between_epochs_percent": 100 * verdict.between,
         "replayed_step_ms": 1e3 * verdict.replayed,
@@ -161,11 +161,11 @@ def _figures(profile: Profile) -> list[Rows]:
     waited = 1e3 * verdict.waited
     parts = [
         ("wait for data", waited),
-        ("between epochs, its share of a step", between),
-        ("all the rest: transfer, forward, backward, optimizer", 1e3 * verdict.real - waited - between),
-        ("the whole step with a perfect loader", 1e3 * verdict.replayed),
+        ("between epochs", between),
+        ("the rest: compute, optimizer, callbacks", 1e3 * verdict.real - waited - between),
+        ("a whole step with a perfect loader", 1e3 * verdict.replayed),
     ]
-    figures = [Rows("Where a step's time goes", parts, "ms", 1e3 * verdict.real)]
+    figures = [Rows("Where a step's time goes", parts, "ms", 1e3 * max(verdict.real, verdict.replayed))]
     if profile.tried:
         rows = [("as it is", 1.0)]
         rows += [(each.remedy.typed, each.factor.value if each.factor else float("nan")) for each in profile.tried]

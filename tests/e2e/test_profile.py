@@ -67,7 +67,7 @@ def test_slow_data_bounds_the_run_and_workers_are_the_proven_remedy(parts: Path)
     assert found.ok
     assert found.artifacts["bound_by"] == "data", found.sentence
     assert "the step waits for data" in found.sentence
-    assert found.metrics["wait_ms"] >= 8 * 4  # what eight samples sleep
+    assert found.metrics["wait_per_step_ms"] >= 8 * 4  # what eight samples sleep
     assert found.metrics["wait_percent"] > 40
     assert found.metrics["headspace_ratio"] > 1.5
     assert found.artifacts["remedy"].startswith("data.workers="), found.sentence

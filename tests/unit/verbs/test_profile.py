@@ -31,7 +31,7 @@ def test_waiting_with_a_proven_remedy() -> None:
     )
     assert found.artifacts == {"bound_by": "data", "remedy": "data.workers=4"}
     assert found.metrics["step_ms"] == 1000
-    assert found.metrics["wait_ms"] == pytest.approx(380)
+    assert found.metrics["wait_per_step_ms"] == pytest.approx(380)
     assert found.metrics["throughput_samples_per_s"] == 64
     assert found.metrics["data.workers=4_ratio"] == 1.5
     assert "data.workers=4" in page("profile", found.sentence, True, found.metrics, found.artifacts, found.figures)
