@@ -10,7 +10,6 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from mlscale.errors import MLScaleError
-from mlscale.runs import checkpoints
 from mlscale.train.boundary import inside_accumulation
 from mlscale.train.unsaved import last_save_failed
 
@@ -86,12 +85,20 @@ class Checkpoints(ModelCheckpoint):
         self.every_n_minutes = every_n_minutes
         self.keep = keep
         self._saved_at = 0  # the optimizer step of the last periodic one
+        self._periodic: list[str] = []  # the names of those that are kept; others of such names are not ours to remove
         self._clock = _SharedClock()
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._saved_at = trainer.global_step
         self._clock.restart()
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"periodic": list(self._periodic)}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._periodic = list(state_dict.get("periodic", []))
 
     def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save a periodic one where it is due."""
@@ -112,14 +119,19 @@ class Checkpoints(ModelCheckpoint):
             trainer.save_checkpoint(self._in_folder(self.CHECKPOINT_NAME_LAST))
 
     def _save_periodic(self, trainer: Trainer) -> None:
-        path = self._in_folder(f"step={trainer.global_step}")
-        trainer.save_checkpoint(path)
+        name = f"step={trainer.global_step}"
+        before = [other for other in self._periodic if other != name]
+        self._periodic = [*before, name]
+        trainer.save_checkpoint(self._in_folder(name))
         self._saved_at = trainer.global_step  # one that failed is tried again when the next is due
         self._clock.restart()
-        if not last_save_failed(trainer) and trainer.is_global_zero and self.keep != -1:
-            there = [found for found in checkpoints.stored(Path(path).parent) if _is_periodic(found)]
-            for found in there[: -self.keep]:
-                trainer.strategy.remove_checkpoint(found.path)
+        if last_save_failed(trainer):
+            self._periodic = before
+        elif self.keep != -1:
+            for old in self._periodic[: -self.keep]:
+                if trainer.is_global_zero and Path(self._in_folder(old)).exists():
+                    trainer.strategy.remove_checkpoint(self._in_folder(old))
+            self._periodic = self._periodic[-self.keep :]
 
     def _in_folder(self, stem: str) -> str:
         return str(Path(str(self.dirpath)) / f"{stem}{self.FILE_EXTENSION}")
@@ -150,10 +162,6 @@ class _SharedClock:
         )
         self._asked, self._steps, self._left = now, steps, steps
         return float(minutes)
-
-
-def _is_periodic(found: checkpoints.Stored) -> bool:
-    return found.record is not None and checkpoints.PERIODIC.fullmatch(found.path.name) is not None
 
 
 def _positive(name: str, value: float | None) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+from pytorch_lightning.callbacks import ModelCheckpoint
 
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoints import Record, stored
@@ -66,6 +67,25 @@ def test_every_n_steps(tmp_path: Path) -> None:
 
 def test_the_latest_are_kept(tmp_path: Path) -> None:
     assert set(kept(tmp_path, count=12, every_n_steps=2, keep=2)) == {"best", "last", "step=10", "step=12"}
+
+
+def test_those_of_a_users_own_callback_are_not_ours_to_remove(tmp_path: Path) -> None:
+    """Though they are called as ours are."""
+    theirs = ModelCheckpoint(tmp_path, filename="{step}", every_n_train_steps=3, save_top_k=-1)
+    found = kept(tmp_path, 9, 1, theirs, every_n_steps=5)
+    assert {name for name in found if name.startswith("step")} == {"step=3", "step=5", "step=6", "step=9"}
+
+
+def test_after_a_resume_the_earlier_ones_are_still_ours(tmp_path: Path) -> None:
+    kept(tmp_path, 4, every_n_steps=1, keep=2)
+    assert {path.stem for path in tmp_path.glob("step*")} == {"step=3", "step=4"}
+    again = Checkpoints(tmp_path, monitor="score", mode="max", every_n_steps=1, keep=2)
+    run = trainer(
+        enable_checkpointing=True, plugins=[VerifiedCheckpointIO()], callbacks=[Worse(), again], max_epochs=2
+    )  # fmt: skip
+    boundary.apply(run)
+    run.fit(classifier(), Loader(batches(4)), Loader(batches(1)), ckpt_path=str(tmp_path / "last.ckpt"))
+    assert {path.stem for path in tmp_path.glob("step*")} == {"step=7", "step=8"}
 
 
 def test_never_in_the_middle_of_accumulation(tmp_path: Path) -> None:
