@@ -1,7 +1,8 @@
 """Ends a run whose loss is no longer a number, before it can harm a checkpoint."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from math import isfinite
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -17,6 +18,7 @@ _SHOWN = 8  # sample keys in the message
 
 class _Step(NamedTuple):
     loss: Tensor
+    number: int
     epoch: int
     batch_idx: int
     keys: Any
@@ -40,7 +42,7 @@ class NonFinite(Callback):
         if (loss := loss_of(outputs)) is None or (loss.is_cpu and isfinite(loss.item())):
             return
         keys = batch.get("key") if isinstance(batch, Mapping) else None
-        self._pending.append(_Step(loss, trainer.current_epoch, batch_idx, keys))
+        self._pending.append(_Step(loss, trainer.global_step, trainer.current_epoch, batch_idx, keys))
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
         if loss.is_cpu or len(self._pending) >= max(every, 1):
             self._check(trainer)
@@ -60,7 +62,9 @@ class NonFinite(Callback):
             dist.all_reduce(verdict, op=dist.ReduceOp.MIN)
             finite = bool(verdict)
         if not finite:
-            raise _diverged(f"the weights are not finite after optimizer step {trainer.global_step}")
+            raise _diverged(
+                f"the weights are not finite after optimizer step {trainer.global_step}", kept=_kept(trainer)
+            )
 
     def _check(self, trainer: Trainer) -> None:
         pending, self._pending = self._pending, []
@@ -71,20 +75,28 @@ class NonFinite(Callback):
             return
         bad = pending[finite.index(False)]
         rank = f", rank {trainer.global_rank}" if trainer.world_size > 1 else ""
-        raise _diverged(f"the loss is {bad.loss.item()} in epoch {bad.epoch}, batch {bad.batch_idx}{rank}", bad.keys)
+        place = f"in epoch {bad.epoch}, batch {bad.batch_idx} (optimizer step {bad.number}{rank})"
+        raise _diverged(f"the loss is {bad.loss.item()} {place}", bad.keys, kept=_kept(trainer))
+
+
+def _kept(trainer: Any) -> list[str]:
+    """The names of the checkpoints that there are; callbacks may save to several folders."""
+    folders = {str(callback.dirpath) for callback in trainer.checkpoint_callbacks if getattr(callback, "dirpath", None)}
+    return sorted({path.name for folder in folders for path in Path(folder).glob("*.ckpt")})
 
 
 def _all_finite(tensors: list[Tensor]) -> bool:
     return not tensors or bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all())
 
 
-def _diverged(what: str, keys: Any = None) -> MLScaleError:
+def _diverged(what: str, keys: Any = None, *, kept: Sequence[str] = ()) -> MLScaleError:
     names = [] if keys is None else [str(key) for key in keys]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    samples = f"its samples: {', '.join(names[:_SHOWN])}{more}\n" if names else ""
+    samples = f"its samples: {', '.join(names[:_SHOWN])}{more}; " if names else ""
+    last = f"the last good checkpoint is kept: {', '.join(kept)}" if kept else "no checkpoint had been saved before"
     return MLScaleError(
         what,
-        why=f"{samples}the last good checkpoint is kept",
+        why=samples + last,
         fix="a smaller optimizer.lr, trainer.gradient_clip_val=1, or precision=fp32 instead of fp16",
         exit=Exit.DIVERGED,
     )
