@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, ListConfig
 
 from mlscale.culprit import own_line, summary
 from mlscale.errors import Exit, MLScaleError
@@ -87,3 +87,13 @@ def _reason(error: BaseException) -> str:
     while isinstance(cause, ImportError) and cause.__cause__ is not None:
         cause = cause.__cause__
     return summary(cause)
+
+
+def brings_precision(cfg: DictConfig) -> bool:
+    """Whether `trainer.plugins` holds a precision plugin of the user's: Lightning takes that, or a name, not both."""
+    from pytorch_lightning.plugins import Precision
+
+    plugins: Any = cfg.trainer.get("plugins") or []
+    nodes: list[Any] = list(plugins) if isinstance(plugins, ListConfig) else [plugins]
+    kinds = [target(node) for node in nodes if isinstance(node, DictConfig) and "_target_" in node]
+    return any(isinstance(kind, type) and issubclass(kind, Precision) for kind in kinds)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.build import accepts, target
+from mlscale.config.build import accepts, brings_precision, target
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -46,6 +46,8 @@ def _groups(cfg: DictConfig) -> list[str]:
         none = " ".join(f"{name}=none" for name in idle)
         verb = "has" if len(idle) == 1 else "have"
         lines.append(f"{', '.join(idle)} {verb} no effect: {cfg.task['_target_']} takes none; {none} says so")
+    if brings_precision(cfg):
+        lines.append("precision has no effect: trainer.plugins brings its own")
     if cfg.get("augment") and cfg.get("data") and not accepts(cfg.data, "augment"):
         lines.append(f"augment has no effect: {cfg.data['_target_']} takes no 'augment'; augment=none says so")
     return lines

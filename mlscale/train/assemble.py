@@ -11,7 +11,7 @@ import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from mlscale.config.build import accepts, build, build_each, target
+from mlscale.config.build import accepts, brings_precision, build, build_each, target
 from mlscale.config.derive import epoch_steps
 from mlscale.errors import MLScaleError
 from mlscale.runs.initial import Initial
@@ -195,7 +195,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> 
     supplied: dict[str, Any] = {
         "accelerator": cfg.derived.accelerator,
         "devices": cfg.derived.world_size,
-        "precision": cfg.precision.value,
+        "precision": None if brings_precision(cfg) else cfg.precision.value,
         "strategy": build(cfg.strategy, "strategy", world_size=cfg.derived.world_size),
         "callbacks": callbacks,
         "logger": loggers or False,

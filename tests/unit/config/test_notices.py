@@ -23,12 +23,12 @@ class Forgetful:
     promises: ClassVar[Promises] = Promises(order=True, resume=False, elastic=False)
 
 
-def told(data: dict[str, Any]) -> list[str]:
+def told(data: dict[str, Any], **trainer: Any) -> list[str]:
     cfg = OmegaConf.create(
         {
             "data": data,
             "derived": {"world_size": 1, "accelerator": "cpu"},
-            "trainer": {},
+            "trainer": trainer,
             "strategy": {},
             "metric": "val/loss",
             "task": {"_target_": "mlscale.tasks.Classification"},
@@ -47,3 +47,12 @@ def test_what_is_lost_is_told() -> None:
     (line,) = told({"_target_": f"{HERE}.Elsewhere"})
     assert line.startswith(f"{HERE}.Elsewhere is used unchanged: exact order, exact resume and equal global batches")
     assert told({}) == ["data=none: order and resume are whatever the task's own loaders give"]
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_a_precision_of_the_users_own(several: bool) -> None:
+    node = {"_target_": "pytorch_lightning.plugins.MixedPrecision", "precision": "16-mixed", "device": "cpu"}
+    plugins = [node, {"_target_": "pytorch_lightning.plugins.io.TorchCheckpointIO"}] if several else node
+    line = "precision has no effect: trainer.plugins brings its own"
+    assert told({"_target_": "mlscale.data.Digits"}, plugins=plugins) == [line]
+    assert told({"_target_": "mlscale.data.Digits"}, plugins=["anything"]) == []
