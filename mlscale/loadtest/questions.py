@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ class Answer:
 
     Attributes:
         version: the version that computed it.
-        labels: of each sample; None where the protocol does not carry names of classes.
+        labels: of each sample; None where the answer carries no names of classes.
     """
 
     version: str
@@ -114,24 +114,34 @@ def _predicted(headers: Mapping[str, str], body: bytes, count: int, classes: int
 
 
 def _inferred(headers: Mapping[str, str], body: bytes, count: int, classes: int) -> Answer:
-    """An answer of the V2 protocol, in JSON or with tensors behind it."""
+    """An answer of the V2 protocol, in JSON or with tensors behind it: an output of probabilities, or of logits."""
     lengths = {name.lower(): value for name, value in headers.items()}
-    length = lengths.get(_HEADER.lower())
-    end = len(body) if length is None else int(length)
+    end = int(lengths.get(_HEADER.lower(), len(body)))
     document = json.loads(body[:end])
-    probabilities: Any = None
+    numbers: dict[str, NDArray[np.float32]] = {}
+    labels: tuple[str, ...] | None = None
     for tensor in document["outputs"]:
-        size = (tensor.get("parameters") or {}).get("binary_data_size")
+        size = (tensor.get("parameters") or {}).get("binary_data_size", 0)
+        data = body[end : end + size] if size else tensor["data"]
+        end += size
         if tensor["datatype"] == "FP32":
-            data = tensor["data"] if size is None else np.frombuffer(body[end : end + size], "<f4")
-            probabilities = np.asarray(data, np.float32).reshape(tensor["shape"])
-            if tensor["name"] == "logits":
-                probabilities = _softmax(probabilities)
-        end += size or 0
-    if probabilities is None:
+            values = np.frombuffer(data, "<f4") if size else np.asarray(data, np.float32)
+            numbers[tensor["name"]] = values.reshape(tensor["shape"])
+        elif tensor["name"] == "label":
+            labels = tuple(_texts(data) if size else map(str, data))
+    if not numbers:
         raise Wrong("there is no output of FP32")
-    _check(probabilities.tolist(), count, classes)
-    return Answer(str(document["model_version"]), None)
+    name = "probabilities" if "probabilities" in numbers else next(iter(numbers))
+    _check((_softmax(numbers[name]) if name == "logits" else numbers[name]).tolist(), count, classes)
+    return Answer(str(document["model_version"]), labels)
+
+
+def _texts(data: bytes) -> Iterator[str]:
+    """Elements of a BYTES tensor: each its length, 4 bytes, and its content."""
+    while data:
+        length = int.from_bytes(data[:4], "little")
+        yield data[4 : 4 + length].decode()
+        data = data[4 + length :]
 
 
 def _check(probabilities: Sequence[Sequence[float]], count: int, classes: int) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlscale.export.needs import need
 from mlscale.launch.drill import raised_on_terminate
 from mlscale.launch.start import say
-from mlscale.report import Result, number
+from mlscale.report import Bars, Result, Series, number
 from mlscale.runs.mask import Masker
 
 if TYPE_CHECKING:
@@ -88,4 +88,13 @@ def _result(plan: Plan, outcome: Outcome, missed: list[str], seconds: float) -> 
             "time_s": seconds,
         },
         artifacts={"server": plan.url, "versions": ", ".join(sorted(outcome.versions)) or "none"},
+        figures=_figures(outcome),
     )
+
+
+def _figures(outcome: Outcome) -> tuple[Bars, ...]:
+    edges, counts = outcome.latencies.histogram()
+    if not counts:
+        return ()
+    labels = [f"{edge:.3g}" for edge in edges[:-1]]
+    return (Bars("Latency", labels, [Series("requests", counts)], "ms", "requests"),)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlscale.loadtest.questions import PROTOCOLS, Question, Wrong, question, read
+from mlscale.loadtest.questions import PROTOCOLS, Answer, Question, Wrong, question, read
 
 RAW = np.arange(32, dtype=np.uint8).reshape(2, 1, 4, 4)
 
@@ -52,15 +52,17 @@ def test_a_right_inference() -> None:
     assert read("v2_json", ask("v2_json"), 200, {}, logits, 2).labels is None
 
 
-def test_a_binary_inference_skips_other_tensors() -> None:
+def test_a_binary_inference_of_several_tensors() -> None:
     outputs = [
+        {"name": "logits", "datatype": "FP32", "shape": [2, 2], "parameters": {"binary_data_size": 16}},
         {"name": "label", "datatype": "BYTES", "shape": [2], "parameters": {"binary_data_size": 10}},
         {"name": "probabilities", "datatype": "FP32", "shape": [2, 2], "parameters": {"binary_data_size": 16}},
     ]
     header = json.dumps({"model_version": "m:v1", "outputs": outputs}).encode()
-    body = header + bytes(10) + np.array([0.1, 0.9, 0.5, 0.5], "<f4").tobytes()
+    tensors = [np.array([9, 9, 9, 9], "<f4").tobytes(), b"\1\0\0\0b\1\0\0\0a", np.array([0.1, 0.9, 0.5, 0.5], "<f4")]
+    body = b"".join([header, *map(bytes, tensors)])
     headers = {"inference-header-content-length": str(len(header))}
-    assert read("v2", ask("v2"), 200, headers, body, 2).version == "m:v1"
+    assert read("v2", ask("v2"), 200, headers, body, 2) == Answer("m:v1", ("b", "a"))
     with pytest.raises(Wrong, match="the body is no answer"):
         read("v2", ask("v2"), 200, headers, body[:-1], 2)
 
