@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -68,15 +69,18 @@ class Plan:
 
 def drive(plan: Plan) -> Outcome:
     """Let Locust ask as planned, and wait for it: warm-up, measured seconds, what is still to be answered, a minute.
+    SIGUSR1 ends the measured seconds early; what was measured by then counts.
 
     Raises:
         MLScaleError: Locust ended without an outcome, or not at all (exit code 5); its last words are told.
     """
     deadline = _START_SECONDS + plan.warmup_s + plan.seconds + plan.timeout_s + _GRACE_SECONDS
     with tempfile.TemporaryDirectory(prefix="mlscale-loadtest-") as scratch:
-        settings, outcome, log = (Path(scratch) / name for name in ("plan.json", "outcome.json", "locust.log"))
-        write_json(settings, {**asdict(plan), "outcome": str(outcome)})
-        with log.open("wb") as said, _started(_command(plan), settings, said.fileno()) as process:
+        names = ("plan.json", "outcome.json", "end", "locust.log")
+        settings, outcome, end, log = (Path(scratch) / name for name in names)
+        write_json(settings, {**asdict(plan), "outcome": str(outcome), "end": str(end)})
+        started = _started(_command(plan), settings, log)
+        with _ended_by_signal(end), started as process:
             try:
                 code = process.wait(deadline)
             except subprocess.TimeoutExpired as error:
@@ -97,20 +101,34 @@ def _command(plan: Plan) -> list[str]:
 
 
 @contextlib.contextmanager
-def _started(command: list[str], settings: Path, said: int) -> Iterator[subprocess.Popen[bytes]]:
+def _ended_by_signal(end: Path) -> Iterator[None]:
+    """SIGUSR1 makes the file that the plan looks for."""
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGUSR1, lambda *_: end.touch())
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+@contextlib.contextmanager
+def _started(command: list[str], settings: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The process, in a group of its own; whatever happens, none of the group is left."""
     # Settings of other load tests stand in LOCUST_* and in the folder one stands in; this one's are its own.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
     environment |= {"MLSCALE_LOADTEST": str(settings), "PYTHONPATH": os.pathsep.join(filter(None, map(str, sys.path)))}
-    process = subprocess.Popen(
-        command,
-        stdin=subprocess.DEVNULL,
-        stdout=said,
-        stderr=said,
-        env=environment,
-        cwd=settings.parent,
-        start_new_session=True,
-    )
+    with log.open("wb") as said:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=said,
+            env=environment,
+            cwd=settings.parent,
+            start_new_session=True,
+        )
     try:
         yield process
     finally:

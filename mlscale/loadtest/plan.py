@@ -94,7 +94,8 @@ def _schedule(environment: Any, **_: Any) -> None:
     def measure() -> None:
         gevent.sleep(SETTINGS["warmup_s"])
         Window.opened = time.perf_counter()
-        gevent.sleep(SETTINGS["seconds"])
+        while time.perf_counter() < Window.opened + SETTINGS["seconds"] and not Path(SETTINGS["end"]).exists():
+            gevent.sleep(min(0.05, SETTINGS["seconds"] / 20))
         Window.closed = time.perf_counter()
         environment.runner.quit()
 

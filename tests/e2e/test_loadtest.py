@@ -77,6 +77,24 @@ def test_locust_does_not_outlive_the_command(folder: Path, number: signal.Signal
         assert _until(lambda: not _locusts(server.url))
 
 
+def test_sigusr1_ends_the_test_with_what_was_measured(folder: Path) -> None:
+    with serving() as server:
+        words = ["loadtest", f"url={server.url}", "seconds=120", "warmup_s=0", "users=2", "output=json"]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlscale", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
+        )
+        try:
+            assert _until(lambda: server.asked > 20)
+            os.kill(process.pid, signal.SIGUSR1)
+            out, _ = process.communicate(timeout=30)
+        finally:
+            process.kill()
+            process.communicate()
+        said = json.loads(out)
+        assert (process.returncode, said["ok"], said["metrics"]["failures"]) == (0, True, 0)
+        assert 20 <= said["metrics"]["requests"] <= server.asked
+
+
 def _until(true: object, seconds: float = 30.0) -> bool:
     """Wait for a condition, at most so long."""
     assert callable(true)
