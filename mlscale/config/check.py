@@ -152,7 +152,8 @@ class _Check:
         if field is None and isinstance(value, dict):  # a verb's settings stand together: estimate.instance
             for key, item in value.items():
                 name = join(path, str(key))
-                yield from self._plain(name, item) if name in self.top else self._unknown(name, item)
+                known = name in self.top or any(other.startswith(f"{name}.") for other in self.top)
+                yield from self._plain(name, item) if known else self._unknown(name, item)
         elif value == MISSING:
             yield missing(path, field, self.where(path))
         elif field is not None and field.type is not None:

@@ -15,9 +15,8 @@ from mlscale.errors import MLScaleError
 # The primary configurations, and the base of each: `run` for what trains or starts from a run, `service` for the rest.
 VERB_CONFIGS = {
     "train": "run", "evaluate": "run", "export": "run", "prepare": "run", "estimate": "run", "verify-resume": "run",
-    "profile": "run",
-    "serve": "service", "loadtest": "service", "monitor": "service", "retrain": "run",
-    "compress": "run",
+    "profile": "run", "serve": "service", "loadtest": "service", "monitor": "service", "retrain": "run",
+    "compress": "run", "lifecycle": "run",
 }  # fmt: skip
 FROM_A_RUN = ("evaluate", "compress", "export")  # whose `run` brings the config that everything else comes from
 VERB_GROUP = "verb"  # conf/verb/<verb>.yaml: a verb's own settings; no option that anybody chooses

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from omegaconf import DictConfig
 
+    from mlscale.launch.background import Background
     from mlscale.report import Result
 
 
@@ -135,6 +139,15 @@ VERBS = {
             ("mlscale profile +recipe=mine profile.seconds=60", "longer rounds, on a machine that is not quiet"),
         ),
     ),
+    "lifecycle": Verb(
+        "the whole way on one machine: train, serve, shift, alert, retrain, swap",
+        True,
+        (
+            ("mlscale lifecycle +recipe=resnet", "twelve steps, each with its figure, and a page that tells them"),
+            ("mlscale lifecycle +recipe=resnet lifecycle.shift=turn", "production turns its camera"),
+            ("mlscale lifecycle +recipe=resnet lifecycle.slo.p99_ms=20", "exit code 4 where the load test finds more"),
+        ),
+    ),
     "verify-resume": Verb(
         "kill your own run several times, and say whether it goes on to the bit",
         True,
@@ -210,6 +223,17 @@ def call(verb: str, overrides: Sequence[str] = ()) -> Result:
     from mlscale.ready import ready
 
     return run(verb, ready(verb, overrides))
+
+
+def background(verb: str, overrides: Sequence[str], folder: Path) -> AbstractContextManager[Background]:
+    """Run a verb that stays (a server, load, a watch) as a command of its own, which ends with the `with` block.
+
+    Args:
+        folder: where what it prints is kept, `<verb>.out` and `<verb>.log`.
+    """
+    from mlscale.launch.background import background as started
+
+    return started([verb, *overrides], folder)
 
 
 def run(verb: str, cfg: DictConfig) -> Result:

@@ -61,6 +61,11 @@ def test_a_verb_has_its_own_keys() -> None:
     assert problems("run=last", "split=test", verb="evaluate") == []
     assert problems(verb="evaluate") == ["'run' is not set"]
     assert problems("run=last") == ["unknown key 'run'"]
+    assert problems("lifecycle.slo.p99_ms=50", verb="lifecycle") == []
+    assert problems("lifecycle.slo.p98_ms=50", verb="lifecycle") == ["unknown key 'lifecycle.slo.p98_ms'"]
+    assert problems("lifecycle.slo.p99_ms=fast", verb="lifecycle") == [
+        "'lifecycle.slo.p99_ms' must be float or null, not the text 'fast'"
+    ]
 
 
 def test_all_problems_at_once() -> None:

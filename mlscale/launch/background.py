@@ -1,0 +1,98 @@
+"""A command that stays while others run: a server, a watch, load. It ends with the block that started it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from mlscale.errors import Exit, MLScaleError
+
+T = TypeVar("T")
+_LOOK_SECONDS, _GRACE_SECONDS = 0.05, 20.0
+
+
+@dataclass(frozen=True)
+class Background:
+    """A command of mlscale in a process group of its own.
+
+    Attributes:
+        words: the verb and its overrides.
+        process: what runs it.
+        out, log: files with what it has written to stdout and stderr.
+    """
+
+    words: tuple[str, ...]
+    process: subprocess.Popen[bytes]
+    out: Path
+    log: Path
+
+    def until(self, ready: Callable[[], T | None], seconds: float, what: str) -> T:
+        """Wait until `ready` gives something, and return that.
+
+        Raises:
+            MLScaleError: the command ended, or it takes longer than `seconds` (exit code 5).
+        """
+        end = time.monotonic() + seconds
+        while (found := ready()) is None:
+            if self.process.poll() is not None:
+                raise self._problem(f"mlscale {self.words[0]} ended with exit code {self.process.returncode}")
+            if time.monotonic() > end:
+                raise self._problem(f"mlscale {self.words[0]}: {what} took longer than {seconds:g} s")
+            time.sleep(_LOOK_SECONDS)
+        return found
+
+    def end(self, how: signal.Signals = signal.SIGTERM, seconds: float = _GRACE_SECONDS) -> int:
+        """Tell it to end, and return its exit code.
+
+        Raises:
+            MLScaleError: it takes longer than `seconds` (exit code 5).
+        """
+        if self.process.poll() is None:
+            self.process.send_signal(how)
+        try:
+            return self.process.wait(seconds)
+        except subprocess.TimeoutExpired as error:
+            raise self._problem(f"mlscale {self.words[0]} did not end in {seconds:g} s") from error
+
+    def _problem(self, what: str) -> MLScaleError:
+        said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
+        return MLScaleError(what, where=str(self.log), why=" | ".join(said[-4:])[-600:], exit=Exit.ENVIRONMENT)
+
+
+@contextlib.contextmanager
+def background(words: Sequence[str], folder: Path) -> Iterator[Background]:
+    """Run `mlscale <words>` during the block; after it, no process of the command is left.
+
+    Args:
+        words: the verb and its overrides.
+        folder: where `<verb>.out` and `<verb>.log` keep what it prints.
+    """
+    out, log = (folder / f"{words[0]}.{kind}" for kind in ("out", "log"))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    with out.open("wb") as said, log.open("wb") as told:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "mlscale", *words],
+            stdin=subprocess.DEVNULL,
+            stdout=said,
+            stderr=told,
+            env=environment,
+            start_new_session=True,
+        )
+    try:
+        yield Background(tuple(words), process, out, log)
+    finally:
+        if process.poll() is None:
+            process.terminate()
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(_GRACE_SECONDS)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,167 @@
+"""Clients of the server: one that asks and labels, and some that ask throughout and check each answer."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.errors import Exit, MLScaleError
+
+_ANSWER_SECONDS, _IDLE_SECONDS, _PAUSE_SECONDS = 30.0, 10.0, 0.01
+_SAME = 1e-3
+"""How far a probability may be from what the version gives by itself; JSON and other batches round."""
+
+
+class Answer(NamedTuple):
+    """What the server said of n samples."""
+
+    version: str
+    labels: tuple[str, ...]
+    probabilities: NDArray[np.float64]
+
+
+class Client:
+    """One connection to the server.
+
+    Args:
+        url: http://host:port.
+    """
+
+    def __init__(self, url: str) -> None:
+        parts = urlsplit(url)
+        self._connection = http.client.HTTPConnection(str(parts.hostname), parts.port, timeout=_ANSWER_SECONDS)
+        self._used = time.monotonic()
+
+    def predict(self, raw: NDArray[Any], id: str = "") -> Answer:
+        """Ask for a batch, (n, …), under `id`, if given.
+
+        Raises:
+            MLScaleError: no answer, or none that holds a prediction for each sample.
+        """
+        headers = {"Content-Type": "application/octet-stream", **({"mlscale-id": id} if id else {})}
+        document = self._post("/predict", np.ascontiguousarray(raw).tobytes(), headers)
+        try:
+            said = document["predictions"]
+            labels = tuple(str(each["label"]) for each in said)
+            answer = Answer(str(document["model_version"]), labels, np.array([each["probabilities"] for each in said]))
+            if len(labels) != len(raw):
+                raise ValueError(f"{len(labels)} predictions for {len(raw)} samples")
+        except (KeyError, TypeError, ValueError) as error:
+            raise _no_answer("/predict", repr(error)) from error
+        return answer
+
+    def label(self, ids: Sequence[str], labels: Sequence[str]) -> None:
+        """Tell the right classes of what was asked under `ids`."""
+        pairs = [{"id": id, "label": label} for id, label in zip(ids, labels, strict=True)]
+        self._post("/labels", json.dumps(pairs).encode(), {"Content-Type": "application/json"})
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def _post(self, path: str, body: bytes, headers: dict[str, str]) -> Any:
+        if time.monotonic() - self._used > _IDLE_SECONDS:  # the server closes what is idle; nothing is tried twice
+            self._connection.close()
+        self._used = time.monotonic()
+        try:
+            self._connection.request("POST", path, body, headers)
+            response = self._connection.getresponse()
+            content = response.read()
+            document = json.loads(content) if content else {}
+        except (OSError, http.client.HTTPException, ValueError) as error:
+            self._connection.close()  # the next request opens another one
+            raise _no_answer(path, repr(error)) from error
+        if not 200 <= response.status < 300:
+            raise _no_answer(path, f"status {response.status}: {content[:200]!r}")
+        return document
+
+
+@dataclass
+class Asked:
+    """What clients that ask throughout have seen.
+
+    Attributes:
+        requests: how many were sent.
+        dropped: requests without an answer, or with an error for one: reasons.
+        wrong: answers that are not what the version they name gives: descriptions.
+        versions: answers by version.
+        log: (seconds since the start, latency in ms, version) of each answer.
+    """
+
+    requests: int = 0
+    dropped: list[str] = field(default_factory=list)
+    wrong: list[str] = field(default_factory=list)
+    versions: Counter[str] = field(default_factory=Counter)
+    log: list[tuple[float, float, str]] = field(default_factory=list)
+
+
+@contextmanager
+def asking(url: str, raw: NDArray[Any], expected: Callable[[str], NDArray[Any]], clients: int = 3) -> Iterator[Asked]:
+    """Clients that ask for one sample after the other, until the block ends, and check each answer.
+
+    Args:
+        url: of the server.
+        raw: the samples, (n, …).
+        expected: from a version to the probabilities that it gives for them, (n, classes); called once a version.
+        clients: how many, each with a connection of its own.
+    """
+    seen, lock, over, begin = Asked(), threading.Lock(), threading.Event(), time.monotonic()
+    known: dict[str, NDArray[Any]] = {}
+
+    def right(answer: Answer, row: int) -> str:
+        with lock:
+            if answer.version not in known:
+                try:
+                    known[answer.version] = expected(answer.version)
+                except MLScaleError as error:
+                    return f"{answer.version}: {error.what}"
+            wanted = known[answer.version][row]
+        off = float(np.abs(answer.probabilities[0] - wanted).max())
+        return f"{answer.version}: a probability is off by {off:.2g}" if not off <= _SAME else ""
+
+    def ask(first: int) -> None:
+        client, row = Client(url), first
+        while not over.wait(_PAUSE_SECONDS):
+            row = (row + clients) % len(raw)
+            start, problem = time.monotonic(), ""
+            try:
+                answer = client.predict(raw[row : row + 1])
+            except MLScaleError as error:
+                with lock:
+                    seen.requests += 1
+                    seen.dropped.append(error.why)
+                continue
+            ms = 1000 * (time.monotonic() - start)
+            problem = right(answer, row)
+            with lock:
+                seen.requests += 1
+                seen.versions[answer.version] += 1
+                seen.log.append((start - begin, ms, answer.version))
+                if problem:
+                    seen.wrong.append(problem)
+        client.close()
+
+    threads = [threading.Thread(target=ask, args=(i,), name=f"mlscale-client-{i}", daemon=True) for i in range(clients)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield seen
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join(2 * _ANSWER_SECONDS)
+
+
+def _no_answer(path: str, why: str) -> MLScaleError:
+    return MLScaleError(f"the server does not answer POST {path}", where="the server", why=why, exit=Exit.ENVIRONMENT)

@@ -1,0 +1,59 @@
+"""Who is told: a small web server that takes alerts, as a chat or a pager would."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+_LARGEST = 1 << 20
+
+
+class Receiver:
+    """Alerts as they came in.
+
+    Attributes:
+        alerts: the documents, in the order of their arrival.
+        url: where to POST them.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.alerts: list[dict[str, Any]] = []
+        self.url = url
+
+
+@contextlib.contextmanager
+def receiving() -> Iterator[Receiver]:
+    """A receiver on a free port of this machine, until the block ends."""
+    alerts: list[dict[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+        def do_POST(self) -> None:
+            try:
+                document = json.loads(self.rfile.read(min(_LARGEST, int(self.headers["Content-Length"]))))
+            except (TypeError, ValueError):
+                document = None
+            if isinstance(document, dict):
+                alerts.append(document)
+            self.send_response(204 if isinstance(document, dict) else 400)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="mlscale-alerts", daemon=True)
+    thread.start()
+    receiver = Receiver(f"http://127.0.0.1:{server.server_port}/alerts")
+    receiver.alerts = alerts
+    try:
+        yield receiver
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -1,0 +1,124 @@
+"""What the tour sends: images of the recipe's own data, as they are and shifted."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.errors import MLScaleError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+Pixels = NDArray[Any]
+_MOST_HELD_OUT = 2000
+
+
+def _invert(raw: Pixels) -> Pixels:
+    top = 255 if raw.dtype == np.uint8 else raw.max()
+    return np.asarray(top - raw, raw.dtype)
+
+
+def _turn(raw: Pixels) -> Pixels:
+    return np.ascontiguousarray(np.rot90(raw, axes=(2, 3)))
+
+
+SHIFTS: Mapping[str, Callable[[Pixels], Pixels]] = {"invert": _invert, "turn": _turn}
+"""Raw images (n, c, height, width) to what production sends from then on; shapes and dtypes stay."""
+
+
+@dataclass(frozen=True, eq=False)
+class Labelled:
+    """n images with their classes.
+
+    Attributes:
+        raw: as they are decoded, (n, c, height, width).
+        labels: the names of their classes, (n,).
+    """
+
+    raw: Pixels
+    labels: NDArray[np.str_]
+
+    def shifted(self, shift: str) -> Labelled:
+        """The same images after `shift`."""
+        return Labelled(SHIFTS[shift](self.raw), self.labels)
+
+    def right(self, labels: Sequence[str]) -> NDArray[np.bool_]:
+        """Which of `labels` are right, bool (n,)."""
+        return np.array(self.labels == np.array(labels), bool)
+
+    def accuracy(self, labels: Sequence[str]) -> float:
+        """The share of `labels` that is right."""
+        return float(self.right(labels).mean())
+
+    def save(self, path: Path) -> Path:
+        """Write the file that `mlscale loadtest samples=…` reads."""
+        np.savez(path, raw=self.raw, labels=self.labels)
+        return path
+
+
+@dataclass(frozen=True, eq=False)
+class Samples:
+    """The images of a tour.
+
+    Attributes:
+        traffic: training images: shifted, they are what production sends, and the retraining learns from.
+        held_out: validation images. Shifted, nothing is ever trained on them: they are what is proven on.
+    """
+
+    traffic: Labelled
+    held_out: Labelled
+
+
+def check(shift: str, traffic: int) -> None:
+    """See that the settings make sense.
+
+    Raises:
+        MLScaleError: an unknown shift, or too little traffic for a retraining.
+    """
+    if shift not in SHIFTS:
+        raise MLScaleError(
+            f"unknown shift '{shift}'", where="lifecycle.shift", fix=f"lifecycle.shift={' or '.join(SHIFTS)}"
+        )
+    if traffic < 300:
+        raise MLScaleError(
+            f"lifecycle.traffic is {traffic}",
+            where="lifecycle.traffic",
+            why="a retraining needs 200 labelled samples at least, and a part of them is held out",
+            fix="lifecycle.traffic=700",
+        )
+
+
+def samples_of(cfg: DictConfig, labels: tuple[str, ...], traffic: int) -> Samples:
+    """The images of the config's data.
+
+    Args:
+        cfg: of a training run.
+        labels: names of the classes, by number.
+        traffic: how many training images, at most.
+
+    Raises:
+        MLScaleError: the data is none of images, or the images are not of one size and square (for a turn).
+    """
+    from mlscale.config.frozen import with_derived
+    from mlscale.data.images import ImageData
+    from mlscale.train.assemble import build_data
+
+    data = build_data(with_derived(cfg, {"per_device_batch": 1}))
+    if not isinstance(data, ImageData):
+        raise MLScaleError("the tour needs images", where="data", why="it shifts them", fix="data=digits")
+    data.prepare_data()
+    data.setup("validate")
+    names = np.array(labels)
+
+    def some(split: str, most: int) -> Labelled:
+        decoded = data.decoded(split)
+        rows = np.unique(np.linspace(0, len(decoded) - 1, min(most, len(decoded))).astype(np.int64))
+        return Labelled(np.stack([decoded.sample(row) for row in rows.tolist()]), names[decoded.labels[rows]])
+
+    return Samples(some("train", traffic), some("val", _MOST_HELD_OUT))

@@ -1,0 +1,112 @@
+"""The telling of a tour: numbered steps, each with the figure it reached, and a log of what its verbs have said."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from mlscale.errors import MLScaleError
+from mlscale.launch.start import say
+from mlscale.report import Figure, Result, Step, duration
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.mask import MaskedStream, Masker
+
+
+@dataclass(frozen=True)
+class Told:
+    """What a step came to.
+
+    Attributes:
+        value: the figure, with its unit.
+        sentence: the rest, as a person would say it.
+        ok: whether its gate holds.
+        metrics: name_unit to value, for the result.
+        figure: a plot.
+        page: the page that tells more, beside the tour's own.
+    """
+
+    value: str
+    sentence: str
+    ok: bool = True
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    figure: Figure | None = None
+    page: str = ""
+
+
+class Tour:
+    """Takes steps in order, and stops at the first whose gate does not hold.
+
+    Args:
+        folder: where results and logs are kept.
+        titles: of all steps.
+        masker: takes secrets out of what is said.
+    """
+
+    def __init__(self, folder: RunFolder, titles: Sequence[str], masker: Masker) -> None:
+        self.folder, self.titles, self.masker = folder, tuple(titles), masker
+        self.steps: list[Step] = []
+        self.metrics: dict[str, float] = {}
+
+    @property
+    def ok(self) -> bool:
+        """Whether every step was taken, and every gate holds."""
+        return len(self.steps) == len(self.titles) and all(step.ok for step in self.steps)
+
+    def take(self, act: Callable[[], Told]) -> bool:
+        """The next step; returns whether to go on.
+
+        Raises:
+            Whatever the step raises; the page shows it.
+        """
+        title, start = self.titles[len(self.steps)], time.perf_counter()
+        self._begin(title)
+        try:
+            with self._logged(title):
+                told = act()
+        except BaseException as error:
+            why = error.what if isinstance(error, MLScaleError) else str(error) or type(error).__name__
+            self._end(title, Told("", why, ok=False), time.perf_counter() - start)
+            raise
+        self._end(title, told, time.perf_counter() - start)
+        return told.ok
+
+    def story(self) -> tuple[Step, ...]:
+        """All steps for the page, those that were not reached among them."""
+        return (*self.steps, *(Step(title, ok=None) for title in self.titles[len(self.steps) :]))
+
+    def keep(self, result: Result, name: str) -> None:
+        """Keep the result of a step's verb beside the tour's own, as `<name>.json` and `<name>.html`."""
+        self.folder.result(name, result.as_dict(), result.figures, result.steps)
+
+    def _number(self, index: int) -> str:
+        return f"[{index + 1:>2}/{len(self.titles)}]"
+
+    def _begin(self, title: str) -> None:
+        """On a terminal, what is being done: some steps take a minute."""
+        if sys.stderr.isatty():
+            print(f"{self._number(len(self.steps))} {title} …", end="\r", file=sys.stderr, flush=True)
+
+    def _end(self, title: str, told: Told, seconds: float) -> None:
+        wide = max(map(len, self.titles))
+        mark = "" if told.ok else "STOP  "
+        text = ", ".join(filter(None, (told.value, told.sentence)))
+        clear = "\033[K" if sys.stderr.isatty() else ""
+        line = f"{clear}{self._number(len(self.steps))} {title:<{wide}}  {mark}{text}  ({duration(seconds)})"
+        say([line], self.masker)
+        self.steps.append(Step(title, told.sentence, told.ok, told.value, seconds, told.figure, told.page))
+        self.metrics |= {**told.metrics, f"{title.replace(' ', '_')}_time_s": seconds}
+
+    @contextlib.contextmanager
+    def _logged(self, title: str) -> Iterator[None]:
+        """What verbs print goes into a file of the step."""
+        path = self.folder.path / "logs" / f"{len(self.steps) + 1:02}-{title.replace(' ', '-')}.log"
+        with path.open("w", encoding="utf-8", buffering=1) as file:
+            stream = MaskedStream(file, self.masker)
+            try:
+                with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
+                    yield
+            finally:
+                stream.release()
