@@ -25,13 +25,11 @@ def run(cfg: DictConfig) -> Result:
     """Build the run's data and task, load the checkpoint's weights, and validate or test once, in this process.
 
     Raises:
-        MLScaleError: no such run, checkpoint or split; weights that do not fit the model.
+        MLScaleError: no such run or checkpoint; weights that do not fit the model.
     """
     from mlscale.launch.facts import data_facts
     from mlscale.launch.machine import this_machine
 
-    if cfg.split not in ("val", "test"):
-        raise MLScaleError(f"unknown split '{cfg.split}'", where=f"split={cfg.split}", fix="split=val or split=test")
     folder = find(cfg.run, cfg.runs_dir)
     masker = Masker.of(cfg)
     path = checkpoint_path(folder.path, _chosen(cfg, folder.path, masker), cfg.metric, cfg.mode)
