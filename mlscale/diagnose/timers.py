@@ -32,36 +32,26 @@ class Epoch:
 
 @dataclass(frozen=True)
 class Parts:
-    """Where the time of a fit went, seconds, from the end of its warm-up to the end of its last step.
+    """Where the time of a step goes, seconds, the start of its epoch shared among all of the epoch's steps.
 
     A step is one forward and backward pass, with its share of the optimizer's.
 
     Attributes:
-        steps: how many there were.
-        total: all of the time.
+        steps: how many were measured.
+        step: all of it.
         wait: for batches; for the first of an epoch, loaders start meanwhile.
         between: from the last step of an epoch until the first batch of the next is asked for.
     """
 
     steps: int
-    total: float
+    step: float
     wait: float
     between: float
 
     @property
-    def step(self) -> float:
-        """Seconds of a step, its share of the time between epochs included."""
-        return self.total / self.steps
-
-    @property
-    def rest(self) -> float:
-        """Seconds of all that is neither wait nor between epochs: transfer, forward, backward, optimizer, callbacks."""
-        return self.total - self.wait - self.between
-
-    @property
     def predicted(self) -> float:
         """How much faster a loader that nobody waits for would be, by the timers alone."""
-        return self.total / (self.total - self.wait)
+        return self.step / (self.step - self.wait)
 
 
 class TwoTimers(Profiler):
@@ -122,20 +112,39 @@ def read(path: Path) -> list[Epoch]:
     return [Epoch(**epoch) for epoch in json.loads(path.read_text())]
 
 
-def parts(epochs: Sequence[Epoch], warm_up: int) -> Parts:
-    """Where the time went after `warm_up` steps.
+def parts(epochs: Sequence[Epoch], warm_up: int, length: int | None) -> Parts:
+    """Where the time goes in epochs of `length` steps, by shorter or longer ones that were timed.
+
+    An epoch is one step with its start, and others; both are means over what was timed. So a loader that takes long to
+    start is charged for that as often as the run's own epochs begin, whatever the length of those that were timed.
+
+    Args:
+        warm_up: steps of the first epoch that count for nothing.
+        length: of the run's epochs; None where unknown, and then taken for long.
 
     Raises:
-        ValueError: no step is left after the warm-up.
+        ValueError: nothing is left after the warm-up.
     """
-    ends = [end for epoch in epochs for end in epoch.done]
-    if not 0 < warm_up < len(ends):
-        raise ValueError(f"{len(ends)} steps, of which {warm_up} warm up")
-    since, until = ends[warm_up - 1], ends[-1]
-    wait = between = 0.0
+    others, firsts, between = list[tuple[float, float]](), list[tuple[float, float]](), list[float]()
     for number, epoch in enumerate(epochs):
-        waits = zip(epoch.asked, epoch.given, strict=False)
-        wait += sum(given - asked for asked, given in waits if since <= asked < until)
-        if number and epochs[number - 1].done[-1] >= since:
-            between += epoch.asked[0] - epochs[number - 1].done[-1]
-    return Parts(len(ends) - warm_up, until - since, wait, between)
+        places = range(max(1, 0 if number else warm_up), len(epoch.done))
+        others += [_step(epoch, epoch.done[place - 1], epoch.done[place]) for place in places]
+        if number:
+            before = epochs[number - 1].done[-1]
+            firsts.append(_step(epoch, before, epoch.done[0]))
+            between.append(epoch.asked[0] - before)
+    if not others and not firsts:
+        raise ValueError(f"{sum(len(epoch.done) for epoch in epochs)} steps, of which {warm_up} warm up")
+    share = 0.0 if not firsts or (length is None and others) else 1 / (length or 1) if others else 1.0
+    step, wait = (share * _mean(firsts, part) + (1 - share) * _mean(others, part) for part in (0, 1))
+    return Parts(len(others) + len(firsts), step, wait, share * sum(between) / max(1, len(between)))
+
+
+def _step(epoch: Epoch, since: float, until: float) -> tuple[float, float]:
+    """What a step took, and what of that was a wait."""
+    waits = zip(epoch.asked, epoch.given, strict=False)
+    return until - since, sum(given - asked for asked, given in waits if since <= asked < until)
+
+
+def _mean(steps: Sequence[tuple[float, float]], part: int) -> float:
+    return sum(step[part] for step in steps) / len(steps) if steps else 0.0

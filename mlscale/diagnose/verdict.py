@@ -73,17 +73,17 @@ def judge(rounds: Sequence[tuple[Parts, Parts]]) -> Verdict:
     real = [each for each, _ in rounds]
     steps = [each.step for each in real]
     headspace = Factor(tuple(each.step / replayed.step for each, replayed in rounds))
-    wait = median(each.wait / each.total for each in real)
+    wait = median(each.wait / each.step for each in real)
     return Verdict(
         bound=_bound(headspace, wait),
         headspace=headspace,
         wait=wait,
-        between=median(each.between / each.total for each in real),
+        between=median(each.between / each.step for each in real),
         predicted=median(each.predicted for each in real),
         real=median(steps),
         replayed=median(replayed.step for _, replayed in rounds),
         spread=(max(steps) - min(steps)) / 2 / median(steps),
-        waited=median(each.wait / each.steps for each in real),
+        waited=median(each.wait for each in real),
         steps=sum(each.steps for each in real),
     )
 

@@ -73,10 +73,11 @@ class Probe:
         return Tried(remedy, Factor(tuple(factors)))
 
     def fit(self, steps: int, *, replay: bool = False, threads: int | None = None) -> Parts:
-        """A fit of at least `steps` steps after its warm-up."""
+        """A fit of about `steps` steps after its warm-up, in two epochs at least: the start of one is timed, too."""
         warm_up = min(_WARM_UP, max(2, steps // 4))
-        passes = min(self.passes or steps + warm_up, steps + warm_up)
-        epochs = -(-(steps + warm_up) // passes)
+        half = -(-(steps + warm_up) // 2)
+        passes = min(self.passes or half, half)
+        epochs = max(2, -(-(steps + warm_up) // passes))
         with short_fit.scratch("profile") as folder:
             times = folder / "times.json"
             short = short_fit.shortened(self.cfg, (passes, 0), epochs, _REPLAY if replay else {}, steps_alone=True)
@@ -86,15 +87,15 @@ class Probe:
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="This DataLoader will create")  # whether it helps is measured
                 short_fit.fit(short, self.facts, folder, threads)
-            epochs_seen = timers.read(times)
-        done = sum(len(epoch.done) for epoch in epochs_seen)
+            timed = timers.read(times)
+        done = sum(len(epoch.done) for epoch in timed)
         if done < 2:
             raise MLScaleError(
                 f"the run takes {done} step{'s' * (done != 1)}: there is nothing to measure",
                 where="trainer",
                 fix="a longer run: leave debug= out, or a smaller data.batch_size",
             )
-        return timers.parts(epochs_seen, min(warm_up, done // 2))
+        return timers.parts(timed, min(warm_up, len(timed[0].done) // 2), self.passes)
 
     def with_remedy(self, remedy: Remedy) -> Probe:
         """The same run, changed."""

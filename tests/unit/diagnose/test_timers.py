@@ -80,21 +80,20 @@ def test_the_wait_and_the_rest_of_a_step(tmp_path: Path, kind: type[Waiting]) ->
     """Also notices when Lightning calls the actions that are timed otherwise."""
     epochs = fitted(tmp_path / "times.json", kind())
     assert [len(epoch.done) for epoch in epochs] == [12, 12]
-    found = parts(epochs, 4)
+    found = parts(epochs, 4, None)
     assert found.steps == 20
-    assert found.wait >= 20 * WAIT  # two epochs of twelve, but for the warm-up's; the first of the second among them
-    assert found.rest >= 20 * WORK
-    assert found.between > 0
-    assert found.wait / found.steps < WAIT + WORK / 2  # the work is no wait
-    assert found.total == pytest.approx(found.wait + found.rest + found.between)
+    assert WAIT * 0.9 <= found.wait < WAIT + WORK / 2  # the work is no wait
+    assert found.step - found.wait >= WORK
+    assert found.between == 0  # of an epoch that is taken for endless
+    assert parts(epochs, 4, 12).between > 0
 
 
 def test_a_replayed_batch_takes_the_wait_away(tmp_path: Path) -> None:
     loader = Sized()
-    found = parts(fitted(tmp_path / "times.json", loader, Replay()), 4)
+    found = parts(fitted(tmp_path / "times.json", loader, Replay()), 4, 12)
     assert loader.asked == 1
     assert found.steps == 20
-    assert found.wait < 20 * WAIT / 10
+    assert found.wait < WAIT / 10
 
 
 def test_a_loader_without_batches() -> None:
@@ -111,19 +110,34 @@ def test_a_repeated_batch_has_the_length_of_its_loader() -> None:
         len(endless)
 
 
-def test_parts_of_moments() -> None:
-    first = Epoch([0.0, 2.0, 4.0], [1.0, 2.5, 4.5], [2.0, 4.0, 6.0])
-    second = Epoch([7.0, 10.0, 12.0], [9.0, 10.25, 12.5], [10.0, 12.0])  # asked once more than there is
-    found = parts([first, second], 1)
-    assert (found.steps, found.total) == (4, 10.0)
-    assert found.wait == 0.5 + 0.5 + 2 + 0.25
-    assert found.between == 1.0
-    assert found.rest == 10 - 3.25 - 1
-    assert found.step == 2.5
-    assert found.predicted == 10 / 6.75
+FIRST = Epoch([0.0, 2.0, 4.0], [1.0, 2.5, 4.5], [2.0, 4.0, 6.0])
+SECOND = Epoch([7.0, 12.0, 14.0], [10.0, 12.25, 14.5], [12.0, 14.0])  # asked once more than there is
 
 
-@pytest.mark.parametrize("warm_up", [0, 3, 4])
-def test_nothing_is_left_after_the_warm_up(warm_up: int) -> None:
+def test_the_start_of_an_epoch_is_shared_among_its_steps() -> None:
+    """A step with the start of its epoch takes 6 and waits 3, the others take 2 and wait 0.5, 0.5 and 0.25."""
+    wait = 1.25 / 3
+    for length, share in ((1, 1.0), (2, 0.5), (10, 0.1), (None, 0.0)):
+        found = parts([FIRST, SECOND], 1, length)
+        assert found.steps == 4
+        assert found.step == pytest.approx(share * 6 + (1 - share) * 2)
+        assert found.wait == pytest.approx(share * 3 + (1 - share) * wait)
+        assert found.between == pytest.approx(share * 1)
+        assert found.predicted == pytest.approx(found.step / (found.step - found.wait))
+
+
+def test_epochs_of_one_step() -> None:
+    one = [Epoch([start], [start + 1], [start + 3.0]) for start in (0.0, 4.0, 8.0)]
+    for length in (1, None):
+        found = parts(one, 1, length)
+        assert (found.steps, found.step, found.wait, found.between) == (2, 4.0, 1.0, 1.0)
+
+
+def test_one_epoch() -> None:
+    found = parts([FIRST], 1, 3)
+    assert (found.steps, found.step, found.wait, found.between) == (2, 2.0, 0.5, 0.0)
+
+
+def test_nothing_is_left_after_the_warm_up() -> None:
     with pytest.raises(ValueError, match="steps"):
-        parts([Epoch([0.0, 1.0, 2.0], [0.5, 1.5, 2.5], [1.0, 2.0, 3.0])], warm_up)
+        parts([FIRST], 3, 3)

@@ -12,7 +12,7 @@ from mlscale.diagnose.verdict import ROUNDS, Factor, judge
 def rounds(wait: float, *headspace: float) -> list[tuple[Parts, Parts]]:
     """Rounds of ten steps of a second each, of which `wait` is one."""
     each = headspace if len(headspace) > 1 else headspace * ROUNDS
-    return [(Parts(10, 10.0, 10 * wait, 0.0), Parts(10, 10 / factor, 0.0, 0.0)) for factor in each]
+    return [(Parts(10, 1.0, wait, 0.0), Parts(10, 1 / factor, 0.0, 0.0)) for factor in each]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ QUIET = Load(0.5, 2)
 
 def concluded(wait: float, headspace: float, *tried: Tried, between: float = 0.0, load: Load = QUIET) -> Result:
     """The result of ten steps of a second each, in every round."""
-    rounds = [(Parts(10, 10.0, 10 * wait, 10 * between), Parts(10, 10 / headspace, 0.0, 0.0))] * ROUNDS
+    rounds = [(Parts(10, 1.0, wait, between), Parts(10, 1 / headspace, 0.0, 0.0))] * ROUNDS
     return conclude(Profile(judge(rounds), load, list(tried), 64), 12.0)
 
 
