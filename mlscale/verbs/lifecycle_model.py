@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
-from mlscale.report import Rows, duration, size
+from mlscale.report import Rows, duration, number, size
 from mlscale.verbs.lifecycle_tour import Told
 from mlscale.verbs.lifecycle_walk import Walk
 
@@ -33,11 +34,13 @@ def train(walk: Walk) -> Told:
     """The training run, held against its estimate."""
     result = walk.call("train")
     walk.run = Path(result.artifacts["run"])
-    accuracy, seconds = result.metrics[f"best_{walk.cfg.metric}"], result.metrics["time_s"]
+    best, seconds = result.metrics.get(f"best_{walk.cfg.metric}", math.nan), result.metrics["time_s"]
     return Told(
-        f"{walk.cfg.metric} {accuracy:.2%}",
+        f"{walk.cfg.metric} {best:.2%}"
+        if walk.cfg.metric.endswith("accuracy")
+        else f"{walk.cfg.metric} {number(best)}",
         f"{int(result.metrics['steps']):,} steps in {duration(seconds)}, estimated {duration(walk.estimated_s)}",
-        metrics={f"train_{walk.cfg.metric}": accuracy, "estimate_ratio": walk.estimated_s / seconds},
+        metrics={f"train_{walk.cfg.metric}": best, "estimate_ratio": walk.estimated_s / seconds},
         figure=result.figures[0] if result.figures else None,
         page="train.html",
     )

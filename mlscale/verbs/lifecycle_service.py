@@ -66,10 +66,10 @@ def loadtest(walk: Walk) -> Told:
 def shift(walk: Walk) -> Told:
     """Production changes: shifted images, one request each. The server says nothing of it; accuracy is gone."""
     shifted = walk.samples.traffic.shifted(walk.settings.shift)
+    before = shifted.accuracy(walk.client.predict(walk.samples.traffic.raw).labels)
     walk.sent_since = datetime.now(UTC).isoformat()
     walk.ids = [_ID.format(number) for number in range(len(shifted.raw))]
     said = [walk.client.predict(sample[None], id).labels[0] for sample, id in zip(shifted.raw, walk.ids, strict=True)]
-    before = shifted.accuracy(walk.client.predict(walk.samples.traffic.raw).labels)
     after = shifted.accuracy(said)
     return Told(
         f"accuracy {after:.2%}",
