@@ -10,8 +10,9 @@ from typing import Any
 
 import torch
 
-# What differs between two runs of the same thing: times, and the memory of a process.
-_OF_THE_MOMENT = re.compile(r"samples_per_s|memory|time_s|seconds")
+# What differs between two runs of the same thing: times, the memory of a process, and which steps were saved at, where
+# that goes by the clock.
+_OF_THE_MOMENT = re.compile(r"samples_per_s|memory|time_s|seconds|/periodic\b")
 CHECKPOINTS = ("last.ckpt", "best.ckpt")
 
 
