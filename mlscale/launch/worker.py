@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import multiprocessing
 import os
 import signal
 import sys
@@ -36,6 +37,7 @@ def rank_main(folder: str, environment: Mapping[str, str], checkpoint: str, laun
         launcher: the launching process.
     """
     _end_with(launcher)
+    multiprocessing.set_start_method(None, force=True)  # a user's loaders start their workers as in one process
     os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
     path, rank = Path(folder), int(os.environ["RANK"])
     if rank:

@@ -23,12 +23,13 @@ class Points(Dataset):
     def __init__(self):
         generator = torch.Generator().manual_seed(1)
         self.x, self.y = torch.randn(96, 16, generator=generator), torch.arange(96) % 3
+        self.moved = lambda x: x + 0.1 * torch.randn(16)  # as people write them; it can't be pickled
 
     def __len__(self):
         return len(self.x)
 
     def __getitem__(self, index):
-        return self.x[index] + 0.1 * torch.randn(16) + random.random() + float(np.random.rand()), self.y[index]
+        return self.moved(self.x[index]) + random.random() + float(np.random.rand()), self.y[index]
 
 
 class Data(pl.LightningDataModule):
@@ -62,12 +63,26 @@ PARTS = ("task=mine", "data=mine", "model=none", "optimizer=none")
 WORDS = (*PARTS, "metric=val/loss", "mode=min", "trainer.max_epochs=3", "snapshot=false", "name=mine")
 
 
-def test_it_goes_on_to_the_bit(folder: Path) -> None:
+def write(folder: Path) -> None:
+    """Their code and its two options."""
     (folder / "mine.py").write_text(MINE)
     for group, target in (("task", "Module"), ("data", "Data")):
         option = folder / f"conf/{group}/mine.yaml"
         option.parent.mkdir(parents=True)
         option.write_text(f"_target_: mine.{target}\n")
+
+
+def test_ctrl_c_on_a_terminal_of_two_processes(folder: Path) -> None:
+    """It reaches the launcher, the ranks and the workers of their loaders alike."""
+    write(folder)
+    interrupted = end("stop", folder, whom="group", signum=int(signal.SIGINT), step=3)
+    code, said = ended(folder, *WORDS, "trainer.max_epochs=300", "trainer.devices=2", interrupted)
+    assert code == 130, said
+    assert said.count("error: stopped by SIGINT after optimizer step ") == 1, said
+
+
+def test_it_goes_on_to_the_bit(folder: Path) -> None:
+    write(folder)
     code, said = ended(folder, *WORDS, "runs_dir=undisturbed")
     assert code == 0, said
     saves = "callbacks.checkpoint.every_n_steps=5"
