@@ -7,6 +7,7 @@ import logging
 import multiprocessing
 import os
 import signal
+import socket
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
@@ -67,7 +68,7 @@ def launch(folder: Path, world_size: int, checkpoint: Path | None = None) -> Non
             if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
                 logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        with _handlers_restored(config.signals_to_handle.split(",")):
+        with _handlers_restored(config.signals_to_handle.split(",")), _second_interrupt_kills():
             elastic_launch(config, rank_main)(str(folder), dict(os.environ), str(checkpoint or ""), os.getpid())
     except ChildFailedError as error:
         raise failures.cause(folder, world_size, error) from None
@@ -90,3 +91,32 @@ def _handlers_restored(names: Sequence[str]) -> Iterator[None]:
     finally:
         for name, handler in before.items():
             signal.signal(signal.Signals[name], handler)
+
+
+@contextlib.contextmanager
+def _second_interrupt_kills() -> Iterator[None]:
+    """A second Ctrl-C ends the ranks at once; torch's agent would wait for them as long as they may take to save."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    heard, told = socket.socketpair()
+    told.setblocking(False)
+
+    def listen() -> None:
+        interrupts = 0
+        while arrived := heard.recv(64):  # a byte for each signal, its number
+            interrupts += arrived.count(signal.SIGINT)
+            if interrupts > 1:
+                for rank in multiprocessing.active_children():
+                    rank.kill()
+
+    with heard, told:
+        before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
+        listener = threading.Thread(target=listen, name="mlscale-interrupts", daemon=True)
+        listener.start()
+        try:
+            yield
+        finally:
+            signal.set_wakeup_fd(before)
+            told.shutdown(socket.SHUT_WR)
+            listener.join()

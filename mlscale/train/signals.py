@@ -1,6 +1,7 @@
 """Stopping by signal: the handler sets a flag, the run stops between two steps."""
 
 import contextlib
+import multiprocessing
 import os
 import signal
 import threading
@@ -77,6 +78,8 @@ def _note(signum: int, frame: FrameType | None) -> None:
     global _received, _since
     again = time.monotonic() - _since > _ECHO_SECONDS
     if (signum == signal.SIGINT == _received and again) or (signum == signal.SIGTERM and _over()):
+        for worker in multiprocessing.active_children():
+            worker.kill()
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)
     _received = _received or signum

@@ -19,13 +19,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextlib.contextmanager
-def started(folder: Path, devices: int) -> Iterator["subprocess.Popen[str]"]:
+def started(folder: Path, devices: int, *more: str) -> Iterator["subprocess.Popen[str]"]:
     """A command that has trained its first step, and would go on for hours."""
     mark = folder / "started"
     words = ["+recipe=resnet", "model=mlp", "snapshot=false", "trainer.max_epochs=100000", f"trainer.devices={devices}"]
     words.append(f"+callbacks.started={{_target_:tests.dist.recorder.Started,path:{mark}}}")
     process = subprocess.Popen(
-        [sys.executable, "-m", "mlscale", *words],
+        [sys.executable, "-m", "mlscale", *words, *more],
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
@@ -64,3 +64,26 @@ def test_it_stops_politely(folder: Path, signum: signal.Signals, devices: int) -
     state = torch.load(run / "checkpoints/last.ckpt", weights_only=True)
     assert f"after optimizer step {state['global_step']}, saved to {run}/checkpoints/last.ckpt" in err
     assert json.loads((run / "manifest.json").read_text())["status"] == "interrupted"
+
+
+@pytest.mark.slow
+def test_a_second_ctrl_c_waits_for_nothing(folder: Path) -> None:
+    """Also where two ranks sit in a step that takes long."""
+    (folder / "slow.py").write_text(
+        "import time\nfrom pathlib import Path\nimport pytorch_lightning as pl\n\n\nclass Slow(pl.Callback):\n"
+        "    def on_train_batch_start(self, trainer, *args):\n"
+        "        if trainer.global_step == 3:\n"
+        "            Path(f'slow-{trainer.global_rank}').touch()\n"
+        "            time.sleep(300)\n"
+    )
+    with started(folder, 2, "+callbacks.slow={_target_:slow.Slow}") as process:
+        while len(list(folder.glob("slow-*"))) < 2:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        time.sleep(1)
+        assert process.poll() is None, "it is still asking politely"
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 130, err
+    assert "stopped by SIGINT, nothing saved" in err
