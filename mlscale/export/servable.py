@@ -15,17 +15,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.contracts import expect
+from mlscale.contracts.servable import DOCUMENT as DOCUMENT
+from mlscale.contracts.servable import read_document as read_document
 from mlscale.errors import MLScaleError
 from mlscale.export.engine import Engine
 from mlscale.export.reference import Reference
 
-DOCUMENT, MODEL, PARITY, REFERENCE = "servable.yaml", "model.onnx", "parity.json", "reference"
+MODEL, PARITY, REFERENCE = "model.onnx", "parity.json", "reference"
 _DTYPES = ("uint8", "float32", "int64")
-_LARGEST_DOCUMENT = 16 << 20
-"""Bytes: labels of a million classes fit."""
-_DEEPEST = 10
-"""Levels of nesting in the document; an export writes four."""
 
 
 @dataclass(frozen=True)
@@ -126,48 +123,6 @@ def load(folder: str | Path, *, threads: int = 1) -> Servable:
     engine = Engine(contents[MODEL], threads=threads, where=str(folder / MODEL))
     engine.check(given.name, given.dtype, given.shape, gives.name)
     return Servable(folder, document, given, gives, labels, engine)
-
-
-def read_document(folder: str | Path) -> dict[str, Any]:
-    """servable.yaml alone; what lies beside it is not looked at.
-
-    Raises:
-        MLScaleError: it is absent, no mapping, or of a later format.
-    """
-    import yaml
-
-    path = Path(folder, DOCUMENT)
-    if not path.is_file():
-        raise MLScaleError(
-            f"this is no servable: it has no {DOCUMENT}", where=str(folder), fix="mlscale export run=last makes one"
-        )
-    try:
-        if path.stat().st_size > _LARGEST_DOCUMENT:
-            raise ValueError(f"it is over {_LARGEST_DOCUMENT:,} bytes")
-        text = path.read_text(encoding="utf-8")
-        _check_plain(text)
-        document = yaml.safe_load(text)
-        if not isinstance(document, dict):
-            raise ValueError("it holds no mapping")
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        raise MLScaleError(f"can't read {DOCUMENT}", where=str(path), why=" ".join(str(error).split())) from error
-    expect("servable", document, str(path))
-    return document
-
-
-def _check_plain(text: str) -> None:
-    """Refuse YAML that no export writes: aliases of aliases fill any memory, and deep nesting takes hours to read.
-
-    Raises:
-        ValueError: it has an alias, or is nested more than 10 deep.
-    """
-    import yaml
-
-    depth = 0
-    for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
-        if isinstance(event, yaml.AliasEvent) or depth > _DEEPEST:
-            raise ValueError("it has aliases, or is nested too deep")
 
 
 def accepted(raw: NDArray[Any], port: Port) -> NDArray[Any]:

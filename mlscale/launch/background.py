@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.runs.process import end_session
 
 T = TypeVar("T")
 _LOOK_SECONDS, _GRACE_SECONDS = 0.05, 20.0
@@ -89,10 +90,4 @@ def background(words: Sequence[str], folder: Path) -> Iterator[Background]:
     try:
         yield Background(tuple(words), process, out, log)
     finally:
-        if process.poll() is None:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_GRACE_SECONDS)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        end_session(process, _GRACE_SECONDS)

@@ -19,6 +19,7 @@ from mlscale.loadtest.outcome import Outcome
 from mlscale.loadtest.questions import PROTOCOLS
 from mlscale.loadtest.server import Model
 from mlscale.runs.files import read_json, write_json
+from mlscale.runs.process import end_session
 
 _START_SECONDS, _GRACE_SECONDS = 60.0, 5.0
 """What Locust may take to start on a busy machine, and to end after it was told to."""
@@ -132,13 +133,7 @@ def _started(command: list[str], settings: Path, log: Path) -> Iterator[subproce
     try:
         yield process
     finally:
-        if process.poll() is None:
-            process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(_GRACE_SECONDS)
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+        end_session(process, _GRACE_SECONDS)
 
 
 def _broken(what: str, log: Path) -> MLScaleError:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlscale.contracts import expect
+from mlscale.contracts.servable import DOCUMENT as DOCUMENT
+from mlscale.contracts.servable import read_document
 from mlscale.errors import MLScaleError
 from mlscale.registry.from_run import origin, parent_of
 from mlscale.registry.local import LocalRegistry, Published
@@ -14,8 +15,6 @@ from mlscale.registry.version import File, is_place
 from mlscale.runs.files import artefacts
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.mask import Masker
-
-DOCUMENT = "servable.yaml"
 
 
 def publish_servable(
@@ -68,22 +67,13 @@ def read_servable(folder: Path) -> dict[str, Any]:
     Raises:
         MLScaleError: it is not, or there is none.
     """
-    import yaml
-
-    path = folder / DOCUMENT
+    document = read_document(folder)
     try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-        expect("servable", document, str(path))
         files = {str(name): File(entry["sha256"], entry["bytes"]) for name, entry in document["files"].items()}
         document["run"], document["checkpoint"], document["metrics"], document["data_version"], document["name"]
-    except OSError as error:
-        raise MLScaleError(
-            "this is no servable: it has no servable.yaml",
-            where=str(folder),
-            fix="mlscale export run=last makes one of a run",
-        ) from error
-    except (yaml.YAMLError, AttributeError, KeyError, TypeError, ValueError) as error:
-        raise MLScaleError("a servable's document can't be read", where=str(path), why=repr(error)) from error
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        where = str(folder / DOCUMENT)
+        raise MLScaleError("a servable's document can't be read", where=where, why=repr(error)) from error
     wrong = [name for name, file in files.items() if not (is_place(name) and holds(folder / name, file))]
     there = {each.relative_to(folder).as_posix() for each in artefacts(folder)}
     wrong += sorted(there - set(files) - {DOCUMENT})
@@ -94,4 +84,4 @@ def read_servable(folder: Path) -> dict[str, Any]:
             why=f"not what its document says: {', '.join(wrong)}",
             fix="mlscale export makes it again",
         )
-    return dict(document)
+    return document

@@ -6,12 +6,10 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlscale.contracts import expect
+from mlscale.contracts.servable import DOCUMENT, read_document
 from mlscale.errors import MLScaleError
-from mlscale.registry.from_servable import DOCUMENT
 from mlscale.registry.local import LocalRegistry
 
-_LARGEST_DOCUMENT = 16 << 20
 _DIGITS = 12
 
 
@@ -69,22 +67,10 @@ def locate(text: str | Path, registry: LocalRegistry | None) -> Located:
 
 def _in_folder(folder: Path) -> Located:
     """A servable that is no version."""
-    import yaml
-
-    path = folder / DOCUMENT
-    if not path.is_file():
+    name = read_document(folder).get("name")
+    if not isinstance(name, str):
         raise MLScaleError(
-            f"this is no servable: it has no {DOCUMENT}", where=str(folder), fix="mlscale export run=last makes one"
+            f"{DOCUMENT} names no model", where=str(folder / DOCUMENT), fix="mlscale export makes it again"
         )
-    try:
-        if path.stat().st_size > _LARGEST_DOCUMENT:
-            raise ValueError(f"it is over {_LARGEST_DOCUMENT:,} bytes")
-        content = path.read_bytes()
-        document = yaml.safe_load(content)
-        if not isinstance(document, dict):
-            raise ValueError("it holds no mapping")
-        expect("servable", document, str(path))
-        name = str(document["name"])
-    except (OSError, ValueError, KeyError, RecursionError, yaml.YAMLError) as error:
-        raise MLScaleError("a servable's document can't be read", where=str(path), why=repr(error)[:300]) from error
-    return Located(folder, name, None, f"{name}:{hashlib.sha256(content).hexdigest()[:_DIGITS]}")
+    digest = hashlib.sha256((folder / DOCUMENT).read_bytes()).hexdigest()
+    return Located(folder, name, None, f"{name}:{digest[:_DIGITS]}")

@@ -1,9 +1,12 @@
-"""Whether the process that started a run is still there."""
+"""Processes: whether the one that started a run is still there, and the end of one that we started."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import socket
+import subprocess
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -42,6 +45,17 @@ def start_ticks(pid: int) -> int | None:
     """When a process began, in the clock ticks of its machine; None where the system doesn't tell."""
     fields = _stat(pid)
     return int(fields[_STARTED]) if fields is not None else None
+
+
+def end_session(process: subprocess.Popen[bytes], grace_s: float) -> None:
+    """End a process that leads a session of its own: asked first, then all that is left of the session killed."""
+    if process.poll() is None:
+        process.terminate()
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(grace_s)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
 
 
 def _stat(pid: int) -> list[str] | None:
