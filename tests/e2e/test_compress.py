@@ -193,8 +193,9 @@ class TooOdd(nn.Module):
 """
 
 
-def test_what_can_not_be_compressed_ends_no_run(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_can_not_be_compressed_ends_no_run(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "odd.py").write_text(MINE)
+    monkeypatch.syspath_prepend(folder)
     odd = ["model=none", "model._target_=odd.TooOdd", "model.num_classes=10", "scheduler=none", INT8]
     result = verbs.call("train", ["+recipe=resnet", "debug=fast", "snapshot=false", *odd])
     assert result.ok

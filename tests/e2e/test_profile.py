@@ -56,8 +56,9 @@ def own(kind: str) -> list[str]:
 
 
 @pytest.fixture
-def parts(folder: Path) -> Path:
+def parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "own_parts.py").write_text(OWN)
+    monkeypatch.syspath_prepend(folder)
     return folder
 
 
