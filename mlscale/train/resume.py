@@ -15,10 +15,11 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loops.fit_loop import RestartStage
 
-from mlscale.train import boundary, generators, lightning_results
+from mlscale.train import boundary, generators, lightning_results, rank_buffers
 
 KEY = "mlscale_resume"
 _FORMAT = 1
+_BEST = ("best_model_score", "best_k_models", "kth_value", "current_score")
 _CONSTRUCTION, _ORDER, _BATCHES = 1, 2, 3  # what the generators are seeded for
 
 
@@ -55,6 +56,8 @@ class ExactResume(Callback):
         own = self._state(trainer, pl_module)
         ranks = [own]
         if trainer.world_size > 1:
+            own["buffers"] = rank_buffers.own(pl_module)
+            own["best"] = {c.state_key: {name: getattr(c, name) for name in _BEST} for c in _choosing(trainer)}
             ranks = [None] * trainer.world_size  # type: ignore[list-item]  # filled by the next line
             dist.all_gather_object(ranks, own)
         logs = {str(number): log.state_dict() for number, log in enumerate(_loggers(trainer))}
@@ -117,6 +120,10 @@ class ExactResume(Callback):
             epoch_loop.restarting = False
         fit_loop._restarting = epoch_loop.val_loop.restarting = False
         if self._own is not None:
+            rank_buffers.restore(self._own.get("buffers", {}), pl_module)
+            for callback in _choosing(trainer) if not trainer.is_global_zero else []:
+                for name, value in self._own.get("best", {}).get(callback.state_key, {}).items():
+                    setattr(callback, name, value)
             generators.restore(self._own["generators"], trainer.strategy.root_device)
 
     def _seed_loaders(self, trainer: Any) -> None:
@@ -146,9 +153,13 @@ class ExactResume(Callback):
         start = type(epoch_loop).on_run_start
 
         def on_run_start(fetcher: Any) -> None:
-            done, resuming = epoch_loop.batch_progress.current.ready, trainer.fit_loop.is_resuming
-            if not self._placed and not resuming and trainer.current_epoch > 0:
-                generators.seed(self.seed, trainer.current_epoch, _ORDER)  # Lightning makes a new iterator
+            done = epoch_loop.batch_progress.current.ready
+            if not self._placed and trainer.current_epoch > 0:
+                renews = not trainer.fit_loop.is_resuming and not epoch_loop.restarting  # Lightning makes an iterator
+                if renews or not _stateful(fetcher):
+                    generators.seed(self.seed, trainer.current_epoch, _ORDER)
+                if not renews and not _stateful(fetcher):
+                    iter(fetcher)  # the one there is was made before samplers of several ranks were told the epoch
             start(epoch_loop, fetcher)
             generators.seed(self.seed, trainer.current_epoch, _BATCHES)
             if done and not self._placed and not _stateful(fetcher):
@@ -189,6 +200,11 @@ class ExactResume(Callback):
 
 def _stateful(fetcher: Any) -> bool:
     return all(hasattr(loader, "load_state_dict") for loader in fetcher.combined_loader.flattened)
+
+
+def _choosing(trainer: Any) -> list[ModelCheckpoint]:
+    """Callbacks that look at a metric. One that the ranks do not share differs between them, and all have to agree."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
 
 
 def _loggers(trainer: Any) -> list[Any]:

@@ -3,6 +3,8 @@
 import signal
 from pathlib import Path
 
+import pytest
+
 from scripts.same_run import differences
 from tests.conftest import runs_in
 from tests.resume.commands import end, ended
@@ -81,16 +83,21 @@ def test_ctrl_c_on_a_terminal_of_two_processes(folder: Path) -> None:
     assert said.count("error: stopped by SIGINT after optimizer step ") == 1, said
 
 
-def test_it_goes_on_to_the_bit(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("devices", "every", "killed", "went_on"),
+    [(1, 5, 18, 15), (2, 5, 11, 10), pytest.param(2, 100, 15, 12, marks=pytest.mark.slow)],
+    ids=["one process", "two, within an epoch", "two, after an epoch"],
+)
+def test_it_goes_on_to_the_bit(folder: Path, devices: int, every: int, killed: int, went_on: int) -> None:
     write(folder)
-    code, said = ended(folder, *WORDS, "runs_dir=undisturbed")
+    words = (*WORDS, f"trainer.devices={devices}", f"callbacks.checkpoint.every_n_steps={every}")
+    code, said = ended(folder, *words, "runs_dir=undisturbed")
     assert code == 0, said
-    saves = "callbacks.checkpoint.every_n_steps=5"
-    code, said = ended(folder, *WORDS, saves, end("step", folder, step=18))
+    code, said = ended(folder, *words, end("step", folder, step=killed))
     assert code == -signal.SIGKILL, said
     code, said = ended(folder, "runs", "resume", "last", "trust=true")
     assert code == 0, said
-    assert "went on from step 15 to the bit" in said
+    assert f"went on from step {went_on} to the bit" in said
     (whole,) = runs_in(folder / "undisturbed")
     (run,) = runs_in(folder / "runs")
     assert differences(whole, run) == []

@@ -82,6 +82,14 @@ def test_the_shipped_recipe_is_identical(folder: Path, scratch: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_means_of_batch_norm_are_each_ranks_own(folder: Path, scratch: Path) -> None:
+    words = ["+recipe=resnet", "model.widths=[8]", "trainer.max_epochs=1", "trainer.limit_train_batches=6"]
+    done = verify(folder, *words, "trainer.devices=2", "callbacks.checkpoint.every_n_steps=2", "kills=1", "kill_seed=2")
+    assert done.returncode == 0, done.stderr
+    assert "went on from step " in done.stderr
+
+
+@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("devices", [1, 2])
 def test_killed_at_a_step_a_save_and_a_validation(folder: Path, scratch: Path, devices: int) -> None:
