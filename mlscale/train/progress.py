@@ -14,7 +14,7 @@ from mlscale.tasks.batch import batch_size
 from mlscale.train.boundary import in_epoch
 from mlscale.train.losses import loss_of
 
-_COLUMNS = 100  # of a terminal that does not know its width, as one of `docker run -t` or `script`
+_COLUMNS, _ROWS = 100, 20  # of a terminal that does not know its size, as one of `docker run -t` or `script`
 _METRICS = ("val/accuracy", "val/loss")  # the first that there is, is shown
 
 
@@ -67,6 +67,7 @@ class Progress(ProgressBar):
                 leave=False,
                 dynamic_ncols=_columns(self._out) > 0,
                 ncols=None if _columns(self._out) else _COLUMNS,
+                nrows=None if _columns(self._out) else _ROWS,
                 miniters=0,
                 bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
             )

@@ -6,8 +6,11 @@ import os
 import pty
 import select
 import struct
+import sys
 import termios
 from typing import Any, TextIO
+
+import pytest
 
 from mlscale.train.callbacks import Progress
 from tests.unit.fitting import batches, classifier, fit, trainer
@@ -39,12 +42,14 @@ def test_a_terminal_gets_a_line_that_moves() -> None:
         assert part in text
 
 
-def test_a_terminal_that_does_not_know_its_width_gets_one_too() -> None:
+def test_a_terminal_that_does_not_know_its_width_gets_one_too(monkeypatch: pytest.MonkeyPatch) -> None:
     """As `docker run -t` and `script` make them: zero columns."""
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 0, 0, 0, 0))
     with open(theirs, "w") as stream:
+        monkeypatch.setattr(sys, "stderr", stream)  # whose size tqdm asks for, of no other stream's
         shown(stream)
+        monkeypatch.undo()
         text = ""
         while "4/4" not in text and select.select([ours], [], [], 5)[0]:  # a terminal hands on what it has, bit by bit
             text += os.read(ours, 1 << 16).decode()
