@@ -49,15 +49,15 @@ DATA = ["data=none", "data._target_=mlscale.data.DatasetData", "data.batch_size=
 def own(kind: str) -> list[str]:
     return [
         *DATA,
-        f"data.train._target_=own_parts.{kind}",
-        f"data.val._target_=own_parts.{kind}",
+        f"data.train._target_=profiled_parts.{kind}",
+        f"data.val._target_=profiled_parts.{kind}",
         "data.val.samples=32",
     ]
 
 
 @pytest.fixture
 def parts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    (folder / "own_parts.py").write_text(OWN)
+    (folder / "profiled_parts.py").write_text(OWN)
     monkeypatch.syspath_prepend(folder)
     return folder
 
@@ -80,7 +80,7 @@ def test_slow_data_bounds_the_run_and_workers_are_the_proven_remedy(parts: Path)
 
 
 def test_a_heavy_model_does_not_wait(parts: Path) -> None:
-    heavy = ["model=none", "model._target_=own_parts.Heavy"]
+    heavy = ["model=none", "model._target_=profiled_parts.Heavy"]
     found = verbs.call("profile", [*own("quick"), *heavy, "profile.seconds=1", "profile.remedies=false"])
     assert found.artifacts["bound_by"] != "data", found.sentence
     assert found.metrics["wait_percent"] < 10
