@@ -102,6 +102,8 @@ class _Png:
         self.grey = kind == _PNG_GREY
 
     def pixels(self, channels: int, shrink: int = 1) -> Pixels:
+        if channels == 1 and not self.grey:
+            return _Pil(self._content).pixels(channels)
         try:
             encoded = torch.from_numpy(np.frombuffer(self._content, np.uint8).copy())  # torch wants it writable
             decoded = decode_png(encoded, ImageReadMode.GRAY if self.grey else ImageReadMode.RGB)

@@ -81,8 +81,8 @@ def _compressed(choice: bool | str, folder: RunFolder, checkpoint: Path) -> tupl
 
 
 def _start(folder: RunFolder, checkpoint: Path, compressed: Stored | None, why: str) -> list[str]:
-    what = f"{compressed.precision}, as `compress` kept it," if compressed else "fp32"
-    lines = [f"export  {folder.path.name}: {checkpoint.name} to ONNX in {what} compared on validation samples"]
+    what = f"{compressed.precision}, as `compress` kept it" if compressed else "fp32"
+    lines = [f"export  {folder.path.name}: {checkpoint.name} to ONNX in {what}, compared on validation samples"]
     there = (folder.path / "compressed").is_dir()
     return [*lines, *([f"export  no compressed model: {why}"] if there and compressed is None else [])]
 

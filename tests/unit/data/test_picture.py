@@ -153,3 +153,10 @@ def test_a_large_part_is_decoded_small(factor: int, odd: int) -> None:
 )
 def test_the_middle(height: int, width: int, size: tuple[int, int], box: tuple[int, ...]) -> None:
     assert middle(height, width, size) == box
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_one_channel_of_any_picture(name: str) -> None:
+    picture = open_picture(KINDS[name])
+    pixels = picture.pixels(1)
+    assert pixels.shape == (picture.height, picture.width, 1)
