@@ -13,6 +13,9 @@ from mlscale.config.bounds import one_process_alone, out_of_bounds
 from mlscale.config.underived import underived
 from mlscale.errors import MLScaleError, raise_all
 
+# Facts that a model or a task is built from.
+OF_THE_DATA = ("num_classes", "channels", "height", "width", "features", "length", "vocab_size", "targets")
+
 
 class Devices(Protocol):
     """What is asked of a machine (see `mlscale.launch.machine.Machine`)."""
@@ -59,12 +62,13 @@ def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -
     steps = _steps_per_epoch(cfg, facts, problems)
     _channels(cfg, facts, problems)
     problems += out_of_bounds(cfg)
-    known = {name: (facts or {}).get(name) for name in ("num_classes", "channels", "height", "width")}
+    known = {name: (facts or {}).get(name) for name in OF_THE_DATA}
     derived = {
         **asdict(layout),
         **known,
         "train_samples": (facts or {}).get("train_samples"),
         "val_samples": (facts or {}).get("val_samples"),
+        "class_counts": list((facts or {}).get("class_counts") or []) or None,
         "data_version": (facts or {}).get("version"),
         "per_device_batch": per_device,
         "steps_per_epoch": steps,
@@ -158,7 +162,7 @@ def _precision(cfg: DictConfig, layout: Layout, machine: Devices, problems: list
 def _channels(cfg: DictConfig, facts: Mapping[str, Any] | None, problems: list[MLScaleError]) -> None:
     """torchvision's networks take colour alone."""
     name = str((cfg.get("model") or {}).get("_target_", ""))
-    if facts and facts["channels"] != 3 and name.startswith("torchvision.models."):
+    if facts and facts["channels"] not in (None, 3) and name.startswith("torchvision.models."):
         problems.append(
             MLScaleError(
                 f"{name} takes images of 3 channels, the data has {facts['channels']}",

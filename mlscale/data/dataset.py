@@ -117,6 +117,7 @@ class DatasetData(OrderedData):
         channels, height, width = (*(1,) * (3 - x.ndim), *x.shape)[-3:] if x.ndim <= 3 else x.shape[-3:]
         version = hashlib.sha256("|".join(f"{k}={v}" for k, v in self._versions.items()).encode())
         return DataFacts(
+            sample=tuple(x.shape),
             num_classes=classes.count,
             channels=channels,
             height=height,

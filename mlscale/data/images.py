@@ -121,6 +121,7 @@ class ImageData(OrderedData):
         }
         version = hashlib.sha256("|".join(f"{split}={source.version}" for split, source in opened.items()).encode())
         facts = DataFacts(
+            sample=(shape.channels, shape.height, shape.width),
             num_classes=classes.count,
             channels=shape.channels,
             height=shape.height,

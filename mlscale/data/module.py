@@ -195,7 +195,9 @@ class OrderedData(LightningDataModule):
         if mixing is None:
             return None
         mixing.check(layout)
-        return partial(mixing, seed=self.seed, classes=self.facts().num_classes)
+        if (classes := self.facts().num_classes) is None:
+            raise MLScaleError("this data has no classes to mix", where="augment", fix="augment=none")
+        return partial(mixing, seed=self.seed, classes=classes)
 
     def _order_of(self, version: str) -> dict[str, Any]:
         """What the order of training samples is a function of."""

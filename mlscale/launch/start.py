@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlscale.config.derive import epoch_steps
+from mlscale.data.facts import described
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -30,8 +31,7 @@ def start_lines(cfg: DictConfig, facts: Mapping[str, Any] | None) -> list[str]:
     lines = [f"run       {derived.run_dir}"]
     if facts:
         lines.append(
-            f"data      {facts['train_samples']:,} to train, {facts['val_samples']:,} to validate, "
-            f"{facts['channels']}×{facts['height']}×{facts['width']}, {facts['num_classes']} classes"
+            f"data      {facts['train_samples']:,} to train, {facts['val_samples']:,} to validate, {described(facts)}"
         )
     if derived.per_device_batch:
         accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1

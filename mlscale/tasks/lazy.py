@@ -31,5 +31,5 @@ def _example(trainer: Trainer) -> Tensor:
     data: Any = getattr(trainer, "datamodule", None) or trainer.lightning_module
     if hasattr(data, "facts"):
         facts = data.facts()
-        return torch.zeros(1, facts.channels, facts.height, facts.width)
+        return torch.zeros(1, *facts.sample, dtype=getattr(torch, facts.dtype))
     return unpack(next(iter(data.train_dataloader()))).x[:1]

@@ -7,7 +7,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.derive import derive
+from mlscale.config.derive import OF_THE_DATA, derive
 from mlscale.config.frozen import with_derived
 from mlscale.errors import MLScaleError
 from mlscale.launch.start import say
@@ -74,15 +74,15 @@ def as_trained(facts: dict[str, Any] | None, trained: dict[str, Any]) -> dict[st
     """
     if facts is None:
         return None
-    if trained["channels"] not in (None, facts["channels"]):
+    if trained.get("channels") not in (None, facts["channels"]):
         raise MLScaleError(
             f"the model takes {trained['channels']} channel(s), this data has {facts['channels']}",
             where="data",
             why="a model is measured on images like those it was trained on",
             fix="choose other data, or convert the images",
         )
-    known = ("num_classes", "channels", "height", "width", "train_samples")
-    return facts | {name: trained[name] for name in known if trained[name] is not None}
+    known = (*OF_THE_DATA, "train_samples")
+    return facts | {name: trained[name] for name in known if trained.get(name) is not None}
 
 
 def checkpoint_path(run: Path, name: str, metric: str, mode: str) -> Path:

@@ -18,6 +18,7 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: there is no data, or it can't be had.
     """
+    from mlscale.data.facts import described
     from mlscale.launch.facts import data_facts
 
     start = time.perf_counter()
@@ -27,8 +28,7 @@ def run(cfg: DictConfig) -> Result:
             "there is nothing to prepare", where="data", why="this data says nothing of itself", fix="data=digits"
         )
     sentence = (
-        f"{facts['train_samples']:,} training and {facts['val_samples']:,} validation samples of "
-        f"{facts['channels']}×{facts['height']}×{facts['width']}, {facts['num_classes']} classes"
+        f"{facts['train_samples']:,} training and {facts['val_samples']:,} validation samples of {described(facts)}"
     )
     return Result(
         verb="prepare",

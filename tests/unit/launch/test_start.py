@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from mlscale.launch.start import start_lines
 
-FACTS = {"train_samples": 1437, "val_samples": 360, "channels": 1, "height": 8, "width": 8, "num_classes": 10}
+FACTS = {"train_samples": 1437, "val_samples": 360, "sample": (1, 8, 8), "num_classes": 10}
 
 
 def lines(steps: int, **data: Any) -> dict[str, str]:

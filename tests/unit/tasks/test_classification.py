@@ -101,7 +101,7 @@ def test_frozen_parameters_are_not_given_to_the_optimizer() -> None:
 
 
 class _Facts:
-    channels, height, width = 1, 2, 2
+    sample, dtype = (1, 2, 2), "float32"
 
 
 class _Data(LightningDataModule):
