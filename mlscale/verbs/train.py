@@ -183,7 +183,9 @@ def conclude(cfg: DictConfig, folder: RunFolder) -> Result:
     metrics |= {name: fit["metrics"][name] for name in sorted(fit["metrics"]) if name not in _TOLD_ONCE}
     if fit["samples"] and fit["train_seconds"]:
         metrics["throughput_samples_per_s"] = fit["samples"] / fit["train_seconds"]
-    metrics |= {"time_s": fit["seconds"], "steps": fit["steps"], "peak_memory_bytes": fit["peak_memory_bytes"]}
+    metrics |= {"time_s": fit["seconds"], "steps": fit["steps"]}
+    if fit["peak_memory_bytes"]:  # not of a fit that went on where nothing was left to do
+        metrics["peak_memory_bytes"] = fit["peak_memory_bytes"]
     metrics |= fit.get("joined", {})
     artifacts, steps = {"run": str(folder.path)}, fit["steps"]
     if fit["best"] is not None:
