@@ -4,14 +4,21 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mlscale.tasks.base import Task as Task
     from mlscale.tasks.classification import Classification as Classification
     from mlscale.tasks.mlp import MLP as MLP
     from mlscale.tasks.resnet import ResNet as ResNet
     from mlscale.tasks.schedules import OneCycle as OneCycle
 
-_HOMES = {"Classification": "classification", "MLP": "mlp", "ResNet": "resnet", "OneCycle": "schedules"}
+_HOMES = {
+    "Classification": "classification",
+    "MLP": "mlp",
+    "OneCycle": "schedules",
+    "ResNet": "resnet",
+    "Task": "base",
+}
 
-__all__ = ["MLP", "Classification", "OneCycle", "ResNet"]
+__all__ = ["MLP", "Classification", "OneCycle", "ResNet", "Task"]
 
 
 def __getattr__(name: str) -> Any:

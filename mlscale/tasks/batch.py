@@ -31,7 +31,7 @@ def unpack(batch: Any) -> Batch:
         return Batch(batch[0], batch[1], None)
     shown = f"a mapping with {sorted(map(str, batch))}" if isinstance(batch, Mapping) else type(batch).__name__
     raise MLScaleError(
-        f"the batch is {shown}; classification reads {{'x', 'y'}} or (x, y)",
+        f"the batch is {shown}; a task reads {{'x', 'y'}} or (x, y)",
         fix="let the dataset return (image, label), or the data module a dict with x and y",
     )
 

@@ -1,171 +1,98 @@
 """One label per sample: cross-entropy and accuracy."""
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
 
-import torch
-from pytorch_lightning import LightningModule
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch.optim import Optimizer
 
-from mlscale.errors import MLScaleError
-from mlscale.tasks import lazy
+from mlscale.tasks.base import Partial, Task
 from mlscale.tasks.batch import Batch, unpack
+from mlscale.tasks.labels import check_labels, check_logits, weights_of_classes
 
-Partial = Callable[..., Any]
 
-
-class Classification(LightningModule):
+class Classification(Task):
     """Trains `model` to tell `num_classes` classes apart.
 
     Validation and test metrics are ``val/loss``, ``val/accuracy``, ``test/loss`` and ``test/accuracy``: weighted means
-    over every sample of every rank. The training loss is only returned; a callback averages and logs it, since
-    `self.log` in a training step costs as much as a small model's whole step.
+    over every sample of every rank, of the plain cross-entropy.
 
     Args:
         num_classes: the labels are 0 … num_classes - 1, and the model gives that many logits.
         label_smoothing: the share of the target spread over all classes (Szegedy et al. 2016), in training only.
+        class_weights: how much the samples of each class count in the training loss: a number for each; 'balanced' for
+            as much in all as every other class; None for one as another. See `weights_of_classes`.
+        class_counts: training samples of each class, for 'balanced'.
         model: images to logits, (n, …) to (n, num_classes).
-        optimizer: called with the parameters.
-        scheduler: called with the optimizer, and stepped once per optimizer step; or Lightning's lr_scheduler
-            dictionary with such a callable under "scheduler" and with "interval", "monitor" and the like.
+        optimizer: see `Task`.
+        scheduler: see `Task`.
     """
+
+    kind: ClassVar[str] = "classification"
+    # torchmetrics is not used here: its MulticlassAccuracy takes no weights, and each metric there costs some 100 µs
+    # per batch and a collective of its own, where this is one addition per batch and one collective per epoch.
+    mean_names: ClassVar[tuple[str, ...]] = ("loss", "accuracy")
+
+    class_weights: Tensor | None
 
     def __init__(
         self,
         num_classes: int,
         label_smoothing: float = 0.0,
+        class_weights: str | Sequence[float] | None = None,
+        class_counts: Sequence[int] | None = None,
         *,
         model: nn.Module,
         optimizer: Partial | None = None,
         scheduler: Partial | Mapping[str, Any] | None = None,
     ) -> None:
-        super().__init__()
-        if model is None:
-            raise MLScaleError("the task has no model", where="model", fix="model=resnet")
+        super().__init__(model=model, optimizer=optimizer, scheduler=scheduler)
         self.num_classes = num_classes
         self.label_smoothing = label_smoothing
-        self.model = model
-        self._optimizer = optimizer
-        self._scheduler = scheduler
-        # Sums over an evaluation epoch, on the device: loss·weight, correct·weight, weight. torchmetrics is not used:
-        # its MulticlassAccuracy takes no weights, and each metric there costs some 100 µs per batch and a collective
-        # of its own, where this is one addition per batch and one collective per epoch.
-        self._sums = torch.zeros(3)
+        # Not in checkpoints: it comes from the configuration, and weights alone go into another run.
+        self.register_buffer(
+            "class_weights", weights_of_classes(class_weights, class_counts, num_classes), persistent=False
+        )
         # On a CPU cross_entropy finds every wrong label. On an accelerator that is an assertion inside a kernel, which
         # poisons the process and names nothing, and looking first makes the host wait: so the first batches only.
         self._labels_to_check = 16
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits, float (n, num_classes)."""
-        logits: Tensor = self.model(x)
-        return logits
-
-    def setup(self, stage: str) -> None:
-        """Give lazy layers their shapes before the optimizer, DDP and checkpoints need them."""
-        lazy.materialize(self.model, self.trainer)
-
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The loss, a scalar.
+        """The loss, a scalar; see `Task.training_step`. Where all samples count alike, torch takes the mean itself."""
+        given = unpack(batch)
+        if given.weight is None and self.class_weights is None:
+            return self._cross_entropy(self(given.x), given.y, self.label_smoothing, "mean")
+        return super().training_step(batch, batch_idx)
 
-        Weighted samples are divided by the size of the batch, not by the sum of its weights: then the gradient of a
-        global batch is the same however it is split over ranks and accumulation, and a batch that counts for nothing
-        gives zero instead of NaN.
-        """
-        x, y, weight = unpack(batch)
-        losses = self._losses(self(x), y, self.label_smoothing, "mean" if weight is None else "none")
-        return losses if weight is None else (losses * weight).mean()
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The cross-entropy of each sample, float (n,)."""
+        return self._cross_entropy(outputs, batch.y)
 
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        self._accumulate(unpack(batch))
+    def training_losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """With smoothed labels, and as much as its class weighs."""
+        losses = self._cross_entropy(outputs, batch.y, self.label_smoothing)
+        if self.class_weights is None:
+            return losses
+        # By mixup a label is shares of the classes.
+        return losses * (self.class_weights[batch.y] if batch.y.ndim == 1 else batch.y @ self.class_weights)
 
-    def test_step(self, batch: Any, batch_idx: int) -> None:
-        self._accumulate(unpack(batch))
+    def means(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, ...]:
+        """Loss, and whether the class is right, (n,)."""
+        return self.losses(outputs, batch), outputs.argmax(-1) == batch.y
 
-    def on_validation_epoch_start(self) -> None:
-        self._reset_sums()
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """``logits``, float (n, num_classes)."""
+        return {"logits": self(unpack(batch).x)}
 
-    def on_test_epoch_start(self) -> None:
-        self._reset_sums()
-
-    def on_validation_epoch_end(self) -> None:
-        self._log_means("val")
-
-    def on_test_epoch_end(self) -> None:
-        self._log_means("test")
-
-    def configure_optimizers(self) -> Any:
-        if self._optimizer is None:
-            raise MLScaleError("the task has no optimizer", where="optimizer", fix="optimizer=adamw")
-        try:
-            optimizer: Optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
-        except (TypeError, ValueError) as error:  # torch checks settings that exclude each other
-            refused = MLScaleError(
-                "the optimizer can't be built with these settings",
-                where="optimizer",
-                why=str(error),
-                fix="mlscale config show --origin says where each setting comes from",
-            )
-            refused.unbuilt = True
-            raise refused from error
-        if self._scheduler is None:
-            return optimizer
-        if isinstance(self._scheduler, Mapping):
-            config = dict(self._scheduler)
-            return {"optimizer": optimizer, "lr_scheduler": config | {"scheduler": config["scheduler"](optimizer)}}
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"}}
-
-    def _losses(self, logits: Tensor, y: Tensor, label_smoothing: float, reduction: str) -> Tensor:
-        if logits.shape[-1] != self.num_classes:
-            refused = MLScaleError(
-                f"the model gives {logits.shape[-1]} logits and the task has {self.num_classes} classes",
-                where="model.num_classes, task.num_classes",
-                fix=f"model.num_classes={self.num_classes}",
-            )
-            refused.unbuilt = True  # the first batch tells it
-            raise refused
+    def _cross_entropy(
+        self, logits: Tensor, y: Tensor, label_smoothing: float = 0.0, reduction: str = "none"
+    ) -> Tensor:
+        check_logits(logits.shape[-1], self.num_classes)
         if self._labels_to_check and not y.is_cpu:
             self._labels_to_check -= 1
-            self._check_labels(y)
+            check_labels(y, self.num_classes)
         try:
             return F.cross_entropy(logits, y, label_smoothing=label_smoothing, reduction=reduction)
         except IndexError:  # "Target 7 is out of bounds."
-            self._check_labels(y)
+            check_labels(y, self.num_classes)
             raise
-
-    def _accumulate(self, batch: Batch) -> None:
-        logits = self(batch.x)
-        losses = self._losses(logits, batch.y, 0.0, "none")
-        weight = torch.ones_like(losses) if batch.weight is None else batch.weight
-        correct = logits.argmax(-1) == batch.y
-        self._sums += torch.stack([(losses * weight).sum(), (correct * weight).sum(), weight.sum()])
-
-    def _reset_sums(self) -> None:
-        # Whole numbers are exact in float32 up to 2^24 only, fewer samples than a large evaluation set has.
-        dtype = torch.float32 if self.device.type == "mps" else torch.float64
-        self._sums = torch.zeros(3, dtype=dtype, device=self.device)
-
-    def _log_means(self, stage: str) -> None:
-        sums = self.trainer.strategy.reduce(self._sums, reduce_op="sum")
-        assert isinstance(sums, Tensor)
-        loss, accuracy = (sums[:2] / sums[2]).float()
-        # Every rank holds the same value already: the largest of them is exact for any number of ranks, a mean is not.
-        self.log_dict(
-            {f"{stage}/loss": loss, f"{stage}/accuracy": accuracy},
-            sync_dist=self.trainer.world_size > 1,
-            reduce_fx="max",
-        )
-
-    def _check_labels(self, y: Tensor) -> None:
-        wrong = y[(y < 0) | (y >= self.num_classes)]
-        if not wrong.numel():
-            return
-        label = int(wrong[0])
-        count = label + 1
-        raise MLScaleError(
-            f"a label is {label}, and the task has {self.num_classes} classes (labels 0 to {self.num_classes - 1})",
-            where="task.num_classes",
-            why="the class count of the data and of the task disagree",
-            fix=f"task.num_classes={count} model.num_classes={count}" if label > 0 else "number the classes from 0",
-        )

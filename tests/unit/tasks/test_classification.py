@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from pytorch_lightning import LightningDataModule
@@ -53,6 +54,55 @@ def test_labels_are_smoothed_in_training_only() -> None:
     assert sharp.training_step(batch, 0) != smooth.training_step(batch, 0)
     run = [trainer().validate(task, Loader([batch]), verbose=False)[0] for task in (sharp, smooth)]
     assert run[0] == run[1]
+
+
+def test_classes_count_in_training_as_they_weigh() -> None:
+    (batch,) = batches(1)
+    plain, weighted = classifier(), classifier(class_weights=[3.0, 0.5])
+    x, y = batch["x"], batch["y"]
+    each = F.cross_entropy(plain(x), y, reduction="none") * torch.tensor([3.0, 0.5])[y]
+    assert weighted.training_step(batch, 0).item() == pytest.approx(each.mean().item(), rel=1e-6)
+    shares = F.one_hot(y, 2).float()
+    assert weighted.training_step(batch | {"y": shares}, 0).item() == pytest.approx(each.mean().item(), rel=1e-6)
+    none = classifier(class_weights=[1.0, 1.0]).training_step(batch, 0)
+    assert none.item() == pytest.approx(plain.training_step(batch, 0).item(), rel=1e-6)
+    run = [trainer().validate(task, Loader([batch]), verbose=False)[0] for task in (plain, weighted)]
+    assert run[0] == run[1]
+    assert "class_weights" not in weighted.state_dict()
+
+
+def test_balanced_classes_weigh_as_scikit_learn_has_it() -> None:
+    from sklearn.utils.class_weight import compute_class_weight
+
+    y = np.repeat([0, 1, 2], [5, 2, 9])
+    expected = compute_class_weight("balanced", classes=np.arange(3), y=y)
+    task = classifier(classes=3, class_weights="balanced", class_counts=[5, 2, 9])
+    assert task.class_weights is not None
+    np.testing.assert_allclose(task.class_weights.numpy(), expected, rtol=1e-6)
+    assert task.class_weights[torch.from_numpy(y)].sum().item() == pytest.approx(len(y))
+
+
+@pytest.mark.parametrize(
+    ("weights", "counts", "told"),
+    [
+        ("even", [1, 1], "'even'"),
+        ("balanced", None, "needs the samples of each class"),
+        ([1.0], None, "has 1 numbers"),
+        ([1.0, -1.0], None, r"\[1.0, -1.0\]"),
+        ([0.0, 0.0], None, "not all 0"),
+    ],
+)
+def test_weights_of_classes_that_are_none(weights: Any, counts: Any, told: str) -> None:
+    with pytest.raises(MLScaleError, match=told) as caught:
+        classifier(class_weights=weights, class_counts=counts)
+    assert caught.value.where == "task.class_weights"
+
+
+def test_a_prediction_is_of_every_sample() -> None:
+    task, (batch,) = classifier(), batches(1)
+    batch["weight"] = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    assert torch.equal(task.predict_step(batch, 0)["logits"], task(batch["x"]))
+    assert task.kind == "classification"
 
 
 @pytest.mark.parametrize("label", [2, 9, -1])

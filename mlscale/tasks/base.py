@@ -1,0 +1,187 @@
+"""What all tasks share: a model, what trains it, the weighted loss, and metrics over every sample of every rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from pytorch_lightning import LightningModule
+from torch import Tensor, nn
+from torch.optim import Optimizer
+from torchmetrics import Metric, MetricCollection
+
+from mlscale.errors import MLScaleError
+from mlscale.tasks import lazy
+from mlscale.tasks.batch import Batch, unpack
+from mlscale.tasks.tally import Tally
+
+Partial = Callable[..., Any]
+
+
+class Task(LightningModule):
+    """A model, trained by the loss and measured by the metrics that a subclass names.
+
+    A subclass sets `kind` and says `losses`, `metrics` and `predict_step`; and `training_losses`, `means` or `update`
+    where its own differ from what stands here. Validation and test metrics are ``val/<name>`` and ``test/<name>``. The
+    training loss is only returned; a callback averages and logs it, since `self.log` in a training step costs as much
+    as a small model's whole step.
+
+    Samples of weight 0 (padding, or one that could not be read) count for nothing, in the loss and in every metric.
+    Other weights count in the loss and in `means`; for torchmetrics a sample is there or not.
+
+    Args:
+        model: what is trained: (n, …) to the outputs that the task takes.
+        optimizer: called with the parameters.
+        scheduler: called with the optimizer, and stepped once per optimizer step; or Lightning's lr_scheduler
+            dictionary with such a callable under "scheduler" and with "interval", "monitor" and the like.
+
+    Attributes:
+        kind: classification, multilabel, segmentation, regression or language: what verbs ask before they take it.
+        mean_names: the metrics that `means` gives.
+
+    Raises:
+        MLScaleError: there is no model.
+    """
+
+    kind: ClassVar[str]
+    mean_names: ClassVar[tuple[str, ...]] = ("loss",)
+
+    def __init__(
+        self,
+        *,
+        model: nn.Module,
+        optimizer: Partial | None = None,
+        scheduler: Partial | Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        if model is None:
+            raise MLScaleError("the task has no model", where="model", fix="model=resnet")
+        self.model = model
+        self._optimizer = optimizer
+        self._scheduler = scheduler
+        self._tally: Tally  # made for each evaluation: checkpoints and estimates of memory know nothing of it
+
+    # What a subclass says.
+
+    def losses(self, outputs: Any, batch: Batch) -> Tensor:
+        """The loss of each sample, float (n,), as it is reported.
+
+        Args:
+            outputs: what the model gives for `batch.x`.
+            batch: n samples.
+        """
+        raise NotImplementedError
+
+    def training_losses(self, outputs: Any, batch: Batch) -> Tensor:
+        """The loss of each sample that is trained on, float (n,), where it is not the one that is reported."""
+        return self.losses(outputs, batch)
+
+    def means(self, outputs: Any, batch: Batch) -> tuple[Tensor, ...]:
+        """Metrics that are weighted means over samples, as `mean_names` has them: the value for each sample, (n,)."""
+        return (self.losses(outputs, batch),)
+
+    def metrics(self) -> dict[str, Metric]:
+        """New torchmetrics by name, for one pass of evaluation."""
+        return {}
+
+    def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
+        """Add a batch to what `metrics` made. Samples of weight 0 are not in it; it may be empty."""
+        metrics.update(outputs, batch.y)
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """What is said of each sample, by name; the first dimension is n, whatever the weights."""
+        raise NotImplementedError
+
+    # Lightning's hooks.
+
+    def forward(self, x: Tensor) -> Any:
+        """What the model gives for x (n, …)."""
+        return self.model(x)
+
+    def setup(self, stage: str) -> None:
+        """Give lazy layers their shapes before the optimizer, DDP and checkpoints need them."""
+        lazy.materialize(self.model, self.trainer)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        """The loss, a scalar.
+
+        Weighted samples are divided by the size of the batch, not by the sum of its weights: then the gradient of a
+        global batch is the same however it is split over ranks and accumulation, and a batch that counts for nothing
+        gives zero instead of NaN.
+        """
+        given = unpack(batch)
+        losses = self.training_losses(self(given.x), given)
+        return losses.mean() if given.weight is None else (losses * given.weight).mean()
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluate(unpack(batch))
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        self._evaluate(unpack(batch))
+
+    def on_validation_epoch_start(self) -> None:
+        self._tally = self._new_tally()
+
+    def on_test_epoch_start(self) -> None:
+        self._tally = self._new_tally()
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_metrics("val")
+
+    def on_test_epoch_end(self) -> None:
+        self._log_metrics("test")
+
+    def configure_optimizers(self) -> Any:
+        if self._optimizer is None:
+            raise MLScaleError("the task has no optimizer", where="optimizer", fix="optimizer=adamw")
+        try:
+            optimizer: Optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
+        except (TypeError, ValueError) as error:  # torch checks settings that exclude each other
+            refused = MLScaleError(
+                "the optimizer can't be built with these settings",
+                where="optimizer",
+                why=str(error),
+                fix="mlscale config show --origin says where each setting comes from",
+            )
+            refused.unbuilt = True
+            raise refused from error
+        if self._scheduler is None:
+            return optimizer
+        if isinstance(self._scheduler, Mapping):
+            config = dict(self._scheduler)
+            return {"optimizer": optimizer, "lr_scheduler": config | {"scheduler": config["scheduler"](optimizer)}}
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"}}
+
+    # Ours.
+
+    def _new_tally(self) -> Tally:
+        return Tally(self.mean_names, self.metrics(), self.device)
+
+    def _evaluate(self, batch: Batch) -> None:
+        outputs = self(batch.x)
+        self._tally.add(self.means(outputs, batch), batch.weight)
+        if self._tally.metrics is not None:
+            if batch.weight is not None and not (kept := batch.weight > 0).all():
+                outputs, batch = rows(outputs, kept), Batch(batch.x[kept], batch.y[kept], None)
+            self._tally.update(lambda metrics: self.update(metrics, outputs, batch), len(batch.y))
+
+    def _log_metrics(self, stage: str) -> None:
+        values = self._tally.result(self._over_ranks)
+        # Every rank holds the same value already: the largest of them is exact for any number of ranks, a mean is not.
+        self.log_dict(
+            {f"{stage}/{name}": value for name, value in values.items()},
+            sync_dist=self.trainer.world_size > 1,
+            reduce_fx="max",
+        )
+
+    def _over_ranks(self, sums: Tensor) -> Tensor:
+        total = self.trainer.strategy.reduce(sums, reduce_op="sum")
+        assert isinstance(total, Tensor)
+        return total
+
+
+def rows(outputs: Any, kept: Tensor) -> Any:
+    """The chosen samples of what a model gives: a tensor (n, …), or tensors by name."""
+    if isinstance(outputs, Mapping):
+        return {name: value[kept] for name, value in outputs.items()}
+    return outputs[kept]

@@ -1,0 +1,85 @@
+"""Class numbers and what is asked of them: that logits and labels fit the task, and weights of classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mlscale.errors import MLScaleError
+
+
+def check_logits(found: int, classes: int) -> None:
+    """Does the model give a logit for each class?
+
+    Raises:
+        MLScaleError: it gives `found` and not `classes`.
+    """
+    if found != classes:
+        refused = MLScaleError(
+            f"the model gives {found} logits and the task has {classes} classes",
+            where="model.num_classes, task.num_classes",
+            fix=f"model.num_classes={classes}",
+        )
+        refused.unbuilt = True  # the first batch tells it
+        raise refused
+
+
+def check_labels(y: Tensor, classes: int) -> None:
+    """Are all labels class numbers?
+
+    Raises:
+        MLScaleError: one is not; with both counts.
+    """
+    wrong = y[(y < 0) | (y >= classes)]
+    if not wrong.numel():
+        return
+    label = int(wrong[0])
+    count = label + 1
+    raise MLScaleError(
+        f"a label is {label}, and the task has {classes} classes (labels 0 to {classes - 1})",
+        where="task.num_classes",
+        why="the class count of the data and of the task disagree",
+        fix=f"task.num_classes={count} model.num_classes={count}" if label > 0 else "number the classes from 0",
+    )
+
+
+def weights_of_classes(
+    weights: str | Sequence[float] | None, counts: Sequence[int] | None, classes: int
+) -> Tensor | None:
+    """The weight of each class in the training loss, float32 (classes,); None for none.
+
+    Args:
+        weights: 'balanced', the weights themselves, or None.
+        counts: training samples (of masks: pixels) of each class, for 'balanced': then class c weighs
+            n / (classes · counts[c]), as scikit-learn has it, so that the weights of all samples add up to n.
+        classes: how many there are.
+
+    Raises:
+        MLScaleError: another word or number of weights, a negative one, all are 0, or the counts are not known.
+    """
+    if weights is None:
+        return None
+    if isinstance(weights, str):
+        if weights != "balanced":
+            raise _refused(f"task.class_weights is {weights!r}", "the word is balanced")
+        if counts is None or len(counts) != classes or not any(counts):
+            raise _refused(
+                "task.class_weights=balanced needs the samples of each class",
+                "the data does not count them",
+                fix="task.class_weights=[…], one for each class, or task.class_weights=null",
+            )
+        # A class that never occurs has no say, and no weight of infinity.
+        present = [count for count in counts if count]
+        return torch.tensor([sum(present) / (len(present) * count) if count else 0.0 for count in counts])
+    values = [float(weight) for weight in weights]
+    if len(values) != classes:
+        raise _refused(f"task.class_weights has {len(values)} numbers", f"there are {classes} classes")
+    if not all(0 <= value < float("inf") for value in values) or not any(values):
+        raise _refused(f"task.class_weights is {values}", "they are finite numbers from 0, and not all 0")
+    return torch.tensor(values)
+
+
+def _refused(what: str, why: str, fix: str = "task.class_weights=balanced, or null") -> MLScaleError:
+    return MLScaleError(what, where="task.class_weights", why=why, fix=fix)

@@ -1,0 +1,57 @@
+"""One pass of evaluation: sums of weighted means, and torchmetrics, over every sample of every rank."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+from torchmetrics import Metric, MetricCollection
+
+
+class Tally:
+    """What an evaluation has seen so far, on the device.
+
+    Args:
+        means: names of the metrics that are weighted means.
+        metrics: new torchmetrics by name.
+        device: where batches are.
+    """
+
+    def __init__(self, means: Sequence[str], metrics: dict[str, Metric], device: torch.device) -> None:
+        self._means = tuple(means)
+        # Whole numbers are exact in float32 up to 2^24 only, fewer samples than a large evaluation set has.
+        dtype = torch.float32 if device.type == "mps" else torch.float64
+        self._sums = torch.zeros(len(means) + 1, dtype=dtype, device=device)
+        self.metrics = MetricCollection({**metrics}).to(device) if metrics else None
+        self._updated = False
+
+    def add(self, values: Sequence[Tensor], weight: Tensor | None) -> None:
+        """Count a batch in the means: the value of each for its n samples, (n,), and their weights."""
+        weight = torch.ones_like(values[0]) if weight is None else weight
+        self._sums += torch.stack([*((value * weight).sum() for value in values), weight.sum()])
+
+    def update(self, add: Callable[[MetricCollection], None], rows: int) -> None:
+        """Let `add` give a batch of so many rows to the metrics.
+
+        A rank that has nothing at all adds a batch of no rows, once: what is gathered needs a shape on every rank.
+        """
+        if self.metrics is not None and (rows or not self._updated):
+            add(self.metrics)
+            self._updated = True
+
+    def result(self, total: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
+        """Every metric, scalars by name, the same on every rank.
+
+        Args:
+            total: the sum of a tensor over all ranks.
+        """
+        sums = total(self._sums)
+        values = dict(zip(self._means, (sums[:-1] / sums[-1]).float(), strict=True))
+        if self.metrics is not None:
+            with warnings.catch_warnings():
+                # A class without a sample is left out of a mean, or counts as 0, as each metric's documentation says.
+                warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics")
+                values |= self.metrics.compute()
+        return values
