@@ -1,3 +1,42 @@
-"""mlscale: one YAML recipe, from proof of concept to production."""
+"""mlscale: one YAML recipe, from proof of concept to production.
+
+    cfg = mlscale.compose(["+recipe=resnet", "trainer.max_epochs=1"])
+    result = mlscale.train(cfg)
+    mlscale.run("evaluate", ["run=last"])
+    mlscale.load("last").predict(images)
+
+Importing it imports nothing heavy: each name is looked up when it is used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlscale.api import compose, run, train
+    from mlscale.errors import MLScaleError
+    from mlscale.loaded import load
+    from mlscale.report import Result
 
 __version__ = "0.1.0"
+__all__ = ["MLScaleError", "Result", "compose", "load", "run", "train"]
+
+_HOMES = {
+    "MLScaleError": "mlscale.errors",
+    "Result": "mlscale.report",
+    "compose": "mlscale.api",
+    "load": "mlscale.loaded",
+    "run": "mlscale.api",
+}
+
+
+def __getattr__(name: str) -> Any:
+    from importlib import import_module
+
+    if name == "train":  # a package that can be called: its name is the verb's
+        return import_module("mlscale.train")
+    if name not in _HOMES:
+        raise AttributeError(f"module 'mlscale' has no attribute '{name}'")
+    return getattr(import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

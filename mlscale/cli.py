@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 from types import ModuleType
 
+from mlscale.api import see_own_code
 from mlscale.culprit import unforeseen
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import garbage
@@ -25,9 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     if argv is None:
         garbage.claim()
-    # A console script does not see the folder one stands in, `python -m` does: a user's own classes live there.
-    if "" not in sys.path and os.getcwd() not in sys.path:
-        sys.path.insert(0, os.getcwd())
+    see_own_code()
     try:
         return _dispatch(words)
     except MLScaleError as error:

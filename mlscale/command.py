@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
-from mlscale import verbs
+from mlscale import api
 from mlscale.config.argv import Request, parse
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.garbage import put_off
@@ -28,29 +27,31 @@ def work(verb: str, argv: Sequence[str]) -> int:
 
         print(of_verb(verb, request.roots))
         return int(Exit.DONE)
-    from mlscale.ready import compose_checked, on_its_run
+    if request.multirun or request.flags:
+        from mlscale.ready import on_its_run
 
-    request = on_its_run(request)
-    if request.multirun:
-        return _sweep(request)
-    if request.flags:
-        from mlscale.config.compose import run_by_hydra
-        from mlscale.sweep import register_sweep_dir
-
-        register_sweep_dir()
-        with _masked(request):
-            run_by_hydra(request, lambda cfg, overrides: None)
-        return int(Exit.DONE)
-    _say_what_is_shadowed(request)
+        request = on_its_run(request)
+        return _sweep(request) if request.multirun else _by_hydra(request)
     with put_off():
-        cfg = compose_checked(request)
+        cfg = api.checked(request)
+    result = api.on(verb, cfg)
     from mlscale.report import emit
     from mlscale.runs.mask import Masker, masked_output
 
     with masked_output(Masker.of(cfg)):
-        result = verbs.run(verb, cfg)
         emit(result, cfg.output)
     return int(Exit.DONE if result.ok else Exit.GATE)
+
+
+def _by_hydra(request: Request) -> int:
+    """What Hydra's own flags ask for."""
+    from mlscale.config.compose import run_by_hydra
+    from mlscale.sweep import register_sweep_dir
+
+    register_sweep_dir()
+    with _masked(request):
+        run_by_hydra(request, lambda cfg, overrides: None)
+    return int(Exit.DONE)
 
 
 def _masked(request: Request) -> AbstractContextManager[None]:
@@ -72,14 +73,9 @@ def _sweep(request: Request) -> int:
     register_sweep_dir()
     os.umask(0o077)  # Hydra makes the sweep's folder
     sweep = Sweep(request)
-    _say_what_is_shadowed(request)
+    api.tell_what_is_shadowed(request)
     try:
         run_by_hydra(request, sweep.job)
     finally:
         sweep.close()
     return sweep.exit_code
-
-
-def _say_what_is_shadowed(request: Request) -> None:
-    for line in request.roots.shadowed():
-        print(line, file=sys.stderr)

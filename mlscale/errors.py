@@ -5,6 +5,8 @@ Raised anywhere; turned into an exit code in `cli.py` alone.
 
 from __future__ import annotations
 
+import os
+import traceback
 from collections.abc import Callable, Sequence
 from enum import IntEnum
 
@@ -56,6 +58,12 @@ class MLScaleError(Exception):
         error = MLScaleError(mask(self.what), **texts, exit=self.exit)
         error.unbuilt = self.unbuilt
         return error
+
+    def _render_traceback_(self) -> list[str]:
+        """What a notebook shows of it: the message, as the command line does; the traceback only when asked for."""
+        if os.environ.get("MLSCALE_TRACEBACK"):
+            return traceback.format_exception(self)
+        return [f"error: {self}"]
 
     def __reduce__(self) -> tuple[object, ...]:
         return _restore, (type(self), self.__dict__.copy(), self.args)

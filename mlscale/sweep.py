@@ -18,7 +18,7 @@ from mlscale.ready import checked
 from mlscale.report import Result, number, table
 from mlscale.runs.files import write_json
 from mlscale.runs.folder import new_path
-from mlscale.runs.mask import Masker, masked_output
+from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import mask_overrides
 from mlscale.runs.sweep import discard_sweep, start_sweep
 
@@ -57,8 +57,7 @@ class Sweep:
             cfg.derived.sweep_dir = str(folder)
             _group(cfg, folder.name)
             cfg.derived.overrides = [item.removeprefix("++") for item in overrides]  # this job's, not the sweep's
-            with masked_output(masker):
-                job.result = verbs.run(self.request.verb, cfg)
+            job.result = verbs.run(self.request.verb, cfg)
         except MLScaleError as error:
             if error.exit in (Exit.INTERRUPTED, Exit.TERMINATED):
                 job.error = error

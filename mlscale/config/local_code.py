@@ -15,7 +15,7 @@ def local_targets(cfg: DictConfig) -> list[str]:
     """One line that names the modules below the working folder that `_target_`s of `cfg` import; no line for none."""
     here = Path.cwd()
     found = []
-    for name in dict.fromkeys(target.split(".")[0] for target in _targets(OmegaConf.to_container(cfg))):
+    for name in dict.fromkeys(target.split(".")[0] for target in targets(cfg)):
         origin = _origin(name)
         if name != "mlscale" and origin and origin.is_relative_to(here) and "site-packages" not in origin.parts:
             found.append(os.path.relpath(origin, here))
@@ -31,6 +31,11 @@ def _origin(module: str) -> Path | None:
         return None
     places = [spec.origin] if spec.origin else list(spec.submodule_search_locations or [])
     return Path(places[0]).resolve() if places else None
+
+
+def targets(cfg: DictConfig) -> list[str]:
+    """Every `_target_` of a config, in order."""
+    return list(_targets(OmegaConf.to_container(cfg)))
 
 
 def _targets(tree: Any) -> Iterator[str]:

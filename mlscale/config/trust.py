@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,8 @@ def _resolvers(value: str) -> list[str]:
 def _own(target: str, run: Path) -> bool:
     """Whether the code lies in the folder that the user stands in, and neither in the run's folder nor around it."""
     here = Path.cwd()
+    if target.startswith("__main__."):
+        return _of_this_session(target)
     try:
         found = source.find(target)
     except Exception:  # compiled, absent, or no name at all: nobody's own
@@ -80,6 +83,13 @@ def _own(target: str, run: Path) -> bool:
     inside = run.relative_to(here) if run.is_relative_to(here) else None
     apart = inside is None or (inside.parts and not path.is_relative_to(here / inside.parts[0]))
     return path.is_relative_to(here) and "site-packages" not in path.parts and bool(apart)
+
+
+def _of_this_session(target: str) -> bool:
+    """Whether it is a class of the notebook or script that runs: none that it imports, and no function."""
+    name = target.removeprefix("__main__.")
+    found = vars(sys.modules["__main__"]).get(name)
+    return isinstance(found, type) and (found.__module__, found.__qualname__) == ("__main__", name)
 
 
 def _leaves(node: Any, path: str, key: str = "") -> Iterator[tuple[str, str, Any]]:

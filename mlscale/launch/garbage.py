@@ -19,6 +19,11 @@ def claim() -> None:
     _ours = True
 
 
+def claimed() -> bool:
+    """Whether it is."""
+    return _ours
+
+
 @contextlib.contextmanager
 def put_off() -> Iterator[None]:
     """No collection during the block; what there is at its end is not looked at again, and shared by forked ranks.

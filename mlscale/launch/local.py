@@ -11,7 +11,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
-from multiprocessing import forkserver
+from multiprocessing import forkserver, spawn
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def launch(folder: Path, world_size: int, checkpoint: Path | None = None) -> Non
             if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
                 logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        with _handlers_restored(config.signals_to_handle.split(",")), _second_interrupt_kills():
+        with _handlers_restored(config.signals_to_handle.split(",")), _second_interrupt_kills(), _without_main():
             elastic_launch(config, rank_main)(str(folder), dict(os.environ), str(checkpoint or ""), os.getpid())
     except ChildFailedError as error:
         raise failures.cause(folder, world_size, error) from None
@@ -91,6 +91,21 @@ def _handlers_restored(names: Sequence[str]) -> Iterator[None]:
     finally:
         for name, handler in before.items():
             signal.signal(signal.Signals[name], handler)
+
+
+@contextlib.contextmanager
+def _without_main() -> Iterator[None]:
+    """Ranks do not import what was started: a script without `if __name__ == "__main__":` would run again in each."""
+    before = spawn.get_preparation_data
+
+    def data(name: str) -> dict[str, Any]:
+        return {key: value for key, value in before(name).items() if not key.startswith("init_main")}
+
+    spawn.get_preparation_data = data
+    try:
+        yield
+    finally:
+        spawn.get_preparation_data = before
 
 
 @contextlib.contextmanager

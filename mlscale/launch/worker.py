@@ -15,7 +15,8 @@ from pathlib import Path
 from mlscale.config import frozen
 from mlscale.culprit import unforeseen
 from mlscale.errors import MLScaleError
-from mlscale.launch import failures
+from mlscale.launch import failures, garbage
+from mlscale.launch import rank as this_process
 from mlscale.runs import process
 from mlscale.runs.files import unwritable
 from mlscale.runs.folder import RunFolder
@@ -36,6 +37,7 @@ def rank_main(folder: str, environment: Mapping[str, str], checkpoint: str, laun
         checkpoint: where to go on from; empty for the beginning.
         launcher: the launching process.
     """
+    this_process.enter()
     _end_with(launcher)
     multiprocessing.set_start_method(None, force=True)  # a user's loaders start their workers as in one process
     os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
@@ -70,7 +72,7 @@ def train(folder: Path, checkpoint: Path | None = None) -> None:
     cfg = frozen.load(folder)
     initial = None if checkpoint else Initial.of(RunFolder.open(folder).run.get("init"))  # a checkpoint has later ones
     masker = Masker.of(cfg)
-    with masked_output(masker), signals.noted(over=lambda: failures.any_in(folder)):
+    with masked_output(masker), signals.noted(over=lambda: failures.any_in(folder), ends_process=garbage.claimed()):
         try:
             outcome = fit(cfg, str(checkpoint) if checkpoint else None, initial)
         except MLScaleError:

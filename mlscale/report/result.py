@@ -83,6 +83,23 @@ class Result:
             blocks.append(key_values(rows))
         return "\n\n".join(blocks)
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """What IPython shows on a terminal: the command line's table."""
+        printer.text(self.text())
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the result's page, with its figures."""
+        from mlscale.report.html import page
+        from mlscale.report.notebook import fragment
+        from mlscale.runs.mask import Masker
+
+        masker = Masker.of_process()
+        shown = masker.mask_tree(self.as_dict())
+        parts = {name: shown[name] for name in ("sentence", "ok", "metrics", "artifacts", "overrides")}
+        figures = [figure.masked(masker.mask) for figure in self.figures]
+        steps = [step.masked(masker.mask) for step in self.steps]
+        return fragment(page(self.verb, **parts, figures=figures, steps=steps))
+
 
 def keep(result: Result, folder: RunFolder) -> Result:
     """Keep a result in a run folder, as `results/<verb>.json` and as a page beside it; returns it with the page named.

@@ -1,4 +1,4 @@
-"""One line that moves on a terminal; one line per epoch everywhere else."""
+"""One line that moves on a terminal and in a notebook; one line per epoch everywhere else."""
 
 import os
 import sys
@@ -13,6 +13,7 @@ from tqdm import tqdm
 from mlscale.tasks.batch import batch_size
 from mlscale.train.boundary import in_epoch
 from mlscale.train.losses import loss_of
+from mlscale.train.notebook_bar import NotebookBar, Place, shell
 
 _COLUMNS, _ROWS = 100, 20  # of a terminal that does not know its size, as one of `docker run -t` or `script`
 _METRICS = ("val/accuracy", "val/loss")  # the first that there is, is shown
@@ -37,6 +38,7 @@ class Progress(ProgressBar):
         self._out: TextIO = sys.stderr
         self._enabled = True
         self._bar: Any = None  # tqdm has no types
+        self._place: Place | None = None  # of the bar in a notebook
         self._next = 0.0
         self._samples = 0
         self._started = 0.0
@@ -58,10 +60,13 @@ class Progress(ProgressBar):
         self._samples, self._loss, self._paused = 0, None, 0.0
         self._started = time.perf_counter()
         self._next = self._started + self.refresh
-        if self._enabled and self._out.isatty():
-            total = trainer.num_training_batches
+        total = None if trainer.num_training_batches == float("inf") else int(trainer.num_training_batches)
+        if self._enabled and self._stream is None and shell() is not None:
+            self._place = self._place or Place()
+            self._bar = NotebookBar(total, _epoch(trainer), self._place)
+        elif self._enabled and self._out.isatty():
             self._bar = tqdm(
-                total=None if total == float("inf") else int(total),
+                total=total,
                 desc=_epoch(trainer),
                 file=self._out,
                 leave=False,
@@ -94,10 +99,12 @@ class Progress(ProgressBar):
             self._bar.set_description_str(_epoch(trainer))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        on_terminal = self._bar is not None
+        moving, facts = self._bar is not None, self._facts(trainer, time.perf_counter())
+        if self._place is not None and moving:  # it stays as it ends
+            self._bar.n = trainer.num_training_batches
+            self._bar.set_postfix_str(facts)
         self._close()
-        if self._enabled and not on_terminal:
-            facts = self._facts(trainer, time.perf_counter())
+        if self._enabled and not moving:
             self._out.write(f"{_epoch(trainer)}  step {trainer.global_step}{', ' if facts else ''}{facts}\n")
             self._out.flush()
 

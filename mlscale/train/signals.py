@@ -31,19 +31,21 @@ _ECHO_SECONDS = 0.5
 
 _since = 0.0  # when the last signal arrived
 _received = 0  # the signal that arrived first; 0 for none
+_raise_second = False
 _over: Callable[[], bool] = lambda: False  # noqa: E731 - replaced by `noted`
 
 
 @contextlib.contextmanager
-def noted(over: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Inside the block SIGTERM, SIGINT and SIGUSR1 ask the run to stop. A second SIGINT ends the process at once.
+def noted(over: Callable[[], bool] = lambda: False, *, ends_process: bool = True) -> Iterator[None]:
+    """Inside the block SIGTERM, SIGINT and SIGUSR1 ask the run to stop. A second SIGINT ends it at once.
 
     Args:
         over: whether the run has failed already, on another rank: SIGTERM then ends the process at once, for it may
             sit in a call that never comes back.
+        ends_process: whether a second SIGINT ends the process; else it raises MLScaleError: a notebook lives on.
     """
-    global _received, _over
-    _received, _over = 0, over
+    global _received, _over, _raise_second
+    _received, _over, _raise_second = 0, over, not ends_process
     if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
         yield
         return
@@ -78,6 +80,9 @@ def _note(signum: int, frame: FrameType | None) -> None:
     global _received, _since
     again = time.monotonic() - _since > _ECHO_SECONDS
     if (signum == signal.SIGINT == _received and again) or (signum == signal.SIGTERM and _over()):
+        if _raise_second and signum == signal.SIGINT:
+            signal.signal(signum, signal.default_int_handler)
+            raise MLScaleError("stopped by a second SIGINT, in the middle of a step", exit=Exit.INTERRUPTED)
         for worker in multiprocessing.active_children():
             worker.kill()
         signal.signal(signum, signal.SIG_DFL)

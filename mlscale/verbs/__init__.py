@@ -237,6 +237,9 @@ def background(verb: str, overrides: Sequence[str], folder: Path) -> AbstractCon
 
 
 def run(verb: str, cfg: DictConfig) -> Result:
-    """Run a working verb on a config that was checked."""
-    result: Result = import_module(f"mlscale.verbs.{verb.replace('-', '_')}").run(cfg)
+    """Run a working verb on a config that was checked; what it prints shows no secrets."""
+    from mlscale.runs.mask import Masker, masked_output
+
+    with masked_output(Masker.of(cfg)):
+        result: Result = import_module(f"mlscale.verbs.{verb.replace('-', '_')}").run(cfg)
     return result

@@ -192,8 +192,8 @@ def _resume(args: argparse.Namespace) -> int:
     wait_passively()
     output = ["output=json"] if args.json else []
     cfg = ready("train", [f"resume={args.run}", f"runs_dir={args.root}", *output, *args.settings])
+    result = verbs.run("train", cfg)
     with masked_output(Masker.of(cfg)):
-        result = verbs.run("train", cfg)
         emit(result, cfg.output)
     return int(Exit.DONE if result.ok else Exit.GATE)
 

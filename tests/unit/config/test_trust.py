@@ -1,5 +1,7 @@
 """A config out of an artefact builds known classes and the user's own; what else it names is refused."""
 
+import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -85,3 +87,13 @@ def test_every_shipped_target_is_known(run: Path, extra: list[str]) -> None:
     from omegaconf import OmegaConf
 
     assert refused(OmegaConf.to_container(compose(parse("train", extra))), run) == []
+
+
+def test_a_class_of_the_session_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    main = sys.modules["__main__"]
+    mine = type("Mine", (), {"__module__": "__main__"})
+    for name, value in {"Mine": mine, "theirs": os.system, "Path": Path, "os": os}.items():
+        monkeypatch.setattr(main, name, value, raising=False)
+    assert distrusted({"model": {"_target_": "__main__.Mine"}}, tmp_path) == []
+    for target in ("__main__.theirs", "__main__.Path", "__main__.os.system", "__main__.absent"):
+        assert len(distrusted({"model": {"_target_": target}}, tmp_path)) == 1, target

@@ -1,0 +1,213 @@
+"""The Python API: compose, train, run, load. The command line is argument parsing and printing on top of it."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from mlscale import verbs
+from mlscale.config.argv import Request, parse
+from mlscale.errors import MLScaleError
+from mlscale.launch.garbage import put_off
+from mlscale.launch.threads import wait_passively
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mlscale.report import Result
+
+_busy: list[str] = []  # the verbs that this process is at
+
+
+def compose(overrides: Sequence[str] = (), *, verb: str = "train") -> DictConfig:
+    """The configuration of one job, composed and checked as the command line would, before anything heavy is loaded.
+
+    Args:
+        overrides: as typed on the command line: `["+recipe=resnet", "trainer.max_epochs=1"]`; `--config-dir DIR` is
+            taken, too.
+        verb: whose configuration.
+
+    Returns:
+        The configuration; interpolations are kept. It may be altered: `train` checks it again.
+
+    Raises:
+        MLScaleError: everything that is wrong with it, told together.
+    """
+    see_own_code()
+    wait_passively()
+    with put_off():
+        return checked(_request(verb, overrides))
+
+
+def train(cfg: DictConfig) -> Result:
+    """Train what `cfg` describes, or go on with a run (`resume=last`); as `mlscale train`.
+
+    Args:
+        cfg: of `compose`; it is checked again, for it may have been altered, and stays as it is.
+
+    Returns:
+        The metrics by name, and where the run lies: `result.metrics["best_val/accuracy"]`, `result.artifacts["run"]`.
+
+    Raises:
+        MLScaleError: what is wrong with the configuration or the data, or what ended the run. A run that was
+            interrupted has saved: `run("train", ["resume=last"])` goes on with it.
+    """
+    from omegaconf import DictConfig
+
+    from mlscale.ready import checked as check_again
+
+    if not isinstance(cfg, DictConfig) or "derived" not in cfg:
+        raise MLScaleError(
+            "this is no configuration of a run",
+            where="mlscale.train",
+            why=f"it is a {type(cfg).__name__}",
+            fix='mlscale.train(mlscale.compose(["+recipe=resnet"]))',
+        )
+    cfg = cfg.copy()
+    request = _request("train", cfg.derived.overrides or ())
+    cfg.derived = dict.fromkeys(cfg.derived)
+    return on("train", _shareable(check_again(cfg, request, request.overrides)))
+
+
+def run(verb: str, overrides: Sequence[str] = ()) -> Result:
+    """Run any working verb: `run("evaluate", ["run=last"])` is `mlscale evaluate run=last`.
+
+    Args:
+        verb: train, evaluate, export, compress, estimate, profile, …: `mlscale --help` lists them.
+        overrides: as typed on the command line.
+
+    Returns:
+        What the command line shows as a table. A gate that does not hold is no error: `result.ok` is False then.
+
+    Raises:
+        MLScaleError: everything that the command line would print.
+    """
+    return on(verb, _shareable(compose(overrides, verb=verb)))
+
+
+def checked(request: Request) -> DictConfig:
+    """The checked config of a command, from that of a run where it names one; says which shipped options are shadowed.
+
+    Raises:
+        MLScaleError: everything that is wrong with it.
+    """
+    from mlscale.ready import compose_checked, on_its_run
+
+    request = on_its_run(request)
+    tell_what_is_shadowed(request)
+    return compose_checked(request)
+
+
+def on(verb: str, cfg: DictConfig) -> Result:
+    """Run a working verb on a checked config. What it changes in this process, permissions of new files among it, is
+    set back.
+
+    Raises:
+        MLScaleError: what the verb raises; or it is asked for by code that another verb imports.
+    """
+    with _once(verb), _umask_kept(), _no_exit():
+        return verbs.run(verb, cfg)
+
+
+def tell_what_is_shadowed(request: Request) -> None:
+    """Name each shipped option that a user's file replaces, on stderr."""
+    for line in request.roots.shadowed():
+        print(line, file=sys.stderr)
+
+
+def see_own_code() -> None:
+    """Let the user's own classes be found in the folder they stand in: a console script does not look there."""
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())
+
+
+def _request(verb: str, overrides: Sequence[str]) -> Request:
+    entry = verbs.VERBS.get(verb)
+    if entry is None or not entry.working:
+        working = ", ".join(name for name, each in verbs.VERBS.items() if each.working)
+        raise MLScaleError(
+            f"'{verb}' is no verb that takes a configuration", where="mlscale.run", why=f"those are: {working}"
+        )
+    if isinstance(overrides, str):
+        raise MLScaleError(
+            "overrides are a list of texts", where=f"mlscale: {overrides!r}", fix=repr(overrides.split())
+        )
+    request = parse(verb, list(overrides))
+    if request.multirun or request.flags or request.help:
+        raise MLScaleError(
+            "flags are for the command line",
+            where=f"mlscale: {' '.join(overrides)}",
+            why="in Python a sweep is a loop, and a configuration is printed by OmegaConf.to_yaml",
+            fix='[mlscale.run("train", ["+recipe=resnet", f"seed={seed}"]) for seed in (1, 2)]',
+        )
+    return request
+
+
+def _shareable(cfg: DictConfig) -> DictConfig:
+    """`cfg`, unless several processes would need a class of this session.
+
+    Raises:
+        MLScaleError: they would; a process of its own can't import what was typed into a notebook.
+    """
+    from mlscale.config.local_code import targets
+
+    mine = [target for target in targets(cfg) if target.startswith("__main__.")]
+    if mine and (cfg.get("trainer") or {}).get("devices", 1) != 1:
+        raise MLScaleError(
+            f"{mine[0]} is known to this process alone",
+            where="trainer.devices",
+            why="each device has a process of its own, which imports the classes that it needs",
+            fix="trainer.devices=1, or put the class into a file of this folder: model._target_=my_net.Net",
+        )
+    return cfg
+
+
+@contextlib.contextmanager
+def _once(verb: str) -> Iterator[None]:
+    """Refuse what a script does that is imported while a verb is at work: its class is a `_target_`, and to import it
+    is to run it, here or in a rank."""
+    from mlscale.launch import rank
+
+    if _busy or rank.here():
+        raise MLScaleError(
+            f"mlscale is at work, and is asked to {verb} by code that it imports",
+            where=os.path.basename(getattr(sys.modules["__main__"], "__file__", "") or "a script"),
+            why="a class of your script is imported by running the script",
+            fix='put the calls of mlscale below `if __name__ == "__main__":`, or the class into a file of its own',
+        )
+    _busy.append(verb)
+    try:
+        yield
+    finally:
+        _busy.remove(verb)
+
+
+@contextlib.contextmanager
+def _no_exit() -> Iterator[None]:
+    """Lightning answers Ctrl-C by ending the process, and has it ignore the next one; the caller gets what it knows."""
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as end:
+        if not isinstance(end.__context__, KeyboardInterrupt):
+            raise
+        raise KeyboardInterrupt from end
+    finally:
+        if main and handler is not None:
+            signal.signal(signal.SIGINT, handler)
+
+
+@contextlib.contextmanager
+def _umask_kept() -> Iterator[None]:
+    before = os.umask(0o077)
+    os.umask(before)
+    try:
+        yield
+    finally:
+        os.umask(before)

@@ -1,0 +1,58 @@
+"""A trained task that answers as its servable would: raw samples in, labels and probabilities out, by torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlscale.export.onnx import INPUT, Served, served
+from mlscale.export.samples import input_of
+from mlscale.export.servable import Port, Prediction, accepted, softmax
+
+_BATCH = 256  # samples that are computed at once
+
+
+@dataclass(frozen=True)
+class TorchModel:
+    """The task behind its preprocessing, on the CPU.
+
+    Attributes:
+        input: what it takes, raw.
+        labels: names of the classes by number.
+    """
+
+    input: Port
+    labels: tuple[str, ...] = field(repr=False)
+    model: Served = field(repr=False)
+
+    @classmethod
+    def of(cls, task: torch.nn.Module, data: Any) -> TorchModel:
+        """The task with its weights, and the data that it was trained on, prepared and set up for validation.
+
+        Raises:
+            MLScaleError: it gives something else than logits.
+        """
+        given = input_of(data)
+        model = served(task, given)
+        with torch.no_grad():
+            classes = model(torch.zeros(1, *given.shape, dtype=getattr(torch, given.dtype))).shape[1]
+        labels = given.labels or tuple(map(str, range(classes)))
+        return cls(Port(INPUT, given.dtype, (-1, *given.shape)), labels, model)
+
+    def predict(self, raw: NDArray[Any]) -> Prediction:
+        """Labels and probabilities of n samples; see `Servable.predict`.
+
+        Raises:
+            MLScaleError: another shape, or values that the input's dtype can't hold.
+        """
+        whole = torch.from_numpy(accepted(raw, self.input))
+        with torch.inference_mode():
+            parts = [self.model(whole[at : at + _BATCH]).numpy() for at in range(0, len(whole), _BATCH)]
+        logits = np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), np.float32)
+        probabilities = softmax(logits)
+        classes = probabilities.argmax(-1)
+        return Prediction([self.labels[number] for number in classes.tolist()], probabilities, classes)

@@ -1,0 +1,121 @@
+"""`mlscale.load`: a trained model that answers, from whatever names it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from mlscale.api import compose
+from mlscale.contracts.servable import DOCUMENT
+from mlscale.errors import MLScaleError
+from mlscale.registry.local import LocalRegistry
+from mlscale.registry.servables import locate
+from mlscale.runs.checkpoints import SUFFIX
+from mlscale.runs.find import find
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from mlscale.export.servable import Prediction
+
+
+class Predictor(Protocol):
+    """A model that answers."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the classes by number."""
+
+    def predict(self, raw: NDArray[Any]) -> Prediction:
+        """Labels, probabilities and class numbers of n samples.
+
+        Args:
+            raw: samples as they are decoded, (n, channels, height, width) uint8 for images, without any normalisation;
+                what an own data module gives to the model, for one of those.
+
+        Raises:
+            MLScaleError: another shape, or values that the input's dtype can't hold.
+        """
+
+
+def load(
+    what: str | Path,
+    *,
+    registry: str | Path = "registry",
+    runs_dir: str | Path = "runs",
+    checkpoint: str = "best",
+    threads: int = 1,
+    trust: bool = False,
+) -> Predictor:
+    """A model that answers, by numpy: `load("resnet@champion").predict(images).labels`.
+
+    A version or a servable is computed by onnxruntime, without torch and without the data; a run or a checkpoint by
+    torch, in this process, built from the run's configuration and its data, whose mean and deviation it needs.
+
+    Args:
+        what: a version (`resnet@champion`, `resnet:v7`; `resnet` is the champion), the folder of a servable, a run
+            (`last`, its id, its folder), or a run's checkpoint (`…/checkpoints/last.ckpt`).
+        registry: the folder of versions.
+        runs_dir: the folder of runs.
+        checkpoint: of a run: best, last, or the name of another one.
+        threads: that compute a batch of a servable.
+        trust: believe a run's configuration, also where it names foreign code.
+
+    Raises:
+        MLScaleError: there is no such thing, it is damaged, or an extra is not installed (exit code 5).
+    """
+    text = str(what)
+    path = Path(text).expanduser()
+    if text.endswith(SUFFIX):
+        return _trained(_run_of(path), path.absolute(), trust=trust)
+    if path.is_dir() and not (path / DOCUMENT).is_file():
+        return _trained(path, checkpoint, trust=trust)
+    versions = LocalRegistry(registry)
+    if not _is_servable(text, path, versions):
+        return _trained(find(text, runs_dir).path, checkpoint, trust=trust)
+    from mlscale.export.servable import load as load_servable
+
+    return load_servable(_version(text, versions), threads=threads)
+
+
+def _is_servable(text: str, path: Path, versions: LocalRegistry) -> bool:
+    """Whether `text` names a version or the folder of a servable; a bare name may be a run's, too."""
+    if any(mark in text for mark in ":@") or (path / DOCUMENT).is_file() or "/" in text:
+        return True
+    return text in versions.names()
+
+
+def _version(text: str, versions: LocalRegistry) -> Path:
+    """Where the servable lies."""
+    return locate(text, versions).folder
+
+
+def _run_of(checkpoint: Path) -> Path:
+    """The run that a checkpoint lies in.
+
+    Raises:
+        MLScaleError: it lies nowhere, or in no run.
+    """
+    folder = checkpoint.absolute().parent.parent
+    if checkpoint.is_file() and (folder / "run.json").is_file():
+        return folder
+    raise MLScaleError(
+        f"there is no checkpoint {checkpoint}" if not checkpoint.is_file() else "the checkpoint lies in no run",
+        where=str(checkpoint),
+        why="a model is built from the configuration of its run, which lies in the folder above its checkpoints",
+        fix='mlscale.load("last"), mlscale.load("runs/<date>/<run>/checkpoints/best.ckpt")',
+    )
+
+
+def _trained(run: Path, checkpoint: str | Path, *, trust: bool) -> Predictor:
+    """The run's model with a checkpoint's weights, in this process."""
+    from mlscale.verbs.evaluate import checkpoint_path
+    from mlscale.verbs.trained import as_it_was_trained, rebuilt
+
+    cfg = compose([f"run={run}", *(["trust=true"] if trust else [])], verb="evaluate")
+    folder = find(run)
+    found = checkpoint_path(folder.path, str(checkpoint), cfg.metric, cfg.mode)
+    data, task = rebuilt(as_it_was_trained(cfg, folder), found, "validate")
+    from mlscale.export.torch_model import TorchModel
+
+    return TorchModel.of(task, data)

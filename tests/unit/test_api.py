@@ -1,0 +1,99 @@
+"""The Python API: what it refuses, and what importing it costs. That it trains is in tests/e2e/test_api.py."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mlscale
+from mlscale import api
+from mlscale.errors import MLScaleError
+from mlscale.launch import rank
+
+
+@pytest.mark.parametrize("first", ["import mlscale.train.unlogged", "import mlscale", "from mlscale import train"])
+def test_train_is_the_verb_and_the_package_whichever_is_imported_first(first: str) -> None:
+    code = (
+        f"{first}\nimport mlscale, mlscale.train.unlogged\nassert mlscale.train.unlogged.unlogged\nmlscale.train(None)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "this is no configuration of a run" in done.stderr
+
+
+def test_what_is_offered_is_found_and_nothing_else() -> None:
+    assert {name for name in mlscale.__all__ if getattr(mlscale, name) is None} == set()
+    assert set(mlscale.__all__) <= set(dir(mlscale))
+    with pytest.raises(AttributeError, match="no attribute 'fit'"):
+        _ = mlscale.fit
+
+
+def test_all_problems_come_as_one_error(folder: Path) -> None:
+    with pytest.raises(MLScaleError) as caught:
+        mlscale.compose(["+recipe=resnet", "optimizer.lrr=1", "trainer.devcies=2"])
+    assert "optimizer.lrr" in str(caught.value)
+    assert "trainer.devcies" in str(caught.value)
+
+
+def test_a_config_that_was_altered_is_checked_again_and_stays_as_it_is(folder: Path) -> None:
+    cfg = mlscale.compose(["+recipe=resnet"])
+    cfg.optimizer.lrr = 0.1
+    before = cfg.copy()
+    with pytest.raises(MLScaleError, match=r"unknown key 'optimizer\.lrr'"):
+        mlscale.train(cfg)
+    assert cfg == before
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "what"),
+    [
+        ("train", ["-m", "seed=1,2"], "flags are for the command line"),
+        ("train", ["--cfg", "job"], "flags are for the command line"),
+        ("train", "+recipe=resnet seed=1", "overrides are a list of texts"),
+        ("runs", ["ls"], "'runs' is no verb that takes a configuration"),
+        ("fly", [], "'fly' is no verb that takes a configuration"),
+    ],
+)
+def test_what_is_for_the_command_line_is_refused(folder: Path, verb: str, words: list[str], what: str) -> None:
+    with pytest.raises(MLScaleError, match=what):
+        mlscale.run(verb, words)
+
+
+def test_a_script_that_is_imported_by_its_own_run_is_refused(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cfg = mlscale.compose(["+recipe=resnet"])
+    monkeypatch.setattr(rank, "_here", True)
+    with pytest.raises(MLScaleError, match="asked to train by code that it imports") as caught:
+        mlscale.train(cfg)
+    assert "__main__" in caught.value.fix
+    assert api._busy == []
+
+
+def test_a_class_of_the_session_is_for_one_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)  # as in a notebook, and in `python script.py`
+    words = ["+recipe=resnet", "model=none", "model._target_=__main__.Net", "trainer.devices=2"]
+    with pytest.raises(MLScaleError, match=r"__main__\.Net is known to this process alone"):
+        mlscale.run("train", words)
+
+
+def test_lightnings_exit_is_an_interrupt() -> None:
+    def ends(first: BaseException) -> None:
+        with api._no_exit():
+            try:
+                raise first
+            except BaseException:
+                sys.exit(1)
+
+    with pytest.raises(KeyboardInterrupt):
+        ends(KeyboardInterrupt())
+    with pytest.raises(SystemExit):  # somebody else's
+        ends(ValueError())
+
+
+def test_a_notebook_shows_the_message_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    error = MLScaleError("no", fix="yes")
+    assert error._render_traceback_() == ["error: no\n  fix:   yes"]
+    monkeypatch.setenv("MLSCALE_TRACEBACK", "1")
+    assert "MLScaleError: no" in "".join(error._render_traceback_())
