@@ -13,6 +13,7 @@ from mlscale.runs.folder import CONFIG, DERIVED, RunFolder
 
 WEIGHTS = "model.ckpt"
 _ENDED = ("done", "interrupted")
+_OF_WEIGHTS = ("source", "name", "run", "sha256", "licence")  # of what the run started from; not where that lies
 
 
 def publish_run(
@@ -64,7 +65,7 @@ def publish_run(
 def origin(run: RunFolder) -> dict[str, Any]:
     """What a version keeps of the run that made it."""
     document = run.run
-    code = document["code"] or {}
+    code, initial = document["code"] or {}, document.get("init") or {}
     return {
         "id": run.id,
         "name": document["name"],
@@ -77,6 +78,7 @@ def origin(run: RunFolder) -> dict[str, Any]:
         "dirty": code.get("dirty"),
         "loggers": document["loggers"],
         "parent": document["parent"],
+        **({"weights": {key: initial[key] for key in _OF_WEIGHTS if key in initial}} if initial else {}),
     }
 
 

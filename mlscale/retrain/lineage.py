@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from mlscale.data import WebDataset
 from mlscale.errors import MLScaleError
 from mlscale.registry import LocalRegistry, Version
+from mlscale.registry.initial import run_of
 from mlscale.registry.reference import CHAMPION
-from mlscale.runs.find import find
-from mlscale.runs.folder import RUN, RunFolder
+from mlscale.runs.folder import RunFolder
 
 RETRAINED = "retrain"
 """The tag of a run that a turn has trained: its validation data are a window, those before it are its test data."""
@@ -46,7 +46,7 @@ def origin_of(version: Version, runs_dir: str | Path) -> tuple[RunFolder, Path]:
         MLScaleError: the version names none, or it is gone.
     """
     run = version.run or {}
-    folder = _run_folder(run, runs_dir)
+    folder = run_of(version, runs_dir)
     if folder is None:
         raise MLScaleError(
             f"the run that {version.ref} comes from is not there",
@@ -65,17 +65,6 @@ def origin_of(version: Version, runs_dir: str | Path) -> tuple[RunFolder, Path]:
             fix="put the file back, or train, export and promote another model",
         )
     return folder, path
-
-
-def _run_folder(run: Any, runs_dir: str | Path) -> RunFolder | None:
-    path = run.get("path")
-    if path and Path(path, RUN).is_file():
-        found = RunFolder.open(path)
-        return found if found.id == run.get("id") else None
-    try:
-        return find(str(run["id"]), runs_dir)
-    except (KeyError, MLScaleError):
-        return None
 
 
 @dataclass(frozen=True)

@@ -39,6 +39,8 @@ UNHASHED = (
     "trainer.accelerator",
     "trainer.num_nodes",
 )
+# Keys that came later, and their defaults.
+_YOUNGER: Mapping[str, Any] = {"init_from": None, "init_strict": True, "param_groups": [], "layer_decay": 1.0}
 
 
 def new_id() -> str:
@@ -79,8 +81,9 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 def _hashed(config: Mapping[str, Any]) -> dict[str, Any]:
     top = {str(key): value for key, value in config.items()}
-    if top.get("init_from") is None:
-        top.pop("init_from", None)  # a run without it is the one that it was before there was such a key
+    for key, default in _YOUNGER.items():  # a run without them is the one that it was before there were such keys
+        if top.get(key) in (None, default):
+            top.pop(key, None)
     for path in UNHASHED:
         group, _, key = path.partition(".")
         if not key:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from mlscale.errors import MLScaleError
-from mlscale.runs import checkpoints
+from mlscale.runs import checkpoints, safetensors
 from mlscale.runs.files import sha256
 from mlscale.runs.find import find
 from mlscale.runs.folder import RUN, RunFolder
+
+PLAIN = (".pt", ".pth", ".bin")
+"""How files end that hold a plain `state_dict`, written by `torch.save`."""
+_LICENCES = ("license", "licence")  # in a safetensors file's metadata
 
 
 @dataclass(frozen=True)
@@ -19,28 +24,37 @@ class Initial:
     """Where a run's first weights are.
 
     Attributes:
-        checkpoint: the file, absolute.
-        sha256: of its content, in hex.
+        checkpoint: the file, absolute; of a sharded model its index.
+        sha256: of its content, in hex; of a sharded model, of the digests of all its files.
         run: the id of the run that saved it; None where the file lies in no run folder.
+        source: what they are: `run` or `version`, of ours; `file`; `torchvision` or `timm`, a model's own.
+        name: which version or which of the model's own weights; None where the file says all.
+        licence: what they may be used for, as far as whoever made them says so; None where nobody does.
     """
 
     checkpoint: Path
     sha256: str
-    run: str | None
+    run: str | None = None
+    source: str = "file"
+    name: str | None = None
+    licence: str | None = None
 
     def document(self) -> dict[str, Any]:
         """What run.json keeps."""
-        return {"checkpoint": str(self.checkpoint), "sha256": self.sha256, "run": self.run}
+        return {field.name: getattr(self, field.name) for field in fields(self)} | {"checkpoint": str(self.checkpoint)}
 
     @classmethod
     def of(cls, document: Mapping[str, Any] | None) -> Initial | None:
-        """What `document` gave; None for none.
+        """What `document` gave, of an earlier mlscale, too; None for none.
 
         Raises:
             MLScaleError: it is damaged.
         """
+        if not document:
+            return None
         try:
-            return cls(Path(document["checkpoint"]), document["sha256"], document["run"]) if document else None
+            rest = {key: document[key] for key in ("source", "name", "licence") if key in document}
+            return cls(Path(document["checkpoint"]), document["sha256"], document["run"], **rest)
         except (KeyError, TypeError) as error:
             raise MLScaleError("run.json is damaged", where="run.json: init", why=repr(error)) from error
 
@@ -50,7 +64,7 @@ class Initial:
         Raises:
             MLScaleError: it does not, or is gone.
         """
-        if not self.checkpoint.is_file() or sha256(self.checkpoint) != self.sha256:
+        if not self.checkpoint.is_file() or digest(self.checkpoint) != self.sha256:
             raise MLScaleError(
                 "the weights that the run starts from are not there any more",
                 where=str(self.checkpoint),
@@ -58,36 +72,65 @@ class Initial:
                 fix="start a new run: init_from=<a checkpoint or run>",
             )
 
+    def line(self) -> str:
+        """What there is to say about it before the run."""
+        what = f"{self.name}: " if self.name else ""
+        licence = f", {self.licence}" if self.licence else ""
+        return f"weights   from {what}{self.checkpoint}{licence}"
+
 
 def find_initial(text: str, root: str | Path = "runs") -> Initial:
-    """The weights that `text` means: a checkpoint by its path, or the best one of a run (its last one, if it has
-    measured none).
+    """The weights that `text` means: a file of weights by its path, a folder with a sharded model, or the best
+    checkpoint of a run (its last one, if it has measured none). Versions are the registry's business.
 
     Raises:
-        MLScaleError: there is no such file or run, the run has no checkpoint, or its digest does not hold.
+        MLScaleError: there is no such file or run, the run has no checkpoint, it is torn, or its digest does not hold.
     """
     path = Path(text).expanduser()
-    if not path.is_file() or path.name == RUN:
-        if text.endswith(checkpoints.SUFFIX):
+    if path.is_dir() and not (path / RUN).is_file():
+        path = _in_folder(path)
+    elif not path.is_file() or path.name == RUN:
+        if is_file_name(text):
             raise MLScaleError(
                 "there is no such checkpoint", where=f"init_from={text}", fix="mlscale runs checkpoints last"
             )
-        path = _best(find(text, root))
+        path = best_of(find(text, root))
+    return of_file(path.absolute())
+
+
+def of_file(path: Path) -> Initial:
+    """The weights in the file `path`, absolute.
+
+    Raises:
+        MLScaleError: it is torn, altered, or of no kind that is read.
+    """
+    if path.name.endswith((safetensors.SUFFIX, safetensors.INDEX)):
+        files = safetensors.shards(path) if path.name.endswith(safetensors.INDEX) else (path,)
+        told = [safetensors.header(file).metadata for file in files]
+        licence = next((each[key] for each in told for key in _LICENCES if each.get(key)), None)
+        return Initial(path, digest(path), licence=licence)
     found = checkpoints.verify(path)
-    if found.bad:
+    if found.bad and not old_format(path):
         raise MLScaleError(
             "a run can't start from this checkpoint",
             where=str(path),
             why=checkpoints.explain(found),
-            fix=f"mlscale runs checkpoints {path.absolute().parents[1]} shows which are whole"
+            fix=f"mlscale runs checkpoints {path.parents[1]} shows which are whole"
             if path.parent.name == "checkpoints"
             else "init_from=<another checkpoint, or a run>",
         )
-    path = path.absolute()
-    return Initial(path, sha256(path), _run_of(path))
+    run = _run_of(path)
+    before = Initial.of(run.run.get("init")) if run else None
+    source, licence = ("run" if run else "file"), before.licence if before else None
+    return Initial(path, sha256(path), run.id if run else None, source, licence=licence)
 
 
-def _best(run: RunFolder) -> Path:
+def best_of(run: RunFolder) -> Path:
+    """The checkpoint to start from.
+
+    Raises:
+        MLScaleError: the run has none.
+    """
     folder, document = run.path / "checkpoints", run.run
     best = checkpoints.best(folder, document["metric"] or "", document["mode"] or "max")
     for path in (best, folder / f"last{checkpoints.SUFFIX}"):
@@ -100,6 +143,42 @@ def _best(run: RunFolder) -> Path:
     )
 
 
-def _run_of(path: Path) -> str | None:
+def is_file_name(text: str) -> bool:
+    """Whether `text` is called as files of weights are."""
+    return text.endswith((checkpoints.SUFFIX, safetensors.SUFFIX, safetensors.INDEX, *PLAIN))
+
+
+def digest(path: Path) -> str:
+    """SHA-256, in hex, of the file `path`, or of the digests of all files of a sharded model.
+
+    Raises:
+        MLScaleError: the index of a sharded model is damaged, or a file of it is missing.
+    """
+    if not path.name.endswith(safetensors.INDEX):
+        return sha256(path)
+    lines = "".join(f"{sha256(file)}  {file.name}\n" for file in (path, *safetensors.shards(path)))
+    return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def old_format(path: Path) -> bool:
+    """Whether it is a bare pickle, as `torch.save` wrote it before version 1.6: nothing tells whether that is whole."""
+    with path.open("rb") as file:
+        return file.read(2) in (b"\x80\x02", b"\x80\x03", b"\x80\x04")
+
+
+def _in_folder(folder: Path) -> Path:
+    """The sharded model, or the one file of weights, in a folder that is no run's."""
+    found = sorted(folder.glob(f"*{safetensors.INDEX}")) or sorted(folder.glob(f"*{safetensors.SUFFIX}"))
+    if len(found) == 1:
+        return found[0]
+    raise MLScaleError(
+        "this folder is no run, and holds no weights" if not found else "this folder holds several files of weights",
+        where=str(folder),
+        why=", ".join(path.name for path in found[:5]),
+        fix=f"init_from={found[0]}" if found else "init_from=<a run, a checkpoint or a file of weights>",
+    )
+
+
+def _run_of(path: Path) -> RunFolder | None:
     folder = path.parents[1] if path.parent.name == "checkpoints" else None
-    return RunFolder.open(folder).id if folder and (folder / RUN).is_file() else None
+    return RunFolder.open(folder) if folder and (folder / RUN).is_file() else None

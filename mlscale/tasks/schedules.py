@@ -14,7 +14,7 @@ class OneCycle(OneCycleLR):
 
     Args:
         optimizer: what it steps.
-        max_lr: the learning rate at the top.
+        max_lr: the learning rate at the top; of each group of parameters, where several are given.
         total_steps: optimizer steps of the whole run.
         pct_start: the part of the run that warms up, 0 to 1.
         anneal_strategy, cycle_momentum, base_momentum, max_momentum, div_factor, final_div_factor, three_phase: as
@@ -24,7 +24,7 @@ class OneCycle(OneCycleLR):
     def __init__(
         self,
         optimizer: Optimizer,
-        max_lr: float,
+        max_lr: float | list[float],
         total_steps: int,
         pct_start: float = 0.3,
         anneal_strategy: Literal["cos", "linear"] = "cos",

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import sys
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytorch_lightning as pl
@@ -20,7 +23,7 @@ from mlscale.train import lightning_patches
 from mlscale.train.after import after_fit
 from mlscale.train.callbacks import StepSeed
 from mlscale.train.checkpoint_io import VerifiedCheckpointIO
-from mlscale.train.initial import start_from
+from mlscale.train.initial import keep, start_from
 from mlscale.train.loggers import finish
 from mlscale.train.quiet import quiet
 from mlscale.train.resume import ExactResume
@@ -105,7 +108,7 @@ def fit(cfg: DictConfig, resume: str | None = None, initial: Initial | None = No
     """Assemble and train, from the beginning, with the weights `initial` if given, or from the checkpoint `resume`."""
     parts = assemble(cfg)
     if initial is not None:
-        start_from(parts.task, initial)
+        _start_from(parts.task, initial, cfg)
     trainer = parts.trainer
     for logger in trainer.loggers:
         if resume is None and hasattr(logger, "start_over"):
@@ -133,6 +136,15 @@ def fit(cfg: DictConfig, resume: str | None = None, initial: Initial | None = No
         remarks=tuple(each.remark for each in came_after if each.remark),
         met=all(each.ok for each in came_after),
     )
+
+
+def _start_from(task: pl.LightningModule, initial: Initial, cfg: DictConfig) -> None:
+    """Give the task the weights that the run starts from, and say what fitted."""
+    outputs = cfg.derived.get("num_classes") or cfg.derived.get("targets")
+    found, lines = start_from(task, initial, classes=outputs, strict=cfg.get("init_strict", True))
+    if int(os.environ.get("RANK", "0")) == 0:
+        keep(found, Path(cfg.derived.run_dir))
+        print(*lines, sep="\n", file=sys.stderr, flush=True)
 
 
 def build_data(cfg: DictConfig) -> pl.LightningDataModule | None:
@@ -196,7 +208,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> 
         "accelerator": cfg.derived.accelerator,
         "devices": cfg.derived.world_size,
         "precision": None if brings_precision(cfg) else cfg.precision.value,
-        "strategy": build(cfg.strategy, "strategy", world_size=cfg.derived.world_size),
+        "strategy": build(cfg.strategy, "strategy", world_size=cfg.derived.world_size, **_unused(cfg, callbacks)),
         "callbacks": callbacks,
         "logger": loggers or False,
         "default_root_dir": cfg.derived.run_dir,
@@ -212,6 +224,13 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> 
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin of the user's, in trainer.plugins, stays
         trainer.strategy.checkpoint_io = VerifiedCheckpointIO()
     return trainer
+
+
+def _unused(cfg: DictConfig, callbacks: list[Any]) -> dict[str, bool]:
+    """Where a callback freezes parameters, a strategy that can must look for those that a step leaves out."""
+    key = "find_unused_parameters"
+    wanted = any(getattr(callback, "leaves_unused", False) for callback in callbacks)
+    return {key: True} if wanted and accepts(cfg.strategy, key) else {}
 
 
 def _limits(cfg: DictConfig) -> dict[str, int]:

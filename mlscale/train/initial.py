@@ -1,71 +1,85 @@
-"""Starting from weights that are there: of a checkpoint the weights, and nothing else."""
+"""Starting from weights that are there: of a file the weights, and nothing else."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from pathlib import Path
 
+import torch
 from pytorch_lightning import LightningModule
-from torch.nn.parameter import is_lazy
 
 from mlscale.errors import MLScaleError
+from mlscale.runs.files import write_json
 from mlscale.runs.initial import Initial
-from mlscale.train.checkpoint_io import load
-from mlscale.train.uncompiled import plain
+from mlscale.train.matching import Match, few, match
+from mlscale.train.weights import read
 
-_SHOWN = 5  # names of a kind
+_LEAST = 0.5  # of the model's numbers: weights of which less fits are those of another model
+REPORT = "logs/init.json"
 
 
-def start_from(task: LightningModule, initial: Initial) -> None:
-    """Give `task` the weights of a checkpoint, all of them. No random number is drawn.
+def start_from(
+    task: LightningModule, initial: Initial, *, classes: int | None = None, strict: bool = True
+) -> tuple[Match, list[str]]:
+    """Give `task` the weights of a file. No random number is drawn.
+
+    Args:
+        classes: the model's number of classes or targets: a head with another number of them stays as it is.
+        strict: all other weights must be there and fit; else those that fit are taken.
+
+    Returns:
+        what fitted, and what there is to say about it.
 
     Raises:
-        MLScaleError: the file has changed or is gone, holds no weights or more than values, or other weights than the
-            task has; then all names are told by kind.
+        MLScaleError: the file has changed or is gone, is torn, holds no weights or more than values, or those of
+            another model; then names are told by kind.
     """
     try:
         initial.check()
-        weights = load(initial.checkpoint).get("state_dict")
-        if not isinstance(weights, Mapping):
-            raise MLScaleError(
-                "the checkpoint holds no weights", where=str(initial.checkpoint), why="it has no state_dict"
-            )
-        _check_fit(task.state_dict(), {plain(str(name)): value for name, value in weights.items()}, initial)
+        found = match(task.state_dict(), read(initial.checkpoint), classes)
+        _check(found, initial, strict=strict)
     except MLScaleError as error:
         error.unbuilt = True  # nothing has run yet
         raise
-    task.load_state_dict(dict(weights))
+    task.load_state_dict(dict(found.fits), strict=False)
+    return found, _lines(found)
 
 
-def _check_fit(has: Mapping[str, Any], given: Mapping[str, Any], initial: Initial) -> None:
-    # A lazy layer has no shape yet, and takes that of its weights; the layer after it then tells if it does not fit.
-    shapes = [
-        f"{name} {tuple(given[name].shape)} and not {tuple(has[name].shape)}"
-        for name in has
-        if name in given and not is_lazy(has[name]) and _shape(given[name]) != _shape(has[name])
-    ]
-    kinds = {
-        "missing": [name for name in has if name not in given],
-        "unexpected": [name for name in given if name not in has],
-        "of another shape": shapes,
-    }
-    wrong = [f"{kind}: {_few(names)}" for kind, names in kinds.items() if names]
-    if wrong:
+def keep(found: Match, folder: Path) -> None:
+    """Write what fitted and what did not into the run folder."""
+    (folder / REPORT).parent.mkdir(parents=True, exist_ok=True)
+    write_json(folder / REPORT, found.document())
+
+
+def _check(found: Match, initial: Initial, *, strict: bool) -> None:
+    where = f"init_from: {initial.checkpoint}" if initial.source not in ("torchvision", "timm") else str(initial.name)
+    of = f"the model that they are of: like={initial.run}" if initial.run else "the model that they are of: model=…"
+    if strict and not found.whole:
+        takes = f"\ninit_strict=false, which takes the {found.share:.0%} that fit" if found.share >= _LEAST else ""
         raise MLScaleError(
             "the weights to start from do not fit the model",
-            where=f"init_from: {initial.checkpoint}",
-            why="\n         ".join(wrong),
-            fix=f"the model that they are of: like={initial.run}"
-            if initial.run
-            else "the model that they are of: model=…",
+            where=where,
+            why="\n         ".join(found.differences()),
+            fix=of + takes,
         )
+    if found.values[0] and found.share < _LEAST:
+        raise MLScaleError(
+            f"only {found.share:.0%} of the model's weights are in the file",
+            where=where,
+            why="\n         ".join(found.differences()),
+            fix=of,
+        )
+    bad = [name for name, value in found.fits.items() if not bool(torch.isfinite(value).all())]
+    if bad:
+        raise MLScaleError("the weights to start from are not finite", where=where, why=few(bad))
 
 
-def _shape(value: Any) -> tuple[int, ...] | None:
-    shape = getattr(value, "shape", None)
-    return None if shape is None else tuple(shape)
-
-
-def _few(names: Collection[str]) -> str:
-    shown = ", ".join(list(names)[:_SHOWN])
-    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+def _lines(found: Match) -> list[str]:
+    count = len(found.fits)
+    lines = [f"weights   {count} tensor{'s' * (count != 1)} loaded, {found.share:.1%} of the model's values"]
+    if found.classes:
+        lines.append(
+            f"head      {few(found.head)}: {found.classes[0]} outputs there, {found.classes[1]} here, so it begins anew"
+        )
+    if not found.whole:
+        lines += [f"weights   {line}" for line in found.differences()] + [f"weights   all names: {REPORT}"]
+    return lines

@@ -121,6 +121,8 @@ def _write(
 
     run, record = folder.run, verify(checkpoint).record
     stated = {"data": getattr(data, "licence", None)}
+    if initial := run.get("init"):
+        stated["weights"] = initial.get("licence")  # of those that training started from
     about = document(
         measured,
         name=str(run["name"]),

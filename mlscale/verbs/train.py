@@ -24,11 +24,12 @@ from mlscale.runs.find import find, unfinished
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.going_on import open_attempt, to_go_on, unfinished_line
 from mlscale.runs.identity import config_hash
-from mlscale.runs.initial import Initial, find_initial
+from mlscale.runs.initial import Initial
 from mlscale.runs.lock import held
 from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import protect
 from mlscale.runs.snapshot import Snapshot, take
+from mlscale.verbs.first_weights import initial_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -135,8 +136,7 @@ class Origin:
         Raises:
             MLScaleError: there is no such run or checkpoint, or it is damaged.
         """
-        initial = find_initial(str(cfg.init_from), cfg.runs_dir) if cfg.get("init_from") else None
-        return cls(initial, find(cfg.like, cfg.runs_dir) if cfg.like else None)
+        return cls(initial_of(cfg), find(cfg.like, cfg.runs_dir) if cfg.like else None)
 
     @property
     def parent(self) -> str | None:
@@ -147,7 +147,7 @@ class Origin:
     def lines(self) -> list[str]:
         """What there is to say about it."""
         lines = [f"like      {self.like.path.name}"] if self.like else []
-        return lines + ([f"weights   from {self.initial.checkpoint}"] if self.initial else [])
+        return lines + ([self.initial.line()] if self.initial else [])
 
 
 def create(cfg: DictConfig, start: Start, derived: dict[str, Any], masker: Masker, origin: Origin) -> RunFolder:

@@ -21,12 +21,12 @@ from mlscale.launch.start import say
 from mlscale.report import Result, duration
 from mlscale.runs import kills, traces, verdict
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.initial import find_initial
 from mlscale.runs.kills import Kill
 from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import protect
 from mlscale.runs.traces import Line
 from mlscale.runs.verdict import Tried
+from mlscale.verbs.first_weights import initial_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -47,8 +47,8 @@ def run(cfg: DictConfig) -> Result:
     began = time.monotonic()
     masker = Masker.of(cfg)
     with drill.raised_on_terminate(), _scratch(cfg.keep) as folder:
-        initial = find_initial(str(cfg.init_from), cfg.runs_dir).document() if cfg.get("init_from") else None
-        check = _Check(_as_train(cfg, folder, masker), folder, masker, initial)
+        initial = initial_of(cfg)
+        check = _Check(_as_train(cfg, folder, masker), folder, masker, initial.document() if initial else None)
         check.say(*([f"scratch   {folder}"] if cfg.keep else []))
         reference = check.reference()
         points = kills.choose(reference[0], cfg.kills, cfg.kill_seed)

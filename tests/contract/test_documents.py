@@ -12,6 +12,7 @@ from mlscale.errors import MLScaleError
 from mlscale.report import Result
 from mlscale.runs.compare import compare
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.initial import Initial
 from mlscale.runs.overview import overview
 from mlscale.runs.snapshot import take
 
@@ -74,6 +75,8 @@ def test_what_is_written_validates(tmp_path: Path) -> None:
     run.attempt()
     run.seal("diverged", metrics={"loss": float("inf")}, hardware={"gpus": []})
     validate("run", run.run)
+    initial = Initial(tmp_path / "x.safetensors", "0" * 64, None, "torchvision", "X_Weights.DEFAULT", "mit").document()
+    validate("run", RunFolder.create(tmp_path / "runs", "b", verb="train", config_yaml="a: 1", init=initial).run)
     validate("manifest", run.manifest)
     validate("result", read(run.path / "results" / "train.json"))
     validate("code", read(run.path / "code.json"))

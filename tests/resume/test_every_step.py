@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
 
 from mlscale.train import boundary, lightning_patches
-from mlscale.train.callbacks import StepSeed, TrainMetrics
+from mlscale.train.callbacks import Freeze, StepSeed, TrainMetrics
 from mlscale.train.checkpoint_io import VerifiedCheckpointIO
 from mlscale.train.csv_logger import CSV
 from mlscale.train.resume import ExactResume
@@ -118,6 +118,8 @@ CASES: dict[str, Case] = {
     "validation every second epoch": {"check_val_every_n_epoch": 2},
     "early stopping": {"early": True, "max_epochs": 5},
     "few batches": {"limit_train_batches": 4},
+    "frozen until a step": {"freeze": {"modules": ["first"], "until_epoch": None, "until_step": 8}},
+    "frozen layer by layer": {"freeze": {"until_epoch": 1, "every": 1}, "val_check_interval": 0.5},
     "sanity check": {"num_sanity_val_steps": 2, "val_check_interval": 0.5, "plateau": "step"},
 }
 
@@ -126,11 +128,13 @@ def run(folder: Path, resume: Path | None, case: Case, saves: Path | None = None
     """Train, from the beginning or from a checkpoint, and tell everything that must be the same."""
     case = dict(case)
     plateau, workers, early = case.pop("plateau", None), case.pop("workers", 0), case.pop("early", False)
+    freeze = case.pop("freeze", None)
     pl.seed_everything(7 if resume is None else 99, verbose=False)  # a new process finds other generators
     module, seed = Module(plateau), 3
     callbacks: list[Any] = [ExactResume(seed), StepSeed(seed), TrainMetrics()]
     callbacks.append(ModelCheckpoint(folder, "best", "val_loss", save_last=True, enable_version_counter=False))
     callbacks += [EarlyStopping("val_loss", patience=1)] if early else []
+    callbacks += [Freeze(**freeze)] if freeze else []
     callbacks += [Saves(saves)] if saves else []
     logger = CSV(str(folder))
     arguments: Case = {"max_epochs": 3, "callbacks": callbacks, "logger": logger, "enable_checkpointing": True}

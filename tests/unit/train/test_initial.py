@@ -9,6 +9,9 @@ import torch
 
 from mlscale import verbs
 from mlscale.errors import MLScaleError
+from mlscale.registry.from_run import publish_run
+from mlscale.registry.initial import initial_weights
+from mlscale.registry.local import LocalRegistry
 from mlscale.report import Result
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import config_hash
@@ -71,6 +74,32 @@ def test_weights_are_those_of_the_checkpoint(first: RunFolder, tmp_path: Path, r
     assert after.run["init"]["run"] == after.run["parent"] == first.id
 
 
+def test_weights_of_a_version(first: RunFolder, tmp_path: Path) -> None:
+    registry = LocalRegistry(tmp_path / "registry")
+    publish_run(registry, first, name="digits", aliases=("champion",))
+    best = weights(first.path / "checkpoints/best.ckpt")
+    for ref in ("digits:v1", "digits@champion", "digits"):
+        found = initial_weights(ref, registry, tmp_path / "runs")
+        assert (found.source, found.name, found.run) == ("version", "digits:v1", first.id)
+    after = train(
+        f"like={first.path}", "init_from=digits@champion", f"registry.root={registry.root}", *STILL, to=tmp_path
+    )
+    assert same(weights(after.path / "checkpoints/last.ckpt"), best)
+    assert (after.run["init"]["name"], after.run["parent"]) == ("digits:v1", first.id)
+    assert json.loads((after.path / "logs/init.json").read_text())["share_of_values"] == 1
+    made = publish_run(registry, after, name="digits").version
+    assert made.run is not None
+    assert made.run["weights"] == {
+        "source": "version", "name": "digits:v1", "run": first.id, "sha256": found.sha256, "licence": None,
+    }  # fmt: skip
+    with pytest.raises(MLScaleError, match="there is no registry"):
+        initial_weights("digits:v1", None)
+    with pytest.raises(MLScaleError, match="no version v9"):
+        initial_weights("digits:v9", registry)
+    with pytest.raises(MLScaleError, match="there are no runs here"):
+        initial_weights("digit", registry, tmp_path / "none")
+
+
 def test_another_run_like_it_starts_from_the_same_weights(first: RunFolder, tmp_path: Path) -> None:
     """Though 'last' means another run by then."""
     words = ("like=last", "init_from=last", *STILL)
@@ -95,7 +124,7 @@ def test_weights_that_do_not_fit_are_named(first: RunFolder, tmp_path: Path) -> 
         train(*words, to=tmp_path)
     assert caught.value.why.splitlines()[0] == "missing: model.layers.5.weight, model.layers.5.bias"
     assert "of another shape: model.layers.3.weight (10, 16) and not (4, 8), " in caught.value.why
-    assert caught.value.fix == f"the model that they are of: like={first.id}"
+    assert caught.value.fix == f"the model that they are of: like={first.id}"  # too little fits for another word
     with pytest.raises(MLScaleError, match="do not fit the model") as caught:
         train(f"like={first.path}", f"init_from={first.path}", "model.hidden=[]", to=tmp_path)
     assert "unexpected: model.layers.3.weight, model.layers.3.bias" in caught.value.why

@@ -1,0 +1,143 @@
+"""The header of a safetensors file, believed only once all of it fits: what tensors it holds, and where.
+
+The format (https://huggingface.co/docs/safetensors): 8 bytes with the length of a JSON header, the header, the bytes of
+all tensors without a gap. Whoever wrote the file is not trusted, so nothing is allocated by what it claims before that
+was held against the size of the file. Nothing here needs torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any, NoReturn
+
+from mlscale.errors import MLScaleError
+
+SUFFIX = ".safetensors"
+INDEX = ".safetensors.index.json"
+SIZES: Mapping[str, int] = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+"""Bytes of a value, by the type's name."""
+_LENGTH_BYTES = 8
+_MOST_HEADER = 100_000_000  # bytes; the format's own bound
+_MOST_INDEX = 64 << 20  # bytes of a sharded model's index
+_METADATA = "__metadata__"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a tensor lies.
+
+    Attributes:
+        dtype: a key of `SIZES`.
+        shape: its sizes.
+        start, end: bytes in the file.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a file holds.
+
+    Attributes:
+        tensors: by name.
+        metadata: free texts of whoever wrote it, such as `format` and `license`.
+    """
+
+    tensors: Mapping[str, Place]
+    metadata: Mapping[str, str]
+
+
+def header(path: Path) -> Header:
+    """Read and check the header of the file `path`.
+
+    Raises:
+        MLScaleError: it is torn, or no safetensors file.
+        OSError: it can't be read.
+    """
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        length = int.from_bytes(file.read(_LENGTH_BYTES), "little")
+        if size < _LENGTH_BYTES or length > size - _LENGTH_BYTES:
+            _refuse(path, "it is cut short: its header would end behind its last byte")
+        if length > _MOST_HEADER:
+            _refuse(path, f"its header would have {length:,} bytes, and may have {_MOST_HEADER:,}")
+        text = file.read(length)
+    try:
+        document = json.loads(text, object_pairs_hook=_once)
+        metadata = document.pop(_METADATA, None) or {}
+        tensors = {name: _place(entry, _LENGTH_BYTES + length) for name, entry in document.items()}
+        if not all(isinstance(value, str) for value in metadata.values()):
+            raise ValueError("metadata that is no text")
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        _refuse(path, f"its header can't be read: {str(error) or type(error).__name__}")
+    end = _LENGTH_BYTES + length
+    for name, place in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
+        if place.start != end:
+            _refuse(path, f"{name} does not begin where the tensor before it ends")
+        end = place.end
+    if end > size:
+        _refuse(path, f"it is cut short: {size:,} bytes of {end:,}")
+    if end < size:
+        _refuse(path, f"{size - end:,} bytes belong to no tensor")
+    return Header(tensors, metadata)
+
+
+def shards(index: Path) -> tuple[Path, ...]:
+    """The files that `model.safetensors.index.json` names, each beside it.
+
+    Raises:
+        MLScaleError: it is damaged, or a file is missing.
+    """
+    try:
+        if index.stat().st_size > _MOST_INDEX:
+            raise ValueError("it is too large")
+        names = sorted(set(json.loads(index.read_bytes())["weight_map"].values()))
+        if not names:
+            raise ValueError("it names no files")
+    except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
+        raise MLScaleError("the index of these weights can't be read", where=str(index), why=repr(error)) from error
+    if odd := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
+        raise MLScaleError("the index of these weights leads out of its folder", where=str(index), why=repr(odd[0]))
+    if gone := [name for name in names if not (index.parent / name).is_file()]:
+        raise MLScaleError(
+            f"{len(gone)} of {len(names)} files of these weights are missing", where=str(index.parent), why=gone[0]
+        )
+    return tuple(index.parent / name for name in names)
+
+
+def _place(entry: Any, begin: int) -> Place:
+    """An entry of the header.
+
+    Raises:
+        ValueError, TypeError, KeyError: it is none.
+    """
+    dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
+    if dtype not in SIZES:
+        raise ValueError(f"tensors of type {dtype!r} are not read")
+    if any(type(number) is not int or number < 0 for number in (*shape, start, end)):
+        raise ValueError("a size or a place that is no whole number")
+    if end - start != prod(shape) * SIZES[dtype]:
+        raise ValueError("a tensor whose shape does not fit its bytes")
+    return Place(dtype, tuple(shape), begin + start, begin + end)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a name that stands there twice")
+    return found
+
+
+def _refuse(path: Path, why: str) -> NoReturn:
+    raise MLScaleError("this safetensors file can't be used", where=str(path), why=why, fix="copy or download it again")

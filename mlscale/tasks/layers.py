@@ -1,0 +1,77 @@
+"""The layers of a model from its input to its head: what is unfrozen in turn, and what a layer-wise rate counts."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+
+from torch import nn
+
+_STACKS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
+
+
+def layers_of(module: nn.Module) -> list[list[str]]:
+    """The names of a module's parameters, layer by layer, in the order in which its parts were made; the last layer is
+    the head. Every parameter is in one layer.
+
+    A layer is a block of a stack (modules of one class, with parts of their own, two at least in a Sequential or a
+    ModuleList), or what stands beside blocks. What belongs to none of these, such as a class token or an embedding of
+    positions, is in the first layer, as in BEiT (Bao et al. 2021, arXiv:2106.08254). A normalisation belongs to the
+    layer before it. A module without stacks is taken apart into what it consists of.
+    """
+    layers = list(_layers(module, ""))
+    loose = _loose(module, "")
+    if loose and layers:
+        layers[0] = [*loose, *layers[0]]
+    return layers or ([loose] if loose else [])
+
+
+def _layers(module: nn.Module, prefix: str) -> Iterator[list[str]]:
+    layers: list[list[str]] = []
+    for path, part in _parts(module, prefix):
+        names = [f"{path}.{name}" for name, _ in part.named_parameters()]
+        if not names:
+            continue
+        if layers and "norm" in type(part).__name__.lower() and not list(part.children()):
+            layers[-1] += names
+        else:
+            layers.append(names)
+    yield from layers
+
+
+def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
+    """What a module is taken apart into, with paths."""
+    children = [(f"{prefix}{name}", child) for name, child in module.named_children() if _has_parameters(child)]
+    apart = len(children) == 1 and bool(list(children[0][1].children()))
+    for path, child in children:
+        if apart or _holds_a_stack(child):
+            yield from _parts(child, f"{path}.")
+        else:
+            yield path, child
+
+
+def _loose(module: nn.Module, prefix: str) -> list[str]:
+    """Parameters of the modules that are taken apart themselves."""
+    names = [f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False)]
+    children = [(name, child) for name, child in module.named_children() if _has_parameters(child)]
+    apart = len(children) == 1 and bool(list(children[0][1].children()))
+    for name, child in children:
+        if apart or _holds_a_stack(child):
+            names += _loose(child, f"{prefix}{name}.")
+    return names
+
+
+def _holds_a_stack(module: nn.Module) -> bool:
+    return any(_is_stack(part) for part in module.modules())
+
+
+def _is_stack(module: nn.Module) -> bool:
+    if not isinstance(module, _STACKS):
+        return False
+    blocks = [child for child in module.children() if list(child.children()) and not isinstance(child, _STACKS)]
+    kinds = Counter(type(block) for block in blocks if _has_parameters(block))
+    return any(count > 1 for count in kinds.values())
+
+
+def _has_parameters(module: nn.Module) -> bool:
+    return next(module.parameters(), None) is not None

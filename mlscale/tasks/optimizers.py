@@ -1,0 +1,73 @@
+"""From what a configuration names to an optimizer and its schedule, by groups of parameters where that is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from mlscale.errors import MLScaleError
+from mlscale.tasks.groups import SCALE, Rules, by_group, parameter_groups, scaled
+
+Partial = Callable[..., Any]
+_LARGEST = ("max_lr", "base_lr")  # what schedules take that set rates themselves, in place of the groups' own
+
+
+def configure(
+    module: nn.Module,
+    optimizer: Partial | None,
+    scheduler: Partial | Mapping[str, Any] | None,
+    rules: Rules = (),
+    layer_decay: float = 1.0,
+) -> Any:
+    """What `configure_optimizers` returns: an optimizer, or Lightning's dictionary with its schedule.
+
+    Args:
+        module: whose parameters are trained.
+        optimizer: called with the parameters, or with groups of them.
+        scheduler: called with the optimizer, and stepped once per optimizer step; or Lightning's lr_scheduler
+            dictionary with such a callable under "scheduler" and with "interval", "monitor" and the like.
+        rules, layer_decay: as `parameter_groups` takes them.
+
+    Raises:
+        MLScaleError: there is no optimizer, or it can't be built with these settings.
+    """
+    if optimizer is None:
+        raise MLScaleError("the task has no optimizer", where="optimizer", fix="optimizer=adamw")
+    made = _optimizer(module, optimizer, rules, layer_decay)
+    if scheduler is None:
+        return made
+    if isinstance(scheduler, Mapping):
+        config = dict(scheduler)
+        return {"optimizer": made, "lr_scheduler": config | {"scheduler": _schedule(config["scheduler"], made)}}
+    return {"optimizer": made, "lr_scheduler": {"scheduler": _schedule(scheduler, made), "interval": "step"}}
+
+
+def _optimizer(module: nn.Module, optimizer: Partial, rules: Rules, layer_decay: float) -> Optimizer:
+    plain = not rules and layer_decay == 1  # then state and checkpoints are as they are without groups
+    groups: list[Any] = [] if plain else parameter_groups(module, rules, layer_decay)
+    try:
+        made: Optimizer = optimizer(groups or [p for p in module.parameters() if p.requires_grad])
+    except (TypeError, ValueError) as error:  # torch checks settings that exclude each other
+        refused = MLScaleError(
+            "the optimizer can't be built with these settings",
+            where="optimizer",
+            why=str(error),
+            fix="mlscale config show --origin says where each setting comes from",
+        )
+        refused.unbuilt = True
+        raise refused from error
+    if groups:
+        scaled(made)
+    return made
+
+
+def _schedule(scheduler: Partial, optimizer: Optimizer) -> Any:
+    """The schedule; one that sets the largest rate sets it for each group times the group's factor."""
+    given = scheduler.keywords if isinstance(scheduler, partial) else {}
+    grouped = any(SCALE in group for group in optimizer.param_groups)
+    rates = {key: given[key] for key in _LARGEST if grouped and isinstance(given.get(key), int | float)}
+    return scheduler(optimizer, **{key: by_group(optimizer, rate) for key, rate in rates.items()})
