@@ -8,8 +8,8 @@ from mlscale.cli import main
 from tests.conftest import runs_in
 
 WORDS = (
-    "+recipe=resnet", "model=mlp", "model.hidden=[16]", "snapshot=false", "trainer.max_epochs=2", "optimizer.lr=0.05",
-    "++trainer.limit_train_batches=4", "callbacks=[default,freeze]", "logger=none",
+    "+recipe=resnet", "model=mlp", "model.in_features=64", "model.hidden=[16]", "snapshot=false", "trainer.max_epochs=2",
+    "optimizer.lr=0.05", "++trainer.limit_train_batches=4", "callbacks=[default,freeze]", "logger=none",
 )  # fmt: skip
 
 

@@ -31,7 +31,7 @@ CASES = {
         ["callbacks=[default,early_stoping]"],
         "unknown option 'early_stoping' of the group 'callbacks'\n"
         "  where: command line: callbacks=[default,early_stoping]\n"
-        "  why:   options: checkpoint, default, early_stopping, metrics, none, nonfinite, progress\n"
+        "  why:   options: checkpoint, default, early_stopping, freeze, metrics, none, nonfinite, progress\n"
         "  fix:   callbacks=early_stopping",
     ),
     "null": (
