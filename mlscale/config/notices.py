@@ -46,6 +46,9 @@ def _groups(cfg: DictConfig) -> list[str]:
         none = " ".join(f"{name}=none" for name in idle)
         verb = "has" if len(idle) == 1 else "have"
         lines.append(f"{', '.join(idle)} {verb} no effect: {cfg.task['_target_']} takes none; {none} says so")
+    grouped = [key for key, none in (("param_groups", []), ("layer_decay", 1.0)) if cfg.get(key, none) != none]
+    if grouped and not hasattr(target(cfg.task), "group_parameters"):
+        lines.append(f"{', '.join(grouped)}: no effect, {cfg.task['_target_']} makes its optimizer itself")
     if brings_precision(cfg):
         lines.append("precision has no effect: trainer.plugins brings its own")
     if cfg.get("augment") and cfg.get("data") and not accepts(cfg.data, "augment"):

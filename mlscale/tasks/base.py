@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from pytorch_lightning import LightningModule
 from torch import Tensor, nn
-from torch.optim import Optimizer
 from torchmetrics import Metric, MetricCollection
 
 from mlscale.errors import MLScaleError
 from mlscale.tasks import lazy
 from mlscale.tasks.batch import Batch, unpack
+from mlscale.tasks.groups import Rules
+from mlscale.tasks.optimizers import Partial as Partial
+from mlscale.tasks.optimizers import configure
 from mlscale.tasks.tally import Tally
-
-Partial = Callable[..., Any]
 
 
 class Task(LightningModule):
@@ -59,6 +59,8 @@ class Task(LightningModule):
         self.model = model
         self._optimizer = optimizer
         self._scheduler = scheduler
+        self._rules: Rules = ()
+        self._layer_decay = 1.0
         self._tally: Tally  # made for each evaluation: checkpoints and estimates of memory know nothing of it
 
     # What a subclass says.
@@ -132,25 +134,11 @@ class Task(LightningModule):
         self._log_metrics("test")
 
     def configure_optimizers(self) -> Any:
-        if self._optimizer is None:
-            raise MLScaleError("the task has no optimizer", where="optimizer", fix="optimizer=adamw")
-        try:
-            optimizer: Optimizer = self._optimizer([p for p in self.parameters() if p.requires_grad])
-        except (TypeError, ValueError) as error:  # torch checks settings that exclude each other
-            refused = MLScaleError(
-                "the optimizer can't be built with these settings",
-                where="optimizer",
-                why=str(error),
-                fix="mlscale config show --origin says where each setting comes from",
-            )
-            refused.unbuilt = True
-            raise refused from error
-        if self._scheduler is None:
-            return optimizer
-        if isinstance(self._scheduler, Mapping):
-            config = dict(self._scheduler)
-            return {"optimizer": optimizer, "lr_scheduler": config | {"scheduler": config["scheduler"](optimizer)}}
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._scheduler(optimizer), "interval": "step"}}
+        return configure(self, self._optimizer, self._scheduler, self._rules, self._layer_decay)
+
+    def group_parameters(self, rules: Rules, layer_decay: float = 1.0) -> None:
+        """Give groups of parameters settings of their own, as `parameter_groups` takes them; call before a fit."""
+        self._rules, self._layer_decay = rules, layer_decay
 
     # Ours.
 

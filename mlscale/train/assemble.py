@@ -19,6 +19,7 @@ from mlscale.config.derive import epoch_steps
 from mlscale.errors import MLScaleError
 from mlscale.runs.initial import Initial
 from mlscale.runs.mask import Masker
+from mlscale.tasks.base import Task
 from mlscale.train import lightning_patches
 from mlscale.train.after import after_fit
 from mlscale.train.callbacks import StepSeed
@@ -188,6 +189,9 @@ def build_task(cfg: DictConfig) -> pl.LightningModule:
             fix=f"model._target_={cfg.task['_target_']} if it is a network: task=classification trains it",
         )
     name_plainly(task)
+    if isinstance(task, Task):
+        rules: Any = OmegaConf.to_container(cfg.get("param_groups") or OmegaConf.create([]), resolve=True)
+        task.group_parameters(rules, cfg.get("layer_decay", 1.0))
     return task
 
 

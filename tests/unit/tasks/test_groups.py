@@ -51,7 +51,7 @@ def test_all_rules_that_match_apply() -> None:
 
 def test_a_layer_learns_slower_the_further_it_is_from_the_head() -> None:
     module = net()
-    scales = {}
+    scales: dict[str, float] = {}
     for group in parameter_groups(module, [{"match": "head.*", "lr_scale": 4}], 0.5):
         scales |= dict.fromkeys(names(module, group), group.get("lr_scale", 1.0))
     assert scales["head.weight"] == 4

@@ -76,7 +76,7 @@ def test_by_steps_and_by_patterns_and_norms_that_go_on() -> None:
 
 def test_norms_stand_still_after_validation_too() -> None:
     modes = []
-    watch = At(lambda run, module, index: modes.append(module.model[0][1].training))
+    watch = At(lambda run, module, index: modes.append(module.get_submodule("model.0.1").training))
     run = trainer(callbacks=[Freeze(until_epoch=None), watch], max_epochs=2, num_sanity_val_steps=1)
     fit(run, task(), batches(2))
     assert modes == [False] * 4
