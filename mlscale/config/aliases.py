@@ -96,15 +96,36 @@ _PATIENCE = _key(
     text="callbacks=[default,early_stopping] callbacks.early_stopping.patience={value}",
     note="validations without improvement",
 )
-_WARMUP = Alias(
-    text="scheduler=one_cycle scheduler.pct_start=0.1", note="the warm-up is a part of the run, not a number of steps"
+_WARMUP = _key(
+    "scheduler.warmup",
+    text="scheduler=warmup_cosine scheduler.warmup={value}",
+    note="below 1 the part of the run that warms up, else optimizer steps",
 )
+_WARMUP_EPOCHS = Alias(text="scheduler=warmup_cosine scheduler.warmup=0.05", note="the part of the run that warms up")
+_CLIP_VALUE = _key("trainer.gradient_clip_val", also="trainer.gradient_clip_algorithm=value")
+
+
+def _callback(name: str, key: str = "", note: str = "") -> Alias:
+    """A callback that is on when it is listed; `key` is the setting of it that takes a value which is no switch."""
+    on, off = f"callbacks=[default,{name}]", "callbacks=default"
+    keys = (f"callbacks.{name}.{key}",) if key else ()
+    text = f"{on} callbacks.{name}.{key}={{value}}" if key else on
+    return Alias(
+        keys=keys, values={"true": on, "false": off} | ({} if key else {"1": on, "0": off}), text=text, note=note
+    )
+
+
+_EMA_DECAY = _callback("ema", "decay", "what one optimizer step keeps of the average")
+_GRAD_NORM = _callback("grad_norm", note="written every trainer.log_every_n_steps")
+_DEVICE_STATS = _callback("device_stats")
+_TF32 = _key("tf32")
+_TF32_BY_NAME = Alias(values={"high": "tf32=true", "medium": "tf32=true", "highest": "tf32=false"}, text="tf32=true")
 _DROPOUT = Alias(note="the models set their own layers; a model of yours takes it as an argument of its class")
 _LIGHTER = Alias(text="debug=fast", note="one training and one validation step")
 _NO_BAR = Alias(
     values={"0": "~callbacks.progress", "false": "~callbacks.progress"}, note="the progress bar is callbacks.progress"
 )
-_COMPILE = Alias(note="torch.compile is not a setting")
+_COMPILE = _key("compile", note="true, or a mode of torch.compile")
 _CHECKPOINT = _key("init_from", note="starts from its weights; `mlscale runs resume RUN` goes on with a run to the bit")
 
 PRECISIONS: Mapping[str, str] = {
@@ -158,8 +179,18 @@ ALIASES: Mapping[str, Alias] = {
     "optimizer.name": _OPTIMIZER, "optimizer.type": _OPTIMIZER, "optimiser": _OPTIMIZER,
     "sched": _SCHEDULER, "lr_scheduler": _SCHEDULER, "lr_scheduler_type": _SCHEDULER, "lr_schedule": _SCHEDULER,
     "scheduler_name": _SCHEDULER, "scheduler.name": _SCHEDULER, "scheduler.type": _SCHEDULER,
-    "warmup": _WARMUP, "warmup_steps": _WARMUP, "warmup_epochs": _WARMUP, "num_warmup_steps": _WARMUP,
-    "warmup_ratio": _key("scheduler.pct_start", text="scheduler=one_cycle scheduler.pct_start={value}"),
+    "warmup": _WARMUP, "warmup_steps": _WARMUP, "num_warmup_steps": _WARMUP, "warmup_iters": _WARMUP,
+    "warmup_epochs": _WARMUP_EPOCHS, "lr_warmup_epochs": _WARMUP_EPOCHS, "warmup_fraction": _WARMUP,
+    "warmup_ratio": _WARMUP, "warmup_proportion": _WARMUP, "warmup_pct": _WARMUP, "lr_warmup_steps": _WARMUP,
+    "min_lr": Alias(text="scheduler=warmup_cosine scheduler.final=0.01", note="what is left of the rate, as a part"),
+    "clip_value": _CLIP_VALUE, "clipvalue": _CLIP_VALUE, "clip_grad_value": _CLIP_VALUE,
+    "gradient_clip_algorithm": _key("trainer.gradient_clip_algorithm"),
+    "clip_mode": _key("trainer.gradient_clip_algorithm"),
+    "ema": _EMA_DECAY, "use_ema": _EMA_DECAY, "model_ema": _EMA_DECAY, "ema_decay": _EMA_DECAY,
+    "model_ema_decay": _EMA_DECAY, "ema_weight_decay": _EMA_DECAY, "averaging": _EMA_DECAY,
+    "swa": Alias(text="callbacks=[default,ema] callbacks.ema.warmup=polyak", note="the plain mean of all weights"),
+    "model_ema_warmup": Alias(text="callbacks=[default,ema] callbacks.ema.warmup=timm"),
+    "ema_warmup": Alias(text="callbacks=[default,ema] callbacks.ema.warmup=timm"),
     "clip": _CLIP, "clip_grad": _CLIP, "grad_clip": _CLIP, "clip_norm": _CLIP, "clipnorm": _CLIP, "max_norm": _CLIP,
     "max_grad_norm": _CLIP, "grad_norm_clip": _CLIP, "gradient_clip": _CLIP, "gradient_clipping": _CLIP,
     "gradient_clip_val": _CLIP,
@@ -231,7 +262,9 @@ ALIASES: Mapping[str, Alias] = {
     "random_seed": _SEED, "manual_seed": _SEED, "seed_everything": _SEED, "random_state": _SEED, "data_seed": _SEED,
     "deterministic": _key("trainer.deterministic"), "cudnn_deterministic": _key("trainer.deterministic"),
     "full_determinism": _key("trainer.deterministic"), "cudnn_benchmark": _key("trainer.benchmark"),
-    "benchmark": _key("trainer.benchmark"),
+    "benchmark": _key("trainer.benchmark"), "use_deterministic_algorithms": _key("trainer.deterministic"),
+    "tf32": _TF32, "allow_tf32": _TF32, "use_tf32": _TF32, "float32_matmul_precision": _TF32_BY_NAME,
+    "matmul_precision": _TF32_BY_NAME,
     # checkpoints and stopping
     "ckpt": _CHECKPOINT, "ckpt_path": _CHECKPOINT, "checkpoint": _CHECKPOINT, "checkpoint_path": _CHECKPOINT,
     "resume": _CHECKPOINT, "resume_from": _CHECKPOINT, "resume_from_checkpoint": _CHECKPOINT, "load_from": _CHECKPOINT,
@@ -249,7 +282,12 @@ ALIASES: Mapping[str, Alias] = {
     "limit_train_batches": _key("trainer.limit_train_batches"), "limit_val_batches": _key("trainer.limit_val_batches"),
     "verbose": _NO_BAR, "progress_bar": _NO_BAR, "enable_progress_bar": _NO_BAR,
     "disable_tqdm": Alias(values={"true": "~callbacks.progress"}, note="the progress bar is callbacks.progress"),
-    "compile": _COMPILE, "torch_compile": _COMPILE,
+    "compile": _COMPILE, "torch_compile": _COMPILE, "torchcompile": _COMPILE, "use_compile": _COMPILE,
+    "compile_model": _COMPILE, "jit_compile": _COMPILE, "torch_compile_mode": _COMPILE, "compile_mode": _COMPILE,
+    "track_grad_norm": _GRAD_NORM, "log_grad_norm": _GRAD_NORM, "grad_norm": _GRAD_NORM,
+    "log_gradients": _GRAD_NORM, "lr_monitor": _callback("lr_monitor"), "log_lr": _callback("lr_monitor"),
+    "device_stats": _DEVICE_STATS, "gpu_stats": _DEVICE_STATS, "log_gpu_memory": _DEVICE_STATS,
+    "system_metrics": _DEVICE_STATS, "loss_spike": _callback("loss_spike"), "spike_detection": _callback("loss_spike"),
     "local_rank": Alias(note="mlscale starts the ranks itself: leave torchrun out and set trainer.devices"),
 }  # fmt: skip
 

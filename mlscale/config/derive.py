@@ -10,6 +10,7 @@ from typing import Any, Protocol
 from omegaconf import DictConfig
 
 from mlscale.config.bounds import one_process_alone, out_of_bounds
+from mlscale.config.compiling import uncompilable
 from mlscale.config.underived import underived
 from mlscale.errors import MLScaleError, raise_all
 
@@ -62,6 +63,7 @@ def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -
     steps = _steps_per_epoch(cfg, facts, problems)
     _channels(cfg, facts, problems)
     problems += out_of_bounds(cfg)
+    problems += uncompilable(cfg)
     known = {name: (facts or {}).get(name) for name in OF_THE_DATA}
     derived = {
         **asdict(layout),

@@ -27,6 +27,8 @@ def _devices(cfg: DictConfig, machine: Devices) -> list[str]:
         lines.append(f"{world} processes share {machine.cores} cores: right, but slow")
     if world == 1 and str(cfg.strategy.get("_target_", "")).endswith(".ddp"):
         lines.append("strategy=ddp has no effect with one device")
+    if accelerator != "cuda" and cfg.get("tf32") is not None:
+        lines.append(f"tf32 has no effect on {accelerator}: it is a way of CUDA devices to multiply")
     if accelerator == "cpu":
         for key in ("benchmark", "deterministic"):
             if cfg.trainer.get(key):
@@ -49,6 +51,11 @@ def _groups(cfg: DictConfig) -> list[str]:
     grouped = [key for key, none in (("param_groups", []), ("layer_decay", 1.0)) if cfg.get(key, none) != none]
     if grouped and not hasattr(target(cfg.task), "group_parameters"):
         lines.append(f"{', '.join(grouped)}: no effect, {cfg.task['_target_']} makes its optimizer itself")
+    if cfg.get("compile") and not accepts(cfg.task, "model"):
+        lines.append(
+            f"compile has no effect: {cfg.task['_target_']} takes no 'model'; torch.compile it there, "
+            "compile=false says so"
+        )
     if brings_precision(cfg):
         lines.append("precision has no effect: trainer.plugins brings its own")
     if cfg.get("augment") and cfg.get("data") and not accepts(cfg.data, "augment"):

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from mlscale.tasks.mlp import MLP as MLP
     from mlscale.tasks.resnet import ResNet as ResNet
     from mlscale.tasks.schedules import OneCycle as OneCycle
+    from mlscale.tasks.schedules import Warmup as Warmup
 
 _HOMES = {
     "Classification": "classification",
@@ -16,9 +17,10 @@ _HOMES = {
     "OneCycle": "schedules",
     "ResNet": "resnet",
     "Task": "base",
+    "Warmup": "schedules",
 }
 
-__all__ = ["MLP", "Classification", "OneCycle", "ResNet", "Task"]
+__all__ = ["MLP", "Classification", "OneCycle", "ResNet", "Task", "Warmup"]
 
 
 def __getattr__(name: str) -> Any:

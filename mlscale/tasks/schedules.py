@@ -1,9 +1,13 @@
 """Learning-rate schedules that hold for runs of any length."""
 
+from math import cos, pi
 from typing import Literal
 
+from torch import Tensor
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import OneCycleLR
+from torch.optim.lr_scheduler import LRScheduler, OneCycleLR
+
+from mlscale.errors import MLScaleError
 
 
 class OneCycle(OneCycleLR):
@@ -48,3 +52,61 @@ class OneCycle(OneCycleLR):
             final_div_factor=final_div_factor,
             three_phase=three_phase,
         )
+
+
+class Warmup(LRScheduler):
+    """Up along a line, then down: by a cosine (Loshchilov and Hutter 2016, without restarts), by a line, or not at all.
+
+    Step t of T, counted from 0, with W steps of warm-up: (t + 1) / W of the rate while t < W, so that the first step
+    learns something; then down from the whole rate at t = W to `final` of it at t = T, one past the last. Without a
+    warm-up the cosine is torch's CosineAnnealingLR. Every parameter group keeps its own rate.
+
+    Args:
+        optimizer: what it steps.
+        total_steps: T, optimizer steps of the whole run.
+        warmup: W: below 1 the part of the run that warms up, else optimizer steps; a shorter run ends on the way up.
+        shape: cosine, linear or constant: how it goes down.
+        final: what is left of the rate at the end, 0 to 1.
+
+    Raises:
+        MLScaleError: a warm-up below 0, or a final part that is none.
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        total_steps: int,
+        warmup: float = 0.05,
+        shape: Literal["cosine", "linear", "constant"] = "cosine",
+        final: float = 0.0,
+    ) -> None:
+        if warmup < 0:
+            raise _refused("warmup", warmup, "below 1 it is the part of the run, else optimizer steps", "0.05")
+        if not 0 <= final <= 1:
+            raise _refused("final", final, "it is a part of the learning rate, 0 to 1", "0")
+        self.total_steps = total_steps
+        self.warmup_steps = round(warmup * total_steps if warmup < 1 else warmup)
+        self.shape = shape
+        self.final = final
+        super().__init__(optimizer)
+
+    def get_lr(self) -> list[float | Tensor]:
+        """The rate of each parameter group at this step."""
+        return [float(base) * self._part(self.last_epoch) for base in self.base_lrs]
+
+    def _part(self, step: int) -> float:
+        if step < self.warmup_steps:
+            return (step + 1) / self.warmup_steps
+        if self.shape == "constant":
+            return 1.0
+        done = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
+        left = 1 - done if self.shape == "linear" else (1 + cos(pi * done)) / 2
+        return self.final + (1 - self.final) * left
+
+
+def _refused(name: str, value: float, why: str, instead: str) -> MLScaleError:
+    error = MLScaleError(
+        f"scheduler.{name} is {value}", where=f"scheduler.{name}", why=why, fix=f"scheduler.{name}={instead}"
+    )
+    error.unbuilt = True
+    return error

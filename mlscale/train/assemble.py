@@ -24,6 +24,7 @@ from mlscale.train import lightning_patches
 from mlscale.train.after import after_fit
 from mlscale.train.callbacks import StepSeed
 from mlscale.train.checkpoint_io import VerifiedCheckpointIO
+from mlscale.train.compiling import Compile, set_tf32
 from mlscale.train.initial import keep, start_from
 from mlscale.train.loggers import finish
 from mlscale.train.quiet import quiet
@@ -90,6 +91,8 @@ def assemble(cfg: DictConfig) -> Assembly:
     """Build everything that the config names, in the order in which one part needs another."""
     quiet()
     torch.set_num_threads(cfg.derived.threads)
+    if cfg.derived.accelerator == "cuda":
+        set_tf32(cfg.get("tf32"))
     pl.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
     task = build_task(cfg)
@@ -98,6 +101,8 @@ def assemble(cfg: DictConfig) -> Assembly:
     callbacks += build_each(cfg.get("compress"), "compress").values()
     callbacks += build_each(cfg.get("monitor"), "monitor").values()
     stop_checkpoint = keep_in_the_run_folder(callbacks, f"{cfg.derived.run_dir}/checkpoints")
+    if (mode := cfg.get("compile")) and accepts(cfg.task, "model"):
+        callbacks.append(Compile(mode if isinstance(mode, str) else None))
     callbacks += [Stopwatch(), StopOnSignal(stop_checkpoint, seconds_of(cfg.trainer.get("max_time")))]
     loggers = build_loggers(cfg)
     trainer = build_trainer(cfg, callbacks, loggers)

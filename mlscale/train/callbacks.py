@@ -1,11 +1,19 @@
 """The callbacks that a configuration may name, one file each."""
 
 from mlscale.train.checkpoints import Checkpoints as Checkpoints
+from mlscale.train.device_stats import DeviceStats as DeviceStats
+from mlscale.train.ema import EMA as EMA
 from mlscale.train.freeze import Freeze as Freeze
+from mlscale.train.grad_norm import GradNorm as GradNorm
+from mlscale.train.loss_spike import LossSpike as LossSpike
+from mlscale.train.lr_monitor import LRMonitor as LRMonitor
 from mlscale.train.nonfinite import NonFinite as NonFinite
 from mlscale.train.progress import Progress as Progress
 from mlscale.train.step_seed import StepSeed as StepSeed
 from mlscale.train.trace import Trace as Trace
 from mlscale.train.train_metrics import TrainMetrics as TrainMetrics
 
-__all__ = ["Checkpoints", "Freeze", "NonFinite", "Progress", "StepSeed", "Trace", "TrainMetrics"]
+__all__ = [
+    "EMA", "Checkpoints", "DeviceStats", "Freeze", "GradNorm", "LRMonitor", "LossSpike", "NonFinite", "Progress",
+    "StepSeed", "Trace", "TrainMetrics",
+]  # fmt: skip

@@ -9,6 +9,7 @@ import torch.distributed as dist
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from mlscale.errors import MLScaleError
 from mlscale.tasks.batch import batch_size
 from mlscale.train.boundary import in_epoch
 from mlscale.train.losses import loss_of
@@ -22,7 +23,9 @@ class TrainMetrics(Callback):
 
     - ``train/loss``: its mean since the last entry,
     - ``train/lr``: of the first parameter group,
-    - ``train/samples_per_s``: over the time since the last entry, validation left out;
+    - ``train/samples_per_s``: over the time since the last entry, validation left out,
+    - ``train/tokens_per_s``: the same for batches of tokens (whole numbers of shape (n, length)), padding among them,
+    - what other callbacks have to say: each that has a method ``entry``, of (trainer, module), gives `{name: value}`;
 
     and once an epoch ``train/loss_epoch``, the mean of the epoch, and ``train/peak_memory_gib``, the most that a
     process has used (allocated on the device for CUDA, resident otherwise). Callbacks that monitor ``train/loss`` get
@@ -35,6 +38,9 @@ class TrainMetrics(Callback):
         self._losses: list[Tensor] = []
         self._batches = 0
         self._samples = 0
+        self._tokens = 0
+        self._reads_tokens: bool | None = None  # the first batch tells
+        self._telling: list[Any] = []
         self._logged_step = 0
         self._seconds = 0.0  # of training since the last entry, up to `_resumed`
         self._resumed = 0.0
@@ -48,6 +54,7 @@ class TrainMetrics(Callback):
             "losses": torch.stack(self._losses).cpu() if self._losses else None,
             "batches": self._batches,
             "samples": self._samples,
+            "tokens": self._tokens,
             "logged_step": self._logged_step,
             "epoch_loss": None if self._epoch_loss is None else self._epoch_loss.cpu(),
             "epoch_steps": self._epoch_steps,
@@ -66,9 +73,11 @@ class TrainMetrics(Callback):
                 **kept[0],
                 "losses": mean.reshape(1) if mean is not None and first else None,
                 "samples": sum(state["samples"] for state in kept) if first else 0,
+                "tokens": sum(state.get("tokens", 0) for state in kept) if first else 0,
             }
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._telling = [callback for callback in trainer.callbacks if hasattr(callback, "entry")]  # type: ignore[attr-defined]
         self._reset(trainer)
         restored, self._restored = self._restored, None
         if restored is not None and in_epoch(trainer):
@@ -78,6 +87,7 @@ class TrainMetrics(Callback):
             if restored["epoch_loss"] is not None:
                 self._epoch_loss = restored["epoch_loss"].to(device)
             self._batches, self._samples = restored["batches"], restored["samples"]
+            self._tokens = restored.get("tokens", 0)
             self._logged_step, self._epoch_steps = restored["logged_step"], restored["epoch_steps"]
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -90,12 +100,21 @@ class TrainMetrics(Callback):
             self._losses.append(loss)
         self._batches += 1
         self._samples += batch_size(batch)
+        if self._reads_tokens is None:
+            self._reads_tokens = _is_tokens(batch)
+        if self._reads_tokens:
+            self._tokens += batch["x"].numel()
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
         # `global_step` walks through several properties: ask only when an entry can be due.
         if 0 < every <= self._batches and trainer.global_step - self._logged_step >= every:
-            self._log(trainer)
+            self._log(trainer, pl_module)
         elif len(self._losses) >= _COLLAPSE:
             self._losses = [torch.stack(self._losses).sum()]
+
+    def entry_is_next(self, trainer: Trainer) -> bool:
+        """Whether an entry will be written once the optimizer step that is under way is taken."""
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        return 0 < every <= self._batches + 1 and trainer.global_step + 1 - self._logged_step >= every
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._seconds += time.perf_counter() - self._resumed
@@ -115,31 +134,31 @@ class TrainMetrics(Callback):
 
     def _reset(self, trainer: Trainer) -> None:
         self._losses.clear()
-        self._batches = self._samples = self._epoch_steps = 0
+        self._batches = self._samples = self._tokens = self._epoch_steps = 0
         self._seconds, self._epoch_loss = 0.0, None
         self._logged_step = trainer.global_step
         self._resumed = time.perf_counter()
 
     def _take(self, trainer: Trainer) -> tuple[Tensor, int]:
-        """Close the interval: the sums over all ranks of (losses / ranks, samples), and its optimizer steps."""
+        """Close the interval: the sums over all ranks of (losses / ranks, samples, tokens), and its optimizer steps."""
         steps = trainer.global_step - self._logged_step
         device = trainer.strategy.root_device
-        sums = torch.zeros(2, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+        sums = torch.zeros(3, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
         if self._losses:
             sums[0] = torch.stack(self._losses).sum() / trainer.world_size
-        sums[1] = self._samples
+        sums[1], sums[2] = self._samples, self._tokens
         if trainer.world_size > 1:
             dist.all_reduce(sums)
         self._epoch_loss = sums[0] if self._epoch_loss is None else self._epoch_loss + sums[0]
         self._epoch_steps += steps
         self._logged_step += steps
         self._losses.clear()
-        self._batches = self._samples = 0
+        self._batches = self._samples = self._tokens = 0
         return sums, steps
 
-    def _log(self, trainer: Trainer) -> None:
+    def _log(self, trainer: Trainer, module: LightningModule) -> None:
         sums, steps = self._take(trainer)
-        loss, samples = sums.tolist()  # the one moment that waits for the device
+        loss, samples, tokens = sums.tolist()  # the one moment that waits for the device
         now = time.perf_counter()
         seconds, self._seconds, self._resumed = self._seconds + now - self._resumed, 0.0, now
         metrics = {
@@ -148,5 +167,32 @@ class TrainMetrics(Callback):
             "train/samples_per_s": samples / seconds,
             "epoch": trainer.current_epoch,
         }
+        if self._reads_tokens:
+            metrics["train/tokens_per_s"] = tokens / seconds
+        for callback in self._telling:
+            metrics |= callback.entry(trainer, module)
         for logger in trainer.loggers:
             logger.log_metrics(metrics, self._logged_step - 1)
+
+
+def _is_tokens(batch: Any) -> bool:
+    x = batch.get("x") if isinstance(batch, Mapping) else None
+    return isinstance(x, Tensor) and x.ndim == 2 and not x.is_floating_point()
+
+
+def writer(callback: str, trainer: Trainer) -> TrainMetrics:
+    """The callback that writes the entries in which `callback` says something.
+
+    Raises:
+        MLScaleError: the trainer has none.
+    """
+    found = next((other for other in trainer.callbacks if isinstance(other, TrainMetrics)), None)  # type: ignore[attr-defined]
+    if found is None:
+        refused = MLScaleError(
+            f"callbacks.{callback} writes into the entries of callbacks.metrics, which is off",
+            where="callbacks",
+            fix=f"callbacks=[default,{callback}]",
+        )
+        refused.unbuilt = True
+        raise refused
+    return found

@@ -29,7 +29,7 @@ OPTIONS = [
 
 def test_all_were_found() -> None:
     assert [path.stem for path in RECIPES] == ["resnet"]
-    assert len(OPTIONS) == 51
+    assert len(OPTIONS) == 59
     assert {option.split("=")[0] for option in OPTIONS} == set(BASE_GROUPS)
 
 

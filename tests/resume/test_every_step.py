@@ -129,13 +129,14 @@ def run(folder: Path, resume: Path | None, case: Case, saves: Path | None = None
     case = dict(case)
     plateau, workers, early = case.pop("plateau", None), case.pop("workers", 0), case.pop("early", False)
     freeze = case.pop("freeze", None)
+    staples: list[Any] = [kind() for kind in case.pop("staples", [])]
     pl.seed_everything(7 if resume is None else 99, verbose=False)  # a new process finds other generators
     module, seed = Module(plateau), 3
     callbacks: list[Any] = [ExactResume(seed), StepSeed(seed), TrainMetrics()]
     callbacks.append(ModelCheckpoint(folder, "best", "val_loss", save_last=True, enable_version_counter=False))
     callbacks += [EarlyStopping("val_loss", patience=1)] if early else []
     callbacks += [Freeze(**freeze)] if freeze else []
-    callbacks += [Saves(saves)] if saves else []
+    callbacks += [*staples, *([Saves(saves)] if saves else [])]
     logger = CSV(str(folder))
     arguments: Case = {"max_epochs": 3, "callbacks": callbacks, "logger": logger, "enable_checkpointing": True}
     fitting = trainer(**{**arguments, **case})
@@ -148,7 +149,13 @@ def run(folder: Path, resume: Path | None, case: Case, saves: Path | None = None
     for row in rows:
         row.pop("train/samples_per_s", None)
         row.pop("train/peak_memory_gib", None)
-    metrics = {name: value for name, value in fitting.callback_metrics.items() if "memory" not in name}
+        for name in [name for name in row if name.startswith("device/")]:
+            row.pop(name)
+    metrics = {
+        name: value
+        for name, value in fitting.callback_metrics.items()
+        if "memory" not in name and not name.startswith("device/")
+    }
     best = fitting.checkpoint_callback
     assert isinstance(best, ModelCheckpoint)
     return {
@@ -159,6 +166,7 @@ def run(folder: Path, resume: Path | None, case: Case, saves: Path | None = None
         "epoch": fitting.current_epoch,
         "checkpoint": best.state_dict(),
         "rate": fitting.optimizers[0].param_groups[0]["lr"],
+        "staples": [[c.state_dict(), c.rank_state() if hasattr(c, "rank_state") else None] for c in staples],
     }
 
 

@@ -21,6 +21,7 @@ EVERYTHING = (
     ("logger=[csv,wandb]", "callbacks=[default,early_stopping]", "scheduler=one_cycle"),
     ("data=imagefolder", "optimizer=adamw", "strategy=ddp", "model=resnet18"),
     ("data=webdataset", "model=mlp", "augment=cutmix"),
+    ("callbacks=[default,ema,grad_norm,lr_monitor,loss_spike,device_stats]", "scheduler=warmup_cosine"),
 )
 
 
@@ -83,6 +84,13 @@ def test_precisions_are_options(name: str) -> None:
         ("verbose", 0, "~callbacks.progress"),
         ("callback", "early_stopping", "callbacks=[default,early_stopping]"),
         ("bs", 64, "data.batch_size=64"),
+        ("ema", True, "callbacks=[default,ema]"),
+        ("ema_decay", 0.9999, "callbacks=[default,ema] callbacks.ema.decay=0.9999"),
+        ("warmup_steps", 500, "scheduler=warmup_cosine scheduler.warmup=500"),
+        ("clipvalue", 0.5, "trainer.gradient_clip_val=0.5 trainer.gradient_clip_algorithm=value"),
+        ("torch_compile", True, "compile=true"),
+        ("float32_matmul_precision", "high", "tf32=true"),
+        ("track_grad_norm", 2, "callbacks=[default,grad_norm]"),
         ("learning_rate", 0.1, "optimizer.lr=0.1"),
     ],
 )

@@ -31,7 +31,8 @@ CASES = {
         ["callbacks=[default,early_stoping]"],
         "unknown option 'early_stoping' of the group 'callbacks'\n"
         "  where: command line: callbacks=[default,early_stoping]\n"
-        "  why:   options: checkpoint, default, early_stopping, freeze, metrics, none, nonfinite, progress\n"
+        "  why:   options: checkpoint, default, device_stats, early_stopping, ema, freeze, grad_norm, loss_spike, "
+        "lr_monitor, metrics, none, nonfinite, progress\n"
         "  fix:   callbacks=early_stopping",
     ),
     "null": (

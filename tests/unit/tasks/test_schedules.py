@@ -1,10 +1,13 @@
 """Schedules: a run of any length has one."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch.optim.lr_scheduler import OneCycleLR
 
-from mlscale.tasks import OneCycle
+from mlscale.errors import MLScaleError
+from mlscale.tasks import OneCycle, Warmup
 
 
 @pytest.mark.parametrize("steps", [2, 3, 4, 5, 8, 100])
@@ -30,3 +33,55 @@ def trained(kind: type[OneCycleLR], steps: int) -> list[float]:
         if len(rates) < steps:
             scheduler.step()
     return rates
+
+
+def rates(**settings: Any) -> list[float]:
+    """Of 100 steps and the one past the end, for a group at 0.1."""
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    scheduler = Warmup(optimizer, 100, **settings)
+    found = [optimizer.param_groups[0]["lr"]]
+    for _ in range(100):
+        optimizer.step()
+        scheduler.step()
+        found.append(optimizer.param_groups[0]["lr"])
+    return found
+
+
+@pytest.mark.parametrize("warmup", [0.05, 5])
+def test_a_warm_up_by_part_and_by_steps(warmup: float) -> None:
+    found = rates(warmup=warmup)
+    assert found[:6] == pytest.approx([0.02, 0.04, 0.06, 0.08, 0.1, 0.1])
+    assert found[5:] == sorted(found[5:], reverse=True)
+    assert found[100] == pytest.approx(0.0)
+
+
+def test_without_a_warm_up_it_is_torchs_cosine() -> None:
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
+    cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 100)
+    expected = [0.1]
+    for _ in range(100):
+        optimizer.step()
+        cosine.step()
+        expected.append(optimizer.param_groups[0]["lr"])
+    assert rates(warmup=0) == pytest.approx(expected)
+
+
+def test_other_shapes_and_what_is_left() -> None:
+    assert rates(warmup=0, shape="linear", final=0.5)[::50] == pytest.approx([0.1, 0.075, 0.05])
+    assert rates(warmup=2, shape="constant")[:4] == pytest.approx([0.05, 0.1, 0.1, 0.1])
+    assert rates(warmup=500)[::50] == pytest.approx([0.0002, 0.0102, 0.0202])  # a trial shorter than its warm-up
+
+
+def test_groups_keep_their_rates() -> None:
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "lr": rate} for rate in (1.0, 0.1)]
+    optimizer = torch.optim.SGD(groups)
+    Warmup(optimizer, 100, warmup=10)
+    assert [group["lr"] for group in optimizer.param_groups] == pytest.approx([0.1, 0.01])
+
+
+@pytest.mark.parametrize("wrong", [{"warmup": -1}, {"final": 2}])
+def test_settings_that_are_none(wrong: dict[str, Any]) -> None:
+    (name,) = wrong
+    with pytest.raises(MLScaleError, match=f"scheduler.{name} is") as told:
+        rates(**wrong)
+    assert told.value.unbuilt

@@ -1,0 +1,41 @@
+"""Whether `compile` can be had: torch writes kernels in C++ (on CUDA in Triton, launched from C) and builds them."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from mlscale.errors import Exit, MLScaleError
+
+MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagraphs")
+
+
+def uncompilable(cfg: DictConfig) -> Iterator[MLScaleError]:
+    """A mode that torch.compile has not, a compiler or headers that this machine has not."""
+    mode = cfg.get("compile") or False
+    if not mode:
+        return
+    if isinstance(mode, str) and mode not in MODES:
+        yield MLScaleError(
+            f"torch.compile has no mode '{mode}'",
+            where="compile",
+            why=f"its modes: {', '.join(MODES)}",
+            fix="compile=true",
+        )
+    compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
+    if shutil.which(compiler.split()[0]) is None:
+        yield _lacks(f"a C++ compiler, and there is no {compiler}", "apt-get install g++, or CXX=<yours> in front")
+    elif not (Path(sysconfig.get_paths()["include"]) / "Python.h").is_file():
+        yield _lacks("Python's headers, and there is no Python.h", "apt-get install python3-dev")
+
+
+def _lacks(what: str, remedy: str) -> MLScaleError:
+    return MLScaleError(
+        f"torch.compile needs {what}", where="compile", fix=f"{remedy}; or compile=false", exit=Exit.ENVIRONMENT
+    )
