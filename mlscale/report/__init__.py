@@ -1,5 +1,6 @@
 """One way to show results: for people a table and a page, for programs JSON."""
 
+from mlscale.report.blocks import Heading, Matrix, Picture, Scatter, Table
 from mlscale.report.figures import Bars, Figure, Line, Rows, Series, Step
 from mlscale.report.result import Result, emit, keep
 from mlscale.report.text import duration, key_values, number, size, table
@@ -7,11 +8,16 @@ from mlscale.report.text import duration, key_values, number, size, table
 __all__ = [
     "Bars",
     "Figure",
+    "Heading",
     "Line",
+    "Matrix",
+    "Picture",
     "Result",
     "Rows",
+    "Scatter",
     "Series",
     "Step",
+    "Table",
     "duration",
     "emit",
     "keep",

@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from mlscale.report.blocks import Block
 from mlscale.report.text import number
 
 MOST_POINTS = 400  # of a series: more are not seen, and make the page heavy
@@ -131,7 +132,7 @@ class Rows:
         return Rows(mask(self.title), rows, mask(self.unit), self.whole, mask(self.alt))
 
 
-Figure = Line | Bars | Rows
+Figure = Line | Bars | Rows | Block
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,9 @@ from functools import cache
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
+from mlscale.report.blocks import Heading, Picture, Table
 from mlscale.report.figures import Bars, Figure, Line, Step
-from mlscale.report.text import duration, label, metric
+from mlscale.report.text import duration, figures_of, number_like
 
 if TYPE_CHECKING:
     from jinja2 import Template
@@ -44,7 +45,7 @@ def page(
         title=_clean(title),
         sentence=_clean(sentence),
         ok=ok,
-        metrics=[(_clean(label(name)), _metric(name, value)) for name, value in metrics.items()],
+        metrics=[(_clean(name), value) for name, value in figures_of(metrics)],
         artifacts=[(_clean(name), _clean(str(path))) for name, path in artifacts.items()],
         figures=[_shown(figure) for figure in figures],
         steps=[_told(step) for step in steps],
@@ -62,22 +63,37 @@ def _template() -> Template:
     return environment.from_string((files("mlscale.report") / "page.html").read_text(encoding="utf-8"))
 
 
-def _metric(name: str, value: Any) -> str:
-    return "not measured" if value is None or value != value else metric(name, value)
-
-
 def _shown(figure: Figure) -> dict[str, Any]:
     """What the template needs of a figure."""
-    from mlscale.report.svg import COLOURS, draw
+    from mlscale.report.canvas import COLOURS
+    from mlscale.report.svg import draw
 
     cleaned = figure.masked(_clean)
+    if isinstance(cleaned, Heading):
+        return {"kind": "heading", "title": cleaned.title, "text": cleaned.text}
+    if isinstance(cleaned, Picture):
+        shown = {"title": cleaned.title, "source": cleaned.source(), "width": cleaned.width, "alt": cleaned.words()}
+        return {"kind": "picture", **shown}
+    if isinstance(cleaned, Table):
+        return {"kind": "table", **_cells(cleaned)}
     series = cleaned.series[:COLOURS] if isinstance(cleaned, Line | Bars) else ()
     return {
+        "kind": "plot",
         "title": cleaned.title,
         "svg": draw(cleaned),
         "bars": isinstance(cleaned, Bars),
         "legend": [each.name for each in series] if len(series) > 1 else [],
     }
+
+
+def _cells(table: Table) -> dict[str, Any]:
+    """Columns, each with whether it holds numbers, which stand to the right; rows, each with whether it stands out."""
+    columns = [
+        (name, place > 0 and all(number_like(row[place]) for row in table.rows))
+        for place, name in enumerate(table.columns)
+    ]
+    rows = [(row, place in table.marked) for place, row in enumerate(table.rows)]
+    return {"title": table.title, "columns": columns, "rows": rows, "note": table.note}
 
 
 def _told(step: Step) -> dict[str, Any]:

@@ -10,8 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mlscale.contracts import expect, stamp
+from mlscale.report.blocks import Table
 from mlscale.report.figures import Figure, Step
-from mlscale.report.text import key_values, label, metric
+from mlscale.report.text import figures_of, key_values, table
+from mlscale.runs.files import plain
 from mlscale.runs.secrets import mask_overrides
 
 if TYPE_CHECKING:
@@ -30,8 +32,9 @@ class Result:
         artifacts: what was made, name to path.
         overrides: as typed; secrets in them are masked where the result is shown or kept.
         exit: the exit code of the command line; no part of the document.
-        figures: plots for its page; no part of the document.
+        figures: plots and tables for its page; no part of the document.
         steps: of a story, for its page; no part of the document.
+        details: more than the metrics say, by name: lists of classes or slices, with units in the names of their keys.
     """
 
     verb: str
@@ -43,6 +46,7 @@ class Result:
     exit: int = 0
     figures: Sequence[Figure] = ()
     steps: Sequence[Step] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
         """The document of the result contract. NaN and infinities, which JSON lacks, are null."""
@@ -54,6 +58,7 @@ class Result:
             "metrics": {name: _finite(value) for name, value in self.metrics.items()},
             "artifacts": {name: str(path) for name, path in self.artifacts.items()},
             "overrides": mask_overrides(self.overrides),
+            **({"details": plain(self.details)} if self.details else {}),
         }
 
     @classmethod
@@ -72,15 +77,19 @@ class Result:
             metrics=metrics,
             artifacts=dict(document["artifacts"]),
             overrides=list(document["overrides"]),
+            details=document.get("details", {}),
         )
 
     def text(self) -> str:
-        """For people: the sentence, the metrics, and what was made."""
+        """For people: the sentence, the metrics, what was made, and the tables that belong here."""
         blocks = [self.sentence]
-        rows = [(label(name), metric(name, value)) for name, value in self.metrics.items()]
+        rows = figures_of(self.metrics)
         rows += [(name, str(path)) for name, path in self.artifacts.items()]
         if rows:
             blocks.append(key_values(rows))
+        for each in self.figures:
+            if isinstance(each, Table) and each.terminal and each.rows:
+                blocks.append("\n".join(filter(None, (each.title, table(each.rows, each.columns), each.note))))
         return "\n\n".join(blocks)
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:

@@ -6,7 +6,7 @@ import math
 import re
 import shutil
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 _NUMERIC = re.compile(r"^[-+]?[\d,.]+([eE][-+]?\d+)?\s?(%|[kMG]|[KMGT]iB|B|ms|s|min|h|d)?$|^(nan|inf|-inf|-|)$")
 _UNITS = ("_bytes", "_samples_per_s", "_per_s", "_ms", "_s", "_usd", "_percent", "_days")
@@ -102,6 +102,26 @@ def metric(name: str, value: float) -> str:
     if name.endswith("_days"):
         return f"{number(value)} d"
     return number(value)
+
+
+def figures_of(metrics: Mapping[str, float | None]) -> list[tuple[str, str]]:
+    """Metrics as people read them, name and value; `x_low` and `x_high` stand beside `x` as its interval."""
+    shown = []
+    for name, value in metrics.items():
+        ends = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
+        if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in metrics:
+            continue
+        text = "not measured" if value is None or value != value else metric(name, value)
+        known = [end for end in ends if end is not None and end == end]
+        if len(known) == 2:
+            text += " [" + ", ".join(metric(name, end) for end in known) + "]"
+        shown.append((label(name), text))
+    return shown
+
+
+def number_like(text: str) -> bool:
+    """Whether a cell holds a number, with its unit or its interval, or nothing."""
+    return all(_NUMERIC.match(word) for word in re.sub(r"[\[\],%−–]", " ", text).split())
 
 
 def label(name: str) -> str:

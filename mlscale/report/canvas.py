@@ -1,0 +1,85 @@
+"""What plots are drawn with: places, texts, rules and axes, in units of which a plot is 440 wide.
+
+Every text goes through markupsafe, which escapes it. So wide, a plot's text is legible on a phone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from mlscale.report.figures import Figure
+from mlscale.report.text import number
+
+WIDTH, HEIGHT = 440, 250
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 24, 42  # of the area that is drawn in
+SVG = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}" xmlns="http://www.w3.org/2000/svg">{}</svg>')
+TEXT = Markup('<text x="{:.1f}" y="{:.1f}" class="{}">{}</text>')
+RULE = Markup('<line x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}" class="{}"/>')
+CURVE = Markup('<polyline points="{}" class="line s{}"/>')
+DOT = Markup('<circle cx="{}" cy="{}" r="2.4" class="s{}"/>')
+BAR = Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}"/>')
+COLOURS = 4  # series that can be told apart
+DIGITS = 13  # columns of a label beneath a bar, together; more would overlap
+
+
+class Axis:
+    """From values to places, with round ticks about it."""
+
+    def __init__(self, values: Sequence[float], start: float, end: float) -> None:
+        low, high = min(values), max(values)
+        if low == high:
+            low, high = low - abs(low) / 2 - (not low), high + abs(high) / 2 + (not high)
+        step = round_step((high - low) / 4)
+        first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+        self.ticks = [count * step for count in range(first, last + 1)]
+        upright = start > end
+        self._low, self._high = (self.ticks[0], self.ticks[-1]) if upright else (low, high)
+        self._start, self._end = start, end
+
+    def at(self, value: float) -> float:
+        """The place of a value."""
+        return self._start + (value - self._low) / (self._high - self._low) * (self._end - self._start)
+
+    def holds(self, value: float) -> bool:
+        return self._low - 1e-12 <= value <= self._high + 1e-12
+
+
+def round_step(rough: float) -> float:
+    """1, 2 or 5 times a power of ten, at least `rough`."""
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
+
+
+def grid(up: Axis) -> Markup:
+    lines = []
+    for value in up.ticks:
+        height = up.at(value)
+        lines.append(RULE.format(LEFT, WIDTH - RIGHT, height, height, "grid"))
+        lines.append(TEXT.format(LEFT - 6, height + 4, "end", number(round(value, 12))))
+    return Markup("").join(lines)
+
+
+def names(x: str, y: str) -> Markup:
+    """The axes' names. The legend is the page's: text there wraps."""
+    left = TEXT.format(0, 12, "axis", y)
+    return left + TEXT.format(WIDTH - RIGHT, HEIGHT - 6, "axis end", x)
+
+
+def tick(x: float, text: str) -> Markup:
+    base = HEIGHT - BOTTOM
+    return RULE.format(f"{x:.1f}", f"{x:.1f}", base, base + 4, "tick") + TEXT.format(x, base + 17, "middle", text)
+
+
+def svg(figure: Figure, height: int, parts: Sequence[Markup]) -> Markup:
+    return SVG.format(WIDTH, height, figure.words(), Markup("").join(parts))
+
+
+def empty(figure: Figure) -> Markup:
+    return svg(figure, 40, [TEXT.format(0, 24, "label", "no values")])
+
+
+def short(text: str, columns: int) -> str:
+    return text if len(text) <= columns else text[: columns - 1] + "…"

@@ -1,0 +1,86 @@
+"""Matrices and clouds of points as SVG."""
+
+from __future__ import annotations
+
+import math
+
+from markupsafe import Markup
+
+from mlscale.report.blocks import Matrix, Scatter
+from mlscale.report.canvas import (
+    BOTTOM,
+    HEIGHT,
+    LEFT,
+    RIGHT,
+    RULE,
+    TEXT,
+    TOP,
+    WIDTH,
+    Axis,
+    empty,
+    grid,
+    names,
+    short,
+    svg,
+    tick,
+)
+from mlscale.report.text import number
+
+_CELL = Markup(
+    '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}" fill-opacity="{:.2f}">'
+    "<title>{}</title></rect>"
+)
+_POINT = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2" class="s0" fill-opacity="{:.2f}"/>')
+_MOST_CLASSES = 30  # beyond that no cell can be read
+_NUMBERED = 16  # up to which counts stand in the cells
+_MOST_POINTS = 2000
+
+
+def matrix(figure: Matrix) -> Markup:
+    """A square of cells, coloured by the share of their row; mistakes in another colour than what is right."""
+    count = min(len(figure.labels), _MOST_CLASSES)
+    if not count:
+        return empty(figure)
+    left = 12 + 7 * min(9, max(len(label) for label in figure.labels[:count]))
+    side = (WIDTH - left - 4) / count
+    parts = [TEXT.format(0, 12, "axis", f"{figure.y} ↓, {figure.x} →")]
+    for row in range(count):
+        cells, top = figure.values[row], 24 + side * row
+        whole = sum(cells) or 1.0
+        parts.append(TEXT.format(left - 6, top + side / 2 + 4, "end", short(figure.labels[row], 9)))
+        for column in range(count):
+            value, share = cells[column], cells[column] / whole
+            told = f"{figure.labels[row]}, taken for {figure.labels[column]}: {number(value)} ({share:.1%})"
+            colour = ("s0" if row == column else "s1") if value else "track"
+            opacity = 0.12 + 0.88 * share if row == column else 0.2 + 0.8 * min(1.0, share * 3)
+            place = (left + side * column, top, side - 1, side - 1)
+            parts.append(_CELL.format(*place, colour, opacity if value else 0.5, told))
+            if value and count <= _NUMBERED:
+                shade = "cell strong" if opacity > 0.55 else "cell"
+                parts.append(TEXT.format(place[0] + side / 2, top + side / 2 + 4, shade, number(value)))
+    base = 24 + side * count
+    columns = max(1, int(side / 7.5))
+    every = 1 if columns >= 2 or max(len(label) for label in figure.labels[:count]) <= columns else 2
+    for column in range(0, count, every):
+        parts.append(
+            TEXT.format(left + side * (column + 0.5), base + 16, "middle", short(figure.labels[column], columns))
+        )
+    return svg(figure, math.ceil(base + 24), parts)
+
+
+def scatter(figure: Scatter) -> Markup:
+    """Points, fainter the more there are; of very many every so-manieth."""
+    points = figure.points()
+    if not points:
+        return empty(figure)
+    points = points[:: math.ceil(len(points) / _MOST_POINTS)]
+    across = Axis([x for x, _ in points], LEFT, WIDTH - RIGHT)
+    up = Axis([*(y for _, y in points), *(value for _, value in figure.marks)], HEIGHT - BOTTOM, TOP)
+    parts = [grid(up), names(figure.across, figure.up)]
+    parts += [tick(across.at(value), number(value)) for value in across.ticks if across.holds(value)]
+    faint = min(0.8, max(0.15, 60 / len(points)))
+    parts += [_POINT.format(across.at(x), up.at(y), faint) for x, y in points]
+    for name, value in figure.marks:
+        parts.append(RULE.format(LEFT, WIDTH - RIGHT, up.at(value), up.at(value), "mark"))
+        parts.append(TEXT.format(WIDTH - RIGHT, up.at(value) - 4, "end", name))
+    return svg(figure, HEIGHT, parts)
