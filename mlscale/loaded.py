@@ -109,8 +109,7 @@ def _run_of(checkpoint: Path) -> Path:
 
 def _trained(run: Path, checkpoint: str | Path, *, trust: bool) -> Predictor:
     """The run's model with a checkpoint's weights, in this process."""
-    from mlscale.verbs.evaluate import checkpoint_path
-    from mlscale.verbs.trained import as_it_was_trained, rebuilt
+    from mlscale.verbs.trained import as_it_was_trained, checkpoint_path, rebuilt
 
     cfg = compose([f"run={run}", *(["trust=true"] if trust else [])], verb="evaluate")
     folder = find(run)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlscale.config.argv import Request, parse
-from mlscale.config.roots import FROM_A_RUN
+from mlscale.config.roots import FROM_A_MODEL, FROM_A_RUN
 from mlscale.errors import MLScaleError, raise_all
 
 if TYPE_CHECKING:
@@ -71,30 +71,62 @@ def _leave_out(cfg: DictConfig, path: str, keys: Sequence[str]) -> None:
 
 def on_its_run(request: Request) -> Request:
     """A verb that starts from a run gets that run's frozen config as its base."""
+    if request.verb in FROM_A_MODEL:
+        return _on_its_model(request)
     ref = _run_of(request)
     if ref is None:
         return request
-    from omegaconf import OmegaConf
-
-    from mlscale.config.compose import use_frozen
-    from mlscale.config.frozen import composed
-    from mlscale.config.trust import distrusted
     from mlscale.runs.find import find
     from mlscale.runs.initial import Initial
 
     root = request.values.get("runs_dir", "runs")
     run = find(ref, Path(root))
-    frozen = composed(run.path)
-    for key in _OF_THE_COMMAND:
-        frozen.pop(key, None)
+    frozen = _composed(run.path)
     if request.values.get("like") == ref:
         # A new run: where it lies and how it is shown are its own affair, and what 'last' meant was another run.
         frozen.update(runs_dir=root, output="table")
         if frozen.get("init_from") is not None and (initial := Initial.of(run.run.get("init"))):
             frozen.init_from = str(initial.checkpoint)
+    return _on(frozen, run.path, request)
+
+
+def _on_its_model(request: Request) -> Request:
+    """The same for a run, a version or a checkpoint; a servable whose run is not here brings no config."""
+    from mlscale.registry.local import LocalRegistry
+    from mlscale.registry.subject import find_subject
+
+    named = {key: request.values.get(key) for key in ("run", "version", "checkpoint", "servable")}
+    subject = find_subject(
+        **{key: value for key, value in named.items() if value != "null"},
+        runs_dir=request.values.get("runs_dir", "runs"),
+        registry=LocalRegistry(request.values.get("registry.root", "registry")),
+    )
+    return request if subject.home is None else _on(_composed(subject.home), subject.home, request)
+
+
+def _composed(folder: Path) -> DictConfig:
+    """The config that a folder keeps, without what was said of the command that made it."""
+    from mlscale.config.frozen import composed
+
+    frozen = composed(folder)
+    for key in _OF_THE_COMMAND:
+        frozen.pop(key, None)
+    return frozen
+
+
+def _on(frozen: DictConfig, folder: Path, request: Request) -> Request:
+    """The request on that config, where it may be believed."""
+    import yaml
+    from omegaconf import OmegaConf
+
+    from mlscale.config.compose import use_frozen
+    from mlscale.config.trust import distrusted
+    from mlscale.runs.folder import DERIVED
+
     if request.values.get("trust") != "true":
         config = OmegaConf.to_container(frozen, resolve=False)
-        raise_all([*distrusted(config, run.path, request.values), *distrusted(run.derived, run.path)])
+        derived = yaml.safe_load((folder / DERIVED).read_text(encoding="utf-8")) or {}
+        raise_all([*distrusted(config, folder, request.values), *distrusted(derived, folder)])
     return use_frozen(frozen, request)
 
 

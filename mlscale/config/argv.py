@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 from mlscale.config.aliases import ALIASES, Alias
-from mlscale.config.roots import BASE_GROUPS, FROM_A_RUN, Roots, find_roots
+from mlscale.config.roots import BASE_GROUPS, FROM_A_MODEL, FROM_A_RUN, Roots, find_roots
 from mlscale.errors import MLScaleError, raise_all
 
 APPENDED = ("recipe", "tuned", "debug", "sweep")
@@ -135,7 +135,7 @@ def _bare(word: str) -> bool:
 def _meant(verb: str, word: str, roots: Roots) -> str:
     if word in roots.groups.get("recipe", ()):
         return f"recipe={word}"
-    return f"run={word}" if verb in FROM_A_RUN else f"mlscale {verb} --help"
+    return f"run={word}" if verb in (*FROM_A_RUN, *FROM_A_MODEL) else f"mlscale {verb} --help"
 
 
 def _normalise(words: Sequence[str], roots: Roots, *, multirun: bool) -> list[str]:

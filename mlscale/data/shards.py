@@ -178,6 +178,25 @@ class WebDataset(ImageData):
         counts = Counter(source[number] for number in index.shard.tolist())
         return np.array([counts[name] for name in self._sources], np.int64), self._shares
 
+    def members(self, split: str, extension: str) -> list[bytes]:
+        """The bytes of a small member of every sample, in order; empty where a sample lacks it.
+
+        Raises:
+            MLScaleError: no sample has it.
+        """
+        self.facts()
+        index = self._indexes[split]
+        if extension.lower() not in index.extensions:
+            raise MLScaleError(
+                f"The samples have no '.{extension}' member.",
+                where=self._where(split),
+                why=f"their members are: {', '.join(f'.{name}' for name in index.extensions)}",
+                fix="name one of these",
+            )
+        column = index.extensions.index(extension.lower())
+        there = index.offsets[:, column] >= 0
+        return [index.read(sample, column) if there[sample] else b"" for sample in range(len(index))]
+
     def _members(self, split: str, extension: str) -> list[bytes]:
         index = self._indexes[split]
         if extension.lower() not in index.extensions:

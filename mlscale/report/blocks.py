@@ -43,6 +43,7 @@ class Table:
         rows: cells, as many as columns.
         note: below the table: how to read it, or what was left out.
         marked: the rows that stand out, by number.
+        narrow: whether it may stand beside another block.
         terminal: whether it is printed where the result is, too.
     """
 
@@ -51,6 +52,7 @@ class Table:
     rows: Sequence[Sequence[str]]
     note: str = ""
     marked: Sequence[int] = ()
+    narrow: bool = False
     terminal: bool = False
 
     def words(self) -> str:

@@ -93,7 +93,7 @@ def _cells(table: Table) -> dict[str, Any]:
         for place, name in enumerate(table.columns)
     ]
     rows = [(row, place in table.marked) for place, row in enumerate(table.rows)]
-    return {"title": table.title, "columns": columns, "rows": rows, "note": table.note}
+    return {"title": table.title, "columns": columns, "rows": rows, "note": table.note, "narrow": table.narrow}
 
 
 def _told(step: Step) -> dict[str, Any]:

@@ -1,142 +1,186 @@
-"""Measure a run's checkpoint on its validation or test data."""
+"""Measure a model on its validation or test data: figures with intervals, classes, slices, errors, calibration."""
 
 from __future__ import annotations
 
+import contextlib
 import time
+from dataclasses import dataclass, replace
 from pathlib import Path
-from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.derive import OF_THE_DATA, derive
-from mlscale.config.frozen import with_derived
-from mlscale.errors import MLScaleError
+from mlscale.config.build import build
 from mlscale.launch.start import say
+from mlscale.registry.subject import Subject, find_other, find_subject
 from mlscale.report import Result, keep
-from mlscale.runs.checkpoints import SUFFIX, best
-from mlscale.runs.find import find
+from mlscale.report.keep import keep_in
+from mlscale.runs.folder import RunFolder
 from mlscale.runs.mask import Masker, masked_output
+from mlscale.verbs.evaluate_pass import Pass, checkpoint_of, frozen_for, of_checkpoint, of_servable
 
 if TYPE_CHECKING:
-    import pytorch_lightning as pl
     from omegaconf import DictConfig
+
+    from mlscale.evaluate.told import Judged
+
+_OF_THE_MODEL = ("run", "version", "checkpoint", "servable", "against", "to", "slices", "worst")
 
 
 def run(cfg: DictConfig) -> Result:
-    """Build the run's data and task, load the checkpoint's weights, and validate or test once, in this process.
+    """Validate or test once, in this process; say what that is worth; compare with another model, if one is named.
 
     Raises:
-        MLScaleError: no such run or checkpoint; weights that do not fit the model.
+        MLScaleError: no such run, version or checkpoint; weights that do not fit the model; no such slices.
     """
-    from mlscale.launch.facts import data_facts
-    from mlscale.launch.machine import this_machine
-
-    folder = find(cfg.run, cfg.runs_dir)
     masker = Masker.of(cfg)
-    path = checkpoint_path(folder.path, _chosen(cfg, folder.path, masker), cfg.metric, cfg.mode)
-    cfg = cfg.copy()
-    cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1
-    cfg.logger, cfg.callbacks = {}, {}
-    derived = derive(cfg, as_trained(data_facts(cfg), folder.derived), this_machine())
-    ready = with_derived(cfg, {**derived, "run_dir": str(folder.path), "name": folder.path.name})
-    trained_on = folder.derived.get("world_size") or 1
-    devices = "one device" + (f", of the {trained_on} it was trained on" if trained_on > 1 else "")
-    say([f"evaluate  {folder.path.name}: {path.name} on {cfg.split}, {derived['accelerator']} × 1 ({devices})"], masker)
+    registry = build(cfg.get("registry"), "registry")
+    named = {key: cfg.get(key) for key in ("run", "version", "checkpoint", "servable")}
+    subject = find_subject(**named, runs_dir=cfg.runs_dir, registry=registry)
+    place = Place.of(cfg, subject)
     with masked_output(masker):
         start = time.perf_counter()
-        metrics = measure(ready, path, cfg.split)
+        found = look(cfg, subject, place, masker)
+        other = _other(cfg, registry, masker) if cfg.against else None
+        told = _told(cfg, found, other)
         seconds = time.perf_counter() - start
-    headline = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if not name.startswith("data/"))
-    result = Result(
+    return place.keep(_result(cfg, subject, found, told, place, seconds), told, found)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where results go.
+
+    Attributes:
+        folder: of the files.
+        run: the run that keeps them; None where it is another folder.
+    """
+
+    folder: Path
+    run: Path | None
+
+    @classmethod
+    def of(cls, cfg: DictConfig, subject: Subject) -> Place:
+        """The run's own folder, unless another is named or there is none."""
+        if cfg.to:
+            return cls(Path(cfg.to).expanduser().absolute(), None)
+        if subject.run is not None:
+            return cls(subject.run / "results", subject.run)
+        return cls(Path("evaluations", subject.name.replace(":", "-")).absolute(), None)
+
+    @property
+    def table(self) -> Path:
+        return self.folder / "evaluate-samples.parquet"
+
+    def keep(self, result: Result, told: Judged | None, found: Pass) -> Result:
+        """Write the document, its page, and the contact sheet beside them."""
+        from mlscale.report import Picture
+        from mlscale.runs.files import make_folders, write_bytes
+
+        sheet = next((each for each in told.figures if isinstance(each, Picture)), None) if told else None
+        if sheet is not None:
+            make_folders(self.folder)
+            write_bytes(self.folder / "evaluate-errors.png", sheet.png)
+            result = replace(
+                result, artifacts={**result.artifacts, "worst_errors": str(self.folder / "evaluate-errors.png")}
+            )
+        if self.run is not None:
+            return keep(result, RunFolder.open(self.run))
+        return keep_in(result, self.folder, f"evaluate · {found.called}")
+
+
+def look(cfg: DictConfig, subject: Subject, place: Place | None, masker: Masker) -> Pass:
+    """One pass of a model over the split; its table of samples goes to `place`."""
+    from mlscale.evaluate import table
+    from mlscale.evaluate.table import SampleTable
+
+    ready, trained_on = frozen_for(cfg, subject)
+    devices = "one device" + (f", of the {trained_on} it was trained on" if trained_on > 1 else "")
+    where = f"{ready.derived.accelerator} × 1 ({devices})"
+    about = {"model": subject.version, "split": str(cfg.split), "data_version": ready.derived.data_version}
+    open_table: Any = contextlib.nullcontext(None)
+    if place is not None and table.there():
+        open_table = SampleTable(place.table, about)
+    elif place is not None:
+        say(["evaluate  no table of samples: pip install 'mlscale[evaluate]'"], masker)
+    if subject.servable is not None:
+        say([f"evaluate  {subject.name}: its servable on {cfg.split}, cpu × 1, by ONNX Runtime"], masker)
+        with open_table as rows:
+            return of_servable(ready, subject.servable, subject.name, rows)
+    path, instead = checkpoint_of(subject, cfg)
+    if instead:
+        say(["evaluate  the run has no best checkpoint (nothing was validated): the last one is measured"], masker)
+    say([f"evaluate  {subject.name}: {path.name} on {cfg.split}, {where}"], masker)
+    called = subject.name if subject.run is None else f"{path.name} of {subject.name}"
+    with open_table as rows:
+        found = of_checkpoint(ready, path, called, rows)
+    if found.why:
+        say([f"evaluate  the task's own metrics alone: {found.why}"], masker)
+    return replace(found, checkpoint=path)
+
+
+def _other(cfg: DictConfig, registry: Any, masker: Masker) -> Pass:
+    """The model that the first is compared with, on its own config and whatever data was typed."""
+    from mlscale.ready import ready
+
+    other = find_other(str(cfg.against), cfg.runs_dir, registry)
+    words = [word for word in cfg.derived.overrides or [] if word.lstrip("+~").partition("=")[0] not in _OF_THE_MODEL]
+    word = {
+        "run": f"run={other.run}" if other.servable is None and other.run else "",
+        "version": f"version={other.version}" if ":" in other.version and other.run is None else "",
+    }
+    named = next((each for each in word.values() if each), "")
+    if other.servable is not None and not named:
+        named = f"servable={other.servable}"
+    chosen = [f"checkpoint={other.checkpoint}"] if other.checkpoint and other.run else []
+    its = ready("evaluate", [*words, named or f"checkpoint={other.checkpoint}", *chosen])
+    return look(its, other, None, masker)
+
+
+def _told(cfg: DictConfig, found: Pass, other: Pass | None) -> Judged | None:
+    """What there is to say of the samples, and of two models beside each other."""
+    from mlscale.errors import MLScaleError
+    from mlscale.evaluate.compare import compare
+    from mlscale.evaluate.judge import judge
+    from mlscale.evaluate.told import joined
+
+    if other is not None and (found.gathered is None or other.gathered is None):
+        raise MLScaleError(
+            "these two can't be compared sample by sample",
+            where="against",
+            why=found.why or other.why,
+            fix="leave against out, or give the task a kind and predict_step: docs/evaluate.md",
+        )
+    if found.gathered is None or not len(found.gathered):
+        return None
+    told = judge(found.gathered, found.named, cfg.seed)
+    if other is None or other.gathered is None:
+        return told
+    beside = compare(found.gathered, other.gathered, (found.called, other.called), cfg.seed)
+    return joined(told, beside)
+
+
+def _result(
+    cfg: DictConfig, subject: Subject, found: Pass, told: Judged | None, place: Place, seconds: float
+) -> Result:
+    metrics = dict(found.metrics)
+    if told is not None:
+        metrics |= {f"{cfg.split}/{name}": value for name, value in told.metrics.items()}
+        sentence = f"{found.called} on {cfg.split}: " + "\n".join([told.headline, *told.remarks])
+    else:
+        headline = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if not name.startswith("data/"))
+        sentence = f"{found.called}: {headline}"
+    artifacts = {"run": str(subject.run)} if subject.run else {}
+    if found.checkpoint is not None:
+        artifacts["checkpoint"] = str(found.checkpoint)
+    if subject.servable is not None:
+        artifacts["servable"] = str(subject.servable)
+    if place.table.is_file() and told is not None:
+        artifacts["samples"] = str(place.table)
+    return Result(
         verb="evaluate",
         ok=True,
-        sentence=f"{path.name} of {folder.path.name}: {headline}",
+        sentence=sentence,
         metrics={**metrics, "time_s": seconds},
-        artifacts={"run": str(folder.path), "checkpoint": str(path)},
+        artifacts=artifacts,
+        figures=told.figures if told else (),
+        details=told.details if told else {},
     )
-    return keep(result, folder)
-
-
-def _chosen(cfg: DictConfig, run: Path, masker: Masker) -> str:
-    """The checkpoint that was typed; without one the best, and the last of a run that picked none."""
-    typed = any(word.lstrip("+").startswith("checkpoint=") for word in cfg.derived.overrides or [])
-    picked = best(run / "checkpoints", cfg.metric, cfg.mode)
-    if typed or cfg.checkpoint != "best" or picked or not (run / "checkpoints/last.ckpt").is_file():
-        return str(cfg.checkpoint)
-    say(["evaluate  the run has no best checkpoint (nothing was validated): the last one is measured"], masker)
-    return "last"
-
-
-def as_trained(facts: dict[str, Any] | None, trained: dict[str, Any]) -> dict[str, Any] | None:
-    """The facts to build from: the model's shape and the schedule's horizon are the run's, whatever it is measured on.
-
-    Raises:
-        MLScaleError: the data has other channels than the model takes.
-    """
-    if facts is None:
-        return None
-    if trained.get("channels") not in (None, facts["channels"]):
-        raise MLScaleError(
-            f"the model takes {trained['channels']} channel(s), this data has {facts['channels']}",
-            where="data",
-            why="a model is measured on images like those it was trained on",
-            fix="choose other data, or convert the images",
-        )
-    known = (*OF_THE_DATA, "train_samples")
-    return facts | {name: trained[name] for name in known if trained.get(name) is not None}
-
-
-def checkpoint_path(run: Path, name: str, metric: str, mode: str) -> Path:
-    """The file that `best`, the name of one of the run's checkpoints, or a path means.
-
-    Raises:
-        MLScaleError: there is none.
-    """
-    folder = run / "checkpoints"
-    path = Path(name) if "/" in name or name.endswith(SUFFIX) else folder / f"{name}{SUFFIX}"
-    for found in (best(folder, metric, mode) if name == "best" else None, path, folder / name):
-        if found and found.is_file():
-            return found
-    there = sorted(entry.name for entry in (run / "checkpoints").glob("*.ckpt"))
-    raise MLScaleError(
-        f"no checkpoint '{name}'",
-        where=f"checkpoint={name}: {path}",
-        why=f"the run has: {', '.join(there) or 'none'}",
-        fix=f"checkpoint={there[0].removesuffix('.ckpt')}"
-        if there
-        else "train with callbacks=default, which keeps some",
-    )
-
-
-def measure(cfg: DictConfig, checkpoint: Path, split: str) -> dict[str, float]:
-    """The metrics of one pass over `split`."""
-    from mlscale.train.assemble import assemble, measured
-
-    parts = assemble(cfg)
-    load_weights(parts.task, checkpoint)
-    passes: Any = parts.trainer.validate if split == "val" else parts.trainer.test
-    passes(parts.task, datamodule=parts.data, verbose=False)
-    return measured(parts.trainer)
-
-
-def load_weights(task: pl.LightningModule, path: Path) -> None:
-    """Load a checkpoint's weights, and nothing else of it."""
-    from mlscale.train.checkpoint_io import load
-
-    content = load(path)
-    if "state_dict" not in content:
-        raise MLScaleError("the checkpoint holds no weights", where=str(path), why="it has no state_dict")
-    try:
-        task.load_state_dict(content["state_dict"])
-    except RuntimeError as error:
-        raise MLScaleError(
-            "the checkpoint's weights do not fit the model",
-            where=str(path),
-            why=_first_difference(error),
-            fix="evaluate with the model that was trained: leave model.* as the run has it",
-        ) from error
-
-
-def _first_difference(error: RuntimeError) -> str:
-    """What torch says of the first kind of difference; it goes on to name every tensor."""
-    lines = str(error).splitlines()
-    return shorten((lines[1:] or lines)[0].strip(), 200, placeholder=" …")

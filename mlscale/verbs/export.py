@@ -15,8 +15,7 @@ from mlscale.launch.start import say
 from mlscale.report import Result, keep
 from mlscale.runs.find import find
 from mlscale.runs.mask import Masker, masked_output
-from mlscale.verbs.evaluate import checkpoint_path
-from mlscale.verbs.trained import as_it_was_trained, rebuilt
+from mlscale.verbs.trained import as_it_was_trained, checkpoint_path, rebuilt
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+from textwrap import shorten
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.derive import derive
+from mlscale.config.derive import OF_THE_DATA, derive
 from mlscale.config.frozen import with_derived
 from mlscale.errors import MLScaleError
-from mlscale.verbs.evaluate import as_trained, load_weights
+from mlscale.runs.checkpoints import SUFFIX, best
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
+    import pytorch_lightning as pl
     from omegaconf import DictConfig
 
     from mlscale.runs.folder import RunFolder
@@ -66,3 +67,68 @@ def rebuilt(cfg: DictConfig, checkpoint: Path, stage: str) -> tuple[Any, Any]:
     data.prepare_data()
     data.setup(stage)
     return data, task
+
+
+def as_trained(facts: dict[str, Any] | None, trained: dict[str, Any]) -> dict[str, Any] | None:
+    """The facts to build from: the model's shape and the schedule's horizon are the run's, whatever it is measured on.
+
+    Raises:
+        MLScaleError: the data has other channels than the model takes.
+    """
+    if facts is None:
+        return None
+    if trained.get("channels") not in (None, facts["channels"]):
+        raise MLScaleError(
+            f"the model takes {trained['channels']} channel(s), this data has {facts['channels']}",
+            where="data",
+            why="a model is measured on images like those it was trained on",
+            fix="choose other data, or convert the images",
+        )
+    known = (*OF_THE_DATA, "train_samples")
+    return facts | {name: trained[name] for name in known if trained.get(name) is not None}
+
+
+def checkpoint_path(run: Path, name: str, metric: str, mode: str) -> Path:
+    """The file that `best`, the name of one of the run's checkpoints, or a path means.
+
+    Raises:
+        MLScaleError: there is none.
+    """
+    folder = run / "checkpoints"
+    path = Path(name) if "/" in name or name.endswith(SUFFIX) else folder / f"{name}{SUFFIX}"
+    for found in (best(folder, metric, mode) if name == "best" else None, path, folder / name):
+        if found and found.is_file():
+            return found
+    there = sorted(entry.name for entry in (run / "checkpoints").glob("*.ckpt"))
+    raise MLScaleError(
+        f"no checkpoint '{name}'",
+        where=f"checkpoint={name}: {path}",
+        why=f"the run has: {', '.join(there) or 'none'}",
+        fix=f"checkpoint={there[0].removesuffix('.ckpt')}"
+        if there
+        else "train with callbacks=default, which keeps some",
+    )
+
+
+def load_weights(task: pl.LightningModule, path: Path) -> None:
+    """Load a checkpoint's weights, and nothing else of it."""
+    from mlscale.train.checkpoint_io import load
+
+    content = load(path)
+    if "state_dict" not in content:
+        raise MLScaleError("the checkpoint holds no weights", where=str(path), why="it has no state_dict")
+    try:
+        task.load_state_dict(content["state_dict"])
+    except RuntimeError as error:
+        raise MLScaleError(
+            "the checkpoint's weights do not fit the model",
+            where=str(path),
+            why=_first_difference(error),
+            fix="evaluate with the model that was trained: leave model.* as the run has it",
+        ) from error
+
+
+def _first_difference(error: RuntimeError) -> str:
+    """What torch says of the first kind of difference; it goes on to name every tensor."""
+    lines = str(error).splitlines()
+    return shorten((lines[1:] or lines)[0].strip(), 200, placeholder=" …")

@@ -59,7 +59,7 @@ def test_what_is_right_passes(overrides: tuple[str, ...]) -> None:
 
 def test_a_verb_has_its_own_keys() -> None:
     assert problems("run=last", "split=test", verb="evaluate") == []
-    assert problems(verb="evaluate") == ["'run' is not set"]
+    assert problems(verb="export") == ["'run' is not set"]
     assert problems("run=last") == ["unknown key 'run'"]
     assert problems("lifecycle.slo.p99_ms=50", verb="lifecycle") == []
     assert problems("lifecycle.slo.p98_ms=50", verb="lifecycle") == ["unknown key 'lifecycle.slo.p98_ms'"]

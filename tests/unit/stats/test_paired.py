@@ -5,7 +5,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import binomtest
 
-from mlscale.stats.paired import mcnemar, paired, score_interval
+from mlscale.stats.paired import mcnemar, mcnemar_exact, paired, score_interval
 
 
 def test_mcnemar_as_published() -> None:
@@ -82,3 +82,10 @@ def test_wrong_as_seldom_as_stated(n: int, gains: float, loses: float) -> None:
     assert np.mean([high < truth for _, high in ends]) <= 0.05 + slack
     if gains == loses:
         assert np.mean([mcnemar(int(g), int(k))[1] <= 0.05 for g, k, _ in drawn]) <= 0.05 + slack
+
+
+def test_the_exact_test_is_the_binomial_one_and_never_sharper_than_mid_p() -> None:
+    assert mcnemar_exact(0, 0) == 1
+    assert mcnemar_exact(1, 9) == pytest.approx(2 * (1 + 10) / 2**10)
+    for gained, lost in ((3, 3), (2, 11), (0, 5)):
+        assert mcnemar_exact(gained, lost) >= mcnemar(gained, lost)[0] - 1e-12

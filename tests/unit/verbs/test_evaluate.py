@@ -7,7 +7,7 @@ import pytest
 from mlscale import verbs
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
-from mlscale.verbs.evaluate import as_trained
+from mlscale.verbs.trained import as_trained
 
 TRAINED = ("+recipe=resnet", "debug=fast", "model.widths=[8]", "snapshot=false", "callbacks=checkpoint")
 

@@ -1,0 +1,111 @@
+"""Whether a classifier is as sure as it is right, and what temperature would mend it."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.evaluate.gather import Gathered
+from mlscale.evaluate.told import Judged, named
+from mlscale.report import Bars, Heading, Line, Series
+from mlscale.stats.bootstrap import Bootstrap, bootstrap
+from mlscale.stats.calibration import bins_of, nll, reliability, temperature
+
+Floats = NDArray[np.float64]
+_LEAST = 100
+
+
+def judge(gathered: Gathered, seed: int = 0) -> Judged:
+    """Expected calibration error, Brier score and log-likelihood with intervals; the reliability diagram; temperature.
+
+    The temperature is fitted on one half of the samples whose logits were kept and measured on the other, both ways.
+    """
+    columns = gathered.columns
+    confidence, right = columns["confidence"], columns["truth"] == columns["predicted"]
+    found = reliability(confidence, right)
+    sure = _intervals(confidence, right, columns["brier"], columns["loss"], seed)
+    metrics = {**named("ece", sure[0]), **named("brier", sure[1]), **named("loss", sure[2])}
+    mended = _mended(gathered, seed)
+    remarks, note = [], ""
+    if mended:
+        power, before, after = mended
+        metrics |= {"temperature": power, "ece_at_temperature": after}
+        side = "too sure" if power > 1 else "not sure enough"
+        if after < before * 0.9 and abs(power - 1) > 0.05:
+            remarks = [
+                f"the model is {side}: dividing logits by {power:.2f} brings the ECE from {before:.3f} to {after:.3f}"
+            ]
+            note = f" Logits divided by {power:.2f} would mend it: ECE {after:.3f}, on samples it was not fitted on."
+        else:
+            note = " No temperature would mend it noticeably."
+    counts = np.histogram(confidence, np.linspace(0, 1, 11))[0]
+    ends = [float(found.confidence.min(initial=0)), 1.0]
+    ends[0] = min(ends[0], float(found.accuracy.min()))
+    text = (
+        f"Expected calibration error {sure[0].value:.3f}, of {len(found.samples)} bins of equally many samples: how "
+        f"far confidence and accuracy lie apart on average." + note
+    )
+    return Judged(
+        metrics=metrics,
+        headline="",
+        remarks=remarks,
+        figures=[
+            Heading("Calibration", text),
+            Line(
+                "Reliability",
+                [
+                    Series("accuracy of a bin", found.accuracy.tolist(), found.confidence.tolist()),
+                    Series("as sure as right", ends, ends),
+                ],
+                "confidence",
+                "accuracy",
+            ),
+            Bars(
+                "Confidence of the predictions",
+                [f"{edge / 10:.1f}" for edge in range(10)],
+                [Series("samples", [float(count) for count in counts])],
+                "confidence from",
+                "samples",
+            ),
+        ],
+        details={
+            "reliability": [
+                {"confidence": float(c), "accuracy": float(a), "samples": int(s)}
+                for c, a, s in zip(found.confidence, found.accuracy, found.samples, strict=True)
+            ]
+        },
+    )
+
+
+def _intervals(
+    confidence: NDArray[np.generic], right: NDArray[np.bool_], brier: Floats, loss: Floats, seed: int
+) -> Bootstrap:
+    """ECE, Brier score and loss. The bins stay those of all samples: a draw changes what is in them."""
+    place = bins_of(confidence)
+    bins = int(place.max()) + 1
+    rows = np.zeros((len(place), bins + 3))
+    rows[np.arange(len(place)), place] = np.asarray(confidence, np.float64) - right
+    rows[:, bins], rows[:, bins + 1], rows[:, bins + 2] = brier, loss, 1
+
+    def statistic(sums: Floats) -> Floats:
+        n = sums[:, -1]
+        return np.stack([abs(sums[:, :bins]).sum(1) / n, sums[:, bins] / n, sums[:, bins + 1] / n], 1)
+
+    return bootstrap(rows, statistic, seed=seed)
+
+
+def _mended(gathered: Gathered, seed: int) -> tuple[float, float, float] | None:
+    """The temperature, and the ECE before and after on samples that it was not fitted on; None of too few samples."""
+    logits, rows = gathered.logits, gathered.logit_rows
+    if logits is None or len(logits) < _LEAST:
+        return None
+    truth = gathered.columns["truth"][rows].astype(np.int64)
+    half = np.random.default_rng(seed).permutation(len(truth)) % 2 == 0
+    scaled = np.asarray(logits, np.float64).copy()
+    for part in (half, ~half):
+        scaled[part] /= temperature(logits[~part], truth[~part])
+    errors = []
+    for each in (np.asarray(logits, np.float64), scaled):
+        predicted = each.argmax(-1)
+        errors.append(reliability(np.exp(-nll(each, predicted)), predicted == truth).ece)
+    return temperature(logits, truth), errors[0], errors[1]

@@ -1,0 +1,215 @@
+"""The judge of classifiers: accuracy, classes, confusion, calibration, the threshold where there are two classes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.evaluate import calibration, thresholds
+from mlscale.evaluate.gather import Gathered
+from mlscale.evaluate.told import LEAST, Judged, entry, in_percent, named, percent
+from mlscale.report import Figure, Heading, Matrix, Table
+from mlscale.stats.bootstrap import Bootstrap, bootstrap
+from mlscale.stats.intervals import Interval, wilson
+
+Floats = NDArray[np.float64]
+_MOST_CLASSES = 50
+_IN_MATRIX = 20
+_TOP = 5
+
+
+@dataclass(frozen=True)
+class ClassFigures:
+    """One class.
+
+    Attributes:
+        number, name: of the class.
+        support: samples that are of it.
+        predicted: samples that were taken for it.
+        precision, recall, f1: with intervals; NaN where not defined.
+        taken_for: the class that it is most often taken for, and how often; None where it never is.
+    """
+
+    number: int
+    name: str
+    support: int
+    predicted: int
+    precision: Interval
+    recall: Interval
+    f1: Interval
+    taken_for: tuple[str, int] | None
+
+    def document(self) -> dict[str, Any]:
+        """For the result."""
+        return {
+            "class": self.name,
+            "support": self.support,
+            "predicted": self.predicted,
+            "precision": entry(self.precision),
+            "recall": entry(self.recall),
+            "f1": entry(self.f1),
+            "taken_for": self.taken_for[0] if self.taken_for else None,
+            "small": self.support < LEAST,
+        }
+
+
+def judge(gathered: Gathered, seed: int = 0) -> Judged:
+    """Figures of a classifier. Accuracy, recall and precision have Wilson's interval, all others a bootstrap's."""
+    columns, about = gathered.columns, gathered.about
+    truth, predicted = columns["truth"], columns["predicted"]
+    k = len(about.labels) or int(max(truth.max(), predicted.max())) + 1
+    n, right = len(truth), truth == predicted
+    accuracy = wilson(int(right.sum()), n)
+    confusion = np.bincount(truth.astype(np.int64) * k + predicted, minlength=k * k).reshape(k, k)
+    whole, per_class = over_classes(confusion, seed)
+    classes = sorted(_classes(gathered, confusion, per_class), key=lambda each: (_worth(each), -each.support))
+    sure = calibration.judge(gathered, seed)
+    score = thresholds.binary(gathered, seed) if k == 2 else None
+    metrics: dict[str, float] = {
+        **named("accuracy", accuracy),
+        **named("balanced_accuracy", whole[0]),
+        **named("macro_f1", whole[1]),
+        **(named("top5_accuracy", wilson(int((columns["rank"] < _TOP).sum()), n)) if k > 2 * _TOP else {}),
+        **sure.metrics,
+        **(score.metrics if score else {}),
+        "errors": int((~right).sum()),
+        "samples": n,
+    }
+    return Judged(
+        metrics=metrics,
+        headline=f"accuracy {in_percent(accuracy)} of {n:,} samples",
+        remarks=[*_remarks(classes, int((~right).sum())), *sure.remarks, *(score.remarks if score else ())],
+        figures=[
+            *_figures(classes, confusion, about.labels or [str(c) for c in range(k)]),
+            *sure.figures,
+            *(score.figures if score else ()),
+        ],
+        details={"classes": [each.document() for each in classes], **sure.details},
+    )
+
+
+def over_classes(confusion: NDArray[np.int64], seed: int) -> tuple[Bootstrap, list[Interval]]:
+    """Balanced accuracy and macro F1 with intervals, over the classes that there are samples of; and F1 of each class.
+
+    The cells of the confusion matrix say all that a draw of the samples can change, so cells are drawn.
+    """
+    k = len(confusion)
+    rows, columns = np.nonzero(confusion)
+    counts = confusion[rows, columns]
+    # Of each cell: adds to its class's support, to a class's predictions, to its hits.
+    cells = np.zeros((len(counts), 3 * k))
+    cells[np.arange(len(counts)), rows] = 1
+    cells[np.arange(len(counts)), k + columns] = 1
+    cells[np.arange(len(counts)), 2 * k + columns] = rows == columns
+
+    def each(sums: Floats) -> tuple[Floats, Floats]:
+        support, predicted, hits = sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k :]
+        recall = np.where(support > 0, hits / np.maximum(support, 1), np.nan)
+        f1 = np.where(support + predicted > 0, 2 * hits / np.maximum(support + predicted, 1), np.nan)
+        return recall, f1
+
+    def whole(sums: Floats) -> Floats:
+        recall, f1 = each(sums)
+        there = sums[:, :k] > 0
+        count = np.maximum(there.sum(1), 1)
+        return np.stack([np.where(there, value, 0).sum(1) / count for value in (recall, f1)], 1)
+
+    both = bootstrap(cells, lambda sums: np.concatenate([whole(sums), each(sums)[1]], 1), counts=counts, seed=seed)
+    return both, [both[2 + number] for number in range(k)]
+
+
+def _classes(gathered: Gathered, confusion: NDArray[np.int64], f1: Sequence[Interval]) -> list[ClassFigures]:
+    found = []
+    for number, row in enumerate(confusion):
+        support, told, hits = int(row.sum()), int(confusion[:, number].sum()), int(row[number])
+        if not support and not told:
+            continue
+        others = row.copy()
+        others[number] = 0
+        other = int(others.argmax())
+        unknown = Interval(float("nan"), float("nan"), float("nan"))
+        found.append(
+            ClassFigures(
+                number=number,
+                name=gathered.about.label(number),
+                support=support,
+                predicted=told,
+                precision=wilson(hits, told) if told else unknown,
+                recall=wilson(hits, support) if support else unknown,
+                f1=f1[number],
+                taken_for=(gathered.about.label(other), int(others[other])) if others[other] else None,
+            )
+        )
+    return found
+
+
+def _worth(each: ClassFigures) -> float:
+    return each.f1.value if each.support else float("inf")
+
+
+def _remarks(classes: Sequence[ClassFigures], errors: int) -> list[str]:
+    known = [each for each in classes if each.support]
+    if not errors or len(known) < 2:
+        return [] if errors else ["no errors"]
+    worst = known[0]
+    told = f"the worst class is {worst.name}, F1 {percent(worst.f1.value)}"
+    if worst.taken_for:
+        told += f", most often taken for {worst.taken_for[0]} ({worst.taken_for[1]} of {worst.support})"
+    return [told]
+
+
+def _figures(classes: Sequence[ClassFigures], confusion: NDArray[np.int64], labels: Sequence[str]) -> list[Figure]:
+    shown = classes[:_MOST_CLASSES]
+    small = [place for place, each in enumerate(shown) if each.support < LEAST]
+    rows = [
+        (
+            each.name,
+            f"{each.support:,}",
+            in_percent(each.precision),
+            in_percent(each.recall),
+            in_percent(each.f1),
+            f"{each.taken_for[0]} ({each.taken_for[1]})" if each.taken_for else "",
+        )
+        for each in shown
+    ]
+    left_out = f"The worst {len(shown)} of {len(classes)}; all of them are in the result's details. " * (
+        len(classes) > len(shown)
+    )
+    note = left_out + (f"In red: fewer than {LEAST} samples, whose figures say little." if small else "")
+    names = ("class", "samples", "precision", "recall", "F1", "most often taken for")
+    return [
+        Heading("Classes", "Worst first, by F1; in brackets, where the truth lies with 95 % confidence."),
+        Table(f"{len(classes)} classes", names, rows, note, small),
+        Heading("Confusion", "Rows are what samples are, columns what they were taken for."),
+        _matrix(confusion, labels),
+        _pairs(confusion, labels),
+    ]
+
+
+def _matrix(confusion: NDArray[np.int64], labels: Sequence[str]) -> Matrix:
+    """All classes, or those that are confused most."""
+    k = len(confusion)
+    if k <= _IN_MATRIX:
+        return Matrix("Confusion matrix", labels, confusion.tolist(), "taken for", "is")
+    wrong = confusion * ~np.eye(k, dtype=bool)
+    picked = np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:_IN_MATRIX])
+    part = confusion[np.ix_(picked, picked)]
+    title = f"The {_IN_MATRIX} classes that are confused most"
+    return Matrix(title, [labels[number] for number in picked], part.tolist(), "taken for", "is")
+
+
+def _pairs(confusion: NDArray[np.int64], labels: Sequence[str]) -> Table:
+    """What is taken for what, most often first."""
+    wrong = confusion * ~np.eye(len(confusion), dtype=bool)
+    order = np.argsort(-wrong, axis=None, kind="stable")[:12]
+    pairs = [divmod(int(cell), len(confusion)) for cell in order]
+    rows = [
+        (labels[is_], labels[told], f"{wrong[is_, told]:,}", percent(wrong[is_, told] / confusion[is_].sum()))
+        for is_, told in pairs
+        if wrong[is_, told]
+    ]
+    return Table("What is taken for what", ("is", "taken for", "samples", "of the class"), rows, narrow=True)

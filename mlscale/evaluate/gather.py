@@ -1,0 +1,200 @@
+"""Keeps of every sample what the judges need, as batches pass: numbers in memory, all else in the table of samples.
+
+In memory are some forty bytes a sample (with several labels or targets, some more of each), the worst samples as they
+look, and the logits of at most 20,000 samples drawn at random; probabilities go to the table at once.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlscale.evaluate.rows import TABLED, Columns, rows_of
+
+_LOGITS = 20_000
+_IN_TABLE_ALONE = {"classification": ("probabilities", "logits")}
+
+
+@dataclass(frozen=True)
+class About:
+    """What is measured.
+
+    Attributes:
+        kind: of the task.
+        labels: names of the classes by number; '0', '1', … where they have none.
+        mean, std: of each channel, that images were normalised by; empty where they were not.
+        targets: names of what is predicted, in regression.
+        units: of the loss.
+    """
+
+    kind: str
+    labels: tuple[str, ...] = ()
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    targets: tuple[str, ...] = ()
+
+    def label(self, number: int) -> str:
+        """The name of a class."""
+        return self.labels[number] if 0 <= number < len(self.labels) else str(number)
+
+
+class Worst(NamedTuple):
+    """A sample that the model is wrong about.
+
+    Attributes:
+        loss: of it.
+        row: its place among the samples.
+        key: its name.
+        x: as the model was given it, (…).
+        shown: images of more than one channel each: truth and prediction masks in segmentation, uint8 (h, w).
+    """
+
+    loss: float
+    row: int
+    key: str
+    x: NDArray[Any]
+    shown: tuple[NDArray[Any], ...] = ()
+
+
+class Rows(Protocol):
+    """Takes rows as they come: the table of samples."""
+
+    def add(self, keys: Sequence[str], columns: Columns) -> None: ...
+
+
+@dataclass(eq=False)
+class Gathered:
+    """All samples of a pass.
+
+    Attributes:
+        about: what was measured.
+        keys: names of the samples, in order.
+        columns: of each sample, n first.
+        worst: the samples of the largest losses, largest first; of a classifier, of those that it is wrong about.
+        logits: of some samples, (m, k), and `logit_rows`, which ones.
+    """
+
+    about: About
+    keys: list[str]
+    columns: Columns
+    worst: list[Worst]
+    logits: NDArray[np.float32] | None = None
+    logit_rows: NDArray[np.int64] = field(default_factory=lambda: np.zeros(0, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+
+class Gather:
+    """Takes batch after batch.
+
+    Args:
+        about: what is measured.
+        table: gets every row; None for none.
+        worst: samples to keep as they look.
+        brightness: keep the mean pixel of each image.
+        seed: draws the samples whose logits are kept.
+    """
+
+    def __init__(
+        self, about: About, table: Rows | None = None, *, worst: int = 24, brightness: bool = False, seed: int = 0
+    ) -> None:
+        self.about, self._table, self._most, self._brightness = about, table, worst, brightness
+        self._keys: list[str] = []
+        self._parts: dict[str, list[NDArray[Any]]] = {}
+        self._worst: list[Worst] = []
+        self._rng = np.random.default_rng(seed)
+        self._logits: NDArray[np.float32] | None = None
+        self._logit_rows = np.zeros(_LOGITS, np.int64)
+
+    def take(self, outputs: Mapping[str, Tensor], batch: Any) -> None:
+        """A batch and what the model says of it. Samples of weight 0 do not count.
+
+        Args:
+            outputs: of `predict_step`.
+            batch: {"x", "y", "weight"?, "key"?} or (x, y).
+        """
+        from mlscale.tasks.batch import unpack
+
+        x, y, weight = unpack(batch)
+        keys = batch.get("key") if isinstance(batch, Mapping) else None
+        keys = list(keys) if keys is not None else [f"#{len(self._keys) + place}" for place in range(len(y))]
+        if weight is not None and not bool((weight > 0).all()):
+            kept = weight > 0
+            x, y, outputs = x[kept], y[kept], {name: value[kept] for name, value in outputs.items()}
+            keys = [key for key, keep in zip(keys, kept.tolist(), strict=True) if keep]
+        if not keys:
+            return
+        columns = rows_of(self.about.kind, outputs, y)
+        if self._brightness and x.ndim == 4:
+            columns["brightness"] = self._pixels(x).mean((1, 2, 3)).float().cpu().numpy()
+        start = len(self._keys)
+        self._keys += keys
+        self._keep_logits(columns, start)
+        loss = columns["loss"]
+        if self.about.kind == "classification":
+            loss = np.where(columns["truth"] == columns["predicted"], -np.inf, loss)
+        self._keep_worst(loss, keys, start, x, outputs, y)
+        alone = _IN_TABLE_ALONE.get(self.about.kind, ())
+        for name, values in columns.items():
+            if name not in alone:
+                self._parts.setdefault(name, []).append(values)
+        if self.about.kind == "classification" and columns["probabilities"].shape[1] == 2:
+            self._parts.setdefault("score", []).append(columns["probabilities"][:, 1])
+        if self._table is not None:
+            self._table.add(keys, {name: columns[name] for name in TABLED[self.about.kind]})
+
+    def finish(self) -> Gathered:
+        """All that was taken."""
+        columns = {name: np.concatenate(parts) for name, parts in self._parts.items()}
+        worst = sorted(self._worst, key=lambda each: (-each.loss, each.row))
+        some = min(_LOGITS, len(self._keys))
+        logits = None if self._logits is None else self._logits[:some]
+        return Gathered(self.about, self._keys, columns, worst, logits, self._logit_rows[:some])
+
+    def _pixels(self, x: Tensor) -> Tensor:
+        """Images in the units they were stored in."""
+        if not self.about.mean:
+            return x.float()
+        mean, std = (torch.tensor(each, device=x.device)[:, None, None] for each in (self.about.mean, self.about.std))
+        return x.float() * std + mean
+
+    def _keep_logits(self, columns: Columns, start: int) -> None:
+        """A sample of all logits in which each has the same chance: Vitter's reservoir, algorithm R, 1985."""
+        if "logits" not in columns:
+            return
+        logits = columns["logits"]
+        if self._logits is None:  # pages are taken from the system once they are written to
+            self._logits = np.empty((_LOGITS, logits.shape[1]), np.float32)
+        rows = np.arange(start, start + len(logits))
+        drawn = self._rng.integers(0, rows + 1)
+        places = np.where(rows < _LOGITS, rows, drawn)
+        for place, logit, row in zip(places, logits, rows, strict=True):
+            if place < _LOGITS:
+                self._logits[place], self._logit_rows[place] = logit, row
+
+    def _keep_worst(
+        self, loss: NDArray[Any], keys: Sequence[str], start: int, x: Tensor, outputs: Mapping[str, Tensor], y: Tensor
+    ) -> None:
+        floor = self._worst[0].loss if len(self._worst) == self._most else -np.inf
+        for place in np.argsort(-loss, kind="stable")[: self._most].tolist():
+            if not loss[place] > floor:
+                break
+            pixels = self._pixels(x[place][None])[0] if x.ndim == 4 else x[place]
+            masks: tuple[NDArray[Any], ...] = ()
+            if self.about.kind == "segmentation":
+                told = outputs["logits"][place].argmax(0)
+                masks = tuple(each.to(torch.uint8).cpu().numpy() for each in (y[place], told))
+            found = Worst(float(loss[place]), start + place, keys[place], pixels.cpu().numpy(), masks)
+            if len(self._worst) < self._most:
+                heapq.heappush(self._worst, found)
+            else:
+                heapq.heapreplace(self._worst, found)
+            floor = self._worst[0].loss if len(self._worst) == self._most else -np.inf

@@ -1,0 +1,54 @@
+"""Opens the judge of a task's kind, and adds slices and the worst errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.evaluate import classification, language, multilabel, regression, segmentation, slices, worst
+from mlscale.evaluate.gather import Gathered
+from mlscale.evaluate.told import Judged
+
+JUDGES: Mapping[str, Callable[[Gathered, int], Judged]] = {
+    "classification": classification.judge,
+    "multilabel": multilabel.judge,
+    "segmentation": segmentation.judge,
+    "regression": regression.judge,
+    "language": language.judge,
+}
+
+
+def judge(gathered: Gathered, named: slices.Named | None = None, seed: int = 0) -> Judged:
+    """All that is to be said of a pass.
+
+    Args:
+        gathered: the samples, at least one.
+        named: columns to slice by.
+        seed: of what is drawn.
+    """
+    found = JUDGES[gathered.about.kind](gathered, seed)
+    parts = [found]
+    if named:
+        good, share, figure = goodness(gathered)
+        parts.append(slices.judge(named, good, share=share, figure=figure, seed=seed))
+    return Judged(
+        metrics={name: value for part in parts for name, value in part.metrics.items()},
+        headline=found.headline,
+        remarks=[remark for part in parts for remark in part.remarks],
+        figures=[*found.figures, *(figure for part in parts[1:] for figure in part.figures), *worst.figures(gathered)],
+        details={name: value for part in parts for name, value in part.details.items()},
+    )
+
+
+def goodness(gathered: Gathered) -> tuple[NDArray[Any], bool, str]:
+    """What slices are judged by, of each sample: whether it is right, or its loss; which of both; what it is called."""
+    columns, kind = gathered.columns, gathered.about.kind
+    if kind == "classification":
+        return columns["truth"] == columns["predicted"], True, "accuracy"
+    if kind == "multilabel":
+        return (columns["truth"] == columns["predicted"]).all(1), True, "exact_match"
+    name = {"regression": "squared_error", "language": "nats_per_token"}.get(kind, "loss")
+    return np.asarray(columns["loss"], np.float64), False, name

@@ -1,0 +1,120 @@
+"""The judge of models that give a sample any number of labels."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.evaluate import thresholds
+from mlscale.evaluate.gather import Gathered
+from mlscale.evaluate.told import LEAST, Judged, entry, in_numbers, in_percent, named, percent
+from mlscale.report import Heading, Table
+from mlscale.stats.bootstrap import bootstrap
+from mlscale.stats.intervals import Interval, wilson
+from mlscale.stats.ranking import Ranking, ranking
+
+Floats = NDArray[np.float64]
+_MOST = 50
+_UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
+
+
+def judge(gathered: Gathered, seed: int = 0) -> Judged:
+    """Exact match, macro and micro F1 and mean average precision; of each label precision, recall, F1, AUC."""
+    columns, about = gathered.columns, gathered.about
+    truth, predicted = columns["truth"].astype(bool), columns["predicted"].astype(bool)
+    n, k = truth.shape
+    exact = wilson(int((truth == predicted).all(1).sum()), n)
+    f1, each = _f1(truth, predicted, seed)
+    curves = [ranking(columns["probabilities"][:, label], truth[:, label], seed=seed) for label in range(k)]
+    known = [found.average_precision.value for found in curves if found]
+    order = np.argsort([value.value if value.value == value.value else 2 for value in each], kind="stable")
+    loss = bootstrap(np.stack([columns["loss"], np.ones(n)], 1), lambda s: s[:, :1] / s[:, 1:], seed=seed)[0]
+    worst = about.label(int(order[0]))
+    return Judged(
+        metrics={
+            **named("exact_match", exact),
+            **named("macro_f1", f1[0]),
+            **named("micro_f1", f1[1]),
+            **({"mean_average_precision": float(np.mean(known))} if known else {}),
+            **named("loss", loss),
+            "samples": n,
+        },
+        headline=f"macro F1 {in_percent(f1[0])}, all labels right for {percent(exact.value)} of {n:,} samples",
+        remarks=[f"the worst label is {worst}, F1 {percent(each[order[0]].value)}"] if k > 1 else [],
+        figures=[
+            Heading("Labels", "Worst first, by F1 at a probability of 0.5."),
+            _table(gathered, truth, predicted, each, curves, order.tolist()),
+            Heading("Thresholds", "Of the three labels with the lowest F1."),
+            *thresholds.curves([(about.label(place), found) for place in order if (found := curves[place])]),
+        ],
+        details={
+            "labels": [
+                {
+                    "label": about.label(place),
+                    "support": int(truth[:, place].sum()),
+                    "predicted": int(predicted[:, place].sum()),
+                    "f1": entry(each[place]),
+                    **_ranked(curves[place]),
+                }
+                for place in order.tolist()
+            ]
+        },
+    )
+
+
+def _f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_], seed: int) -> tuple[list[Interval], list[Interval]]:
+    """Macro and micro F1; and F1 of each label."""
+    k = truth.shape[1]
+    rows = np.concatenate([truth & predicted, truth, predicted], 1)
+
+    def statistic(sums: Floats) -> Floats:
+        hits, both = sums[:, :k], sums[:, k : 2 * k] + sums[:, 2 * k :]
+        each = np.where(both > 0, 2 * hits / np.maximum(both, 1), np.nan)
+        there = sums[:, k : 2 * k] > 0
+        macro = np.where(there, np.nan_to_num(each), 0).sum(1) / np.maximum(there.sum(1), 1)
+        micro = 2 * hits.sum(1) / np.maximum(both.sum(1), 1)
+        return np.concatenate([macro[:, None], micro[:, None], each], 1)
+
+    found = bootstrap(rows, statistic, seed=seed)
+    return [found[0], found[1]], [found[2 + place] for place in range(k)]
+
+
+def _table(
+    gathered: Gathered,
+    truth: NDArray[np.bool_],
+    predicted: NDArray[np.bool_],
+    f1: list[Interval],
+    curves: list[Ranking | None],
+    order: list[int],
+) -> Table:
+    rows: list[tuple[str, ...]] = []
+    small: list[int] = []
+    for place in order[:_MOST]:
+        support, told = int(truth[:, place].sum()), int(predicted[:, place].sum())
+        hits, found = int((truth & predicted)[:, place].sum()), curves[place]
+        small += [len(rows)] * (support < LEAST)
+        rows.append(
+            (
+                gathered.about.label(place),
+                f"{support:,}",
+                in_percent(wilson(hits, told) if told else _UNKNOWN),
+                in_percent(wilson(hits, support) if support else _UNKNOWN),
+                in_percent(f1[place]),
+                in_numbers(found.auc) if found else "–",
+                f"{found.best_threshold:.3f}" if found else "–",
+            )
+        )
+    names = ("label", "samples", "precision", "recall", "F1", "AUC", "threshold of the best F1")
+    note = f"In red: fewer than {LEAST} samples, whose figures say little." if small else ""
+    return Table(f"{len(order)} labels", names, rows, note, small)
+
+
+def _ranked(found: Ranking | None) -> dict[str, object]:
+    if found is None:
+        return {"auc": None, "average_precision": None}
+    return {
+        "auc": entry(found.auc),
+        "average_precision": entry(found.average_precision),
+        "best_f1": found.best_f1,
+        "best_f1_threshold": found.best_threshold,
+    }

@@ -1,0 +1,62 @@
+"""The samples of a split as a client would send them, for a model that takes them raw."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.images import ImageData
+from mlscale.errors import MLScaleError
+from mlscale.export.samples import as_given
+from mlscale.tasks.batch import unpack
+
+Raw = tuple[NDArray[Any], NDArray[np.int64], list[str] | None]
+"""Samples (n, …), their class numbers (n,), their keys."""
+
+
+def raw_samples(data: Any, split: str) -> Iterator[Raw]:
+    """Batches of a split; samples that could not be read are left out.
+
+    Args:
+        data: the data module, set up.
+        split: val or test.
+    """
+    loader = data.val_dataloader() if split == "val" else data.test_dataloader()
+    if not isinstance(data, ImageData):
+        for samples in as_given(loader, split):
+            yield samples.raw, samples.y, None
+        return
+    decoded, start = data.decoded(split), 0
+    for batch in loader:
+        _, y, weight = unpack(batch)
+        rows = np.arange(start, start + len(y))
+        start += len(y)
+        kept = np.ones(len(y), np.bool_) if weight is None else weight.numpy() > 0
+        if kept.any():
+            raw = np.stack([decoded.sample(row) for row in rows[kept].tolist()])
+            yield raw, y.numpy()[kept], decoded.keys(rows[kept].tolist())
+
+
+def labelled(data: Any, labels: Sequence[str]) -> NDArray[np.int64]:
+    """The model's number of each class of the data, int64 (classes,): both may be numbered differently.
+
+    Raises:
+        MLScaleError: the model does not know a class.
+    """
+    facts = data.facts() if hasattr(data, "facts") else None
+    if facts is None:
+        return np.arange(len(labels))
+    names = [str(name) for name in facts.class_names or range(facts.num_classes or len(labels))]
+    unknown = [name for name in names if name not in labels]
+    if unknown:
+        raise MLScaleError(
+            f"the model does not know the class '{unknown[0]}'"
+            + (f" and {len(unknown) - 1} more" * (len(unknown) > 1)),
+            where="data",
+            why=f"its classes are {', '.join(list(labels)[:8])}{', …' if len(labels) > 8 else ''}",
+            fix="choose data of the classes that the model was trained on",
+        )
+    return np.array([list(labels).index(name) for name in names], np.int64)

@@ -1,0 +1,108 @@
+"""A contact sheet: the samples that a model is most wrong about, as they look, each with what it took them for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+_TILE, _GAP, _TEXT, _ACROSS = 116, 10, 34, 7
+_PAPER, _INK, _QUIET, _BAD = (255, 255, 255), (27, 31, 36), (86, 94, 104), (171, 31, 31)
+_PALETTE = (
+    (0, 0, 0), (214, 39, 40), (31, 119, 180), (44, 160, 44), (255, 127, 14), (148, 103, 189), (140, 86, 75),
+    (227, 119, 194), (188, 189, 34), (23, 190, 207), (127, 127, 127),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, eq=False)
+class Tile:
+    """One sample of the sheet.
+
+    Attributes:
+        images: side by side, uint8 (h, w) or (h, w, 3) each.
+        title: the first line, what it is.
+        text: the second line, what it was taken for.
+    """
+
+    images: Sequence[NDArray[np.uint8]]
+    title: str
+    text: str
+
+
+def sheet(tiles: Sequence[Tile]) -> tuple[bytes, int]:
+    """The sheet as PNG, drawn at twice its size so that it is sharp, and the width at which it is to be shown, pixels.
+
+    Small images are enlarged without smoothing: a pixel stays a square.
+    """
+    from PIL import Image, ImageDraw, ImageFont
+
+    scale = 2
+    each = max(len(tile.images) for tile in tiles)
+    across = max(1, min(len(tiles), _ACROSS // each if each > 1 else _ACROSS))
+    wide = _TILE * each + 4 * (each - 1)
+    down = -(-len(tiles) // across)
+    width, height = across * (wide + _GAP) + _GAP, down * (_TILE + _TEXT + _GAP) + _GAP
+    canvas = Image.new("RGB", (width * scale, height * scale), _PAPER)
+    draw = ImageDraw.Draw(canvas)
+    font = ImageFont.load_default(13 * scale)
+    for number, tile in enumerate(tiles):
+        left, top = _GAP + number % across * (wide + _GAP), _GAP + number // across * (_TILE + _TEXT + _GAP)
+        for place, pixels in enumerate(tile.images):
+            canvas.paste(_fitted(pixels, _TILE * scale), ((left + place * (_TILE + 4)) * scale, top * scale))
+        below = (top + _TILE + 2) * scale
+        draw.text((left * scale, below), _cut(draw, tile.title, font, wide * scale), _INK, font)
+        draw.text((left * scale, below + 16 * scale), _cut(draw, tile.text, font, wide * scale), _BAD, font)
+    file = io.BytesIO()
+    canvas.quantize(256).save(file, "PNG", optimize=True) if each == 1 and _grey(tiles) else canvas.save(
+        file, "PNG", optimize=True
+    )
+    return file.getvalue(), width
+
+
+def as_image(x: NDArray[Any]) -> NDArray[np.uint8]:
+    """Pixels (c, h, w) as a picture: those in 0 to 255 as they are, others stretched between their ends."""
+    values = np.nan_to_num(np.asarray(x, np.float64))
+    low, high = float(values.min()), float(values.max())
+    if not (low >= -0.5 and 1.5 < high <= 255.5):
+        values = (values - low) / ((high - low) or 1) * 255
+    pixels: NDArray[np.uint8] = np.clip(np.rint(values), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    return pixels[:, :, :3] if pixels.shape[2] >= 3 else pixels[:, :, 0]
+
+
+def as_mask(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Class numbers (h, w) in colours, the first class black, ignored pixels grey."""
+    table = np.array([_PALETTE[0], *(_PALETTE[1 + number % (len(_PALETTE) - 1)] for number in range(255))], np.uint8)
+    table[255] = (230, 230, 230)
+    coloured: NDArray[np.uint8] = table[classes]
+    return coloured
+
+
+def _fitted(pixels: NDArray[np.uint8], side: int) -> Any:
+    """The picture in a square, its proportions kept."""
+    from PIL import Image
+
+    image = Image.fromarray(pixels).convert("RGB")
+    factor = side / max(image.size)
+    size = (max(1, round(image.width * factor)), max(1, round(image.height * factor)))
+    method = Image.Resampling.NEAREST if factor >= 2 else Image.Resampling.LANCZOS
+    square = Image.new("RGB", (side, side), (238, 240, 243))
+    square.paste(image.resize(size, method), ((side - size[0]) // 2, (side - size[1]) // 2))
+    return square
+
+
+def _grey(tiles: Sequence[Tile]) -> bool:
+    return all(image.ndim == 2 for tile in tiles for image in tile.images)
+
+
+def _cut(draw: Any, text: str, font: Any, room: float) -> str:
+    """As much of a line as has room."""
+    clean = "".join(character if character.isprintable() else " " for character in text)
+    if draw.textlength(clean, font) <= room:
+        return clean
+    while clean and draw.textlength(clean + "…", font) > room:
+        clean = clean[:-1]
+    return clean + "…"

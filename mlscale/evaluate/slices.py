@@ -1,0 +1,253 @@
+"""Slices: the same figures for a part of the samples, and which parts are worse than the rest.
+
+A slice is a value of a column: of a CSV file by sample, of members of the shards, or of what is measured of images.
+Numbers of many values are cut at their quartiles.
+"""
+
+from __future__ import annotations
+
+import csv
+import itertools
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.errors import MLScaleError
+from mlscale.evaluate.told import LEAST, Judged, chance, entry, in_numbers, in_percent
+from mlscale.report import Heading, Table
+from mlscale.stats.bootstrap import bootstrap
+from mlscale.stats.discoveries import benjamini_hochberg
+from mlscale.stats.intervals import Interval, wilson
+
+Named = Mapping[str, Sequence[str | float | None]]
+"""Column to the value of each sample, None where it has none."""
+
+_MOST_VALUES = 20  # of a column of words: rarer ones are 'others'
+_WHOLE_VALUES = 10  # of a column of numbers: more are cut at the quartiles
+_SHOWN = 60
+FDR = 0.05
+
+
+@dataclass(frozen=True)
+class Slice:
+    """A part of the samples.
+
+    Attributes:
+        column, value: what its samples share.
+        samples: how many.
+        figure: of them; a share where `share`, else a mean of the loss.
+        rest: the same of all others.
+        q: the false-discovery rate at which it counts as different from the rest; NaN where it was not tested.
+    """
+
+    column: str
+    value: str
+    samples: int
+    figure: Interval
+    rest: float
+    q: float
+
+    @property
+    def small(self) -> bool:
+        """Whether its figure says little."""
+        return self.samples < LEAST
+
+    def worse(self, share: bool) -> float:
+        """How much worse than the rest."""
+        return self.rest - self.figure.value if share else self.figure.value - self.rest
+
+
+def judge(named: Named, good: NDArray[Any], *, share: bool, figure: str, seed: int = 0) -> Judged:
+    """Slices, worst first. Those of at least 30 samples are tested against the rest (Fisher's exact test of shares,
+    Mann and Whitney's of losses); with many tests, finds are held to a false-discovery rate of 5 %.
+
+    Args:
+        named: the columns.
+        good: of each sample whether it is right (bool), or its loss.
+        share: which of the two.
+        figure: what that is called.
+        seed: of the intervals of a loss.
+    """
+    found, tested = [], []
+    for column, values in named.items():
+        parts = groups(values)
+        for value, mask in parts if len(parts) > 1 else ():
+            one = _slice(column, value, mask, good, share, seed)
+            found.append(one)
+            tested.append(_p(good[mask], good[~mask], share) if not one.small and (~mask).any() else float("nan"))
+    known = [p for p in tested if p == p]
+    qs = iter(benjamini_hochberg(known, FDR).q)
+    found = [
+        Slice(each.column, each.value, each.samples, each.figure, each.rest, next(qs) if p == p else p)
+        for each, p in zip(found, tested, strict=True)
+    ]
+    found.sort(key=lambda each: (each.small, -each.worse(share)))
+    worse = [each for each in found if each.q <= FDR and each.worse(share) > 0]
+    shown = in_percent if share else in_numbers
+    told = [
+        f"{each.column} {each.value} is worse than the rest: {figure} {shown(each.figure)} of {each.samples:,}"
+        for each in worse[:2]
+    ]
+    told += [f"{len(worse) - 2} more slices are worse than the rest"] if len(worse) > 2 else []
+    return Judged(
+        metrics={"slices": len(found), "worse_slices": len(worse)},
+        headline="",
+        remarks=told or ([f"no slice of {len(found)} is shown to be worse than the rest"] if found else []),
+        figures=_figures(found, share, figure, len(worse)),
+        details={
+            "slices": [
+                {
+                    "column": each.column,
+                    "value": each.value,
+                    "samples": each.samples,
+                    figure: entry(each.figure),
+                    f"{figure}_of_the_rest": each.rest,
+                    "q": each.q,
+                    "small": each.small,
+                }
+                for each in found
+            ]
+        },
+    )
+
+
+def groups(values: Sequence[str | float | None]) -> list[tuple[str, NDArray[np.bool_]]]:
+    """The values of a column, each with the samples that have it, bool (n,). Samples without a value are in none."""
+    numbers = _numbers(values)
+    if numbers is not None and len(np.unique(numbers[np.isfinite(numbers)])) > _WHOLE_VALUES:
+        return _quartiles(numbers)
+    words = np.array(["" if value is None else _word(value) for value in values], object)
+    there, counts = np.unique(words[words != ""], return_counts=True)
+    order = np.argsort(-counts, kind="stable")
+    often = [str(there[place]) for place in order[:_MOST_VALUES]]
+    found = [(word, words == word) for word in sorted(often)]
+    rare = [there[place] for place in order[_MOST_VALUES:]]
+    return found + ([(f"{len(rare)} others", np.isin(words, rare))] if rare else [])
+
+
+def _quartiles(numbers: NDArray[np.float64]) -> list[tuple[str, NDArray[np.bool_]]]:
+    known = np.isfinite(numbers)
+    cuts = np.unique(np.quantile(numbers[known], [0, 0.25, 0.5, 0.75, 1]))
+    place = np.clip(np.searchsorted(cuts, numbers, "right") - 1, 0, len(cuts) - 2)
+    names = [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(cuts)]
+    return [(name, known & (place == number)) for number, name in enumerate(names)]
+
+
+def _numbers(values: Sequence[str | float | None]) -> NDArray[np.float64] | None:
+    """A column as numbers, NaN where there is none; None where one is a word."""
+    try:
+        found = np.array([np.nan if value in (None, "") else float(value) for value in values], np.float64)
+    except ValueError:
+        return None
+    return found if np.isfinite(found).any() else None
+
+
+def _word(value: str | float) -> str:
+    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+
+
+def _slice(column: str, value: str, mask: NDArray[np.bool_], good: NDArray[Any], share: bool, seed: int) -> Slice:
+    ours, others = good[mask], good[~mask]
+    if share:
+        figure = wilson(int(ours.sum()), len(ours))
+    else:
+        rows = np.stack([ours, np.ones(len(ours))], 1)
+        figure = bootstrap(rows, lambda sums: sums[:, :1] / sums[:, 1:], seed=seed)[0]
+    return Slice(column, value, len(ours), figure, float(others.mean()) if len(others) else float("nan"), float("nan"))
+
+
+def _p(ours: NDArray[Any], others: NDArray[Any], share: bool) -> float:
+    from scipy.stats import fisher_exact, mannwhitneyu
+
+    if share:
+        table = [[int(each.sum()), int((~each).sum())] for each in (ours, others)]
+        return float(fisher_exact(table).pvalue)
+    return float(mannwhitneyu(ours, others, method="asymptotic").pvalue)
+
+
+def _figures(found: Sequence[Slice], share: bool, figure: str, worse: int) -> list[Heading | Table]:
+    shown, text = list(found[:_SHOWN]), in_percent if share else in_numbers
+    rows = [
+        (
+            f"{each.column}: {each.value}",
+            f"{each.samples:,}",
+            text(each.figure),
+            f"{100 * each.rest:.1f} %" if share else f"{each.rest:.3g}",
+            "too few" if each.small else chance(each.q),
+        )
+        for each in shown
+    ]
+    red = [place for place, each in enumerate(shown) if each.q <= FDR and each.worse(share) > 0]
+    note = (
+        f"q: the false-discovery rate at which a slice counts as different from the rest, of {len(found)} slices "
+        f"together; in red: worse, q ≤ {FDR}. Slices below {LEAST} samples are not tested."
+    )
+    title = f"{len(found)} slices, {worse} shown to be worse than the rest"
+    return [
+        Heading("Slices", "Parts of the samples against all others, worst first."),
+        Table(title, ("slice", "samples", figure, "the rest", "q"), rows, note, red),
+    ]
+
+
+def from_csv(path: str, keys: Sequence[str]) -> dict[str, list[str | float | None]]:
+    """Columns of a CSV file whose first column holds keys of samples.
+
+    Raises:
+        MLScaleError: it can't be read, has no columns, or none of its keys is a sample's.
+    """
+    where = f"slices={path}"
+    try:
+        with open(Path(path).expanduser(), newline="", encoding="utf-8") as file:
+            lines = [line for line in csv.reader(file) if line]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise MLScaleError(
+            "the slices can't be read",
+            where=where,
+            why=getattr(error, "strerror", None) or str(error),
+            fix="slices=<a CSV file whose first column is the sample's key, one column for each way to slice>",
+        ) from error
+    if not lines or len(lines[0]) < 2:
+        raise MLScaleError(
+            "the slices have no column",
+            where=where,
+            fix="a first line such as key,camera,country; then a line a sample",
+        )
+    heads, known = lines[0], {line[0]: line for line in lines[1:]}
+    if not any(key in known for key in keys):
+        raise MLScaleError(
+            "none of the keys in the slices is a sample's",
+            where=where,
+            why=f"its first is {lines[1][0]!r} and a sample's is {keys[0]!r}" if lines[1:] else "it has no lines",
+            fix="the first column holds keys as the table of samples has them (results/evaluate-samples.parquet)",
+        )
+    return {
+        head: [line[place] if (line := known.get(key)) and place < len(line) else None for key in keys]
+        for place, head in enumerate(heads)
+        if place
+    }
+
+
+def from_members(extension: str, contents: Iterable[bytes]) -> dict[str, list[str | float | None]]:
+    """Columns from a member of each sample: the fields of a JSON object that are no lists, or a text.
+
+    Raises:
+        MLScaleError: a member is neither.
+    """
+    rows: list[dict[str, Any]] = []
+    for number, content in enumerate(contents):
+        try:
+            text = content.decode("utf-8")
+            value = json.loads(text) if extension.rsplit(".", 1)[-1] == "json" else text.strip()
+        except ValueError as error:
+            raise MLScaleError(
+                f"member .{extension} of sample {number} is no text", where=f"slices={extension}", why=str(error)[:200]
+            ) from error
+        fields = value if isinstance(value, dict) else {extension: value}
+        rows.append({str(k): v for k, v in fields.items() if isinstance(v, str | int | float)})
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}

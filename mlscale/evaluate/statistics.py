@@ -1,0 +1,132 @@
+"""Figures of each kind of task as functions of sums, of two models beside each other: what a paired bootstrap draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.stats.bootstrap import Statistic
+
+Floats = NDArray[np.float64]
+Columns = Mapping[str, NDArray[Any]]
+_MOST_ROWS = 5000
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A figure.
+
+    Attributes:
+        name: as metrics have it.
+        higher: whether more is better.
+        share: whether it is a share, told in percent.
+    """
+
+    name: str
+    higher: bool
+    share: bool = False
+
+    @property
+    def said(self) -> str:
+        """The name as people say it."""
+        words = {"mae": "MAE", "rmse": "RMSE", "mean_iou": "mean IoU", "macro_f1": "macro F1"}
+        return words.get(self.name, self.name.replace("_", " "))
+
+
+def measures(ours: Columns, theirs: Columns, kind: str) -> tuple[Floats, Statistic, list[Measure]]:
+    """What is summed of both, (n, 2c), ours first; from one side's sums, (b, c), to figures, (b, m); which they are."""
+    if kind == "classification":
+        return _classes(ours, theirs)
+    if kind == "multilabel":
+        k = ours["truth"].shape[1]
+        sides = [np.concatenate([_labels(each), _loss(each)], 1) for each in (ours, theirs)]
+        of = [Measure("macro_f1", True, True), Measure("loss", False)]
+        return np.concatenate(sides, 1), lambda sums: _macro_f1_and_loss(sums, k), of
+    if kind == "segmentation":
+        k = ours["hit"].shape[1]
+        names = ("hit", "predicted", "true")
+        sides = [
+            np.concatenate([*(np.asarray(each[n], float) for n in names), _loss(each)], 1) for each in (ours, theirs)
+        ]
+        of = [Measure("mean_iou", True, True), Measure("pixel_accuracy", True, True), Measure("loss", False)]
+        return np.concatenate(sides, 1), lambda sums: _iou(sums, k), of
+    if kind == "regression":
+        sides = []
+        for each in (ours, theirs):
+            error = np.asarray(each["predicted"], np.float64) - each["truth"]
+            sides.append(np.stack([abs(error).mean(1), (error**2).mean(1), np.ones(len(error))], 1))
+        of = [Measure("rmse", False), Measure("mae", False)]
+        return np.concatenate(sides, 1), _errors, of
+    sides = [np.stack([np.asarray(each[n], np.float64) for n in ("nats", "tokens")], 1) for each in (ours, theirs)]
+    return np.concatenate(sides, 1), _bits, [Measure("bits_per_byte", False)]
+
+
+def _classes(ours: Columns, theirs: Columns) -> tuple[Floats, Statistic, list[Measure]]:
+    """Macro F1, Brier score and loss of classifiers."""
+    truth = np.asarray(ours["truth"], np.int64)
+    n, k = len(truth), int(max(truth.max(), ours["predicted"].max(), theirs["predicted"].max())) + 1
+    # Samples are put together at random before they become rows, which a thousand classes make wide.
+    groups = min(n, _MOST_ROWS)
+    group = np.random.default_rng(0).permutation(n) % groups
+
+    def counted(classes: NDArray[Any], where: NDArray[np.bool_]) -> Floats:
+        cells = (group * k + classes)[where]
+        return np.bincount(cells, minlength=groups * k).reshape(groups, k).astype(np.float64)
+
+    def side(each: Columns) -> Floats:
+        told, every = np.asarray(each["predicted"], np.int64), np.ones(n, bool)
+        losses = [np.bincount(group, each[name], groups)[:, None] for name in ("brier", "loss")]
+        size = np.bincount(group, minlength=groups)[:, None]
+        counts = (counted(truth, told == truth), counted(truth, every), counted(told, every))
+        return np.concatenate([*counts, *losses, size], 1)
+
+    def statistic(sums: Floats) -> Floats:
+        f1 = _macro_f1(sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k : 3 * k])
+        return np.stack([f1, sums[:, 3 * k] / sums[:, -1], sums[:, 3 * k + 1] / sums[:, -1]], 1)
+
+    of = [Measure("macro_f1", True, True), Measure("brier", False), Measure("loss", False)]
+    return np.concatenate([side(ours), side(theirs)], 1), statistic, of
+
+
+def _loss(columns: Columns) -> Floats:
+    """The loss, and one, of each sample."""
+    return np.stack([np.asarray(columns["loss"], np.float64), np.ones(len(columns["loss"]))], 1)
+
+
+def _labels(columns: Columns) -> Floats:
+    truth, told = columns["truth"].astype(bool), columns["predicted"].astype(bool)
+    return np.concatenate([truth & told, truth, told], 1).astype(np.float64)
+
+
+def _macro_f1(hits: Floats, truth: Floats, told: Floats) -> Floats:
+    """Of each row, over the classes that it has samples of."""
+    there = truth > 0
+    f1 = np.where(there, 2 * hits / np.maximum(truth + told, 1), 0)
+    mean: Floats = f1.sum(1) / np.maximum(there.sum(1), 1)
+    return mean
+
+
+def _macro_f1_and_loss(sums: Floats, k: int) -> Floats:
+    f1 = _macro_f1(sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k : 3 * k])
+    return np.stack([f1, sums[:, 3 * k] / sums[:, -1]], 1)
+
+
+def _iou(sums: Floats, k: int) -> Floats:
+    hits, told, truth = sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k : 3 * k]
+    union = told + truth - hits
+    mean = np.where(union > 0, hits / np.maximum(union, 1), 0).sum(1) / np.maximum((union > 0).sum(1), 1)
+    accuracy = hits.sum(1) / np.maximum(truth.sum(1), 1)
+    return np.stack([mean, accuracy, sums[:, 3 * k] / sums[:, -1]], 1)
+
+
+def _errors(sums: Floats) -> Floats:
+    return np.stack([np.sqrt(sums[:, 1] / sums[:, 2]), sums[:, 0] / sums[:, 2]], 1)
+
+
+def _bits(sums: Floats) -> Floats:
+    bits: Floats = sums[:, :1] / np.maximum(sums[:, 1:2], 1) / np.log(2)
+    return bits

@@ -1,0 +1,130 @@
+"""The table of samples: what a model says of each, as Parquet. Contract 'samples'; needs pyarrow."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.contracts import expect, stamp
+from mlscale.errors import MLScaleError
+from mlscale.evaluate.rows import Columns
+from mlscale.runs.files import ASIDE, PRIVATE_FILE, make_folders, sync_folder, unwritable
+
+_ABOUT = b"mlscale"
+_ROW_GROUP = 65_536
+
+
+def there() -> bool:
+    """Whether pyarrow is installed."""
+    from importlib.util import find_spec
+
+    return find_spec("pyarrow") is not None
+
+
+class SampleTable:
+    """A Parquet file that grows by batches and is there, whole, once it is closed; a `with` block that fails leaves
+    nothing.
+
+    Args:
+        path: of the file; replaced where it is there.
+        about: kind, split, model and the like, kept in the file beside its format.
+    """
+
+    def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
+        make_folders(path.parent)
+        self.path, self._aside = path, path.with_name(f"{ASIDE}{path.name}")
+        self._about = json.dumps({"format": stamp("samples"), **about}, ensure_ascii=False)
+        self._writer: Any = None
+        self._waiting: list[Any] = []
+        self._rows = 0
+
+    def __enter__(self) -> SampleTable:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None:
+            self.close()
+        else:
+            with suppress(Exception):
+                self._writer.close()
+            self._aside.unlink(missing_ok=True)
+
+    def add(self, keys: Sequence[str], columns: Columns) -> None:
+        """Rows of a batch."""
+        import pyarrow as pa
+
+        self._waiting.append(
+            pa.table({"key": pa.array(keys, pa.string()), **{n: arrow(v) for n, v in columns.items()}})
+        )
+        self._rows += len(keys)
+        if self._rows >= _ROW_GROUP:
+            self._flush()
+
+    def close(self) -> None:
+        """Commit the file; none is made of no rows."""
+        self._flush()
+        if self._writer is None:
+            return
+        try:
+            self._writer.close()
+            self._aside.chmod(PRIVATE_FILE)
+            self._aside.replace(self.path)
+            sync_folder(self.path.parent)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+    def _flush(self) -> None:
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        if not self._waiting:
+            return
+        table = pa.concat_tables(self._waiting)
+        self._waiting, self._rows = [], 0
+        try:
+            if self._writer is None:
+                schema = table.schema.with_metadata({_ABOUT: self._about.encode()})
+                self._writer = pq.ParquetWriter(self._aside, schema, compression="zstd")
+            self._writer.write_table(table)
+        except OSError as error:
+            raise unwritable(self.path, error) from error
+
+
+def arrow(values: NDArray[Any]) -> Any:
+    """A column (pyarrow) of numbers, (n,), or of lists, (n, k)."""
+    import pyarrow as pa
+
+    if values.ndim == 1:
+        return pa.array(values)
+    offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
+    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(values).ravel()))
+
+
+def document(path: Path) -> dict[str, Any]:
+    """What the contract's JSON schema describes: the format of a table, what it is of, and its columns.
+
+    Raises:
+        MLScaleError: it is no such file, or of a later format.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        schema = pq.read_schema(path)
+        about = json.loads((schema.metadata or {}).get(_ABOUT, b"{}"))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise MLScaleError("this is no table of samples", where=str(path), why=str(error)[:200]) from error
+    expect("samples", about if isinstance(about, dict) else {}, str(path))
+    return {**about, "columns": {field.name: _type(field.type) for field in schema}}
+
+
+def _type(kind: Any) -> str:
+    import pyarrow as pa
+
+    return f"list<{kind.value_type}>" if pa.types.is_list(kind) else str(kind)

@@ -1,0 +1,1 @@
+"""Batch scoring: every input once, resumable."""

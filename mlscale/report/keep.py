@@ -1,0 +1,26 @@
+"""Results in a folder that is no run's."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from mlscale.report.html import page
+from mlscale.report.result import Result
+from mlscale.runs.files import make_folders, write_json, write_text
+
+
+def keep_in(result: Result, folder: Path, title: str) -> Result:
+    """Keep a result in `folder`, as `<verb>.json` and as a page beside it; returns it with the page named.
+
+    Raises:
+        MLScaleError: the folder can't be written to (exit code 5).
+    """
+    make_folders(folder)
+    place = folder / f"{result.verb}.html"
+    kept = replace(result, artifacts={**result.artifacts, "page": str(place)})
+    shown = kept.as_dict()
+    write_json(folder / f"{result.verb}.json", shown)
+    about = (kept.sentence, kept.ok, shown["metrics"], shown["artifacts"])
+    write_text(place, page(title, *about, kept.figures, kept.steps, shown["overrides"]))
+    return kept

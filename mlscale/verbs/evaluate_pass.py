@@ -1,0 +1,234 @@
+"""One pass of a model over a split: what is measured, and what is gathered of each sample."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlscale.config.derive import derive
+from mlscale.config.frozen import with_derived
+from mlscale.errors import MLScaleError
+from mlscale.runs.checkpoints import best
+from mlscale.verbs.trained import as_trained, checkpoint_path, load_weights
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mlscale.evaluate.gather import About, Gathered
+    from mlscale.evaluate.slices import Named
+    from mlscale.evaluate.table import SampleTable
+    from mlscale.registry.subject import Subject
+
+_MEASURED = ("brightness", "size")
+
+
+@dataclass
+class Pass:
+    """A model, its data, and what came of one look at a split.
+
+    Attributes:
+        called: what the model is called in sentences.
+        metrics: what the task logs, and what the data has counted.
+        gathered: of each sample; None where the task says nothing of samples.
+        named: columns to slice by.
+        why: why nothing was gathered.
+        checkpoint: the file whose weights were measured.
+    """
+
+    called: str
+    metrics: dict[str, float]
+    gathered: Gathered | None = None
+    named: Named | None = None
+    why: str = ""
+    checkpoint: Path | None = None
+
+
+def frozen_for(cfg: DictConfig, subject: Subject) -> tuple[DictConfig, int]:
+    """The config on one device, with what its data says and the model's own shape; and how many trained the model.
+
+    Raises:
+        MLScaleError: several devices are asked for; the data does not fit the model.
+    """
+    import yaml
+
+    from mlscale.launch.facts import data_facts
+    from mlscale.launch.machine import this_machine
+    from mlscale.runs.folder import DERIVED
+
+    typed = any(word.lstrip("+").startswith("trainer.devices=") for word in cfg.derived.overrides or [])
+    if typed and str(cfg.trainer.devices) != "1":
+        raise MLScaleError(
+            "a model is measured in one process",
+            where=f"trainer.devices={cfg.trainer.devices}",
+            why="so each sample counts exactly once",
+            fix="leave trainer.devices out; mlscale predict spreads samples over devices",
+        )
+    cfg = cfg.copy()
+    cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1
+    cfg.logger, cfg.callbacks = {}, {}
+    facts = data_facts(cfg)
+    trained: dict[str, Any] = {}
+    if subject.home is not None:
+        trained = yaml.safe_load((subject.home / DERIVED).read_text(encoding="utf-8")) or {}
+        facts = as_trained(facts, trained)
+    derived = derive(cfg, facts, this_machine())
+    home = subject.run or subject.home or Path.cwd()
+    ready = with_derived(cfg, {**derived, "run_dir": str(home), "name": home.name})
+    return ready, trained.get("world_size") or 1
+
+
+def checkpoint_of(subject: Subject, cfg: DictConfig) -> tuple[Path, bool]:
+    """The file of a checkpoint, and whether it stands in for a best one that the run does not have: nothing was typed,
+    and nothing was validated in training."""
+    chosen = str(subject.checkpoint)
+    if subject.run is None:
+        return Path(chosen), False
+    folder = subject.run / "checkpoints"
+    typed = any(word.lstrip("+").startswith("checkpoint=") for word in cfg.derived.overrides or [])
+    none = not typed and chosen == "best" and best(folder, cfg.metric, cfg.mode) is None
+    instead = none and (folder / "last.ckpt").is_file()
+    return checkpoint_path(subject.run, "last" if instead else chosen, cfg.metric, cfg.mode), instead
+
+
+def of_checkpoint(cfg: DictConfig, path: Path, called: str, table: SampleTable | None) -> Pass:
+    """Validate or test once, and gather what the task says of each sample.
+
+    Args:
+        cfg: of `frozen_for`.
+        path: the checkpoint.
+        called: what the model is called.
+        table: gets every sample; None for none.
+    """
+    from mlscale.evaluate.collect import Collect, kind_of
+    from mlscale.evaluate.gather import Gather
+    from mlscale.train.assemble import assemble, measured
+
+    parts = assemble(cfg)
+    load_weights(parts.task, path)
+    kind, gather = kind_of(parts.task), None
+    if kind is not None:
+        gather = Gather(
+            about_of(kind, parts.data), table, worst=cfg.worst, brightness="brightness" in _slices(cfg), seed=cfg.seed
+        )
+        parts.trainer.callbacks.append(Collect(gather))  # type: ignore[attr-defined]
+    passes: Any = parts.trainer.validate if cfg.split == "val" else parts.trainer.test
+    passes(parts.task, datamodule=parts.data, verbose=False)
+    metrics = measured(parts.trainer)
+    if gather is None:
+        return Pass(called, metrics, why="the task says nothing of single samples: it has no kind and predict_step")
+    gathered = gather.finish()
+    return Pass(called, metrics, gathered, named_columns(cfg, parts.data, gathered) if len(gathered) else None)
+
+
+def of_servable(cfg: DictConfig, folder: Path, called: str, table: SampleTable | None) -> Pass:
+    """Ask a servable about each sample of a split, raw, as a client would.
+
+    Args:
+        cfg: of `frozen_for`: its data is asked, its model is not built.
+        folder: of the servable.
+        called: what the model is called.
+        table: gets every sample; None for none.
+    """
+    import torch
+
+    from mlscale.evaluate.gather import About, Gather
+    from mlscale.evaluate.raw import labelled, raw_samples
+    from mlscale.export.servable import load
+    from mlscale.train.assemble import build_data
+
+    servable = load(folder, threads=cfg.derived.threads)
+    data: Any = build_data(cfg)
+    if data is None:
+        raise MLScaleError("there is no data", where="data", fix="data=webdataset data.val=…")
+    data.prepare_data()
+    data.setup("validate" if cfg.split == "val" else "test")
+    about, numbers = About("classification", labels=servable.labels), labelled(data, servable.labels)
+    gather = Gather(about, table, worst=cfg.worst, brightness="brightness" in _slices(cfg), seed=cfg.seed)
+    for raw, y, keys in raw_samples(data, cfg.split):
+        logits = torch.from_numpy(servable.logits(raw))
+        batch = {"x": torch.from_numpy(np.ascontiguousarray(raw)), "y": torch.from_numpy(numbers[y])}
+        gather.take({"logits": logits}, {**batch, **({"key": keys} if keys is not None else {})})
+    gathered = gather.finish()
+    return Pass(called, dict(getattr(data, "counted", {})), gathered, named_columns(cfg, data, gathered))
+
+
+def about_of(kind: str, data: Any) -> About:
+    """What is known of the data that a task of this kind is measured on."""
+    from mlscale.evaluate.gather import About
+
+    facts = data.facts() if hasattr(data, "facts") else None
+    if facts is None:
+        return About(kind)
+    names = facts.class_names or tuple(map(str, range(facts.num_classes or 0)))
+    return About(kind, tuple(map(str, names)), tuple(facts.mean), tuple(facts.std))
+
+
+def named_columns(cfg: DictConfig, data: Any, gathered: Gathered) -> Named:
+    """The columns that `slices` names.
+
+    Raises:
+        MLScaleError: there is no such file or member.
+    """
+    from mlscale.evaluate import slices
+
+    found: dict[str, Any] = {}
+    for word in _slices(cfg):
+        if word == "brightness":
+            values = gathered.columns.get("brightness")
+            if values is None:
+                raise MLScaleError("samples that are no images have no brightness", where="slices", fix="slices=[]")
+            found[word] = values.tolist()
+        elif word == "size":
+            found[word] = _sizes(cfg, data, gathered)
+        elif word.endswith(".csv") or os.sep in word:
+            found |= slices.from_csv(word, gathered.keys)
+        else:
+            found |= _members(cfg, data, gathered, word)
+    return found
+
+
+def _slices(cfg: DictConfig) -> list[str]:
+    return [cfg.slices] if isinstance(cfg.slices, str) else [str(word) for word in cfg.slices or []]
+
+
+def _sizes(cfg: DictConfig, data: Any, gathered: Gathered) -> list[float | None]:
+    """Pixels of each image as it is stored: the square root of its area, so that numbers are sides."""
+    from mlscale.data.images import ImageData
+    from mlscale.data.picture import open_picture
+
+    if not isinstance(data, ImageData):
+        raise MLScaleError("samples that are no stored images have no size", where="slices", fix="slices=[]")
+    source = data.decoded(cfg.split).source
+    there = {source.key(row): row for row in range(len(source))}
+    sizes: list[float | None] = []
+    for key in gathered.keys:
+        picture = open_picture(source.read(there[key])[1])
+        sizes.append(float(picture.height * picture.width) ** 0.5)
+    return sizes
+
+
+def _members(cfg: DictConfig, data: Any, gathered: Gathered, extension: str) -> dict[str, Any]:
+    """Columns from a member of each sample of shards."""
+    from mlscale.data.shards import WebDataset
+    from mlscale.evaluate import slices
+
+    if not isinstance(data, WebDataset):
+        raise MLScaleError(
+            f"these samples have no member '.{extension}' to slice by",
+            where="slices",
+            why=f"built in are {', '.join(_MEASURED)}; other words are members of WebDataset shards, or CSV files",
+            fix="slices=[brightness], or slices=slices.csv with lines of key,value",
+        )
+    source = data.decoded(cfg.split).source
+    rows = {source.key(row): row for row in range(len(source))}
+    try:
+        contents = data.members(cfg.split, extension)
+    except MLScaleError as error:
+        fix = f"slices=<one of these>, {' or '.join(_MEASURED)}, or a CSV file of key,value lines"
+        raise MLScaleError(error.what, where=f"slices={extension}", why=error.why, fix=fix) from error
+    columns = slices.from_members(extension, contents)
+    return {name: [values[rows[key]] for key in gathered.keys] for name, values in columns.items()}

@@ -1,0 +1,199 @@
+"""`mlscale evaluate`: a run, a version, a checkpoint or a servable; a table, a page, a contact sheet; two compared."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from mlscale import verbs
+from mlscale.cli import main
+from mlscale.errors import MLScaleError
+from mlscale.evaluate.table import document
+from mlscale.runs.folder import RunFolder
+from tests.contract.test_documents import validate
+
+TRAINED = ("+recipe=resnet", "model.widths=[8,16]", "snapshot=false", "logger=none")
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
+    """A folder with two runs, one trained longer, and a version of each kind of the latter."""
+    place = tmp_path_factory.mktemp("evaluate")
+    common = [f"runs_dir={place}/runs", f"data.root={bundled}"]
+    for name, epochs in (("short", 1), ("long", 4)):
+        verbs.call("train", [*TRAINED, *common, f"name={name}", f"trainer.max_epochs={epochs}"])
+    run = next(place.glob("runs/*/long-*"))
+    verbs.call("export", [f"run={run}", f"runs_dir={place}/runs"])
+    root = ["--runs", str(place / "runs"), "--root", str(place / "registry")]
+    assert main(["versions", "add", str(run), *root]) == 0
+    assert main(["versions", "add", str(run), "--servable", "--name", "served", *root]) == 0
+    return place
+
+
+def evaluate(place: Path, *words: str) -> list[str]:
+    return [*words, f"runs_dir={place}/runs", f"registry.root={place}/registry", f"to={place}/out"]
+
+
+def run_of(place: Path, name: str) -> Path:
+    return next(place.glob(f"runs/*/{name}-*"))
+
+
+def test_a_run_is_measured_sample_by_sample(place: Path) -> None:
+    run = run_of(place, "short")
+    result = verbs.call("evaluate", [f"run={run}", f"runs_dir={place}/runs", "slices=[brightness,size]", "worst=10"])
+    figures = result.metrics
+    assert figures["val/accuracy_low"] < figures["val/accuracy"] < figures["val/accuracy_high"]
+    assert figures["val/samples"] == 360
+    assert "of 360 samples" in result.sentence
+    kept = RunFolder.open(run)
+    assert kept.results["evaluate"] == result.as_dict()
+    validate("result", kept.results["evaluate"])
+    assert kept.changed() == []
+    assert len(result.details["classes"]) == 10
+    assert len(result.details["slices"]) == 4  # quartiles of brightness; all images are of one size
+
+    about = document(Path(result.artifacts["samples"]))
+    validate("samples", about)
+    assert (about["model"], about["split"]) == (run.name, "val")
+    table = pq.read_table(result.artifacts["samples"])
+    keys = np.array(table["key"].to_pylist())
+    loss, truth, told = (table[name].to_numpy() for name in ("loss", "truth", "predicted"))
+    assert len(np.unique(keys)) == len(keys) == 360
+    assert (truth == told).mean() == pytest.approx(figures["val/accuracy"])
+    assert loss.mean() == pytest.approx(figures["val/loss"], rel=1e-5)
+    assert np.array(table["probabilities"].to_pylist()).argmax(1).tolist() == told.tolist()
+    with Image.open(result.artifacts["worst_errors"]) as sheet:
+        assert sheet.width > 500
+    page = (run / "results/evaluate.html").read_text()
+    for shown in ("Confusion matrix", "Reliability", "brightness:", "data:image/png;base64,", "Worst errors"):
+        assert shown in page
+    wrong = np.flatnonzero(truth != told)
+    worst = keys[wrong[np.argsort(-loss[wrong], kind="stable")]]
+    assert all(key in page for key in worst[:10])
+
+
+def test_a_run_a_version_a_checkpoint_and_a_servable_give_the_same(place: Path) -> None:
+    run = run_of(place, "long")
+    wanted = verbs.call("evaluate", evaluate(place, f"run={run}")).metrics
+    checkpoint = run / "checkpoints" / "best.ckpt"
+    for words in (
+        ["version=long"],
+        [f"checkpoint={checkpoint}"],
+        ["version=served@latest"],
+        [f"servable={run}/servable"],
+    ):
+        result = verbs.call("evaluate", evaluate(place, *words))
+        assert result.metrics["val/accuracy"] == wanted["val/accuracy"], words
+        assert result.metrics["val/loss"] == pytest.approx(wanted["val/loss"], rel=1e-4), words
+        assert (place / "out" / "evaluate.html").is_file()
+        assert result.artifacts["samples"] == str(place / "out" / "evaluate-samples.parquet")
+
+
+def test_two_models_on_the_same_samples(place: Path) -> None:
+    long, short = run_of(place, "long"), run_of(place, "short")
+    result = verbs.call("evaluate", evaluate(place, f"run={long}", f"against={short}"))
+    assert f"best.ckpt of {long.name} is better than best.ckpt of {short.name}: accuracy" in result.sentence
+    assert result.metrics["val/accuracy_difference_low"] > 0
+    assert result.details["against"]["better"] == f"best.ckpt of {long.name}"
+    served = verbs.call("evaluate", evaluate(place, "version=long:v1", "against=served:v1"))
+    assert served.details["against"]["better"] is None
+    assert "no difference is shown between long:v1 and served:v1" in served.sentence
+    assert served.metrics["val/paired_samples"] == 360
+
+
+def test_slices_of_a_file_and_of_members(place: Path, bundled: Path, tmp_path: Path) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    keys = []
+    with tarfile.open(shards / "000.tar", "w") as target:
+        for shard in sorted((bundled / "digits-1" / "val").glob("*.tar")):
+            with tarfile.open(shard) as source:
+                for member in source:
+                    file = source.extractfile(member)
+                    assert file is not None
+                    add(target, member.name, file.read())
+                    if member.name.endswith(".cls"):
+                        key = member.name.removesuffix(".cls")
+                        keys.append(key)
+                        add(target, f"{key}.json", json.dumps({"camera": f"c{len(keys) % 3}", "n": len(keys)}).encode())
+    with (tmp_path / "slices.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows(
+            [("key", "site"), *((f"000.tar/{key}", "ab"[i % 2]) for i, key in enumerate(keys))]
+        )
+    words = [f"run={run_of(place, 'short')}", "data=webdataset", f"data.train={shards}", f"data.val={shards}"]
+    result = verbs.call("evaluate", evaluate(place, *words, f"slices=[json,{tmp_path}/slices.csv]"))
+    found = {(each["column"], each["value"]): each["samples"] for each in result.details["slices"]}
+    assert {key: found[key] for key in found if key[0] != "n"} == {
+        ("camera", "c0"): 120, ("camera", "c1"): 120, ("camera", "c2"): 120, ("site", "a"): 180, ("site", "b"): 180,
+    }  # fmt: skip
+    assert sum(found[key] for key in found if key[0] == "n") == 360
+    with pytest.raises(MLScaleError, match=r"have no '\.xyz' member"):
+        verbs.call("evaluate", evaluate(place, *words, "slices=xyz"))
+
+
+def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    tar.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.parametrize(
+    ("words", "what", "fix"),
+    [
+        ([], "no model is named", "run=last"),
+        (["run={run}", "version=long"], "2 models are named", "run=… alone"),
+        (["checkpoint=/nowhere.ckpt"], "there is no such checkpoint", "mlscale runs checkpoints last"),
+        (["version=nobody"], "no model", "versions"),
+        (["run={run}", "against=nobody"], "no run 'nobody'", "mlscale runs ls"),
+        (["run={run}", "trainer.devices=2"], "a model is measured in one process", "leave trainer.devices out"),
+        (["run={run}", "slices=colour"], "The samples have no '.colour' member.", "brightness or size"),
+        (["run={run}", "slices=no.csv"], "the slices can't be read", "slices=<a CSV file"),
+    ],
+)
+def test_what_is_wrong_is_told(place: Path, words: list[str], what: str, fix: str) -> None:
+    typed = [word.replace("{run}", str(run_of(place, "short"))) for word in words]
+    with pytest.raises(MLScaleError) as caught:
+        verbs.call("evaluate", evaluate(place, *typed))
+    assert what in str(caught.value)
+    assert fix in caught.value.fix
+
+
+OWN = """
+import torch
+from pytorch_lightning import LightningModule
+
+class Mine(LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(64, 10)
+    def training_step(self, batch, index):
+        return torch.nn.functional.cross_entropy(self.layer(batch["x"].flatten(1)), batch["y"])
+    def validation_step(self, batch, index):
+        self.log("val/accuracy", (self.layer(batch["x"].flatten(1)).argmax(1) == batch["y"]).float().mean())
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), lr=0.1)
+"""
+
+
+def test_a_task_that_says_nothing_of_samples_has_its_own_metrics(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "own_task_of_evaluate.py").write_text(OWN)
+    monkeypatch.syspath_prepend(str(folder))
+    words = ["task._target_=own_task_of_evaluate.Mine", "data=digits", "trainer.max_epochs=1", "model=none"]
+    assert main([*words, "optimizer=none", "snapshot=false", "logger=none"]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", "run=last", "output=json"]) == 0
+    said = capsys.readouterr()
+    result = json.loads(said.out)
+    assert result["metrics"]["val/accuracy"] > 0.5
+    assert "val/accuracy_low" not in result["metrics"]
+    assert "the task's own metrics alone: the task says nothing of single samples" in said.err

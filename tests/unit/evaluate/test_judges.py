@@ -1,0 +1,266 @@
+"""Judges: the figures that scikit-learn gives, classes worst first, slices, two models beside each other."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import sklearn.metrics as sk
+import torch
+from numpy.typing import NDArray
+
+from mlscale.errors import MLScaleError
+from mlscale.evaluate.compare import compare
+from mlscale.evaluate.gather import About, Gather, Gathered
+from mlscale.evaluate.judge import judge
+from mlscale.report import Figure, Picture, Table
+from mlscale.report.html import page
+from mlscale.runs.files import plain
+
+NAMES = ("ant", "bee", "cat", "dog")
+
+
+def classified(seed: int = 0, n: int = 400, k: int = 4, noise: float = 1.5) -> Gathered:
+    """Samples of k classes; the last class is the hardest."""
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, k, n)
+    strength = np.where(y == k - 1, 1.0, 3.0)
+    logits = np.eye(k)[y] * strength[:, None] + np.random.default_rng(seed + 1).normal(size=(n, k)) * noise
+    gather = Gather(About("classification", NAMES[:k]), brightness=True)
+    x = torch.from_numpy(rng.random((n, 3, 5, 5)).astype(np.float32))
+    gather.take(
+        {"logits": torch.from_numpy(logits)}, {"x": x, "y": torch.from_numpy(y), "key": [f"s{i}" for i in range(n)]}
+    )
+    return gather.finish()
+
+
+def shown(figures: Any) -> str:
+    """The page of these figures; fails where one can't be drawn."""
+    return page("t", "s", True, {}, {}, figures)
+
+
+def table(figures: Any, title: str) -> Table:
+    return next(each for each in figures if isinstance(each, Table) and title in each.title)
+
+
+def test_a_classifier() -> None:
+    gathered = classified()
+    told = judge(gathered)
+    truth, predicted = gathered.columns["truth"], gathered.columns["predicted"]
+    figures = told.metrics
+    assert figures["accuracy"] == pytest.approx(sk.accuracy_score(truth, predicted))
+    assert figures["balanced_accuracy"] == pytest.approx(sk.balanced_accuracy_score(truth, predicted))
+    assert figures["macro_f1"] == pytest.approx(sk.f1_score(truth, predicted, average="macro"))
+    for name in ("accuracy", "balanced_accuracy", "macro_f1", "loss", "brier", "ece"):
+        assert figures[f"{name}_low"] <= figures[name] <= figures[f"{name}_high"]
+        assert figures[f"{name}_low"] < figures[f"{name}_high"]
+    assert figures["errors"] == (truth != predicted).sum()
+    classes = told.details["classes"]
+    assert classes[0]["class"] == "dog"
+    assert [each["f1"]["value"] for each in classes] == sorted(each["f1"]["value"] for each in classes)
+    precision, recall, f1, support = sk.precision_recall_fscore_support(truth, predicted)
+    for each in classes:
+        number = NAMES.index(each["class"])
+        assert each["support"] == support[number]
+        assert each["precision"]["value"] == pytest.approx(precision[number])
+        assert each["recall"]["value"] == pytest.approx(recall[number])
+        assert each["f1"]["value"] == pytest.approx(f1[number])
+        assert each["f1"]["low"] <= each["f1"]["value"] <= each["f1"]["high"]
+    assert told.remarks[0].startswith("the worst class is dog")
+    sheet = next(each for each in told.figures if isinstance(each, Picture))
+    assert sheet.png.startswith(b"\x89PNG")
+    html = shown(told.figures)
+    assert "data:image/png;base64," in html
+    assert "Confusion matrix" in html
+    json.dumps(plain(told.details))
+
+
+def test_two_classes_have_a_threshold_and_one_class_has_not() -> None:
+    gathered = classified(k=2)
+    figures = judge(gathered).metrics
+    truth, score = gathered.columns["truth"], gathered.columns["score"]
+    assert figures["auc"] == pytest.approx(sk.roc_auc_score(truth, score))
+    assert figures["average_precision"] == pytest.approx(sk.average_precision_score(truth, score))
+    gather = Gather(About("classification", ("no", "yes")))
+    gather.take({"logits": torch.tensor([[2.0, 0.0]] * 5)}, (torch.zeros(5, 2), torch.zeros(5, dtype=torch.long)))
+    told = judge(gather.finish())
+    assert "auc" not in told.metrics
+    assert told.remarks[0] == "no errors"
+    shown(told.figures)
+
+
+def test_labels() -> None:
+    rng = np.random.default_rng(0)
+    y = (rng.random((300, 3)) < [0.5, 0.3, 0.02]).astype(np.float32)
+    logits = (y * 2 - 1) * 1.0 + rng.normal(size=y.shape)
+    gather = Gather(About("multilabel", ("sun", "sea", "snow")))
+    gather.take({"logits": torch.from_numpy(logits)}, (torch.zeros(300, 4), torch.from_numpy(y)))
+    told = judge(gather.finish())
+    assert told.metrics["macro_f1"] == pytest.approx(sk.f1_score(y, logits > 0, average="macro"))
+    assert told.metrics["micro_f1"] == pytest.approx(sk.f1_score(y, logits > 0, average="micro"))
+    assert told.metrics["exact_match"] == pytest.approx(sk.accuracy_score(y, logits > 0))
+    assert told.details["labels"][0]["label"] == "snow"
+    assert table(told.figures, "labels").marked == [0]  # of few samples
+    assert told.details["labels"][0]["auc"]["value"] == pytest.approx(sk.roc_auc_score(y[:, 2], logits[:, 2]))
+    shown(told.figures)
+
+
+def regressed(noise: float, seed: int = 0, shift: float = 0.0) -> Gathered:
+    rng = np.random.default_rng(0)
+    y = rng.normal(size=(250, 1)) * 10 + 1e4
+    told = y + np.random.default_rng(seed).normal(size=y.shape) * noise + shift
+    gather = Gather(About("regression"))
+    gather.take({"value": torch.from_numpy(told - 1e4)}, (torch.zeros(250, 4), torch.from_numpy(y - 1e4)))
+    return gather.finish()
+
+
+def test_numbers() -> None:
+    gathered = regressed(2.0, shift=1.0)
+    told = judge(gathered)
+    truth, predicted = gathered.columns["truth"], gathered.columns["predicted"]
+    assert told.metrics["mae"] == pytest.approx(sk.mean_absolute_error(truth, predicted))
+    assert told.metrics["rmse"] == pytest.approx(sk.root_mean_squared_error(truth, predicted))
+    assert told.metrics["r2"] == pytest.approx(sk.r2_score(truth, predicted), rel=1e-4)
+    assert "predictions are too high" in told.remarks[0]
+    shown(told.figures)
+
+
+def test_masks() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.integers(0, 3, (12, 8, 8))
+    logits = np.moveaxis(np.eye(3)[y], 3, 1) * 2 + rng.normal(size=(12, 3, 8, 8))
+    gather = Gather(About("segmentation", ("sky", "sea", "sand")), worst=4)
+    gather.take({"logits": torch.from_numpy(logits)}, (torch.rand(12, 3, 8, 8), torch.from_numpy(y.astype(np.uint8))))
+    told = judge(gather.finish())
+    predicted = logits.argmax(1).ravel()
+    assert told.metrics["mean_iou"] == pytest.approx(sk.jaccard_score(y.ravel(), predicted, average="macro"))
+    assert told.metrics["pixel_accuracy"] == pytest.approx(sk.accuracy_score(y.ravel(), predicted))
+    assert told.metrics["mean_iou_low"] < told.metrics["mean_iou"] < told.metrics["mean_iou_high"]
+    assert "data:image/png" in shown(told.figures)
+
+
+def spoken(scale: float) -> Gathered:
+    rng = np.random.default_rng(0)
+    tokens = torch.from_numpy(rng.integers(20, 60, 80))
+    nats = torch.from_numpy(rng.gamma(4, 0.5, 80)) * tokens * scale
+    gather = Gather(About("language"))
+    x = torch.zeros(80, 5, dtype=torch.long)
+    gather.take({"nats": nats, "tokens": tokens}, {"x": x, "y": x, "key": [f"#{i}" for i in range(80)]})
+    return gather.finish()
+
+
+def test_language() -> None:
+    gathered = spoken(1.0)
+    told = judge(gathered)
+    nats, tokens = gathered.columns["nats"].sum(), gathered.columns["tokens"].sum()
+    assert told.metrics["bits_per_byte"] == pytest.approx(nats / tokens / np.log(2))
+    assert told.metrics["bits_per_byte_low"] < told.metrics["bits_per_byte"] < told.metrics["bits_per_byte_high"]
+    shown(told.figures)
+
+
+def test_a_slice_that_is_worse_is_found_and_small_ones_are_not_believed() -> None:
+    gathered = classified(n=900)
+    right = gathered.columns["truth"] == gathered.columns["predicted"]
+    rng = np.random.default_rng(0)
+    camera = np.where(~right & (rng.random(900) < 0.7), "old", np.where(rng.random(900) < 0.3, "old", "new"))
+    day = rng.integers(0, 7, 900)
+    few = ["yes" if place < 5 else "no" for place in range(900)]
+    named: dict[str, Any] = {"camera": camera.tolist(), "day": [str(d) for d in day], "few": few, "one": ["a"] * 900}
+    named["brightness"] = gathered.columns["brightness"].tolist()
+    told = judge(gathered, named)
+    slices: list[dict[str, Any]] = told.details["slices"]
+    assert (slices[0]["column"], slices[0]["value"]) == ("camera", "old")
+    assert slices[0]["q"] < 0.01
+    assert [each["q"] <= 0.05 for each in slices if each["column"] == "day"] == [False] * 7
+    assert len([each for each in slices if each["column"] == "brightness"]) == 4  # quartiles
+    assert {each["column"]: each["small"] for each in slices if each["value"] == "yes"} == {"few": True}
+    assert not any(each["column"] == "one" for each in slices)
+    assert told.metrics["worse_slices"] == 1
+    assert "camera old is worse than the rest" in " ".join(told.remarks)
+    shown(told.figures)
+
+
+def test_no_slice_is_found_where_there_is_none() -> None:
+    gathered = classified(n=600)
+    finds = 0
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        named: dict[str, Any] = {f"c{i}": rng.integers(0, 4, 600).astype(str).tolist() for i in range(5)}
+        finds += judge_slices(gathered, named) > 0
+    assert finds <= 4  # 5 % of 20, and what chance adds
+
+
+def judge_slices(gathered: Gathered, named: Any) -> float:
+    from mlscale.evaluate import slices
+    from mlscale.evaluate.judge import goodness
+
+    good, share, figure = goodness(gathered)
+    return slices.judge(named, good, share=share, figure=figure).metrics["worse_slices"]
+
+
+def test_two_classifiers_of_which_one_is_better() -> None:
+    told = compare(classified(noise=1.0), classified(noise=3.0, seed=5), ("one", "other"))
+    assert told.headline.startswith("one is better than other: accuracy ")
+    assert "McNemar, exact" in told.headline
+    assert told.details["against"]["better"] == "one"
+    figures = told.metrics
+    assert figures["accuracy_difference_low"] > 0
+    assert figures["macro_f1_difference"] > 0 > figures["loss_difference"]
+    back = compare(classified(noise=3.0, seed=5), classified(noise=1.0), ("other", "one"))
+    assert back.headline.startswith("one is better than other")
+    assert back.metrics["accuracy_difference"] == -figures["accuracy_difference"]
+    shown(told.figures)
+
+
+def test_no_difference_is_said_to_be_none_shown() -> None:
+    same = compare(classified(), classified(), ("one", "other"))
+    assert same.headline.startswith("no difference is shown between one and other")
+    assert same.metrics["accuracy_difference_p"] == same.metrics["macro_f1_difference_p"] == 1
+    alike = compare(classified(noise=2.0), classified(noise=2.0, seed=9), ("one", "other"))
+    assert alike.headline.startswith("no difference is shown")
+
+
+def rows(gathered: Gathered, chosen: NDArray[np.int64]) -> Gathered:
+    """Some of the samples, in another order."""
+    columns = {name: values[chosen] for name, values in gathered.columns.items()}
+    return Gathered(gathered.about, [gathered.keys[row] for row in chosen], columns, [])
+
+
+def test_samples_are_paired_by_key_in_whatever_order() -> None:
+    first, second = classified(), classified(noise=3.0, seed=5)
+    order = np.random.default_rng(0).permutation(len(second))[:350]
+    told, part = compare(first, rows(second, order), ("a", "b")), np.sort(order)
+    straight = compare(rows(first, part), rows(second, part), ("a", "b"))
+    assert told.metrics["accuracy_difference"] == pytest.approx(straight.metrics["accuracy_difference"])
+    assert told.metrics["paired_samples"] == 350
+    assert "50 samples are of one of them only" in told.remarks[-1]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "measure", "better"),
+    [
+        (regressed(1.0, 1), regressed(4.0, 2), "rmse", "a is better than b: RMSE"),
+        (spoken(1.0), spoken(0.9), "bits_per_byte", "b is better than a: bits per byte"),
+    ],
+)
+def test_other_kinds_are_paired_by_a_bootstrap(first: Gathered, second: Gathered, measure: str, better: str) -> None:
+    told = compare(first, second, ("a", "b"))
+    assert told.headline.startswith(better)
+    assert "paired bootstrap" in told.headline
+    assert told.metrics[f"{measure}_difference_p"] < 0.01
+
+
+def test_what_can_not_be_compared_is_told() -> None:
+    first = classified()
+    with pytest.raises(MLScaleError, match="is a model of classification, b one of regression"):
+        compare(first, regressed(1.0), ("a", "b"))
+    foreign = Gathered(first.about, [f"other {key}" for key in first.keys], first.columns, [])
+    with pytest.raises(MLScaleError, match="measured on different samples"):
+        compare(first, foreign, ("a", "b"))
+    turned: dict[str, NDArray[Any]] = {**first.columns, "truth": first.columns["truth"][::-1]}
+    with pytest.raises(MLScaleError, match="disagree on what is right"):
+        compare(first, Gathered(first.about, first.keys, turned, []), ("a", "b"))
+    figures: list[Figure] = []
+    shown(figures)

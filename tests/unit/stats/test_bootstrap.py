@@ -1,0 +1,71 @@
+"""Intervals of figures that are functions of sums: as scipy has them, as often right as they say, and cheap."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from mlscale.stats.bootstrap import Floats, bootstrap
+
+
+def mean(sums: Floats) -> Floats:
+    return sums[:, :1] / sums[:, 1:]
+
+
+def rows(values: Floats) -> Floats:
+    return np.stack([values, np.ones(len(values))], 1)
+
+
+def test_as_scipy_has_it() -> None:
+    values = np.random.default_rng(0).exponential(size=60)
+    ours = bootstrap(rows(values), mean, draws=20_000)[0]
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="BCa", rng=np.random.default_rng(1))
+    assert ours.value == pytest.approx(values.mean())
+    assert (ours.low, ours.high) == pytest.approx(theirs.confidence_interval, abs=0.02)
+
+
+def test_the_truth_lies_within_as_often_as_it_says() -> None:
+    rng = np.random.default_rng(0)
+    found = [bootstrap(rows(rng.exponential(size=80)), mean, draws=500)[0] for _ in range(300)]
+    share = np.mean([each.low <= 1 <= each.high for each in found])
+    assert 0.91 < share < 0.98
+
+
+def test_samples_that_are_alike_are_given_once() -> None:
+    values = np.repeat([0.0, 1.0], [30, 70])
+    one, other = bootstrap(rows(values), mean), bootstrap(rows(np.array([0.0, 1.0])), mean, counts=np.array([30, 70]))
+    assert one.value == other.value
+    assert one[0].low == pytest.approx(other[0].low, abs=0.011)
+    assert one[0].high == pytest.approx(other[0].high, abs=0.011)
+
+
+def test_very_many_samples_are_put_together_first() -> None:
+    values = np.random.default_rng(0).normal(size=200_000)
+    found = bootstrap(rows(values), mean)[0]
+    half = (found.high - found.low) / 2
+    assert half == pytest.approx(1.96 / np.sqrt(200_000), rel=0.1)
+
+
+def test_a_difference_from_zero_and_none() -> None:
+    rng = np.random.default_rng(0)
+    there, none = bootstrap(rows(rng.normal(1, 1, 200)), mean), bootstrap(rows(rng.normal(0, 1, 200)), mean)
+    assert there.p[0] < 0.001 * 2
+    assert none.p[0] > 0.05
+
+
+def test_what_is_not_defined_is_nan_and_harms_nobody() -> None:
+    def statistic(sums: Floats) -> Floats:
+        return np.stack([sums[:, 0] / sums[:, 1], np.full(len(sums), np.nan)], 1)
+
+    found = bootstrap(rows(np.arange(10.0)), statistic)
+    assert found[0].low < 4.5 < found[0].high
+    assert np.isnan(found[1].low)
+    same = bootstrap(rows(np.ones(10)), mean)[0]
+    assert (same.low, same.high) == (1, 1)
+    with pytest.raises(ValueError, match="at least one sample"):
+        bootstrap(np.zeros((0, 2)), mean)
+
+
+def test_the_same_seed_gives_the_same_interval() -> None:
+    values = rows(np.random.default_rng(0).normal(size=50))
+    assert bootstrap(values, mean, seed=3)[0] == bootstrap(values, mean, seed=3)[0]
+    assert bootstrap(values, mean, seed=3)[0] != bootstrap(values, mean, seed=4)[0]
