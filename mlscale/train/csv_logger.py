@@ -6,14 +6,17 @@ import os
 import sys
 import time
 from argparse import Namespace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
 from mlscale.runs.checkpoints import NO_ROOM
+from mlscale.train.media import png, written_table
 
 _SECONDS = 5.0  # between two writes
 
@@ -57,6 +60,16 @@ class CSV(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         self._rows.append({"step": "" if step is None else step, **metrics})
         self._count += 1
+
+    @rank_zero_only
+    def show_image(self, name: str, pixels: NDArray[Any], step: int) -> None:
+        """Keep an image as ``media/<name>/<step>.png``, uint8 (height, width, 3) or (height, width)."""
+        png(self.path.parent / "media" / name / f"{step}.png", pixels)
+
+    @rank_zero_only
+    def show_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """Keep a table as ``media/<name>/<step>.csv``."""
+        written_table(self.path.parent / "media" / name / f"{step}.csv", columns, rows)
 
     @rank_zero_only
     def start_over(self) -> None:

@@ -1,11 +1,12 @@
 """Trackers: factories behind the group `logger`. All get the same metric names; only rank 0 writes."""
 
 from collections.abc import Iterable, Sequence
-from importlib.util import find_spec
+from typing import Any
 
+from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger
 
-from mlscale.errors import Exit, MLScaleError
+from mlscale.export.needs import need
 from mlscale.train.csv_logger import CSV
 
 
@@ -20,16 +21,35 @@ def tensorboard(save_dir: str) -> Logger:
     Raises:
         MLScaleError: TensorBoard is not installed.
     """
-    if find_spec("tensorboard") is None:
-        raise MLScaleError(
-            "logger=tensorboard needs TensorBoard, which is not installed",
-            where="logger",
-            fix="pip install 'mlscale[tensorboard]', or logger=csv",
-            exit=Exit.ENVIRONMENT,
-        )
-    from pytorch_lightning.loggers import TensorBoardLogger
+    need("tensorboard", "tensorboard")
+    from mlscale.train.tensorboard_logger import TensorBoard
 
-    return TensorBoardLogger(save_dir, name="", version="", default_hp_metric=False)
+    return TensorBoard(save_dir)
+
+
+def mlflow(
+    save_dir: str,
+    tracking_uri: str,
+    experiment: str = "mlscale",
+    name: str = "run",
+    tags: Sequence[str] = (),
+    notes: str = "",
+    artifacts: Sequence[str] = (),
+    timeout_s: float = 10.0,
+) -> Logger:
+    """A run of an MLflow server, sent by a thread. Arguments as in `MLflow`."""
+    from mlscale.train.mlflow_logger import MLflow
+
+    return MLflow(
+        save_dir,
+        tracking_uri=tracking_uri,
+        experiment=experiment,
+        name=name,
+        tags=tags,
+        notes=notes,
+        artifacts=artifacts,
+        timeout_s=timeout_s,
+    )
 
 
 def wandb(
@@ -43,6 +63,7 @@ def wandb(
     offline: bool | None = None,
     system_metrics: bool = False,
     save_code: bool = False,
+    run_id: str | None = None,
 ) -> Logger:
     """Weights & Biases; offline where there is no API key or no answer. Arguments as in `WandB`."""
     from mlscale.train.wandb_logger import WandB  # importing wandb takes as long as importing torch
@@ -58,7 +79,36 @@ def wandb(
         offline=offline,
         system_metrics=system_metrics,
         save_code=save_code,
+        run_id=run_id,
     )
+
+
+def log_image(loggers: Iterable[Any], name: str, pixels: NDArray[Any], step: int) -> None:
+    """Show an image in every tracker that keeps images: W&B, TensorBoard, MLflow; the CSV logger keeps a file.
+
+    Args:
+        loggers: `trainer.loggers`.
+        name: `val/confusion`.
+        pixels: uint8, (height, width, 3) or (height, width).
+        step: optimizer steps, as metrics have it.
+    """
+    for logger in loggers:
+        if (show := getattr(logger, "show_image", None)) is not None:
+            show(name, pixels, step)
+
+
+def log_table(
+    loggers: Iterable[Any], name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int
+) -> None:
+    """Show a table in every tracker that keeps tables, as `log_image`.
+
+    Args:
+        columns: their names.
+        rows: the cells: numbers and texts.
+    """
+    for logger in loggers:
+        if (show := getattr(logger, "show_table", None)) is not None:
+            show(name, columns, rows, step)
 
 
 def finish(loggers: Iterable[Logger], *, failed: bool = False) -> None:

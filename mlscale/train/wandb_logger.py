@@ -1,16 +1,20 @@
 """Weights & Biases without surprises: no prompt, no hang, nothing sent that was not asked for."""
 
 import os
+import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import wandb
 from lightning_fabric.loggers.logger import rank_zero_experiment
+from numpy.typing import NDArray
 from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.train.told import Told
 
 _INIT_SECONDS = 20.0  # for the server to answer; then the run is recorded offline
 
@@ -27,6 +31,7 @@ class WandB(WandbLogger):
         offline: True or False to decide; None means offline when there is no API key.
         system_metrics: let W&B note the machine and sample its CPU, memory and GPU use.
         save_code: send the code, git's state, and the list of installed packages.
+        run_id: of the run there: one that is there already goes on. None for a new one.
         init_seconds: how long the server may take to answer.
     """
 
@@ -43,6 +48,7 @@ class WandB(WandbLogger):
         offline: bool | None = None,
         system_metrics: bool = False,
         save_code: bool = False,
+        run_id: str | None = None,
         init_seconds: float = _INIT_SECONDS,
     ) -> None:
         super().__init__(name=name, save_dir=save_dir, project=project)
@@ -54,7 +60,10 @@ class WandB(WandbLogger):
             "tags": list(tags),
             "notes": notes,
             "dir": save_dir,
+            "id": _id(run_id),
         }
+        self._told = Told(Path(save_dir) / "wandb-rows.jsonl")
+        self._there = 0  # rows to come that the server has already
         self._offline_asked = offline
         self._system_metrics = system_metrics
         self._save_code = save_code
@@ -69,6 +78,50 @@ class WandB(WandbLogger):
             self._experiment.define_metric("trainer/global_step")
             self._experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         return self._experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        values = {name: float(value) for name, value in metrics.items()}
+        self._row({**values, **({} if step is None else {"trainer/global_step": step})})
+
+    @rank_zero_only
+    def show_image(self, name: str, pixels: NDArray[Any], step: int) -> None:
+        """Show an image, uint8 (height, width, 3) or (height, width)."""
+        self._row({"trainer/global_step": step}, {name: wandb.Image(pixels)})
+
+    @rank_zero_only
+    def show_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """Show a table."""
+        table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+        self._row({"trainer/global_step": step}, {name: table})
+
+    @rank_zero_only
+    def start_over(self) -> None:
+        """An attempt before this one left no checkpoint: the rows that the server has of it are not told again."""
+        self._told.forget()
+        self._there = self.experiment.starting_step
+
+    @rank_zero_only
+    def state_dict(self) -> dict[str, int]:
+        """How many rows there are; they are on the disk before a checkpoint counts on them."""
+        return {"rows": self._told.keep()}
+
+    @rank_zero_only
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on after so many rows. The server may have fewer, for the process that sends them was killed, too: they
+        are told now; or more, which are not told again."""
+        run, rows = self.experiment, self._told.go_on(state_dict["rows"])
+        if not run.offline:
+            for row in rows[run.starting_step :]:
+                run.log(row)
+            self._there = max(0, run.starting_step - state_dict["rows"])
+
+    def _row(self, row: dict[str, Any], media: Mapping[str, Any] | None = None) -> None:
+        self._told.add(row)
+        if self._there:
+            self._there -= 1
+        else:
+            self.experiment.log({**row, **(media or {})})
 
     def finish(self, *, failed: bool = False) -> None:
         """End the run and wait until it is written, or sent. Lightning leaves this to the interpreter's exit, which
@@ -132,7 +185,14 @@ class WandB(WandbLogger):
             x_disable_stats=not self._system_metrics,
             x_save_requirements=self._save_code,
         )
-        return wandb.init(mode=mode, settings=settings, **self._init_arguments)
+        known = mode == "online" and self._init_arguments["id"] is not None  # offline nobody knows the run
+        resume: Literal["allow"] | None = "allow" if known else None
+        return wandb.init(mode=mode, settings=settings, resume=resume, **self._init_arguments)
+
+
+def _id(name: str | None) -> str | None:
+    """`name` as W&B takes it: at most 64 characters, none that its addresses use."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[-64:] if name else None
 
 
 def _say(line: str) -> None:

@@ -30,7 +30,7 @@ _PACKAGES = (
     "wandb",
     "scikit-learn",
 )
-_EXTRAS = {"tensorboard": ("tensorboard",)}
+_EXTRAS = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow-skinny",)}
 _INSTRUCTIONS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",

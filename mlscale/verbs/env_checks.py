@@ -112,6 +112,7 @@ def _strategies(devices: Machine) -> Iterator[Check]:
 def _loggers() -> Iterator[Check]:
     yield Check("logger=csv", True, "needs nothing")
     yield _module("logger=tensorboard", "tensorboard", "pip install 'mlscale[tensorboard]'")
+    yield _module("logger=mlflow", "mlflow", "pip install 'mlscale[mlflow]'")
     if not _has("wandb"):
         yield _module("logger=wandb", "wandb", "pip install wandb")
     elif where := wandb_key():

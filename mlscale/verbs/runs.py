@@ -38,6 +38,7 @@ def main(argv: Sequence[str]) -> int:
     """
     args = _options().parse_args(list(argv))
     commands = {"ls": _ls, "show": _show, "resume": _resume, "checkpoints": _checkpoints, "diff": _diff, "rm": _rm}
+    commands["send"] = _send
     return commands[args.command](args)
 
 
@@ -50,11 +51,12 @@ mlscale runs ls                        the runs of this folder, newest first
 mlscale runs show last                 how the last one was set, and what came of it
 mlscale runs resume last               go on with a run that was cut short, to the bit
 mlscale runs checkpoints last          what a run has saved, and whether each is whole
+mlscale runs send last                 send what a tracker did not take while it ran
 mlscale runs diff last 1s2de0          what two runs have set differently
 mlscale runs rm 1s2de0 --yes           remove one for good""",
     )
     commands = parser.add_subparsers(
-        dest="command", required=True, metavar="ls|show|resume|checkpoints|diff|rm", parser_class=Options
+        dest="command", required=True, metavar="ls|show|resume|checkpoints|send|diff|rm", parser_class=Options
     )
     _command(
         commands, "ls", "list runs, newest first, those of a sweep together", "mlscale runs ls --root /data/runs --json"
@@ -81,6 +83,8 @@ mlscale runs rm 1s2de0 --yes           remove one for good""",
         "mlscale runs checkpoints last --json",
     )
     kept.add_argument("run", help=_REF)
+    text = "send what a tracker did not take while the run ran (logger=mlflow); nothing is sent twice"
+    _command(commands, "send", text, "mlscale runs send last").add_argument("run", help=_REF)
     diff = _command(commands, "diff", "what differs between two runs", "mlscale runs diff 1s2de0 last")
     diff.add_argument("first", help=_REF)
     diff.add_argument("second", help=_REF)
@@ -196,6 +200,12 @@ def _resume(args: argparse.Namespace) -> int:
     with masked_output(Masker.of(cfg)):
         emit(result, cfg.output)
     return int(Exit.DONE if result.ok else Exit.GATE)
+
+
+def _send(args: argparse.Namespace) -> int:
+    from mlscale.verbs.run_send import send
+
+    return send(find(args.run, args.root))
 
 
 def _about(document: dict[str, Any], manifest: dict[str, Any] | None) -> list[tuple[str, object]]:

@@ -83,7 +83,18 @@ class FakeWandb:
         return {"cliVersionInfo": versions, "features": []}
 
     def _on_model(self, _: dict[str, Any]) -> dict[str, Any]:
-        return {"bucket": None}
+        return {"id": "p", "name": "p", "entity": {"id": "e", "name": ENTITY}, "bucket": self._resumed}
+
+    def _resumed(self, asked: dict[str, Any]) -> dict[str, Any] | None:
+        """What a client learns of a run that it goes on with."""
+        run = self.runs.get(asked["name"])
+        if run is None:
+            return None
+        lines = len(run["history"])
+        tails = {"historyTail": json.dumps([json.dumps(row) for row in run["history"][-1:]]), "eventsTail": "[]"}
+        counts = {"historyLineCount": lines, "eventsLineCount": 0, "logLineCount": 0}
+        kept = {"summaryMetrics": json.dumps(run["summary"]), "config": json.dumps(run["cfg"]), "wandbConfig": "{}"}
+        return {"id": run["id"], "name": asked["name"], "tags": run.get("tags", []), **tails, **counts, **kept}
 
     def _on_upsertBucket(self, asked: dict[str, Any]) -> dict[str, Any]:
         run = next((run for run in self.runs.values() if run["id"] == asked.get("id")), None)

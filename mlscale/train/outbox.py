@@ -1,0 +1,140 @@
+"""Entries on their way to a tracker: sent by a thread, in order; kept on the disk while nobody takes them."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from tqdm import tqdm
+
+from mlscale.runs.files import write_text
+
+_MOST = 500  # entries in one go
+_PAUSE_SECONDS = 1.0  # between two goes: a server is not asked for every step
+_BACKOFF_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)
+_LAST_SECONDS = 45.0  # what the end of a run waits for
+
+
+class Sends(Protocol):
+    """A client of a tracker."""
+
+    @property
+    def where(self) -> str:
+        """The tracker's name and address, for messages."""
+
+    def send(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Hand on entries, all of them or none.
+
+        Raises:
+            Exception: the tracker did not take them; any kind, for it is a library's.
+        """
+
+
+class Outbox:
+    """A thread that sends entries in order. It never raises: training goes on without its tracker.
+
+    Args:
+        path: where entries are kept that could not be sent; those that lie there are sent first.
+        client: what sends them.
+        address: kept with them, so that another process can send them.
+        pause_s: seconds between two goes.
+    """
+
+    def __init__(self, path: Path, client: Sends, address: Mapping[str, Any], pause_s: float = _PAUSE_SECONDS) -> None:
+        self._path, self._client, self._address, self._pause = path, client, dict(address), pause_s
+        self._waiting: list[dict[str, Any]] = read(path)[1]
+        self._lock, self._wake = threading.Lock(), threading.Event()
+        self._closing = self._told = False
+        self._failures = 0
+        self._thread = threading.Thread(target=self._work, name="mlscale-outbox", daemon=True)
+        self._thread.start()
+
+    def put(self, entry: dict[str, Any]) -> None:
+        """Take an entry; nothing is waited for."""
+        with self._lock:
+            self._waiting.append(entry)
+
+    def keep(self) -> None:
+        """Write what is not sent yet to the disk, and forget what was written there and is sent."""
+        with self._lock, contextlib.suppress(OSError):  # a full disk: they wait in memory
+            write(self._path, self._address, self._waiting)
+
+    def close(self, seconds: float = _LAST_SECONDS) -> bool:
+        """Send what is left for so long at most; keep and tell the rest. Returns whether all was sent."""
+        self._closing = True
+        self._wake.set()
+        self._thread.join(seconds)
+        self.keep()
+        if left := len(self._waiting):
+            run = self._path.parent.parent.name
+            _say(f"{self._client.where}: {left:,} entries wait on the disk; to send them: mlscale runs send {run}")
+        return not left
+
+    def _work(self) -> None:
+        while True:
+            self._wake.wait(self._pause if not self._failures else _backoff(self._failures))
+            closing = self._closing
+            sent = self._go()
+            if closing and (sent or self._failures > 1):  # once more after a failure, then it is told
+                return
+            if closing:
+                time.sleep(min(self._pause, 1.0))
+
+    def _go(self) -> bool:
+        """Send all that waits; returns whether nothing waits any more."""
+        while batch := self._next():
+            try:
+                self._client.send(batch)
+            except Exception as error:
+                self._failures += 1
+                self._tell(error)
+                return False
+            with self._lock:
+                del self._waiting[: len(batch)]
+            self._failures = 0
+        return True
+
+    def _next(self) -> list[dict[str, Any]]:
+        with self._lock:
+            return self._waiting[:_MOST]
+
+    def _tell(self, error: Exception) -> None:
+        if not self._told:
+            self._told = True
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            _say(f"{self._client.where}: not reached, training goes on and its entries wait ({reason})")
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """The address and the entries of a file that an outbox has kept; nothing where there is none."""
+    if not path.is_file():
+        return {}, []
+    lines: list[dict[str, Any]] = []
+    for line in path.read_text(encoding="utf-8").splitlines():
+        with contextlib.suppress(ValueError):
+            lines.append(json.loads(line))
+    return (lines[0], lines[1:]) if lines else ({}, [])
+
+
+def write(path: Path, address: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> None:
+    """Keep entries, whole or not at all; no file for none."""
+    if not entries:
+        path.unlink(missing_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, "".join(json.dumps(entry) + "\n" for entry in (address, *entries)))
+
+
+def _backoff(failures: int) -> float:
+    return _BACKOFF_SECONDS[min(failures, len(_BACKOFF_SECONDS)) - 1]
+
+
+def _say(line: str, out: Callable[..., Any] = tqdm.write) -> None:
+    with contextlib.suppress(OSError, ValueError):  # nobody may be listening any more
+        out(line, file=sys.stderr)

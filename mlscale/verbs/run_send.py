@@ -1,0 +1,44 @@
+"""`mlscale runs send`: what a tracker did not take while the run ran."""
+
+from __future__ import annotations
+
+import sys
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.runs.folder import RunFolder
+
+KEPT = "logs/mlflow-unsent.jsonl"
+_AT_ONCE = 500
+
+
+def send(run: RunFolder) -> int:
+    """Send what waits in the run folder to the MLflow server that it was meant for; nothing is sent twice.
+
+    Raises:
+        MLScaleError: the server does not take it (exit code 5).
+    """
+    from mlscale.export.needs import need
+    from mlscale.train.mlflow_client import Client, Place
+    from mlscale.train.outbox import read, write
+
+    path = run.path / KEPT
+    address, entries = read(path)
+    if not entries:
+        print(f"nothing of {run.path.name} waits to be sent", file=sys.stderr)
+        return int(Exit.DONE)
+    need("mlflow", "mlflow")
+    client = Client(Place(**address))
+    try:
+        for at in range(0, len(entries), _AT_ONCE):
+            client.send(entries[at : at + _AT_ONCE])
+    except Exception as error:
+        raise MLScaleError(
+            f"{client.where} does not take the entries",
+            where=str(path),
+            why=" ".join(str(error).split())[:300],
+            fix=f"start the server, then: mlscale runs send {run.id}",
+            exit=Exit.ENVIRONMENT,
+        ) from error
+    write(path, address, ())
+    print(f"{client.where}: {len(entries):,} entries of {run.path.name} sent")
+    return int(Exit.DONE)
