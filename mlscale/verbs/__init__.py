@@ -209,6 +209,14 @@ VERBS = {
             ("mlscale versions rollback resnet", "the champion before it again"),
         ),
     ),
+    "init": Verb(
+        "write a small working project: model, data, recipe, tests, CI",
+        False,
+        (
+            ("mlscale init digits", "a folder of that name; then: cd digits && mlscale recipe=digits"),
+            ("mlscale init my-net --to work", "into another folder"),
+        ),
+    ),
     "env": Verb(
         "what this machine has, and what will and won't work on it",
         False,

@@ -1,0 +1,91 @@
+"""`mlscale init`: a small project that works, and whose own tests pass, to be changed from there."""
+
+from __future__ import annotations
+
+import keyword
+import os
+import re
+import secrets
+import shutil
+from pathlib import Path
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.runs.files import ASIDE
+
+_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
+_SUFFIX = ".tmpl"
+_TAKEN = frozenset({"conf", "mlscale", "recipes", "tests", "torch", "test"})
+
+
+def package_of(name: str) -> str:
+    """The Python package of a project.
+
+    Raises:
+        MLScaleError: no package can be called so.
+    """
+    package = name.lower().replace("-", "_")
+    if _NAME.fullmatch(name) and not keyword.iskeyword(package) and package not in _TAKEN:
+        return package
+    near = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_0123456789")[:40] or "digits"
+    if near.lower().replace("-", "_") in _TAKEN or keyword.iskeyword(near.lower()):
+        near = f"my-{near}"
+    raise MLScaleError(
+        f"'{name}' is no name for a project",
+        where="mlscale init",
+        why="letters, digits, '-' and '_', a letter first, at most 40, and no other package's name",
+        fix=f"mlscale init {near}",
+    )
+
+
+def write(folder: Path, name: str) -> list[Path]:
+    """Write the project `name` into `folder`, whole or not at all; returns its files, relative to it.
+
+    Raises:
+        MLScaleError: the folder is there and not empty, or can't be written (exit code 5).
+    """
+    package = package_of(name)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise MLScaleError(
+            f"{folder} is there, and not empty" if folder.is_dir() else f"{folder} is a file",
+            where="mlscale init",
+            why="a project is written into a folder of its own",
+            fix=f"mlscale init {name}-2",
+        )
+    aside = folder.absolute().with_name(f"{ASIDE}{folder.name}-{secrets.token_hex(4)}")
+    try:
+        for source in _templates():
+            target = aside / _named(source, package)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            text = (_project() / source).read_text(encoding="utf-8")
+            target.write_text(text.replace("@name@", name).replace("@package@", package), encoding="utf-8")
+            if target.suffix == ".sh":
+                target.chmod(target.stat().st_mode | 0o111)
+        if folder.is_dir():
+            folder.rmdir()
+        aside.rename(folder)
+    except OSError as error:
+        shutil.rmtree(aside, ignore_errors=True)
+        raise MLScaleError(
+            f"can't write {folder}",
+            where=str(folder.absolute().parent),
+            why=error.strerror or str(error),
+            fix="stand in a folder that you may write to",
+            exit=Exit.ENVIRONMENT,
+        ) from error
+    return sorted(_named(source, package) for source in _templates())
+
+
+def _project() -> Path:
+    return Path(__file__).parent / "project"
+
+
+def _templates() -> list[Path]:
+    """The files of the project, relative to its folder, as they are named here."""
+    found = (Path(parent, name) for parent, _, names in os.walk(_project()) for name in names)
+    return sorted(path.relative_to(_project()) for path in found if path.suffix == _SUFFIX)
+
+
+def _named(source: Path, package: str) -> Path:
+    """What a file is called in the project: `dot_github/ci.yml.tmpl` is `.github/ci.yml`."""
+    parts = [part.replace("PACKAGE", package) for part in source.with_suffix("").parts]
+    return Path(*(f".{part.removeprefix('dot_')}" if part.startswith("dot_") else part for part in parts))
