@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import os
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import IntEnum
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Exit(IntEnum):
@@ -98,3 +101,18 @@ def raise_all(problems: Sequence[MLScaleError]) -> None:
         raise problems[0]
     if problems:
         raise Problems(problems)
+
+
+def all_of(actions: Mapping[str, Callable[[], T]]) -> dict[str, T]:
+    """Do all of them, and raise all their problems together."""
+    done: dict[str, T] = {}
+    problems: list[MLScaleError] = []
+    for name, action in actions.items():
+        try:
+            done[name] = action()
+        except Problems as several:
+            problems += several.problems
+        except MLScaleError as problem:
+            problems.append(problem)
+    raise_all(problems)
+    return done

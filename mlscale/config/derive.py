@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from mlscale.config.bounds import one_process_alone, out_of_bounds
 from mlscale.config.compiling import uncompilable
+from mlscale.config.fits import misfits
 from mlscale.config.underived import underived
 from mlscale.errors import MLScaleError, raise_all
 
@@ -61,9 +62,7 @@ def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -
     _precision(cfg, layout, machine, problems)
     per_device = _per_device_batch(cfg, layout, problems)
     steps = _steps_per_epoch(cfg, facts, problems)
-    _channels(cfg, facts, problems)
-    problems += out_of_bounds(cfg)
-    problems += uncompilable(cfg)
+    problems += [*misfits(cfg, facts), *out_of_bounds(cfg), *uncompilable(cfg)]
     known = {name: (facts or {}).get(name) for name in OF_THE_DATA}
     derived = {
         **asdict(layout),
@@ -157,19 +156,6 @@ def _precision(cfg: DictConfig, layout: Layout, machine: Devices, problems: list
                 f"this GPU does not compute bfloat16 ({value})",
                 where="precision",
                 fix="precision=fp16, or precision=fp32",
-            )
-        )
-
-
-def _channels(cfg: DictConfig, facts: Mapping[str, Any] | None, problems: list[MLScaleError]) -> None:
-    """torchvision's networks take colour alone."""
-    name = str((cfg.get("model") or {}).get("_target_", ""))
-    if facts and facts["channels"] not in (None, 3) and name.startswith("torchvision.models."):
-        problems.append(
-            MLScaleError(
-                f"{name} takes images of 3 channels, the data has {facts['channels']}",
-                where="model",
-                fix="model=resnet, which takes any number of channels",
             )
         )
 

@@ -64,9 +64,9 @@ OWNED: Mapping[str, Owner] = {
 KEEP_THEIR_DEFAULTS: Mapping[str, frozenset[str]] = {
     "data": frozenset({
         "root", "image_size", "workers", "sampling", "weights", "epoch_samples", "last", "on_bad_sample", "train",
-        "val", "test", "image_key", "label_key", "allow", "index", "mix", "val_fraction",
+        "val", "test", "image_key", "label_key", "labels", "classes", "allow", "index", "mix", "val_fraction",
     }),
-    "task": frozenset({"label_smoothing"}),
+    "task": frozenset({"label_smoothing", "class_weights"}),
 }  # fmt: skip
 """Settings of our data and tasks of which a class that is typed over their `_target_` keeps its own defaults, if it has
 some: its `root` or `workers` mean something else."""

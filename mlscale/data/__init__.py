@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from mlscale.data.dataset import DatasetData
     from mlscale.data.facts import DataFacts, Promises
     from mlscale.data.folder import ImageFolder
+    from mlscale.data.scenes import DigitsScenes
     from mlscale.data.shards import WebDataset
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
     "DataFacts",
     "DatasetData",
     "Digits",
+    "DigitsScenes",
     "FashionMNIST",
     "ImageFolder",
     "Promises",
@@ -34,6 +36,7 @@ _HOME = {
     "DataFacts": "facts",
     "DatasetData": "dataset",
     "Digits": "bundled",
+    "DigitsScenes": "scenes",
     "FashionMNIST": "bundled",
     "ImageFolder": "folder",
     "Promises": "facts",

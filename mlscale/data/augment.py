@@ -79,13 +79,31 @@ class Augment:
         Returns:
             float32 (n, C, H, W).
         """
+        return self._moved(x, seeds, "bilinear")
+
+    def with_masks(self, x: Tensor, masks: Tensor, seeds: NDArray[np.uint64]) -> tuple[Tensor, Tensor]:
+        """Change each sample and its mask alike.
+
+        Args:
+            x: see `__call__`.
+            masks: class numbers, uint8 (n, H, W).
+            seeds: uint64 (n,).
+
+        Returns:
+            x as above; masks uint8 (n, H, W) of the nearest pixels, 255 (ignored) where x has moved in from outside.
+        """
+        # One more than the class, so that what comes from outside, 0, is none: it wraps round to 255.
+        moved = self._moved(masks[:, None].float() + 1, seeds, "nearest")[:, 0]
+        return self(x, seeds), torch.from_numpy((moved.numpy().astype(np.int16) - 1).astype(np.uint8))
+
+    def _moved(self, x: Tensor, seeds: NDArray[np.uint64], by: str) -> Tensor:
         # numpy's conversion: torch's would wake a second thread for it.
         x = torch.from_numpy(x.numpy().astype(np.float32, copy=False))
         draws = uniform(seeds, 5)
         mirror = draws[:, 4] < 0.5 if self.flip else np.zeros(len(seeds), np.bool_)
         if not (self.shift or self.rotate or self.scale):
             return torch.where(torch.from_numpy(mirror)[:, None, None, None], x.flip(-1), x)
-        return grid_sample(x, self._grid(draws, mirror, *x.shape[-2:]), "bilinear", "zeros", align_corners=False)
+        return grid_sample(x, self._grid(draws, mirror, *x.shape[-2:]), by, "zeros", align_corners=False)
 
     def _grid(self, draws: NDArray[np.float32], mirror: NDArray[np.bool_], height: int, width: int) -> Tensor:
         """Where each output pixel is taken from, float32 (n, H, W, 2), in units of half the side.
@@ -132,9 +150,39 @@ class PerSample:
         with global_generators_kept():
             return torch.stack([self._one(sample, int(seed)) for sample, seed in zip(x, seeds, strict=True)])
 
+    def with_masks(self, x: Tensor, masks: Tensor, seeds: NDArray[np.uint64]) -> tuple[Tensor, Tensor]:
+        """Change each sample and its mask, uint8 (n, H, W), together; see `check_pairs`."""
+        from torchvision import tv_tensors
+
+        pairs = []
+        with global_generators_kept():
+            for sample, mask, seed in zip(x, masks, seeds, strict=True):
+                seed_generators(int(seed))
+                image, moved = self._transform(tv_tensors.Image(sample), tv_tensors.Mask(mask))  # type: ignore[call-arg]
+                pairs.append((self._checked(image.as_subclass(Tensor), sample), moved.as_subclass(Tensor)))
+        return torch.stack([image for image, _ in pairs]), torch.stack([moved for _, moved in pairs])
+
+    def check_pairs(self) -> None:
+        """Can the transform move a mask with its image? Those of torchvision.transforms.v2 can.
+
+        Raises:
+            MLScaleError: it is another one.
+        """
+        from torchvision.transforms.v2 import Transform
+
+        if not isinstance(self._transform, Transform):
+            raise MLScaleError(
+                f"The transform {type(self._transform).__name__} takes an image alone.",
+                where="augment",
+                why="a mask has to be moved as its image is",
+                fix="a transform of torchvision.transforms.v2, which takes both; or augment=flip, augment=crop",
+            )
+
     def _one(self, sample: Tensor, seed: int) -> Tensor:
         seed_generators(seed)
-        result: Any = self._transform(sample)
+        return self._checked(self._transform(sample), sample)
+
+    def _checked(self, result: Any, sample: Tensor) -> Tensor:
         if not isinstance(result, Tensor) or result.dtype != sample.dtype:
             got = f"a tensor of {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
             raise MLScaleError(

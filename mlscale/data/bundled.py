@@ -7,9 +7,10 @@ import io
 import os
 import socket
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import islice
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,8 @@ from mlscale.data.secure import TarWriter
 from mlscale.data.shards import WebDataset
 from mlscale.errors import Exit, MLScaleError
 
-Images = tuple[NDArray[np.uint8], NDArray[np.int64]]
-"""Images (n, H, W) and labels (n,)."""
+Samples = tuple[int, Iterator[dict[str, Any]]]
+"""How many there are, and the members of each by extension."""
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
@@ -46,6 +47,7 @@ class Bundled(WebDataset):
         epoch_samples: see `Policy`.
         last: 'drop' or 'pad'; see `Policy`.
         on_bad_sample: 'fail' or 'skip'; see `Policy`.
+        members: what a subclass says of its shards: image_key, label_key, labels, classes; see `WebDataset`.
     """
 
     set_name: ClassVar[str]
@@ -69,6 +71,7 @@ class Bundled(WebDataset):
         epoch_samples: int | None = None,
         last: str = "drop",
         on_bad_sample: str = "fail",
+        **members: Any,
     ) -> None:
         self.folder = (cache_dir() if root is None else Path(root).expanduser()) / self.set_name
         super().__init__(
@@ -84,6 +87,7 @@ class Bundled(WebDataset):
             epoch_samples=epoch_samples,
             last=last,
             on_bad_sample=on_bad_sample,
+            **members,
         )
 
     def prepare_data(self) -> None:
@@ -96,16 +100,16 @@ class Bundled(WebDataset):
             return
         splits = dict(self._load())
         with write_aside(self.folder) as aside:
-            total = sum(len(labels) for _, labels in splits.values())
+            total = sum(count for count, _ in splits.values())
             with tqdm(total=total, desc=f"writing {self.set_name}", unit=" images", leave=False, disable=None) as bar:
-                for split, (images, labels) in splits.items():
+                for split, (count, samples) in splits.items():
                     (aside / split).mkdir()
-                    for number, start in enumerate(range(0, len(labels), self.shard_size)):
-                        part = slice(start, start + self.shard_size)
-                        _write_shard(aside / split / f"{number:03}.tar", images[part], labels[part], start)
-                        bar.update(len(labels[part]))
+                    for number, start in enumerate(range(0, count, self.shard_size)):
+                        part = list(islice(samples, self.shard_size))
+                        _write_shard(aside / split / f"{number:03}.tar", part, start)
+                        bar.update(len(part))
 
-    def _load(self) -> Iterator[tuple[str, Images]]:
+    def _load(self) -> Iterator[tuple[str, Samples]]:
         """Train and val."""
         raise NotImplementedError
 
@@ -137,16 +141,10 @@ class Digits(Bundled):
     shard_size = 500
     licence = "CC-BY-4.0"
 
-    def _load(self) -> Iterator[tuple[str, Images]]:
-        from sklearn.datasets import load_digits
-        from sklearn.model_selection import train_test_split
-
-        digits = load_digits()
-        # 0 to 16 in the source; 0 to 255 in an image.
-        images = np.round(digits.images * (255 / 16)).astype(np.uint8)
-        train, val = train_test_split(np.arange(len(images)), test_size=360, stratify=digits.target, random_state=0)
-        yield "train", (images[train], digits.target[train])
-        yield "val", (images[val], digits.target[val])
+    def _load(self) -> Iterator[tuple[str, Samples]]:
+        for split, images, labels in split_digits():
+            # 0 to 16 in the source; 0 to 255 in an image.
+            yield split, labelled(np.round(images * (255 / 16)).astype(np.uint8), labels)
 
 
 class FashionMNIST(Bundled):
@@ -160,12 +158,37 @@ class FashionMNIST(Bundled):
     shard_size = 10_000
     licence = "MIT"
 
-    def _load(self) -> Iterator[tuple[str, Images]]:
+    def _load(self) -> Iterator[tuple[str, Samples]]:
         if DEBIAN_FASHION_MNIST.is_dir():
             yield from _read_fashion_mnist(DEBIAN_FASHION_MNIST)
         else:
             with tempfile.TemporaryDirectory() as folder:
                 yield from _read_fashion_mnist(_download_fashion_mnist(Path(folder)))
+
+
+def split_digits() -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.int64]]]:
+    """scikit-learn's digits: train and val, images (n, 8, 8) of values from 0 to 16, and labels (n,)."""
+    from sklearn.datasets import load_digits
+    from sklearn.model_selection import train_test_split
+
+    digits = load_digits()
+    rows = np.arange(len(digits.images))
+    train, val = train_test_split(rows, test_size=360, stratify=digits.target, random_state=0)
+    yield "train", digits.images[train], digits.target[train]
+    yield "val", digits.images[val], digits.target[val]
+
+
+def labelled(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Samples:
+    """Images (n, H, W) and their classes (n,) as members `png` and `cls`."""
+    pairs = zip(images, labels, strict=True)
+    return len(labels), ({"png": png(image), "cls": int(label)} for image, label in pairs)
+
+
+def png(image: NDArray[np.uint8]) -> bytes:
+    """An image (H, W), uncompressed."""
+    content = io.BytesIO()
+    Image.fromarray(image).save(content, "PNG", compress_level=0)
+    return content.getvalue()
 
 
 def _download_fashion_mnist(folder: Path) -> Path:
@@ -189,11 +212,11 @@ def _download_fashion_mnist(folder: Path) -> Path:
         socket.setdefaulttimeout(patience)
 
 
-def _read_fashion_mnist(folder: Path) -> Iterator[tuple[str, Images]]:
+def _read_fashion_mnist(folder: Path) -> Iterator[tuple[str, Samples]]:
     for split, prefix in (("train", "train"), ("val", "t10k")):
         images = _read_idx(folder / f"{prefix}-images-idx3-ubyte.gz")
         labels = _read_idx(folder / f"{prefix}-labels-idx1-ubyte.gz")
-        yield split, (images, labels.astype(np.int64))
+        yield split, labelled(images, labels.astype(np.int64))
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:
@@ -205,11 +228,9 @@ def _read_idx(path: Path) -> NDArray[np.uint8]:
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(shape.tolist())
 
 
-def _write_shard(path: Path, images: NDArray[np.uint8], labels: NDArray[np.int64], first: int) -> None:
-    """Write `key.png` and `key.cls` for each image, keys counted from `first`."""
+def _write_shard(path: Path, samples: Sequence[dict[str, Any]], first: int) -> None:
+    """Write the members of each sample, under keys counted from `first`."""
     # webdataset's writer is given an open file: in secure mode it opens none itself.
     with open(path, "wb") as stream, TarWriter(stream, mtime=0) as writer:
-        for number, (image, label) in enumerate(zip(images, labels, strict=True), first):
-            png = io.BytesIO()
-            Image.fromarray(image).save(png, "PNG", compress_level=0)
-            writer.write({"__key__": f"{number:06}", "png": png.getvalue(), "cls": int(label)})
+        for number, sample in enumerate(samples, first):
+            writer.write({"__key__": f"{number:06}", **sample})

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.bad_samples import BadSample
 from mlscale.data.decode import Array, decode_sample, part_of
+from mlscale.data.masks import Masks
 from mlscale.data.resample import Choose
 from mlscale.data.source import Source
 from mlscale.errors import MLScaleError
@@ -134,17 +135,26 @@ class Decoded:
 
     Args:
         source: where samples come from.
-        labels: class numbers, int64 (n,).
+        labels: class numbers, int64 (n,); or 1 where a sample has a class, uint8 (n, classes); empty beside masks.
         shape: what samples look like.
         size: see `decode_image`.
         memory: bytes that may be kept, 0 for none.
         where: the key path of the split, for errors.
+        masks: the class of each pixel, where that is what is learned.
     """
 
     def __init__(
-        self, source: Source, labels: NDArray[np.int64], shape: Shape, *, size: int | None, memory: int, where: str
+        self,
+        source: Source,
+        labels: NDArray[np.int64] | NDArray[np.uint8],
+        shape: Shape,
+        *,
+        size: int | None,
+        memory: int,
+        where: str,
+        masks: Masks | None = None,
     ) -> None:
-        self.source, self.labels, self.shape = source, labels, shape
+        self.source, self.labels, self.shape, self.masks = source, labels, shape, masks
         self._size, self._where = size, where
         self._kept: Array | None = None
         if len(source) * shape.nbytes <= memory:

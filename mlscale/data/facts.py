@@ -41,7 +41,7 @@ class DataFacts:
         vocab_size: how many tokens there are.
         targets: numbers to predict for each sample.
         class_names: names of the classes by label, None where labels are numbers.
-        class_counts: training samples of each class.
+        class_counts: training samples of each class; of masks pixels.
         mean: mean of each channel of the training data, in the units of the decoded sample (0 to 255 for images).
         std: standard deviation of each channel, in the same units.
     """

@@ -3,32 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
-from functools import partial
-from typing import TypeVar
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data import weights
+from mlscale.data import asked, weights
 from mlscale.data.bad_samples import Stream
-from mlscale.data.decoded import Decoded, probe
+from mlscale.data.decoded import Decoded, Shape, probe
 from mlscale.data.facts import DataFacts
-from mlscale.data.labels import encode_labels, find_classes
+from mlscale.data.labels import Classes
+from mlscale.data.masks import Masks, classes_of_masks
 from mlscale.data.module import OrderedData, local_ranks
 from mlscale.data.policy import Policy
-from mlscale.data.source import Source
+from mlscale.data.source import Source, TarSource
 from mlscale.data.stream import ImageStream
-from mlscale.errors import MLScaleError, Problems, raise_all
-
-T = TypeVar("T")
+from mlscale.errors import MLScaleError, all_of
 
 KEPT_BYTES = 1 << 30
 """Decoded samples of one split that a machine keeps in memory, over all its ranks; larger splits are decoded anew."""
 
 
 class ImageData(OrderedData):
-    """Image classification from sources that a subclass opens.
+    """Labelled images from sources that a subclass opens.
 
     Every image becomes float32 (C, H, W), normalised by the mean and the standard deviation of each channel over 512
     evenly spread training samples (`DataFacts.mean`, `.std`). Splits whose decoded samples fit into 1 GiB are kept in
@@ -37,6 +34,8 @@ class ImageData(OrderedData):
     Args:
         image_size: pixels of the square that images are brought to: the short side is resized, the middle cut out. None
             leaves them as they are, and they must all be of one size.
+        labels: what is asked of each: 'one' class, 'several', or one for each pixel, by a 'mask'.
+        classes: of masks: how many, or their names by number; None looks at every training mask.
         others: see `OrderedData`.
     """
 
@@ -49,8 +48,12 @@ class ImageData(OrderedData):
         seed: int,
         augment: object,
         policy: Policy | None = None,
+        labels: str = "one",
+        classes: int | Sequence[str] | None = None,
     ) -> None:
         super().__init__(batch_size=batch_size, workers=workers, seed=seed, augment=augment, policy=policy)
+        asked.check(labels, self.augment, self.policy)
+        self.labels, self._stated = labels, classes
         if image_size is not None and image_size < 1:
             raise MLScaleError(
                 f"data.image_size is {image_size}.",
@@ -92,20 +95,15 @@ class ImageData(OrderedData):
         return f"data.{split}"
 
     def _read(self) -> tuple[dict[str, Decoded], DataFacts]:
-        opened = _all(self._open())
+        opened = all_of(self._open())
+        where = {split: self._where(split) for split in opened}
+        classes, labels = self._read_labels(opened, where)
         train = opened["train"]
-        classes = find_classes(train.raw_labels, where=self._where("train"))
-        labels = _all(
-            {
-                split: partial(encode_labels, source.raw_labels, classes, where=self._where(split))
-                for split, source in opened.items()
-            }
-        )
         shape = probe(
             train,
             size=self.image_size,
             threads=self._threads(),
-            where=self._where("train"),
+            where=where["train"],
             skip_bad=self.policy.skip,
         )
         splits = {
@@ -115,7 +113,8 @@ class ImageData(OrderedData):
                 shape,
                 size=self.image_size,
                 memory=KEPT_BYTES // local_ranks(self.trainer),
-                where=self._where(split),
+                where=where[split],
+                masks=self._masks(source, shape, classes.count),
             )
             for split, source in opened.items()
         }
@@ -136,9 +135,31 @@ class ImageData(OrderedData):
         )
         return splits, facts
 
+    def _read_labels(
+        self, opened: Mapping[str, Source], where: Mapping[str, str]
+    ) -> tuple[Classes, dict[str, asked.Encoded]]:
+        if self.labels != "mask":
+            return asked.encoded(self.labels, opened, where)
+        train = opened["train"]
+        assert isinstance(train, TarSource)
+        classes = classes_of_masks(
+            train, self._stated, threads=self._threads(), skip_bad=self.policy.skip, where=where["train"]
+        )
+        return classes, dict.fromkeys(opened, np.empty(0, np.int64))
+
+    def _masks(self, source: Source, shape: Shape, classes: int) -> Masks | None:
+        if self.labels != "mask":
+            return None
+        assert isinstance(source, TarSource)
+        # They are kept where images are, in what those leave of the memory.
+        memory = KEPT_BYTES // local_ranks(self.trainer) - len(source) * shape.nbytes
+        return Masks(
+            source, classes=classes, shape=(shape.height, shape.width), size=self.image_size, memory=max(0, memory)
+        )
+
     def _labels(self) -> NDArray[np.int64]:
         self.facts()
-        return self._splits["train"].labels
+        return self._splits["train"].labels.astype(np.int64, copy=False)
 
     def _weights(self, named: str) -> NDArray[np.float64]:
         self.facts()
@@ -166,18 +187,3 @@ class ImageData(OrderedData):
             data, workers=self._threads(), augment=self.augment if split == "train" else None, seed=self.seed
         )
         return stream, len(data), data.source.version
-
-
-def _all(actions: Mapping[str, Callable[[], T]]) -> dict[str, T]:
-    """Do all of them, and raise all their problems together."""
-    done: dict[str, T] = {}
-    problems: list[MLScaleError] = []
-    for name, action in actions.items():
-        try:
-            done[name] = action()
-        except Problems as several:
-            problems += several.problems
-        except MLScaleError as problem:
-            problems.append(problem)
-    raise_all(problems)
-    return done

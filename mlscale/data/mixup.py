@@ -76,7 +76,8 @@ class Mixing:
         """Mix a batch in place.
 
         Args:
-            batch: `x` float32 (n, …), normalised; `y` int64 (n,). n is a multiple of the block.
+            batch: `x` float32 (n, …), normalised; `y` int64 (n,), or float32 (n, classes). n is a multiple of
+                the block.
             epoch: passes over the data before this one.
             positions: places in the epoch, int64 (n,); the first begins a block.
             seed: the run's.
@@ -101,9 +102,10 @@ class Mixing:
                 else:
                     x[row] *= kept[row]
                     x[row] += np.multiply(other, 1 - kept[row], out=spare)
-        one_hot = np.eye(classes, dtype=np.float32)[batch["y"].numpy()]
-        y = one_hot * kept[:, None] + one_hot[partner] * (1 - kept[:, None])
-        return {**batch, "x": torch.from_numpy(x), "y": torch.from_numpy(y)}
+        y = batch["y"].numpy()
+        one_hot = np.eye(classes, dtype=np.float32)[y] if y.ndim == 1 else y
+        mixed = one_hot * kept[:, None] + one_hot[partner] * (1 - kept[:, None])
+        return {**batch, "x": torch.from_numpy(x), "y": torch.from_numpy(mixed)}
 
     @property
     def _cut_share(self) -> float:

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from mlscale.errors import MLScaleError
 
 Batch = dict[str, Any]
-"""What a loader yields: `x` float32 (n, C, H, W), `y` int64 (n,) or, by mixup, float32 (n, classes), `key` list of n
-names, and `weight` float32 (n,), 0 for a sample that does not count: it fills a batch up, or stands for one that could
-not be read. Training has weights only where a policy may need them (`data.last=pad`, `data.on_bad_sample=skip`)."""
+"""What a loader yields: `x` float32 (n, C, H, W), `y` int64 (n,) or float32 (n, classes) or uint8 (n, H, W) for one
+label, for several or by mixup, or for masks; `key` list of n names, and `weight` float32 (n,), 0 for a sample that does
+not count: it fills a batch up, or stands for one that could not be read. Training has weights only where a policy may
+need them (`data.last=pad`, `data.on_bad_sample=skip`)."""
 
 
 class Plan(NamedTuple):

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.asked import LABELS
 from mlscale.data.images import ImageData
 from mlscale.data.index import KEEP, Index, build_index
 from mlscale.data.policy import Policy, whole_shares
@@ -29,8 +30,10 @@ class WebDataset(ImageData):
         val: shards, as above.
         test: the same; None for none.
         image_key: extension of the image member; None finds it.
-        label_key: extension of the label member: whole numbers from 0, or class names, which are numbered in sorted
-            order.
+        labels: what is asked of each image: 'one' class, 'several', or a class for each pixel, by a 'mask'.
+        label_key: extension of the label member; None for cls, json or mask.png. One: a whole number from 0, or a class
+            name, which are numbered in sorted order. Several: see `several.read_labels`; masks: `masks.decode_mask`.
+        classes: see `ImageData`.
         batch_size: samples of one optimizer step, over all ranks and forward passes.
         image_size: see `ImageData`.
         workers: threads that decode, per process.
@@ -53,7 +56,7 @@ class WebDataset(ImageData):
         val: Spec,
         test: Spec | None = None,
         image_key: str | None = None,
-        label_key: str = "cls",
+        label_key: str | None = None,
         batch_size: int = 64,
         image_size: int | None = None,
         workers: int | str = "auto",
@@ -67,6 +70,8 @@ class WebDataset(ImageData):
         last: str = "drop",
         on_bad_sample: str = "fail",
         mix: Mapping[str, float] | None = None,
+        labels: str = "one",
+        classes: int | Sequence[str] | None = None,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -75,6 +80,8 @@ class WebDataset(ImageData):
             seed=seed,
             augment=augment,
             policy=Policy(sampling, weights, epoch_samples, last, on_bad_sample),
+            labels=labels,
+            classes=classes,
         )
         if unknown := [word for word in allow if word not in _ALLOWABLE]:
             raise MLScaleError(
@@ -96,7 +103,7 @@ class WebDataset(ImageData):
         self._specs: dict[str, Spec] = {"val": val, **({} if test is None else {"test": test})}
         if not isinstance(train, Mapping):
             self._specs["train"] = train
-        self._image_key, self._label_key, self._allow = image_key, label_key, tuple(allow)
+        self._image_key, self._label_key, self._allow = image_key, label_key or LABELS[labels], tuple(allow)
         self._indexes: dict[str, Index] = {}
 
     def _check_mix(self, mix: Mapping[str, float] | None) -> NDArray[np.int64] | None:
@@ -140,6 +147,7 @@ class WebDataset(ImageData):
             label_key=self._label_key,
             allow=self._allow,
             where=where,
+            one=self.labels == "one",
         )
 
     def _shards(self, split: str) -> list[Shard]:

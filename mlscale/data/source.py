@@ -39,6 +39,7 @@ class TarSource:
         index: the shards' index.
         image_key: extension of the image member; several that are alternatives are joined by ';'. None finds it.
         label_key: extension of the label member.
+        one: each sample has one class, and all are read; otherwise whoever wants labels reads their members.
         allow: 'pickle' decodes pickled members.
         where: the key path of the split, for errors.
 
@@ -47,14 +48,23 @@ class TarSource:
     """
 
     def __init__(
-        self, index: Index, *, image_key: str | None, label_key: str, allow: Collection[str], where: str
+        self,
+        index: Index,
+        *,
+        image_key: str | None,
+        label_key: str,
+        allow: Collection[str],
+        where: str,
+        one: bool = True,
     ) -> None:
         self._index = index
+        label_key = label_key.lower()
         self._columns = self._image_columns(image_key, label_key, where)
         for column in self._columns:
             check_extension(index.extensions[column], allow=allow, where="data.image_key")
         self._column = self._choose(where)
-        self.raw_labels: list[Label] = self._labels(label_key, allow, where)
+        self._label_column = self._find_labels(label_key, allow, where)
+        self.raw_labels: list[Label] = self._labels(label_key, where) if one else []
         self.version = index.digest()
 
     def __len__(self) -> int:
@@ -66,6 +76,14 @@ class TarSource:
     def read(self, sample: int) -> tuple[str, bytes]:
         column = int(self._column[sample])
         return self._index.extensions[column], self._index.read(sample, column)
+
+    def read_label(self, sample: int) -> tuple[str, bytes]:
+        """Extension and bytes of a sample's label member. May be called by several threads."""
+        return self._index.extensions[self._label_column], self._index.read(sample, self._label_column)
+
+    def read_labels(self) -> tuple[str, list[bytes]]:
+        """Extension and bytes of the label members of all samples. For small ones."""
+        return self._index.extensions[self._label_column], self._index.read_all(self._label_column)
 
     def _image_columns(self, image_key: str | None, label_key: str, where: str) -> list[int]:
         extensions = self._index.extensions
@@ -97,29 +115,31 @@ class TarSource:
                 "It is not clear which member is the image.",
                 where=where,
                 why=f"sample {self._index.place(int(np.argmax(counts > 1)))} has several: {_dotted(names)}",
-                fix=f"data.image_key={names[0]}",
+                fix=f"data.image_key={min(names, key=len)}",
             )
         columns: NDArray[np.intp] = np.asarray(self._columns, np.intp)[present.argmax(axis=1)]
         return columns
 
-    def _labels(self, label_key: str, allow: Collection[str], where: str) -> list[Label]:
+    def _find_labels(self, label_key: str, allow: Collection[str], where: str) -> int:
+        """The column of labels, which every sample has."""
         extensions = self._index.extensions
-        if label_key.lower() not in extensions:
+        if label_key not in extensions:
             raise MLScaleError(
                 f"The samples have no label '.{label_key}'.",
                 where=where,
                 why=f"their members are: {_dotted(extensions)}",
                 fix=f"data.label_key=<one of {_dotted(extensions)}>",
             )
-        check_extension(label_key.lower(), allow=allow, where="data.label_key")
-        column = extensions.index(label_key.lower())
+        check_extension(label_key, allow=allow, where="data.label_key")
+        column = extensions.index(label_key)
         absent = self._index.offsets[:, column] < 0
         if absent.any():
             raise self._missing(absent, f".{label_key}", where)
-        return [
-            self._label(content, label_key.lower(), sample, where)
-            for sample, content in enumerate(self._index.read_all(column))
-        ]
+        return column
+
+    def _labels(self, label_key: str, where: str) -> list[Label]:
+        contents = self._index.read_all(self._label_column)
+        return [self._label(content, label_key, sample, where) for sample, content in enumerate(contents)]
 
     def _label(self, content: bytes, extension: str, sample: int, where: str) -> Label:
         try:

@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlscale.data.augment import BatchAugment
+from mlscale.data.augment import Augment, BatchAugment, PerSample
 from mlscale.data.bad_samples import BadSample
 from mlscale.data.crop import RandomCrop
 from mlscale.data.decode import Array
@@ -36,7 +36,7 @@ _AHEAD = 2
 
 
 class ImageStream:
-    """Makes batches from decoded samples: (x - mean) / std by channel, after augmentation.
+    """Makes batches from decoded samples: (x - mean) / std by channel, after augmentation, which moves masks alike.
 
     Args:
         data: the split.
@@ -76,26 +76,35 @@ class ImageStream:
 
     def _start(self, plan: Plan, pool: ThreadPoolExecutor | None) -> _Work:
         if self._crop is None and (kept := self._data.kept(plan.samples)) is not None:
-            # What is in memory is quicker to copy than to hand over.
-            return _Work(plan, self._normalised(kept) if self._augment is None else kept, ())
+            masks = None if self._data.masks is None else self._data.masks.kept(plan.samples)
+            if masks is not None or self._data.masks is None:
+                # What is in memory is quicker to copy than to hand over.
+                return _Work(plan, self._normalised(kept) if self._augment is None else kept, masks, ())
         shape, count = self._data.shape, len(plan.samples)
         dtype = _FLOAT if self._augment is None else shape.dtype
         out = self._ring.take((count, shape.channels, shape.height, shape.width), dtype)
+        masks = None if self._data.masks is None else np.empty((count, shape.height, shape.width), np.uint8)
         draws = None if self._crop is None else self._crop.draws(self._seeds(plan))
+        fill = partial(self._fill, plan, out, masks, draws)
         if pool is None:
-            return _Work(plan, out, [partial(self._fill, plan, out, draws, range(count))])
+            return _Work(plan, out, masks, [partial(fill, range(count))])
         chunk = max(_CHUNK, -(-count // (2 * self._workers)))
         parts = [range(start, min(start + chunk, count)) for start in range(0, count, chunk)]
-        return _Work(plan, out, [pool.submit(self._fill, plan, out, draws, rows).result for rows in parts])
+        return _Work(plan, out, masks, [pool.submit(fill, rows).result for rows in parts])
 
-    def _fill(self, plan: Plan, out: Array, draws: NDArray[np.float32] | None, rows: range) -> None:
+    def _fill(
+        self, plan: Plan, out: Array, masks: Array | None, draws: NDArray[np.float32] | None, rows: range
+    ) -> None:
         """Decode some samples of a batch to their places; normalised, where nothing else comes before that."""
         for row in rows:
-            pixels = self._sample(int(plan.samples[row]), None if draws is None else draws[row])
+            sample, drawn = int(plan.samples[row]), None if draws is None else draws[row]
+            pixels = self._sample(sample, drawn)
             if self._augment is None:
                 self._normalise(pixels, out[row])
             else:
                 out[row] = pixels
+            if masks is not None:
+                masks[row] = self._mask(sample, drawn)
 
     def _sample(self, sample: int, draws: NDArray[np.float32] | None) -> Array:
         if self._crop is None or draws is None:
@@ -103,26 +112,48 @@ class ImageStream:
         pixels = self._data.sample(sample, partial(self._crop.box, draws))
         return pixels[..., ::-1] if self._crop.mirrored(draws) else pixels
 
+    def _mask(self, sample: int, draws: NDArray[np.float32] | None) -> Array:
+        """The part of a mask that `_sample` takes of its image."""
+        assert self._data.masks is not None
+        if self._crop is None or draws is None:
+            return self._data.masks.sample(sample)
+        mask = self._data.masks.sample(sample, partial(self._crop.box, draws))
+        return mask[..., ::-1] if self._crop.mirrored(draws) else mask
+
     def _take(self, work: _Work) -> Batch | BadSample:
         try:
-            return self._finish(work.plan, work.result())
+            return self._finish(work.plan, work.result(), work.masks)
         except BadSample as error:
             return error
 
-    def _finish(self, plan: Plan, array: Array) -> Batch:
-        x = array if self._augment is None else self._normalised(self._augment_all(self._augment, plan, array))
+    def _finish(self, plan: Plan, array: Array, masks: Array | None) -> Batch:
+        if self._augment is not None:
+            array, masks = self._augmented(self._augment, plan, array, masks)
+            array = self._normalised(array)
+        y = self._labels(plan) if masks is None else masks
         batch: Batch = {
-            "x": torch.from_numpy(x),
-            "y": torch.from_numpy(self._data.labels[plan.samples]),
+            "x": torch.from_numpy(array),
+            "y": torch.from_numpy(y),
             "key": self._data.keys(plan.samples.tolist()),
         }
         if plan.weight is not None:
             batch["weight"] = torch.from_numpy(plan.weight)
         return batch
 
-    def _augment_all(self, augment: BatchAugment, plan: Plan, array: Array) -> Array:
-        augmented: Array = augment(torch.from_numpy(array), self._seeds(plan)).numpy()
-        return augmented
+    def _labels(self, plan: Plan) -> Array:
+        """Class numbers, int64 (n,), or 0 and 1 for each class, float32 (n, classes)."""
+        y = self._data.labels[plan.samples]
+        return y if y.ndim == 1 else y.astype(np.float32)
+
+    def _augmented(
+        self, augment: BatchAugment, plan: Plan, array: Array, masks: Array | None
+    ) -> tuple[Array, Array | None]:
+        x, seeds = torch.from_numpy(array), self._seeds(plan)
+        if masks is None:
+            return augment(x, seeds).numpy(), None
+        assert isinstance(augment, Augment | PerSample)  # crops are made while decoding
+        moved, with_it = augment.with_masks(x, torch.from_numpy(masks), seeds)
+        return moved.numpy(), with_it.numpy()
 
     def _seeds(self, plan: Plan) -> NDArray[np.uint64]:
         return sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
@@ -147,6 +178,7 @@ class _Work:
 
     plan: Plan
     out: Array
+    masks: Array | None
     parts: Sequence[Callable[[], None]]
 
     def result(self) -> Array:

@@ -7,20 +7,39 @@ if TYPE_CHECKING:
     from mlscale.tasks.base import Task as Task
     from mlscale.tasks.classification import Classification as Classification
     from mlscale.tasks.mlp import MLP as MLP
+    from mlscale.tasks.multilabel import Multilabel as Multilabel
     from mlscale.tasks.resnet import ResNet as ResNet
     from mlscale.tasks.schedules import OneCycle as OneCycle
     from mlscale.tasks.schedules import Warmup as Warmup
+    from mlscale.tasks.segmentation import Segmentation as Segmentation
+    from mlscale.tasks.unet import UNet as UNet
+    from mlscale.tasks.vit import ViT as ViT
 
 _HOMES = {
     "Classification": "classification",
     "MLP": "mlp",
+    "Multilabel": "multilabel",
     "OneCycle": "schedules",
     "ResNet": "resnet",
+    "Segmentation": "segmentation",
     "Task": "base",
+    "UNet": "unet",
+    "ViT": "vit",
     "Warmup": "schedules",
 }
 
-__all__ = ["MLP", "Classification", "OneCycle", "ResNet", "Task", "Warmup"]
+__all__ = [
+    "MLP",
+    "Classification",
+    "Multilabel",
+    "OneCycle",
+    "ResNet",
+    "Segmentation",
+    "Task",
+    "UNet",
+    "ViT",
+    "Warmup",
+]
 
 
 def __getattr__(name: str) -> Any:

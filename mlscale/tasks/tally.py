@@ -51,7 +51,7 @@ class Tally:
         values = dict(zip(self._means, (sums[:-1] / sums[-1]).float(), strict=True))
         if self.metrics is not None:
             with warnings.catch_warnings():
-                # A class without a sample is left out of a mean, or counts as 0, as each metric's documentation says.
-                warnings.filterwarnings("ignore", category=UserWarning, module="torchmetrics")
+                # Of classes without a sample, and of ranks without any: what counts then is each metric's definition.
+                warnings.simplefilter("ignore", UserWarning)
                 values |= self.metrics.compute()
         return values

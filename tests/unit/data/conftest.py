@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import tarfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,6 +37,28 @@ def write_tar(path: Path, members: Sequence[tuple[str, bytes]]) -> Path:
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
     return path
+
+
+def mask(number: int, *, size: tuple[int, int] = (8, 8), classes: int = 3) -> bytes:
+    """A mask of (width, height): each pixel's class is that of the image of the same number; the first is ignored."""
+    pixels = np.random.RandomState(number).randint(0, 256, (size[1], size[0]), dtype=np.uint8) % classes
+    pixels = pixels.astype(np.uint8)
+    pixels[0, 0] = 255
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def write_masked(folder: Path, count: int, *, size: tuple[int, int] = (8, 8), classes: int = 3) -> Path:
+    """Grey images with their masks, and the numbers of the classes that are in them, over two tars."""
+    for shard in range(2):
+        members: list[tuple[str, bytes]] = []
+        for i in range(shard, count, 2):
+            there = sorted({i % classes, (i // classes) % classes})
+            members += [(f"{i:05}.png", picture(i, mode="L", size=size)), (f"{i:05}.mask.png", mask(i, size=size))]
+            members += [(f"{i:05}.json", json.dumps(there).encode())]
+        write_tar(folder / f"{shard:03}.tar", members)
+    return folder
 
 
 def write_shards(

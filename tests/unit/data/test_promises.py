@@ -14,11 +14,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
-from mlscale.data import Augment, DatasetData, Digits, FashionMNIST, ImageFolder, Promises, WebDataset
+from mlscale.data import (
+    Augment,
+    DatasetData,
+    Digits,
+    FashionMNIST,
+    ImageFolder,
+    Promises,
+    RandomCrop,
+    WebDataset,
+)
 from mlscale.data.bundled import DEBIAN_FASHION_MNIST
 from mlscale.data.module import OrderedData
 from mlscale.data.plan import Layout
-from tests.unit.data.conftest import picture, write_shards, write_tar
+from tests.unit.data.conftest import picture, write_masked, write_shards, write_tar
 
 BATCH = 24
 LAYOUTS = [(2, 1), (3, 1), (1, 2), (2, 3)]  # (ranks, forward passes of a step)
@@ -41,6 +50,21 @@ def mixed(folder: Path, **policy: Any) -> WebDataset:
         write_shards(folder / "v", 9)
     sources = {"a": folder / "a", "b": folder / "b"}
     return WebDataset(sources, folder / "v", batch_size=BATCH, mix={"a": 1, "b": 2}, **policy)
+
+
+def masks(folder: Path, **policy: Any) -> WebDataset:
+    if not (folder / "t").exists():
+        write_masked(folder / "t", 100, size=(12, 10))
+        write_masked(folder / "v", 9, size=(12, 10))
+    chosen: Any = {"image_key": "png", "labels": "mask", "image_size": 8}
+    return WebDataset(folder / "t", folder / "v", batch_size=BATCH, **chosen, **policy)
+
+
+def several(folder: Path, **policy: Any) -> WebDataset:
+    if not (folder / "t").exists():
+        write_masked(folder / "t", 100)
+        write_masked(folder / "v", 9)
+    return WebDataset(folder / "t", folder / "v", image_key="png", labels="several", batch_size=BATCH, **policy)
 
 
 def imagefolder(folder: Path, **policy: Any) -> ImageFolder:
@@ -69,7 +93,7 @@ def dataset(_: Path, **policy: Any) -> DatasetData:
     return DatasetData(train, TensorDataset(x[:9], torch.arange(9) % 3), batch_size=BATCH, **policy)
 
 
-BACKENDS: list[Callable[..., OrderedData]] = [webdataset, mixed, imagefolder, digits, dataset]
+BACKENDS: list[Callable[..., OrderedData]] = [webdataset, mixed, imagefolder, digits, dataset, masks, several]
 if DEBIAN_FASHION_MNIST.is_dir():
     BACKENDS.append(fashion_mnist)
 
@@ -81,16 +105,19 @@ POLICIES: dict[str, dict[str, Any]] = {
     "weighted": {"sampling": "weighted"},
     "short epochs, padded": {"epoch_samples": 60, "last": "pad", "augment": Augment(0.1)},
     "skip": {"on_bad_sample": "skip"},
+    "crop": {"augment": RandomCrop((0.2, 1.0))},
+}
+ONLY = {  # of the policies above, where not all
+    "mixed": ("plain", "augmented", "mixup", "short epochs, padded", "skip"),
+    "fashion_mnist": ("mixup",),
+    "masks": ("plain", "augmented", "crop", "short epochs, padded", "skip"),
+    "several": ("plain", "mixup", "weighted"),
 }
 
 
 def cases() -> Iterator[Any]:
     for backend in BACKENDS:
-        for name in POLICIES:
-            if (backend is mixed and name in ("balanced", "weighted")) or (
-                backend is fashion_mnist and name != "mixup"
-            ):
-                continue
+        for name in ONLY.get(backend.__name__, [name for name in POLICIES if name != "crop"]):
             yield pytest.param(backend, name, id=f"{backend.__name__}-{name}")
 
 

@@ -1,0 +1,95 @@
+"""Several labels per sample: from lists of numbers or names, or vectors of 0 and 1."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mlscale.data import Augment, WebDataset
+from mlscale.errors import MLScaleError
+from tests.unit.data.conftest import picture, write_tar
+
+
+def vector(*values: Any, dtype: type = np.uint8) -> bytes:
+    stream = io.BytesIO()
+    np.save(stream, np.array(values, dtype))
+    return stream.getvalue()
+
+
+def data(folder: Path, contents: list[bytes], extension: str = "json", **choices: Any) -> WebDataset:
+    members = [
+        member
+        for i, content in enumerate(contents)
+        for member in ((f"{i}.png", picture(i)), (f"{i}.{extension}", content))
+    ]
+    path = write_tar(folder / "0.tar", members)
+    return WebDataset(path, path, labels="several", **{"batch_size": len(contents), **choices})
+
+
+def labels_of(made: WebDataset) -> list[list[float]]:
+    (batch,) = made.val_dataloader()
+    assert batch["y"].dtype == torch.float32
+    return batch["y"].tolist()  # type: ignore[no-any-return]
+
+
+def test_numbers_names_and_vectors(tmp_path: Path) -> None:
+    numbers = data(tmp_path / "a", [b"[0, 2]", b"[]", b"[1, 1]"])
+    assert labels_of(numbers) == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+    assert numbers.facts().class_counts == (1, 1, 1)
+    names = data(tmp_path / "b", [json.dumps(each).encode() for each in (["dog", "cat"], ["cat"], [])])
+    assert labels_of(names) == [[1, 1], [1, 0], [0, 0]]
+    assert names.facts().class_names == ("cat", "dog")
+    assert names.facts().class_counts == (2, 1)
+    hot = data(tmp_path / "c", [vector(1, 0), vector(0, 1), vector(1, 1, dtype=float)], "npy", label_key="npy")
+    assert labels_of(hot) == [[1, 0], [0, 1], [1, 1]]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [(b"{}", "no list"), (b'"cat"', "no list"), (b"[true]", "no list"), (b"[1.5]", "no list"), (b"[1", "Expecting")],
+)
+def test_what_is_no_list(tmp_path: Path, content: bytes, why: str) -> None:
+    with pytest.raises(MLScaleError, match=r"labels of sample 0\.tar/1 cannot be read") as caught:
+        data(tmp_path, [b"[0]", content]).facts()
+    assert why in str(caught.value)
+
+
+@pytest.mark.parametrize("wrong", [vector(0, 2), vector(1, 0, 1), np.zeros(0).tobytes(), vector([1], [0])])
+def test_what_is_no_vector(tmp_path: Path, wrong: bytes) -> None:
+    with pytest.raises(MLScaleError, match=r"labels of sample 0\.tar/1 cannot be read"):
+        data(tmp_path, [vector(1, 0), wrong], "npy", label_key="npy").facts()
+
+
+def test_labels_that_do_not_go_together(tmp_path: Path) -> None:
+    with pytest.raises(MLScaleError, match="No training sample has a label"):
+        data(tmp_path / "a", [b"[]", b"[]"]).facts()
+    with pytest.raises(MLScaleError, match="Some labels are numbers and some are names"):
+        data(tmp_path / "b", [b'["cat"]', b"[0]"]).facts()
+    with pytest.raises(MLScaleError, match="no training sample has label 1"):
+        data(tmp_path / "c", [b"[0, 2]"]).facts()
+    with pytest.raises(MLScaleError, match=r"not read from '\.cls' members"):
+        data(tmp_path / "d", [b"1", b"0"], "cls", label_key="cls").facts()
+    train = write_tar(tmp_path / "t.tar", [("a.png", picture(0)), ("a.json", b'["cat"]')])
+    val = write_tar(tmp_path / "v.tar", [("a.png", picture(0)), ("a.json", b'["cow"]')])
+    with pytest.raises(MLScaleError, match="a label that the training data does not have"):
+        WebDataset(train, val, labels="several").facts()
+
+
+def test_mixup_mixes_all_labels(tmp_path: Path) -> None:
+    made = data(tmp_path, [b"[0, 1]", b"[2]"] * 4, augment=Augment(mixup=1.0, block=8))
+    (batch,) = made.train_dataloader()
+    assert batch["y"].shape == (8, 3)
+    assert torch.allclose(batch["y"][:, 0], batch["y"][:, 1])
+    assert torch.allclose(batch["y"][:, 0] + batch["y"][:, 2], torch.ones(8))
+    assert ((batch["y"] > 0) & (batch["y"] < 1)).any()
+
+
+def test_classes_are_not_drawn_equally_often(tmp_path: Path) -> None:
+    with pytest.raises(MLScaleError, match="does not go with"):
+        data(tmp_path, [b"[0]"], sampling="balanced")
