@@ -88,8 +88,8 @@ class _Check:
         """What may be set in this config, to suggest from."""
         nodes = all_nodes(self.tree, "", self.fields)
         paths = [path for path in self.top if not path.startswith("derived.")]
-        paths += [path for group in self.tree for path in self.fields.of(group)]
         paths += [path for node in nodes for path in node.paths if path not in rules.OWNED]
+        paths += [path for group in self.tree for path in self.fields.of(group)]
         trainer = self.tree.get("trainer")
         given = trainer if isinstance(trainer, dict) else {}
         counts = [given.get(key) for key in ("devices", "accumulate_grad_batches")]

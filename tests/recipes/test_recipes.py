@@ -28,8 +28,8 @@ OPTIONS = [
 
 
 def test_all_were_found() -> None:
-    assert [path.stem for path in RECIPES] == ["resnet"]
-    assert len(OPTIONS) == 59
+    assert [path.stem for path in RECIPES] == ["multilabel", "resnet", "segmentation", "vit"]
+    assert len(OPTIONS) == 73
     assert {option.split("=")[0] for option in OPTIONS} == set(BASE_GROUPS)
 
 

@@ -12,27 +12,34 @@ from mlscale.config.origin import origin_of
 from mlscale.errors import MLScaleError
 from mlscale.sweep import register_sweep_dir
 
+ROOT = Path(__file__).resolve().parents[3]
+
+
+def options(group: str) -> str:
+    """The shipped options of a group, as an error lists them."""
+    return ", ".join(sorted(path.stem for top in ("conf", "recipes") for path in ROOT.glob(f"{top}/{group}/*.yaml")))
+
+
 CASES = {
     "unknown recipe": (
         ["recipe=resnt"],
         "unknown option 'resnt' of the group 'recipe'\n"
         "  where: command line: recipe=resnt\n"
-        "  why:   options: resnet\n"
+        f"  why:   options: {options('recipe')}\n"
         "  fix:   recipe=resnet",
     ),
     "unknown option": (
         ["optimizer=adam"],
         "unknown option 'adam' of the group 'optimizer'\n"
         "  where: command line: optimizer=adam\n"
-        "  why:   options: adamw, none, resnet_sgd, sgd\n"
+        f"  why:   options: {options('optimizer')}\n"
         "  fix:   optimizer=adamw",
     ),
     "unknown option in a list": (
         ["callbacks=[default,early_stoping]"],
         "unknown option 'early_stoping' of the group 'callbacks'\n"
         "  where: command line: callbacks=[default,early_stoping]\n"
-        "  why:   options: checkpoint, default, device_stats, early_stopping, ema, freeze, grad_norm, loss_spike, "
-        "lr_monitor, metrics, none, nonfinite, progress\n"
+        f"  why:   options: {options('callbacks')}\n"
         "  fix:   callbacks=early_stopping",
     ),
     "null": (
@@ -60,7 +67,7 @@ CASES = {
         ["model=resnet50"],
         "unknown option 'resnet50' of the group 'model'\n"
         "  where: command line: model=resnet50\n"
-        "  why:   options: mlp, none, resnet, resnet18\n"
+        f"  why:   options: {options('model')}\n"
         "  fix:   model=resnet18 model._target_=torchvision.models.resnet50",
     ),
     "null, beside a switch": (
