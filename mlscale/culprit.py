@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -39,6 +39,13 @@ def unforeseen(error: BaseException, where: str = "") -> MLScaleError:
 def own_line(error: BaseException) -> str:
     """The innermost line of the user's code that `error` passed through, e.g. `net.py:12, in forward`; else nothing."""
     return next(_lines(error, own=True), "")
+
+
+def innermost(calls: Iterable[tuple[str, int, str]]) -> str:
+    """The first of these calls (file, line, function; innermost first) that is in the user's code, or else of any."""
+    found = list(calls)
+    own = [call for call in found if _is_own(call[0])]
+    return next((f"{_shown(file)}:{line}, in {name}" for file, line, name in [*own, *found]), "")
 
 
 def summary(error: BaseException) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from mlscale.config import frozen
 from mlscale.culprit import unforeseen
 from mlscale.errors import MLScaleError
-from mlscale.launch import failures, garbage
+from mlscale.launch import failures, garbage, hung
 from mlscale.launch import rank as this_process
 from mlscale.runs import process
 from mlscale.runs.files import unwritable
@@ -64,7 +64,7 @@ def train(folder: Path, checkpoint: Path | None = None) -> None:
     Raises:
         MLScaleError: what went wrong, out of memory among it, in words; or which signal stopped the run.
     """
-    from mlscale.train import signals
+    from mlscale.train import signals, stall
     from mlscale.train.assemble import fit
     from mlscale.train.memory import explain
 
@@ -72,7 +72,12 @@ def train(folder: Path, checkpoint: Path | None = None) -> None:
     cfg = frozen.load(folder)
     initial = None if checkpoint else Initial.of(RunFolder.open(folder).run.get("init"))  # a checkpoint has later ones
     masker = Masker.of(cfg)
-    with masked_output(masker), signals.noted(over=lambda: failures.any_in(folder), ends_process=garbage.claimed()):
+    ours = garbage.claimed() or "RANK" in os.environ  # not a notebook's kernel, which a stalled run must not end
+    with (
+        masked_output(masker),
+        signals.noted(over=lambda: failures.any_in(folder), ends_process=garbage.claimed()),
+        stall.ended_by((lambda error, told: hung.end(folder, error, told.hung)) if ours else None),
+    ):
         try:
             outcome = fit(cfg, str(checkpoint) if checkpoint else None, initial)
         except MLScaleError:

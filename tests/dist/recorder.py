@@ -1,6 +1,7 @@
 """Callbacks that note what each rank saw, and that make a rank fail: named by `_target_` in the commands of tests."""
 
 import json
+import ctypes
 import os
 import signal
 import time
@@ -80,3 +81,20 @@ class Explode(pl.Callback):
         if trainer.current_epoch == self.epoch:
             for group in trainer.optimizers[0].param_groups:
                 group["lr"] = 1e30
+
+
+class Hang(pl.Callback):
+    """At the 30th step one rank does nothing for `seconds`; `locked`, in code that does not let Python run either."""
+
+    def __init__(self, rank: int = 0, locked: bool = False, seconds: int = 600) -> None:
+        self.rank, self.locked, self.seconds = rank, locked, seconds
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, index: int) -> None:
+        if trainer.global_rank == self.rank and trainer.global_step == 30:
+            self._hang()
+
+    def _hang(self) -> None:
+        if self.locked:
+            ctypes.PyDLL(None).sleep(self.seconds)
+        else:
+            time.sleep(self.seconds)

@@ -1,0 +1,97 @@
+"""Where the threads of a process are now, in words; of one that holds Python's lock, too, which can't say so itself."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import re
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Iterable
+from pathlib import Path
+from types import FrameType
+from typing import IO, Any
+
+from mlscale.culprit import innermost
+
+_DEBUGGERS = ("pdb.py", "bdb.py", "pydevd.py")
+_WAITING = ("_engine_run_backward", "all_reduce", "all_gather", "broadcast", "barrier", "reduce", "wait")
+_FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>.+)$', re.MULTILINE)
+_IN_TORCH = f"{os.sep}torch{os.sep}"
+
+
+def of_all_threads() -> str:
+    """The stacks of this process's threads, the main one first, each with its name, the most recent call last."""
+    frames = sys._current_frames()
+    main = threading.main_thread()
+    threads = [main, *(thread for thread in threading.enumerate() if thread not in (main, threading.current_thread()))]
+    parts = []
+    for thread in threads:
+        if (frame := frames.get(thread.ident or 0)) is not None:
+            parts.append(f"{thread.name}:\n{''.join(traceback.format_stack(frame))}")
+    return "\n".join(parts)
+
+
+def main_thread() -> list[tuple[str, int, str]]:
+    """File, line and function of every call of the main thread, the innermost first."""
+    frame: FrameType | None = sys._current_frames().get(threading.main_thread().ident or 0)
+    found = []
+    while frame is not None:
+        found.append((frame.f_code.co_filename, frame.f_lineno, frame.f_code.co_name))
+        frame = frame.f_back
+    return found
+
+
+def place(calls: Iterable[tuple[str, int, str]]) -> str:
+    """The innermost line of the user's own code, or else of any: `data.py:12, in load`."""
+    return innermost(calls)
+
+
+def in_a_debugger(calls: Iterable[tuple[str, int, str]]) -> bool:
+    """Whether somebody is looking at a breakpoint."""
+    return any(Path(file).name in _DEBUGGERS or "debugpy" in file for file, _, _ in calls)
+
+
+def in_a_collective(calls: list[tuple[str, int, str]]) -> bool:
+    """Whether the innermost call is one in which a rank waits for others: DDP's is inside the backward pass."""
+    if not calls:
+        return False
+    file, _, name = calls[0]
+    return _IN_TORCH in file and name in _WAITING
+
+
+def from_backstop(text: str) -> list[tuple[str, int, str]]:
+    """The main thread's calls, the innermost first, in what a backstop has written: that is the last there."""
+    main = text.rpartition("(most recent call first):")[2]
+    return [(found["file"], int(found["line"]), found["name"]) for found in _FRAME.finditer(main)]
+
+
+class Backstop:
+    """Writes the stacks from outside Python when nobody has called `hold_off` for a while: then something holds the
+    lock that every Python thread needs, and no thread could tell where.
+
+    Args:
+        seconds: of silence.
+        to: where to write; by default a file without a name, which another process of the same user reads at `path`, on
+            Linux.
+    """
+
+    def __init__(self, seconds: float, to: IO[Any] | None = None) -> None:
+        self._seconds = seconds
+        self._own = to is None
+        self._file: IO[Any] = to or tempfile.TemporaryFile()  # noqa: SIM115 - it stays open as long as this
+        self.path = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
+
+    def hold_off(self) -> None:
+        """All is well."""
+        if self._own and self._file.seek(0, os.SEEK_END):
+            self._file.seek(0)
+            self._file.truncate()
+        faulthandler.dump_traceback_later(self._seconds, file=self._file)
+
+    def close(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
+        if self._own:
+            self._file.close()

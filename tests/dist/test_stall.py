@@ -1,0 +1,61 @@
+"""Several ranks of which one hangs: the stacks of all are told, and the run ends when it is asked to."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mlscale.cli import main
+from tests.conftest import runs_in
+from tests.resume.commands import ROOT
+
+WORDS = (
+    *("+recipe=resnet", "model=mlp", "snapshot=false", "callbacks.stall.stop=true", "callbacks.stall.least_s=2"),
+    *("callbacks.stall.factor=2", "+callbacks.hang._target_=tests.dist.recorder.Hang"),
+)
+
+
+def test_one_of_two_ranks_hangs(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([*WORDS, "trainer.devices=2", "callbacks.hang.rank=1"]) == 5
+    _, err = capfd.readouterr()
+    assert err.count("error: no step for ") == 1
+    assert "rank 1 is in the way" in err
+    assert "(waits for other ranks)" in err
+    assert "tests/dist/recorder.py" in err
+    assert err.count("--- stacks of rank 0, process ") == err.count("--- stacks of rank 1, process ") == 1
+    (run,) = runs_in(folder)
+    kept = (run / "logs" / "stall-1.txt").read_text()
+    assert kept.count("in _hang") >= 1
+    assert kept.count("_engine_run_backward") >= 1
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["status"] == "failed"
+    assert "rank 1 is in the way" in manifest["sentence"]
+
+
+@pytest.mark.slow
+def test_code_that_does_not_let_python_run(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert main([*WORDS, "trainer.devices=2", "callbacks.hang.rank=1", "callbacks.hang.locked=true"]) == 5
+    _, err = capfd.readouterr()
+    assert "in _hang, which holds Python's lock" in err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("locked", [False, True])
+def test_one_process(folder: Path, locked: bool) -> None:
+    words = [*WORDS, f"callbacks.hang.locked={locked}", "callbacks.hang.seconds=8", "trainer.max_epochs=5"]
+    ended = subprocess.run(
+        [sys.executable, "-m", "mlscale", *words], capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)}
+    )
+    if locked:  # nobody can end it, but where it is can be told
+        assert ended.returncode == 0, ended.stderr
+        assert "recorder.py" in ended.stderr
+        assert "in _hang" in ended.stderr
+        return
+    assert ended.returncode == 5, ended.stderr
+    assert "error: no step for " in ended.stderr
+    (run,) = runs_in(folder)
+    assert json.loads((run / "manifest.json").read_text())["status"] == "failed"
+
