@@ -123,6 +123,8 @@ def _on(frozen: DictConfig, folder: Path, request: Request) -> Request:
     from mlscale.config.trust import distrusted
     from mlscale.runs.folder import DERIVED
 
+    if request.verb != "train" and frozen.get("callbacks"):
+        frozen.callbacks.pop("notify", None)  # a training tells of itself
     if request.values.get("trust") != "true":
         config = OmegaConf.to_container(frozen, resolve=False)
         derived = yaml.safe_load((folder / DERIVED).read_text(encoding="utf-8")) or {}

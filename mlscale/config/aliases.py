@@ -118,6 +118,11 @@ def _callback(name: str, key: str = "", note: str = "") -> Alias:
 _EMA_DECAY = _callback("ema", "decay", "what one optimizer step keeps of the average")
 _GRAD_NORM = _callback("grad_norm", note="written every trainer.log_every_n_steps")
 _DEVICE_STATS = _callback("device_stats")
+_NOTIFY = _key(
+    "callbacks.notify.webhook",
+    text="callbacks=[default,notify] callbacks.notify.webhook={value}",
+    note="gets a JSON POST; a mail and a command may be told, too",
+)
 _STALL = _key("callbacks.stall.after_s", text="callbacks=default", note="seconds without a step; every run has it")
 _TF32 = _key("tf32")
 _TF32_BY_NAME = Alias(values={"high": "tf32=true", "medium": "tf32=true", "highest": "tf32=false"}, text="tf32=true")
@@ -289,6 +294,7 @@ ALIASES: Mapping[str, Alias] = {
     "log_gradients": _GRAD_NORM, "lr_monitor": _callback("lr_monitor"), "log_lr": _callback("lr_monitor"),
     "device_stats": _DEVICE_STATS, "gpu_stats": _DEVICE_STATS, "log_gpu_memory": _DEVICE_STATS,
     "system_metrics": _DEVICE_STATS, "loss_spike": _callback("loss_spike"), "spike_detection": _callback("loss_spike"),
+    "webhook": _NOTIFY, "notify": _NOTIFY, "slack_webhook": _NOTIFY, "notification": _NOTIFY,
     "watchdog": _STALL, "stall": _STALL, "stall_timeout": _STALL, "hang_timeout": _STALL,
     "local_rank": Alias(note="mlscale starts the ranks itself: leave torchrun out and set trainer.devices"),
 }  # fmt: skip

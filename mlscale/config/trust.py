@@ -22,6 +22,7 @@ _ALLOWED = re.compile(
 )
 
 _RESOLVER = re.compile(r"\$\{\s*([\w.]+)\s*:")
+_REFERENCE = re.compile(r"\$\{oc\.env:\w+\}|\$\{oc\.decode:\$\{oc\.env:MLSCALE_SECRET_\w+\}\}")  # wholly the user's own
 _SECRET = re.compile(r"\$\{oc\.decode:\$\{oc\.env:MLSCALE_SECRET_\w+\}\}")  # a number that was moved out
 
 
@@ -34,6 +35,9 @@ def distrusted(config: Any, run: Path, typed: Collection[str] = ()) -> list[MLSc
         typed: keys that the user sets on the command line: those words are theirs.
     """
     problems, at = [], run / "config.yaml"
+    for path, text in _tells(config):
+        if not _REFERENCE.fullmatch(text) and path not in typed:
+            problems.append(_problem("the run's config may not tell others, or start programs", f"{at}: {path}"))
     for path, key, value in _leaves(config, ""):
         if key == "_target_" and not _allowed(str(value), run):
             problems.append(_problem(f"the run's config may not build {value}", f"{at}: {path}"))
@@ -42,6 +46,18 @@ def distrusted(config: Any, run: Path, typed: Collection[str] = ()) -> list[MLSc
         elif path.startswith("data.allow") and value and "data.allow" not in typed:
             problems.append(_problem(f"the run's data may not {_ALLOWS.get(value, value)}", f"{at}: {path}"))
     return problems
+
+
+def _tells(config: Any) -> Iterator[tuple[str, str]]:
+    """Whom notices go to, by key path: an address may carry any secret of the environment away."""
+    nodes = config.get("callbacks") if isinstance(config, dict) else None
+    for name, node in (nodes or {}).items():
+        if isinstance(node, dict) and node.get("_target_") == "mlscale.train.callbacks.Notify":
+            for key in ("webhook", "command", "mail.host"):
+                first, _, second = key.partition(".")
+                value = (node.get(first) or {}).get(second) if second else node.get(first)
+                if value is not None:
+                    yield f"callbacks.{name}.{key}", str(value)
 
 
 _ALLOWS = {"pickle": "unpickle members of shards", "pipe": "run shell commands"}

@@ -13,7 +13,7 @@ from mlscale.monitor import state as memory_file
 from mlscale.monitor.look import Look
 from mlscale.monitor.rule import Change, Patience, State, step
 from mlscale.monitor.state import Memory
-from mlscale.monitor.webhook import Webhook
+from mlscale.notify.webhook import Webhook
 from mlscale.runs.files import plain
 
 

@@ -8,6 +8,7 @@ from mlscale.train.grad_norm import GradNorm as GradNorm
 from mlscale.train.loss_spike import LossSpike as LossSpike
 from mlscale.train.lr_monitor import LRMonitor as LRMonitor
 from mlscale.train.nonfinite import NonFinite as NonFinite
+from mlscale.train.notify import Notify as Notify
 from mlscale.train.progress import Progress as Progress
 from mlscale.train.stall import Stall as Stall
 from mlscale.train.step_seed import StepSeed as StepSeed
@@ -15,6 +16,6 @@ from mlscale.train.trace import Trace as Trace
 from mlscale.train.train_metrics import TrainMetrics as TrainMetrics
 
 __all__ = [
-    "EMA", "Checkpoints", "DeviceStats", "Freeze", "GradNorm", "LRMonitor", "LossSpike", "NonFinite", "Progress",
-    "Stall", "StepSeed", "Trace", "TrainMetrics",
+    "EMA", "Checkpoints", "DeviceStats", "Freeze", "GradNorm", "LRMonitor", "LossSpike", "NonFinite", "Notify",
+    "Progress", "Stall", "StepSeed", "Trace", "TrainMetrics",
 ]  # fmt: skip

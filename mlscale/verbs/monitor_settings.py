@@ -14,8 +14,8 @@ from mlscale.config.suggest import nearest
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.monitor.look import RULES, Limits
 from mlscale.monitor.rule import Patience
-from mlscale.monitor.webhook import Webhook
 from mlscale.monitor.window import Span
+from mlscale.notify.webhook import Webhook
 from mlscale.runs.identity import folder_name
 
 if TYPE_CHECKING:

@@ -15,6 +15,7 @@ from mlscale.config.derive import derive
 from mlscale.config.frozen import with_derived
 from mlscale.config.notices import notices
 from mlscale.errors import Exit, MLScaleError
+from mlscale.launch.ended import tell_end
 from mlscale.launch.garbage import put_off
 from mlscale.launch.start import say, start_lines
 from mlscale.report import Result, keep, number
@@ -75,9 +76,11 @@ def run(cfg: DictConfig) -> Result:
                 folder.discard()  # a config that is refused leaves nothing
             else:
                 folder.seal(_ending(error), sentence=str(error))
+                tell_end(ready, folder)
             raise
         result = keep(conclude(ready, folder), folder)
         folder.seal("done", metrics=result.metrics, sentence=result.sentence)
+        tell_end(ready, folder)
     return result
 
 

@@ -21,7 +21,7 @@ EVERYTHING = (
     ("logger=[csv,wandb]", "callbacks=[default,early_stopping]", "scheduler=one_cycle"),
     ("data=imagefolder", "optimizer=adamw", "strategy=ddp", "model=resnet18"),
     ("data=webdataset", "model=mlp", "augment=cutmix"),
-    ("callbacks=[default,ema,grad_norm,lr_monitor,loss_spike,device_stats]", "scheduler=warmup_cosine"),
+    ("callbacks=[default,ema,grad_norm,lr_monitor,loss_spike,device_stats,notify]", "scheduler=warmup_cosine"),
 )
 
 

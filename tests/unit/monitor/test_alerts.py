@@ -13,7 +13,7 @@ from mlscale.monitor import state
 from mlscale.monitor.alerts import Desk, Told
 from mlscale.monitor.look import RULES, Look, Signal
 from mlscale.monitor.rule import Patience
-from mlscale.monitor.webhook import Webhook
+from mlscale.notify.webhook import Webhook
 from tests.contract.test_documents import validate
 from tests.receiver import Receiver
 

@@ -6,7 +6,8 @@ import time
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.monitor.webhook import Sent, Webhook
+from mlscale.notify.sent import Sent
+from mlscale.notify.webhook import Webhook
 from tests.receiver import Receiver
 
 ALERT = {"rule": "drift", "sentence": "0.31 → 0.62"}

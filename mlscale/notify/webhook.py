@@ -1,9 +1,8 @@
-"""An alert to a webhook: one JSON POST, a few tries, an end in any case. Of the address, only the host is told."""
+"""A document to a webhook: one JSON POST, a few tries, an end in any case. Of the address, only the host is told."""
 
 from __future__ import annotations
 
 import json
-import threading
 import time
 import urllib.error
 import urllib.request
@@ -13,23 +12,26 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlscale.errors import MLScaleError
+from mlscale.notify.sent import Sent, within
 
 _FIRST_PAUSE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
 class Webhook:
-    """Where alerts go.
+    """Where documents go.
 
     Attributes:
         url: http or https; it may hold a secret, and is told nowhere.
         timeout_s: seconds that one try may take, from the look-up of the name to the answer.
-        tries: of one alert in one look.
+        tries: of one document.
+        where: the key path of the address, for messages.
     """
 
     url: str
     timeout_s: float = 5.0
     tries: int = 3
+    where: str = "alert.webhook"
 
     def __post_init__(self) -> None:
         try:
@@ -40,7 +42,7 @@ class Webhook:
         if not whole or any(character.isspace() for character in self.url):
             raise MLScaleError(
                 "the webhook is no address of a web server",
-                where="alert.webhook",
+                where=self.where,
                 fix="name it as https://<host>/<path>, or http://<host>:<port>/<path>",
             )
 
@@ -54,28 +56,18 @@ class Webhook:
 
     def send(self, document: Mapping[str, Any]) -> Sent:
         """POST `document` as JSON; arrived is what was answered with 2xx. Redirects are not followed."""
-        body = json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
         sent = Sent(False, True, "not tried")
         for attempt in range(self.tries):
             if attempt:
                 time.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
-            sent = self._bounded(body)
+            sent = within(self.timeout_s, lambda: self._post(body(document)), "webhook")
             if sent.arrived or not sent.again:
                 break
         return sent
 
-    def _bounded(self, body: bytes) -> Sent:
-        """One try, in a thread of its own: a name that takes minutes to look up, or a server that answers one byte at
-        a time, would keep every time-out of a socket waiting."""
-        found: list[Sent] = []
-        thread = threading.Thread(target=lambda: found.append(self._post(body)), name="webhook", daemon=True)
-        thread.start()
-        thread.join(self.timeout_s)
-        return found[0] if found else Sent(False, True, f"no answer within {self.timeout_s:g} s")
-
-    def _post(self, body: bytes) -> Sent:
-        headers = {"Content-Type": "application/json", "User-Agent": "mlscale-monitor"}
-        request = urllib.request.Request(self.url, body, headers, method="POST")  # noqa: S310 - http or https, see above
+    def _post(self, content: bytes) -> Sent:
+        headers = {"Content-Type": "application/json", "User-Agent": "mlscale"}
+        request = urllib.request.Request(self.url, content, headers, method="POST")  # noqa: S310 - http or https, see above
         try:
             with _OPENER.open(request, timeout=self.timeout_s):
                 return Sent(True, False)
@@ -86,23 +78,13 @@ class Webhook:
             reason = error.reason
             why = reason.strerror if isinstance(reason, OSError) and reason.strerror else type(reason).__name__
             return Sent(False, True, why)
-        except Exception as error:  # whatever it is, the alert waits for the next look; its text may hold the address
+        except Exception as error:  # whatever it is, the document is not taken; its text may hold the address
             return Sent(False, True, type(error).__name__)
 
 
-@dataclass(frozen=True)
-class Sent:
-    """What came of it.
-
-    Attributes:
-        arrived: it was taken.
-        again: another try may do better.
-        why: it was not taken.
-    """
-
-    arrived: bool
-    again: bool
-    why: str = ""
+def body(document: Mapping[str, Any]) -> bytes:
+    """What is posted: JSON in UTF-8, without numbers that are none."""
+    return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):

@@ -1,0 +1,29 @@
+"""The end of a run, told to whom the user names: by the launching process, which lives when a rank is killed."""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from typing import TYPE_CHECKING
+
+from mlscale.config.build import build
+from mlscale.culprit import summary
+from mlscale.runs.mask import Masker
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mlscale.runs.folder import RunFolder
+
+
+def tell_end(cfg: DictConfig, run: RunFolder) -> None:
+    """Let `callbacks.notify` tell that `run`, which is sealed, has ended. What goes wrong here changes nothing."""
+    node = (cfg.get("callbacks") or {}).get("notify")
+    if not node:
+        return
+    try:
+        build(node, "callbacks.notify").run_ended(run)
+    except Exception as error:
+        with contextlib.suppress(OSError):
+            what = Masker.of_process().mask(summary(error))
+            print(f"warning   callbacks.notify told nobody: {what}", file=sys.stderr, flush=True)

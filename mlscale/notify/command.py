@@ -1,0 +1,60 @@
+"""A program of the user's that gets what happened as JSON on its standard input. No shell."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from mlscale.errors import MLScaleError
+from mlscale.notify.sent import Sent
+from mlscale.notify.webhook import body
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is run.
+
+    Attributes:
+        words: a program and its arguments.
+        timeout_s: seconds that it may take; then it is killed with all that it started.
+        where: the key path of this setting, for messages.
+    """
+
+    words: Sequence[str]
+    timeout_s: float = 10.0
+    where: str = "command"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.words, str) or not self.words or not all(isinstance(word, str) for word in self.words):
+            raise MLScaleError(
+                "the command is no list of words",
+                where=self.where,
+                why="it is a program and its arguments; no shell reads them",
+                fix=f"{self.where}=[notify-send,mlscale]",
+            )
+
+    def send(self, document: Mapping[str, Any]) -> Sent:
+        """Run it once; arrived is what ended with 0."""
+        try:
+            process = subprocess.Popen(
+                list(self.words),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        except OSError as error:
+            return Sent(False, False, error.strerror or type(error).__name__)
+        try:
+            process.communicate(body(document), timeout=self.timeout_s)
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            return Sent(False, True, f"no end within {self.timeout_s:g} s")
+        return Sent(process.returncode == 0, False, f"it ended with {process.returncode}" if process.returncode else "")

@@ -1,0 +1,101 @@
+"""A mail through a user's own server (RFC 5321, with STARTTLS or TLS). Of the settings the host alone is told."""
+
+from __future__ import annotations
+
+import smtplib
+import ssl
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from email.message import EmailMessage
+from email.utils import formatdate, make_msgid
+from typing import Literal, get_args
+
+from mlscale.errors import MLScaleError
+from mlscale.notify.sent import Sent, within
+
+Security = Literal["starttls", "tls", "none"]
+_PORTS = {"starttls": 587, "tls": 465, "none": 25}
+_SUBJECT = 200  # characters
+
+
+@dataclass(frozen=True)
+class Mail:
+    """Where mails go.
+
+    Attributes:
+        host: of the SMTP server.
+        to: addresses.
+        sender: the address it is from.
+        port: None for the usual one: 587 with starttls, 465 with tls, 25 with none.
+        security: starttls encrypts after the greeting, tls from the beginning, none not at all: then one logs in to
+            this machine itself alone.
+        user, password: to log in with; None for a server that asks nobody.
+        timeout_s: seconds that a mail may take.
+        where: the key path of these settings, for messages.
+    """
+
+    host: str
+    to: Sequence[str]
+    sender: str
+    port: int | None = None
+    security: Security = "starttls"
+    user: str | None = None
+    password: str | None = field(default=None, repr=False)
+    timeout_s: float = 10.0
+    where: str = "mail"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.to, str):
+            object.__setattr__(self, "to", [self.to])
+        wrong = [
+            address for address in [*self.to, self.sender] if "@" not in address or any(c.isspace() for c in address)
+        ]
+        if wrong or not self.to:
+            raise MLScaleError(
+                f"a mail needs addresses, and {wrong[0]!r} is none" if wrong else "a mail goes to nobody",
+                where=f"{self.where}.to, {self.where}.sender",
+                fix=f"{self.where}.to=[me@example.org] {self.where}.sender=runs@example.org",
+            )
+        if self.security not in get_args(Security):
+            raise MLScaleError(
+                f"{self.where}.security is {self.security!r}",
+                where=f"{self.where}.security",
+                why=f"it is one of {', '.join(get_args(Security))}",
+                fix=f"{self.where}.security=starttls",
+            )
+        if self.user and self.security == "none" and self.host not in ("127.0.0.1", "localhost", "::1"):
+            raise MLScaleError(
+                "a password would cross the network as plain text",
+                where=f"{self.where}.security=none",
+                fix=f"{self.where}.security=starttls",
+            )
+
+    def send(self, subject: str, text: str) -> Sent:
+        """Send one mail, once: a second try might be a second mail."""
+        message = EmailMessage()
+        message["Subject"] = " ".join(subject.split())[:_SUBJECT]
+        message["From"], message["To"] = self.sender, ", ".join(self.to)
+        message["Date"], message["Message-ID"] = formatdate(localtime=True), make_msgid(domain="mlscale.invalid")
+        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no holiday notices, please
+        message.set_content(text)
+        return within(self.timeout_s, lambda: self._send(message), "mlscale-mail")
+
+    def _send(self, message: EmailMessage) -> Sent:
+        context = ssl.create_default_context()
+        port = self.port or _PORTS[self.security]
+        try:
+            if self.security == "tls":
+                server: smtplib.SMTP = smtplib.SMTP_SSL(self.host, port, timeout=self.timeout_s, context=context)
+            else:
+                server = smtplib.SMTP(self.host, port, timeout=self.timeout_s)
+            with server:
+                if self.security == "starttls":
+                    server.starttls(context=context)
+                if self.user:
+                    server.login(self.user, self.password or "")
+                refused = server.send_message(message)
+        except smtplib.SMTPResponseException as error:
+            return Sent(False, 400 <= error.smtp_code < 500, f"it answered {error.smtp_code}")
+        except Exception as error:  # whatever it is, the run is over or hangs; its text may hold what is secret
+            return Sent(False, True, getattr(error, "strerror", None) or type(error).__name__)
+        return Sent(True, False, f"{len(refused)} of {len(self.to)} addresses were refused" if refused else "")

@@ -1,0 +1,95 @@
+"""Mails to a real server on loopback that takes them, asks who is there, refuses, and never answers."""
+
+import shutil
+import ssl
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlscale.errors import MLScaleError
+from mlscale.notify.mail import Mail
+from tests.smtp_sink import Sink
+
+HOST = "127.0.0.1"
+
+
+def mail(sink: Sink, **settings: Any) -> Mail:
+    given: dict[str, Any] = {"to": ["me@example.org", "you@example.org"], "sender": "runs@example.org"}
+    return Mail(HOST, port=sink.port, **{"security": "none", **given, **settings})
+
+
+def test_it_arrives_at_everybody() -> None:
+    with Sink() as sink:
+        assert mail(sink).send("resnet failed:\nthe löss is NaN", "first line\n.a dot\nÄ").arrived
+    (message,) = sink.mails
+    assert message["Subject"] == "resnet failed: the löss is NaN"
+    assert sink.recipients == ["me@example.org", "you@example.org"]
+    assert message["From"] == "runs@example.org"
+    assert message.get_content().splitlines() == ["first line", ".a dot", "Ä"]
+
+
+def test_it_logs_in() -> None:
+    with Sink(login=("me", "a word")) as sink:
+        assert mail(sink, user="me", password="a word").send("x", "y").arrived
+        wrong = mail(sink, user="me", password="another")
+        assert (wrong.send("x", "y").arrived, wrong.send("x", "y").why) == (False, "it answered 535")
+        assert "another" not in repr(wrong)
+    assert len(sink.mails) == 1
+
+
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="no openssl to make a certificate with")
+def test_starttls_with_a_certificate_that_is_known_and_one_that_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["req", "-x509", "-newkey", "rsa:2048", "-nodes", "-keyout", "key.pem", "-out", "cert.pem", "-days", "2"]
+    name = ["-subj", "/CN=127.0.0.1", "-addext", "subjectAltName=IP:127.0.0.1"]
+    subprocess.run(["openssl", *words, *name], cwd=tmp_path, check=True, capture_output=True)
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(tmp_path / "cert.pem", tmp_path / "key.pem")
+    with Sink(login=("me", "word"), tls=tls) as sink:
+        settings: dict[str, Any] = {"security": "starttls", "user": "me", "password": "word"}
+        assert not mail(sink, **settings).send("x", "y").arrived
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "cert.pem"))
+        assert mail(sink, **settings).send("x", "y").arrived
+        assert sink.encrypted
+    assert len(sink.mails) == 1
+
+
+def test_a_server_that_offers_no_encryption_gets_nothing() -> None:
+    with Sink() as sink:
+        assert not mail(sink, security="starttls").send("x", "y").arrived
+    assert sink.mails == []
+
+
+def test_refused_and_unreachable() -> None:
+    with Sink(answer=550) as sink:
+        assert not mail(sink).send("x", "y").arrived
+        assert sink.mails == []
+    assert mail(sink).send("x", "y").why == "Connection refused"
+
+
+def test_a_server_that_never_answers_is_left() -> None:
+    with Sink(answer=0) as sink:
+        start = time.monotonic()
+        sent = mail(sink, timeout_s=0.3).send("x", "y")
+        assert time.monotonic() - start < 3
+    assert not sent.arrived
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"to": ["nobody"]}, "'nobody' is none"),
+        ({"sender": "a b@c"}, "'a b@c' is none"),
+        ({"to": []}, "goes to nobody"),
+        ({"security": "ssl"}, "is 'ssl'"),
+        ({"host": "mail.example.org", "user": "me", "password": "word"}, "as plain text"),
+    ],
+)
+def test_settings_that_are_none(settings: dict[str, Any], what: str) -> None:
+    given: dict[str, Any] = {"host": HOST, "to": ["me@x.org"], "sender": "me@x.org", "security": "none", **settings}
+    with pytest.raises(MLScaleError, match=what):
+        Mail(**given)
