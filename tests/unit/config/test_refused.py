@@ -46,7 +46,7 @@ CASES = {
         ["logger=null"],
         "'logger=null' does not name an option of the group 'logger'\n"
         "  where: command line: logger=null\n"
-        "  why:   options: csv, none, tensorboard, wandb\n"
+        f"  why:   options: {options('logger')}\n"
         "  fix:   logger=none",
     ),
     "a number that elsewhere is a precision": (
