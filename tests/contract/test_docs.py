@@ -1,0 +1,145 @@
+"""No command of the docs can rot: each parses, each composes, those that are cheap run; and the site builds."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import mlscale
+from mlscale.cli import main
+from mlscale.config.argv import parse
+from mlscale.verbs import VERBS
+from scripts.docs_commands import ROOT, Command, commands, files, pages
+
+# Pages whose commands run from top to bottom, in a folder of their own.
+RUN = ("tutorial.md", "cookbook.md", "init.md", "trackers.md", "coming-from-lightning.md", "debugging.md")
+OF_THE_READER = ("--help", "my_pkg", "my_module", "my_project", "…")  # asks for help, or names what only they have
+ALL = [command for page in pages() for command in commands(page) if command.words]
+# What stands for something of the reader's own: a page can't know a run's id.
+STANDS_FOR = {"1s2de0": "last", "recipe=mine": "recipe=resnet", "recipe=my_net": "recipe=resnet", "/my_pkg": "/x"}
+
+
+def verb_and_rest(command: Command) -> tuple[str, list[str]]:
+    words = command.words
+    return (words[0], words[1:]) if words and words[0] in VERBS else ("train", words)
+
+
+def test_the_pages_have_commands() -> None:
+    assert len(ALL) > 80
+    assert {command.page for command in ALL} >= set(RUN) - {"debugging.md"}
+    assert {"train", "evaluate", "runs", "versions", "export"} <= {verb_and_rest(command)[0] for command in ALL}
+
+
+@pytest.mark.parametrize("page", sorted({command.page for command in ALL}))
+def test_every_command_parses(page: str, folder: Path) -> None:
+    for command in ALL:
+        verb, rest = verb_and_rest(command)
+        if command.page != page or verb == "completion":
+            continue
+        if VERBS[verb].working:
+            parse(verb, rest)
+        else:
+            module = importlib.import_module(f"mlscale.verbs.{verb}")
+            options = (
+                getattr(module, "_options", None) or importlib.import_module("mlscale.verbs.version_options").options
+            )
+            if verb != "config":  # takes what the verbs take
+                options().parse_args(rest)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a run, a version and what the cookbook writes: commands speak of them."""
+    folder = tmp_path_factory.mktemp("docs")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.chdir(folder)
+        patched.setenv("MLSCALE_CACHE", str(folder / "cache"))
+        mlscale.run("train", ["+recipe=resnet", "model=mlp", "debug=fast"])
+        assert main(["versions", "add", "last", "--alias", "champion", "--name", "resnet"]) == 0
+        for name, text in files(ROOT / "docs/cookbook.md").items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / name).write_text(text)
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_every_command_composes(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(run_folder)
+    monkeypatch.syspath_prepend(run_folder)
+    wrong = []
+    for command in dict.fromkeys(ALL):
+        verb, rest = verb_and_rest(command)
+        if not VERBS[verb].working or any(
+            part in command.text for part in ("--help", "my_pkg", "my_module", "my_project", "…")
+        ):
+            continue
+        words = [_standing(word) for word in rest if word != "-m"]
+        words = [re.sub(r"=([^\[{']*?),.*$", r"=\1", word) for word in words] if "-m" in rest else words
+        try:
+            mlscale.compose(words, verb=verb)
+        except mlscale.MLScaleError as error:
+            wrong.append(f"{command.page}: {command.text}\n{error}")
+    assert not wrong, "\n\n".join(wrong)
+
+
+def _standing(word: str) -> str:
+    for name, instead in STANDS_FOR.items():
+        word = word.replace(name, instead)
+    return word
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("page", [name for name in RUN if (ROOT / "docs" / name).is_file()])
+def test_the_commands_of_a_page_run(page: str, folder: Path) -> None:
+    for name, text in files(ROOT / "docs" / page).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text)
+    if page in ("trackers.md", "coming-from-lightning.md"):  # they speak of a run
+        mlscale.run("train", ["+recipe=resnet", "model=mlp", "debug=fast"])
+    programs = Path(sys.executable).parent
+    env = {**os.environ, "PATH": f"{programs}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": ""}
+    typed = [command for command in commands(ROOT / "docs" / page) if command.run]
+    assert typed
+    where = folder
+    for command in typed:
+        if command.text.startswith("cd "):
+            where = where / command.text.removeprefix("cd ")
+            continue
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", command.text],
+            cwd=where, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
+        )  # fmt: skip
+        assert done.returncode == 0, f"$ {command.text}\n{done.stdout}\n{done.stderr}"
+
+
+@pytest.mark.slow
+def test_the_site_is_published_by_the_script_and_loads_nothing_from_elsewhere(tmp_path: Path) -> None:
+    remote = tmp_path / "remote.git"
+
+    def git(*words: str, where: Path = remote) -> str:
+        return subprocess.run(["git", *words], cwd=where, capture_output=True, text=True, check=True).stdout
+
+    subprocess.run(["git", "init", "-q", "--bare", remote], check=True)
+    before = git("status", "--porcelain", where=ROOT)
+    author = {f"GIT_{who}_{what}": "docs@example.org" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")}
+    env = {**os.environ, **author, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    script = ["bash", "scripts/publish_docs.sh", str(remote)]
+    for expected in ("is now the site of", "is now the site of|is this site already"):
+        done = subprocess.run(script, cwd=ROOT, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert re.search(expected, done.stdout)
+    assert git("status", "--porcelain", where=ROOT) == before
+    published = git("ls-tree", "-r", "--name-only", "gh-pages").splitlines()
+    assert {"index.html", "tutorial.html", ".nojekyll", "reference/mlscale.html", "verbs/train.html"} <= set(published)
+    page = git("show", "gh-pages:index.html")
+    assert not re.search(r"""<(?:script|link|img)[^>]+(?:src|href)=["']?(?:https?:)?//""", page)
+    assert "mlscale.api.load" not in git("show", "gh-pages:index.html")
+    assert "compose" in git("show", "gh-pages:reference/mlscale.html")
