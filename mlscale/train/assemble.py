@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -13,6 +15,7 @@ import pytorch_lightning as pl
 import torch
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.plugins.io import TorchCheckpointIO
+from torch import Tensor
 
 from mlscale.config.build import accepts, brings_precision, build, build_each, target
 from mlscale.config.derive import epoch_steps
@@ -20,7 +23,7 @@ from mlscale.errors import MLScaleError
 from mlscale.runs.initial import Initial
 from mlscale.runs.mask import Masker
 from mlscale.tasks.base import Task
-from mlscale.train import lightning_patches
+from mlscale.train import lightning_patches, pretrained
 from mlscale.train.after import after_fit
 from mlscale.train.callbacks import StepSeed
 from mlscale.train.checkpoint_io import VerifiedCheckpointIO
@@ -34,6 +37,7 @@ from mlscale.train.stopwatch import Stopwatch
 from mlscale.train.strategies import sums_alike
 from mlscale.train.uncompiled import name_plainly
 from mlscale.train.unlogged import unlogged
+from mlscale.train.weights import read
 
 T = TypeVar("T")
 SHOWN = ("name", "group", "tags", "notes")  # free texts of a tracker
@@ -147,7 +151,14 @@ def fit(cfg: DictConfig, resume: str | None = None, initial: Initial | None = No
 def _start_from(task: pl.LightningModule, initial: Initial, cfg: DictConfig) -> None:
     """Give the task the weights that the run starts from, and say what fitted."""
     outputs = cfg.derived.get("num_classes") or cfg.derived.get("targets")
-    found, lines = start_from(task, initial, classes=outputs, strict=cfg.get("init_strict", True))
+
+    def reading(path: Path) -> Mapping[str, Tensor]:
+        if initial.source == pretrained.TIMM:
+            return pretrained.timm_weights(initial, partial(build, cfg.model, "model"), outputs)
+        return read(path)
+
+    strict = cfg.get("init_strict", True)
+    found, lines = start_from(task, initial, classes=outputs, strict=strict, reading=reading)
     if int(os.environ.get("RANK", "0")) == 0:
         keep(found, Path(cfg.derived.run_dir))
         print(*lines, sep="\n", file=sys.stderr, flush=True)
@@ -182,9 +193,10 @@ def is_plain(node: DictConfig | None) -> bool:
 
 def build_task(cfg: DictConfig) -> pl.LightningModule:
     """The LightningModule, with the model, optimizer and scheduler that it takes."""
-    parts = {
-        name: build(cfg.get(name), name) for name in ("model", "optimizer", "scheduler") if accepts(cfg.task, name)
-    }
+    nodes = {name: cfg.get(name) for name in ("model", "optimizer", "scheduler") if accepts(cfg.task, name)}
+    if "model" in nodes:
+        nodes["model"] = pretrained.without(nodes["model"])  # they come before a fit from the beginning alone
+    parts = {name: build(node, name) for name, node in nodes.items()}
     task = build(cfg.task, "task", **parts)
     if not isinstance(task, pl.LightningModule):
         raise MLScaleError(

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from pytorch_lightning import LightningModule
+from torch import Tensor
 
 from mlscale.errors import MLScaleError
 from mlscale.runs.files import write_json
@@ -18,11 +20,17 @@ REPORT = "logs/init.json"
 
 
 def start_from(
-    task: LightningModule, initial: Initial, *, classes: int | None = None, strict: bool = True
+    task: LightningModule,
+    initial: Initial,
+    *,
+    classes: int | None = None,
+    strict: bool = True,
+    reading: Callable[[Path], Mapping[str, Tensor]] = read,
 ) -> tuple[Match, list[str]]:
     """Give `task` the weights of a file. No random number is drawn.
 
     Args:
+        reading: gives the tensors in a file, by name.
         classes: the model's number of classes or targets: a head with another number of them stays as it is.
         strict: all other weights must be there and fit; else those that fit are taken.
 
@@ -35,7 +43,7 @@ def start_from(
     """
     try:
         initial.check()
-        found = match(task.state_dict(), read(initial.checkpoint), classes)
+        found = match(task.state_dict(), reading(initial.checkpoint), classes)
         _check(found, initial, strict=strict)
     except MLScaleError as error:
         error.unbuilt = True  # nothing has run yet

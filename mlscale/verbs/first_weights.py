@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlscale.config.build import build
+from mlscale.config.build import build, target
 from mlscale.registry.initial import initial_weights
 from mlscale.runs.initial import Initial
 
@@ -13,11 +13,15 @@ if TYPE_CHECKING:
 
 
 def initial_of(cfg: DictConfig) -> Initial | None:
-    """What `init_from` names; None where it names nothing.
+    """What `init_from` names, else what the model's own key asks for; None where neither does.
 
     Raises:
-        MLScaleError: there is no such version, run or file, or it is damaged.
+        MLScaleError: there is no such version, run or file, it is damaged, or it can't be fetched (exit code 5).
     """
-    if not cfg.get("init_from"):
-        return None
-    return initial_weights(str(cfg.init_from), build(cfg.get("registry"), "registry"), cfg.runs_dir)
+    if cfg.get("init_from"):
+        return initial_weights(str(cfg.init_from), build(cfg.get("registry"), "registry"), cfg.runs_dir)
+    from mlscale.train import pretrained
+
+    if pretrained.asked_for(cfg.get("model")):
+        return pretrained.fetch(cfg.model, target(cfg.model))
+    return None

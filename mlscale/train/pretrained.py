@@ -1,0 +1,200 @@
+"""The weights that come with a model of torchvision or timm: fetched once before a run, and then a file like any other.
+
+The launching process fetches them, so that what fails does so before anything starts, and ranks read a file. A run that
+goes on, and every verb that looks at a run's own weights, needs neither the file nor a network.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import torch
+from torch import Tensor
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.runs.files import sha256
+from mlscale.runs.initial import Initial
+
+TORCHVISION, TIMM = "torchvision", "timm"
+_SWITCHES = {TORCHVISION: "weights", TIMM: "pretrained"}
+_SECONDS = 20.0  # a server that is silent for so long is not there
+_HASH = re.compile(r"-([a-f0-9]{8,})\.")  # the beginning of its SHA-256, in the name of a file of torch's
+_FILES = ("model.safetensors", "pytorch_model.bin")  # of timm's models on the hub, in the order in which it looks
+
+
+def asked_for(node: Mapping[str, Any] | None) -> str | None:
+    """Whose weights a model's node asks for, `torchvision` or `timm`; None where it begins with random ones."""
+    name = str((node or {}).get("_target_", ""))
+    for library, start in ((TORCHVISION, "torchvision.models."), (TIMM, "timm.")):
+        if node and name.startswith(start) and node.get(_SWITCHES[library]):
+            return library
+    return None
+
+
+def without(node: Any) -> Any:
+    """A copy of the model's node that asks for no weights."""
+    library = asked_for(node)
+    if library is None:
+        return node
+    copy = node.copy()
+    copy[_SWITCHES[library]] = None if library == TORCHVISION else False
+    return copy
+
+
+def fetch(node: Mapping[str, Any], target: Callable[..., Any]) -> Initial:
+    """The file with the weights that `node` asks for: out of the cache, else from where its library has it.
+
+    Args:
+        node: the model's, which asks for weights.
+        target: what its `_target_` is.
+
+    Raises:
+        MLScaleError: there are no such weights, or they are neither in the cache nor to be had (exit code 5).
+    """
+    return _torchvision(node, target) if asked_for(node) == TORCHVISION else _timm(node, target)
+
+
+def timm_weights(initial: Initial, build: Callable[..., Any], classes: int | None) -> dict[str, Tensor]:
+    """The weights as timm fits them to the model: to other input channels, sizes of images, and names.
+
+    Args:
+        initial: where they are.
+        build: makes the model as it is configured, with what is given besides.
+        classes: of the model; where the weights have another number, those of the head have only their shape.
+
+    Raises:
+        MLScaleError: timm can't use them.
+    """
+    with torch.random.fork_rng(
+        devices=[]
+    ):  # the model is drawn already; that the head is drawn again is nobody's business
+        try:
+            model = build(pretrained=True, pretrained_cfg_overlay={"file": str(initial.checkpoint)})
+        except Exception as error:
+            raise MLScaleError(
+                "timm can't give the model its weights", where=str(initial.checkpoint), why=_first_line(error)
+            ) from error
+    about, state = model.pretrained_cfg, model.state_dict()
+    there = about.get("num_classes")
+    if classes is not None and there != classes:
+        heads = about.get("classifier") or ()
+        starts = tuple(f"{head}." for head in ((heads,) if isinstance(heads, str) else heads))
+        for name in [name for name in state if starts and name.startswith(starts)]:
+            state[name] = state[name].new_empty((there or 0, *state[name].shape[1:]))  # never read: it does not fit
+    return dict(state)
+
+
+def _torchvision(node: Mapping[str, Any], target: Callable[..., Any]) -> Initial:
+    from torchvision.models import get_model_weights
+
+    kinds: Any = get_model_weights(target)
+    word = str(node["weights"]).rpartition(".")[2]
+    if word not in kinds.__members__:
+        raise MLScaleError(
+            f"{node['_target_']} has no weights '{node['weights']}'",
+            where="model.weights",
+            why=f"it has: {', '.join(kinds.__members__)}",
+            fix=f"model.weights={(get_close_matches(word, kinds.__members__, 1) or ['DEFAULT'])[0]}",
+        )
+    weights = kinds[word]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
+    if not path.is_file():
+        with _reached(weights.url):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(weights.url, str(path), progress=False)
+    digest, named = sha256(path), _HASH.search(path.name)
+    if named and not digest.startswith(named[1]):
+        raise MLScaleError(
+            "the file of weights is not what its name says: it is torn, or another one",
+            where=str(path),
+            why=f"its SHA-256 begins with {digest[: len(named[1])]}",
+            fix=f"rm {path}",
+            exit=Exit.ENVIRONMENT,
+        )
+    return Initial(path, digest, None, TORCHVISION, str(weights), weights.meta.get("license"))
+
+
+def _timm(node: Mapping[str, Any], target: Callable[..., Any]) -> Initial:
+    from timm.models import get_pretrained_cfg
+
+    name = str(node.get("model_name") or getattr(target, "__name__", ""))
+    about: Any = get_pretrained_cfg(name, allow_unregistered=True)
+    own: Any = (node.get("pretrained_cfg_overlay") or {}).get("file")
+    if about is None or not (own or about.has_weights):
+        raise MLScaleError(
+            f"timm has no weights for '{name}'",
+            where="model.pretrained",
+            fix="mlscale … model.pretrained=false; a file of your own: init_from=<file>",
+        )
+    if own:
+        path = Path(str(own)).expanduser().absolute()
+        if not path.is_file():
+            raise MLScaleError("there is no such file", where=f"model.pretrained_cfg_overlay.file={own}")
+    else:
+        path = _of_timm(about)
+    full = ".".join(part for part in (about.architecture or name.partition(".")[0], about.tag) if part)
+    return Initial(path, sha256(path), None, TIMM, full, about.license)
+
+
+def _of_timm(about: Any) -> Path:
+    """The file of timm's own weights in the cache, fetched where it is not there."""
+    from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import EntryNotFoundError
+
+    if not about.hf_hub_id:
+        path = Path(torch.hub.get_dir(), "checkpoints", str(about.url).rpartition("/")[2])
+        if not path.is_file():
+            with _reached(about.url):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                torch.hub.download_url_to_file(about.url, str(path), progress=False)
+        return path
+    files = (about.hf_hub_filename,) if about.hf_hub_filename else _FILES
+    for file in files:
+        if isinstance(there := try_to_load_from_cache(about.hf_hub_id, file), str):
+            return Path(there)
+    with _reached(constants.ENDPOINT):
+        for file in files:
+            try:
+                return Path(str(hf_hub_download(about.hf_hub_id, file)))
+            except EntryNotFoundError:
+                continue
+    raise MLScaleError(f"{about.hf_hub_id} holds none of {', '.join(files)}", where="model.pretrained")
+
+
+@contextmanager
+def _reached(url: str) -> Iterator[None]:
+    """A block that reads from `url`: a server that does not answer is told at once, not after minutes of trying."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(_SECONDS)
+    try:
+        try:
+            urlopen(Request(url, method="HEAD"), timeout=_SECONDS).close()  # noqa: S310 - of the library's own tables
+        except HTTPError as error:
+            if error.code in (404, 410):
+                raise
+        yield
+    except MLScaleError:
+        raise
+    except Exception as error:  # each client has its own
+        raise MLScaleError(
+            "the model's weights could not be fetched",
+            where=url,
+            why=_first_line(error),
+            fix="a network, or a file that is there: init_from=<file>; random weights: model.weights=null, or for timm "
+            "model.pretrained=false",
+            exit=Exit.ENVIRONMENT,
+        ) from error
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:300]
