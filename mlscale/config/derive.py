@@ -74,6 +74,8 @@ def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -
         "per_device_batch": per_device,
         "steps_per_epoch": steps,
         "total_steps": _total_steps(cfg, steps),
+        "precision": None,  # what a probe finds, with precision=auto
+        "memory_format": None,
     }
     raise_all(problems or list(underived(cfg, derived)))
     return derived
@@ -141,13 +143,15 @@ def _devices(cfg: DictConfig, has: int | None, problems: list[MLScaleError]) -> 
 
 def _precision(cfg: DictConfig, layout: Layout, machine: Devices, problems: list[MLScaleError]) -> None:
     value = str(cfg.precision.value)
-    if layout.accelerator == "cpu" and value.startswith("16"):
+    on_cpu = value == "16-mixed" and cfg.precision.get("on_cpu")
+    if layout.accelerator == "cpu" and value.startswith("16") and not on_cpu:
         problems.append(
             MLScaleError(
                 f"float16 ({value}) does not train on a CPU",
                 where="precision",
                 why="a CPU has no float16 units: Lightning would compute in bfloat16 without a word",
-                fix="precision=bf16",
+                fix="precision=bf16"
+                + (", or precision.on_cpu=true to compute it all the same, slowly" if value == "16-mixed" else ""),
             )
         )
     elif layout.accelerator == "cuda" and value.startswith("bf16") and machine.cuda and not machine.cuda_bf16:

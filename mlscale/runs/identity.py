@@ -40,7 +40,11 @@ UNHASHED = (
     "trainer.num_nodes",
 )
 # Keys that came later, and their defaults.
-_YOUNGER: Mapping[str, Any] = {"init_from": None, "init_strict": True, "param_groups": [], "layer_decay": 1.0}
+_YOUNGER: Mapping[str, Any] = {
+    "init_from": None, "init_strict": True, "param_groups": [], "layer_decay": 1.0, "precision.memory_format": None,
+    "precision.compare": False, "precision.loss_scale": 65536.0, "precision.growth_interval": 2000,
+    "precision.max_skipped": 20, "precision.on_cpu": False,
+}  # fmt: skip
 
 
 def new_id() -> str:
@@ -81,9 +85,13 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 def _hashed(config: Mapping[str, Any]) -> dict[str, Any]:
     top = {str(key): value for key, value in config.items()}
-    for key, default in _YOUNGER.items():  # a run without them is the one that it was before there were such keys
-        if top.get(key) in (None, default):
-            top.pop(key, None)
+    for path, default in _YOUNGER.items():  # a run without them is the one that it was before there were such keys
+        group, _, key = path.rpartition(".")
+        if group and isinstance(top.get(group), dict):
+            top[group] = dict(top[group])
+        node = top.get(group) if group else top
+        if isinstance(node, dict) and node.get(key) in (None, default):
+            node.pop(key, None)
     for path in UNHASHED:
         group, _, key = path.partition(".")
         if not key:

@@ -30,6 +30,8 @@ from mlscale.train.checkpoint_io import VerifiedCheckpointIO
 from mlscale.train.compiling import Compile, set_tf32
 from mlscale.train.initial import keep, start_from
 from mlscale.train.loggers import finish
+from mlscale.train.mixed import LossScale, Mixed
+from mlscale.train.precision import lay_out, plugin_of
 from mlscale.train.quiet import quiet
 from mlscale.train.resume import ExactResume
 from mlscale.train.signals import StopOnSignal, seconds_of
@@ -100,6 +102,7 @@ def assemble(cfg: DictConfig) -> Assembly:
     pl.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
     task = build_task(cfg)
+    lay_out(task, cfg.precision.get("memory_format"))
     # Compression and monitoring join the run as callbacks: this room imports neither.
     callbacks = [ExactResume(cfg.seed), StepSeed(cfg.seed), *build_each(cfg.get("callbacks"), "callbacks").values()]
     callbacks += build_each(cfg.get("compress"), "compress").values()
@@ -225,10 +228,13 @@ def build_loggers(cfg: DictConfig) -> list[Any]:
 
 def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> pl.Trainer:
     """Lightning's Trainer, with what other groups own put in."""
+    own = brings_precision(cfg)
+    plugin = None if own else plugin_of(cfg.precision, cfg.derived.accelerator)
+    callbacks = [*callbacks, *([LossScale(plugin)] if isinstance(plugin, Mixed) else [])]
     supplied: dict[str, Any] = {
         "accelerator": cfg.derived.accelerator,
         "devices": cfg.derived.world_size,
-        "precision": None if brings_precision(cfg) else cfg.precision.value,
+        "precision": None if own or plugin is not None else cfg.precision.value,
         "strategy": build(cfg.strategy, "strategy", world_size=cfg.derived.world_size, **_unused(cfg, callbacks)),
         "callbacks": callbacks,
         "logger": loggers or False,
@@ -242,6 +248,8 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> 
     supplied["enable_model_summary"] = cfg.trainer.get("enable_model_summary", False)
     trainer = build(cfg.trainer, "trainer", **supplied)
     assert isinstance(trainer, pl.Trainer)
+    if plugin is not None:
+        trainer.strategy.precision_plugin = plugin  # by its name Lightning would make one of its own
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin of the user's, in trainer.plugins, stays
         trainer.strategy.checkpoint_io = VerifiedCheckpointIO()
     return trainer

@@ -4,6 +4,7 @@ Everything is done to one trainer's objects, and taken back when a fit ends: oth
 """
 
 from collections import OrderedDict
+from collections.abc import Callable
 from contextlib import nullcontext
 from typing import Any
 
@@ -48,6 +49,19 @@ def skip_profiler(trainer: Any) -> None:
     """Lightning enters a context manager around some sixty hooks a step, even when nothing is profiled."""
     if type(trainer.profiler) is PassThroughProfiler:
         trainer.profiler = _NoProfiler()
+
+
+def hold_schedule(trainer: Any, held: Callable[[], bool]) -> None:
+    """Lightning steps schedules though a loss scaler has skipped the optimizer's step: the rate falls while nothing is
+    learnt, and torch warns of a schedule that is ahead of its optimizer. Here it waits while `held` says so."""
+    loop = trainer.fit_loop.epoch_loop
+    update = type(loop).update_lr_schedulers
+
+    def update_lr_schedulers(interval: str, update_plateau_schedulers: bool) -> None:
+        if interval != "step" or not held():
+            update(loop, interval, update_plateau_schedulers)
+
+    loop.update_lr_schedulers = update_lr_schedulers
 
 
 class _NoProfiler(PassThroughProfiler):

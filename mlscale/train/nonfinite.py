@@ -31,6 +31,8 @@ class NonFinite(Callback):
     losses are kept and looked at together, every `trainer.log_every_n_steps` batches, before validation, at the end of
     an epoch, and before anything is saved. So a checkpoint never holds what came after the first bad loss. Weights are
     looked at before they are saved too: a finite loss can have a gradient that is not.
+
+    With a loss scaler a step that overflows is skipped, its loss included: how many may be is the scaler's business.
     """
 
     def __init__(self) -> None:
@@ -40,6 +42,8 @@ class NonFinite(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if (loss := loss_of(outputs)) is None or (loss.is_cpu and isfinite(loss.item())):
+            return
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:
             return
         keys = batch.get("key") if isinstance(batch, Mapping) else None
         self._pending.append(_Step(loss, trainer.global_step, trainer.current_epoch, batch_idx, keys))

@@ -21,6 +21,7 @@ from mlscale.train import boundary, lightning_patches
 from mlscale.train.callbacks import Freeze, StepSeed, TrainMetrics
 from mlscale.train.checkpoint_io import VerifiedCheckpointIO
 from mlscale.train.csv_logger import CSV
+from mlscale.train.mixed import LossScale, Mixed
 from mlscale.train.resume import ExactResume
 from tests.unit.fitting import trainer
 
@@ -120,6 +121,7 @@ CASES: dict[str, Case] = {
     "few batches": {"limit_train_batches": 4},
     "frozen until a step": {"freeze": {"modules": ["first"], "until_epoch": None, "until_step": 8}},
     "frozen layer by layer": {"freeze": {"until_epoch": 1, "every": 1}, "val_check_interval": 0.5},
+    "a loss scale": {"scale": 2.0**18, "val_check_interval": 0.5},
     "sanity check": {"num_sanity_val_steps": 2, "val_check_interval": 0.5, "plateau": "step"},
 }
 
@@ -128,7 +130,8 @@ def run(folder: Path, resume: Path | None, case: Case, saves: Path | None = None
     """Train, from the beginning or from a checkpoint, and tell everything that must be the same."""
     case = dict(case)
     plateau, workers, early = case.pop("plateau", None), case.pop("workers", 0), case.pop("early", False)
-    freeze = case.pop("freeze", None)
+    freeze, scale = case.pop("freeze", None), case.pop("scale", None)
+    plugin = Mixed("cpu", scale, growth_interval=4) if scale else None
     staples: list[Any] = [kind() for kind in case.pop("staples", [])]
     pl.seed_everything(7 if resume is None else 99, verbose=False)  # a new process finds other generators
     module, seed = Module(plateau), 3
@@ -136,11 +139,14 @@ def run(folder: Path, resume: Path | None, case: Case, saves: Path | None = None
     callbacks.append(ModelCheckpoint(folder, "best", "val_loss", save_last=True, enable_version_counter=False))
     callbacks += [EarlyStopping("val_loss", patience=1)] if early else []
     callbacks += [Freeze(**freeze)] if freeze else []
+    callbacks += [LossScale(plugin)] if plugin else []
     callbacks += [*staples, *([Saves(saves)] if saves else [])]
     logger = CSV(str(folder))
     arguments: Case = {"max_epochs": 3, "callbacks": callbacks, "logger": logger, "enable_checkpointing": True}
     fitting = trainer(**{**arguments, **case})
     fitting.strategy.checkpoint_io = VerifiedCheckpointIO()
+    if plugin:
+        fitting.strategy.precision_plugin = plugin
     lightning_patches.apply(fitting)
     train = DataLoader(Points(), BATCH, shuffle=True, num_workers=workers)
     fitting.fit(module, train, DataLoader(Points(), BATCH), ckpt_path=resume, weights_only=True)
@@ -167,6 +173,7 @@ def run(folder: Path, resume: Path | None, case: Case, saves: Path | None = None
         "checkpoint": best.state_dict(),
         "rate": fitting.optimizers[0].param_groups[0]["lr"],
         "staples": [[c.state_dict(), c.rank_state() if hasattr(c, "rank_state") else None] for c in staples],
+        "precision": plugin.state_dict() if plugin else None,
     }
 
 
@@ -176,6 +183,7 @@ def run(folder: Path, resume: Path | None, case: Case, saves: Path | None = None
 def test_a_run_goes_on_from_every_boundary(tmp_path: Path, name: str) -> None:
     saves, folder = tmp_path / "saves", tmp_path / "run"
     whole = run(folder, None, CASES[name], saves)
+    assert name != "a loss scale" or whole["precision"]["skipped"] > 1
     rows = (folder / "metrics.csv").read_bytes()
     checkpoints = sorted(saves.glob("*.ckpt"))
     assert len(checkpoints) >= 8

@@ -104,7 +104,7 @@ MESSAGES = {
         "float16 (16-mixed) does not train on a CPU\n"
         "  where: precision\n"
         "  why:   a CPU has no float16 units: Lightning would compute in bfloat16 without a word\n"
-        "  fix:   precision=bf16",
+        "  fix:   precision=bf16, or precision.on_cpu=true to compute it all the same, slowly",
     ),
     "bf16 on an old card": (
         config(precision="bf16-mixed"),

@@ -1,0 +1,44 @@
+"""The type of numbers and the layout of images that a run computes with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from pytorch_lightning.plugins.precision import Precision
+from torch.nn.parameter import is_lazy
+
+from mlscale.train.mixed import Mixed
+
+FORMATS = {"channels_last": torch.channels_last, "channels_last_3d": torch.channels_last_3d}
+"""Layouts by name; each is for tensors of one number of dimensions."""
+_DIMENSIONS = {"channels_last": 4, "channels_last_3d": 5}
+_SCALED = "16-mixed"
+_OF_MIXED = ("loss_scale", "growth_interval", "max_skipped")
+
+
+def plugin_of(settings: Mapping[str, Any], accelerator: str) -> Precision | None:
+    """A plugin of ours in place of Lightning's, where it counts what Lightning does not; else None.
+
+    Args:
+        settings: of the group `precision`.
+        accelerator: cpu, cuda or mps.
+    """
+    if settings["value"] != _SCALED or accelerator not in ("cpu", "cuda"):
+        return None
+    return Mixed(accelerator, **{key: settings[key] for key in _OF_MIXED if settings.get(key) is not None})
+
+
+def lay_out(task: LightningModule, name: str | None) -> None:
+    """Give the weights of convolutions a layout, which what they compute takes over.
+
+    Args:
+        name: a key of `FORMATS`; None leaves them as they are.
+    """
+    if not name:
+        return
+    for parameter in task.parameters():
+        if not is_lazy(parameter) and parameter.dim() == _DIMENSIONS[name]:
+            parameter.data = parameter.data.contiguous(memory_format=FORMATS[name])
