@@ -97,7 +97,7 @@ def traced(build: Callable[[], LightningModule], batch: Any, loop: Loop) -> Live
             task = None
         if task is None:
             task = build()
-            _give_shapes(task, batch)
+            give_shapes(task, batch)
             _make_fake(task, fake)
         inputs = _map(batch, fake.from_tensor)
         live = Live(cpu_scratch if loop.cpu_kernels else None)
@@ -110,7 +110,7 @@ def probed(build: Callable[[], LightningModule], batch: Any, loop: Loop) -> Live
     """Two real steps on the CPU."""
     with _eager(), _seeds_kept():
         task = build()
-        _give_shapes(task, batch)
+        give_shapes(task, batch)
         live = Live(cpu_scratch if loop.cpu_kernels else None)
         with live:
             two_steps(task, _map(batch, torch.clone), loop, live)
@@ -154,7 +154,7 @@ def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
     return value
 
 
-def _give_shapes(task: LightningModule, batch: Any) -> None:
+def give_shapes(task: LightningModule, batch: Any) -> None:
     """Run one sample through lazy layers, as the first batch of a run does."""
     if not any(is_lazy(parameter) for parameter in task.parameters()):
         return

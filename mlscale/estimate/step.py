@@ -60,7 +60,7 @@ def two_steps(task: LightningModule, batch: Any, loop: Loop, live: Live) -> None
     task.train()
     live.name("parameters", [*task.parameters(), *task.buffers()])
     live.name("batch", batch)
-    optimizers = _optimizers(task.configure_optimizers())
+    optimizers = optimizers_in(task.configure_optimizers())
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             if loop.foreach and group.get("foreach", False) is None and not group.get("fused"):
@@ -68,7 +68,7 @@ def two_steps(task: LightningModule, batch: Any, loop: Loop, live: Live) -> None
     for _ in range(2):
         for number in range(min(loop.passes, 2)):
             with _autocast(loop.precision):
-                loss = _loss(task.training_step(batch, number))
+                loss = loss_in(task.training_step(batch, number))
             if number == 0:
                 _free_gradients(optimizers)
             (loss / loop.passes).backward()  # type: ignore[no-untyped-call]
@@ -86,12 +86,12 @@ def _free_gradients(optimizers: list[torch.optim.Optimizer]) -> None:
         optimizer.zero_grad(set_to_none=True)
 
 
-def _optimizers(configured: Any) -> list[torch.optim.Optimizer]:
+def optimizers_in(configured: Any) -> list[torch.optim.Optimizer]:
     """The optimizers in what `configure_optimizers` may return."""
     if isinstance(configured, torch.optim.Optimizer):
         return [configured]
     if isinstance(configured, Mapping):
-        return _optimizers(configured["optimizer"])
+        return optimizers_in(configured["optimizer"])
     if isinstance(configured, list | tuple):
         found = [item for item in configured if isinstance(item, torch.optim.Optimizer | Mapping | list | tuple)]
         return [each for item in found if item for each in _optimizers_or_none(item)]
@@ -100,10 +100,10 @@ def _optimizers(configured: Any) -> list[torch.optim.Optimizer]:
 
 def _optimizers_or_none(item: Any) -> list[torch.optim.Optimizer]:
     """Those of an entry; lists of schedulers have none."""
-    return [] if isinstance(item, Mapping) and "optimizer" not in item else _optimizers(item)
+    return [] if isinstance(item, Mapping) and "optimizer" not in item else optimizers_in(item)
 
 
-def _loss(output: Any) -> Tensor:
+def loss_in(output: Any) -> Tensor:
     loss = output["loss"] if isinstance(output, Mapping) else output
     if not isinstance(loss, Tensor):
         raise MLScaleError("the training step returns no loss", where="task")

@@ -31,10 +31,12 @@ from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import protect
 from mlscale.runs.snapshot import Snapshot, take
 from mlscale.verbs.first_weights import initial_of
+from mlscale.verbs.precision_probe import kept, settled
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+_PROBE = "results/precision.json"  # the chosen precision beside fp32, where both were measured
 # The same values stand under a name of their own: the epoch's mean loss is train/loss, the peak is peak_memory_bytes.
 _TOLD_ONCE = ("train/loss_epoch", "train/peak_memory_gib")
 
@@ -60,9 +62,14 @@ def run(cfg: DictConfig) -> Result:
     start = Start.of(cfg, masker)
     earlier = to_go_on(cfg.resume, start.config_yaml, start.digest, Path(cfg.runs_dir)) if cfg.resume else None
     origin = Origin() if earlier else Origin.of(cfg)
+    probed = None if earlier else settled(cfg, derived, machine)
+    derived |= kept(cfg, earlier.derived) if earlier else probed.outcome if probed else {}
     folder = earlier or create(cfg, start, derived, masker, origin)
     with held(folder):
         checkpoint, lines = None, [*origin.lines(), *start.unfinished(cfg, folder)]
+        if probed is not None:
+            lines.append(probed.line)
+            folder.write_json(_PROBE, dict(probed.figures))
         if earlier is not None:
             going = open_attempt(folder, derived["world_size"], start.digest)
             folder.set_anew(start.config_yaml, derived)
@@ -190,6 +197,8 @@ def conclude(cfg: DictConfig, folder: RunFolder) -> Result:
     if fit["peak_memory_bytes"]:  # not of a fit that went on where nothing was left to do
         metrics["peak_memory_bytes"] = fit["peak_memory_bytes"]
     metrics |= fit.get("joined", {})
+    if (folder.path / _PROBE).is_file():
+        metrics |= json.loads((folder.path / _PROBE).read_text())
     artifacts, steps = {"run": str(folder.path)}, fit["steps"]
     if fit["best"] is not None:
         artifacts["checkpoint"] = fit["best"][0]

@@ -1,0 +1,245 @@
+"""Which precision is faster on this machine, and whether its loss agrees: real steps of a task, in turns."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from statistics import fmean, median
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+
+from mlscale.errors import MLScaleError
+from mlscale.estimate.step import loss_in, optimizers_in
+from mlscale.stats.intervals import Interval
+from mlscale.stats.ratios import ratio
+from mlscale.train.precision import lay_out
+
+FP32 = "32-true"
+ROUNDS = 7
+_LOSSES = 8  # steps at the start whose losses are compared
+_FEWEST = 3  # rounds on a machine that is slower than it seemed
+_MOST = 50  # steps of a round
+_FAR = 3.0  # times fp32's: a candidate that is so slow in its first steps is not measured further
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A type of numbers and a layout.
+
+    Attributes:
+        precision: Lightning's, one of 32-true, bf16-mixed and 16-mixed.
+        memory_format: of images; None leaves it.
+    """
+
+    precision: str = FP32
+    memory_format: str | None = None
+
+    @property
+    def name(self) -> str:
+        """As people call it."""
+        called = {FP32: "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}.get(self.precision, self.precision)
+        return f"{called} {self.memory_format}" if self.memory_format else called
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What came of a candidate.
+
+    Attributes:
+        candidate: it.
+        step_s: seconds of an optimizer step, the median of the rounds; NaN where it was not measured.
+        factor: how many times faster than fp32, with its interval; None where it was not measured.
+        loss: mean of its first steps, and by which share that differs from fp32's.
+        peak_bytes: of device memory; None on a CPU.
+        why: it was left out for, where it was.
+    """
+
+    candidate: Candidate
+    step_s: float
+    factor: Interval | None
+    loss: float
+    difference: float
+    peak_bytes: int | None = None
+    why: str = ""
+
+    def agrees(self, tolerance: float) -> bool:
+        """Whether its loss is that of fp32, but for a share of `tolerance`."""
+        return abs(self.difference) <= tolerance  # not where it is NaN
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Candidates beside fp32, which comes first."""
+
+    measured: tuple[Measured, ...]
+    steps: int
+    seconds: float
+
+    def best(self, tolerance: float) -> Measured:
+        """The one whose gain is proven and largest: the interval of its factor lies above 1, and its loss agrees."""
+        proven = [m for m in self.measured[1:] if m.factor is not None and m.factor.low > 1 and m.agrees(tolerance)]
+        return max(proven, key=lambda each: each.factor.value if each.factor else 0, default=self.measured[0])
+
+
+def candidates(accelerator: str, *, bf16: bool, images: bool) -> list[Candidate]:
+    """What a machine may do better in, fp32 first.
+
+    Args:
+        accelerator: cpu, cuda or mps.
+        bf16: whether it computes bfloat16.
+        images: whether a sample is one, so that its layout matters.
+    """
+    types = [FP32, *(["bf16-mixed"] if bf16 else []), *(["16-mixed"] if accelerator == "cuda" else [])]
+    layouts = [None, "channels_last"] if images else [None]
+    return [Candidate(precision, layout) for precision in types for layout in layouts]
+
+
+def compare(
+    build: Callable[[], LightningModule],
+    batches: Sequence[Any],
+    chosen: Sequence[Candidate],
+    device: str,
+    seconds: float,
+) -> Comparison:
+    """Train a little with each candidate, from the same weights on the same batches, in turns.
+
+    Args:
+        build: makes the task, with the same weights each time it is called.
+        batches: real ones, as the loader gives them.
+        chosen: fp32 first.
+        device: where.
+        seconds: about how long in all.
+
+    Raises:
+        Exception: whatever a step in fp32 raises.
+    """
+    began = time.perf_counter()
+    moved = [_to(batch, device) for batch in batches]
+    sides: list[_Side] = []
+    left_out: list[Measured] = []
+    for candidate in chosen:
+        try:
+            side = _Side(candidate, build(), moved, device)
+            side.begin(seconds / len(chosen))
+        except Exception as error:
+            if candidate == chosen[0]:
+                raise
+            left_out.append(Measured(candidate, math.nan, None, math.nan, math.nan, why=str(error).split("\n")[0]))
+            continue
+        if sides and side.first_s > _FAR * sides[0].first_s:
+            why = f"its first steps took {side.first_s / sides[0].first_s:.0f}× as long"
+            left_out.append(Measured(candidate, math.nan, None, side.loss, _off(side, sides[0]), why=why))
+        else:
+            sides.append(side)
+    steps = max(1, min(_MOST, int(seconds / ROUNDS / sum(side.first_s for side in sides)))) if len(sides) > 1 else 1
+    for number in range(ROUNDS if len(sides) > 1 else 0):
+        if number >= _FEWEST and time.perf_counter() - began > 1.5 * seconds:
+            break  # a machine that is not quiet now: fewer rounds, and a wider interval
+        for side in sides if number % 2 else reversed(sides):
+            side.round(steps)
+    base = sides[0]
+    found = [
+        Measured(
+            side.candidate,
+            median(side.rounds or [side.first_s]),
+            ratio(base.rounds, side.rounds) if side.rounds else None,
+            side.loss,
+            _off(side, base),
+            side.peak_bytes,
+        )
+        for side in sides
+    ]
+    taken = sum(side.count for side in sides)
+    sides.clear()
+    gc.collect()
+    if device == "cuda":
+        torch.cuda.empty_cache()
+    return Comparison((*found, *left_out), taken, time.perf_counter() - began)
+
+
+class _Side:
+    """A task that is trained by one candidate."""
+
+    def __init__(self, candidate: Candidate, task: LightningModule, batches: Sequence[Any], device: str) -> None:
+        if not task.automatic_optimization:
+            raise MLScaleError("the task drives its optimizers itself", where="task.automatic_optimization")
+        self.candidate, self.batches, self.device = candidate, batches, device
+        self.task = task.to(device).train()
+        lay_out(self.task, candidate.memory_format)
+        self.optimizers = optimizers_in(task.configure_optimizers())
+        self.scaler = torch.amp.GradScaler(device, enabled=candidate.precision == "16-mixed")
+        self.rounds: list[float] = []
+        self.losses: list[float] = []
+        self.count, self.first_s = 0, math.nan
+        self.peak_bytes: int | None = None
+
+    @property
+    def loss(self) -> float:
+        """Mean of the first steps."""
+        return fmean(self.losses)
+
+    def begin(self, seconds: float) -> None:
+        """The steps whose losses are compared, fewer where they would take longer than `seconds`; the later ones tell
+        how long a step takes."""
+        if self.device == "cuda":
+            torch.cuda.reset_peak_memory_stats()
+        times = []
+        for _ in range(_LOSSES):
+            start = time.perf_counter()
+            self.losses.append(float(self._step()))
+            times.append(time.perf_counter() - start)
+            if sum(times) > seconds and len(times) > 1:
+                break
+        self.first_s = median(times[len(times) // 2 :])
+        if self.device == "cuda":
+            self.peak_bytes = torch.cuda.max_memory_allocated()
+
+    def round(self, steps: int) -> None:
+        """Time some steps."""
+        start = time.perf_counter()
+        for _ in range(steps):
+            self._step()
+        if self.device == "cuda":
+            torch.cuda.synchronize()
+        self.rounds.append((time.perf_counter() - start) / steps)
+
+    def _step(self) -> torch.Tensor:
+        torch.manual_seed(self.count)  # the same dropout on every side
+        batch = self.batches[self.count % len(self.batches)]
+        with _autocast(self.device, self.candidate.precision):
+            loss = loss_in(self.task.training_step(batch, self.count))
+        for optimizer in self.optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        for optimizer in self.optimizers:
+            self.scaler.step(optimizer)
+        self.scaler.update()
+        self.count += 1
+        return loss.detach()
+
+
+@contextlib.contextmanager
+def _autocast(device: str, precision: str) -> Iterator[None]:
+    dtype = _AUTOCAST.get(precision)
+    with torch.autocast(device, dtype=dtype, cache_enabled=False) if dtype else contextlib.nullcontext():
+        yield
+
+
+def _off(side: _Side, base: _Side) -> float:
+    """By which share a loss differs, over the steps that both have."""
+    count = min(len(side.losses), len(base.losses))
+    mean = fmean(base.losses[:count])
+    return fmean(side.losses[:count]) / mean - 1 if mean else math.nan
+
+
+def _to(value: Any, device: str) -> Any:
+    from lightning_fabric.utilities import move_data_to_device
+
+    return move_data_to_device(value, torch.device(device))

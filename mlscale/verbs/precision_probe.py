@@ -1,0 +1,162 @@
+"""`precision=auto`, and figures beside fp32: a short probe before a run, in the launching process."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from mlscale.config.frozen import with_derived
+from mlscale.culprit import summary
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mlscale.config.derive import Devices
+    from mlscale.diagnose.precisions import Candidate, Comparison, Measured
+
+OUTCOME = ("precision", "memory_format")
+"""What derived.yaml keeps."""
+_BATCHES = 4
+_OF_IMAGES = 4  # dimensions of a convolution's weights, whose layout matters
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What a probe found.
+
+    Attributes:
+        outcome: values of the config's `derived`.
+        line: what there is to say about it.
+        figures: the chosen precision beside fp32, for the final table: time_of_fp32, memory_of_fp32 and the like; empty
+            where nothing was compared.
+    """
+
+    outcome: Mapping[str, Any]
+    line: str
+    figures: Mapping[str, float]
+
+
+def is_auto(cfg: DictConfig) -> bool:
+    """Whether the precision is to be found."""
+    return cfg.get("precision") is not None and "probe_seconds" in cfg.precision
+
+
+def kept(cfg: DictConfig, before: Mapping[str, Any]) -> dict[str, Any]:
+    """The outcome of an earlier probe, out of a run's derived values, where the config asks for one."""
+    return {key: before.get(key) for key in OUTCOME} if is_auto(cfg) else {}
+
+
+def settled(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> Probed | None:
+    """What `precision=auto` comes to on this machine, or how `precision.compare=true` compares; None for neither.
+
+    Args:
+        cfg: of a run; its precision may not be known yet.
+        derived: its other derived values.
+        machine: which bf16 is asked of.
+    """
+    if not is_auto(cfg) and not cfg.precision.get("compare"):
+        return None
+    from mlscale.diagnose import precisions
+
+    accelerator = derived["accelerator"]
+    if is_auto(cfg):
+        bf16 = accelerator == "cpu" or (accelerator == "cuda" and machine.cuda_bf16)
+        sample = derived.get("sample") or ()
+        images = len(sample) == 3 or (not sample and bool(derived.get("height")))
+        chosen = precisions.candidates(accelerator, bf16=bf16, images=images)
+        seconds, tolerance = cfg.precision.probe_seconds, cfg.precision.tolerance
+    else:
+        asked = precisions.Candidate(str(cfg.precision.value), cfg.precision.get("memory_format"))
+        chosen, seconds, tolerance = [precisions.Candidate(), asked], 5.0, float("inf")
+    try:
+        comparison = _compare(cfg, derived, chosen, seconds)
+    except Exception as error:  # whatever a user's module needs that no trainer gives it here
+        found = {"precision": precisions.FP32, "memory_format": None} if is_auto(cfg) else {}
+        word = "fp32, for " if is_auto(cfg) else ""
+        return Probed(found, f"precision {word}the probe was not possible: {summary(error)}", {})
+    best = comparison.best(tolerance) if is_auto(cfg) else comparison.measured[1]
+    figures = _figures(cfg, derived, best, comparison)
+    outcome = {"precision": best.candidate.precision, "memory_format": best.candidate.memory_format}
+    return Probed(outcome if is_auto(cfg) else {}, _line(comparison, best, tolerance), figures)
+
+
+def _compare(cfg: DictConfig, derived: Mapping[str, Any], chosen: Sequence[Candidate], seconds: float) -> Comparison:
+    import pytorch_lightning as pl
+    import torch
+
+    from mlscale.diagnose.precisions import compare
+    from mlscale.estimate.memory import give_shapes
+    from mlscale.train.assemble import build_task
+    from mlscale.train.quiet import quiet
+
+    ready = with_derived(cfg, {**derived, **dict.fromkeys(OUTCOME)})
+    quiet()
+    torch.set_num_threads(derived["threads"])
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r".*self\.log\(\).*trainer.*")  # there is none here
+        batches = _batches(ready)
+
+        def build() -> pl.LightningModule:
+            pl.seed_everything(cfg.seed, verbose=False)
+            task = build_task(ready)
+            give_shapes(task, batches[0])
+            return task
+
+        if not any(parameter.dim() == _OF_IMAGES for parameter in build().parameters()):
+            chosen = [each for each in chosen if each.memory_format is None]
+        return compare(build, batches, chosen, derived["accelerator"], seconds)
+
+
+def _batches(cfg: DictConfig) -> list[Any]:
+    """The first training batches of one process."""
+    from mlscale.train.assemble import build_data, build_task
+
+    one = cfg.copy()
+    if cfg.get("data") and cfg.derived.per_device_batch:
+        one.data.batch_size = cfg.derived.per_device_batch
+    data = build_data(one)
+    if data is not None:
+        data.prepare_data()
+        data.setup("fit")
+    source: Any = data if data is not None else build_task(cfg)
+    return list(islice(iter(source.train_dataloader()), _BATCHES))
+
+
+def _figures(cfg: DictConfig, derived: Mapping[str, Any], best: Measured, found: Comparison) -> dict[str, float]:
+    """Time and memory of the chosen one, as shares of fp32's."""
+    base = found.measured[0]
+    if best is base or best.factor is None:
+        return {}
+    figures = {"time_of_fp32": 1 / best.factor.value, "fp32_step_s": base.step_s, "probe_step_s": best.step_s}
+    if best.peak_bytes is not None and base.peak_bytes:
+        return figures | {"memory_of_fp32": best.peak_bytes / base.peak_bytes}
+    try:
+        return figures | {"memory_of_fp32": _traced(cfg, derived, best) / _traced(cfg, derived, base)}
+    except Exception:  # a model that can't be traced: then there is no figure
+        return figures
+
+
+def _traced(cfg: DictConfig, derived: Mapping[str, Any], measured: Measured) -> int:
+    """The peak of a step's tensors on a CPU, traced with fake ones."""
+    from mlscale.estimate.memory import traced
+    from mlscale.estimate.step import Loop
+    from mlscale.train.assemble import build_task
+
+    ready = with_derived(cfg, {**derived, **dict.fromkeys(OUTCOME)})
+    live = traced(lambda: build_task(ready), _batches(ready)[0], Loop(measured.candidate.precision))
+    return sum(live.at_peak().values())
+
+
+def _line(found: Comparison, best: Measured, tolerance: float) -> str:
+    told = []
+    for each in found.measured[1:]:
+        if each.factor is None:
+            told.append(f"{each.candidate.name} left out, {each.why}")
+            continue
+        word = f"{each.candidate.name} {each.factor.value:.2f}× ({each.factor.low:.2f} to {each.factor.high:.2f})"
+        told.append(word + ("" if each.agrees(tolerance) else f", loss off by {each.difference:+.1%}"))
+    beside = f"beside fp32, {'; '.join(told)}; " if told else ""
+    return f"precision {best.candidate.name}: {beside}{found.steps} steps in {found.seconds:.1f} s"
