@@ -38,6 +38,7 @@ def run(cfg: DictConfig) -> Result:
     from mlscale.launch.facts import data_facts
     from mlscale.launch.local import warm_up
     from mlscale.launch.machine import this_machine
+    from mlscale.verbs.precision_probe import outcome_of
 
     wanted = Wanted.of(cfg.estimate)
     prices = load(wanted.prices)
@@ -46,6 +47,7 @@ def run(cfg: DictConfig) -> Result:
     masker = Masker.of(cfg)
     facts = data_facts(cfg)
     derived = derive(cfg, facts, this_machine())
+    derived |= outcome_of(cfg, derived, this_machine())
     ready = with_derived(cfg, {**derived, "run_dir": "estimate", "name": "estimate"})
     accelerator = wanted.accelerator or ("cuda" if instance and instance.gpus else ready.derived.accelerator)
     from mlscale.verbs.estimate_probe import measure_memory, measure_time

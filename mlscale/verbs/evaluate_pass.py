@@ -58,6 +58,7 @@ def frozen_for(cfg: DictConfig, subject: Subject) -> tuple[DictConfig, int]:
     from mlscale.launch.facts import data_facts
     from mlscale.launch.machine import this_machine
     from mlscale.runs.folder import DERIVED
+    from mlscale.verbs.precision_probe import kept
 
     typed = any(word.lstrip("+").startswith("trainer.devices=") for word in cfg.derived.overrides or [])
     if typed and str(cfg.trainer.devices) != "1":
@@ -77,7 +78,7 @@ def frozen_for(cfg: DictConfig, subject: Subject) -> tuple[DictConfig, int]:
         facts = as_trained(facts, trained)
     derived = derive(cfg, facts, this_machine())
     home = subject.run or subject.home or Path.cwd()
-    ready = with_derived(cfg, {**derived, "run_dir": str(home), "name": home.name})
+    ready = with_derived(cfg, {**derived, **kept(cfg, trained), "run_dir": str(home), "name": home.name})
     return ready, trained.get("world_size") or 1
 
 

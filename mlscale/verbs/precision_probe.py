@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.config.frozen import with_derived
 from mlscale.culprit import summary
+from mlscale.launch.start import say
+from mlscale.runs.mask import Masker
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -46,7 +48,18 @@ def is_auto(cfg: DictConfig) -> bool:
 
 def kept(cfg: DictConfig, before: Mapping[str, Any]) -> dict[str, Any]:
     """The outcome of an earlier probe, out of a run's derived values, where the config asks for one."""
-    return {key: before.get(key) for key in OUTCOME} if is_auto(cfg) else {}
+    if not is_auto(cfg):
+        return {}
+    return {"precision": before.get("precision") or "32-true", "memory_format": before.get("memory_format")}
+
+
+def outcome_of(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> dict[str, Any]:
+    """What `precision=auto` comes to, for verbs that measure a run before there is one; says so."""
+    probed = settled(cfg, derived, machine) if is_auto(cfg) else None
+    if probed is None:
+        return {}
+    say([probed.line], Masker.of(cfg))
+    return dict(probed.outcome)
 
 
 def settled(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> Probed | None:

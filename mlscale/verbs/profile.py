@@ -36,6 +36,7 @@ def run(cfg: DictConfig) -> Result:
     from mlscale.launch.facts import data_facts
     from mlscale.launch.local import warm_up
     from mlscale.launch.machine import this_machine
+    from mlscale.verbs.precision_probe import kept, outcome_of
 
     if cfg.profile.seconds <= 0:
         raise MLScaleError(
@@ -45,7 +46,9 @@ def run(cfg: DictConfig) -> Result:
     warm_up(cfg.trainer.devices)
     masker = Masker.of(cfg)
     facts = data_facts(cfg)
-    ready = with_derived(cfg, {**derive(cfg, facts, this_machine()), "run_dir": "profile", "name": "profile"})
+    derived = derive(cfg, facts, this_machine())
+    derived |= kept(cfg, folder.derived) if folder else outcome_of(cfg, derived, this_machine())
+    ready = with_derived(cfg, {**derived, "run_dir": "profile", "name": "profile"})
     with masked_output(masker):
         profile = measure(ready, facts, found, masker)
     result = conclude(profile, time.perf_counter() - began)

@@ -69,6 +69,7 @@ def fit(short: DictConfig, facts: Mapping[str, Any] | None, folder: Path, thread
     """
     derived = derive(short, facts, this_machine())
     derived["threads"] = threads or derived["threads"]
+    derived |= {name: short.derived.get(name) for name in ("precision", "memory_format")}  # found already, if asked for
     short.derived = dict.fromkeys(short.derived)
     protected, environment = protect(short)
     os.environ.update(environment)

@@ -53,14 +53,14 @@ CASES = {
         ["precision=16"],
         "'precision=16' does not name an option of the group 'precision'\n"
         "  where: command line: precision=16\n"
-        "  why:   options: bf16, bf16_true, fp16, fp16_true, fp32\n"
+        "  why:   options: auto, bf16, bf16_true, fp16, fp16_true, fp32\n"
         "  fix:   precision=fp16",
     ),
     "Lightning's name of a precision": (
         ["precision=16-mixed"],
         "unknown option '16-mixed' of the group 'precision'\n"
         "  where: command line: precision=16-mixed\n"
-        "  why:   options: bf16, bf16_true, fp16, fp16_true, fp32\n"
+        "  why:   options: auto, bf16, bf16_true, fp16, fp16_true, fp32\n"
         "  fix:   precision=fp16",
     ),
     "a model that is torchvision's": (
@@ -74,8 +74,8 @@ CASES = {
         ["snapshot=false", "precision=null"],
         "'precision=null' does not name an option of the group 'precision'\n"
         "  where: command line: precision=null\n"
-        "  why:   options: bf16, bf16_true, fp16, fp16_true, fp32\n"
-        "  fix:   precision=bf16",
+        "  why:   options: auto, bf16, bf16_true, fp16, fp16_true, fp32\n"
+        "  fix:   precision=auto",
     ),
     "two options without -m": (
         ["optimizer=sgd,adamw"],
