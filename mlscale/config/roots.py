@@ -16,7 +16,7 @@ from mlscale.errors import MLScaleError
 VERB_CONFIGS = {
     "train": "run", "evaluate": "run", "export": "run", "prepare": "run", "estimate": "run", "verify-resume": "run",
     "profile": "run", "serve": "service", "loadtest": "service", "monitor": "service", "retrain": "run",
-    "compress": "run", "lifecycle": "run",
+    "compress": "run", "lifecycle": "run", "predict": "run",
 }  # fmt: skip
 FROM_A_RUN = ("compress", "export")  # whose `run` brings the config that everything else comes from
 FROM_A_MODEL = ("evaluate", "predict")  # the same of a run, a version or a checkpoint

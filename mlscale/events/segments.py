@@ -60,11 +60,13 @@ class Appender:
     Args:
         folder: of the stream.
         contract: event or label.
+        writer: what its segments are known by, a number, '.' and hexadecimal digits; one that nobody else has by
+            default.
     """
 
-    def __init__(self, folder: Path, contract: str) -> None:
+    def __init__(self, folder: Path, contract: str, writer: str | None = None) -> None:
         self.folder, self._schema = folder, stamped(contract)
-        self._writer = f"{os.getpid()}.{secrets.token_hex(3)}"
+        self._writer = writer or f"{os.getpid()}.{secrets.token_hex(3)}"
         self._count = 0
 
     def append(self, columns: dict[str, Any]) -> int:
@@ -73,7 +75,12 @@ class Appender:
         Raises:
             MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
         """
-        table = pa.table(columns, schema=self._schema)
+        written = self.put(pa.table(columns, schema=self._schema), self._count)
+        self._count += 1
+        return written
+
+    def put(self, table: Any, count: int) -> int:
+        """The same for a table (pyarrow) under the caller's count; a segment of that time and count is replaced."""
         first = _EPOCH + timedelta(microseconds=table["time"].cast(pa.int64())[0].as_py())
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
@@ -81,7 +88,7 @@ class Appender:
         day = self.folder / first.strftime("%Y-%m-%d")
         try:
             make_folders(day)
-            write_bytes(day / f"{first.strftime('%Y%m%dT%H%M%S%f')}-{self._writer}-{self._count}.parquet", content)
+            write_bytes(day / f"{first.strftime('%Y%m%dT%H%M%S%f')}-{self._writer}-{count}.parquet", content)
         except MLScaleError as error:
             raise MLScaleError(
                 "can't write events",
@@ -90,7 +97,6 @@ class Appender:
                 fix="events=<a folder you may write to, with free space>",
                 exit=Exit.ENVIRONMENT,
             ) from error
-        self._count += 1
         return len(content)
 
 

@@ -38,7 +38,7 @@ def rank_main(folder: str, environment: Mapping[str, str], checkpoint: str, laun
         launcher: the launching process.
     """
     this_process.enter()
-    _end_with(launcher)
+    end_with(launcher)
     multiprocessing.set_start_method(None, force=True)  # a user's loaders start their workers as in one process
     os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
     path, rank = Path(folder), int(os.environ["RANK"])
@@ -99,7 +99,7 @@ def train(folder: Path, checkpoint: Path | None = None) -> None:
         run.write_json("results/fit.json", vars(outcome))
 
 
-def _end_with(launcher: int) -> None:
+def end_with(launcher: int) -> None:
     """End this rank when the launching process is gone, killed without a chance to say so: nobody waits for it, and
     another attempt at the run may begin. The fork server lives as long as its ranks, so it tells nothing."""
     started = process.start_ticks(launcher)

@@ -58,6 +58,23 @@ VERBS = {
             ("mlscale evaluate run=last data=webdataset data.train=… data.val=…", "on other data"),
         ),
     ),
+    "predict": Verb(
+        "score many inputs with a model: one row each, resumable, over several devices",
+        True,
+        (
+            ("mlscale predict run=last input=photos to=preds", "every image below a folder, with the last run's best"),
+            (
+                "mlscale predict version=resnet@champion input='shards/{000..099}.tar' to=preds",
+                "shards, with a servable",
+            ),
+            (
+                "mlscale predict servable=models/digits input=day.parquet key=id to=preds",
+                "a table, rows named by a column",
+            ),
+            ("mlscale predict run=last input=photos to=preds trainer.devices=4", "four processes; killed, it goes on"),
+            ("mlscale predict version=resnet@champion input=photos to=preds events=events", "with events for monitor"),
+        ),
+    ),
     "compress": Verb(
         "make a run's checkpoint smaller and faster, and keep that only when it is measured to be",
         True,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mlscale.config.derive import OF_THE_DATA, derive
 from mlscale.config.frozen import with_derived
@@ -18,7 +18,19 @@ if TYPE_CHECKING:
     from mlscale.runs.folder import RunFolder
 
 
-def as_it_was_trained(cfg: DictConfig, folder: RunFolder) -> DictConfig:
+class Home(NamedTuple):
+    """A folder that says how a model was made: a run's, or a version's.
+
+    Attributes:
+        path: of the folder.
+        derived: what its derived.yaml holds.
+    """
+
+    path: Path
+    derived: dict[str, Any]
+
+
+def as_it_was_trained(cfg: DictConfig, folder: RunFolder | Home) -> DictConfig:
     """The run's config on one device, with what its data says.
 
     Raises:

@@ -1,0 +1,57 @@
+"""How far batch scoring is: one line that moves on a terminal, a line now and then everywhere else."""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+from typing import Any
+
+from mlscale.report.text import duration
+
+_LINES_EVERY_S = 30.0
+
+
+class Bar:
+    """Rows of all, on standard error.
+
+    Args:
+        total: rows of all.
+        before: of these, what was there before.
+    """
+
+    def __init__(self, total: int, before: int) -> None:
+        self._total, self._done, self._before, self._errors = total, before, before, 0
+        self._bar: Any = None
+        self._started = self._said = time.monotonic()
+
+    def __enter__(self) -> Bar:
+        if sys.stderr.isatty():
+            from tqdm import tqdm
+
+            sized = os.get_terminal_size(sys.stderr.fileno()).columns > 0
+            size = {"dynamic_ncols": True} if sized else {"ncols": 100, "nrows": 20}
+            self._bar = tqdm(
+                total=self._total, initial=self._before, unit="input", file=sys.stderr, leave=False, **size
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def add(self, rows: int, errors: int) -> None:
+        """Rows that are done, and how many of them could not be read."""
+        self._done, self._errors = self._done + rows, self._errors + errors
+        if self._bar is not None:
+            self._bar.set_postfix_str(f"{self._errors:,} unreadable" if self._errors else "", refresh=False)
+            self._bar.update(rows)
+            return
+        now = time.monotonic()
+        if now - self._said >= _LINES_EVERY_S:
+            self._said = now
+            rate = (self._done - self._before) / (now - self._started)
+            left = duration((self._total - self._done) / rate) if rate else "?"
+            print(
+                f"predict   {self._done:,} of {self._total:,}, {rate:,.0f}/s, {left} left", file=sys.stderr, flush=True
+            )

@@ -1,0 +1,198 @@
+"""What there is to score: a folder of images, tar shards, or tables; in one order, each with a key and a number."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.errors import MLScaleError
+
+IMAGES = frozenset({"jpg", "jpeg", "png", "ppm", "pgm", "bmp", "tif", "tiff", "webp"})
+TABLES = (".parquet", ".csv", ".tsv")
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One input as it is stored.
+
+    Attributes:
+        key: its name.
+        content: the bytes of a file or member, a text, or a row of numbers, float64 (features,).
+        extension: of a file or member, without the dot; empty for other content.
+        error: why there is no content; empty where there is.
+    """
+
+    key: str
+    content: bytes | str | NDArray[np.float64]
+    extension: str = ""
+    error: str = ""
+
+
+class Inputs(Protocol):
+    """Inputs with random access, in an order that is the same on every machine."""
+
+    @property
+    def digest(self) -> str:
+        """Of what they are: another one where an input was added, removed or changed."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, rows: range) -> list[Item]:
+        """The inputs of these numbers. May be called by several threads."""
+
+
+def open_inputs(spec: str | Sequence[str], *, member: str | None, key: str | None, columns: Sequence[str]) -> Inputs:
+    """What `spec` names: a folder with images, tar shards (path, brace pattern, glob, folder of them), or tables.
+
+    Args:
+        spec: as typed, or a list of such.
+        member: extension of the member of shards, or the column of a table, that is scored; None finds it.
+        key: the column of a table that names its rows; None for file and number.
+        columns: of a table, that are the features of a model of tables, in the model's order; none for all numbers.
+
+    Raises:
+        MLScaleError: nothing is there, or what is there is no input.
+    """
+    from mlscale.predict.tables import TableInputs
+
+    words = [spec] if isinstance(spec, str) else [str(word) for word in spec]
+    if not words or "" in words:
+        raise MLScaleError("nothing to score is named", where="input", fix="input=<a folder, shards, or a table>")
+    if len(words) == 1 and (folder := Path(words[0]).expanduser()).is_dir():
+        names = os.listdir(folder)
+        if any(name.endswith(".tar") for name in names):
+            return TarInputs(words, member)
+        if any(name.lower().endswith(TABLES) for name in names) and not images(folder):
+            return TableInputs(
+                [str(folder / n) for n in sorted(names) if n.lower().endswith(TABLES)], member, key, columns
+            )
+        return FolderInputs(folder)
+    if all(word.lower().endswith(TABLES) for word in words):
+        return TableInputs(_found(words), member, key, columns)
+    return TarInputs(words, member)
+
+
+def images(folder: Path) -> list[str]:
+    """The images below a folder, sorted; links are followed, hidden files left out."""
+    found = []
+    for parent, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [
+            Path(parent, name).relative_to(folder).as_posix()
+            for name in names
+            if not name.startswith(".") and name.rpartition(".")[2].lower() in IMAGES
+        ]
+    return sorted(found)
+
+
+class FolderInputs:
+    """Images in a folder and the folders below it; their keys are their paths from it.
+
+    Args:
+        root: the folder.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self._root, self._names = root, images(root)
+        if not self._names:
+            raise MLScaleError(
+                "there is no image to score",
+                where=f"input={root}",
+                why=f"images end in {', '.join(sorted(IMAGES))}; others are not looked at",
+                fix="input=<a folder of images, tar shards, or a table>",
+            )
+        total = hashlib.sha256(b"folder 1")
+        for name in self._names:
+            status = os.stat(root / name)
+            total.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+        self.digest = total.hexdigest()
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def read(self, rows: range) -> list[Item]:
+        return [self._read(self._names[row]) for row in rows]
+
+    def _read(self, name: str) -> Item:
+        try:
+            return Item(name, (self._root / name).read_bytes(), name.rpartition(".")[2].lower())
+        except OSError as error:
+            return Item(name, b"", error=error.strerror or str(error))
+
+
+class TarInputs:
+    """Samples of tar shards, as webdataset has them; their keys are shard and key.
+
+    Args:
+        spec: paths, brace patterns, globs, folders.
+        member: extension of the member that is scored; None for the image, array or text that there is.
+    """
+
+    def __init__(self, spec: Sequence[str], member: str | None) -> None:
+        from mlscale.data.decode import check_extension
+        from mlscale.data.index import build_index
+        from mlscale.data.sources import find_shards
+
+        self._index = build_index(find_shards(list(spec), where="input"), where="input")
+        extensions = self._index.extensions
+        wanted = [e for e in extensions if e.rsplit(".", 1)[-1] in IMAGES]
+        wanted = wanted or [e for e in extensions if e in ("npy", "txt", "text")]
+        if member is not None:
+            wanted = [member.lower()] if member.lower() in extensions else []
+        if not wanted:
+            raise MLScaleError(
+                "the samples have no member to score" if member is None else f"the samples have no member '.{member}'",
+                where="input" if member is None else f"member={member}",
+                why=f"their members are: {', '.join(f'.{name}' for name in extensions)}",
+                fix="member=<one of these>",
+            )
+        for extension in wanted:
+            check_extension(extension, allow=(), where="member")
+        self._columns = [extensions.index(extension) for extension in wanted]
+        self.digest = self._index.digest()
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def read(self, rows: range) -> list[Item]:
+        return [self._read(row) for row in rows]
+
+    def _read(self, row: int) -> Item:
+        key = self._index.place(row)
+        column = next((each for each in self._columns if self._index.offsets[row, each] >= 0), None)
+        if column is None:
+            return Item(key, b"", error="it has no member that is scored")
+        try:
+            return Item(key, self._index.read(row, column), self._index.extensions[column])
+        except MLScaleError as error:
+            return Item(key, b"", error=error.why or error.what)
+
+
+def _found(words: Sequence[str]) -> list[str]:
+    """The files that paths and globs name."""
+    paths: list[str] = []
+    for word in words:
+        text = os.path.expanduser(word)
+        matched = [text] if os.path.exists(text) else sorted(glob.glob(text))
+        if not matched:
+            raise MLScaleError("there is no such table", where=f"input={word}", fix="input=<a .parquet or .csv file>")
+        paths += matched
+    return paths
+
+
+def digest_of(paths: Sequence[str], extra: Any) -> str:
+    """The digest of files by their content."""
+    total = hashlib.sha256(repr(extra).encode())
+    for path in paths:
+        with open(path, "rb") as file:
+            total.update(Path(path).name.encode("utf-8", "surrogateescape") + b"\0")
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()

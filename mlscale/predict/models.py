@@ -1,0 +1,105 @@
+"""Models that answer a batch: a servable by ONNX Runtime, without torch; a trained task by torch."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.predict.prepare import Takes
+
+Answers = dict[str, list[Any] | NDArray[Any]]
+"""Columns of a batch, n each."""
+
+
+class Model(Protocol):
+    """Answers batches.
+
+    Attributes:
+        kind: of its task.
+        labels: names of the classes by number.
+        takes: what it is given.
+    """
+
+    @property
+    def kind(self) -> str: ...
+    @property
+    def labels(self) -> Sequence[str]: ...
+    @property
+    def takes(self) -> Takes: ...
+
+    def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+        """What it says of n samples, as `predict_step` names it."""
+
+
+@dataclass(frozen=True)
+class ServableModel:
+    """A servable: onnxruntime and numpy alone."""
+
+    servable: Any
+    kind: str = "classification"
+
+    @classmethod
+    def load(cls, folder: Path, threads: int) -> ServableModel:
+        """Read and verify it.
+
+        Raises:
+            MLScaleError: it is damaged, or onnxruntime is not installed (exit code 5).
+        """
+        from mlscale.export.servable import load
+
+        return cls(load(folder, threads=threads))
+
+    @property
+    def labels(self) -> Sequence[str]:
+        return tuple(self.servable.labels)
+
+    @property
+    def takes(self) -> Takes:
+        given = self.servable.input
+        resized = (self.servable.document.get("preprocessing") or {}).get("resize")
+        return Takes(given.shape[1:], given.dtype, bool(resized))
+
+    def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+        return {"logits": self.servable.logits(raw)}
+
+
+def answers(kind: str, said: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> Answers:
+    """The columns of a kind, from what a model says of n samples.
+
+    classification: `predicted` (a name), `class`, `confidence`, `probabilities`; multilabel: `predicted` (names),
+    `probabilities`; regression: `value`; segmentation: `mask` (a PNG of class numbers); language: `nats`, `tokens`.
+    """
+    if kind == "language":
+        return {"nats": said["nats"].astype(np.float32), "tokens": said["tokens"].astype(np.int64)}
+    if kind == "regression":
+        return {"value": said["value"].astype(np.float32)}
+    logits = np.asarray(said["logits"], np.float32)
+    if kind == "segmentation":
+        return {"mask": [_png(each) for each in logits.argmax(1).astype(np.uint8)]}
+    if kind == "multilabel":
+        shares = 1 / (1 + np.exp(-logits.astype(np.float64)))
+        told = [[labels[place] for place in np.flatnonzero(each).tolist()] for each in logits > 0]
+        return {"predicted": told, "probabilities": shares.astype(np.float32)}
+    shifted = np.exp(logits - logits.max(-1, keepdims=True))
+    probabilities = shifted / shifted.sum(-1, keepdims=True)
+    classes = probabilities.argmax(-1)
+    return {
+        "predicted": [labels[number] for number in classes.tolist()],
+        "class": classes.astype(np.int32),
+        "confidence": probabilities.max(-1),
+        "probabilities": probabilities,
+    }
+
+
+def _png(classes: NDArray[np.uint8]) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(classes).save(file, "PNG")
+    return file.getvalue()

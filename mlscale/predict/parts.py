@@ -1,0 +1,263 @@
+"""The folder of predictions: part files, committed by rename, and a manifest that says what they are of.
+
+    <to>/_predictions.json        model and inputs by digest, rows of a part; contract 'predictions'
+    <to>/part-00000012.parquet    rows 12 · part_rows and on
+
+A part is there whole or not at all, so whoever is killed goes on from the parts that are there. Names that begin with
+'_' are passed over by whatever reads a folder of Parquet files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlscale.contracts import expect, stamp
+from mlscale.errors import MLScaleError
+from mlscale.runs.files import ASIDE, make_folders, read_json, write_bytes, write_json
+
+MANIFEST = "_predictions.json"
+_NAME = re.compile(r"part-(\d{8})\.parquet")
+_ABOUT = b"mlscale"
+_SAME = {"model": "the model", "inputs": "the inputs", "answers": "what is asked of them"}
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one set of predictions.
+
+    Attributes:
+        folder: of the files.
+        rows: inputs in all.
+        part_rows: of a part; the last one has the rest.
+        document: the manifest.
+    """
+
+    folder: Path
+    rows: int
+    part_rows: int
+    document: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return math.ceil(self.rows / self.part_rows)
+
+    def span(self, part: int) -> range:
+        """The rows of a part."""
+        return range(part * self.part_rows, min(self.rows, (part + 1) * self.part_rows))
+
+    def path(self, part: int) -> Path:
+        """Its file."""
+        return self.folder / f"part-{part:08d}.parquet"
+
+    def of_rank(self, rank: int, world_size: int) -> list[int]:
+        """The parts of one of `world_size` processes, on this machine or another; together they have all, each once."""
+        return list(range(rank, len(self), world_size))
+
+    def done(self) -> set[int]:
+        """The parts that are there, whole, and of these predictions; others of such a name are taken away."""
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        found = set()
+        for path in self.folder.glob("part-*.parquet"):
+            match = _NAME.fullmatch(path.name)
+            part = int(match[1]) if match else -1
+            try:
+                about = pq.read_metadata(path) if 0 <= part < len(self) else None
+            except (pa.ArrowException, OSError, ValueError):
+                about = None
+            if about is not None and about.num_rows == len(self.span(part)):
+                found.add(part)
+            else:
+                path.unlink(missing_ok=True)
+        return found
+
+    def commit(self, part: int, table: Any) -> None:
+        """Write a part (pyarrow) that outlasts a power cut.
+
+        Raises:
+            MLScaleError: there is no room, or the folder can't be written to (exit code 5).
+        """
+        import pyarrow as pa
+        import pyarrow.parquet as pq
+
+        about = {"format": stamp("predictions"), "model": self.document["model"]["version"]}
+        sink = pa.BufferOutputStream()
+        pq.write_table(table.replace_schema_metadata({_ABOUT: json.dumps(about)}), sink, compression="zstd")
+        write_bytes(self.path(part), sink.getvalue().to_pybytes())
+
+    def finish(self, **told: Any) -> None:
+        """Note that all parts are there, and what came of them."""
+        write_json(self.folder / MANIFEST, {**self.document, "complete": True, **told})
+
+    def tidy(self) -> None:
+        """Remove what a process that was killed did not finish."""
+        for path in self.folder.glob(f"{ASIDE}*"):
+            path.unlink(missing_ok=True)
+
+
+def begin(
+    folder: Path,
+    *,
+    model: Mapping[str, Any],
+    inputs: Mapping[str, Any],
+    answers: Mapping[str, Any],
+    created: str,
+    part_rows: int | None,
+    overwrite: bool,
+) -> Parts:
+    """Begin a set of predictions in `folder`, or go on with the one that is there.
+
+    Args:
+        folder: made where it is not there.
+        model: what predicts: `version`, `digest`, `kind`, `labels`.
+        inputs: what is scored: `spec`, `digest`, `rows`.
+        answers: what else the rows depend on.
+        created: now, ISO 8601.
+        part_rows: rows of a part; None for a sixty-fourth of all, at least 64 and at most 4,096.
+        overwrite: take away what is there of other inputs or another model.
+
+    Raises:
+        MLScaleError: the folder holds predictions of other inputs or another model, or something else.
+    """
+    made = folder.exists()
+    make_folders(folder)
+    rows = int(inputs["rows"])
+    wanted = {"model": dict(model), "inputs": dict(inputs), "answers": dict(answers)}
+    if (folder / MANIFEST).is_file():
+        document = read_json(folder / MANIFEST)
+        expect("predictions", document, str(folder / MANIFEST))
+        changed = [key for key in _SAME if _told_apart(document.get(key), wanted[key])]
+        if not changed:
+            return Parts(folder, rows, int(document["part_rows"]), document)
+        if not overwrite:
+            raise _other(folder, changed, document, wanted)
+        _empty(folder)
+    elif made and any(not entry.name.startswith((".", "_")) for entry in folder.iterdir()):
+        raise MLScaleError(
+            "the folder for predictions holds something else",
+            where=f"to={folder}",
+            why=f"there is no {MANIFEST} in it, and it is not empty",
+            fix=f"to={folder}-2",
+        )
+    size = part_rows or max(64, min(4096, -(-rows // 64)))
+    document = {"format": stamp("predictions"), "created": created, **wanted, "part_rows": size, "complete": False}
+    write_json(folder / MANIFEST, document)
+    return Parts(folder, rows, size, read_json(folder / MANIFEST))
+
+
+def resume(folder: Path, digest: str) -> Parts:
+    """The predictions that were begun in `folder`.
+
+    Raises:
+        MLScaleError: the inputs are not what they were then.
+    """
+    document = read_json(folder / MANIFEST)
+    expect("predictions", document, str(folder / MANIFEST))
+    if document["inputs"]["digest"] != digest:
+        raise MLScaleError("the inputs changed while they were scored", where="input", fix="the same command again")
+    return Parts(folder, int(document["inputs"]["rows"]), int(document["part_rows"]), document)
+
+
+@contextlib.contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """Keep others from writing to the same predictions; the system takes it back when the process ends.
+
+    Raises:
+        MLScaleError: another process writes there.
+    """
+    make_folders(folder)
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            import fcntl
+
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except ImportError:  # Windows
+            pass
+        except BlockingIOError as error:
+            raise MLScaleError(
+                "another process writes these predictions",
+                where=f"to={folder}",
+                fix="wait until it ends, or stop it: what it has done stays",
+            ) from error
+        except OSError:  # a file system without locks
+            pass
+        yield
+    finally:
+        os.close(handle)
+
+
+def summary(parts: Parts) -> dict[str, Any]:
+    """What the part files hold: rows, errors, the first of them, and how often each class was predicted.
+
+    Raises:
+        MLScaleError: they are not one row for each input.
+    """
+    import pyarrow.parquet as pq
+
+    rows = errors = 0
+    first: list[str] = []
+    counts: dict[str, int] = {}
+    for part in range(len(parts)):
+        span = parts.span(part)
+        with pq.ParquetFile(parts.path(part)) as file:
+            names = file.schema_arrow.names
+            table = file.read([name for name in ("row", "key", "error", "predicted") if name in names])
+        numbers = table["row"].to_numpy()
+        if not np.array_equal(numbers, np.arange(span.start, span.stop)):
+            raise MLScaleError(
+                "a part does not hold one row for each input", where=str(parts.path(part)), fix=f"rm {parts.path(part)}"
+            )
+        rows += len(numbers)
+        bad = table.filter(table["error"].is_valid())
+        errors += len(bad)
+        first += [f"{k}: {e}" for k, e in zip(bad["key"].to_pylist()[:3], bad["error"].to_pylist()[:3], strict=True)]
+        if "predicted" in names and str(table.schema.field("predicted").type) == "string":
+            for entry in table["predicted"].value_counts().to_pylist():
+                if entry["values"] is not None:
+                    counts[entry["values"]] = counts.get(entry["values"], 0) + entry["counts"]
+    return {"rows": rows, "errors": errors, "first_errors": first[:3], "predicted": counts}
+
+
+def _told_apart(before: Any, now: Mapping[str, Any]) -> bool:
+    """Whether two entries mean different things: by digest where they have one, else by all."""
+    if not isinstance(before, Mapping):
+        return True
+    return bool(before.get("digest") != now["digest"]) if "digest" in now else dict(before) != dict(now)
+
+
+def _other(folder: Path, changed: list[str], document: Mapping[str, Any], wanted: Mapping[str, Any]) -> MLScaleError:
+    key = changed[0]
+    before, now = document.get(key) or {}, wanted[key]
+    told = {"model": "version", "inputs": "rows"}.get(key)
+    why = f"{_SAME[key]} changed since {document.get('created')}"
+    if told and before.get(told) != now.get(told):
+        why += f": {before.get(told)} then, {now.get(told)} now"
+    elif key == "inputs":
+        why += ": as many, but others, or other content"
+    return MLScaleError(
+        "the folder holds predictions of "
+        + " and ".join(
+            "other inputs" if each == "inputs" else f"another {each}".replace("another answers", "other settings")
+            for each in changed
+        ),
+        where=f"to={folder}",
+        why=why,
+        fix=f"to={folder}-2 begins anew; overwrite=true takes away what is there",
+    )
+
+
+def _empty(folder: Path) -> None:
+    for path in folder.glob("part-*.parquet"):
+        path.unlink()
+    (folder / MANIFEST).unlink()

@@ -1,0 +1,181 @@
+"""One process of batch scoring: its parts, one after the other; reading runs ahead of computing in threads."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.predict.inputs import Inputs
+from mlscale.predict.models import Model, answers
+from mlscale.predict.parts import Parts
+from mlscale.predict.prepare import Takes, prepare
+
+Progress = Callable[[int, int], None]
+"""Called with rows that are done, and how many of them could not be read."""
+
+
+class EventsOf(Protocol):
+    """Keeps the events of a part; see `events`."""
+
+    def add(self, loaded: Loaded, said: Any, seconds: float) -> None: ...
+    def write(self, part: int) -> None: ...
+
+
+@dataclass(frozen=True, eq=False)
+class Loaded:
+    """A batch that was read.
+
+    Attributes:
+        rows: numbers of the inputs.
+        keys: their names.
+        errors: why one could not be read; '' where it could.
+        raw: those that could, (m, …), in order; None of none.
+    """
+
+    rows: range
+    keys: list[str]
+    errors: list[str]
+    raw: NDArray[Any] | None
+
+
+def score(
+    inputs: Inputs,
+    model: Model,
+    parts: Parts,
+    todo: Iterable[int],
+    *,
+    batch_size: int,
+    workers: int,
+    probabilities: bool = True,
+    progress: Progress = lambda rows, errors: None,
+    events: EventsOf | None = None,
+) -> None:
+    """Score and commit the parts `todo`.
+
+    Args:
+        inputs: all of them.
+        model: that answers.
+        parts: where rows go.
+        todo: numbers of the parts that this process is to do.
+        batch_size: inputs that are computed at once; batches do not cross parts.
+        workers: threads that read and decode.
+        probabilities: keep those of every class, not of the predicted one alone.
+        progress: told of each batch.
+        events: keeps an event of each prediction, before the part is committed.
+    """
+    batches = [
+        (part, range(start, min(start + batch_size, parts.span(part).stop)))
+        for part in todo
+        for start in range(parts.span(part).start, parts.span(part).stop, batch_size)
+    ]
+    waiting: list[Any] = []
+    loaded = _ahead(lambda rows: load(inputs, rows, model.takes), [rows for _, rows in batches], workers)
+    for (part, rows), batch in zip(batches, loaded, strict=True):
+        start = time.perf_counter()
+        said = model(batch.raw) if batch.raw is not None else None
+        told = answers(model.kind, said, model.labels) if said is not None else {}
+        if not probabilities:
+            told.pop("probabilities", None)
+        if events is not None:
+            events.add(batch, told, time.perf_counter() - start)
+        waiting.append(table(batch, told, model.kind, probabilities))
+        if rows.stop == parts.span(part).stop:
+            import pyarrow as pa
+
+            if events is not None:
+                events.write(part)
+            parts.commit(part, pa.concat_tables(waiting))
+            waiting = []
+        progress(len(rows), sum(map(bool, batch.errors)))
+
+
+def load(inputs: Inputs, rows: range, takes: Takes) -> Loaded:
+    """Read and prepare a batch; what can't be is an error in its row."""
+    keys, errors, good = [], [], []
+    for item in inputs.read(rows):
+        keys.append(item.key)
+        try:
+            good.append(prepare(item, takes))
+            errors.append("")
+        except Exception as error:  # whatever a decoder raises over a file that anybody may have written
+            errors.append(_told(error))
+    return Loaded(rows, keys, errors, np.stack(good) if good else None)
+
+
+def _told(error: Exception) -> str:
+    """What a decoder says, without the address of its buffer, which changes."""
+    text = re.sub(r" <_io\.BytesIO object at \w+>", "", str(error)) or type(error).__name__
+    return " ".join(text.split())[:300]
+
+
+def table(batch: Loaded, told: dict[str, Any], kind: str, probabilities: bool) -> Any:
+    """The rows of a batch (pyarrow), those that could not be read with nothing but their error."""
+    import pyarrow as pa
+
+    there = np.array([not error for error in batch.errors])
+    place = np.cumsum(there) - 1
+    columns: dict[str, Any] = {
+        "row": pa.array(np.arange(batch.rows.start, batch.rows.stop, dtype=np.int64)),
+        "key": pa.array(batch.keys, pa.string()),
+    }
+    for name, type_ in schema(kind, probabilities).items():
+        values = told.get(name)
+        if values is None:
+            columns[name] = pa.nulls(len(there), type_)
+        elif there.all():
+            columns[name] = _column(values, type_)
+        else:
+            columns[name] = _column(values, type_).take(pa.array(place, mask=~there))
+    columns["error"] = pa.array([error or None for error in batch.errors], pa.string())
+    return pa.table(columns)
+
+
+def schema(kind: str, probabilities: bool) -> dict[str, Any]:
+    """The columns of a kind with their types (pyarrow), between key and error."""
+    import pyarrow as pa
+
+    floats = {"probabilities": pa.list_(pa.float32())} if probabilities else {}
+    of: dict[str, dict[str, Any]] = {
+        "classification": {"predicted": pa.string(), "class": pa.int32(), "confidence": pa.float32(), **floats},
+        "multilabel": {"predicted": pa.list_(pa.string()), **floats},
+        "regression": {"value": pa.list_(pa.float32())},
+        "segmentation": {"mask": pa.binary()},
+        "language": {"nats": pa.float32(), "tokens": pa.int64()},
+    }
+    return of[kind]
+
+
+def _column(values: Any, type_: Any) -> Any:
+    import pyarrow as pa
+
+    if isinstance(values, np.ndarray) and values.ndim == 2:
+        offsets = pa.array(np.arange(len(values) + 1, dtype=np.int32) * values.shape[1])
+        return pa.ListArray.from_arrays(offsets, pa.array(np.ascontiguousarray(values).ravel())).cast(type_)
+    return pa.array(values, type_)
+
+
+def _ahead(read: Callable[[range], Loaded], batches: list[range], workers: int) -> Iterator[Loaded]:
+    """The batches in order, at most two more than there are threads ahead of whoever takes them."""
+    if workers < 1:
+        yield from map(read, batches)
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="mlscale-read") as pool:
+        running: deque[Future[Loaded]] = deque()
+        try:
+            for rows in batches:
+                running.append(pool.submit(read, rows))
+                if len(running) > workers + 1:
+                    yield running.popleft().result()
+            while running:
+                yield running.popleft().result()
+        finally:
+            for each in running:
+                each.cancel()

@@ -1,0 +1,203 @@
+"""Tables of inputs: Parquet, row group by row group, and CSV; an image, a path, a text or numbers in each row."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlscale.errors import MLScaleError
+from mlscale.export.needs import need
+from mlscale.predict.inputs import IMAGES, Item, digest_of
+
+_NAMES = ("image", "img", "text", "bytes", "path", "file", "filename")
+
+
+class TableInputs:
+    """Rows of Parquet or CSV files; their keys are file and number from 1, or a column's values.
+
+    Parquet is read a row group at a time; a CSV file is kept in memory.
+
+    Args:
+        paths: of the files, in order.
+        member: the column that is scored: bytes of an image (or Hugging Face's {bytes, path}), a path from the file's
+            folder, or a text. None finds it by its type and name; a table of numbers alone has none.
+        key: the column that names rows.
+        columns: the features, of a table of numbers; none for all columns of numbers but the key.
+
+    Raises:
+        MLScaleError: pyarrow is not installed (exit code 5); a file can't be read, or lacks a column.
+    """
+
+    def __init__(self, paths: Sequence[str], member: str | None, key: str | None, columns: Sequence[str]) -> None:
+        need("predict", "pyarrow")
+        self._paths, self._key = list(paths), key
+        self._files = [_opened(path) for path in self._paths]
+        schema = self._files[0].schema
+        for path, file in zip(self._paths, self._files, strict=True):
+            missing = [name for name in (member, key, *columns) if name and name not in file.schema.names]
+            if missing:
+                raise MLScaleError(
+                    f"the table has no column '{missing[0]}'",
+                    where=f"input={path}",
+                    why=f"its columns are: {', '.join(file.schema.names[:20])}",
+                    fix="member=<the column that is scored>, key=<the column of names>, columns=[<features>]",
+                )
+        self._member = member or (None if columns else _scored(schema, key))
+        self._features = list(columns) or [name for name in _numbers(schema) if name != key]
+        if self._member is None and not self._features:
+            raise MLScaleError(
+                "the table has nothing to score",
+                where=f"input={self._paths[0]}",
+                why=f"no column of bytes, text or numbers: {', '.join(schema.names[:20])}",
+                fix="member=<the column that is scored>",
+            )
+        self._starts = np.cumsum([0, *(file.rows for file in self._files)])
+        self.digest = digest_of(self._paths, (self._member, self._key, self._features if not self._member else ()))
+
+    def __len__(self) -> int:
+        return int(self._starts[-1])
+
+    def read(self, rows: range) -> list[Item]:
+        items: list[Item] = []
+        row = rows.start
+        while row < rows.stop:
+            number = int(np.searchsorted(self._starts, row, "right")) - 1
+            first = row - int(self._starts[number])
+            count = min(rows.stop, int(self._starts[number + 1])) - row
+            items += self._rows(number, first, count)
+            row += count
+        return items
+
+    def _rows(self, number: int, first: int, count: int) -> list[Item]:
+        name = Path(self._paths[number]).name
+        wanted = [self._member] if self._member else list(self._features)
+        try:
+            table = self._files[number].take(first, count, [*wanted, *([self._key] if self._key else [])])
+        except Exception as error:  # pyarrow's kinds share no base; a damaged row group is that of its rows alone
+            why = " ".join(str(error).split())[:200]
+            return [
+                Item(f"{name}:{first + place + 1}", b"", error=f"the table is damaged here: {why}")
+                for place in range(count)
+            ]
+        keys = [f"{name}:{first + place + 1}" for place in range(count)]
+        if self._key:
+            keys = [
+                str(value) if value is not None else key
+                for value, key in zip(table[self._key].to_pylist(), keys, strict=True)
+            ]
+        if self._member:
+            return [
+                self._item(key, value, number) for key, value in zip(keys, table[self._member].to_pylist(), strict=True)
+            ]
+        matrix = np.stack([_as_numbers(table[name]) for name in self._features], 1)
+        return [Item(key, values) for key, values in zip(keys, matrix, strict=True)]
+
+    def _item(self, key: str, value: Any, number: int) -> Item:
+        if isinstance(value, dict):  # Hugging Face's images
+            value = value.get("bytes") or value.get("path")
+        if value is None:
+            return Item(key, b"", error="the column is empty here")
+        if isinstance(value, str) and value.rpartition(".")[2].lower() in IMAGES:
+            path = Path(self._paths[number]).parent / value
+            try:
+                return Item(key, path.read_bytes(), value.rpartition(".")[2].lower())
+            except OSError as error:
+                return Item(key, b"", error=f"{value}: {error.strerror}")
+        return Item(key, value) if isinstance(value, bytes | str) else Item(key, str(value))
+
+
+class _Parquet:
+    """One file; the row group that was read last is kept."""
+
+    def __init__(self, path: str) -> None:
+        import pyarrow.parquet as pq
+
+        self._file = pq.ParquetFile(path)
+        self.schema, self.rows = self._file.schema_arrow, self._file.metadata.num_rows
+        sizes = [self._file.metadata.row_group(group).num_rows for group in range(self._file.metadata.num_row_groups)]
+        self._starts = np.cumsum([0, *sizes])
+        self._lock, self._held = threading.Lock(), (-1, ("",), None)
+
+    def take(self, first: int, count: int, columns: list[str]) -> Any:
+        """Rows of some columns (pyarrow)."""
+        import pyarrow as pa
+
+        parts, row = [], first
+        while row < first + count:
+            group = int(np.searchsorted(self._starts, row, "right")) - 1
+            until = min(first + count, int(self._starts[group + 1]))
+            with self._lock:
+                if self._held[:2] != (group, tuple(columns)):
+                    self._held = (group, tuple(columns), self._file.read_row_group(group, columns))  # type: ignore[assignment]
+                table: Any = self._held[2]
+            parts.append(table.slice(row - int(self._starts[group]), until - row))
+            row = until
+        return pa.concat_tables(parts)
+
+
+class _Csv:
+    """One file, in memory."""
+
+    def __init__(self, path: str) -> None:
+        from pyarrow import csv
+
+        delimiter = "\t" if path.lower().endswith(".tsv") else ","
+        parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
+        self._table = csv.read_csv(path, parse_options=parse)
+        self.schema, self.rows = self._table.schema, self._table.num_rows
+
+    def take(self, first: int, count: int, columns: list[str]) -> Any:
+        """Rows of some columns (pyarrow)."""
+        return self._table.select(columns).slice(first, count)
+
+
+def _opened(path: str) -> Any:
+    import pyarrow as pa
+
+    try:
+        return _Parquet(path) if path.lower().endswith(".parquet") else _Csv(path)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        why = " ".join(str(error).split())[:300]
+        raise MLScaleError(
+            "the table can't be read", where=f"input={path}", why=why, fix="input=<another file>"
+        ) from error
+
+
+def _scored(schema: Any, key: str | None) -> str | None:
+    """The column of images or texts: the one of bytes, else the one that is called so, else the only one of text."""
+    import pyarrow as pa
+
+    fields = [field for field in schema if field.name != key]
+    of_bytes = [
+        f.name
+        for f in fields
+        if pa.types.is_binary(f.type) or pa.types.is_large_binary(f.type) or pa.types.is_struct(f.type)
+    ]
+    texts = [f.name for f in fields if pa.types.is_string(f.type) or pa.types.is_large_string(f.type)]
+    for names in (of_bytes, [name for name in texts if name.lower() in _NAMES], texts):
+        if len(names) == 1:
+            return str(names[0])
+        if len(names) > 1 and names is not texts:
+            raise MLScaleError(
+                "it is not clear which column is scored", where="input", why=", ".join(names), fix=f"member={names[0]}"
+            )
+    return None
+
+
+def _numbers(schema: Any) -> list[str]:
+    import pyarrow as pa
+
+    kinds = (pa.types.is_integer, pa.types.is_floating, pa.types.is_boolean)
+    return [field.name for field in schema if any(kind(field.type) for kind in kinds)]
+
+
+def _as_numbers(column: Any) -> Any:
+    """A column as float64 (n,), NaN where it is empty."""
+    import pyarrow as pa
+
+    given = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column
+    return given.cast(pa.float64()).to_numpy(zero_copy_only=False) if hasattr(given, "chunks") else given.to_numpy()

@@ -1,0 +1,71 @@
+"""A trained task that answers batches by torch, on any device, through its `predict_step`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from numpy.typing import NDArray
+
+from mlscale.predict.prepare import Takes
+
+_AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
+
+
+class TaskModel:
+    """A task with its weights.
+
+    Args:
+        task: with `kind` and `predict_step`.
+        takes: what it is given, raw.
+        labels: names of the classes by number.
+        mean, std: of each channel, that images are normalised by; empty for none.
+        device: such as cpu or cuda:1.
+        precision: as the run had it; mixed ones compute so, others in float32.
+    """
+
+    def __init__(
+        self,
+        task: Any,
+        *,
+        takes: Takes,
+        labels: Sequence[str],
+        mean: Sequence[float] = (),
+        std: Sequence[float] = (),
+        device: str = "cpu",
+        precision: str = "32-true",
+    ) -> None:
+        self.kind, self.labels, self.takes = str(task.kind), tuple(labels), takes
+        self._device = torch.device(device)
+        self._task = task.to(self._device).eval()
+        self._mean, self._std = (
+            torch.tensor(each, dtype=torch.float32, device=self._device)[:, None, None] if len(each) else None
+            for each in (mean, std)
+        )
+        self._dtype = _AUTOCAST.get(precision)
+
+    def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+        mixed: Any = torch.autocast(self._device.type, self._dtype) if self._dtype else nullcontext()
+        with torch.inference_mode(), mixed:
+            said = self._task.predict_step(self._batch(torch.from_numpy(raw).to(self._device)), 0)
+        return {
+            name: value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
+            for name, value in said.items()
+        }
+
+    def _batch(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        if self.kind == "language":  # what comes next is the truth
+            return {"x": x, "y": torch.cat([x[:, 1:], torch.zeros_like(x[:, :1])], 1)}
+        if x.dtype == torch.uint8:
+            x = x.float()
+        if self._mean is not None and self._std is not None:
+            x = (x - self._mean) / self._std
+        return {"x": x, "y": torch.zeros(len(x), dtype=torch.int64, device=x.device)}
+
+
+def takes_of(facts: Any, resize: bool) -> Takes:
+    """What a model is given that was trained on data with these facts: images raw, all else as training has it."""
+    image = facts.height is not None and len(facts.sample) == 3
+    return Takes(tuple(facts.sample), "uint8" if image and facts.mean else str(facts.dtype), resize and image)

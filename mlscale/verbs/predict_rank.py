@@ -1,0 +1,160 @@
+"""One process of `mlscale predict`: builds the model on its device, and scores its parts."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlscale.errors import MLScaleError
+
+if TYPE_CHECKING:
+    from mlscale.predict.inputs import Inputs
+    from mlscale.predict.models import Model
+    from mlscale.predict.parts import Parts
+    from mlscale.predict.score import Progress
+
+
+@dataclass(frozen=True)
+class Work:
+    """What every process needs to know; plain values, so that it travels.
+
+    Attributes:
+        inputs: arguments of `open_inputs`.
+        folder: of the predictions.
+        servable: its folder; None for a checkpoint.
+        config: of the model's run as YAML, with what was derived; None for a servable.
+        checkpoint: the file; None for a servable.
+        accelerator: cpu, cuda or mps.
+        threads: CPU threads of one process that compute.
+        readers: threads that read.
+        batch: inputs that are computed at once.
+        probabilities: keep those of every class.
+        events: the folder of events; None for none.
+        model, version: by which events are kept.
+    """
+
+    inputs: Mapping[str, Any]
+    folder: str
+    servable: str | None
+    config: str | None
+    checkpoint: str | None
+    accelerator: str
+    threads: int
+    readers: int
+    batch: int
+    probabilities: bool
+    events: str | None
+    model: str
+    version: str
+
+
+def work_of_rank(work: Work, parts: Parts, inputs: Inputs, rank: int, world_size: int, progress: Progress) -> None:
+    """Score the parts of one rank that are not there yet.
+
+    Raises:
+        MLScaleError: the model can't be built, or rows can't be written.
+    """
+    from mlscale.predict.events import PartEvents
+    from mlscale.predict.score import score
+
+    done = parts.done() if world_size == 1 else {part for part in range(len(parts)) if parts.path(part).is_file()}
+    todo = [part for part in parts.of_rank(rank, world_size) if part not in done]
+    if not todo:
+        return
+    model = build_model(work, rank)
+    events = None
+    if work.events is not None:
+        if model.kind != "classification":
+            raise MLScaleError(
+                f"events are predictions of classes, and this is a model of {model.kind}",
+                where="events",
+                fix="leave events out",
+            )
+        if not work.probabilities:
+            raise MLScaleError(
+                "events hold the probabilities of every class", where="probabilities=false", fix="probabilities=true"
+            )
+        created = str(parts.document["created"])
+        token = str(parts.document["inputs"]["digest"])[:6]
+        events = PartEvents(Path(work.events), work.model, work.version, created, token)
+    score(
+        inputs,
+        model,
+        parts,
+        todo,
+        batch_size=work.batch,
+        workers=work.readers,
+        probabilities=work.probabilities,
+        progress=progress,
+        events=events,
+    )
+
+
+def build_model(work: Work, rank: int = 0) -> Model:
+    """The servable, or the trained task on the rank's device."""
+    from mlscale.predict.models import ServableModel
+
+    if work.servable is not None:
+        return ServableModel.load(Path(work.servable), work.threads)
+    import torch
+    from omegaconf import OmegaConf
+
+    from mlscale.data.images import ImageData
+    from mlscale.evaluate.collect import kind_of
+    from mlscale.predict.torch_model import TaskModel, takes_of
+    from mlscale.verbs.trained import rebuilt
+
+    assert work.config is not None
+    assert work.checkpoint is not None
+    cfg: Any = OmegaConf.create(work.config)
+    cfg.derived.threads = work.threads
+    data, task = rebuilt(cfg, Path(work.checkpoint), "validate")
+    torch.set_num_threads(work.threads)
+    kind = kind_of(task)
+    facts = data.facts() if hasattr(data, "facts") else None
+    image = facts is not None and facts.height is not None and len(facts.sample) == 3
+    if kind is None or facts is None or (image and not isinstance(data, ImageData)):
+        raise MLScaleError(
+            "how a file becomes an input of this model is its own code's business",
+            where="task, data",
+            why="the task has no kind and predict_step" if kind is None else "the data module prepares samples itself",
+            fix="mlscale export makes a servable of it: predict servable=… takes what that takes",
+        )
+    names = facts.class_names or tuple(map(str, range(facts.num_classes or 0)))
+    device = work.accelerator if work.accelerator != "cuda" else f"cuda:{rank}"
+    return TaskModel(
+        task,
+        takes=takes_of(facts, image and getattr(data, "image_size", None) is not None),
+        labels=tuple(map(str, names)),
+        mean=facts.mean if image else (),
+        std=facts.std if image else (),
+        device=device,
+        precision=str(cfg.precision.value),
+    )
+
+
+def rank_main(work: Work, rank: int, world_size: int, launcher: int, environment: Mapping[str, str], told: Any) -> None:
+    """The entry of a process that the command started; what it has done and what is wrong goes into `told`, a queue."""
+    from mlscale.launch.worker import end_with
+    from mlscale.predict.inputs import open_inputs
+    from mlscale.predict.parts import resume
+
+    end_with(launcher)
+    os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
+    try:
+        inputs = open_inputs(**work.inputs)
+        parts = resume(Path(work.folder), inputs.digest)
+        work_of_rank(work, parts, inputs, rank, world_size, lambda rows, errors: told.put(("rows", rows, errors)))
+        told.put(("done", rank, 0))
+    except MLScaleError as error:
+        fields = {name: getattr(error, name) for name in ("what", "where", "why", "fix")}
+        told.put(("error", rank, {**fields, "exit": int(error.exit)}))
+    except Exception as error:
+        from mlscale.culprit import unforeseen
+
+        found = unforeseen(error, f"rank {rank}")
+        fields = {name: getattr(found, name) for name in ("what", "where", "why", "fix")}
+        told.put(("error", rank, {**fields, "exit": int(found.exit)}))

@@ -1,0 +1,200 @@
+"""`mlscale predict`: a run or a servable over images, in one process or two, killed and gone on with."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.dataset as ds
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from mlscale import verbs
+from mlscale.cli import main
+from mlscale.errors import MLScaleError
+from mlscale.events.store import EventStore
+from mlscale.report import Result
+from tests.contract.commands import environment
+from tests.contract.test_documents import validate
+
+TRAINED = ("+recipe=resnet", "model.widths=[8,16]", "trainer.max_epochs=4", "snapshot=false", "logger=none")
+IMAGES = 300
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
+    """A folder with a run, its servable, and images of digits, of which two can't be read."""
+    place = tmp_path_factory.mktemp("predict")
+    verbs.call("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"])
+    (run,) = place.glob("runs/*/resnet-*")
+    verbs.call("export", [f"run={run}", f"runs_dir={place}/runs", f"to={place}/model"])
+    (place / "photos" / "more").mkdir(parents=True)
+    for number, pixels in enumerate(load_digits().images[:IMAGES]):
+        image = Image.fromarray((pixels * 255 / 16).astype(np.uint8))
+        image.save(place / "photos" / ("more" if number % 3 else "") / f"{number:04}.png")
+    (place / "photos" / "torn.png").write_bytes((place / "photos" / "0000.png").read_bytes()[:60])
+    (place / "photos" / "empty.jpg").write_bytes(b"")
+    return place
+
+
+def predict(place: Path, to: Path, *words: str) -> Result:
+    return verbs.call("predict", [f"input={place}/photos", f"to={to}", f"runs_dir={place}/runs", *words])
+
+
+def rows(to: Path) -> dict[str, list[Any]]:
+    return ds.dataset(to, format="parquet").to_table().sort_by("row").to_pydict()  # type: ignore[no-any-return]
+
+
+def test_a_run_and_its_servable_say_the_same_of_every_image(place: Path, tmp_path: Path) -> None:
+    result = predict(place, tmp_path / "run", "run=last")
+    assert result.ok
+    assert (result.metrics["rows"], result.metrics["errors"]) == (IMAGES + 2, 2)
+    assert "2 could not be read" in result.sentence
+    validate("predictions", json.loads((tmp_path / "run" / "_predictions.json").read_text()))
+    found = rows(tmp_path / "run")
+    assert found["row"] == list(range(IMAGES + 2))
+    told = dict(zip(found["key"], found["predicted"], strict=True))
+    assert told["torn.png"] is told["empty.jpg"] is None
+    target = load_digits().target
+    right = [told[f"{'more/' * bool(n % 3)}{n:04}.png"] == str(target[n]) for n in range(IMAGES)]
+    assert np.mean(right) > 0.8
+
+    served = predict(place, tmp_path / "served", f"servable={place}/model")
+    assert served.metrics["rows"] == IMAGES + 2
+    other = rows(tmp_path / "served")
+    assert (other["key"], other["predicted"], other["error"]) == (found["key"], found["predicted"], found["error"])
+    given = [np.array([each for each in side["probabilities"] if each]) for side in (found, other)]
+    assert np.abs(given[0] - given[1]).max() < 1e-4
+
+    again = predict(place, tmp_path / "run", "run=last")
+    assert again.metrics["new_rows"] == 0
+    assert "all of them from before" in again.sentence
+    assert predict(place, tmp_path / "run", "run=last", "max_errors=1").ok is False
+    with pytest.raises(MLScaleError, match="holds predictions of another model") as caught:
+        predict(place, tmp_path / "run", f"servable={place}/model")
+    assert "overwrite=true" in caught.value.fix
+
+
+def test_two_processes_make_what_one_makes(place: Path, tmp_path: Path) -> None:
+    words = [f"servable={place}/model", "part_rows=20", "batch=8"]
+    predict(place, tmp_path / "one", *words)
+    result = predict(place, tmp_path / "two", *words, "trainer.devices=2")
+    assert result.metrics["processes"] == 2
+    assert rows(tmp_path / "two") == rows(tmp_path / "one")
+
+
+def test_events_are_there_once_and_labels_join_them(place: Path, tmp_path: Path) -> None:
+    words = [f"servable={place}/model", f"events={tmp_path}/events"]
+    predict(place, tmp_path / "preds", *words)
+    for path in list((tmp_path / "preds").glob("part-*"))[:2]:
+        path.unlink()
+    predict(place, tmp_path / "preds", *words)
+    store = EventStore(tmp_path / "events")
+    (model,) = store.models()
+    events = store.read(model)
+    found = rows(tmp_path / "preds")
+    assert sorted(events.id) == sorted(found["key"])
+    assert (events.outcome == "ok").sum() == IMAGES
+    assert np.isfinite(events.ok().input_mean).all()
+    store.add_labels(model, ["0000.png"], ["0"])
+    joined = store.joined(model)
+    assert (list(joined.id), list(joined.truth)) == (["0000.png"], ["0"])
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        (["input={photos}", "to={to}"], "no model is named"),
+        (["run=last", "to={to}"], "'input' is not set"),
+        (["run=last", "input={photos}/nowhere", "to={to}"], "does not exist"),
+        (["run=last", "input={photos}", "to={to}", "batch=0"], "batch is 0"),
+        (["run=last", "input={photos}", "to={photos}"], "the folder for predictions holds something else"),
+        (
+            ["run=last", "input={photos}", "to={to}", "columns=[a]", "data.image_size=9"],
+            "not what the run was trained on",
+        ),
+    ],
+)
+def test_what_is_wrong_is_told_and_leaves_nothing(place: Path, tmp_path: Path, words: list[str], what: str) -> None:
+    typed = [word.format(photos=place / "photos", to=tmp_path / "preds") for word in words]
+    with pytest.raises(MLScaleError) as caught:
+        verbs.call("predict", [*typed, f"runs_dir={place}/runs"])
+    assert what in str(caught.value)
+    assert list(tmp_path.glob("preds/part*")) == []
+
+
+@pytest.mark.slow
+def test_a_process_that_dies_is_told_and_the_same_command_goes_on(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from mlscale.verbs import predict_launch
+
+    words = [f"servable={place}/model", "part_rows=16", "batch=4", "trainer.devices=2"]
+    kill = iter([True])
+
+    def killed(ranks: list[Any], told: Any, progress: Any) -> None:
+        if next(kill, False):
+            os.kill(ranks[1].pid, signal.SIGKILL)
+        listen(ranks, told, progress)
+
+    listen = predict_launch._listen
+    monkeypatch.setattr(predict_launch, "_listen", killed)
+    with pytest.raises(MLScaleError, match="process 1 of 2 died: signal 9") as caught:
+        predict(place, tmp_path / "preds", *words)
+    assert caught.value.exit == 5
+    assert predict(place, tmp_path / "preds", *words).metrics["rows"] == IMAGES + 2
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("words", ["run=last", "servable={place}/model", "servable={place}/model trainer.devices=2"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_command_killed_at_random_places(place: Path, tmp_path: Path, words: str, seed: int) -> None:
+    rng, kills, to = random.Random(seed), 0, tmp_path / "preds"
+    typed = [*words.format(place=place).split(), f"input={place}/photos", f"to={to}", f"runs_dir={place}/runs"]
+    command = [
+        sys.executable,
+        "-m",
+        "mlscale",
+        "predict",
+        *typed,
+        "part_rows=8",
+        "batch=2",
+        f"events={tmp_path}/events",
+    ]
+    env = environment(tmp_path)
+    while True:
+        process = subprocess.Popen(command, env=env, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        wanted, end = len(list(to.glob("part-*"))) + rng.randint(0, 12), time.monotonic() + 120
+        while process.poll() is None and len(list(to.glob("part-*"))) < wanted and time.monotonic() < end:
+            time.sleep(0.002)
+        time.sleep(rng.random() * 0.05)
+        if process.poll() is not None:
+            assert process.returncode == 0
+            break
+        process.send_signal(rng.choice([signal.SIGKILL, signal.SIGKILL, signal.SIGTERM]))
+        process.wait()
+        kills += 1
+        assert kills < 60
+    assert kills >= 1
+    found = rows(to)
+    assert found["row"] == list(range(IMAGES + 2))
+    assert len(set(found["key"])) == IMAGES + 2
+    store = EventStore(tmp_path / "events")
+    (model,) = store.models()
+    assert sorted(store.read(model).id) == sorted(found["key"])
+
+
+def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["predict", "--help"]) == 0
+    said = capsys.readouterr().out
+    assert "mlscale predict run=last input=photos to=preds" in said
+    assert "max_errors" in said

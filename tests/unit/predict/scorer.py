@@ -1,0 +1,64 @@
+"""Scores a table of numbers with a linear model, as a process of its own that tests may kill: `scorer.py <to> <rank>
+<world size> <seconds a batch>`; the table lies beside <to>."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.predict.events import PartEvents
+from mlscale.predict.inputs import open_inputs
+from mlscale.predict.parts import Parts, begin
+from mlscale.predict.prepare import Takes
+from mlscale.predict.score import score
+
+TAKES = Takes((4,), "float32")
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Three classes of rows of four numbers."""
+
+    seconds: float = 0.0
+    kind: str = "classification"
+    labels: Sequence[str] = ("a", "b", "c")
+    takes: Takes = TAKES
+
+    def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
+        time.sleep(self.seconds)
+        return {"logits": raw @ np.arange(12, dtype=np.float32).reshape(4, 3)}
+
+
+def opened(to: Path, **changes: Any) -> tuple[Any, Parts]:
+    """The table beside `to`, and the parts in it."""
+    inputs = open_inputs(str(to.parent / "rows.csv"), member=None, key="id", columns=())
+    given: dict[str, Any] = {
+        "model": {"version": "linear:v1", "digest": "d"},
+        "inputs": {"spec": "rows.csv", "digest": inputs.digest, "rows": len(inputs)},
+        "answers": {},
+        "created": "2026-01-05T10:00:00.123+00:00",
+        "part_rows": 16,
+        "overwrite": False,
+    }
+    return inputs, begin(to, **{**given, **changes})
+
+
+def run(to: Path, rank: int = 0, world_size: int = 1, seconds: float = 0.0, events: Path | None = None) -> Parts:
+    """Score what one rank is to do and has not done."""
+    inputs, parts = opened(to)
+    keeps = PartEvents(events, "linear", "linear:v1", parts.document["created"], "abc123") if events else None
+    todo = [part for part in parts.of_rank(rank, world_size) if part not in parts.done()]
+    score(inputs, Linear(seconds), parts, todo, batch_size=5, workers=2, events=keeps)
+    return parts
+
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    run(folder, int(sys.argv[2]), int(sys.argv[3]), float(sys.argv[4]), folder.parent / "events")

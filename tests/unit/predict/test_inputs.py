@@ -1,0 +1,155 @@
+"""Folders, shards and tables: in one order, with a key each, and a digest that changes with them."""
+
+from __future__ import annotations
+
+import io
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from mlscale.errors import MLScaleError
+from mlscale.predict.inputs import Inputs, open_inputs
+from mlscale.predict.models import answers
+from mlscale.predict.prepare import Takes, prepare
+
+IMAGE = Takes((1, 8, 8), "uint8")
+
+
+def png(value: int = 7, size: tuple[int, int] = (8, 8)) -> bytes:
+    file = io.BytesIO()
+    Image.new("L", size, value).save(file, "PNG")
+    return file.getvalue()
+
+
+def opened(spec: Any, **changes: Any) -> Inputs:
+    return open_inputs(
+        spec if isinstance(spec, list) else str(spec), **{"member": None, "key": None, "columns": (), **changes}
+    )
+
+
+def told(inputs: Inputs, takes: Takes = IMAGE) -> list[tuple[str, Any]]:
+    """Keys with the first value of each sample, or why there is none."""
+    found = []
+    for item in inputs.read(range(len(inputs))):
+        try:
+            found.append((item.key, prepare(item, takes).ravel()[0].item()))
+        except Exception as error:
+            found.append((item.key, str(error).split(" <")[0]))
+    return found
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    for number, name in enumerate(("b/x.png", "a.PNG", "c.jpeg")):
+        (tmp_path / name).write_bytes(png(number) if name != "c.jpeg" else b"\xff\xd8no")
+    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / ".hidden.png").write_bytes(png())
+    inputs = opened(tmp_path)
+    assert told(inputs) == [("a.PNG", 1), ("b/x.png", 0), ("c.jpeg", "cannot identify image file")]
+    assert opened(tmp_path).digest == inputs.digest
+    (tmp_path / "a.PNG").unlink()
+    assert opened(tmp_path).digest != inputs.digest
+    assert told(inputs)[0] == ("a.PNG", "No such file or directory")  # gone since it was listed
+    changed = opened(tmp_path)
+    (tmp_path / "b/x.png").write_bytes(png(9))
+    os.utime(tmp_path / "b/x.png", ns=(1, 1))
+    assert opened(tmp_path).digest != changed.digest
+
+
+def test_shards(tmp_path: Path) -> None:
+    for shard in range(2):
+        with tarfile.open(tmp_path / f"{shard:03}.tar", "w") as tar:
+            for key in range(3):
+                name, content = (
+                    (f"{key}.png", png(10 * shard + key)) if (shard, key) != (1, 2) else (f"{key}.cls", b"1")
+                )
+                info = tarfile.TarInfo(name)
+                info.size = len(content)
+                tar.addfile(info, io.BytesIO(content))
+    inputs = opened(f"{tmp_path}/{{000..001}}.tar")
+    wanted = [("000.tar/0", 0), ("000.tar/1", 1), ("000.tar/2", 2), ("001.tar/0", 10), ("001.tar/1", 11)]
+    assert told(inputs) == [*wanted, ("001.tar/2", "it has no member that is scored")]
+    assert opened(tmp_path).digest == opened(f"{tmp_path}/*.tar").digest == inputs.digest
+    with pytest.raises(MLScaleError, match=r"have no member '\.jpg'"):
+        opened(tmp_path, member="jpg")
+
+
+def test_tables_of_images(tmp_path: Path) -> None:
+    (tmp_path / "one.png").write_bytes(png(3))
+    table = pa.table({"id": ["p", "q", "r"], "image": [png(1), b"no", None], "path": ["one.png", "two.png", "one.png"]})
+    pq.write_table(table, tmp_path / "a.parquet", row_group_size=2)
+    first = [
+        ("a.parquet:1", 1),
+        ("a.parquet:2", "cannot identify image file"),
+        ("a.parquet:3", "the column is empty here"),
+    ]
+    assert told(opened(tmp_path / "a.parquet")) == first
+    by_path = opened(tmp_path / "a.parquet", member="path", key="id")
+    assert told(by_path) == [("p", 3), ("q", "two.png: No such file or directory"), ("r", 3)]
+    pq.write_table(pa.table({"image": [{"bytes": png(4), "path": "x"}]}), tmp_path / "b.parquet")
+    assert told(opened([str(tmp_path / "b.parquet"), str(tmp_path / "a.parquet")]))[:2] == [
+        ("b.parquet:1", 4),
+        first[0],
+    ]
+    with pytest.raises(MLScaleError, match="the table has no column 'id2'"):
+        opened(tmp_path / "a.parquet", key="id2")
+
+
+def test_tables_of_numbers_and_of_texts(tmp_path: Path) -> None:
+    (tmp_path / "n.csv").write_text("id,x,y\n5,1.5,2\n6,,4\n")
+    rows = Takes((2,), "float32")
+    assert told(opened(tmp_path / "n.csv", key="id"), rows) == [("5", 1.5), ("6", "column 1 is no finite number")]
+    assert told(opened(tmp_path / "n.csv", columns=("y", "x")), rows)[0] == ("n.csv:1", 2.0)
+    assert told(opened(tmp_path / "n.csv"), rows)[0][1] == "it has 3 columns of numbers, the model takes (2,)"
+    (tmp_path / "t.tsv").write_text("text\tn\nhé\t1\n")
+    (item,) = opened(tmp_path / "t.tsv").read(range(1))
+    assert prepare(item, Takes((5,), "int64")).tolist() == [105, 196, 170, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("x.parquet", b"PAR1 no", "the table can't be read"),
+        ("x.csv", b"", "the table can't be read"),
+        ("x.csv", b"a,b\n{},[]\nx,y\n", "the table has nothing to score"),
+    ],
+)
+def test_what_is_no_input_is_told(tmp_path: Path, name: str, content: bytes, what: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(MLScaleError, match=what):
+        opened(tmp_path / name)
+
+
+def test_an_empty_folder_and_a_place_that_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(MLScaleError, match="there is no image to score"):
+        opened(tmp_path)
+    for spec in (tmp_path / "no.csv", tmp_path / "no.tar", ""):
+        with pytest.raises(MLScaleError):
+            opened(spec)
+
+
+def test_what_is_prepared_has_the_shape_that_the_model_takes(tmp_path: Path) -> None:
+    (tmp_path / "wide.png").write_bytes(png(7, (20, 10)))
+    (item,) = opened(tmp_path).read(range(1))
+    with pytest.raises(ValueError, match="it has 20×10 pixels, the model takes 8×8"):
+        prepare(item, IMAGE)
+    assert prepare(item, Takes((3, 8, 8), "uint8", resize=True)).shape == (3, 8, 8)
+
+
+def test_answers_of_each_kind() -> None:
+    logits = np.array([[2.0, 0.0, -1.0]], np.float32)
+    labels = ("a", "b", "c")
+    assert answers("classification", {"logits": logits}, labels)["predicted"] == ["a"]
+    assert answers("multilabel", {"logits": logits - 0.5}, labels)["predicted"] == [["a"]]
+    assert answers("regression", {"value": logits}, ())["value"].tolist() == [[2.0, 0.0, -1.0]]  # type: ignore[union-attr]
+    masks = np.zeros((1, 3, 4, 5), np.float32)
+    masks[:, 2, 1] = 1
+    (content,) = answers("segmentation", {"logits": masks}, labels)["mask"]
+    assert np.asarray(Image.open(io.BytesIO(content)))[1].tolist() == [2] * 5
