@@ -22,6 +22,35 @@ def misfits(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Iterator[MLScal
     """
     yield from _channels(cfg, (facts or {}).get("channels"))
     yield from _labels(cfg)
+    for group in ("compress", "monitor"):
+        for name, node in (cfg.get(group) or {}).items():
+            if node and str(node.get("_target_", "")).startswith("mlscale.") and (kind := _other_kind(cfg)):
+                yield _classes_alone(f"{group}={name}", kind, f"{group}=none")
+
+
+def check_classifies(cfg: DictConfig, verb: str) -> None:
+    """Is the task one that servables are made for? Anybody's own, which says nothing of itself, may be.
+
+    Raises:
+        MLScaleError: it says that it is another.
+    """
+    if kind := _other_kind(cfg):
+        raise _classes_alone(f"`mlscale {verb}`", kind, "mlscale evaluate run=last measures it, as any task")
+
+
+def _other_kind(cfg: DictConfig) -> str | None:
+    """What the task is for, where that is not classification."""
+    kind = getattr(target(cfg.task), "kind", None) if cfg.get("task") else None
+    return None if kind == "classification" else kind
+
+
+def _classes_alone(who: str, kind: str, fix: str) -> MLScaleError:
+    return MLScaleError(
+        f"{who} takes classification, and this task is {kind}",
+        where="task",
+        why="a servable answers with one class for each sample, and is compared, compressed and watched by that",
+        fix=fix,
+    )
 
 
 def _channels(cfg: DictConfig, channels: int | None) -> Iterator[MLScaleError]:
@@ -32,12 +61,11 @@ def _channels(cfg: DictConfig, channels: int | None) -> Iterator[MLScaleError]:
         return
     taken = model.get("in_chans", 3) if name.startswith("timm.") else 3
     if taken not in (channels, None):
+        timm, ours = name.startswith("timm."), "unet" if ".segmentation." in name else "resnet"
         yield MLScaleError(
             f"{name} takes images of {taken} channel{'s' * (taken != 1)}, the data has {channels}",
-            where="model" if name.startswith("torchvision.") else "model.in_chans",
-            fix="model=resnet, which takes any number of channels"
-            if name.startswith("torchvision.")
-            else "'model.in_chans=${derived.channels}'",
+            where="model.in_chans" if timm else "model",
+            fix="'model.in_chans=${derived.channels}'" if timm else f"model={ours}, which takes any number of channels",
         )
 
 

@@ -87,7 +87,7 @@ class Task(LightningModule):
         return {}
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
-        """Add a batch to what `metrics` made. Samples of weight 0 are not in it; it may be empty."""
+        """Add a batch to what `metrics` made. Samples of weight 0 are not in it."""
         metrics.update(outputs, batch.y)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
@@ -148,10 +148,15 @@ class Task(LightningModule):
     def _evaluate(self, batch: Batch) -> None:
         outputs = self(batch.x)
         self._tally.add(self.means(outputs, batch), batch.weight)
-        if self._tally.metrics is not None:
-            if batch.weight is not None and not (kept := batch.weight > 0).all():
+        if self._tally.metrics is None:
+            return
+        take = self._tally.update
+        if batch.weight is not None and not (kept := batch.weight > 0).all():
+            if kept.any():
                 outputs, batch = rows(outputs, kept), Batch(batch.x[kept], batch.y[kept], None)
-            self._tally.update(lambda metrics: self.update(metrics, outputs, batch), len(batch.y))
+            else:
+                take = self._tally.update_with_nothing
+        take(lambda metrics: self.update(metrics, outputs, batch))
 
     def _log_metrics(self, stage: str) -> None:
         values = self._tally.result(self._over_ranks)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mlscale.config.fits import check_classifies
 from mlscale.errors import MLScaleError
 from mlscale.export.needs import need
 from mlscale.launch.start import say
@@ -26,6 +27,7 @@ def run(cfg: DictConfig) -> Result:
     """
     need("compress", "onnx", "onnxscript", "onnxruntime")
     folder = find(cfg.run, cfg.runs_dir)
+    check_classifies(cfg, "compress")
     masker = Masker.of(cfg)
     checkpoint = checkpoint_path(folder.path, cfg.checkpoint, cfg.metric, cfg.mode)
     name, how = _chosen(cfg)

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlscale.config.fits import check_classifies
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.needs import need
 from mlscale.launch.start import say
@@ -40,6 +41,7 @@ def run(cfg: DictConfig) -> Result:
     from mlscale.export.write import check_free
 
     folder = find(cfg.run, cfg.runs_dir)
+    check_classifies(cfg, "export")
     masker = Masker.of(cfg)
     checkpoint = checkpoint_path(folder.path, cfg.checkpoint, cfg.metric, cfg.mode)
     target = Path(cfg.to).expanduser().absolute() if cfg.to else folder.path / "servable"

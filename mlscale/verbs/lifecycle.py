@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
+from mlscale.config.fits import check_classifies
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.needs import need
 from mlscale.launch.drill import raised_on_terminate
@@ -52,6 +53,7 @@ def run(cfg: DictConfig) -> Result:
         MLScaleError: what the data or the machine lacks, what ended a step, or an extra is not installed.
     """
     need("all", "onnx", "onnxscript", "onnxruntime", "pyarrow", "httptools", "locust")
+    check_classifies(cfg, "lifecycle")
     check(cfg.lifecycle.shift, cfg.lifecycle.traffic)
     if not cfg.get("registry"):
         raise MLScaleError("the tour needs a registry", where="registry", fix="registry=local")

@@ -10,10 +10,11 @@ import pytorch_lightning as pl
 import torch
 
 from mlscale.errors import MLScaleError
+from mlscale.tasks import Multilabel
 from mlscale.train import lightning_patches, signals, strategies
 from mlscale.train.callbacks import Checkpoints, NonFinite, TrainMetrics
 from mlscale.train.checkpoint_io import VerifiedCheckpointIO
-from tests.unit.fitting import At, batches, classifier, fit, trainer
+from tests.unit.fitting import SGD, At, Loader, batches, classifier, fit, trainer
 
 
 def _of_rank(data: list[dict[str, Any]], rank: int) -> list[dict[str, Any]]:
@@ -35,6 +36,28 @@ def metrics(_: str) -> dict[str, float]:
     if rank == 1:
         val.append({"x": torch.zeros(1, 3), "y": torch.zeros(1, dtype=torch.int64), "weight": torch.zeros(1)})
     fit(run, classifier(), _of_rank(batches(8), rank), val)
+    return {name: value.item() for name, value in run.callback_metrics.items()}
+
+
+def several(size: int, seed: int, weight: float = 1.0) -> dict[str, Any]:
+    """A batch of samples with three labels of 0 or 1."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(size, 3, generator=generator)
+    y = (x + torch.randn(size, 3, generator=generator) > 0).float()
+    return {"x": x, "y": y, "weight": torch.full((size,), weight)}
+
+
+def multilabel() -> Multilabel:
+    torch.manual_seed(0)
+    return Multilabel(3, model=torch.nn.Linear(3, 3), optimizer=SGD)
+
+
+def torchmetrics(_: str) -> dict[str, float]:
+    """Validate where one rank has nothing but padding, and the other batches of two sizes."""
+    torch.set_num_threads(1)
+    run = _ddp()
+    mine = [several(20, 0), several(7, 1)] if os.environ["RANK"] == "0" else [several(1, 2, 0.0)] * 2
+    run.validate(multilabel(), Loader(mine), verbose=False)
     return {name: value.item() for name, value in run.callback_metrics.items()}
 
 

@@ -42,6 +42,15 @@ def test_metrics_are_those_of_one_process_and_equal_on_both_ranks() -> None:
     assert first["val/accuracy"] == alone["val/accuracy"]
 
 
+def test_torchmetrics_are_those_of_one_process_where_a_rank_has_no_sample() -> None:
+    first, second = launch(ranks.torchmetrics, "")
+    assert first == second
+    data = [ranks.several(20, 0), ranks.several(7, 1)]
+    (alone,) = trainer().validate(ranks.multilabel(), Loader(data), verbose=False)
+    assert first == pytest.approx(alone, rel=1e-6)
+    assert set(first) == {f"val/{name}" for name in ("loss", "map", "f1_macro", "f1_micro", "exact_match")}
+
+
 def test_a_signal_to_one_rank_stops_both_after_the_same_step(tmp_path: Path) -> None:
     first, second = launch(ranks.stop, str(tmp_path / "last.ckpt"))
     assert first == second

@@ -79,9 +79,22 @@ def test_it_learns() -> None:
     assert trainer().validate(task, Loader(data), verbose=False)[0]["val/loss"] < before
 
 
-def test_a_rank_without_samples_gives_its_metrics_a_shape() -> None:
-    tally = Tally(["loss"], {"all": CatMetric()}, torch.device("cpu"))
-    seen: list[int] = []
-    for rows in (0, 0, 3, 0):
-        tally.update(lambda _, rows=rows: seen.append(rows), rows)  # type: ignore[misc]
-    assert seen == [0, 3]
+def test_a_rank_without_samples_keeps_the_shape_of_its_metrics_alone() -> None:
+    tally = Tally(["loss"], {"all": CatMetric(), "mse": MeanSquaredError()}, torch.device("cpu"))
+    assert tally.metrics is not None
+    every: Any = tally.metrics["all"]
+    mse: Any = tally.metrics["mse"]
+
+    def add(value: float) -> None:
+        every.update(torch.full((2,), value))
+        mse.update(torch.full((2,), value), torch.zeros(2))
+
+    for _ in range(2):
+        tally.update_with_nothing(lambda _: add(5.0))
+        assert [each.shape for each in every.value] == [(0,)]
+        assert (mse.total.item(), mse.sum_squared_error.item()) == (0, 0)
+    tally.update(lambda _: add(1.0))
+    tally.update_with_nothing(lambda _: add(7.0))
+    values = tally.result(lambda sums: sums)
+    assert values["all"].tolist() == [1.0, 1.0]
+    assert values["mse"] == 1

@@ -110,6 +110,14 @@ def test_outputs_by_name() -> None:
     assert task.predict_step(given, 0)["logits"].shape == (2, CLASSES, 6, 5)
 
 
+def test_torchvision_s_networks_are_taken() -> None:
+    from torchvision.models.segmentation import lraspp_mobilenet_v3_large
+
+    model = lraspp_mobilenet_v3_large(weights=None, weights_backbone=None, num_classes=CLASSES)
+    x, y = torch.randn(2, 3, 32, 32), torch.randint(CLASSES, (2, 32, 32), dtype=torch.uint8)
+    assert torch.isfinite(segmentation(model).training_step({"x": x, "y": y}, 0))
+
+
 @pytest.mark.parametrize(
     ("model", "told"),
     [

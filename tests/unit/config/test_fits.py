@@ -1,0 +1,73 @@
+"""Data, model and task that do not go together are told before anything is built."""
+
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from mlscale.config.fits import check_classifies, misfits
+from mlscale.errors import MLScaleError
+
+TASKS = {"one": "Classification", "several": "Multilabel", "mask": "Segmentation"}
+
+
+def told(facts: dict[str, Any] | None = None, **nodes: Any) -> list[MLScaleError]:
+    return list(misfits(OmegaConf.create(nodes), facts))
+
+
+def task(labels: str) -> dict[str, str]:
+    return {"_target_": f"mlscale.tasks.{TASKS[labels]}"}
+
+
+@pytest.mark.parametrize("asked", TASKS)
+@pytest.mark.parametrize("held", TASKS)
+def test_labels_and_task(asked: str, held: str) -> None:
+    problems = told(task=task(asked), data={"labels": held})
+    assert len(problems) == (asked != held)
+    for problem in problems:
+        assert problem.fix.startswith(f"task={TASKS[held].lower()}, or data.labels={asked}")
+
+
+def test_who_says_nothing_of_labels_or_of_itself_is_left_alone() -> None:
+    assert told(task=task("mask"), data={"root": "x"}) == []
+    assert told(task={"_target_": "pytorch_lightning.LightningModule"}, data={"labels": "mask"}) == []
+    assert told() == []
+
+
+@pytest.mark.parametrize(
+    ("model", "channels", "fix"),
+    [
+        ({"_target_": "torchvision.models.resnet18"}, 1, "model=resnet, which"),
+        ({"_target_": "torchvision.models.resnet18"}, 3, None),
+        ({"_target_": "torchvision.models.segmentation.fcn_resnet50"}, 1, "model=unet, which"),
+        ({"_target_": "timm.create_model", "model_name": "test_vit"}, 1, "'model.in_chans=${derived.channels}'"),
+        ({"_target_": "timm.create_model", "in_chans": 1}, 1, None),
+        ({"_target_": "timm.create_model", "in_chans": 1}, 3, "'model.in_chans=${derived.channels}'"),
+        ({"_target_": "mlscale.tasks.ResNet"}, 1, None),
+        ({"_target_": "torchvision.models.resnet18"}, None, None),
+    ],
+)
+def test_channels(model: dict[str, Any], channels: int | None, fix: str | None) -> None:
+    problems = told({"channels": channels}, model=model)
+    assert [problem.fix.startswith(fix or "") for problem in problems] == ([True] if fix else [])
+
+
+@pytest.mark.parametrize("labels", TASKS)
+def test_compression_and_the_profile_are_of_classes(labels: str) -> None:
+    chosen = {
+        "compress": {"int8": {"_target_": "mlscale.compress.Int8"}},
+        "monitor": {
+            "default": {"_target_": "mlscale.monitor.collect.CollectReference"},
+            "mine": {"_target_": "my.Own"},
+        },
+    }
+    problems = told(task=task(labels), **chosen)
+    wanted = [] if labels == "one" else ["compress=none", "monitor=none"]
+    assert [problem.fix for problem in problems] == wanted
+
+
+def test_servables_are_of_classes() -> None:
+    check_classifies(OmegaConf.create({"task": task("one")}), "export")
+    check_classifies(OmegaConf.create({"task": {"_target_": "pytorch_lightning.LightningModule"}}), "export")
+    with pytest.raises(MLScaleError, match="`mlscale export` takes classification, and this task is segmentation"):
+        check_classifies(OmegaConf.create({"task": task("mask")}), "export")
