@@ -29,7 +29,7 @@ OPTIONS = [
 
 def test_all_were_found() -> None:
     assert [path.stem for path in RECIPES] == ["multilabel", "resnet", "segmentation", "vit"]
-    assert len(OPTIONS) == 76
+    assert len(OPTIONS) == 78
     assert {option.split("=")[0] for option in OPTIONS} == set(BASE_GROUPS)
 
 
