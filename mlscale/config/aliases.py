@@ -71,6 +71,7 @@ _DEPTH = Alias(
 _MIXUP = _key("augment.mixup", text="augment=mixup", note="the α of a Beta distribution; 0 for none")
 _CUTMIX = _key("augment.cutmix", text="augment=cutmix", note="the α of a Beta distribution; 0 for none")
 _SAMPLING = _key("data.sampling", note="shuffle, balanced or weighted")
+_FREEZE = _switch("callbacks=[default,freeze]", "callbacks=default", "callbacks.freeze.modules names what")
 _BALANCED = _switch("data.sampling=balanced", "data.sampling=shuffle")
 _EPOCH = _key("data.epoch_samples")
 _SKIP = _switch("data.on_bad_sample=skip", "data.on_bad_sample=fail")
@@ -241,6 +242,13 @@ ALIASES: Mapping[str, Alias] = {
     "model.name": _MODEL, "model.type": _MODEL, "model_name_or_path": _MODEL, "architecture": _MODEL,
     "num_classes": _key("task.num_classes", note="found in the data; only a task of yours needs it set"),
     "n_classes": _key("task.num_classes", note="found in the data; only a task of yours needs it set"),
+    "freeze": _FREEZE, "freeze_backbone": _FREEZE, "freeze_encoder": _FREEZE, "freeze_epochs": _key(
+        "callbacks.freeze.until_epoch", text="callbacks=[default,freeze] callbacks.freeze.until_epoch={value}"
+    ), "layer_decay_rate": _key("layer_decay"), "layerwise_lr_decay": _key("layer_decay"), "llrd": _key("layer_decay"),
+    "channels_last": Alias(values={"true": "precision.memory_format=channels_last",
+                                   "false": "precision.memory_format=null"}),
+    "memory_format": _key("precision.memory_format"), "init_scale": _key("precision.loss_scale"),
+    "initial_scale_power": Alias(text="precision.loss_scale=65536", note="the scale itself, not its power of two"),
     "pretrained": Alias(text="model=resnet18 model.weights=DEFAULT", note="torchvision's models take `weights`"),
     "depth": _DEPTH, "num_layers": _DEPTH, "n_layers": _DEPTH,
     "hidden": _HIDDEN, "hidden_size": _HIDDEN, "hidden_dim": _HIDDEN, "hidden_sizes": _HIDDEN,

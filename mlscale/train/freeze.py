@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from mlscale.errors import MLScaleError
 from mlscale.tasks.layers import layers_of
+from mlscale.train.uncompiled import plain
 
 
 class Freeze(Callback):
@@ -65,8 +66,8 @@ class Freeze(Callback):
         """Find what is to be frozen; raises where a pattern matches nothing, or nothing would be trained."""
         if stage != "fit":
             return
-        trained = [name for name, parameter in pl_module.named_parameters() if parameter.requires_grad]
-        layers = [[name for name in layer if name in trained] for layer in layers_of(pl_module)]
+        trained = [name for name, parameter in _named(pl_module) if parameter.requires_grad]
+        layers = [[name for name in map(plain, layer) if name in trained] for layer in layers_of(pl_module)]
         frozen = set(trained) - set(layers[-1] if layers else ()) if self.modules is None else self._chosen(trained)
         self._layers = [kept for layer in reversed(layers) if (kept := [name for name in layer if name in frozen])]
         self._all = set(trained)
@@ -88,7 +89,7 @@ class Freeze(Callback):
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Leave the module as it was found."""
-        for name, parameter in pl_module.named_parameters():
+        for name, parameter in _named(pl_module):
             if name in self._all:
                 parameter.requires_grad_(True)
 
@@ -104,19 +105,19 @@ class Freeze(Callback):
             return
         first, self._thawed = self._thawed < 0, count
         frozen = {name for layer in self._layers[count:] for name in layer}
-        for name, parameter in module.named_parameters():
+        for name, parameter in _named(module):
             if name in self._all:
                 parameter.requires_grad_(name not in frozen)
                 if name in frozen:
                     parameter.grad = None
         for path, part in module.named_modules():
             if self.norms and isinstance(part, _NormBase):
-                _stand_still(part, path, frozen, training=module.training)
+                _stand_still(part, plain(path), frozen, training=module.training)
         if trainer.is_global_zero:
             _say(self._line(module, frozen, first=first))
 
     def _line(self, module: nn.Module, frozen: set[str], *, first: bool) -> str:
-        values = {name: parameter.numel() for name, parameter in module.named_parameters()}
+        values = {name: parameter.numel() for name, parameter in _named(module)}
         share = sum(values[name] for name in frozen) / max(1, sum(values.values()))
         if not frozen:
             return "unfrozen  every parameter is trained" + (" from the start" if first else "")
@@ -141,6 +142,11 @@ class Freeze(Callback):
                 )
             found |= matched
         return found
+
+
+def _named(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters under the names that they have where nothing is compiled: it may be, after this was set up."""
+    return [(plain(name), parameter) for name, parameter in module.named_parameters()]
 
 
 def _stand_still(norm: nn.Module, path: str, frozen: set[str], *, training: bool) -> None:

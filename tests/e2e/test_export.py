@@ -1,6 +1,7 @@
 """`mlscale export`: from a run to a folder that answers, without a change to the run."""
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from mlscale.cli import main
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import PARITY, load
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.initial import Initial
 from tests.conftest import runs_in
 from tests.contract.test_documents import validate
 
@@ -106,6 +108,15 @@ def test_into_a_folder_of_its_own_once(trained: Path, tmp_path: Path) -> None:
     assert servable.document["checkpoint"]["name"] == "last.ckpt"
     with pytest.raises(MLScaleError, match="there is something at digits already"):
         verbs.call("export", overrides)
+
+
+def test_the_licence_of_the_weights_it_started_from_goes_along(trained: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "runs" / "2026-01-01" / trained.name
+    shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("servable*"))
+    initial = Initial(tmp_path / "x.safetensors", "0" * 64, licence="mit").document()
+    RunFolder.open(copy).update(init=initial)
+    assert verbs.call("export", [f"run={copy}", "samples=40"]).ok
+    assert load(copy / "servable").document["licences"] == {"data": "CC-BY-4.0", "weights": "mit"}
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,109 @@
+"""What precision does to accuracy: fp32 against bf16, and against float16 as it is computed on a CPU.
+
+    python scripts/bench_precision.py [--recipes resnet,vit,multilabel] [--seeds 3] [--epochs 4]
+
+Each recipe is trained from the same seeds in each precision; the last checkpoints answer the same validation samples,
+all of them computed in fp32, as a servable would. A sample is right when its class is (multi-label: all labels are).
+The difference is paired: McNemar's mid-p, and Tango's interval with 95 % at each end (`mlscale.stats.paired`), over
+samples and seeds together. Time and memory beside fp32 are those of `precision.compare=true`: interleaved steps, and
+the traced peak of a step's tensors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import tempfile
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlscale import verbs
+from mlscale.ready import ready
+from mlscale.runs.folder import RunFolder
+from mlscale.stats.paired import paired
+
+PRECISIONS = {
+    "fp32": ("precision=fp32",),
+    "bf16": ("precision=bf16", "precision.compare=true"),
+    "fp16": ("precision=fp16", "precision.on_cpu=true", "precision.compare=true"),
+}
+SMALL = {"resnet": ("model.widths=[16,32,64]",), "multilabel": (), "vit": ()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--recipes", default="resnet,vit,multilabel")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--without", default="", help="recipe:precision, several divided by a comma, to leave out")
+    arguments = parser.parse_args()
+    print("| recipe | precision | accuracy | difference | 95 % ends | p | time of fp32 | memory of fp32 | skipped |")
+    print("|---|---|---|---|---|---|---|---|---|")
+    left_out = arguments.without.split(",")
+    for recipe in arguments.recipes.split(","):
+        right: dict[str, list[NDArray[Any]]] = {}
+        for precision in PRECISIONS:
+            if f"{recipe}:{precision}" not in left_out:
+                _row(recipe, precision, arguments, right)
+
+
+def _row(recipe: str, precision: str, arguments: Any, right: dict[str, list[NDArray[Any]]]) -> None:
+    told = []
+    for seed in range(arguments.seeds):
+        correct, metrics = trained(recipe, precision, seed, arguments.epochs)
+        right.setdefault(precision, []).append(correct)
+        told.append(metrics)
+    share = np.concatenate(right[precision]).mean()
+    row = [recipe, precision, f"{share:.2%}"]
+    if precision == "fp32":
+        row += ["", "", "", "", "", ""]
+    else:
+        found = paired(np.concatenate(right["fp32"]), np.concatenate(right[precision]))
+        row += [f"{found.difference:+.2%}", f"{found.low:+.2%} to {found.high:+.2%}", f"{found.p:.2f}"]
+        row += [f"{_mean(told, name):.2f}" for name in ("time_of_fp32", "memory_of_fp32")]
+        row.append(f"{_mean(told, 'train/skipped_steps'):.0f}" if precision == "fp16" else "")
+    print(f"| {' | '.join(row)} |", flush=True)
+
+
+def trained(recipe: str, precision: str, seed: int, epochs: int) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Whether each validation sample is right, bool (n,), and the metrics of the run."""
+    with tempfile.TemporaryDirectory() as folder:
+        words = [f"+recipe={recipe}", f"seed={seed}", f"trainer.max_epochs={epochs}", f"runs_dir={folder}"]
+        words += ["snapshot=false", "logger=none", "callbacks=[checkpoint,metrics,nonfinite]"]
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
+            result = verbs.call("train", [*words, *SMALL.get(recipe, ()), *PRECISIONS[precision]])
+            run = RunFolder.open(result.artifacts["run"])
+            return _right(run), {**result.metrics}
+
+
+def _right(run: RunFolder) -> NDArray[Any]:
+    from mlscale.verbs.trained import as_it_was_trained, rebuilt
+
+    cfg = as_it_was_trained(ready("evaluate", [f"run={run.path}", "precision=fp32"]), run)
+    data, task = rebuilt(cfg, run.path / "checkpoints/last.ckpt", "validate")
+    task.eval()
+    found = []
+    with torch.no_grad():
+        for batch in data.val_dataloader():
+            logits, y = task(batch["x"]), batch["y"]
+            right = (logits.argmax(-1) == y) if y.ndim == 1 else ((logits > 0) == (y > 0.5)).all(-1)
+            weight = batch.get("weight")
+            found.append(right if weight is None else right[weight > 0])
+    return torch.cat(found).numpy()
+
+
+def _mean(told: list[dict[str, Any]], name: str) -> float:
+    values = [float(each[name]) for each in told if name in each]
+    return fmean(values) if values else float("nan")
+
+
+if __name__ == "__main__":
+    main()
