@@ -15,32 +15,53 @@ if TYPE_CHECKING:
     from mlscale.data.dataset import DatasetData
     from mlscale.data.facts import DataFacts, Promises
     from mlscale.data.folder import ImageFolder
+    from mlscale.data.language import TextFiles
+    from mlscale.data.python_docs import PythonDocs
+    from mlscale.data.python_source import PythonSource
     from mlscale.data.scenes import DigitsScenes
     from mlscale.data.shards import WebDataset
+    from mlscale.data.tables import BreastCancer, Diabetes, TableFiles
+    from mlscale.data.text_table import Fortunes, TextTable
 
 __all__ = [
     "Augment",
+    "BreastCancer",
     "DataFacts",
     "DatasetData",
+    "Diabetes",
     "Digits",
     "DigitsScenes",
     "FashionMNIST",
+    "Fortunes",
     "ImageFolder",
     "Promises",
+    "PythonDocs",
+    "PythonSource",
     "RandomCrop",
+    "TableFiles",
+    "TextFiles",
+    "TextTable",
     "WebDataset",
 ]
 
 _HOME = {
     "Augment": "augment",
+    "BreastCancer": "tables",
     "DataFacts": "facts",
     "DatasetData": "dataset",
+    "Diabetes": "tables",
     "Digits": "bundled",
     "DigitsScenes": "scenes",
     "FashionMNIST": "bundled",
+    "Fortunes": "text_table",
     "ImageFolder": "folder",
     "Promises": "facts",
+    "PythonDocs": "python_docs",
+    "PythonSource": "python_source",
     "RandomCrop": "crop",
+    "TableFiles": "tables",
+    "TextFiles": "language",
+    "TextTable": "text_table",
     "WebDataset": "shards",
 }
 

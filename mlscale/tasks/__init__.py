@@ -6,36 +6,54 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlscale.tasks.base import Task as Task
     from mlscale.tasks.classification import Classification as Classification
+    from mlscale.tasks.gpt import GPT as GPT
+    from mlscale.tasks.language import Language as Language
     from mlscale.tasks.mlp import MLP as MLP
     from mlscale.tasks.multilabel import Multilabel as Multilabel
+    from mlscale.tasks.ngrams import NGrams as NGrams
+    from mlscale.tasks.regression import Regression as Regression
     from mlscale.tasks.resnet import ResNet as ResNet
     from mlscale.tasks.schedules import OneCycle as OneCycle
     from mlscale.tasks.schedules import Warmup as Warmup
     from mlscale.tasks.segmentation import Segmentation as Segmentation
+    from mlscale.tasks.tabular import TabularNet as TabularNet
+    from mlscale.tasks.text_cnn import TextCNN as TextCNN
     from mlscale.tasks.unet import UNet as UNet
     from mlscale.tasks.vit import ViT as ViT
 
 _HOMES = {
     "Classification": "classification",
+    "GPT": "gpt",
+    "Language": "language",
     "MLP": "mlp",
     "Multilabel": "multilabel",
+    "NGrams": "ngrams",
     "OneCycle": "schedules",
+    "Regression": "regression",
     "ResNet": "resnet",
     "Segmentation": "segmentation",
+    "TabularNet": "tabular",
     "Task": "base",
+    "TextCNN": "text_cnn",
     "UNet": "unet",
     "ViT": "vit",
     "Warmup": "schedules",
 }
 
 __all__ = [
+    "GPT",
     "MLP",
     "Classification",
+    "Language",
     "Multilabel",
+    "NGrams",
     "OneCycle",
+    "Regression",
     "ResNet",
     "Segmentation",
+    "TabularNet",
     "Task",
+    "TextCNN",
     "UNet",
     "ViT",
     "Warmup",

@@ -13,10 +13,13 @@ from mlscale.ready import ready
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(ROOT.glob("recipes/recipe/*.yaml"))
 SETTINGS = {"name", "seed", "metric", "mode", "tags", "notes"}  # what base/run.yaml holds: no option can own it
-# A webdataset or imagefolder option needs data of the user's own.
+# These options need data of the user's own.
 NEEDED = {
     "data=webdataset": ["data.train=a.tar", "data.val=b.tar"],
     "data=imagefolder": ["data.root=images"],
+    "data=table": ["data.train=a.csv", "data.target=b"],
+    "data=text_files": ["data.train=a.txt"],
+    "data=text_table": ["data.train=a.csv"],
     "optimizer=none": ["scheduler=none"],  # the recipe's schedule takes the optimizer's learning rate
     "data=none": ["data={_target_:pytorch_lightning.LightningDataModule}"],
 }
@@ -28,8 +31,10 @@ OPTIONS = [
 
 
 def test_all_were_found() -> None:
-    assert [path.stem for path in RECIPES] == ["multilabel", "resnet", "segmentation", "vit"]
-    assert len(OPTIONS) == 78
+    assert [path.stem for path in RECIPES] == [
+        "gpt", "multilabel", "regression", "resnet", "segmentation", "tabular", "text", "vit",
+    ]  # fmt: skip
+    assert len(OPTIONS) == 101
     assert {option.split("=")[0] for option in OPTIONS} == set(BASE_GROUPS)
 
 

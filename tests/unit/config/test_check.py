@@ -32,6 +32,9 @@ OPTIONS = [
 def test_every_shipped_option_passes(choice: str) -> None:
     expected = {
         "data=imagefolder": ["'data.root' is not set"],
+        "data=table": ["'data.train' is not set", "'data.target' is not set"],
+        "data=text_files": ["'data.train' is not set"],
+        "data=text_table": ["'data.train' is not set"],
         "data=webdataset": ["'data.train' is not set", "'data.val' is not set"],
     }
     assert problems(choice) == expected.get(choice, [])

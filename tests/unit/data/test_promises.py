@@ -22,9 +22,13 @@ from mlscale.data import (
     ImageFolder,
     Promises,
     RandomCrop,
+    TableFiles,
+    TextFiles,
+    TextTable,
     WebDataset,
 )
 from mlscale.data.bundled import DEBIAN_FASHION_MNIST
+from mlscale.data.memory import MemoryData
 from mlscale.data.module import OrderedData
 from mlscale.data.plan import Layout
 from tests.unit.data.conftest import picture, write_masked, write_shards, write_tar
@@ -93,7 +97,41 @@ def dataset(_: Path, **policy: Any) -> DatasetData:
     return DatasetData(train, TensorDataset(x[:9], torch.arange(9) % 3), batch_size=BATCH, **policy)
 
 
-BACKENDS: list[Callable[..., OrderedData]] = [webdataset, mixed, imagefolder, digits, dataset, masks, several]
+def table(folder: Path, **policy: Any) -> TableFiles:
+    """Rows of numbers and categories, some of them missing, with a class each."""
+    lines = (f"{i * 0.7},{i % 5 or ''},{'abc'[i % 3]},{'no' if i % 4 else 'yes'}" for i in range(100))
+    return TableFiles(*_written(folder, "rows.csv", "a,b,c,target", lines), batch_size=BATCH, **policy)
+
+
+def numbers(folder: Path, **policy: Any) -> TableFiles:
+    """Rows with two numbers to predict."""
+    lines = (f"{i},{i * i},{i / 3},{-i}" for i in range(100))
+    path, _ = _written(folder, "rows.csv", "a,b,u,v", lines)
+    return TableFiles(path, ["u", "v"], target_type="number", batch_size=BATCH, **policy)
+
+
+def texts(folder: Path, **policy: Any) -> TextTable:
+    lines = (f"{'abc'[i % 3] * (i % 40 + 1)} {i},{i % 2}" for i in range(130))
+    path, _ = _written(folder, "texts.csv", "text,label", lines)
+    return TextTable(path, length=24, batch_size=BATCH, **policy)
+
+
+def language(folder: Path, **policy: Any) -> TextFiles:
+    path, _ = _written(folder, "long.txt", "", (f"line {i} of a text" for i in range(200)))
+    return TextFiles(path, length=16, stride=12, batch_size=BATCH, **{"epoch_samples": 100, **policy})
+
+
+def _written(folder: Path, name: str, heading: str, lines: Iterator[str]) -> tuple[str, str]:
+    path = folder / name
+    if not path.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        path.write_text("\n".join((heading, *lines, "")))
+    return str(path), "target"
+
+
+BACKENDS: list[Callable[..., OrderedData]] = [
+    webdataset, mixed, imagefolder, digits, dataset, masks, several, table, numbers, texts, language,
+]  # fmt: skip
 if DEBIAN_FASHION_MNIST.is_dir():
     BACKENDS.append(fashion_mnist)
 
@@ -112,6 +150,10 @@ ONLY = {  # of the policies above, where not all
     "fashion_mnist": ("mixup",),
     "masks": ("plain", "augmented", "crop", "short epochs, padded", "skip"),
     "several": ("plain", "mixup", "weighted"),
+    "table": ("plain", "balanced", "weighted", "skip"),  # no images: nothing of theirs is augmented
+    "numbers": ("plain", "skip"),
+    "texts": ("plain", "skip"),
+    "language": ("plain", "weighted"),
 }
 
 
@@ -154,8 +196,8 @@ def _weights(data: OrderedData, path: Path) -> Path:
 
 
 def _keys(data: Any, samples: int) -> list[str]:
-    keys: list[str] = data._splits["train"].keys(range(samples))
-    return keys
+    rows = data._splits["train"]
+    return [rows.key(i) for i in range(samples)] if isinstance(data, MemoryData) else list(rows.keys(range(samples)))
 
 
 def on(data: OrderedData, layout: Layout, monkeypatch: pytest.MonkeyPatch) -> OrderedData:
@@ -192,7 +234,8 @@ class TestPromises:
         data = make()
         assert data.promises == Promises(order=True, resume=True, elastic=True)
         first = epochs(data, 2)
-        assert same(first, epochs(make(workers=3 if not isinstance(data, DatasetData) else 0), 2))
+        workers = {} if isinstance(data, MemoryData) else {"workers": 0 if isinstance(data, DatasetData) else 3}
+        assert same(first, epochs(make(**workers), 2))
         half = len(first) // 2
         assert [keys for keys, *_ in first[:half]] != [keys for keys, *_ in first[half:]]
         assert [keys for keys, *_ in first] != [keys for keys, *_ in epochs(make(seed=1), 2)]

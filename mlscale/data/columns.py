@@ -1,0 +1,85 @@
+"""Columns of numbers and of texts: what a table is here, wherever it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.errors import MLScaleError
+
+Numbers = NDArray[np.float64]
+Texts = list[str | None]
+Column = Numbers | Texts
+"""Numbers, float64 (n,) with NaN where one is missing; or texts, with None where one is."""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A split's rows.
+
+    Args:
+        columns: by name, each as long as the others.
+        keys: the name of each row: its file, and its number from 1 without the heading.
+    """
+
+    columns: Mapping[str, Column]
+    keys: Sequence[str]
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def column(self, name: str, *, where: str) -> Column:
+        """A column.
+
+        Raises:
+            MLScaleError: there is none of that name.
+        """
+        if name in self.columns:
+            return self.columns[name]
+        near = get_close_matches(name, self.columns, 1, 0.0)
+        shown = ", ".join(list(self.columns)[:20]) + (", …" if len(self.columns) > 20 else "")
+        raise MLScaleError(
+            f"The table has no column {name!r}.",
+            where=where,
+            why=f"its columns are: {shown or 'none'}",
+            fix=f"{where.split(':')[0]}={near[0]}" if near else "",
+        )
+
+
+def as_numbers(texts: Texts) -> Numbers | None:
+    """Texts as numbers where all that are there read as numbers; truth values as 0 and 1; else None."""
+    values = np.full(len(texts), np.nan)
+    some = False
+    for row, text in enumerate(texts):
+        if text is None:
+            continue
+        number = as_number(text)
+        if number is None:
+            return None
+        values[row], some = number, True
+    return values if some else None
+
+
+def as_number(text: str) -> float | None:
+    """A text as a number; None where it is none. Digits may not be grouped."""
+    lower = text.strip().lower()
+    if lower in ("true", "false"):
+        return float(lower == "true")
+    if "_" in lower:  # Python's own way to write them
+        return None
+    try:
+        return float(lower)
+    except ValueError:
+        return None
+
+
+def rows_of(column: Column) -> Iterator[str]:
+    """The values of a column as text, the same for the same value; a missing one is empty."""
+    if isinstance(column, np.ndarray):
+        yield from ("" if value != value else repr(value) for value in column.tolist())
+    else:
+        yield from ("" if value is None else value for value in column)

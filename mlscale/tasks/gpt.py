@@ -1,0 +1,172 @@
+"""A small GPT: a decoder-only transformer that goes on with a text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mlscale.errors import MLScaleError
+from mlscale.tasks.ngrams import ngram_rows
+
+_WAVELENGTH = 10_000.0
+
+
+class GPT(nn.Module):
+    """Tokens to the logits of the token that follows each of them.
+
+    GPT-2's blocks, normalised before and not after; causal attention by torch's fused kernel; one matrix for reading
+    tokens and for writing them; GPT-2's initialisation, N(0, 0.02), where what a block adds to its input is divided by
+    √(2·layers) (Radford et al., 'Language models are unsupervised multitask learners', 2019). Positions are rotary (Su
+    et al., 'RoFormer', 2021).
+
+    With `ngrams` the last n bytes are looked up, too, hashed into a table, and added to a byte's own embedding (Pagnoni
+    et al., 'Byte latent transformer', 2024, section 3.2). That costs memory in place of time: a small model need not
+    learn the common words by attention.
+
+    Args:
+        vocab_size: tokens; 256 for bytes.
+        length: the longest context, tokens.
+        width: of the residual stream.
+        layers: blocks.
+        heads: of attention; the width of one is even.
+        ngrams: each n; empty for a plain GPT.
+        buckets: rows of the table of n-grams.
+        dropout: of what a block adds, and of the embedded tokens, in training.
+
+    Raises:
+        MLScaleError: the heads do not divide the width into even parts.
+    """
+
+    def __init__(
+        self,
+        vocab_size: int,
+        length: int,
+        width: int = 128,
+        layers: int = 4,
+        heads: int = 4,
+        ngrams: Sequence[int] = (),
+        buckets: int = 32_768,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if width % (2 * heads):
+            raise MLScaleError(
+                f"{heads} heads do not divide a width of {width} into even parts",
+                where="model.heads, model.width",
+                fix=f"model.width={max(1, width // (2 * heads)) * 2 * heads}",
+            )
+        self.vocab_size, self.length = vocab_size, length
+        self.ngrams, self.buckets = tuple(sorted(ngrams)), buckets
+        self.tokens = nn.Embedding(vocab_size, width)
+        self.table = nn.Embedding(buckets, width) if self.ngrams else None
+        self.dropout = nn.Dropout(dropout)
+        self.blocks = nn.ModuleList(Block(width, heads, length, dropout) for _ in range(layers))
+        self.norm = nn.LayerNorm(width)
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                adds = name.endswith((".out", ".narrow"))
+                nn.init.normal_(module.weight, std=0.02 / (math.sqrt(2 * layers) if adds else 1.0))
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, float (n, length, vocab_size), for tokens x, int64 (n, length); a shorter length will do."""
+        h = self.tokens(x)
+        if self.table is not None:
+            for rows in ngram_rows(x, self.ngrams, self.buckets):
+                h = h + self.table(rows)
+        h = self.dropout(h)
+        for block in self.blocks:
+            h = block(h)
+        return F.linear(self.norm(h), self.tokens.weight)
+
+    @torch.no_grad()
+    def generate(
+        self, prompt: str | bytes, count: int, *, temperature: float = 0.8, top_k: int = 40, seed: int = 0
+    ) -> str:
+        """Go on with a text, byte by byte.
+
+        Args:
+            prompt: what to go on from: at least a byte, of which the last `length` count.
+            count: bytes to add; fewer where the model ends the text, by a zero byte.
+            temperature: divides the logits; 0 takes the likeliest byte each time.
+            top_k: how many bytes are drawn among, the likeliest ones.
+            seed: of the draws.
+
+        Returns:
+            The prompt and what follows it; bytes that are no UTF-8 become �.
+
+        Raises:
+            MLScaleError: an empty prompt, a temperature or a number of bytes below its least, a model that is none of
+                bytes.
+        """
+        given = prompt.encode() if isinstance(prompt, str) else bytes(prompt)
+        if not given or temperature < 0 or top_k < 1 or self.vocab_size != 256:
+            raise MLScaleError(
+                "generate() takes a prompt of at least a byte, a temperature from 0, top_k from 1, a model of bytes",
+                why=f"given: {len(given)} bytes, temperature {temperature}, top_k {top_k}, {self.vocab_size} tokens",
+            )
+        draws, training, text = torch.Generator().manual_seed(seed), self.training, list(given)
+        self.eval()
+        for _ in range(count):
+            context = torch.tensor([text[-self.length :]], device=self.tokens.weight.device)
+            best = self(context)[0, -1].float().cpu().topk(min(top_k, 256) if temperature else 1)
+            shares = (best.values / (temperature or 1.0)).softmax(-1)
+            chosen = int(best.indices[torch.multinomial(shares, 1, generator=draws)])
+            if chosen == 0:
+                break
+            text.append(chosen)
+        self.train(training)
+        return bytes(text).decode("utf-8", "replace")
+
+
+class Block(nn.Module):
+    """Attention, then a perceptron of two layers, each added to its input: (n, length, width) to the same."""
+
+    def __init__(self, width: int, heads: int, length: int, dropout: float) -> None:
+        super().__init__()
+        self.attention_norm, self.attention = nn.LayerNorm(width), Attention(width, heads, length)
+        self.norm, self.wide, self.narrow = (
+            nn.LayerNorm(width),
+            nn.Linear(width, 4 * width),
+            nn.Linear(4 * width, width),
+        )
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, h: Tensor) -> Tensor:
+        h = h + self.dropout(self.attention(self.attention_norm(h)))
+        added: Tensor = h + self.dropout(self.narrow(F.gelu(self.wide(self.norm(h)), approximate="tanh")))
+        return added
+
+
+class Attention(nn.Module):
+    """Causal self-attention of several heads, with rotary positions: (n, length, width) to the same."""
+
+    cosines: Tensor
+    sines: Tensor
+
+    def __init__(self, width: int, heads: int, length: int) -> None:
+        super().__init__()
+        self.heads, half = heads, width // heads // 2
+        self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        angles = torch.arange(length)[:, None] * _WAVELENGTH ** (-torch.arange(half) / half)
+        self.register_buffer("cosines", angles.cos(), persistent=False)
+        self.register_buffer("sines", angles.sin(), persistent=False)
+
+    def forward(self, h: Tensor) -> Tensor:
+        n, length, width = h.shape
+        split = self.qkv(h).view(n, length, 3, self.heads, width // self.heads)
+        q, k, v = split.permute(2, 0, 3, 1, 4)
+        mixed = F.scaled_dot_product_attention(self._turned(q), self._turned(k), v, is_causal=True)
+        attended: Tensor = self.out(mixed.transpose(1, 2).reshape(n, length, width))
+        return attended
+
+    def _turned(self, x: Tensor) -> Tensor:
+        """Each pair of x, (n, heads, length, even), turned by an angle that grows with its place."""
+        cosines, sines = (table[: x.shape[2]].to(x.dtype) for table in (self.cosines, self.sines))
+        first, second = x.chunk(2, dim=-1)
+        return torch.cat((first * cosines - second * sines, first * sines + second * cosines), dim=-1)

@@ -1,0 +1,85 @@
+"""Hashed n-grams of tokens: what stands at a place and before it, as a row of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mlscale.errors import MLScaleError
+
+_PRIME = (1 << 31) - 1  # so that a product of two residues fits into 64 bits
+_FACTOR, _SCATTER = 1_103_515_245, 1_566_083_941
+
+
+def ngram_rows(x: Tensor, orders: Sequence[int], buckets: int) -> Iterator[Tensor]:
+    """For each n of `orders`: the row of the n tokens that end at each place, int64 (batch, length), 0 to buckets - 1.
+
+    A polynomial hash modulo 2³¹ - 1, in arithmetic that is the same on every device and in ONNX. Places before the
+    first token count as 0.
+
+    Args:
+        x: tokens, int64 (batch, length), not negative.
+        orders: each n, ascending.
+        buckets: rows of the table.
+    """
+    length = x.shape[1]
+    hashed = torch.zeros_like(x)
+    for n in range(1, max(orders, default=0) + 1):
+        earlier = F.pad(x, (n - 1, 0))[:, :length]
+        hashed = (hashed * _FACTOR + earlier + 1) % _PRIME
+        if n in orders:
+            yield ((hashed + n) * _SCATTER) % _PRIME % buckets
+
+
+class NGrams(nn.Module):
+    """Embeddings of the different n-grams of a text, added up, and a linear layer: fastText on bytes.
+
+    Joulin et al., 'Bag of tricks for efficient text classification', 2017, with n-grams of bytes in place of words, as
+    in Bojanowski et al., 'Enriching word vectors with subword information', 2017. The sum is divided by the root of
+    their number, so that long texts don't shout. Its size is that of the table.
+
+    Args:
+        num_classes: logits per text.
+        orders: each n.
+        buckets: rows of the table that n-grams are hashed into.
+        width: of an embedding.
+        dropout: share of a text's n-grams that training leaves out, others each time.
+
+    Raises:
+        MLScaleError: no orders.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        orders: Sequence[int] = (2, 3, 4, 5, 6),
+        buckets: int = 131_072,
+        width: int = 32,
+        dropout: float = 0.5,
+    ) -> None:
+        super().__init__()
+        if not orders or min(orders) < 1:
+            raise MLScaleError("n-grams have an order from 1", where="model.orders", fix="model.orders=[2,3,4,5,6]")
+        self.orders, self.buckets, self.dropout = tuple(sorted(orders)), buckets, dropout
+        # The last row is nobody's: what does not count is looked up there, and it stays zero.
+        self.table = nn.Embedding(buckets + 1, width, padding_idx=buckets)
+        self.head = nn.Linear(width, num_classes)
+        nn.init.uniform_(self.table.weight, -1 / width, 1 / width)
+        nn.init.zeros_(self.table.weight[buckets])
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits, float (n, num_classes), for tokens x, int64 (n, length), where 0 is padding at the end."""
+        nobody = torch.full((), self.buckets, dtype=x.dtype, device=x.device)
+        # What is padding ends an n-gram that does not count.
+        rows = torch.cat([torch.where(x > 0, row, nobody) for row in ngram_rows(x, self.orders, self.buckets)], dim=1)
+        rows = rows.sort(dim=1).values
+        again = F.pad(rows[:, 1:] == rows[:, :-1], (1, 0))
+        if self.training and self.dropout:
+            again = again | (torch.rand(rows.shape, device=x.device) < self.dropout)
+        rows = torch.where(again, nobody, rows)
+        count = (rows < self.buckets).sum(1, keepdim=True).clamp_min(1)
+        logits: Tensor = self.head(self.table(rows).sum(1) / count.to(self.table.weight.dtype).sqrt())
+        return logits

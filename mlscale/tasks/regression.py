@@ -1,0 +1,121 @@
+"""Regression: numbers for each sample, in their own units."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricCollection, R2Score
+
+from mlscale.errors import MLScaleError
+from mlscale.tasks.base import Partial, Task
+from mlscale.tasks.batch import Batch, unpack
+
+
+class Regression(Task):
+    """Trains `model` to predict `targets` numbers.
+
+    The model learns standardised targets. Their mean and deviation come from the training data (`DataFacts`) and stay
+    with the weights, so that what is predicted is in the target's own units, whatever data comes later. Validation and
+    test metrics are ``val/loss``, in units of the deviation, and torchmetrics' ``val/mae`` and ``val/rmse``, in the
+    target's own units, and ``val/r2``, over every sample of every rank; means over targets.
+
+    Args:
+        targets: numbers for each sample.
+        loss: 'mse', or 'huber' (Huber 1964), which takes errors above `delta` for less.
+        delta: where the Huber loss turns from square to linear, in deviations of the target.
+        model: (n, …) to (n, targets).
+        optimizer: see `Task`.
+        scheduler: see `Task`.
+
+    Raises:
+        MLScaleError: a loss that is none of these.
+    """
+
+    kind: ClassVar[str] = "regression"
+
+    target_mean: Tensor
+    target_std: Tensor
+    scaled: Tensor
+
+    def __init__(
+        self,
+        targets: int,
+        loss: str = "mse",
+        delta: float = 1.0,
+        *,
+        model: nn.Module,
+        optimizer: Partial | None = None,
+        scheduler: Partial | Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(model=model, optimizer=optimizer, scheduler=scheduler)
+        if loss not in ("mse", "huber") or delta <= 0:
+            raise MLScaleError(
+                f"task.loss is {loss!r} with a delta of {delta}",
+                where="task.loss, task.delta",
+                why="it is mse or huber, and delta is above 0",
+                fix="task.loss=mse",
+            )
+        self.targets, self.loss, self.delta = targets, loss, delta
+        self.register_buffer("target_mean", torch.zeros(targets))
+        self.register_buffer("target_std", torch.ones(targets))
+        self.register_buffer("scaled", torch.zeros((), dtype=torch.bool))
+
+    def setup(self, stage: str) -> None:
+        """Take the targets' mean and deviation from the data, unless they came with the weights."""
+        super().setup(stage)
+        data: Any = getattr(self.trainer, "datamodule", None)
+        facts = data.facts() if hasattr(data, "facts") else None
+        if stage == "fit" and facts is not None and facts.target_std and not self.scaled:
+            self.target_mean.copy_(torch.tensor(facts.target_mean))
+            self.target_std.copy_(torch.tensor(facts.target_std))
+            self.scaled.fill_(True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Predictions in the targets' own units, float (n, targets)."""
+        predicted: Tensor = self.model(x) * self.target_std + self.target_mean
+        return predicted
+
+    def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """The loss of each sample in units of the deviation, means over targets, float (n,).
+
+        Raises:
+            MLScaleError: the model or the data has another number of targets.
+        """
+        if outputs.shape != (len(batch.y), self.targets) or batch.y.shape != outputs.shape:
+            refused = MLScaleError(
+                f"the model gives {tuple(outputs.shape)}, the data {tuple(batch.y.shape)}, the task has {self.targets} "
+                f"target{'s' * (self.targets != 1)}",
+                where="model, data, task.targets",
+                why="each is (n, targets)",
+                fix="model=tabular_regression, and data with numbers to predict, such as data=diabetes",
+            )
+            refused.unbuilt = True  # the first batch tells it
+            raise refused
+        predicted, wanted = outputs / self.target_std, batch.y / self.target_std
+        if self.loss == "huber":
+            return F.huber_loss(predicted, wanted, reduction="none", delta=self.delta).mean(1)
+        return F.mse_loss(predicted, wanted, reduction="none").mean(1)
+
+    def metrics(self) -> dict[str, Metric]:
+        """Mean absolute error, root of the mean squared error, and R²."""
+        return {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False), "r2": _R2()}
+
+    def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
+        """Add a batch. R² of a single target is that of a flat tensor."""
+        flat = (outputs[:, 0], batch.y[:, 0]) if self.targets == 1 else (outputs, batch.y)
+        metrics.update(*(values.float() for values in flat))
+
+    def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
+        """``value``, float (n, targets), in the targets' own units."""
+        return {"value": self(unpack(batch).x)}
+
+
+class _R2(R2Score):
+    """R², and no error where a single sample has none."""
+
+    def compute(self) -> Tensor:
+        return super().compute() if self.total > 1 else torch.full_like(self.residual.mean(), torch.nan)
