@@ -33,9 +33,9 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
     return Judged(
         metrics={
             **named("exact_match", exact),
-            **named("macro_f1", f1[0]),
-            **named("micro_f1", f1[1]),
-            **({"mean_average_precision": float(np.mean(known))} if known else {}),
+            **named("f1_macro", f1[0]),
+            **named("f1_micro", f1[1]),
+            **({"map": float(np.mean(known))} if known else {}),
             **named("loss", loss),
             "samples": n,
         },
@@ -70,8 +70,7 @@ def _f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_], seed: int) -> tu
     def statistic(sums: Floats) -> Floats:
         hits, both = sums[:, :k], sums[:, k : 2 * k] + sums[:, 2 * k :]
         each = np.where(both > 0, 2 * hits / np.maximum(both, 1), np.nan)
-        there = sums[:, k : 2 * k] > 0
-        macro = np.where(there, np.nan_to_num(each), 0).sum(1) / np.maximum(there.sum(1), 1)
+        macro = np.nan_to_num(each).mean(1)  # as torchmetrics: a label that is nowhere counts 0
         micro = 2 * hits.sum(1) / np.maximum(both.sum(1), 1)
         return np.concatenate([macro[:, None], micro[:, None], each], 1)
 

@@ -59,7 +59,7 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
 
 
 def figures_of(truth: Floats, predicted: Floats, seed: int = 0) -> Bootstrap:
-    """MAE, RMSE, R² and bias of each target, then their means over targets, (4·(targets + 1),)."""
+    """MAE, RMSE, R² and bias of each target, then of all, (4·(targets + 1),)."""
     targets = truth.shape[1]
     centred = truth - truth.mean(0)  # sums of squares of large numbers would lose their small differences
     error = predicted - truth
@@ -73,7 +73,9 @@ def figures_of(truth: Floats, predicted: Floats, seed: int = 0) -> Bootstrap:
         spread = squares - total**2 / n
         r2 = np.where(spread > 0, 1 - square / np.where(spread > 0, spread, 1), np.nan)
         each = np.stack([absolute / n, np.sqrt(square / n), r2, away / n], 2)
-        return np.concatenate([each, each.mean(1, keepdims=True)], 1).reshape(len(sums), -1)
+        whole = each.mean(1, keepdims=True)
+        whole[:, 0, 1] = np.sqrt((square / n).mean(1))  # over targets and samples at once, as torchmetrics has it
+        return np.concatenate([each, whole], 1).reshape(len(sums), -1)
 
     return bootstrap(rows, statistic, seed=seed)
 

@@ -32,7 +32,7 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
     worst = order[0] if order else 0
     return Judged(
         metrics={
-            **named("mean_iou", found[0]),
+            **named("miou", found[0]),
             **named("pixel_accuracy", found[1]),
             **named("loss", found[2]),
             "samples": n,

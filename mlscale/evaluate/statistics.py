@@ -33,7 +33,7 @@ class Measure:
     @property
     def said(self) -> str:
         """The name as people say it."""
-        words = {"mae": "MAE", "rmse": "RMSE", "mean_iou": "mean IoU", "macro_f1": "macro F1"}
+        words = {"mae": "MAE", "rmse": "RMSE", "miou": "mean IoU", "macro_f1": "macro F1", "f1_macro": "macro F1"}
         return words.get(self.name, self.name.replace("_", " "))
 
 
@@ -44,7 +44,7 @@ def measures(ours: Columns, theirs: Columns, kind: str) -> tuple[Floats, Statist
     if kind == "multilabel":
         k = ours["truth"].shape[1]
         sides = [np.concatenate([_labels(each), _loss(each)], 1) for each in (ours, theirs)]
-        of = [Measure("macro_f1", True, True), Measure("loss", False)]
+        of = [Measure("f1_macro", True, True), Measure("loss", False)]
         return np.concatenate(sides, 1), lambda sums: _macro_f1_and_loss(sums, k), of
     if kind == "segmentation":
         k = ours["hit"].shape[1]
@@ -52,7 +52,7 @@ def measures(ours: Columns, theirs: Columns, kind: str) -> tuple[Floats, Statist
         sides = [
             np.concatenate([*(np.asarray(each[n], float) for n in names), _loss(each)], 1) for each in (ours, theirs)
         ]
-        of = [Measure("mean_iou", True, True), Measure("pixel_accuracy", True, True), Measure("loss", False)]
+        of = [Measure("miou", True, True), Measure("pixel_accuracy", True, True), Measure("loss", False)]
         return np.concatenate(sides, 1), lambda sums: _iou(sums, k), of
     if kind == "regression":
         sides = []
@@ -111,7 +111,7 @@ def _macro_f1(hits: Floats, truth: Floats, told: Floats) -> Floats:
 
 
 def _macro_f1_and_loss(sums: Floats, k: int) -> Floats:
-    f1 = _macro_f1(sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k : 3 * k])
+    f1 = (2 * sums[:, :k] / np.maximum(sums[:, k : 2 * k] + sums[:, 2 * k : 3 * k], 1)).mean(1)
     return np.stack([f1, sums[:, 3 * k] / sums[:, -1]], 1)
 
 

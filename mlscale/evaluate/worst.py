@@ -17,7 +17,7 @@ _TEXT, _LISTED = 160, 12
 
 def figures(gathered: Gathered) -> list[Figure]:
     """A heading, the sheet where samples are images, and the table of what they are."""
-    worst = gathered.worst
+    worst = gathered.worst[: len(gathered.worst) // (1 + bool(gathered.worst and gathered.worst[0].shown))]
     if not worst:
         return [Heading("Worst errors", "There are none.")] if gathered.about.kind == "classification" else []
     kind = gathered.about.kind

@@ -163,7 +163,10 @@ def _result(
 ) -> Result:
     metrics = dict(found.metrics)
     if told is not None:
-        metrics |= {f"{cfg.split}/{name}": value for name, value in told.metrics.items()}
+        for name, value in told.metrics.items():
+            # What the task logs itself stays what it was; an interval goes with the figure that it is of.
+            if f"{cfg.split}/{name}" not in metrics or f"{name}_low" in told.metrics:
+                metrics[f"{cfg.split}/{name}"] = value
         sentence = f"{found.called} on {cfg.split}: " + "\n".join([told.headline, *told.remarks])
     else:
         headline = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if not name.startswith("data/"))

@@ -98,8 +98,8 @@ def test_labels() -> None:
     gather = Gather(About("multilabel", ("sun", "sea", "snow")))
     gather.take({"logits": torch.from_numpy(logits)}, (torch.zeros(300, 4), torch.from_numpy(y)))
     told = judge(gather.finish())
-    assert told.metrics["macro_f1"] == pytest.approx(sk.f1_score(y, logits > 0, average="macro"))
-    assert told.metrics["micro_f1"] == pytest.approx(sk.f1_score(y, logits > 0, average="micro"))
+    assert told.metrics["f1_macro"] == pytest.approx(sk.f1_score(y, logits > 0, average="macro"))
+    assert told.metrics["f1_micro"] == pytest.approx(sk.f1_score(y, logits > 0, average="micro"))
     assert told.metrics["exact_match"] == pytest.approx(sk.accuracy_score(y, logits > 0))
     assert told.details["labels"][0]["label"] == "snow"
     assert table(told.figures, "labels").marked == [0]  # of few samples
@@ -135,9 +135,9 @@ def test_masks() -> None:
     gather.take({"logits": torch.from_numpy(logits)}, (torch.rand(12, 3, 8, 8), torch.from_numpy(y.astype(np.uint8))))
     told = judge(gather.finish())
     predicted = logits.argmax(1).ravel()
-    assert told.metrics["mean_iou"] == pytest.approx(sk.jaccard_score(y.ravel(), predicted, average="macro"))
+    assert told.metrics["miou"] == pytest.approx(sk.jaccard_score(y.ravel(), predicted, average="macro"))
     assert told.metrics["pixel_accuracy"] == pytest.approx(sk.accuracy_score(y.ravel(), predicted))
-    assert told.metrics["mean_iou_low"] < told.metrics["mean_iou"] < told.metrics["mean_iou_high"]
+    assert told.metrics["miou_low"] < told.metrics["miou"] < told.metrics["miou_high"]
     assert "data:image/png" in shown(told.figures)
 
 
