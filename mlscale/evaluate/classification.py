@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from mlscale.evaluate import calibration, thresholds
 from mlscale.evaluate.gather import Gathered
+from mlscale.evaluate.statistics import class_counts, macro_f1
 from mlscale.evaluate.told import LEAST, Judged, entry, in_percent, named, percent
 from mlscale.report import Figure, Heading, Matrix, Table
 from mlscale.stats.bootstrap import Bootstrap, bootstrap
@@ -58,15 +59,16 @@ class ClassFigures:
 
 
 def judge(gathered: Gathered, seed: int = 0) -> Judged:
-    """Figures of a classifier. Accuracy, recall and precision have Wilson's interval, all others a bootstrap's."""
+    """Figures of a classifier. Accuracy, recall, precision and F1 of a class have Wilson's interval, all
+    others a bootstrap's."""
     columns, about = gathered.columns, gathered.about
     truth, predicted = columns["truth"], columns["predicted"]
     k = len(about.labels) or int(max(truth.max(), predicted.max())) + 1
     n, right = len(truth), truth == predicted
     accuracy = wilson(int(right.sum()), n)
     confusion = np.bincount(truth.astype(np.int64) * k + predicted, minlength=k * k).reshape(k, k)
-    whole, per_class = over_classes(confusion, seed)
-    classes = sorted(_classes(gathered, confusion, per_class), key=lambda each: (_worth(each), -each.support))
+    whole = over_classes(truth, predicted, k, seed)
+    classes = sorted(_classes(gathered, confusion), key=lambda each: (_worth(each), -each.support))
     sure = calibration.judge(gathered, seed)
     score = thresholds.binary(gathered, seed) if k == 2 else None
     metrics: dict[str, float] = {
@@ -92,37 +94,29 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
     )
 
 
-def over_classes(confusion: NDArray[np.int64], seed: int) -> tuple[Bootstrap, list[Interval]]:
-    """Balanced accuracy and macro F1 with intervals, over the classes that there are samples of; and F1 of each class.
+def over_classes(truth: NDArray[Any], predicted: NDArray[Any], k: int, seed: int) -> Bootstrap:
+    """Balanced accuracy and macro F1 with intervals, over the classes that there are samples of."""
 
-    The cells of the confusion matrix say all that a draw of the samples can change, so cells are drawn.
-    """
-    k = len(confusion)
-    rows, columns = np.nonzero(confusion)
-    counts = confusion[rows, columns]
-    # Of each cell: adds to its class's support, to a class's predictions, to its hits.
-    cells = np.zeros((len(counts), 3 * k))
-    cells[np.arange(len(counts)), rows] = 1
-    cells[np.arange(len(counts)), k + columns] = 1
-    cells[np.arange(len(counts)), 2 * k + columns] = rows == columns
+    def statistic(sums: Floats) -> Floats:
+        hits, support, told = sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k :]
+        there = support > 0
+        recall = np.where(there, hits / np.maximum(support, 1), 0).sum(1) / np.maximum(there.sum(1), 1)
+        return np.stack([recall, macro_f1(hits, support, told)], 1)
 
-    def each(sums: Floats) -> tuple[Floats, Floats]:
-        support, predicted, hits = sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k :]
-        recall = np.where(support > 0, hits / np.maximum(support, 1), np.nan)
-        f1 = np.where(support + predicted > 0, 2 * hits / np.maximum(support + predicted, 1), np.nan)
-        return recall, f1
-
-    def whole(sums: Floats) -> Floats:
-        recall, f1 = each(sums)
-        there = sums[:, :k] > 0
-        count = np.maximum(there.sum(1), 1)
-        return np.stack([np.where(there, value, 0).sum(1) / count for value in (recall, f1)], 1)
-
-    both = bootstrap(cells, lambda sums: np.concatenate([whole(sums), each(sums)[1]], 1), counts=counts, seed=seed)
-    return both, [both[2 + number] for number in range(k)]
+    return bootstrap(class_counts(truth, predicted, k), statistic, seed=seed)
 
 
-def _classes(gathered: Gathered, confusion: NDArray[np.int64], f1: Sequence[Interval]) -> list[ClassFigures]:
+def f1_of(hits: int, support: int, predicted: int) -> Interval:
+    """F1 of a class: 2J / (1 + J) of the share J of hits among the samples that are of the class or were taken for
+    it; so Wilson's interval of J, at that many samples, gives its ends."""
+    union = support + predicted - hits
+    if not union:
+        return Interval(float("nan"), float("nan"), float("nan"))
+    share = wilson(hits, union)
+    return Interval(*(2 * each / (1 + each) for each in (share.value, share.low, share.high)))
+
+
+def _classes(gathered: Gathered, confusion: NDArray[np.int64]) -> list[ClassFigures]:
     found = []
     for number, row in enumerate(confusion):
         support, told, hits = int(row.sum()), int(confusion[:, number].sum()), int(row[number])
@@ -140,7 +134,7 @@ def _classes(gathered: Gathered, confusion: NDArray[np.int64], f1: Sequence[Inte
                 predicted=told,
                 precision=wilson(hits, told) if told else unknown,
                 recall=wilson(hits, support) if support else unknown,
-                f1=f1[number],
+                f1=f1_of(hits, support, told),
                 taken_for=(gathered.about.label(other), int(others[other])) if others[other] else None,
             )
         )

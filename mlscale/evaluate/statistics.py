@@ -65,27 +65,47 @@ def measures(ours: Columns, theirs: Columns, kind: str) -> tuple[Floats, Statist
     return np.concatenate(sides, 1), _bits, [Measure("bits_per_byte", False)]
 
 
-def _classes(ours: Columns, theirs: Columns) -> tuple[Floats, Statistic, list[Measure]]:
-    """Macro F1, Brier score and loss of classifiers."""
-    truth = np.asarray(ours["truth"], np.int64)
-    n, k = len(truth), int(max(truth.max(), ours["predicted"].max(), theirs["predicted"].max())) + 1
-    # Samples are put together at random before they become rows, which a thousand classes make wide.
-    groups = min(n, _MOST_ROWS)
-    group = np.random.default_rng(0).permutation(n) % groups
+def class_counts(truth: NDArray[Any], predicted: NDArray[Any], k: int) -> Floats:
+    """Hits, support and predictions of each class, (rows, 3k), of at most 5,000 groups of samples put together at
+    random: a thousand classes make rows wide."""
+    group, groups = _groups(len(truth))
 
     def counted(classes: NDArray[Any], where: NDArray[np.bool_]) -> Floats:
         cells = (group * k + classes)[where]
         return np.bincount(cells, minlength=groups * k).reshape(groups, k).astype(np.float64)
 
+    every = np.ones(len(truth), bool)
+    parts = (counted(truth, predicted == truth), counted(truth, every), counted(predicted, every))
+    return np.concatenate(parts, 1)
+
+
+def macro_f1(hits: Floats, truth: Floats, told: Floats) -> Floats:
+    """Of each row, over the classes that it has samples of."""
+    there = truth > 0
+    f1 = np.where(there, 2 * hits / np.maximum(truth + told, 1), 0)
+    mean: Floats = f1.sum(1) / np.maximum(there.sum(1), 1)
+    return mean
+
+
+def _groups(n: int) -> tuple[NDArray[np.int64], int]:
+    """The group of each sample, always the same, and how many there are."""
+    groups = min(n, _MOST_ROWS)
+    return np.random.default_rng(0).permutation(n) % groups, groups
+
+
+def _classes(ours: Columns, theirs: Columns) -> tuple[Floats, Statistic, list[Measure]]:
+    """Macro F1, Brier score and loss of classifiers."""
+    truth = np.asarray(ours["truth"], np.int64)
+    k = int(max(truth.max(), ours["predicted"].max(), theirs["predicted"].max())) + 1
+    group, groups = _groups(len(truth))
+
     def side(each: Columns) -> Floats:
-        told, every = np.asarray(each["predicted"], np.int64), np.ones(n, bool)
         losses = [np.bincount(group, each[name], groups)[:, None] for name in ("brier", "loss")]
         size = np.bincount(group, minlength=groups)[:, None]
-        counts = (counted(truth, told == truth), counted(truth, every), counted(told, every))
-        return np.concatenate([*counts, *losses, size], 1)
+        return np.concatenate([class_counts(truth, np.asarray(each["predicted"], np.int64), k), *losses, size], 1)
 
     def statistic(sums: Floats) -> Floats:
-        f1 = _macro_f1(sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k : 3 * k])
+        f1 = macro_f1(sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k : 3 * k])
         return np.stack([f1, sums[:, 3 * k] / sums[:, -1], sums[:, 3 * k + 1] / sums[:, -1]], 1)
 
     of = [Measure("macro_f1", True, True), Measure("brier", False), Measure("loss", False)]
@@ -100,14 +120,6 @@ def _loss(columns: Columns) -> Floats:
 def _labels(columns: Columns) -> Floats:
     truth, told = columns["truth"].astype(bool), columns["predicted"].astype(bool)
     return np.concatenate([truth & told, truth, told], 1).astype(np.float64)
-
-
-def _macro_f1(hits: Floats, truth: Floats, told: Floats) -> Floats:
-    """Of each row, over the classes that it has samples of."""
-    there = truth > 0
-    f1 = np.where(there, 2 * hits / np.maximum(truth + told, 1), 0)
-    mean: Floats = f1.sum(1) / np.maximum(there.sum(1), 1)
-    return mean
 
 
 def _macro_f1_and_loss(sums: Floats, k: int) -> Floats:

@@ -123,6 +123,13 @@ def build_model(work: Work, rank: int = 0) -> Model:
             why="the task has no kind and predict_step" if kind is None else "the data module prepares samples itself",
             fix="mlscale export makes a servable of it: predict servable=… takes what that takes",
         )
+    if hasattr(data, "feature_names"):
+        raise MLScaleError(
+            "columns of a table are not encoded yet as this model's training did it",
+            where="input",
+            why="its data module scales numbers and spreads categories; raw columns would be predicted wrongly",
+            fix="mlscale evaluate run=… split=test data.test=<the table>: its table of samples has the predictions",
+        )
     names = facts.class_names or tuple(map(str, range(facts.num_classes or 0)))
     device = work.accelerator if work.accelerator != "cuda" else f"cuda:{rank}"
     return TaskModel(
