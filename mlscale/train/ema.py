@@ -16,7 +16,7 @@ from typing import Any, Literal, get_args
 import torch
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import WeightAveraging
-from torch import Tensor
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
 from mlscale.errors import MLScaleError
@@ -82,9 +82,7 @@ class EMA(WeightAveraging):
                 where=f"callbacks.ema, {low[0]}",
                 fix="precision=bf16, which keeps weights in 32 bits; or ~callbacks.ema",
             )
-        average = AveragedModel(pl_module, multi_avg_fn=self._update, use_buffers=True)
-        average.requires_grad_(False)
-        self._average_model = average
+        average = self._average_model = Average(pl_module, self.keeps)
         if self._loaded is not None:
             average.load_state_dict(self._loaded)
             rank_buffers.restore(self._own_buffers, average.module)
@@ -109,14 +107,6 @@ class EMA(WeightAveraging):
 
     def should_update(self, step_idx: int | None = None, epoch_idx: int | None = None) -> bool:
         return step_idx is not None and step_idx >= self.start and (step_idx + 1) % self.every == 0
-
-    def _update(self, average: Any, weights: Any, _: Any) -> None:
-        if not average[0].is_floating_point():
-            torch._foreach_copy_(average, weights)
-            return
-        assert self._average_model is not None
-        with torch.no_grad():
-            torch._foreach_lerp_(average, weights, 1 - self.keeps(int(self._average_model.n_averaged)))
 
     def keeps(self, updates: int) -> float:
         """β of the next update, after so many of them; the first one copies."""
@@ -169,6 +159,41 @@ class EMA(WeightAveraging):
     def load_rank_states(self, states: Sequence[Mapping[str, Any] | None], trainer: Trainer) -> None:
         own = states[trainer.global_rank] if len(states) == trainer.world_size else None
         self._own_buffers = own["buffers"] if own is not None else {}
+
+
+class Average(AveragedModel):
+    """torch's `AveragedModel` with the same state, which does not look for the model's tensors at every step.
+
+    Args:
+        module: the model, on its device.
+        keeps: β by the number of updates before.
+    """
+
+    def __init__(self, module: nn.Module, keeps: Callable[[int], float]) -> None:
+        super().__init__(module, use_buffers=True)  # its counter stays on the CPU: nobody waits for a device
+        self.requires_grad_(False)
+        self._keeps = keeps
+        self._weights = list(module.parameters())
+        # A model may put another tensor in a buffer's place: it is asked for by name.
+        self._buffers_of = [(part._buffers, name) for part in module.modules() for name in part._buffers]
+        own = [*self.module.parameters(), *(part._buffers[n] for part in self.module.modules() for n in part._buffers)]
+        self._own = [(value, value is not None and value.is_floating_point()) for value in own]
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        now = [*self._weights, *(buffers[name] for buffers, name in self._buffers_of)]
+        keeps = self._keeps(int(self.n_averaged)) if self.n_averaged else 0.0
+        averaged, taken = [], []
+        for (own, floats), value in zip(self._own, now, strict=True):
+            if own is not None and value is not None:
+                if floats and keeps:
+                    averaged.append(own)
+                    taken.append(value)
+                else:
+                    own.copy_(value)
+        if averaged:
+            torch._foreach_lerp_(averaged, taken, 1 - keeps)
+        self.n_averaged += 1
 
 
 def _refused(name: str, value: Any, why: str, instead: str) -> MLScaleError:
