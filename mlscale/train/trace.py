@@ -173,7 +173,7 @@ def _metrics(trainer: Trainer) -> dict[str, str]:
     return {
         name: float(value).hex() if value.is_floating_point() else str(value.item())
         for name, value in trainer.callback_metrics.items()
-        if not name.endswith(_MEASURED)
+        if not name.endswith(_MEASURED) and not name.startswith("device/")
     }
 
 

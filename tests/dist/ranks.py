@@ -12,7 +12,7 @@ import torch
 from mlscale.errors import MLScaleError
 from mlscale.tasks import Multilabel
 from mlscale.train import lightning_patches, signals, strategies
-from mlscale.train.callbacks import Checkpoints, NonFinite, TrainMetrics
+from mlscale.train.callbacks import EMA, Checkpoints, NonFinite, TrainMetrics
 from mlscale.train.checkpoint_io import VerifiedCheckpointIO
 from tests.unit.fitting import SGD, At, Loader, batches, classifier, fit, trainer
 
@@ -126,3 +126,15 @@ def keep(path: str) -> dict[str, Any]:
     run.callbacks.append(At(lambda run, module, index: known.append(str(callback.best_model_score))))  # type: ignore[attr-defined]  # set by a connector
     fit(run, classifier(), _of_rank(batches(16), rank))
     return {"best": callback.best_model_path, "known": known, "failed": len(io.failed)}
+
+
+def averaged(_: str) -> dict[str, Any]:
+    """Each rank's average of the weights, and what it validated with."""
+    torch.set_num_threads(1)
+    rank = int(os.environ["RANK"])
+    average = EMA(warmup="polyak")
+    seen: list[torch.Tensor] = []
+    watch = At(lambda run, module, index: seen.append(module.model.weight.detach().clone()))
+    task = classifier()
+    fit(_ddp(callbacks=[average, watch]), task, _of_rank(batches(8), rank), _of_rank(batches(2, seed=1), rank))
+    return {"average": task.model.weight.detach(), "mean": torch.stack(seen).mean(0)}

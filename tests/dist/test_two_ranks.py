@@ -77,3 +77,9 @@ def test_both_ranks_know_which_checkpoints_found_no_room(tmp_path: Path) -> None
     assert {verify(each.path).state for each in stored(tmp_path)} == {"ok"}
     assert (found["best"].step, found["best"].value, found["last"].step) == (32, 3.0, 32)
     assert len([name for name in found if name.startswith("step=")]) == 2
+
+
+def test_the_average_of_the_weights_is_the_same_on_both_ranks() -> None:
+    first, second = launch(ranks.averaged, "")
+    assert torch.equal(first["average"], second["average"])
+    torch.testing.assert_close(first["average"], first["mean"])

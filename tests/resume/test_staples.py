@@ -1,5 +1,6 @@
 """Each staple across an interruption: the same weights, the same entries, and its own state, to the bit."""
 
+import signal
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,12 @@ from typing import Any
 import pytest
 import torch
 
+from mlscale.cli import main
 from mlscale.train.callbacks import EMA, DeviceStats, GradNorm, LossSpike, LRMonitor
 from mlscale.train.checkpoint_io import load
+from scripts.same_run import differences as same_run
+from tests.conftest import runs_in
+from tests.resume.commands import end, ended
 from tests.resume.test_every_step import Case, differences, run
 
 CASES: dict[str, Case] = {
@@ -50,3 +55,22 @@ def test_what_only_looks_changes_nothing(tmp_path: Path) -> None:
     one, other = (load(path) for path in last)
     assert differences(one["optimizer_states"], other["optimizer_states"]) == []
     assert all(torch.isfinite(value).all() for value in other["state_dict"].values() if value.is_floating_point())
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_all_of_them_across_a_kill(folder: Path, devices: int) -> None:
+    """With BatchNorm, whose running means each rank has its own of, and the average with them."""
+    short = ["++trainer.limit_train_batches=8", "trainer.max_epochs=2", "callbacks.checkpoint.every_n_steps=3"]
+    staples = ["callbacks=[default,ema,grad_norm,lr_monitor,loss_spike,device_stats]", "scheduler=warmup_cosine"]
+    words = ("+recipe=resnet", "snapshot=false", *short, *staples, "trainer.log_every_n_steps=2")
+    words = (*words, f"trainer.devices={devices}", "trainer.gradient_clip_val=1")
+    assert main([*words, "runs_dir=undisturbed"]) == 0
+    code, said = ended(folder, *words, end("step", folder, step=11, whom="group"))
+    assert code == -signal.SIGKILL, said
+    assert main(["runs", "resume", "last", "trust=true"]) == 0
+    (whole,), (run,) = runs_in(folder / "undisturbed"), runs_in(folder / "runs")
+    assert same_run(whole, run) == []
+    best = [load(path / "checkpoints/best.ckpt") for path in (whole, run)]
+    assert differences(*(each["state_dict"] for each in best)) == []
+    assert differences(*(each["current_model_state"] for each in best)) == []

@@ -56,3 +56,22 @@ def test_a_precision_of_the_users_own(several: bool) -> None:
     line = "precision has no effect: trainer.plugins brings its own"
     assert told({"_target_": "mlscale.data.Digits"}, plugins=plugins) == [line]
     assert told({"_target_": "mlscale.data.Digits"}, plugins=["anything"]) == []
+
+
+def test_settings_of_other_devices_and_of_tasks_without_a_model() -> None:
+    cfg = OmegaConf.create(
+        {
+            "data": {"_target_": "mlscale.data.Digits"},
+            "derived": {"world_size": 1, "accelerator": "cpu"},
+            "trainer": {},
+            "strategy": {},
+            "metric": "val/loss",
+            "task": {"_target_": f"{HERE}.Elsewhere"},
+            "compile": True,
+            "tf32": False,
+        }
+    )
+    assert notices(cfg, LAPTOP) == [
+        "tf32 has no effect on cpu: it is a way of CUDA devices to multiply",
+        f"compile has no effect: {HERE}.Elsewhere takes no 'model'; torch.compile it there, compile=false says so",
+    ]
