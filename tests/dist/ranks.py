@@ -134,7 +134,7 @@ def averaged(_: str) -> dict[str, Any]:
     rank = int(os.environ["RANK"])
     average = EMA(warmup="polyak")
     seen: list[torch.Tensor] = []
-    watch = At(lambda run, module, index: seen.append(module.model.weight.detach().clone()))
+    watch = At(lambda run, module, index: seen.append(next(module.parameters()).detach().clone()))
     task = classifier()
     fit(_ddp(callbacks=[average, watch]), task, _of_rank(batches(8), rank), _of_rank(batches(2, seed=1), rank))
-    return {"average": task.model.weight.detach(), "mean": torch.stack(seen).mean(0)}
+    return {"average": next(task.parameters()).detach(), "mean": torch.stack(seen).mean(0)}
