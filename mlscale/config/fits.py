@@ -12,6 +12,7 @@ from mlscale.errors import MLScaleError
 
 _KINDS = {"one": "classification", "several": "multilabel", "mask": "segmentation"}
 """The kind of task for each word of `data.labels`."""
+_BEST = {"multilabel": "metric=val/map", "segmentation": "metric=val/miou"}
 
 
 def misfits(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Iterator[MLScaleError]:
@@ -22,6 +23,7 @@ def misfits(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Iterator[MLScal
     """
     yield from _channels(cfg, (facts or {}).get("channels"))
     yield from _labels(cfg)
+    yield from _metric(cfg)
     for group in ("compress", "monitor"):
         for name, node in (cfg.get(group) or {}).items():
             if node and str(node.get("_target_", "")).startswith("mlscale.") and (kind := _other_kind(cfg)):
@@ -68,6 +70,19 @@ def _channels(cfg: DictConfig, channels: int | None) -> Iterator[MLScaleError]:
             f"{name} takes images of {taken} channel{'s' * (taken != 1)}, the data has {channels}",
             where="model.in_chans" if timm else "model",
             fix="'model.in_chans=${derived.channels}'" if timm else f"model={ours}, which takes any number of channels",
+        )
+
+
+def _metric(cfg: DictConfig) -> Iterator[MLScaleError]:
+    """The metric that runs go by as it comes, the accuracy, is classification's; our other tasks log none."""
+    kind, metric = _other_kind(cfg), str(cfg.get("metric"))
+    if kind and metric.endswith("/accuracy") and str(cfg.task["_target_"]).startswith("mlscale."):
+        best = _BEST.get(kind, "metric=val/loss mode=min")
+        yield MLScaleError(
+            f"a {kind} task logs no {metric}",
+            where="metric",
+            why="the best checkpoint is picked by it",
+            fix=best,
         )
 
 

@@ -52,6 +52,13 @@ def test_channels(model: dict[str, Any], channels: int | None, fix: str | None) 
     assert [problem.fix.startswith(fix or "") for problem in problems] == ([True] if fix else [])
 
 
+@pytest.mark.parametrize(("labels", "fix"), [("one", None), ("several", "metric=val/map"), ("mask", "metric=val/miou")])
+def test_the_metric_is_one_that_the_task_logs(labels: str, fix: str | None) -> None:
+    problems = told(task=task(labels), metric="val/accuracy")
+    assert [problem.fix for problem in problems] == ([fix] if fix else [])
+    assert told(task=task(labels), metric=(fix or "metric=val/loss").removeprefix("metric=")) == []
+
+
 @pytest.mark.parametrize("labels", TASKS)
 def test_compression_and_the_profile_are_of_classes(labels: str) -> None:
     chosen = {

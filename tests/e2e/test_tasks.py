@@ -1,0 +1,46 @@
+"""The vision tasks from end to end: a transformer is exported with parity; what can't be a servable is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from mlscale import verbs
+from mlscale.cli import main
+from tests.conftest import runs_in
+
+FAST = ["debug=fast", "trainer.accelerator=cpu", "snapshot=false"]
+
+
+@pytest.mark.slow
+def test_a_transformer_is_exported_with_parity(folder: Path) -> None:
+    pytest.importorskip("onnxruntime")
+    trained = verbs.call("train", ["recipe=vit", "trainer.max_epochs=2", "trainer.accelerator=cpu", "snapshot=false"])
+    exported = verbs.call("export", [f"run={trained.artifacts['run']}"])
+    assert exported.ok
+    assert exported.metrics["agreement"] == 1
+    assert exported.metrics["max_abs_error"] < 1e-4
+    assert {f"batch_{size}_max_abs_error" for size in (1, 3, 32)} <= set(exported.metrics)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("recipe", "metric"), [("multilabel", "val/map"), ("segmentation", "val/miou")])
+def test_other_tasks_train_evaluate_and_are_not_exported(
+    folder: Path, capsys: pytest.CaptureFixture[str], recipe: str, metric: str
+) -> None:
+    trained = verbs.call("train", [f"recipe={recipe}", *FAST])
+    run = trained.artifacts["run"]
+    measured = verbs.call("evaluate", [f"run={run}"])
+    assert 0 <= measured.metrics[metric] <= 1
+    for words in (["export"], ["compress", "compress=int8"]):
+        assert main([*words, f"run={run}"]) == 2
+        assert f"`mlscale {words[0]}` takes classification, and this task is {recipe}" in capsys.readouterr().err
+    assert main([f"recipe={recipe}", "compress=int8", "monitor=default", *FAST]) == 2
+    assert len(runs_in(folder)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["vit", "multilabel", "segmentation"])
+def test_memory_is_told_without_a_step(folder: Path, recipe: str) -> None:
+    found = verbs.call("estimate", [f"recipe={recipe}", "trainer.accelerator=cpu"])
+    assert found.ok
+    assert "traced" in found.artifacts["memory_by"]
