@@ -65,6 +65,7 @@ class TabularData(MemoryData):
         others: see `OrderedData`.
 
     Attributes:
+        features: how columns are encoded, once the data is read.
         feature_names: of each feature, once the data is read.
     """
 
@@ -90,6 +91,7 @@ class TabularData(MemoryData):
                 fix="data.target_type=auto",
             )
         self.target_type, self.ignore, self.categorical = target_type, tuple(ignore), tuple(categorical)
+        self.features: Features | None = None
         self.feature_names: tuple[str, ...] = ()
         self._unknown: dict[str, dict[str, int]] = {}
 
@@ -112,7 +114,7 @@ class TabularData(MemoryData):
         columns = [train.column(name, where="data.target") for name in self.targets]
         names = [name for name in train.columns if name not in (*self.targets, *self.ignore)]
         features = Features(train, names, self.categorical, where="data.train")
-        self.feature_names = features.names
+        self.features, self.feature_names = features, features.names
         encoded = {split: features.encode(table, where=f"data.{split}") for split, table in tables.items()}
         self._unknown = {split: dict(rows.unknown) for split, rows in encoded.items() if rows.unknown}
         if self.target_type == "class" or (self.target_type == "auto" and _are_classes(columns)):

@@ -49,7 +49,14 @@ class Inputs(Protocol):
         """The inputs of these numbers. May be called by several threads."""
 
 
-def open_inputs(spec: str | Sequence[str], *, member: str | None, key: str | None, columns: Sequence[str]) -> Inputs:
+def open_inputs(
+    spec: str | Sequence[str],
+    *,
+    member: str | None,
+    key: str | None,
+    columns: Sequence[str],
+    encoded: bool = False,
+) -> Inputs:
     """What `spec` names: a folder with images, tar shards (path, brace pattern, glob, folder of them), or tables.
 
     Args:
@@ -57,6 +64,7 @@ def open_inputs(spec: str | Sequence[str], *, member: str | None, key: str | Non
         member: extension of the member of shards, or the column of a table, that is scored; None finds it.
         key: the column of a table that names its rows; None for file and number.
         columns: of a table, that are the features of a model of tables, in the model's order; none for all numbers.
+        encoded: the model encodes the columns of a table itself, numbers and categories.
 
     Raises:
         MLScaleError: nothing is there, or what is there is no input.
@@ -72,11 +80,11 @@ def open_inputs(spec: str | Sequence[str], *, member: str | None, key: str | Non
             return TarInputs(words, member)
         if any(name.lower().endswith(TABLES) for name in names) and not images(folder):
             return TableInputs(
-                [str(folder / n) for n in sorted(names) if n.lower().endswith(TABLES)], member, key, columns
+                [str(folder / n) for n in sorted(names) if n.lower().endswith(TABLES)], member, key, columns, encoded
             )
         return FolderInputs(folder)
     if all(word.lower().endswith(TABLES) for word in words):
-        return TableInputs(_found(words), member, key, columns)
+        return TableInputs(_found(words), member, key, columns, encoded)
     return TarInputs(words, member)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,11 +20,16 @@ class Takes:
         shape: of one sample: (channels, height, width) of an image, (features,) of a row, (length,) of a text.
         dtype: uint8 or float32; int64 for a text as bytes + 1, 0 behind its end.
         resize: images are brought to the shape: the short side resized, the middle cut out; else they must have it.
+        names: the columns of a table that `encode` takes.
+        encode: rows of a table, keys and columns, as training has encoded them: float32 (n, features), and what is
+            wrong with a row, by its place; None where inputs are taken one by one.
     """
 
     shape: tuple[int, ...]
     dtype: str
     resize: bool = False
+    names: tuple[str, ...] = ()
+    encode: Callable[[Sequence[str], Mapping[str, Any]], tuple[NDArray[np.float32], Mapping[int, str]]] | None = None
 
 
 def prepare(item: Item, takes: Takes) -> NDArray[Any]:

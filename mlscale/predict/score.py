@@ -17,6 +17,7 @@ from mlscale.predict.inputs import Inputs
 from mlscale.predict.models import Model, answers
 from mlscale.predict.parts import Parts
 from mlscale.predict.prepare import Takes, prepare
+from mlscale.predict.tables import TableInputs
 
 Progress = Callable[[int, int], None]
 """Called with rows that are done, and how many of them could not be read."""
@@ -99,6 +100,12 @@ def score(
 
 def load(inputs: Inputs, rows: range, takes: Takes) -> Loaded:
     """Read and prepare a batch; what can't be is an error in its row."""
+    if takes.encode is not None and isinstance(inputs, TableInputs):
+        names, columns = inputs.columns_of(rows, takes.names)
+        x, bad = takes.encode(names, columns)
+        wrong = [bad.get(place, "") for place in range(len(names))]
+        kept = np.array([not each for each in wrong])
+        return Loaded(rows, names, wrong, x[kept] if kept.any() else None)
     keys, errors, good = [], [], []
     for item in inputs.read(rows):
         keys.append(item.key)

@@ -27,15 +27,23 @@ class TableInputs:
             folder, or a text. None finds it by its type and name; a table of numbers alone has none.
         key: the column that names rows.
         columns: the features, of a table of numbers; none for all columns of numbers but the key.
+        encoded: the model encodes columns itself: they are read by `columns_of`, those of a CSV file as texts.
 
     Raises:
         MLScaleError: pyarrow is not installed (exit code 5); a file can't be read, or lacks a column.
     """
 
-    def __init__(self, paths: Sequence[str], member: str | None, key: str | None, columns: Sequence[str]) -> None:
+    def __init__(
+        self,
+        paths: Sequence[str],
+        member: str | None,
+        key: str | None,
+        columns: Sequence[str],
+        encoded: bool = False,
+    ) -> None:
         need("predict", "pyarrow")
         self._paths, self._key = list(paths), key
-        self._files = [_opened(path) for path in self._paths]
+        self._files = [_opened(path, encoded) for path in self._paths]
         schema = self._files[0].schema
         for path, file in zip(self._paths, self._files, strict=True):
             missing = [name for name in (member, key, *columns) if name and name not in file.schema.names]
@@ -46,9 +54,9 @@ class TableInputs:
                     why=f"its columns are: {', '.join(file.schema.names[:20])}",
                     fix="member=<the column that is scored>, key=<the column of names>, columns=[<features>]",
                 )
-        self._member = member or (None if columns else _scored(schema, key))
+        self._member = member or (None if columns or encoded else _scored(schema, key))
         self._features = list(columns) or [name for name in _numbers(schema) if name != key]
-        if self._member is None and not self._features:
+        if self._member is None and not self._features and not encoded:
             raise MLScaleError(
                 "the table has nothing to score",
                 where=f"input={self._paths[0]}",
@@ -56,7 +64,9 @@ class TableInputs:
                 fix="member=<the column that is scored>",
             )
         self._starts = np.cumsum([0, *(file.rows for file in self._files)])
-        self.digest = digest_of(self._paths, (self._member, self._key, self._features if not self._member else ()))
+        self.digest = digest_of(
+            self._paths, (self._member, self._key, encoded or (self._features if not self._member else ()))
+        )
 
     def __len__(self) -> int:
         return int(self._starts[-1])
@@ -71,6 +81,39 @@ class TableInputs:
             items += self._rows(number, first, count)
             row += count
         return items
+
+    def columns_of(self, rows: range, names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
+        """Keys and columns of rows: numbers, float64 with NaN where one is missing, or texts, with None.
+
+        Raises:
+            MLScaleError: there is no such column.
+        """
+        keys: list[str] = []
+        parts: dict[str, list[Any]] = {name: [] for name in names}
+        row = rows.start
+        while row < rows.stop:
+            number = int(np.searchsorted(self._starts, row, "right")) - 1
+            first, file = row - int(self._starts[number]), self._files[number]
+            count = min(rows.stop, int(self._starts[number + 1])) - row
+            missing = [name for name in names if name not in file.schema.names]
+            if missing:
+                raise MLScaleError(
+                    f"the table has no column '{missing[0]}'",
+                    where=f"input={self._paths[number]}",
+                    why=f"the model was trained on it; there are: {', '.join(file.schema.names[:20])}",
+                    fix="give a table with the columns of the training data",
+                )
+            table = file.take(first, count, [*names, *([self._key] if self._key and self._key not in names else [])])
+            found = [f"{Path(self._paths[number]).name}:{first + place + 1}" for place in range(count)]
+            if self._key:
+                found = [
+                    str(v) if v is not None else k for v, k in zip(table[self._key].to_pylist(), found, strict=True)
+                ]
+            keys += found
+            for name in names:
+                parts[name].append(_plain(table[name]))
+            row += count
+        return keys, {name: _joined(columns) for name, columns in parts.items()}
 
     def _rows(self, number: int, first: int, count: int) -> list[Item]:
         name = Path(self._paths[number]).name
@@ -142,12 +185,18 @@ class _Parquet:
 class _Csv:
     """One file, in memory."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, texts: bool) -> None:
+        import pyarrow as pa
         from pyarrow import csv
 
         delimiter = "\t" if path.lower().endswith(".tsv") else ","
         parse = csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-        self._table = csv.read_csv(path, parse_options=parse)
+        convert = csv.ConvertOptions()
+        if texts:
+            with csv.open_csv(path, parse_options=parse) as heading:
+                names = heading.schema.names
+            convert = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
+        self._table = csv.read_csv(path, parse_options=parse, convert_options=convert)
         self.schema, self.rows = self._table.schema, self._table.num_rows
 
     def take(self, first: int, count: int, columns: list[str]) -> Any:
@@ -155,11 +204,28 @@ class _Csv:
         return self._table.select(columns).slice(first, count)
 
 
-def _opened(path: str) -> Any:
+def _plain(column: Any) -> Any:
+    """A column as numbers, float64 (n,), or as texts."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind):
+        return _as_numbers(column)
+    return [None if value is None else str(value) for value in column.to_pylist()]
+
+
+def _joined(parts: Sequence[Any]) -> Any:
+    """The column of several files."""
+    if all(isinstance(part, np.ndarray) for part in parts):
+        return np.concatenate(parts)
+    return [value for part in parts for value in part]
+
+
+def _opened(path: str, texts: bool = False) -> Any:
     import pyarrow as pa
 
     try:
-        return _Parquet(path) if path.lower().endswith(".parquet") else _Csv(path)
+        return _Parquet(path) if path.lower().endswith(".parquet") else _Csv(path, texts)
     except (pa.ArrowException, OSError, ValueError) as error:
         why = " ".join(str(error).split())[:300]
         raise MLScaleError(

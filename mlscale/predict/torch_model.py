@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -69,3 +70,14 @@ def takes_of(facts: Any, resize: bool) -> Takes:
     """What a model is given that was trained on data with these facts: images raw, all else as training has it."""
     image = facts.height is not None and len(facts.sample) == 3
     return Takes(tuple(facts.sample), "uint8" if image and facts.mean else str(facts.dtype), resize and image)
+
+
+def encoding(takes: Takes, features: Any) -> Takes:
+    """The same for rows of a table that `features` (`mlscale.data.features.Features`) encodes."""
+    from mlscale.data.columns import Table
+
+    def encode(keys: Sequence[str], columns: Mapping[str, Any]) -> tuple[NDArray[Any], Mapping[int, str]]:
+        found = features.encode(Table(columns, keys), where="input")
+        return found.x, found.bad
+
+    return replace(takes, names=tuple(column.name for column in features.columns), encode=encode)

@@ -75,6 +75,7 @@ def prepared(cfg: DictConfig, subject: Subject) -> tuple[Work, dict[str, Any], i
             "member": cfg.member,
             "key": cfg.key,
             "columns": tuple(cfg.columns),
+            "encoded": subject.servable is None and _encodes(cfg),
         },
         "folder": str(Path(cfg.to).expanduser().absolute()),
         "threads": max(1, int(os.environ.get("OMP_NUM_THREADS") or cores // world_size)),
@@ -95,6 +96,15 @@ def prepared(cfg: DictConfig, subject: Subject) -> tuple[Work, dict[str, Any], i
     work = Work(servable=of.servable, config=of.config, checkpoint=of.file, accelerator=of.accelerator, **common)
     version = replace(work, version=of.version or subject.version)
     return version, {"version": version.version, "digest": of.digest}, world_size
+
+
+def _encodes(cfg: DictConfig) -> bool:
+    """Whether the run's data module encodes the columns of tables."""
+    from mlscale.config.build import target
+    from mlscale.data.tabular import TabularData
+
+    kind = target(cfg.data) if cfg.get("data") else None
+    return isinstance(kind, type) and issubclass(kind, TabularData)
 
 
 def _devices_there(accelerator: str) -> int:

@@ -104,7 +104,7 @@ def build_model(work: Work, rank: int = 0) -> Model:
 
     from mlscale.data.images import ImageData
     from mlscale.evaluate.collect import kind_of
-    from mlscale.predict.torch_model import TaskModel, takes_of
+    from mlscale.predict.torch_model import TaskModel, encoding, takes_of
     from mlscale.verbs.trained import rebuilt
 
     assert work.config is not None
@@ -123,18 +123,14 @@ def build_model(work: Work, rank: int = 0) -> Model:
             why="the task has no kind and predict_step" if kind is None else "the data module prepares samples itself",
             fix="mlscale export makes a servable of it: predict servable=… takes what that takes",
         )
-    if hasattr(data, "feature_names"):
-        raise MLScaleError(
-            "columns of a table are not encoded yet as this model's training did it",
-            where="input",
-            why="its data module scales numbers and spreads categories; raw columns would be predicted wrongly",
-            fix="mlscale evaluate run=… split=test data.test=<the table>: its table of samples has the predictions",
-        )
     names = facts.class_names or tuple(map(str, range(facts.num_classes or 0)))
     device = work.accelerator if work.accelerator != "cuda" else f"cuda:{rank}"
+    takes = takes_of(facts, image and getattr(data, "image_size", None) is not None)
+    if getattr(data, "features", None) is not None:
+        takes = encoding(takes, data.features)
     return TaskModel(
         task,
-        takes=takes_of(facts, image and getattr(data, "image_size", None) is not None),
+        takes=takes,
         labels=tuple(map(str, names)),
         mean=facts.mean if image else (),
         std=facts.std if image else (),

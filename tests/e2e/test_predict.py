@@ -198,3 +198,35 @@ def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     said = capsys.readouterr().out
     assert "mlscale predict run=last input=photos to=preds" in said
     assert "max_errors" in said
+
+
+def test_rows_of_a_table_are_encoded_as_in_training(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    lines = ["a,b,colour,y"]
+    for _ in range(400):
+        a, b, colour = rng.normal(100, 30), rng.normal(), rng.choice(["red", "green"])
+        lines.append(f"{a:.2f},{b:.3f},{colour},{'yes' if (a - 100) / 30 + b + (colour == 'red') > 0.5 else 'no'}")
+    (tmp_path / "train.csv").write_text("\n".join(lines[:301]) + "\n")
+    (tmp_path / "test.csv").write_text("\n".join([lines[0], *lines[301:]]) + "\n")
+    table = ["data=table", f"data.train={tmp_path}/train.csv", f"data.test={tmp_path}/test.csv", "data.target=y"]
+    common = [f"runs_dir={tmp_path}/runs", "snapshot=false", "logger=none"]
+    verbs.call("train", ["+recipe=tabular", *table, *common, "trainer.max_epochs=3"])
+    # Other columns around, in another order, as a Parquet file would have them typed; one value is no number.
+    given = [line.split(",") for line in lines[301:]]
+    given[5][1] = "oops"
+    new = "\n".join(["colour,id,b,a", *(f"{row[2]},k{n},{row[1]},{row[0]}" for n, row in enumerate(given))])
+    (tmp_path / "new.csv").write_text(new + "\n")
+    words = ["run=last", f"runs_dir={tmp_path}/runs"]
+    verbs.call("predict", [*words, f"input={tmp_path}/new.csv", "key=id", f"to={tmp_path}/preds"])
+    found = rows(tmp_path / "preds")
+    assert found["key"] == [f"k{n}" for n in range(100)]
+    assert [n for n, error in enumerate(found["error"]) if error] == [5]
+    assert found["error"][5] == "b is 'oops', no number"
+    measured = verbs.call("evaluate", [*words, "split=test"]).artifacts["samples"]
+    wanted = np.array(ds.dataset(measured, format="parquet").to_table()["probabilities"].to_pylist())
+    told = np.array([row or [np.nan, np.nan] for row in found["probabilities"]])
+    others = np.arange(100) != 5
+    assert np.abs(told[others] - wanted[others]).max() < 1e-5
+    (tmp_path / "short.csv").write_text("a,b\n1,2\n")
+    with pytest.raises(MLScaleError, match="the table has no column 'colour'"):
+        verbs.call("predict", [*words, f"input={tmp_path}/short.csv", f"to={tmp_path}/other"])
