@@ -15,7 +15,7 @@ from mlscale.errors import MLScaleError, raise_all
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_OF_THE_COMMAND = ("like", "resume", "trust")  # settings of the command that made a run, not of the run
+_OF_THE_COMMAND = ("like", "resume", "trust", "debugger")  # settings of the command that made a run, not of the run
 
 
 def ready(verb: str, overrides: Sequence[str]) -> DictConfig:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlscale.config.derive import epoch_steps
+from mlscale.config.roots import find_roots
 from mlscale.data.facts import described
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ def say(lines: Iterable[str], masker: Masks) -> None:
 def start_lines(cfg: DictConfig, facts: Mapping[str, Any] | None) -> list[str]:
     """The run, its data, how the global batch is shared, and where it computes."""
     derived = cfg.derived
-    lines = [f"run       {derived.run_dir}"]
+    lines = [f"run       {derived.run_dir}", *_debugging(derived.overrides or [])]
     if facts:
         lines.append(
             f"data      {facts['train_samples']:,} to train, {facts['val_samples']:,} to validate, {described(facts)}"
@@ -48,6 +49,17 @@ def start_lines(cfg: DictConfig, facts: Mapping[str, Any] | None) -> list[str]:
         f"thread{'s' if derived.threads != 1 else ''} each, precision {cfg.precision.value}, seed {cfg.seed}"
     )
     return lines
+
+
+def _debugging(overrides: Iterable[str]) -> list[str]:
+    """What the option of `debug` that was typed does, in its file's own words."""
+    typed = [word.lstrip("+").removeprefix("debug=") for word in overrides if word.lstrip("+").startswith("debug=")]
+    file = find_roots().files.get("debug", {}).get(typed[-1]) if typed else None
+    if file is None or typed[-1] == "none":
+        return []
+    texts = (line.removeprefix("#").strip() for line in file.read_text(encoding="utf-8").splitlines())
+    said = next((text for text in texts if text and not text.startswith("@package")), "")
+    return [f"debug     {typed[-1]}: {said}"]
 
 
 def _left_out(cfg: DictConfig) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from mlscale.config import frozen
 from mlscale.culprit import unforeseen
 from mlscale.errors import MLScaleError
-from mlscale.launch import failures, garbage, hung
+from mlscale.launch import debugger, failures, garbage, hung
 from mlscale.launch import rank as this_process
 from mlscale.runs import process
 from mlscale.runs.files import unwritable
@@ -73,8 +73,10 @@ def train(folder: Path, checkpoint: Path | None = None) -> None:
     initial = None if checkpoint else Initial.of(RunFolder.open(folder).run.get("init"))  # a checkpoint has later ones
     masker = Masker.of(cfg)
     ours = garbage.claimed() or "RANK" in os.environ  # not a notebook's kernel, which a stalled run must not end
+    rank = int(os.environ.get("RANK", "0"))
     with (
         masked_output(masker),
+        debugger.ready(cfg.get("debugger") or {}, rank, cfg.derived.world_size),
         signals.noted(over=lambda: failures.any_in(folder), ends_process=garbage.claimed()),
         stall.ended_by((lambda error, told: hung.end(folder, error, told.hung)) if ours else None),
     ):
@@ -94,7 +96,7 @@ def train(folder: Path, checkpoint: Path | None = None) -> None:
             if told is None:
                 raise
             raise told from error
-    if int(os.environ.get("RANK", "0")) == 0:
+    if rank == 0:
         run = RunFolder.open(folder, masker)
         run.write_json("results/fit.json", vars(outcome))
 

@@ -34,6 +34,7 @@ UNHASHED = (
     "like",
     "resume",
     "trust",
+    "debugger",
     "trainer.max_time",
     "trainer.devices",
     "trainer.accelerator",

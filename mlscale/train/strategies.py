@@ -16,8 +16,12 @@ def auto(
     return ddp(world_size, timeout, find_unused_parameters, gradient_as_bucket_view)
 
 
-def single(world_size: int) -> str:
+def single(world_size: int, timeout: float = 1800) -> str:
     """One process on one device.
+
+    Args:
+        world_size: 1.
+        timeout: nobody waits for anybody; `debug=breakpoint` sets it for every strategy.
 
     Raises:
         MLScaleError: more than one process is asked for.

@@ -1,0 +1,96 @@
+"""Looking into a run while it runs: `breakpoint()` on rank 0 alone, and debuggers that attach to each rank."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pdb
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any, TextIO
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.export.needs import need
+
+_HOST = "127.0.0.1"
+
+
+@contextlib.contextmanager
+def ready(settings: Mapping[str, Any], rank: int, world_size: int) -> Iterator[None]:
+    """During the block `breakpoint()` asks where somebody can answer, or a debugger may attach.
+
+    Args:
+        settings: `debugger` of the config: port, wait.
+        rank: of this process.
+        world_size: processes of the run.
+
+    Raises:
+        MLScaleError: the port is taken, debugpy is not installed (exit code 5), or the prompt was left by `q` (130).
+    """
+    before = sys.breakpointhook
+    if settings.get("port"):
+        listen(int(settings["port"]) + rank, rank, wait=bool(settings.get("wait")))
+    elif world_size > 1 and before is sys.__breakpointhook__ and "PYTHONBREAKPOINT" not in os.environ:
+        sys.breakpointhook = _ask if rank == 0 else _pass
+    try:
+        yield
+    except pdb.bdb.BdbQuit as quit_:  # type: ignore[attr-defined]  # pdb imports bdb, without saying so
+        raise MLScaleError("stopped at the debugger's prompt", exit=Exit.INTERRUPTED) from quit_
+    finally:
+        if not settings.get("port"):
+            sys.breakpointhook = before
+
+
+def listen(port: int, rank: int, *, wait: bool) -> None:
+    """Let a debugger attach to this process at 127.0.0.1:`port`, by debugpy's protocol (DAP).
+
+    Raises:
+        MLScaleError: the port is taken, or debugpy is not installed (exit code 5).
+    """
+    need("debug", "debugpy")
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # it warns of frozen modules of the standard library
+    import debugpy
+
+    debugpy.configure(subProcess=False)  # workers of a loader are not this rank
+    try:
+        debugpy.listen((_HOST, port))
+    except (RuntimeError, OSError) as error:
+        raise MLScaleError(
+            f"rank {rank} can't listen for a debugger on {_HOST}:{port}",
+            where=f"debugger.port={port - rank}",
+            why=" ".join(str(error).split())[:200],
+            fix=f"debugger.port={port - rank + 100}",
+            exit=Exit.ENVIRONMENT,
+        ) from error
+    print(
+        f"debugger  rank {rank} listens on {_HOST}:{port}{', and waits for one to attach' if wait else ''}",
+        file=sys.stderr,
+        flush=True,
+    )
+    if wait:
+        debugpy.wait_for_client()
+
+
+def _ask(*_: Any, **__: Any) -> None:
+    """pdb on the terminal that the launcher stands on: the standard input of a rank is closed."""
+    terminal = _terminal()
+    if terminal is None:
+        print(
+            "breakpoint() is passed over: there is no terminal to ask on; debugger.port=5678 lets a debugger attach",
+            file=sys.stderr,
+            flush=True,
+        )
+        return
+    pdb.Pdb(stdin=terminal, stdout=sys.stdout).set_trace(sys._getframe(1))
+
+
+def _pass(*_: Any, **__: Any) -> None:
+    """On other ranks: they wait for rank 0 in the next exchange."""
+
+
+def _terminal() -> TextIO | None:
+    """The terminal that standard error or output goes to, for reading."""
+    for number in (2, 1):
+        with contextlib.suppress(OSError):
+            return open(os.ttyname(number), encoding="utf-8")
+    return None
