@@ -30,6 +30,7 @@ def json_schema(roots: Roots, verb: str = "train") -> dict[str, Any]:
     properties = {group: _group(group, roots.groups.get(group, ()), fields) for group in _groups(roots.groups)}
     plain = [item for item in fields.of_verb(verb).values() if "." not in item.path]
     properties |= {item.path: _value([item.type] if item.type else [], item) for item in plain}
+    properties |= _nested([item for item in fields.of_verb(verb).values() if item.path.count(".") == 1])
     properties["derived"] = _derived(fields)
     return {
         "$schema": DRAFT,
@@ -39,6 +40,16 @@ def json_schema(roots: Roots, verb: str = "train") -> dict[str, Any]:
         "properties": properties,
         "additionalProperties": False,
     }
+
+
+def _nested(items: Sequence[Field]) -> dict[str, Any]:
+    """Settings of a verb that stand in a mapping: `debugger.port`."""
+    found: dict[str, Any] = {}
+    for item in items:
+        head, _, key = item.path.partition(".")
+        node = found.setdefault(head, {"type": "object", "properties": {}, "additionalProperties": False})
+        node["properties"][key] = _value([item.type] if item.type else [], item)
+    return {head: node for head, node in found.items() if head != "derived"}
 
 
 def _groups(groups: Iterable[str]) -> list[str]:

@@ -29,7 +29,7 @@ def say(lines: Iterable[str], masker: Masks) -> None:
 def start_lines(cfg: DictConfig, facts: Mapping[str, Any] | None) -> list[str]:
     """The run, its data, how the global batch is shared, and where it computes."""
     derived = cfg.derived
-    lines = [f"run       {derived.run_dir}", *_debugging(derived.overrides or [])]
+    lines = [f"run       {derived.run_dir}", *_debugging(derived.get("overrides") or [])]
     if facts:
         lines.append(
             f"data      {facts['train_samples']:,} to train, {facts['val_samples']:,} to validate, {described(facts)}"
