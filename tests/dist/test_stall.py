@@ -13,7 +13,7 @@ from tests.conftest import runs_in
 from tests.resume.commands import ROOT
 
 WORDS = (
-    *("+recipe=resnet", "model=mlp", "snapshot=false", "callbacks.stall.stop=true", "callbacks.stall.least_s=2"),
+    *("+recipe=resnet", "model=mlp", "snapshot=false", "callbacks.stall.stop=true", "callbacks.stall.least_s=4"),
     *("callbacks.stall.factor=2", "+callbacks.hang._target_=tests.dist.recorder.Hang"),
 )
 
@@ -45,7 +45,7 @@ def test_code_that_does_not_let_python_run(folder: Path, capfd: pytest.CaptureFi
 @pytest.mark.slow
 @pytest.mark.parametrize("locked", [False, True])
 def test_one_process(folder: Path, locked: bool) -> None:
-    words = [*WORDS, f"callbacks.hang.locked={locked}", "callbacks.hang.seconds=8", "trainer.max_epochs=5"]
+    words = [*WORDS, f"callbacks.hang.locked={locked}", "callbacks.hang.seconds=12", "trainer.max_epochs=5"]
     ended = subprocess.run(
         [sys.executable, "-m", "mlscale", *words], capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)}
     )

@@ -14,7 +14,7 @@ from mlscale.train.callbacks import Stall
 from mlscale.train.stall_report import Report
 from tests.unit.fitting import At, batches, classifier, fit, trainer
 
-QUICK: dict[str, Any] = {"least_s": 0.3, "factor": 2.0, "after_s": 0.6}
+QUICK: dict[str, Any] = {"least_s": 0.8, "factor": 2.0, "after_s": 3.0}
 
 
 class Hears(pl.Callback):
@@ -37,7 +37,9 @@ def hang(seconds: float, at: int = 20) -> At:
 
 def test_a_stall_is_told_once_with_place_and_stacks(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     hears = Hears()
-    fit(trainer(callbacks=[hang(1.2), Stall(**QUICK), hears], default_root_dir=tmp_path), classifier(), batches(2) * 15)
+    fit(
+        trainer(callbacks=[hang(2.0), Stall(**QUICK), hears], default_root_dir=tmp_path), classifier(), batches(2) * 400
+    )
     (report,) = hears.reports
     said = capsys.readouterr().err
     assert said.count("warning   no step for ") == 1
@@ -45,7 +47,7 @@ def test_a_stall_is_told_once_with_place_and_stacks(tmp_path: Path, capsys: pyte
     assert "in sleep_here\n" in said
     assert "MainThread:" in said
     assert "time.sleep(seconds)" in said
-    assert "warning   the run goes on after 1 s" in said
+    assert "warning   the run goes on after " in said
     assert report.path == tmp_path / "logs" / "stall-1.txt"
     assert report.path.read_text().startswith(report.sentence)
     assert not (tmp_path / "logs" / "stall").exists()
@@ -55,20 +57,20 @@ def test_a_stall_is_told_once_with_place_and_stacks(tmp_path: Path, capsys: pyte
 def test_what_takes_its_time_by_right_is_no_stall(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     class Slow(pl.Callback):
         def on_validation_batch_end(self, *_: Any) -> None:
-            time.sleep(0.8)
+            time.sleep(1.3)
 
         def on_save_checkpoint(self, *_: Any) -> None:
-            time.sleep(0.8)
+            time.sleep(1.3)
 
     save = At(lambda run, module, index: run.save_checkpoint(tmp_path / "x.ckpt") if index == 20 else None)
-    first = hang(0.4, at=0)  # longer than `least_s`, shorter than `after_s`: models are compiled then
+    first = hang(1.3, at=0)  # longer than `least_s`, shorter than `after_s`: models are compiled then
     fit(trainer(callbacks=[Slow(), first, save, Stall(**QUICK)]), classifier(), batches(2) * 15)
     assert "no step" not in capsys.readouterr().err
 
 
 def test_long_steps_are_no_stall(capsys: pytest.CaptureFixture[str]) -> None:
     slow = At(lambda run, module, index: time.sleep(0.25))
-    fit(trainer(callbacks=[slow, Stall(factor=4.0, least_s=0.1, after_s=0.5)]), classifier(), batches(5))
+    fit(trainer(callbacks=[slow, Stall(factor=20.0, least_s=0.1, after_s=5.0)]), classifier(), batches(5))
     assert "no step" not in capsys.readouterr().err
 
 
@@ -76,7 +78,7 @@ def test_a_breakpoint_is_no_stall(capsys: pytest.CaptureFixture[str]) -> None:
     debugger = compile("import time\ndef interaction(s): time.sleep(s)", "/usr/lib/python3.11/pdb.py", "exec")
     here: dict[str, Any] = {}
     exec(debugger, here)
-    stop = At(lambda run, module, index: here["interaction"](0.8) if index == 20 else None)
+    stop = At(lambda run, module, index: here["interaction"](1.4) if index == 20 else None)
     fit(trainer(callbacks=[stop, Stall(**QUICK)]), classifier(), batches(2) * 15)
     assert "no step" not in capsys.readouterr().err
 
@@ -85,7 +87,7 @@ def test_it_is_ended_where_that_is_asked_for(tmp_path: Path) -> None:
     """By whom started it: here a test, which goes on."""
     ends: list[MLScaleError] = []
     with stall.ended_by(lambda error, report: ends.append(error)):
-        run = trainer(callbacks=[hang(0.8), Stall(stop=True, **QUICK)], default_root_dir=tmp_path)
+        run = trainer(callbacks=[hang(1.6), Stall(stop=True, **QUICK)], default_root_dir=tmp_path)
         fit(run, classifier(), batches(2) * 15)
     (error,) = ends
     assert error.exit == Exit.ENVIRONMENT
