@@ -40,6 +40,7 @@ SHORTER = {
     "resnet": ("model.widths=[16,32,64]", "trainer.max_epochs=4"),
     "vit": ("trainer.max_epochs=12",),
     "multilabel": ("trainer.max_epochs=4",),
+    "tabular": (),
 }
 
 
