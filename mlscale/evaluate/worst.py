@@ -27,7 +27,8 @@ def figures(gathered: Gathered) -> list[Figure]:
         title = "Image, truth, prediction" if kind == "segmentation" else "What it is, and what it was taken for"
         shown.append(Picture(title, png, width, "; ".join(" ".join(_said(gathered, each)) for each in worst[:8])))
     rows = [(each.key, *_said(gathered, each), number(each.loss, 3), *_text(each)) for each in worst[:_LISTED]]
-    text = ("sample", "is", "taken for", "loss", *(("text",) if _text(worst[0]) else ()))
+    said = ("truth", "prediction") if kind == "regression" else ("is", "taken for")
+    text = ("sample", *said, "loss", *(("text",) if _text(worst[0]) else ()))
     return [*shown, Table("Which samples they are" + ", the worst of them" * (len(worst) > _LISTED), text, rows)]
 
 
