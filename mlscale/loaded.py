@@ -115,6 +115,13 @@ def _trained(run: Path, checkpoint: str | Path, *, trust: bool) -> Predictor:
     folder = find(run)
     found = checkpoint_path(folder.path, str(checkpoint), cfg.metric, cfg.mode)
     data, task = rebuilt(as_it_was_trained(cfg, folder), found, "validate")
+    if (kind := getattr(task, "kind", "classification")) != "classification":
+        raise MLScaleError(
+            f"mlscale.load answers with labels, and this run's task is {kind}",
+            where=str(run),
+            why="its outputs are no probabilities of one class each",
+            fix=f'mlscale.run("predict", ["run={run}", "input=…", "to=…"])',
+        )
     from mlscale.export.torch_model import TorchModel
 
     return TorchModel.of(task, data)

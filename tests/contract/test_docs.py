@@ -19,7 +19,14 @@ from scripts.docs_commands import ROOT, Command, commands, files, pages
 
 # Pages whose commands run from top to bottom, in a folder of their own.
 RUN = ("tutorial.md", "cookbook.md", "init.md", "trackers.md", "coming-from-lightning.md", "debugging.md")
-OF_THE_READER = ("--help", "my_pkg", "my_module", "my_project", "…")  # asks for help, or names what only they have
+OF_THE_READER = (
+    "--help",
+    "servable=models/digits input",
+    "my_pkg",
+    "my_module",
+    "my_project",
+    "…",
+)  # asks for help, or names what only they have
 ALL = [command for page in pages() for command in commands(page) if command.words]
 # What stands for something of the reader's own: a page can't know a run's id.
 STANDS_FOR = {"1s2de0": "last", "recipe=mine": "recipe=resnet", "recipe=my_net": "recipe=resnet", "/my_pkg": "/x"}

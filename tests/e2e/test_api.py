@@ -121,3 +121,9 @@ def test_a_script_needs_no_guard_for_several_devices(folder: Path) -> None:
     done = subprocess.run([sys.executable, "unguarded.py"], cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["ran True"]
+
+
+def test_a_task_that_has_no_labels_is_not_given_any(folder: Path) -> None:
+    trained = mlscale.run("train", ["+recipe=regression", "debug=fast", "snapshot=false"])
+    with pytest.raises(MLScaleError, match="this run's task is regression"):
+        mlscale.load(trained.artifacts["run"])
