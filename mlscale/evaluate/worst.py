@@ -7,9 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlscale.evaluate.gather import Gathered, Worst
-from mlscale.evaluate.sheet import Tile, as_image, as_mask, sheet
 from mlscale.evaluate.told import percent
 from mlscale.report import Figure, Heading, Picture, Table
+from mlscale.report.sheet import Tile, as_image, as_mask, sheet
 from mlscale.report.text import number
 
 _TEXT, _LISTED = 160, 12

@@ -10,6 +10,7 @@ from mlscale.train.lr_monitor import LRMonitor as LRMonitor
 from mlscale.train.nonfinite import NonFinite as NonFinite
 from mlscale.train.notify import Notify as Notify
 from mlscale.train.progress import Progress as Progress
+from mlscale.train.samples import Samples as Samples
 from mlscale.train.stall import Stall as Stall
 from mlscale.train.step_seed import StepSeed as StepSeed
 from mlscale.train.trace import Trace as Trace
@@ -17,5 +18,5 @@ from mlscale.train.train_metrics import TrainMetrics as TrainMetrics
 
 __all__ = [
     "EMA", "Checkpoints", "DeviceStats", "Freeze", "GradNorm", "LRMonitor", "LossSpike", "NonFinite", "Notify",
-    "Progress", "Stall", "StepSeed", "Trace", "TrainMetrics",
+    "Progress", "Samples", "Stall", "StepSeed", "Trace", "TrainMetrics",
 ]  # fmt: skip

@@ -26,11 +26,13 @@ class Tile:
         images: side by side, uint8 (h, w) or (h, w, 3) each.
         title: the first line, what it is.
         text: the second line, what it was taken for.
+        wrong: whether that line is to catch the eye.
     """
 
     images: Sequence[NDArray[np.uint8]]
     title: str
     text: str
+    wrong: bool = True
 
 
 def sheet(tiles: Sequence[Tile]) -> tuple[bytes, int]:
@@ -55,7 +57,12 @@ def sheet(tiles: Sequence[Tile]) -> tuple[bytes, int]:
             canvas.paste(_fitted(pixels, _TILE * scale), ((left + place * (_TILE + 4)) * scale, top * scale))
         below = (top + _TILE + 2) * scale
         draw.text((left * scale, below), _cut(draw, tile.title, font, wide * scale), _INK, font)
-        draw.text((left * scale, below + 16 * scale), _cut(draw, tile.text, font, wide * scale), _BAD, font)
+        draw.text(
+            (left * scale, below + 16 * scale),
+            _cut(draw, tile.text, font, wide * scale),
+            _BAD if tile.wrong else _QUIET,
+            font,
+        )
     file = io.BytesIO()
     canvas.quantize(256).save(file, "PNG", optimize=True) if each == 1 and _grey(tiles) else canvas.save(
         file, "PNG", optimize=True

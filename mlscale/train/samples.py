@@ -1,0 +1,144 @@
+"""What the model says of a few validation samples, as pictures and a table in every tracker, epoch after epoch."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from mlscale.errors import MLScaleError
+from mlscale.report.sheet import Tile, as_image, as_mask, sheet
+from mlscale.tasks.batch import unpack
+from mlscale.train.loggers import log_image, log_table
+
+_SHOWN_LABELS = 5
+
+
+class Samples(Callback):
+    """Shows the first samples of each validation in every tracker that keeps media (all of ours).
+
+    They are the same ones every time, so the pictures of a run tell how it learns. ``val/samples`` is a contact sheet,
+    where samples are images; ``val/samples_table`` has key, truth and prediction. It asks the task's `predict_step`
+    once a validation, for `count` samples, on the first process alone; a task that has none, or no `kind`, has nothing
+    to show.
+
+    Args:
+        count: samples that are shown, of the first batch of the first process.
+
+    Raises:
+        MLScaleError: `count` is not 1 to 256.
+    """
+
+    def __init__(self, count: int = 21) -> None:
+        if not 1 <= count <= 256:
+            raise MLScaleError(
+                f"callbacks.samples.count is {count}", where="callbacks.samples.count", fix="callbacks.samples.count=21"
+            )
+        self.count = count
+
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        kind = getattr(pl_module, "kind", None)
+        if batch_idx or dataloader_idx or trainer.sanity_checking or not trainer.is_global_zero or kind not in _SAID:
+            return
+        given = unpack(batch)
+        few = {"x": given.x[: self.count], "y": given.y[: self.count]}
+        with torch.no_grad(), trainer.precision_plugin.forward_context():
+            told = pl_module.predict_step(few, 0)
+        self._show(trainer, kind, batch, few, told)
+
+    def _show(self, trainer: Any, kind: str, batch: Any, few: Mapping[str, Tensor], told: Mapping[str, Tensor]) -> None:
+        x, y = few["x"].float().cpu().numpy(), few["y"].cpu().numpy()
+        keys = batch.get("key") if isinstance(batch, Mapping) else None
+        keys = [str(key) for key in keys[: len(x)]] if keys is not None else [str(row) for row in range(len(x))]
+        values = {name: value.float().cpu().numpy() for name, value in told.items()}
+        names = _class_names(trainer)
+        rows = [(key, *_SAID[kind](names, y[row], values, row)) for row, key in enumerate(keys)]
+        if x.ndim == 4:
+            tiles = [
+                Tile(_pictures(kind, x[row], y[row], values, row), truth, said, _wrong(kind, truth, said))
+                for row, (_, truth, said) in enumerate(rows)
+            ]
+            log_image(trainer.loggers, "val/samples", _pixels(tiles), trainer.global_step)
+        log_table(trainer.loggers, "val/samples_table", ("key", "truth", "prediction"), rows, trainer.global_step)
+
+
+def _class(names: list[str] | None, truth: Any, values: Mapping[str, NDArray[Any]], row: int) -> tuple[str, str]:
+    shares = _softmax(values["logits"][row])
+    place = int(shares.argmax())
+    return _name(names, int(truth)), f"{_name(names, place)} ({shares[place]:.0%})"
+
+
+def _labels(names: list[str] | None, truth: Any, values: Mapping[str, NDArray[Any]], row: int) -> tuple[str, str]:
+    def told(places: NDArray[Any]) -> str:
+        shown = [_name(names, int(place)) for place in places[:_SHOWN_LABELS]]
+        return ", ".join(shown) + (", …" if len(places) > _SHOWN_LABELS else "") or "none"
+
+    return told(np.flatnonzero(truth > 0.5)), told(np.flatnonzero(values["logits"][row] > 0))
+
+
+def _numbers(names: list[str] | None, truth: Any, values: Mapping[str, NDArray[Any]], row: int) -> tuple[str, str]:
+    return _listed(truth), _listed(values["value"][row])
+
+
+def _mask(names: list[str] | None, truth: Any, values: Mapping[str, NDArray[Any]], row: int) -> tuple[str, str]:
+    counted = truth != 255
+    right = (values["logits"][row].argmax(0) == truth)[counted].mean() if counted.any() else 1.0
+    return f"{len(np.unique(truth[counted]))} classes", f"{right:.1%} of the pixels"
+
+
+_SAID = {"classification": _class, "multilabel": _labels, "regression": _numbers, "segmentation": _mask}
+
+
+def _wrong(kind: str, truth: str, said: str) -> bool:
+    """Whether labels were mistaken; of numbers and masks none is simply right."""
+    return kind in ("classification", "multilabel") and said.split(" (")[0] != truth
+
+
+def _pictures(
+    kind: str, x: NDArray[Any], truth: NDArray[Any], values: Mapping[str, NDArray[Any]], row: int
+) -> list[NDArray[np.uint8]]:
+    """The image; with masks what it is and what it was taken for beside it."""
+    if kind != "segmentation":
+        return [as_image(x)]
+    return [as_image(x), as_mask(truth.astype(np.uint8)), as_mask(values["logits"][row].argmax(0).astype(np.uint8))]
+
+
+def _pixels(tiles: list[Tile]) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    with Image.open(io.BytesIO(sheet(tiles)[0])) as picture:
+        return np.asarray(picture.convert("RGB"))
+
+
+def _class_names(trainer: Any) -> list[str] | None:
+    data: Any = getattr(trainer, "datamodule", None)
+    names = getattr(data.facts(), "class_names", None) if hasattr(data, "facts") else None
+    return list(names) if names else None
+
+
+def _name(names: list[str] | None, place: int) -> str:
+    return names[place] if names is not None and place < len(names) else str(place)
+
+
+def _listed(values: Any) -> str:
+    return ", ".join(f"{value:.4g}" for value in np.atleast_1d(values)[:_SHOWN_LABELS])
+
+
+def _softmax(logits: NDArray[Any]) -> NDArray[Any]:
+    shares: NDArray[Any] = np.exp(logits - logits.max())
+    shares /= shares.sum()
+    return shares
