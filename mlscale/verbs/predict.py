@@ -191,6 +191,11 @@ def _start(subject: Subject, inputs: Inputs, parts: Parts, before: int, world_si
     return lines
 
 
+def enough_read(rows: int, errors: int, max_errors: int | None) -> bool:
+    """Whether no more inputs were unreadable than may be; none that could be read is never enough."""
+    return errors < max(rows, 1) and (max_errors is None or errors <= max_errors)
+
+
 def _result(
     cfg: DictConfig, subject: Subject, parts: Parts, found: dict[str, Any], before: int, seconds: float, world_size: int
 ) -> Result:
@@ -205,7 +210,7 @@ def _result(
     shown = [(name, f"{count:,}", f"{count / (rows - errors):.1%}") for name, count in counts[:_SHOWN_CLASSES]]
     return Result(
         verb="predict",
-        ok=cfg.max_errors is None or errors <= cfg.max_errors,
+        ok=enough_read(rows, errors, cfg.max_errors),
         sentence=sentence,
         metrics={
             "rows": rows,
