@@ -7,9 +7,10 @@ import io
 import os
 import socket
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -47,7 +48,6 @@ class Bundled(WebDataset):
         epoch_samples: see `Policy`.
         last: 'drop' or 'pad'; see `Policy`.
         on_bad_sample: 'fail' or 'skip'; see `Policy`.
-        members: what a subclass says of its shards: image_key, label_key, labels, classes; see `WebDataset`.
     """
 
     set_name: ClassVar[str]
@@ -57,6 +57,9 @@ class Bundled(WebDataset):
     shard_size: ClassVar[int]
     licence: ClassVar[str]
     """Of the data: an SPDX identifier."""
+    of_shards: Mapping[str, Any] = MappingProxyType({})
+    """What a subclass says of its shards: image_key, label_key, labels, classes; see `WebDataset`. No argument: a
+    signature that takes any word would take every typing error for a setting."""
 
     def __init__(
         self,
@@ -71,7 +74,6 @@ class Bundled(WebDataset):
         epoch_samples: int | None = None,
         last: str = "drop",
         on_bad_sample: str = "fail",
-        **members: Any,
     ) -> None:
         self.folder = (cache_dir() if root is None else Path(root).expanduser()) / self.set_name
         super().__init__(
@@ -87,7 +89,7 @@ class Bundled(WebDataset):
             epoch_samples=epoch_samples,
             last=last,
             on_bad_sample=on_bad_sample,
-            **members,
+            **self.of_shards,
         )
 
     def prepare_data(self) -> None:

@@ -64,6 +64,8 @@ class DigitsScenes(Bundled):
         last: str = "drop",
         on_bad_sample: str = "fail",
     ) -> None:
+        classes = ["background", *map(str, range(10))] if labels == "mask" else None
+        self.of_shards = {"image_key": "png", "labels": labels, "classes": classes}
         super().__init__(
             batch_size,
             root,
@@ -76,9 +78,6 @@ class DigitsScenes(Bundled):
             epoch_samples,
             last,
             on_bad_sample,
-            image_key="png",
-            labels=labels,
-            classes=["background", *map(str, range(10))] if labels == "mask" else None,
         )
 
     def _load(self) -> Iterator[tuple[str, Samples]]:

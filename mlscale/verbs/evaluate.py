@@ -12,7 +12,7 @@ from mlscale.config.build import build
 from mlscale.launch.start import say
 from mlscale.registry.subject import Subject, find_other, find_subject
 from mlscale.report import Result, keep
-from mlscale.report.keep import keep_in
+from mlscale.report.kept import keep_in
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.mask import Masker, masked_output
 from mlscale.verbs.evaluate_pass import Pass, checkpoint_of, frozen_for, of_checkpoint, of_servable

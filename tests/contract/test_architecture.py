@@ -117,6 +117,20 @@ def test_no_test_file_is_left_out() -> None:
     assert written - collected == set()
 
 
+def test_no_public_name_is_that_of_a_module_beside_it() -> None:
+    """Importing `mlscale.report.keep` would put the module where others look for the function."""
+    clashes, asked = [], 0
+    for init in sorted((ROOT / "mlscale").glob("*/__init__.py")):
+        beside = {path.stem for path in init.parent.iterdir() if path.suffix == ".py" or path.is_dir()}
+        for node in ast.walk(ast.parse(init.read_text())):
+            if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+                names = set(ast.literal_eval(node.value))
+                asked += len(names)
+                clashes += [f"{init.parent.name}.{name}" for name in names & beside]
+    assert asked > 20
+    assert not clashes
+
+
 def test_training_imports_neither_compression_nor_monitoring() -> None:
     """They join a run by `_target_`: import-linter lets rooms of one floor import each other."""
     found = {
