@@ -36,7 +36,7 @@ def _tile(gathered: Gathered, each: Worst) -> Tile:
     masks = [as_mask(mask) for mask in each.shown]
     is_, told = _said(gathered, each)
     named = gathered.about.kind in ("classification", "multilabel", "regression")
-    return Tile([as_image(each.x), *masks], f"is {is_}" if named else is_, f"→ {told}" if named else told)
+    return Tile([as_image(each.x), *masks], f"is {is_}" if named else is_, f"said {told}" if named else told)
 
 
 def _said(gathered: Gathered, each: Worst) -> tuple[str, str]:
