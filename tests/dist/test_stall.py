@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.cli import main
 from tests.conftest import runs_in
 from tests.resume.commands import ROOT
 
@@ -18,9 +17,17 @@ WORDS = (
 )
 
 
-def test_one_of_two_ranks_hangs(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main([*WORDS, "trainer.devices=2", "callbacks.hang.rank=1"]) == 5
-    _, err = capfd.readouterr()
+def typed(*words: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "mlscale", *WORDS, *words]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+
+
+def test_one_of_two_ranks_hangs(folder: Path) -> None:
+    """In a process of its own: ranks print where the fork server did, which another test may have started."""
+    ended = typed("trainer.devices=2", "callbacks.hang.rank=1")
+    err = ended.stderr
+    assert ended.returncode == 5, err
     assert err.count("error: no step for ") == 1
     assert "rank 1 is in the way" in err
     assert "(waits for other ranks)" in err
@@ -36,19 +43,16 @@ def test_one_of_two_ranks_hangs(folder: Path, capfd: pytest.CaptureFixture[str])
 
 
 @pytest.mark.slow
-def test_code_that_does_not_let_python_run(folder: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    assert main([*WORDS, "trainer.devices=2", "callbacks.hang.rank=1", "callbacks.hang.locked=true"]) == 5
-    _, err = capfd.readouterr()
-    assert "in _hang, which holds Python's lock" in err
+def test_code_that_does_not_let_python_run(folder: Path) -> None:
+    ended = typed("trainer.devices=2", "callbacks.hang.rank=1", "callbacks.hang.locked=true")
+    assert ended.returncode == 5, ended.stderr
+    assert "in _hang, which holds Python's lock" in ended.stderr
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("locked", [False, True])
 def test_one_process(folder: Path, locked: bool) -> None:
-    words = [*WORDS, f"callbacks.hang.locked={locked}", "callbacks.hang.seconds=12", "trainer.max_epochs=5"]
-    ended = subprocess.run(
-        [sys.executable, "-m", "mlscale", *words], capture_output=True, text=True, timeout=120, env={**os.environ, "PYTHONPATH": str(ROOT)}
-    )
+    ended = typed(f"callbacks.hang.locked={locked}", "callbacks.hang.seconds=12", "trainer.max_epochs=5")
     if locked:  # nobody can end it, but where it is can be told
         assert ended.returncode == 0, ended.stderr
         assert "recorder.py" in ended.stderr
