@@ -15,11 +15,18 @@ from mlscale.config.roots import find_roots
 from mlscale.errors import MLScaleError
 from mlscale.verbs import VERBS
 
+ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(sys.executable).parent
 
 
 def ask(*words: str) -> list[str]:
     return complete(words, find_roots())
+
+
+def names(*folders: str) -> list[str]:
+    found = sorted(file.stem for folder in folders for file in (ROOT / folder).glob("*.yaml"))
+    assert len(found) > 3
+    return found
 
 
 def test_the_first_word_is_a_verb_or_an_override() -> None:
@@ -29,7 +36,7 @@ def test_the_first_word_is_a_verb_or_an_override() -> None:
 
 
 def test_groups_offer_their_options() -> None:
-    assert ask("optimizer=") == ["optimizer=adamw", "optimizer=none", "optimizer=resnet_sgd", "optimizer=sgd"]
+    assert ask("optimizer=") == [f"optimizer={name}" for name in names("conf/optimizer", "recipes/optimizer")]
     assert ask("train", "precision=bf") == ["precision=bf16", "precision=bf16_true"]
     assert ask("+recipe=res") == ["+recipe=resnet"]
     assert "base=" not in ask("ba")
@@ -67,7 +74,7 @@ def test_values_of_switches() -> None:
 def test_looking_verbs_offer_sub_commands_then_names() -> None:
     assert ask("config", "") == ["check", "schema", "show"]
     assert ask("config", "show", "optimizer=a") == ["optimizer=adamw"]
-    assert ask("recipes", "show", "") == ["resnet"]
+    assert ask("recipes", "show", "") == names("recipes/recipe")
     assert ask("completion", "") == ["bash", "fish", "zsh"]
 
 
