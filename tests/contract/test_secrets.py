@@ -147,6 +147,7 @@ def test_a_run_leaks_nothing(theirs: Path) -> None:
         assert leaks(told(mlscale(theirs, *words, env=planted(theirs)))) == []
 
 
+@pytest.mark.slow
 def test_a_failing_run_of_two_processes_leaks_nothing(theirs: Path, tmp_path: Path) -> None:
     where = f"runs_dir={tmp_path}/runs"
     env = planted(theirs) | {"MLSCALE_TRACEBACK": "1"}
@@ -205,6 +206,7 @@ def test_data_that_fails_leaks_nothing(theirs: Path, tmp_path: Path) -> None:
     assert leaks(written(tmp_path / "runs") | told(done)) == []
 
 
+@pytest.mark.slow
 def test_a_sweep_leaks_nothing(theirs: Path, tmp_path: Path) -> None:
     words = ["-m", "debug=fast", "logger=none", f"runs_dir={tmp_path}/runs", "model.fails=true,false"]
     done = mlscale(theirs, *words, *[word for word in TYPED if not word.startswith("logger")], env=planted(theirs))

@@ -6,6 +6,8 @@ import csv
 import json
 from pathlib import Path
 
+import pytest
+
 from tests.contract.commands import environment, mlscale, only_run
 from tests.contract.fake_wandb import FakeWandb
 
@@ -83,6 +85,7 @@ def test_without_a_tracker_nothing_is_sent(tmp_path: Path) -> None:
     assert not (tmp_path / "way-out").exists()
 
 
+@pytest.mark.slow
 def test_the_jobs_of_a_sweep_are_a_group(tmp_path: Path) -> None:
     words = ["-m", "debug=fast", "logger=wandb", "seed=1,2"]
     with FakeWandb() as server:

@@ -25,7 +25,8 @@ def seen(folder: Path) -> Batches:
     return {step: sorted(keys) for step, keys in steps.items()}
 
 
-@pytest.mark.parametrize(("before", "after"), [(2, 1), pytest.param(1, 2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("before", "after"), [(2, 1), (1, 2)])
 def test_the_same_global_batches(folder: Path, before: int, after: int) -> None:
     keys = f"+callbacks.keys={{_target_:tests.dist.recorder.Keys,folder:{folder / 'keys'}}}"
     words = (*WORDS, keys, f"trainer.devices={before}", "callbacks.checkpoint.every_n_steps=5")

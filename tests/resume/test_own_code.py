@@ -9,6 +9,8 @@ from scripts.same_run import differences
 from tests.conftest import runs_in
 from tests.resume.commands import end, ended
 
+SLOW = pytest.mark.slow
+
 MINE = '''
 import random
 
@@ -85,7 +87,7 @@ def test_ctrl_c_on_a_terminal_of_two_processes(folder: Path) -> None:
 
 @pytest.mark.parametrize(
     ("devices", "every", "killed", "went_on"),
-    [(1, 5, 18, 15), (2, 5, 11, 10), pytest.param(2, 100, 15, 12, marks=pytest.mark.slow)],
+    [(1, 5, 18, 15), pytest.param(2, 5, 11, 10, marks=SLOW), pytest.param(2, 100, 15, 12, marks=SLOW)],
     ids=["one process", "two, within an epoch", "two, after an epoch"],
 )
 def test_it_goes_on_to_the_bit(folder: Path, devices: int, every: int, killed: int, went_on: int) -> None:

@@ -36,7 +36,8 @@ def test_a_signal_to_the_launcher(
     assert differences(undisturbed[devices], run) == []
 
 
-@pytest.mark.parametrize("devices", [1, pytest.param(2, marks=SLOW)])
+@SLOW
+@pytest.mark.parametrize("devices", [1, 2])
 def test_max_time_is_that_of_each_attempt(folder: Path, undisturbed: dict[int, Path], devices: int) -> None:
     words = (*WORDS, f"trainer.devices={devices}", "trainer.max_time=00:00:00:00")
     code, said = ended(folder, *words)

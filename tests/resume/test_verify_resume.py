@@ -67,6 +67,7 @@ def verify(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
     return done
 
 
+@pytest.mark.slow
 def test_the_shipped_recipe_is_identical(folder: Path, scratch: Path) -> None:
     done = verify(folder, *SHORT, "kills=1", "kill_seed=3", "+callbacks.checkpoint.every_n_steps=1")
     assert done.returncode == 0, done.stderr

@@ -54,6 +54,7 @@ def test_webdataset_itself_reads_the_shards(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(tmp_path / "digits-1" / "val" / "000.tar")], check=True)
 
 
+@pytest.mark.slow
 def test_two_processes_prepare_at_once(tmp_path: Path) -> None:
     code = "import sys; from mlscale.data import Digits; Digits(root=sys.argv[1]).prepare_data()"
     both = [subprocess.Popen([sys.executable, "-c", code, str(tmp_path)]) for _ in range(2)]
