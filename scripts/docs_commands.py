@@ -1,4 +1,6 @@
-"""The commands that the pages of docs/ tell people to type: of `bash` blocks, and of tables that say 'you type'."""
+"""The commands that the pages of docs/ and the cards of recipes tell people to type: of `bash` blocks, and of tables
+that say 'you type'.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +16,9 @@ ROOT = Path(__file__).resolve().parents[1]
 _FILE = re.compile(r"<!-- file: (?P<name>\S+) -->\n```\w*\n(?P<text>.*?)^```$", flags=re.MULTILINE | re.DOTALL)
 _CODE = re.compile(r"`(mlscale [^`]+)`")
 _COMMENT = re.compile(r"\s+#\s.*$")
+_BASH = re.compile(r"^```bash\n.*?^```$", flags=re.MULTILINE | re.DOTALL)
+_TYPED = re.compile(r"^\s*(?:(?:python -m )?mlscale (?:[\w-]+ )*\S+=|pip install ).*$", flags=re.MULTILINE)
+_OURS = (["mlscale"], ["python", "-m", "mlscale"])
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Command:
     def words(self) -> list[str]:
         """What comes after `mlscale`; nothing for another program."""
         words = shlex.split(self.text)
-        return words[1:] if words[:1] == ["mlscale"] else []
+        return next((words[len(name) :] for name in _OURS if words[: len(name)] == name), [])
 
 
 def commands(page: Path) -> list[Command]:
@@ -54,9 +59,14 @@ def files(page: Path) -> dict[str, str]:
     return {match["name"]: match["text"] for match in _FILE.finditer(page.read_text(encoding="utf-8"))}
 
 
+def overlooked(page: Path) -> list[str]:
+    """Lines that look like a command, and stand in no `bash` block, so that nothing tests them."""
+    return [line.strip() for line in _TYPED.findall(_BASH.sub("", page.read_text(encoding="utf-8")))]
+
+
 def pages() -> list[Path]:
-    """The pages, sorted; README is tested by itself."""
-    return sorted((ROOT / "docs").glob("*.md"))
+    """The pages and the cards, sorted; README is tested by itself."""
+    return sorted((ROOT / "docs").glob("*.md")) + sorted((ROOT / "recipes/cards").glob("*.md"))
 
 
 def _parts(command: Command) -> Iterator[Command]:

@@ -15,7 +15,7 @@ import mlscale
 from mlscale.cli import main
 from mlscale.config.argv import parse
 from mlscale.verbs import VERBS
-from scripts.docs_commands import ROOT, Command, commands, files, pages
+from scripts.docs_commands import ROOT, Command, commands, files, overlooked, pages
 
 # Pages whose commands run from top to bottom, in a folder of their own.
 RUN = ("tutorial.md", "cookbook.md", "init.md", "trackers.md", "coming-from-lightning.md", "debugging.md")
@@ -38,9 +38,14 @@ def verb_and_rest(command: Command) -> tuple[str, list[str]]:
 
 
 def test_the_pages_have_commands() -> None:
-    assert len(ALL) > 80
+    assert len(ALL) > 150
     assert {command.page for command in ALL} >= set(RUN) - {"debugging.md"}
     assert {"train", "evaluate", "runs", "versions", "export"} <= {verb_and_rest(command)[0] for command in ALL}
+
+
+@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
+def test_no_command_is_overlooked(page: Path) -> None:
+    assert overlooked(page) == []
 
 
 @pytest.mark.parametrize("page", sorted({command.page for command in ALL}))
