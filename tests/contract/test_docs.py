@@ -27,7 +27,8 @@ OF_THE_READER = (
     "my_project",
     "…",
 )  # asks for help, or names what only they have
-ALL = [command for page in pages() for command in commands(page) if command.words]
+HELP = [Command(f"{name} --help", typed) for name, verb in VERBS.items() for typed, _ in verb.examples]
+ALL = [command for page in pages() for command in commands(page) if command.words] + HELP
 # What stands for something of the reader's own: a page can't know a run's id.
 STANDS_FOR = {"1s2de0": "last", "recipe=mine": "recipe=resnet", "recipe=my_net": "recipe=resnet", "/my_pkg": "/x"}
 
