@@ -18,7 +18,8 @@ class Alias:
         values: whole overrides for certain values, e.g. ``{"true": "precision=fp16"}``.
         group: a config group whose option the value names.
         keys: our keys, of which the first that this config has takes the value.
-        text: overrides to type where none of the above fits; `{value}` and `{global_batch}` are filled in.
+        text: overrides to type where none of the above fits; `{value}`, `{list}` and `{global_batch}` are filled in.
+        name: the same for a value that is a plain name, where `text` takes a dotted path.
         also: an override to type besides a key's.
         note: what differs from the place the name comes from.
     """
@@ -27,6 +28,7 @@ class Alias:
     group: str = ""
     values: Mapping[str, str] = field(default_factory=dict)
     text: str = ""
+    name: str = ""
     also: str = ""
     note: str = ""
 
@@ -46,6 +48,7 @@ _GPUS = Alias(keys=("trainer.devices",), also="trainer.accelerator=gpu", values=
 _EPOCHS = _key("trainer.max_epochs")
 _LR = _key("optimizer.lr")
 _DECAY = _key("optimizer.weight_decay")
+_EPS = _key("optimizer.eps", text="optimizer=adamw optimizer.eps={value}")
 _MOMENTUM = _key("optimizer.momentum", "optimizer.betas")
 _ACCUMULATE = _key("trainer.accumulate_grad_batches", note="data.batch_size stays what it is: accumulation divides it")
 _CLIP = _key("trainer.gradient_clip_val")
@@ -62,6 +65,7 @@ _MODEL = Alias(
         for name in ("resnet34", "resnet50", "resnet101", "resnet152")
     },
     text="model._target_={value}",
+    name="model=timm model.model_name={value}",
 )
 _DEPTH = Alias(
     keys=("model.blocks",),
@@ -75,10 +79,14 @@ _FREEZE = _switch("callbacks=[default,freeze]", "callbacks=default", "callbacks.
 _BALANCED = _switch("data.sampling=balanced", "data.sampling=shuffle")
 _EPOCH = _key("data.epoch_samples")
 _SKIP = _switch("data.on_bad_sample=skip", "data.on_bad_sample=fail")
-_HIDDEN = _key("model.hidden", text="model=mlp", note="the width of each hidden layer of the mlp, a list")
-_DATA = Alias(group="data", text="data=imagefolder data.root={value}")
-_OPTIMIZER = Alias(group="optimizer", text="optimizer._target_={value}")
-_SCHEDULER = Alias(group="scheduler", text="scheduler._target_={value}")
+_HIDDEN = _key(
+    "model.hidden", text="model=mlp model.hidden={list}", note="the width of each hidden layer of the mlp, a list"
+)
+_DATA = Alias(group="data", text="data=imagefolder data.root={value}", name="data=imagefolder data.root=<folder>")
+_OPTIMIZER = Alias(group="optimizer", text="optimizer._target_={value}", name="optimizer._target_=torch.optim.{value}")
+_SCHEDULER = Alias(
+    group="scheduler", text="scheduler._target_={value}", name="scheduler._target_=torch.optim.lr_scheduler.{value}"
+)
 _STRATEGY = Alias(
     group="strategy",
     values={
@@ -180,7 +188,7 @@ ALIASES: Mapping[str, Alias] = {
     "momentum": _MOMENTUM, "betas": _key("optimizer.betas", text="optimizer=adamw optimizer.betas={value}"),
     "adam_beta1": _key(text="optimizer=adamw optimizer.betas=[{value},0.999]"),
     "adam_beta2": _key(text="optimizer=adamw optimizer.betas=[0.9,{value}]"),
-    "adam_epsilon": _key("optimizer.eps", text="optimizer=adamw optimizer.eps={value}"),
+    "adam_epsilon": _EPS, "eps": _EPS,
     "nesterov": _key("optimizer.nesterov", text="optimizer=sgd optimizer.nesterov={value}"),
     "opt": _OPTIMIZER, "optim": _OPTIMIZER, "optimizer_name": _OPTIMIZER, "optimizer_type": _OPTIMIZER,
     "optimizer.name": _OPTIMIZER, "optimizer.type": _OPTIMIZER, "optimiser": _OPTIMIZER,
@@ -260,7 +268,8 @@ ALIASES: Mapping[str, Alias] = {
     "output_dir": _RUNS, "out_dir": _RUNS, "outdir": _RUNS, "output": _RUNS, "save_dir": _RUNS, "save_path": _RUNS,
     "work_dir": _RUNS, "workdir": _RUNS, "log_dir": _RUNS, "logdir": _RUNS, "logging_dir": _RUNS, "exp_dir": _RUNS,
     "default_root_dir": _RUNS, "checkpoint_dir": _RUNS, "results_dir": _RUNS,
-    "experiment": _key("name"), "experiment_name": _key("name"), "exp_name": _key("name"), "run_name": _key("name"),
+    "experiment": Alias(keys=("name",), group="recipe"),
+    "experiment_name": _key("name"), "exp_name": _key("name"), "run_name": _key("name"),
     "project": _PROJECT, "project_name": _PROJECT, "wandb_project": _PROJECT, "entity": _ENTITY,
     "wandb_entity": _ENTITY,
     "wandb": _switch("logger=wandb", "logger=none"), "use_wandb": _switch("logger=wandb", "logger=none"),
@@ -307,7 +316,15 @@ ALIASES: Mapping[str, Alias] = {
     "local_rank": Alias(note="mlscale starts the ranks itself: leave torchrun out and set trainer.devices"),
 }  # fmt: skip
 
-OPTIONS: Mapping[str, Alias] = {"precision": _PRECISION, "model": _MODEL, "strategy": _STRATEGY, "logger": _LOGGER}
+OPTIONS: Mapping[str, Alias] = {
+    "precision": _PRECISION, "model": _MODEL, "strategy": _STRATEGY, "logger": _LOGGER, "data": _DATA,
+    "optimizer": _OPTIMIZER, "scheduler": _SCHEDULER,
+    # lightning-hydra-template's
+    "trainer": Alias(values={"cpu": "trainer.accelerator=cpu", "gpu": "trainer.accelerator=gpu",
+                             "mps": "trainer.accelerator=mps", "ddp": "trainer.devices=2",
+                             "ddp_sim": "trainer.devices=2 trainer.accelerator=cpu"}),
+    "debug": Alias(values={"default": "debug=fast", "fdr": "debug=fast", "true": "debug=fast"}),
+}  # fmt: skip
 """Of groups whose options go by other names elsewhere, what those are called here."""
 
 MODULES: Mapping[str, str] = {"lightning.pytorch": "pytorch_lightning", "lightning": "pytorch_lightning"}

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlscale.config.aliases import ALIASES, Alias
 from mlscale.config.roots import BASE_GROUPS, FROM_A_MODEL, FROM_A_RUN, Roots, find_roots
+from mlscale.config.suggest import Names, render
 from mlscale.errors import MLScaleError, raise_all
 
 APPENDED = ("recipe", "tuned", "debug", "sweep")
@@ -107,9 +108,9 @@ def _not_overrides(verb: str, words: Sequence[str], roots: Roots) -> Iterator[ML
             key, sign, value = word.lstrip("-").replace("-", "_").partition("=")
             if not sign and 0 in bare:
                 value = rest.pop(0)
-            what, fix = f"unknown flag '{word}'", _setting(key, value) or f"mlscale {verb} --help"
+            what, fix = f"unknown flag '{word}'", _setting(key, value, roots.groups) or f"mlscale {verb} --help"
         elif _bare(word) and 0 in bare and ("." in word or word in roots.groups or word in ALIASES):
-            what, fix = f"unknown word '{word}'", _setting(word, rest.pop(0))
+            what, fix = f"unknown word '{word}'", _setting(word, rest.pop(0), roots.groups)
         elif _bare(word) or not _OVERRIDE.match(word):
             what, fix = f"unknown word '{word}'", _meant(verb, word, roots)
         elif (group := word.lstrip("+~").partition("=")[0]) in roots.groups and group not in roots.groups_of(verb):
@@ -119,13 +120,16 @@ def _not_overrides(verb: str, words: Sequence[str], roots: Roots) -> Iterator[ML
         yield MLScaleError(what, where="command line", why="settings are typed as key=value", fix=fix)
 
 
-def _setting(key: str, value: str) -> str:
+def _setting(key: str, value: str, groups: Mapping[str, Sequence[str]]) -> str:
     """The override that `--key value` of another program means; "" where only a flag was typed that means none."""
     alias = ALIASES.get(key, Alias())
     if known := alias.values.get((value or "true").lower()):
         return known
-    ours = alias.keys[0] if alias.keys else key
-    return f"{ours}={value}{f' {alias.also}' if alias.also else ''}" if value else ""
+    if not value:
+        return ""
+    if alias.keys or "{global_batch}" in alias.text:
+        return f"{alias.keys[0] if alias.keys else key}={value}{f' {alias.also}' if alias.also else ''}"
+    return render(alias, value, Names((), groups)) or f"{key}={value}"
 
 
 def _bare(word: str) -> bool:

@@ -12,6 +12,7 @@ from math import prod
 from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config import group_nodes, rules
+from mlscale.config.aliases import ALIASES
 from mlscale.config.fields import MISSING, Field, shipped
 from mlscale.config.group_nodes import COMMAND_LINE
 from mlscale.config.interpolations import resolved, unresolvable
@@ -89,7 +90,13 @@ class _Check:
         nodes = all_nodes(self.tree, "", self.fields)
         paths = [path for path in self.top if not path.startswith("derived.")]
         paths += [path for node in nodes for path in node.paths if path not in rules.OWNED]
-        paths += [path for group in self.tree for path in self.fields.of(group)]
+        # What is documented of a group that builds nothing; a recipe's own option of one that does may set any key.
+        paths += [
+            path
+            for group, node in self.tree.items()
+            if not (isinstance(node, dict) and "_target_" in node)
+            for path in self.fields.of(group)
+        ]
         trainer = self.tree.get("trainer")
         given = trainer if isinstance(trainer, dict) else {}
         counts = [given.get(key) for key in ("devices", "accumulate_grad_batches")]
@@ -113,8 +120,10 @@ class _Check:
                 yield from self._unknown(join(path, str(key)), item, why)
             return
         what = f"unknown key '{path}'"
+        # `batch=32` of a training run is what it is elsewhere, though `mlscale loadtest` has a key of this name.
+        brought = self.verb == "train" and path in ALIASES
         for verb in VERB_CONFIGS:
-            if verb != self.verb and path in self.fields.own(verb):
+            if verb != self.verb and path in self.fields.own(verb) and not brought:
                 why = f"it is a key of `mlscale {verb}`"
                 yield MLScaleError(what, where=self.where(path), why=why, fix=f"mlscale {verb} {override(path, value)}")
                 return

@@ -30,8 +30,8 @@ class Node:
     def signature(self) -> Signature | Unknown:
         if "${" in self.target:
             return Unknown(self.target, "", "an interpolation")
-        if not self.target.replace(".", "").replace("_", "").isalnum():
-            return Unknown(self.target, self.target or "_target_", "a _target_ is a dotted path: package.module.Class")
+        if "." not in self.target or not self.target.replace(".", "").replace("_", "").isalnum():
+            return Unknown(self.target, "_target_", "a _target_ is a dotted path: package.module.Class")
         return signature(self.target)
 
     @property

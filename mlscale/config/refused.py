@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlscale.config.aliases import OPTIONS
 from mlscale.config.roots import Roots
-from mlscale.config.suggest import nearest
+from mlscale.config.suggest import Names, nearest, render
 from mlscale.errors import MLScaleError
 
 _NOT_FOUND = re.compile(r"In '(?P<file>[^']*)': Could not (?:find|load) '(?P<group>.+)/(?P<option>[^/']*)'")
@@ -112,15 +112,23 @@ def _unknown_option(
 ) -> tuple[MLScaleError, str | None]:
     options = roots.groups.get(group, ())
     culprit = next((item for item in overrides if _names(item, group, option)), None)
-    best = nearest(option, options)
     known = f"options: {', '.join(options)}" if options else "no config folder has this group"
     spelled = group if group in roots.groups else (nearest(group, roots.groups) or group)
     return MLScaleError(
         f"unknown option '{option}' of the group '{group}'",
         where=_line(culprit, group) if culprit else f"{file}.yaml: defaults",
         why=known,
-        fix=_brought(group, option) or f"{spelled}={best or (options[0] if options else option)}",
+        fix=_brought(group, option) or _instead(spelled, option, culprit, options),
     ), culprit
+
+
+def _instead(group: str, option: str, culprit: str | None, options: Sequence[str]) -> str:
+    """What was typed with the nearest option in place of the unknown one; else what a foreign name means; else all."""
+    if best := nearest(option, options):
+        words = re.split(r"([\[\],\s]+)", culprit.partition("=")[2]) if culprit else [option]
+        return f"{group}={''.join(best if word == option else word for word in words)}"
+    meant = render(OPTIONS[group], option, Names((), {})) if group in OPTIONS else ""
+    return meant or (f"{group}=<{'|'.join(options)}>" if options else f"{group}={option}")
 
 
 def _brought(group: str, option: str) -> str:

@@ -77,10 +77,14 @@ def render(alias: Alias, value: object, names: Names) -> str:
     for key in alias.keys:
         if key in names.paths:
             return override(key, value) + (f" {alias.also}" if alias.also else "")
-    if alias.text:
+    if template := _template(alias, text):
         count = value * names.batches if isinstance(value, int) else f"<{text} × {names.batches}>"
-        return alias.text.format(value=text, global_batch=count)
+        return template.format(value=text, list=text if isinstance(value, list) else f"[{text}]", global_batch=count)
     return f"{alias.group}=<{'|'.join(options)}>" if options else ""
+
+
+def _template(alias: Alias, text: str) -> str:
+    return alias.name if alias.name and "." not in text and "/" not in text else alias.text
 
 
 def _option(path: str, value: object, groups: Mapping[str, Sequence[str]]) -> str | None:

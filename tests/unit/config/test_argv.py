@@ -82,6 +82,8 @@ def test_all_unknown_words_at_once() -> None:
     ("verb", "words", "fix"),
     [
         ("train", "--gpus 2 seed=1", "trainer.devices=2 trainer.accelerator=gpu"),
+        ("train", "--dataset mnist", "data=imagefolder data.root=<folder>"),
+        ("train", "--opt adam", "optimizer=adamw"),
         ("train", "--devices=8", "trainer.devices=8"),
         ("train", "--lr 0.1 seed=1", "optimizer.lr=0.1"),
         ("train", "--trainer.devices 8", "trainer.devices=8"),

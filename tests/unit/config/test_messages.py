@@ -182,7 +182,34 @@ unknown key 'zzz'
 unknown key 'model.hidden'
   where: command line: model.hidden=64
   why:   the width of each hidden layer of the mlp, a list
-  fix:   model=mlp
+  fix:   model=mlp model.hidden=[64]
+""",
+    ),
+    (
+        "recipe=resnet optimizer.betas=[0.9,0.95]",
+        """
+unknown key 'optimizer.betas'
+  where: command line: optimizer.betas=[0.9,0.95]
+  why:   torch.optim.SGD takes no 'betas'
+  fix:   optimizer=adamw optimizer.betas=[0.9,0.95]
+""",
+    ),
+    (
+        "recipe=resnet batch=32",
+        """
+unknown key 'batch'
+  where: command line: batch=32
+  why:   data.batch_size is global: all devices and accumulation together
+  fix:   data.batch_size=32
+""",
+    ),
+    (
+        "optimizer._target_=Lion",
+        """
+the _target_ of 'optimizer' does not exist: Lion
+  where: command line: optimizer._target_=Lion
+  why:   a _target_ is a dotted path: package.module.Class
+  fix:   optimizer._target_=<package.module.Class>
 """,
     ),
     (

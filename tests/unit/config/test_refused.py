@@ -40,7 +40,32 @@ CASES = {
         "unknown option 'early_stoping' of the group 'callbacks'\n"
         "  where: command line: callbacks=[default,early_stoping]\n"
         f"  why:   options: {options('callbacks')}\n"
-        "  fix:   callbacks=early_stopping",
+        "  fix:   callbacks=[default,early_stopping]",
+    ),
+    "an option that none is near": (
+        ["data=mnist", "precision=fp8"],
+        "unknown option 'fp8' of the group 'precision'\n"
+        "  where: command line: precision=fp8\n"
+        f"  why:   options: {options('precision')}\n"
+        "  fix:   precision=<auto|bf16|bf16_true|fp16|fp16_true|fp32>\n\n"
+        "unknown option 'mnist' of the group 'data'\n"
+        "  where: command line: data=mnist\n"
+        f"  why:   options: {options('data')}\n"
+        "  fix:   data=imagefolder data.root=<folder>",
+    ),
+    "a model that is timm's": (
+        ["model=efficientnet_b0"],
+        "unknown option 'efficientnet_b0' of the group 'model'\n"
+        "  where: command line: model=efficientnet_b0\n"
+        f"  why:   options: {options('model')}\n"
+        "  fix:   model=timm model.model_name=efficientnet_b0",
+    ),
+    "an option of lightning-hydra-template": (
+        ["trainer=gpu"],
+        "unknown option 'gpu' of the group 'trainer'\n"
+        "  where: command line: trainer=gpu\n"
+        f"  why:   options: {options('trainer')}\n"
+        "  fix:   trainer.accelerator=gpu",
     ),
     "null": (
         ["logger=null"],
