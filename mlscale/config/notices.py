@@ -27,6 +27,9 @@ def _devices(cfg: DictConfig, machine: Devices) -> list[str]:
         lines.append(f"{world} processes share {machine.cores} cores: right, but slow")
     if world == 1 and str(cfg.strategy.get("_target_", "")).endswith(".ddp"):
         lines.append("strategy=ddp has no effect with one device")
+    debugger = cfg.get("debugger") or {}
+    if debugger.get("wait") and not debugger.get("port"):
+        lines.append("debugger.wait has no effect without a port: debugger.port=5678")
     if accelerator != "cuda" and cfg.get("tf32") is not None:
         lines.append(f"tf32 has no effect on {accelerator}: it is a way of CUDA devices to multiply")
     if accelerator == "cpu":

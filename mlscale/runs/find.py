@@ -37,6 +37,12 @@ def find(ref: str | Path, root: str | Path = "runs") -> RunFolder:
     if len(found) == 1:
         return found[0]
     if not found:
+        # `runs ls` shows sweeps by their id, too.
+        of_sweep = [run for run in runs if text and run.run["sweep"] == text]
+        if of_sweep:
+            names = ", ".join(run.id for run in of_sweep)
+            what = f"{text!r} is a sweep of {len(of_sweep)} runs, not a run"
+            raise MLScaleError(what, where=str(root), why=names, fix=of_sweep[0].id)
         raise MLScaleError(f"no run {text!r}", where=str(root), fix="mlscale runs ls")
     names = ", ".join(run.path.name for run in found[:5]) + (", …" if len(found) > 5 else "")
     raise MLScaleError(f"{text!r} means {len(found)} runs", where=str(root), why=names, fix="type more of its id")

@@ -75,3 +75,20 @@ def test_settings_of_other_devices_and_of_tasks_without_a_model() -> None:
         "tf32 has no effect on cpu: it is a way of CUDA devices to multiply",
         f"compile has no effect: {HERE}.Elsewhere takes no 'model'; torch.compile it there, compile=false says so",
     ]
+
+
+def test_a_debugger_that_is_waited_for_on_no_port() -> None:
+    cfg = OmegaConf.create(
+        {
+            "data": {"_target_": "mlscale.data.Digits"},
+            "derived": {"world_size": 1, "accelerator": "cpu"},
+            "trainer": {},
+            "strategy": {},
+            "metric": "val/loss",
+            "task": {"_target_": "mlscale.tasks.Classification"},
+            "debugger": {"port": None, "wait": True},
+        }
+    )
+    assert notices(cfg, LAPTOP) == ["debugger.wait has no effect without a port: debugger.port=5678"]
+    cfg.debugger.port = 5678
+    assert notices(cfg, LAPTOP) == []
