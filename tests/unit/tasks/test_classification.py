@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 from pytorch_lightning import LightningDataModule
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlscale.errors import MLScaleError
 from mlscale.tasks import MLP, Classification
+from mlscale.tasks.batch import Batch
 from tests.unit.fitting import SGD, Loader, batches, classifier, fit, trainer
 
 
@@ -54,6 +55,19 @@ def test_labels_are_smoothed_in_training_only() -> None:
     assert sharp.training_step(batch, 0) != smooth.training_step(batch, 0)
     run = [trainer().validate(task, Loader([batch]), verbose=False)[0] for task in (sharp, smooth)]
     assert run[0] == run[1]
+
+
+class _Margin(Classification):
+    def training_losses(self, outputs: Tensor, batch: Batch) -> Tensor:
+        return F.multi_margin_loss(outputs, batch.y, reduction="none")
+
+
+def test_a_loss_of_one_s_own_is_trained_on_with_weights_and_without() -> None:
+    task, (batch,) = _Margin(2, model=nn.Linear(3, 2)), batches(1)
+    losses = F.multi_margin_loss(task(batch["x"]), batch["y"], reduction="none")
+    assert torch.equal(task.training_step(batch, 0), losses.mean())
+    batch["weight"] = torch.tensor([1.0, 0.0, 1.0, 1.0])
+    assert torch.equal(task.training_step(batch, 0), (losses * batch["weight"]).mean())
 
 
 def test_classes_count_in_training_as_they_weigh() -> None:
