@@ -94,6 +94,12 @@ REFERENCE = {
     "registry": ("mlscale.registry.LocalRegistry", "mlscale.registry.Version"),
 }  # fmt: skip
 _TOP = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
+# What the API's functions are called by whoever imports mlscale.
+_CALLED = {
+    "mlscale.api.compose": "mlscale.compose", "mlscale.api.train": "mlscale.train", "mlscale.api.run": "mlscale.run",
+    "mlscale.loaded.load": "mlscale.load",
+}  # fmt: skip
+_BASH = re.compile(r"^```bash\n.*?^```$", flags=re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(\[[^\]]*\])\((?!https?:|mailto:|#)([^)\s]+)\)")
 
 
@@ -106,7 +112,7 @@ def generated() -> dict[str, str]:
     for name, targets in REFERENCE.items():
         pages[f"reference/{name}.md"] = "\n\n".join([f"# {name}", *map(_documented, targets), ""])
     rows = [
-        f"| [{name}]({name}.md) | {', '.join(f'`{target}`' for target in targets)} |"
+        f"| [{name}]({name}.md) | {', '.join(f'`{_CALLED.get(target, target)}`' for target in targets)} |"
         for name, targets in REFERENCE.items()
     ]
     pages["reference/index.md"] = "\n".join(["# Reference", "", "| page | of |", "|---|---|", *rows, ""])
@@ -161,6 +167,8 @@ def notebook_page(path: Path) -> str:
 
 def _documented(target: str) -> str:
     """A class or function; of a package, what it offers."""
+    if name := _CALLED.get(target):
+        return f"::: {target}\n    options: {{heading: {name}, toc_label: {name}}}"
     if target.split(".")[-1][0].isupper() or (
         target.count(".") > 1 and target not in ("mlscale.train.callbacks", "mlscale.train.loggers")
     ):
@@ -204,7 +212,10 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 
 def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: Files) -> str:
-    """mkdocs: links to what is no page: a folder of pages is its index, a file of the repository is named as one."""
+    """mkdocs: links to what is no page: a folder of pages is its index, a file of the repository is named as one.
+
+    Why the tests leave a command out is their business: a reader is told what it needs.
+    """
     here = Path(page.file.src_uri).parent
 
     def follow(match: re.Match[str]) -> str:
@@ -222,7 +233,8 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
             return f"{text}({up}{_TOP[name]}{mark}{anchor})"
         return text[1:-1]
 
-    return _outside_code(markdown, lambda part: _LINK.sub(follow, part))
+    told = _BASH.sub(lambda block: block[0].replace("# not run: ", "# "), markdown)
+    return _outside_code(told, lambda part: _LINK.sub(follow, part))
 
 
 def _outside_code(markdown: str, change: Any) -> str:
