@@ -20,11 +20,20 @@ from mlscale.verbs import VERBS
 SUB_COMMANDS = {
     "config": ("show", "check", "schema"),
     "recipes": ("ls", "show", "cp"),
-    "runs": ("ls", "show", "resume", "checkpoints", "diff", "rm"),
+    "runs": ("ls", "show", "resume", "checkpoints", "send", "diff", "rm"),
     "versions": ("ls", "show", "add", "promote", "rollback", "sync"),
 }
 """What the looking verbs take as their first word."""
 FLAGS = ("--cfg", "--config-dir", "--help", "--hydra-help", "--info", "--multirun", "--resolve")
+HELP = """\
+usage: mlscale completion bash|zsh|fish
+
+Print a script that completes verbs, groups and their options, and keys.
+
+examples:
+  eval "$(mlscale completion bash)"                                    in ~/.bashrc
+  eval "$(mlscale completion zsh)"                                     in ~/.zshrc, after compinit
+  mlscale completion fish > ~/.config/fish/completions/mlscale.fish    once"""
 _OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
 
 BASH = """\
@@ -75,6 +84,8 @@ def main(argv: Sequence[str]) -> int:
     """
     if argv[:2] == ["query", "--"]:
         print("\n".join(complete(argv[2:], find_roots())))
+    elif argv and argv[-1] in ("--help", "-h"):
+        print(HELP)
     elif len(argv) == 1 and argv[0] in SCRIPTS:
         print(SCRIPTS[argv[0]], end="")
     else:

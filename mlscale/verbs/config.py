@@ -52,12 +52,21 @@ def _parser() -> Options:
         prog="mlscale config", description="Print, explain and check a composed config.", examples=_EXAMPLES
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="show|check|schema")
-    show = commands.add_parser("show", parents=[common], help="the composed config", usage=_usage("show"))
+    show, _, _ = (
+        commands.add_parser(name, parents=[common], help=text, usage=usage, examples=_examples(name))
+        for name, text, usage in (
+            ("show", "the composed config", _usage("show")),
+            ("check", "every problem of a config, at once", _usage("check")),
+            ("schema", "a JSON schema of the config, for editors", None),
+        )
+    )
     show.add_argument("--origin", action="store_true", help="with the file or override that set each key")
     show.add_argument("--resolve", action="store_true", help="with interpolations resolved, where they can be by now")
-    commands.add_parser("check", parents=[common], help="every problem of a config, at once", usage=_usage("check"))
-    commands.add_parser("schema", parents=[common], help="a JSON schema of the config, for editors")
     return parser
+
+
+def _examples(command: str) -> str:
+    return "\n".join(line for line in _EXAMPLES.splitlines() if line.startswith(f"mlscale config {command} "))
 
 
 def _usage(command: str) -> str:

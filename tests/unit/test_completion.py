@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.completion import SCRIPTS, complete, main
+from mlscale.completion import SCRIPTS, SUB_COMMANDS, complete, main
 from mlscale.config.roots import find_roots
 from mlscale.errors import MLScaleError
 from mlscale.verbs import VERBS
@@ -76,6 +77,19 @@ def test_looking_verbs_offer_sub_commands_then_names() -> None:
     assert ask("config", "show", "optimizer=a") == ["optimizer=adamw"]
     assert ask("recipes", "show", "") == names("recipes/recipe")
     assert ask("completion", "") == ["bash", "fish", "zsh"]
+
+
+@pytest.mark.parametrize("verb", sorted(SUB_COMMANDS))
+def test_sub_commands_are_all_that_a_verb_takes(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        importlib.import_module(f"mlscale.verbs.{verb}").main(["--help"])
+    assert f" {'|'.join(SUB_COMMANDS[verb])} ..." in capsys.readouterr().out
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    told = capsys.readouterr().out
+    assert all(f"mlscale completion {shell}" in told for shell in SCRIPTS)
 
 
 def test_flags() -> None:
