@@ -40,7 +40,6 @@ LABEL = pa.schema(
     ]
 )
 SCHEMAS = {"event": EVENT, "label": LABEL}
-OUTCOMES = ("ok", "rejected", "failed")
 
 
 def stamped(name: str) -> Any:

@@ -17,7 +17,6 @@ from mlscale.runs import machine as system
 from mlscale.runs.disk import Disk, measure
 from mlscale.verbs.options import Options
 
-SUMMARY = "what this machine has, and what will and won't work on it"
 _PACKAGES = (
     "mlscale",
     "torch",

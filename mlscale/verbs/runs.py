@@ -22,7 +22,6 @@ from mlscale.runs.remove import remove
 from mlscale.verbs import run_checkpoints
 from mlscale.verbs.options import Options
 
-SUMMARY = "list, show, compare and remove runs"
 _REF = "a run: its id, the beginning of its id or of its folder's name, its path, or 'last'"
 
 _COLUMNS = ("id", "name", "started", "status", "metric", "time", "overrides")
