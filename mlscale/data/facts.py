@@ -80,7 +80,8 @@ def described(facts: Mapping[str, Any]) -> str:
     elif facts.get("length"):
         words = [f"sequences of {facts['length']:,}, {facts['vocab_size']:,} tokens"]
     else:
-        words = ["×".join(map(str, facts["sample"]))]
+        shape = "×".join(map(str, facts["sample"])) or "1"
+        words = [shape if "×" in shape else f"{shape} values"]
     if classes := facts.get("num_classes"):
         words.append(f"{classes} classes")
     if targets := facts.get("targets"):

@@ -14,6 +14,7 @@ SIZES: dict[str, Any] = {"train_samples": 4, "val_samples": 2, "version": "0"}
     ("facts", "words"),
     [
         (DataFacts(sample=(3, 24, 32), num_classes=7, **SIZES), "3×24×32, 7 classes"),
+        (DataFacts(sample=(13,), num_classes=3, **SIZES), "13 values, 3 classes"),
         (DataFacts(sample=(30,), features=30, num_classes=2, **SIZES), "30 features, 2 classes"),
         (DataFacts(sample=(10,), features=10, targets=1, **SIZES), "10 features, 1 target"),
         (
