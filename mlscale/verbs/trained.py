@@ -118,7 +118,7 @@ def checkpoint_path(run: Path, name: str, metric: str, mode: str) -> Path:
         why=f"the run has: {', '.join(there) or 'none'}",
         fix=f"checkpoint={there[0].removesuffix('.ckpt')}"
         if there
-        else "train with callbacks=default, which keeps some",
+        else f"mlscale runs resume {run.name}, if it was cut short; or train with callbacks=default, which keeps some",
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 from mlscale import verbs
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
-from mlscale.verbs.trained import as_trained
+from mlscale.verbs.trained import as_trained, checkpoint_path
 
 TRAINED = ("+recipe=resnet", "debug=fast", "model.widths=[8]", "snapshot=false", "callbacks=checkpoint")
 
@@ -120,3 +120,10 @@ def test_other_data_may_be_smaller_than_a_training_batch_but_not_of_another_shap
     assert as_trained(None, trained) is None
     with pytest.raises(MLScaleError, match=r"takes 1 channel\(s\), this data has 3"):
         as_trained({**small, "channels": 3}, trained)
+
+
+def test_a_run_that_was_cut_short_before_it_saved_is_to_go_on(tmp_path: Path) -> None:
+    (tmp_path / "digits-1s2de0/checkpoints").mkdir(parents=True)
+    with pytest.raises(MLScaleError, match="no checkpoint 'best'") as caught:
+        checkpoint_path(tmp_path / "digits-1s2de0", "best", "val/accuracy", "max")
+    assert caught.value.fix.startswith("mlscale runs resume digits-1s2de0, if it was cut short")
