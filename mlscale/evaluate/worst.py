@@ -21,7 +21,9 @@ def figures(gathered: Gathered) -> list[Figure]:
     if not worst:
         return [Heading("Worst errors", "There are none.")] if gathered.about.kind == "classification" else []
     kind = gathered.about.kind
-    shown: list[Figure] = [Heading("Worst errors", f"{len(worst)} samples, largest loss first.")]
+    shown: list[Figure] = [
+        Heading("Worst errors", f"{len(worst)} sample{'s' * (len(worst) != 1)}, largest loss first.")
+    ]
     if worst[0].x.ndim == 3:
         png, width = sheet([_tile(gathered, each) for each in worst])
         title = "Image, truth, prediction" if kind == "segmentation" else "What it is, and what it was taken for"

@@ -41,8 +41,8 @@ def find(ref: str | Path, root: str | Path = "runs") -> RunFolder:
         of_sweep = [run for run in runs if text and run.run["sweep"] == text]
         if of_sweep:
             names = ", ".join(run.id for run in of_sweep)
-            what = f"{text!r} is a sweep of {len(of_sweep)} runs, not a run"
-            raise MLScaleError(what, where=str(root), why=names, fix=of_sweep[0].id)
+            what = f"{text!r} is a sweep, not a run"
+            raise MLScaleError(what, where=str(root), why=f"its runs are {names}", fix=of_sweep[0].id)
         raise MLScaleError(f"no run {text!r}", where=str(root), fix="mlscale runs ls")
     names = ", ".join(run.path.name for run in found[:5]) + (", …" if len(found) > 5 else "")
     raise MLScaleError(f"{text!r} means {len(found)} runs", where=str(root), why=names, fix="type more of its id")

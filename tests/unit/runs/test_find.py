@@ -51,7 +51,7 @@ def test_runs_of_a_sweep(start: Start, tmp_path: Path) -> None:
     assert {run.path.parent for run in runs} == {sweep}
     assert {run.id for run in list_runs(tmp_path / "runs")} == {run.id for run in runs}
     assert runs[0].run["sweep"] == "000000000009"
-    with pytest.raises(MLScaleError, match="'000000000009' is a sweep of 2 runs") as caught:
+    with pytest.raises(MLScaleError, match="'000000000009' is a sweep, not a run") as caught:
         find("000000000009", tmp_path / "runs")
     assert caught.value.fix in {run.id for run in runs}
     assert sorted(path.name for path in sweep.iterdir() if path.is_file()) == ["sweep.json"]
