@@ -11,6 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from mlscale.config.aliases import OPTIONS
 from mlscale.config.roots import Roots
+from mlscale.config.rules import BUILDS_SEVERAL
 from mlscale.config.suggest import Names, nearest, render
 from mlscale.errors import MLScaleError
 
@@ -59,7 +60,8 @@ def _explain(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[
     if match := _AMBIGUOUS.search(text):
         key, value = match["key"], match["value"]
         culprit = _typed(overrides, key)
-        fix = f"-m {key}={value} to run one job for each, or {key}=[{value}] to have them together"
+        together = f", or {key}=[{value}] to have them together" if key in BUILDS_SEVERAL else ""
+        fix = f"-m {key}={value} to run one job for each{together}"
         return MLScaleError(f"{key}={value} names several options", where=_line(culprit, key), fix=fix), culprit
     if isinstance(error, ValueError) and "Config group override must be a string or a list" in text:
         culprit = next(
