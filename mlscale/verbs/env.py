@@ -29,7 +29,13 @@ _PACKAGES = (
     "wandb",
     "scikit-learn",
 )
-_EXTRAS = {"tensorboard": ("tensorboard",), "mlflow": ("mlflow-skinny",)}
+_ONNX = ("onnx", "onnxruntime", "onnxscript")
+_EXTRAS = {
+    "compress": _ONNX, "debug": ("debugpy",), "evaluate": ("pyarrow",), "export": _ONNX, "loadtest": ("locust",),
+    "mlflow": ("mlflow-skinny",), "monitor": ("pyarrow",), "predict": ("onnxruntime", "pyarrow"),
+    "retrain": (*_ONNX, "pyarrow"), "serve": ("onnxruntime", "httptools", "pyarrow", "uvloop"), "table": ("pyarrow",),
+    "tensorboard": ("tensorboard",), "timm": ("timm",),
+}  # fmt: skip
 _INSTRUCTIONS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
@@ -132,9 +138,8 @@ def _disks(runs: Path, cache: Path) -> tuple[Disk, Disk]:
 
 def _text(report: dict[str, Any]) -> str:
     versions, cpu, memory, devices = report["versions"], report["cpu"], report["memory"], report["devices"]
-    extras = ", ".join(
-        f"{name} {'installed' if there else 'not installed'}" for name, there in report["extras"].items()
-    )
+    missing = [name for name, there in report["extras"].items() if not there]
+    extras = ", ".join(name for name in report["extras"] if name not in missing) or "none"
     blocks = [
         ("versions", key_values([(name, version or "not installed") for name, version in versions.items()])),
         (
@@ -149,6 +154,11 @@ def _text(report: dict[str, Any]) -> str:
                     ("runs disk", _speed(report["disks"]["runs"])),
                     ("cache disk", _speed(report["disks"]["cache"])),
                     ("extras", extras),
+                    *(
+                        [("not installed", f"{', '.join(missing)}; pip install 'mlscale[{missing[0]}]'")]
+                        if missing
+                        else []
+                    ),
                 ]
             ),
         ),

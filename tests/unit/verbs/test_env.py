@@ -1,6 +1,8 @@
 """`mlscale env`: this machine, and what works on it."""
 
 import json
+import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -9,7 +11,7 @@ from mlscale.launch.machine import Machine
 from mlscale.runs import machine as system
 from mlscale.runs.disk import Disk, measure
 from mlscale.verbs import env_checks
-from mlscale.verbs.env import main
+from mlscale.verbs.env import _EXTRAS, main
 from mlscale.verbs.env_checks import Check, checks, wandb_key
 
 DISK = Disk("/x", True, 10 << 30, 1e9, 1e9)
@@ -38,6 +40,28 @@ def test_json_and_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
     told = capsys.readouterr().out
     assert "[ok] precision=fp32" in told
     assert "fix: " in told
+
+
+def test_extras_are_those_of_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    project = Path(__file__).resolve().parents[3] / "pyproject.toml"
+    extras = tomllib.loads(project.read_text())["project"]["optional-dependencies"]
+
+    def packages(extra: str) -> set[str]:
+        names: set[str] = set()
+        for text in extras[extra]:
+            inner = re.match(r"mlscale\[(.*)\]", text)
+            names |= set().union(*map(packages, inner[1].split(","))) if inner else {re.split(r"[^\w-]", text)[0]}
+        return names
+
+    for_users = set(extras) - {"all", "dev", "docs", "test"}
+    assert {extra: set(names) for extra, names in _EXTRAS.items()} == {name: packages(name) for name in for_users}
+    monkeypatch.setitem(_EXTRAS, "timm", ("a-package-that-is-none",))
+    monkeypatch.setenv("MLSCALE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("mlscale.verbs.env.measure", lambda folder, seconds: DISK)
+    assert main(["--root", str(tmp_path)]) == 0
+    assert "timm; pip install 'mlscale[timm]'" in capsys.readouterr().out
 
 
 def test_a_cpu() -> None:
