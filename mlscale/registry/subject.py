@@ -58,14 +58,15 @@ def find_subject(
     named = {"run": run, "version": version, "servable": servable}
     chosen = {key: str(value) for key, value in named.items() if value not in (None, "")}
     by_path = bool(checkpoint) and checkpoint != BEST and "run" not in chosen
-    if len(chosen) + by_path != 1:
+    given = {**chosen, "checkpoint": checkpoint} if by_path else chosen
+    if len(given) != 1:
         raise MLScaleError(
-            "no model is named" if not chosen else f"{len(chosen)} models are named",
-            where="command line" + "".join(f" {key}={value}" for key, value in chosen.items()),
-            why="a model is a run, a version, or a checkpoint by its path",
-            fix="run=last, version=resnet@champion, or checkpoint=<a file>"
-            if not chosen
-            else f"{next(iter(chosen))}=… alone",
+            f"{len(given)} models are named" if given else "no model is named",
+            where="command line" + "".join(f" {key}={value}" for key, value in given.items()),
+            why="a model is a run, a version, a servable, or a checkpoint by its path",
+            fix=f"{next(iter(given))}=… alone"
+            if given
+            else "run=last, version=resnet@champion, servable=<a folder>, or checkpoint=<a file>",
         )
     if by_path:
         return _of_file(Path(str(checkpoint)).expanduser())

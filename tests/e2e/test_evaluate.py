@@ -150,6 +150,7 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     [
         ([], "no model is named", "run=last"),
         (["run={run}", "version=long"], "2 models are named", "run=… alone"),
+        (["version=long", "checkpoint=/some/best.ckpt"], "2 models are named", "version=… alone"),
         (["checkpoint=/nowhere.ckpt"], "there is no such checkpoint", "mlscale runs checkpoints last"),
         (["version=nobody"], "no model", "versions"),
         (["run={run}", "against=nobody"], "no run 'nobody'", "mlscale runs ls"),
