@@ -76,7 +76,7 @@ def _explain(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[
         key, _, value = (culprit or "?").lstrip("+").partition("=")
         options = roots.groups.get(key, ())
         return MLScaleError(
-            f"'{culprit}' does not name an option of the group '{key}'",
+            f"'{key}={value}' does not name an option of the group '{key}'",
             where=_line(culprit, key),
             why=f"options: {', '.join(options)}",
             fix=_brought(key, value) or f"{key}={'none' if 'none' in options else next(iter(options), 'none')}",

@@ -74,6 +74,13 @@ CASES = {
         f"  why:   options: {options('logger')}\n"
         "  fix:   logger=none",
     ),
+    "a switch": (
+        ["debug=true"],
+        "'debug=true' does not name an option of the group 'debug'\n"
+        "  where: command line: debug=true\n"
+        f"  why:   options: {options('debug')}\n"
+        "  fix:   debug=fast",
+    ),
     "a number that elsewhere is a precision": (
         ["precision=16"],
         "'precision=16' does not name an option of the group 'precision'\n"
