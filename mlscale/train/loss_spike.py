@@ -129,7 +129,7 @@ class LossSpike(Callback):
         median = self._sorted[len(self._sorted) // 2]
         rank = f", rank {trainer.global_rank}" if trainer.world_size > 1 else ""
         what = (
-            f"the loss is {value * passes:.4g}, {value / median:.3g}× the median of the last {len(self._losses)}, "
+            f"the loss is {value * passes:.4g}, {_beside(value, median, passes)} of the last {len(self._losses)}, "
             f"in epoch {seen.epoch}, batch {seen.batch_idx} (optimizer step {seen.step}{rank})"
         )
         names = [] if seen.keys is None else [str(key) for key in seen.keys]
@@ -158,6 +158,11 @@ class LossSpike(Callback):
             self.spikes, self._inside = own["spikes"], own["inside"]
         elif kept and trainer.global_rank == 0:
             self.spikes = sum(state["spikes"] for state in kept)
+
+
+def _beside(value: float, median: float, passes: int) -> str:
+    """How a loss compares; with a median that is nought, or below it, no ratio says anything."""
+    return f"{value / median:.3g}× the median" if median > 0 else f"beside a median of {median * passes:.4g}"
 
 
 def _pending(loss: Tensor, trainer: Trainer, batch: Any, batch_idx: int) -> Pending:

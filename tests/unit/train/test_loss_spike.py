@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.tasks import Classification
 from mlscale.train import loss_spike
 from mlscale.train.callbacks import LossSpike, TrainMetrics
-from tests.unit.fitting import batches, classifier, fit, trainer
+from tests.unit.fitting import SGD, batches, classifier, fit, trainer
 from tests.unit.train.test_train_metrics import Recorder
 
 
@@ -84,6 +85,24 @@ def test_it_can_stop_the_run() -> None:
         fit(trainer(callbacks=[TrainMetrics(), LossSpike(stop=True)]), classifier(**frozen()), spiky())
     assert told.value.exit == Exit.DIVERGED
     assert "shard/40-0" in told.value.why
+
+
+@pytest.mark.parametrize(("usual", "said"), [(0.0, "a median of 0 "), (-2.0, "a median of -2 ")])
+def test_a_median_that_is_nought_or_below_has_no_ratio(
+    capsys: pytest.CaptureFixture[str], usual: float, said: str
+) -> None:
+    """A hinge loss of a model that has learnt all is nought; a likelihood of densities is below it."""
+
+    class Level(Classification):
+        def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+            loss: Tensor = 0 * self(batch["x"]).sum() + batch["x"][0, 0]
+            return loss
+
+    data = [{"x": torch.full((2, 3), usual), "y": torch.zeros(2, dtype=torch.int64)} for _ in range(50)]
+    data[40]["x"] += 7
+    fit(trainer(callbacks=[TrainMetrics(), LossSpike()]), Level(2, model=nn.Linear(3, 2), optimizer=SGD), data)
+    (line,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert f"the loss is {usual + 7:g}, beside {said}" in line
 
 
 def test_on_an_accelerator_losses_are_read_together(monkeypatch: pytest.MonkeyPatch) -> None:
