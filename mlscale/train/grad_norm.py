@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -17,7 +18,8 @@ class GradNorm(Callback):
     """Writes ``train/grad_norm`` into the entries of `TrainMetrics`: the L2 norm of the whole gradient at that step.
 
     It is that of all parameters together, over all ranks and accumulated passes, unscaled and before clipping. The mean
-    over an epoch's entries stands in the run's table. Between two entries a step costs one comparison.
+    over an epoch's entries stands in the run's table, without those of steps that a loss scaler has skipped, which are
+    no number. Between two entries a step costs one comparison.
 
     Args:
         per_layer: whether to write the norm of each layer, too, as ``train/grad_norm/<layer>``: of each module that
@@ -47,7 +49,8 @@ class GradNorm(Callback):
         if not found:
             return {}
         values = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
-        self._sum, self._count = self._sum + values["train/grad_norm"], self._count + 1
+        if isfinite(norm := values["train/grad_norm"]):
+            self._sum, self._count = self._sum + norm, self._count + 1
         return values
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from dataclasses import dataclass
 from importlib import import_module
@@ -199,6 +200,7 @@ def conclude(cfg: DictConfig, folder: RunFolder) -> Result:
     metrics |= fit.get("joined", {})
     if (folder.path / _PROBE).is_file():
         metrics |= json.loads((folder.path / _PROBE).read_text())
+    metrics = {name: math.nan if value is None else value for name, value in metrics.items()}  # as `Result.from_dict`
     artifacts, steps = {"run": str(folder.path)}, fit["steps"]
     if fit["best"] is not None:
         artifacts["checkpoint"] = fit["best"][0]

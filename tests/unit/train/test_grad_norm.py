@@ -1,5 +1,6 @@
 """The gradient's norm: that of torch, at the steps of the entries, before clipping."""
 
+from math import isfinite
 from typing import Any
 
 import pytest
@@ -10,6 +11,7 @@ from torch import nn
 from mlscale.errors import MLScaleError
 from mlscale.train.callbacks import GradNorm, TrainMetrics
 from mlscale.train.grad_norm import norms
+from mlscale.train.mixed import Mixed
 from tests.unit.fitting import batches, classifier, fit, trainer
 from tests.unit.train.test_train_metrics import Recorder
 
@@ -42,6 +44,17 @@ def test_it_is_torchs_norm_at_the_steps_of_the_entries(accumulate: int) -> None:
     fit(run, classifier(), batches(5 * accumulate))
     assert recorder.of("train/grad_norm") == [(i, pytest.approx(truth.before[i], rel=1e-5)) for i in (1, 3, 6, 8)]
     assert run.callback_metrics["train/grad_norm"] == pytest.approx((truth.before[6] + truth.before[8]) / 2, rel=1e-5)
+
+
+def test_a_step_that_overflows_is_told_and_not_in_the_mean_of_the_epoch() -> None:
+    plugin, recorder = Mixed("cpu", 2.0**24), Recorder()
+    run = trainer(logger=recorder, callbacks=[TrainMetrics(), GradNorm()], log_every_n_steps=1)
+    run.strategy.precision_plugin = plugin
+    fit(run, classifier(), batches(12))
+    told = [norm for _, norm in recorder.of("train/grad_norm")]
+    taken = [norm for norm in told if isfinite(norm)]
+    assert 0 < plugin.skipped == 12 - len(taken)
+    assert run.callback_metrics["train/grad_norm"] == pytest.approx(sum(taken) / len(taken))
 
 
 @pytest.mark.parametrize(("algorithm", "largest"), [("norm", 0.01), ("value", 0.01 * 8**0.5)])

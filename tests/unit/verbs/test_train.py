@@ -1,6 +1,7 @@
 """What `mlscale train` concludes from what rank 0 left."""
 
 import json
+import math
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -30,3 +31,18 @@ def test_memory_is_told_where_it_was_measured(tmp_path: Path, peak: int, told: b
     cfg = OmegaConf.create({"name": "run", "metric": "val/accuracy"})
     folder: Any = SimpleNamespace(path=tmp_path)
     assert ("peak_memory_bytes" in conclude(cfg, folder).metrics) is told
+
+
+@pytest.mark.parametrize("best", [None, ["best.ckpt", None]])
+def test_a_metric_that_is_no_number_ends_no_run(tmp_path: Path, best: list[Any] | None) -> None:
+    """JSON has none: what was logged as NaN is null in what rank 0 left."""
+    (tmp_path / "results").mkdir()
+    fit = {**FIT, "peak_memory_bytes": 1, "best": best, "metrics": {"val/accuracy": None, "val/auroc": None}}
+    (tmp_path / "results/fit.json").write_text(json.dumps(fit))
+    cfg = OmegaConf.create({"name": "run", "metric": "val/accuracy"})
+    folder: Any = SimpleNamespace(path=tmp_path)
+    result = conclude(cfg, folder)
+    assert math.isnan(result.metrics["val/auroc"])
+    assert result.as_dict()["metrics"]["val/auroc"] is None
+    assert "val/auroc" in result.text()
+    assert result.sentence.startswith("run: val/accuracy nan")
