@@ -40,7 +40,7 @@ CALLBACKS = {  # the node's name, and what is set
     "loss_spike": (),
     "device_stats": (),
     "ema": (),
-    "ema every 10": ("callbacks.ema.every=10",),
+    "ema at every step": ("callbacks.ema.every=1",),
     "none": (),  # nothing is taken out: what the method itself sees
 }
 GOAL = 1.005

@@ -203,7 +203,7 @@ ALIASES: Mapping[str, Alias] = {
     "clip_mode": _key("trainer.gradient_clip_algorithm"),
     "ema": _EMA_DECAY, "use_ema": _EMA_DECAY, "model_ema": _EMA_DECAY, "ema_decay": _EMA_DECAY,
     "model_ema_decay": _EMA_DECAY, "ema_weight_decay": _EMA_DECAY, "averaging": _EMA_DECAY,
-    "swa": Alias(text="callbacks=[default,ema] callbacks.ema.warmup=polyak", note="the plain mean of all weights"),
+    "swa": Alias(text="callbacks=[default,ema] callbacks.ema.warmup=polyak", note="the plain mean of the weights"),
     "model_ema_warmup": Alias(text="callbacks=[default,ema] callbacks.ema.warmup=timm"),
     "ema_warmup": Alias(text="callbacks=[default,ema] callbacks.ema.warmup=timm"),
     "clip": _CLIP, "clip_grad": _CLIP, "grad_clip": _CLIP, "clip_norm": _CLIP, "clipnorm": _CLIP, "max_norm": _CLIP,

@@ -11,10 +11,12 @@ if TYPE_CHECKING:
 
     from mlscale.config.derive import Devices
 
+_FEW_UPDATES = 10  # of the average of the weights
+
 
 def notices(cfg: DictConfig, machine: Devices) -> list[str]:
     """What the user should know before the run starts; empty for a run where everything set has its effect."""
-    return [*_devices(cfg, machine), *_groups(cfg), *_promises(cfg)]
+    return [*_devices(cfg, machine), *_groups(cfg), *_average(cfg), *_promises(cfg)]
 
 
 def _devices(cfg: DictConfig, machine: Devices) -> list[str]:
@@ -64,6 +66,23 @@ def _groups(cfg: DictConfig) -> list[str]:
     if cfg.get("augment") and cfg.get("data") and not accepts(cfg.data, "augment"):
         lines.append(f"augment has no effect: {cfg.data['_target_']} takes no 'augment'; augment=none says so")
     return lines
+
+
+def _average(cfg: DictConfig) -> list[str]:
+    """A run that is too short for the average of its weights."""
+    ema, steps = (cfg.get("callbacks") or {}).get("ema") or {}, cfg.derived.get("total_steps")
+    if ema.get("_target_") != "mlscale.train.callbacks.EMA" or steps is None:
+        return []
+    every, start = max(1, ema.get("every", 10)), ema.get("start", 0)
+    updates = max(0, steps // every - start // every)
+    fix = "callbacks.ema.start=0" if start >= steps else "callbacks.ema.every=1" if every > 1 else ""
+    if updates >= _FEW_UPDATES or not fix:
+        return []
+    settings = f"callbacks.ema.every={every}" + f" and callbacks.ema.start={start}" * (start > 0)
+    if updates == 0:
+        return [f"callbacks.ema has no effect in {steps} steps with {settings}: {fix}"]
+    times = "once" if updates == 1 else f"{updates} times"
+    return [f"callbacks.ema renews the average {times} in {steps} steps with {settings}: {fix} suits so short a run"]
 
 
 def _promises(cfg: DictConfig) -> list[str]:

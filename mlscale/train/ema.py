@@ -36,7 +36,7 @@ class EMA(WeightAveraging):
     - tensorflow: β = min(decay, (1 + t) / (10 + t)), as tf.train.ExponentialMovingAverage with `num_updates`.
     - karras: β = (1 - 1/t)^(γ + 1), the power function of Karras et al. 2023 (arXiv:2312.02696): the average covers the
       same part of a run of any length. `decay` has no part in it.
-    - polyak: the plain mean of all weights since `start` (Polyak and Juditsky 1992): karras with γ = 0.
+    - polyak: the plain mean of the weights since `start` (Polyak and Juditsky 1992): karras with γ = 0.
 
     Validation sees the average. In a checkpoint `state_dict` is the average, so evaluation, export and `init_from` take
     what was validated; the weights that go on training are `current_model_state`. After the fit the module holds the
@@ -45,7 +45,8 @@ class EMA(WeightAveraging):
     Args:
         decay: β of one optimizer step, 0 to 1.
         warmup: how β begins.
-        every: optimizer steps between two updates, each by β^every, so that the average covers as many steps.
+        every: optimizer steps between two updates, each by β^every, so that the average covers as many steps. One at
+            every step would cost a step of a small model several per cent.
         start: optimizer steps before the first update.
         gamma: γ of karras; 6.94 averages over about a tenth of the run (σ_rel = 0.10).
 
@@ -54,13 +55,13 @@ class EMA(WeightAveraging):
     """
 
     def __init__(
-        self, decay: float = 0.999, warmup: Warmup = "timm", every: int = 1, start: int = 0, gamma: float = 6.94
+        self, decay: float = 0.999, warmup: Warmup = "timm", every: int = 10, start: int = 0, gamma: float = 6.94
     ) -> None:
         super().__init__()
         for name, good, why, fix in (
             ("decay", 0 <= decay <= 1, "it is what is kept of the average, 0 to 1", "0.999"),
             ("warmup", warmup in get_args(Warmup), f"it is one of {', '.join(get_args(Warmup))}", "timm"),
-            ("every", every >= 1, "it counts optimizer steps", "1"),
+            ("every", every >= 1, "it counts optimizer steps", "10"),
             ("start", start >= 0, "it counts optimizer steps", "0"),
         ):
             if not good:

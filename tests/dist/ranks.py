@@ -132,7 +132,7 @@ def averaged(_: str) -> dict[str, Any]:
     """Each rank's average of the weights, and what it validated with."""
     torch.set_num_threads(1)
     rank = int(os.environ["RANK"])
-    average = EMA(warmup="polyak")
+    average = EMA(warmup="polyak", every=1)
     seen: list[torch.Tensor] = []
     watch = At(lambda run, module, index: seen.append(next(module.parameters()).detach().clone()))
     task = classifier()

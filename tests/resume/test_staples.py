@@ -17,9 +17,10 @@ from tests.resume.commands import end, ended
 from tests.resume.test_every_step import Case, differences, run
 
 CASES: dict[str, Case] = {
-    "ema": {"staples": [partial(EMA, decay=0.9)]},
+    "ema": {"staples": [partial(EMA, decay=0.9)]},  # its first update, by default, is that of step 10 of 12
+    "ema of every step": {"staples": [partial(EMA, decay=0.9, every=1)]},
     "ema of every third step, later": {"staples": [partial(EMA, every=3, start=4)], "val_check_interval": 0.5},
-    "polyak, accumulated": {"staples": [partial(EMA, warmup="polyak")], "accumulate_grad_batches": 2},
+    "polyak, accumulated": {"staples": [partial(EMA, warmup="polyak", every=1)], "accumulate_grad_batches": 2},
     "lr_monitor": {"staples": [partial(LRMonitor, weight_decay=True)]},
     "grad_norm": {"staples": [partial(GradNorm, per_layer=True)], "gradient_clip_val": 0.5},
     "loss_spike": {"staples": [partial(LossSpike, k=0.5, window=8, least=0.05)]},
@@ -62,7 +63,8 @@ def test_what_only_looks_changes_nothing(tmp_path: Path) -> None:
 def test_all_of_them_across_a_kill(folder: Path, devices: int) -> None:
     """With BatchNorm, whose running means each rank has its own of, and the average with them."""
     short = ["++trainer.limit_train_batches=8", "trainer.max_epochs=2", "callbacks.checkpoint.every_n_steps=3"]
-    staples = ["callbacks=[default,ema,grad_norm,lr_monitor,loss_spike,device_stats]", "scheduler=warmup_cosine"]
+    staples = ["callbacks=[default,ema,grad_norm,lr_monitor,loss_spike,device_stats]", "callbacks.ema.every=2"]
+    staples += ["scheduler=warmup_cosine"]
     words = ("+recipe=resnet", "snapshot=false", *short, *staples, "trainer.log_every_n_steps=2")
     words = (*words, f"trainer.devices={devices}", "trainer.gradient_clip_val=1")
     assert main([*words, "runs_dir=undisturbed"]) == 0

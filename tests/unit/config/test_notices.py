@@ -23,11 +23,14 @@ class Forgetful:
     promises: ClassVar[Promises] = Promises(order=True, resume=False, elastic=False)
 
 
-def told(data: dict[str, Any], **trainer: Any) -> list[str]:
+def told(
+    data: dict[str, Any], callbacks: dict[str, Any] | None = None, total_steps: int | None = None, **trainer: Any
+) -> list[str]:
     cfg = OmegaConf.create(
         {
             "data": data,
-            "derived": {"world_size": 1, "accelerator": "cpu"},
+            "callbacks": callbacks,
+            "derived": {"world_size": 1, "accelerator": "cpu", "total_steps": total_steps},
             "trainer": trainer,
             "strategy": {},
             "metric": "val/loss",
@@ -92,3 +95,26 @@ def test_a_debugger_that_is_waited_for_on_no_port() -> None:
     assert notices(cfg, LAPTOP) == ["debugger.wait has no effect without a port: debugger.port=5678"]
     cfg.debugger.port = 5678
     assert notices(cfg, LAPTOP) == []
+
+
+@pytest.mark.parametrize(
+    ("settings", "steps", "said"),
+    [
+        ({}, 100, ""),
+        ({}, 99, "renews the average 9 times in 99 steps with callbacks.ema.every=10: callbacks.ema.every=1 suits"),
+        ({}, 10, "renews the average once in 10 steps"),
+        ({}, 9, "has no effect in 9 steps with callbacks.ema.every=10: callbacks.ema.every=1"),
+        ({"every": 1}, 3, ""),
+        ({"every": 1, "start": 3}, 3, "every=1 and callbacks.ema.start=3: callbacks.ema.start=0"),
+        ({"start": 95}, 104, "renews the average once"),
+        ({"start": 95}, 1000, ""),
+        ({}, None, ""),
+        ({"every": 0}, 3, ""),  # is refused where it is built
+    ],
+)
+def test_a_run_that_is_too_short_for_an_average(settings: dict[str, Any], steps: int | None, said: str) -> None:
+    node = {"_target_": "mlscale.train.callbacks.EMA", **settings}
+    lines = told({"_target_": "mlscale.data.Digits"}, callbacks={"ema": node}, total_steps=steps)
+    assert len(lines) == bool(said)
+    assert said in "".join(lines)
+    assert told({"_target_": "mlscale.data.Digits"}, callbacks={"ema": {"_target_": "my.EMA"}}, total_steps=3) == []

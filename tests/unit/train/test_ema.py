@@ -43,7 +43,7 @@ def first(module: nn.Module) -> Tensor:
 
 @pytest.mark.parametrize("warmup", ["none", "timm", "tensorflow", "karras", "polyak"])
 def test_the_average_is_that_of_its_formula(warmup: Any) -> None:
-    average, seen = EMA(decay=0.9, warmup=warmup), Weights()
+    average, seen = EMA(decay=0.9, warmup=warmup, every=1), Weights()
     task = classifier()
     fit(trainer(callbacks=[average, seen]), task, batches(6))
     expected = seen.steps[0].double()
@@ -65,7 +65,7 @@ def test_the_average_is_that_of_its_formula(warmup: Any) -> None:
 def test_the_warm_up_is_timms() -> None:
     utils = pytest.importorskip("timm.utils")
     timms = utils.ModelEmaV3(nn.Linear(1, 1), decay=0.99, use_warmup=True)
-    ours = EMA(decay=0.99, warmup="timm")
+    ours = EMA(decay=0.99, warmup="timm", every=1)
     assert [ours.keeps(n) for n in range(1, 2000, 7)] == [timms.get_decay(n + 1) for n in range(1, 2000, 7)]
 
 
@@ -75,6 +75,35 @@ def test_rare_updates_average_over_as_many_steps() -> None:
     task = classifier()
     fit(trainer(callbacks=[average, seen]), task, batches(7))
     torch.testing.assert_close(first(task), 0.125 * seen.steps[2] + 0.875 * seen.steps[5])
+
+
+@pytest.mark.parametrize("warmup", ["timm", "karras"])
+def test_by_default_it_is_renewed_at_every_tenth_step_and_nearly_what_it_would_be_at_each(warmup: Any) -> None:
+    weights, ends = [], []
+    for average in (EMA(decay=0.98, warmup=warmup, every=1), EMA(decay=0.98, warmup=warmup)):
+        seen, task = Weights(), classifier(optimizer=partial(torch.optim.SGD, lr=0.01))
+        fit(trainer(callbacks=[average, seen]), task, batches(400))
+        weights.append(first(task))
+        ends.append(seen.steps)
+    assert average._average_model is not None
+    assert int(average._average_model.n_averaged) == 40
+    assert torch.equal(ends[0][-1], ends[1][-1])
+    between = (weights[0] - weights[1]).norm()
+    assert between < 0.25 * (weights[0] - ends[0][-1]).norm()
+
+
+@pytest.mark.parametrize("steps", [7, 15])
+def test_a_run_of_few_steps_validates_and_saves_what_there_is(tmp_path: Path, steps: int) -> None:
+    """Below ten steps the weights themselves, with fifteen those after the tenth."""
+    best = pl.callbacks.ModelCheckpoint(tmp_path, "best", "val/loss")
+    seen, task = Weights(), classifier()
+    fit(trainer(callbacks=[EMA(), seen, best], enable_checkpointing=True), task, batches(steps))
+    kept = seen.steps[-1 if steps < 10 else 9]
+    saved = load(tmp_path / "best.ckpt")
+    assert torch.equal(seen.validated[-1], kept)
+    assert torch.equal(saved["state_dict"]["model.weight"], kept)
+    assert torch.equal(saved.get("current_model_state", saved["state_dict"])["model.weight"], seen.steps[-1])
+    assert torch.equal(first(task), kept)
 
 
 def test_before_its_first_update_the_weights_themselves_are_validated_and_saved(tmp_path: Path) -> None:
@@ -91,7 +120,7 @@ def test_before_its_first_update_the_weights_themselves_are_validated_and_saved(
 def test_the_checkpoint_holds_what_was_validated_and_what_goes_on(tmp_path: Path, alone: bool) -> None:
     best = pl.callbacks.ModelCheckpoint(tmp_path, "best", "val/loss", save_weights_only=alone)
     seen, task = Weights(), classifier()
-    fit(trainer(callbacks=[EMA(decay=0.5), seen, best], enable_checkpointing=True), task, batches(8))
+    fit(trainer(callbacks=[EMA(decay=0.5, every=1), seen, best], enable_checkpointing=True), task, batches(8))
     saved = load(tmp_path / "best.ckpt")
     assert torch.equal(saved["state_dict"]["model.weight"], seen.validated[-1])
     assert alone or torch.equal(saved["current_model_state"]["model.weight"], seen.steps[-1])
@@ -110,7 +139,7 @@ def test_whole_numbers_are_the_latest_and_running_means_are_averaged() -> None:
     norm = nn.BatchNorm1d(3)
     task, means = classifier(model=nn.Sequential(norm, nn.Linear(3, 2))), []
     watch = At(lambda run, module, index: means.append(norm.running_mean.clone()))  # type: ignore[union-attr]
-    fit(trainer(callbacks=[EMA(warmup="polyak"), watch]), task, batches(5))
+    fit(trainer(callbacks=[EMA(warmup="polyak", every=1), watch]), task, batches(5))
     assert norm.num_batches_tracked == 5
     torch.testing.assert_close(norm.running_mean, torch.stack(means).mean(0))
 
@@ -118,7 +147,7 @@ def test_whole_numbers_are_the_latest_and_running_means_are_averaged() -> None:
 def test_lazy_layers_have_shapes_by_then() -> None:
     task = classifier(model=MLP(None, 2, hidden=[4]))
     seen = Weights()
-    trainer(callbacks=[EMA(warmup="polyak"), seen]).fit(task, datamodule=Data())
+    trainer(callbacks=[EMA(warmup="polyak", every=1), seen]).fit(task, datamodule=Data())
     torch.testing.assert_close(first(task), torch.stack(seen.steps).mean(0))
 
 
@@ -137,7 +166,8 @@ def test_settings_that_are_none(wrong: dict[str, Any]) -> None:
     assert f"callbacks.ema.{name}=" in told.value.fix
 
 
-def test_it_is_better_where_the_weights_are_noisy() -> None:
+@pytest.mark.parametrize("every", [1, 10])
+def test_it_is_better_where_the_weights_are_noisy(every: int) -> None:
     """Averaging takes the noise out of a constant rate that is too large: what it is for."""
     generator = torch.Generator().manual_seed(3)
     truth = torch.tensor([1.0, -2.0, 0.5])
@@ -162,7 +192,7 @@ def test_it_is_better_where_the_weights_are_noisy() -> None:
 
     errors = {}
     data = [batch() for _ in range(400)]
-    for name, callbacks in (("plain", []), ("average", [EMA(decay=0.98)])):
+    for name, callbacks in (("plain", []), ("average", [EMA(decay=0.98, every=every)])):
         task = Line()
         fit(trainer(callbacks=callbacks), task, data)
         errors[name] = float((task.line.weight.detach()[0] - truth).norm())
