@@ -90,7 +90,7 @@ def log_image(loggers: Iterable[Any], name: str, pixels: NDArray[Any], step: int
         loggers: `trainer.loggers`.
         name: `val/confusion`.
         pixels: uint8, (height, width, 3) or (height, width).
-        step: optimizer steps, as metrics have it.
+        step: the index of the optimizer step, counted from 0, as metrics have it.
     """
     for logger in loggers:
         if (show := getattr(logger, "show_image", None)) is not None:

@@ -66,14 +66,17 @@ class Samples(Callback):
         keys = [str(key) for key in keys[: len(x)]] if keys is not None else [str(row) for row in range(len(x))]
         values = {name: value.float().cpu().numpy() for name, value in told.items()}
         names = _class_names(trainer)
+        step = (
+            trainer.fit_loop.epoch_loop._batches_that_stepped
+        )  # as Lightning's own entries of this validation have it
         rows = [(key, *_SAID[kind](names, y[row], values, row)) for row, key in enumerate(keys)]
         if x.ndim == 4:
             tiles = [
                 Tile(_pictures(kind, x[row], y[row], values, row), truth, said, _wrong(kind, truth, said))
                 for row, (_, truth, said) in enumerate(rows)
             ]
-            log_image(trainer.loggers, "val/samples", _pixels(tiles), trainer.global_step)
-        log_table(trainer.loggers, "val/samples_table", ("key", "truth", "prediction"), rows, trainer.global_step)
+            log_image(trainer.loggers, "val/samples", _pixels(tiles), step)
+        log_table(trainer.loggers, "val/samples_table", ("key", "truth", "prediction"), rows, step)
 
 
 def _class(names: list[str] | None, truth: Any, values: Mapping[str, NDArray[Any]], row: int) -> tuple[str, str]:

@@ -47,6 +47,9 @@ class TensorBoard(TensorBoardLogger):
         """Go on after that step."""
         self._last = int(state_dict["step"])
         self._kwargs["purge_step"] = self._last + 1
+        if self._experiment is not None:  # Lightning opens a file before it reads the checkpoint: this one stays empty
+            self._experiment.close()
+            self._experiment = None
 
     @rank_zero_only
     def show_image(self, name: str, pixels: NDArray[Any], step: int) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from mlscale import verbs
+from mlscale.train import loggers
 from scripts.mlflow_server import Server, free_port, serving
 from tests.contract import tracked
 from tests.contract.commands import environment, mlscale, only_run
@@ -18,6 +19,11 @@ from tests.contract.fake_wandb import FakeWandb
 from tests.contract.tracked import Kept
 
 OFFLINE = {"csv": tracked.of_csv, "tensorboard": tracked.of_tensorboard, "wandb": tracked.of_wandb_offline}
+MEDIA = {
+    "csv": tracked.media_of_csv,
+    "tensorboard": tracked.media_of_tensorboard,
+    "wandb": tracked.media_of_wandb_offline,
+}
 NAMES = {"train/loss", "train/lr", "train/samples_per_s", "train/loss_epoch", "val/loss", "val/accuracy", "epoch"}
 
 
@@ -32,6 +38,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patched.setenv("WANDB_CONFIG_DIR", str(folder))
         words = [
             *tracked.WORDS,
+            tracked.SAMPLES,
             f"logger=[{','.join(OFFLINE)}]",
             f"runs_dir={folder}/runs",
             f"data.root={folder}/digits",
@@ -53,6 +60,17 @@ def test_names_steps_and_values_are_the_same_in_all(logs: Path, tracker: str) ->
     expected = tracked.of_csv(logs)
     assert ("train/loss", 43) in expected
     same(OFFLINE[tracker](logs), expected)
+
+
+@pytest.mark.parametrize("tracker", MEDIA)
+def test_pictures_and_tables_are_the_same_in_all(logs: Path, tracker: str) -> None:
+    expected = tracked.media_of_csv(logs)
+    assert set(expected) == {(name, step) for name in ("val/samples", "val/samples_table") for step in (21, 43)}
+    assert expected["val/samples_table", 43][0] == ["key", "truth", "prediction"]
+    assert len(expected["val/samples_table", 43]) == 1 + 21
+    assert expected["val/samples", 43][0] == (1784, 980)
+    assert expected["val/samples", 21] != expected["val/samples", 43]
+    assert MEDIA[tracker](logs) == expected
 
 
 @pytest.mark.slow
@@ -112,6 +130,18 @@ def test_a_killed_run_is_the_same_run_at_mlflow(tmp_path: Path, logs: Path, mlfl
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_pictures_and_tables_are_the_same_at_mlflow(tmp_path: Path, mlflow: Server) -> None:
+    env = environment(tmp_path, MLFLOW_TRACKING_URI=mlflow.url)
+    done = mlscale(tmp_path, *tracked.WORDS, tracked.SAMPLES, "logger=[csv,mlflow]", env=env)
+    assert done.returncode == 0, done.stderr
+    run = only_run(tmp_path)
+    kept = tracked.media_of_mlflow(mlflow.url, run.name, tmp_path / "fetched")
+    assert set(kept) == {(name, step) for name in ("val/samples", "val/samples_table") for step in (21, 43)}
+    assert kept == tracked.media_of_csv(run / "logs")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_server_that_is_away_ends_no_run_and_gets_it_all_later(tmp_path: Path, mlflow: Server, logs: Path) -> None:
     port = free_port()
     env = environment(tmp_path, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}")
@@ -134,9 +164,27 @@ def test_a_server_that_is_away_ends_no_run_and_gets_it_all_later(tmp_path: Path,
     assert "nothing of" in again.stderr
 
 
-def test_images_and_tables_go_to_every_tracker(tmp_path: Path) -> None:
-    from mlscale.train import loggers
+def test_what_a_killed_process_had_told_tensorboard_after_the_checkpoint_counts_no_longer(tmp_path: Path) -> None:
+    logger: Any = loggers.tensorboard(str(tmp_path))
+    for step in range(4):
+        logger.log_metrics({"val/loss": 1.0}, step)
+        if step == 2:
+            loggers.log_image([logger], "val/sheet", np.zeros((4, 6), np.uint8), step)
+            saved = logger.state_dict()
+    logger.finalize("failed")
+    logger = loggers.tensorboard(str(tmp_path))
+    assert logger.experiment is not None  # Lightning asks for it before it reads the checkpoint
+    logger.load_state_dict(saved)
+    logger.log_metrics({"val/loss": 2.0}, 3)
+    logger.finalize("success")
+    assert tracked.of_tensorboard(tmp_path) == {("val/loss", step): 2.0 if step == 3 else 1.0 for step in range(4)}
+    reader: Any = import_module("tensorboard.backend.event_processing.event_accumulator")
+    events = reader.EventAccumulator(str(tmp_path))
+    events.Reload()
+    assert [image.step for image in events.Images("val/sheet")] == [2]
 
+
+def test_images_and_tables_go_to_every_tracker(tmp_path: Path) -> None:
     trackers = [loggers.csv(str(tmp_path / "csv")), loggers.tensorboard(str(tmp_path / "tensorboard"))]
     pixels = np.zeros((4, 6, 3), np.uint8)
     loggers.log_image([*trackers, object()], "val/sheet", pixels, 3)

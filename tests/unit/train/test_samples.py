@@ -47,7 +47,7 @@ def test_masks_beside_their_images(tmp_path: Path) -> None:
     }
     task = Segmentation(2, model=nn.Conv2d(3, 2, 1), optimizer=SGD)
     rows, pictures = shown(tmp_path, task, [batch, batch], count=2)
-    assert [path.stem for path in pictures] == ["2", "4"], "after each validation, and not after the check before a fit"
+    assert [path.stem for path in pictures] == ["1", "3"], "after each validation, and not after the check before a fit"
     with Image.open(pictures[0]) as picture:
         assert len(np.unique(np.asarray(picture).reshape(-1, 3), axis=0)) > 10
     with torch.no_grad():
@@ -59,6 +59,17 @@ def test_numbers(tmp_path: Path) -> None:
     batch = {"x": torch.eye(4), "y": torch.arange(4.0)[:, None]}
     rows, _ = shown(tmp_path, Regression(1, model=nn.Linear(4, 1), optimizer=SGD), [batch, batch])
     assert [row[:2] for row in rows[1:]] == [["0", "0"], ["1", "1"], ["2", "2"]]
+
+
+def test_they_stand_at_the_step_of_the_metrics_of_their_validation(tmp_path: Path) -> None:
+    """Also of a validation between two passes of accumulation."""
+    log = CSV(str(tmp_path))
+    run = trainer(max_epochs=2, logger=log, callbacks=[Samples(1)], accumulate_grad_batches=2, val_check_interval=3)
+    run.fit(classifier(), Loader(batches(6)), Loader(batches(1)))
+    log.flush()
+    steps = [row["step"] for row in log._read()[1] if row.get("val/loss")]
+    assert steps == ["1", "2", "4", "5"]
+    assert sorted(path.stem for path in tmp_path.rglob("samples_table/*.csv")) == steps
 
 
 @pytest.mark.parametrize("count", [0, 257])
