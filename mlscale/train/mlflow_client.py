@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -10,6 +11,8 @@ from typing import Any
 _RUN = "mlscale.run"  # the tag by which a run that goes on is found
 _NOTES = "mlflow.note.content"
 _PARAMS, _METRICS = 100, 1000  # that MLflow takes in one request
+_REFUSED = re.compile(r"[^\w/.:\- ]")  # in the name of a parameter or metric; with one of these no entry is taken
+_LONGEST = 250  # characters of a name
 
 
 @dataclass(frozen=True)
@@ -63,11 +66,12 @@ class Client:
         seen = dict(self._seen)  # `epoch` comes with training's and with validation's metrics of a step
         params: dict[str, str] = {}
         for entry in entries:
-            for name, value in entry.get("metrics", {}).items():
+            for given, value in entry.get("metrics", {}).items():
+                name = _name(given)
                 if entry["step"] > seen.get(name, -1):
                     seen[name] = entry["step"]
                     metrics.append(entities.Metric(name, value, entry["time_ms"], entry["step"]))
-            params |= entry.get("params", {})
+            params |= {_name(given): value for given, value in entry.get("params", {}).items()}
         if params:
             self._log_params(entities, params)
         for at in range(0, len(metrics), _METRICS):
@@ -108,6 +112,11 @@ class Client:
         new = [entities.Param(name, value) for name, value in params.items() if name not in known]
         for at in range(0, len(new), _PARAMS):
             self._mlflow.log_batch(self._run, params=new[at : at + _PARAMS])
+
+
+def _name(given: str) -> str:
+    """A name as MLflow takes it: `val/top_5` of `val/top@5`."""
+    return _REFUSED.sub("_", given)[:_LONGEST]
 
 
 def _mlflow_entities() -> Any:

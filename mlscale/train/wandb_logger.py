@@ -92,7 +92,11 @@ class WandB(WandbLogger):
     @rank_zero_only
     def show_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
         """Show a table."""
-        table = wandb.Table(columns=list(columns), data=[list(row) for row in rows])
+        cells = [list(row) for row in rows]
+        try:
+            table = wandb.Table(columns=list(columns), data=cells)
+        except TypeError:  # numbers and texts in one column
+            table = wandb.Table(columns=list(columns), data=cells, allow_mixed_types=True)
         self._row({"trainer/global_step": step}, {name: table})
 
     @rank_zero_only

@@ -142,6 +142,20 @@ def test_pictures_and_tables_are_the_same_at_mlflow(tmp_path: Path, mlflow: Serv
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
+def test_a_name_that_mlflow_refuses_holds_no_entry_up(tmp_path: Path, mlflow: Server) -> None:
+    logger: Any = loggers.mlflow(str(tmp_path / "logs"), mlflow.url, name="odd")
+    logger.log_hyperparams({"param": {"a@b": 1}})
+    logger.log_metrics({"val/top@5": 0.5, "val/a b-c.d:é": 0.25}, 3)
+    logger.finish()
+    kept, run = tracked.of_mlflow(mlflow.url, "odd")
+    assert kept == {("val/top_5", 3): 0.5, ("val/a b-c.d:é", 3): 0.25}
+    assert run.data.params == {"param.a_b": "1"}
+    assert run.info.status == "FINISHED"
+    assert not list(tmp_path.glob("logs/*"))
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_server_that_is_away_ends_no_run_and_gets_it_all_later(tmp_path: Path, mlflow: Server, logs: Path) -> None:
     port = free_port()
     env = environment(tmp_path, MLFLOW_TRACKING_URI=f"http://127.0.0.1:{port}")

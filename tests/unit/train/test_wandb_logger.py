@@ -70,6 +70,15 @@ def test_without_a_key_the_run_is_recorded_offline(tmp_path: Path, capfd: pytest
     assert f"wandb sync {logs}/wandb/offline-run-" in said
 
 
+def test_a_column_of_a_table_may_hold_numbers_and_texts(tmp_path: Path) -> None:
+    logger = loggers.wandb(str(tmp_path / "logs"))
+    rows = [("a", 1.5), ("b", "unreadable"), (3, None)]
+    loggers.log_table([logger], "val/worst", ("key", "loss"), rows, 3)
+    loggers.finish([logger])
+    (path,) = tmp_path.rglob("*.table.json")
+    assert json.loads(path.read_text())["data"] == [list(row) for row in rows]
+
+
 def test_online_without_a_key_is_an_error_not_a_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stdin", None)
     with pytest.raises(MLScaleError, match="no API key") as caught:
