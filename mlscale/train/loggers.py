@@ -1,12 +1,16 @@
 """Trackers: factories behind the group `logger`. All get the same metric names; only rank 0 writes."""
 
+import contextlib
+import sys
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger
+from tqdm import tqdm
 
 from mlscale.export.needs import need
+from mlscale.runs.checkpoints import NO_ROOM
 from mlscale.train.csv_logger import CSV
 
 
@@ -92,9 +96,7 @@ def log_image(loggers: Iterable[Any], name: str, pixels: NDArray[Any], step: int
         pixels: uint8, (height, width, 3) or (height, width).
         step: the index of the optimizer step, counted from 0, as metrics have it.
     """
-    for logger in loggers:
-        if (show := getattr(logger, "show_image", None)) is not None:
-            show(name, pixels, step)
+    _show(loggers, "show_image", name, pixels, step)
 
 
 def log_table(
@@ -106,9 +108,21 @@ def log_table(
         columns: their names.
         rows: the cells: numbers and texts.
     """
+    _show(loggers, "show_table", name, columns, rows, step)
+
+
+def _show(loggers: Iterable[Any], how: str, name: str, *content: Any) -> None:
+    """Ask each tracker that can. What finds no room on the disk is left out: training goes on."""
     for logger in loggers:
-        if (show := getattr(logger, "show_table", None)) is not None:
-            show(name, columns, rows, step)
+        if (show := getattr(logger, how, None)) is not None:
+            try:
+                show(name, *content)
+            except OSError as error:
+                if error.errno not in NO_ROOM:
+                    raise
+                with contextlib.suppress(OSError):  # standard error may be a file on the same disk
+                    line = f"warning   no room for {name}, which {logger.name} lacks now: {error.strerror}"
+                    tqdm.write(line, file=sys.stderr)
 
 
 def finish(loggers: Iterable[Logger], *, failed: bool = False) -> None:

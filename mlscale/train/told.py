@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -30,8 +31,13 @@ class Told:
         """Write the rows that are not written yet; returns how many there are. Without room they wait in memory."""
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
-            with self._path.open("a", encoding="utf-8") as file:
-                file.writelines(f"{row}\n" for row in self._fresh)
+            size = self._path.stat().st_size if self._path.exists() else 0
+            try:
+                with self._path.open("a", encoding="utf-8") as file:
+                    file.writelines(f"{row}\n" for row in self._fresh)
+            except OSError:
+                os.truncate(self._path, size)  # some of the rows may be there: all will be written again
+                raise
             self._fresh.clear()
         return self._count
 

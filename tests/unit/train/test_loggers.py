@@ -1,21 +1,36 @@
 """The trackers: one file of CSV, an extra that is named when it is missing."""
 
+import contextlib
 import csv
 import resource
+from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.train import loggers
 from mlscale.train.csv_logger import CSV
+from mlscale.train.told import Told
 
 
 def rows(folder: Path) -> list[dict[str, str]]:
     with (folder / "metrics.csv").open(newline="") as file:
         return list(csv.DictReader(file))
+
+
+@contextlib.contextmanager
+def a_full_disk(beyond: int) -> Iterator[None]:
+    """No file grows beyond so many bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (beyond, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def test_metrics_that_come_later_widen_the_file(tmp_path: Path) -> None:
@@ -59,23 +74,47 @@ def test_without_room_entries_wait(tmp_path: Path, capsys: pytest.CaptureFixture
     logger = CSV(str(tmp_path))
     logger.log_metrics({"a": 1.0}, 0)
     logger.flush()
-    before, content = resource.getrlimit(resource.RLIMIT_FSIZE), (tmp_path / "metrics.csv").read_bytes()
-    resource.setrlimit(resource.RLIMIT_FSIZE, (len(content) + 5, before[1]))
-    try:
+    content = (tmp_path / "metrics.csv").read_bytes()
+    with a_full_disk(len(content) + 5):
         for step in range(1, 50):
             logger.log_metrics({"b" if wider else "a": 2.0}, step)
             logger.flush()
         if not wider:
             assert (tmp_path / "metrics.csv").read_bytes() == content
         assert logger.state_dict() == {"rows": 50}
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert [row["step"] for row in rows(tmp_path)] == ["0"]
     logger.finalize("success")
     assert [row["step"] for row in rows(tmp_path)] == [str(step) for step in range(50)]
     assert rows(tmp_path)[49]["b" if wider else "a"] == "2.0"
     assert capsys.readouterr().err.count("no room for") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_pictures_and_tables_without_room_are_left_out_and_end_no_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    logger = CSV(str(tmp_path))
+    pixels = np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8)
+    with a_full_disk(100):
+        loggers.log_image([logger], "val/sheet", pixels, 3)
+        loggers.log_table([logger], "val/worst", ("key",), [["a" * 1000]], 3)
+    told = capsys.readouterr().err
+    assert "no room for val/sheet, which csv lacks now" in told
+    assert "no room for val/worst" in told
+    loggers.log_image([logger], "val/sheet", pixels, 4)
+    assert [path.name for path in tmp_path.rglob("*.png")] == ["4.png"]
+
+
+def test_rows_that_found_no_room_are_there_once_later(tmp_path: Path) -> None:
+    told = Told(tmp_path / "rows.jsonl")
+    told.add({"step": 0})
+    assert told.keep() == 1
+    for step in range(1, 4000):
+        told.add({"step": step})
+    with a_full_disk(20_000):  # more than what Python's buffer holds back
+        assert told.keep() == 4000
+    assert told.keep() == 4000
+    assert Told(tmp_path / "rows.jsonl").go_on(4000) == [{"step": step} for step in range(4000)]
 
 
 def test_only_rank_0_writes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
