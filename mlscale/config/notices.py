@@ -79,10 +79,11 @@ def _average(cfg: DictConfig) -> list[str]:
     if updates >= _FEW_UPDATES or not fix:
         return []
     settings = f"callbacks.ema.every={every}" + f" and callbacks.ema.start={start}" * (start > 0)
+    within = f"in {steps} step{'s' * (steps != 1)} with {settings}"
     if updates == 0:
-        return [f"callbacks.ema has no effect in {steps} steps with {settings}: {fix}"]
+        return [f"callbacks.ema has no effect {within}: {fix}"]
     times = "once" if updates == 1 else f"{updates} times"
-    return [f"callbacks.ema renews the average {times} in {steps} steps with {settings}: {fix} suits so short a run"]
+    return [f"callbacks.ema renews the average {times} {within}: {fix} suits so short a run"]
 
 
 def _promises(cfg: DictConfig) -> list[str]:

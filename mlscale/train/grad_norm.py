@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from mlscale.train.train_metrics import TrainMetrics, writer
+from mlscale.train.uncompiled import plain
 
 
 class GradNorm(Callback):
@@ -78,7 +79,7 @@ def norms(module: torch.nn.Module, *, per_layer: bool = False) -> dict[str, Tens
     if per_layer:
         layers: dict[str, list[Tensor]] = {}
         for (name, _), norm in zip(named, each, strict=True):
-            layers.setdefault(name.rpartition(".")[0] or name, []).append(norm)
+            layers.setdefault(plain(name).rpartition(".")[0] or name, []).append(norm)
         found |= {f"train/grad_norm/{layer}": torch.linalg.vector_norm(torch.stack(n)) for layer, n in layers.items()}
     return found
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
+from tqdm import tqdm
 
 from mlscale.errors import MLScaleError
 from mlscale.report.sheet import Tile, as_image, as_mask, sheet
@@ -41,6 +43,11 @@ class Samples(Callback):
                 f"callbacks.samples.count is {count}", where="callbacks.samples.count", fix="callbacks.samples.count=21"
             )
         self.count = count
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero and (kind := getattr(pl_module, "kind", None)) not in _SAID:
+            task = f"a {kind} task" if kind else type(pl_module).__name__
+            tqdm.write(f"callbacks.samples has no effect: {task} says nothing of single samples", file=sys.stderr)
 
     def on_validation_batch_end(
         self,

@@ -104,6 +104,7 @@ def test_a_debugger_that_is_waited_for_on_no_port() -> None:
         ({}, 99, "renews the average 9 times in 99 steps with callbacks.ema.every=10: callbacks.ema.every=1 suits"),
         ({}, 10, "renews the average once in 10 steps"),
         ({}, 9, "has no effect in 9 steps with callbacks.ema.every=10: callbacks.ema.every=1"),
+        ({}, 1, "has no effect in 1 step with"),
         ({"every": 1}, 3, ""),
         ({"every": 1, "start": 3}, 3, "every=1 and callbacks.ema.start=3: callbacks.ema.start=0"),
         ({"start": 95}, 104, "renews the average once"),

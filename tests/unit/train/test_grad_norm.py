@@ -72,6 +72,13 @@ def test_clipping_by_norm_and_by_value(algorithm: str, largest: float) -> None:
     assert [norm for _, norm in recorder.of("train/grad_norm")] == pytest.approx(truth.before[1::2], rel=1e-5)
 
 
+def test_layers_of_a_compiled_model_are_called_as_those_of_the_model() -> None:
+    compiled: Any = torch.compile(nn.Sequential(nn.Linear(3, 2)), backend="eager")
+    model = nn.ModuleDict({"net": compiled})
+    torch.autograd.backward(model["net"](torch.ones(1, 3)).sum())
+    assert set(norms(model, per_layer=True)) == {"train/grad_norm", "train/grad_norm/net.0"}
+
+
 def test_layers_add_up_and_a_sparse_gradient_counts() -> None:
     model = nn.ModuleDict({"table": nn.Embedding(5, 3, sparse=True), "head": nn.Linear(3, 2), "idle": nn.Linear(2, 2)})
     rows = model["table"](torch.tensor([1, 1, 4]))

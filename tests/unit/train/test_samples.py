@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from mlscale.errors import MLScaleError
-from mlscale.tasks import Regression, Segmentation
+from mlscale.tasks import Classification, Regression, Segmentation
 from mlscale.train.callbacks import Samples
 from mlscale.train.csv_logger import CSV
 from tests.unit.fitting import SGD, Loader, batches, classifier, trainer
@@ -70,6 +70,20 @@ def test_they_stand_at_the_step_of_the_metrics_of_their_validation(tmp_path: Pat
     steps = [row["step"] for row in log._read()[1] if row.get("val/loss")]
     assert steps == ["1", "2", "4", "5"]
     assert sorted(path.stem for path in tmp_path.rglob("samples_table/*.csv")) == steps
+
+
+@pytest.mark.parametrize(("kind", "said"), [("language", "a language task says nothing"), (None, "Other says nothing")])
+def test_a_task_that_says_nothing_of_samples_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: Any, said: str
+) -> None:
+    class Other(Classification):
+        pass
+
+    Other.kind = kind
+    run = trainer(logger=CSV(str(tmp_path)), callbacks=[Samples()])
+    run.fit(Other(2, model=nn.Linear(3, 2), optimizer=SGD), Loader(batches(2)), Loader(batches(1)))
+    assert f"callbacks.samples has no effect: {said} of single samples" in capsys.readouterr().err
+    assert not list(tmp_path.rglob("media"))
 
 
 @pytest.mark.parametrize("count", [0, 257])
