@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -108,7 +109,9 @@ class Sweep:
 
     def _rank(self, job: Job) -> tuple[bool, bool, float]:
         value = _value(job, self.metric)
-        return job.error is not None, value is None, (value or 0.0) * (-1 if self.mode == "max" else 1)
+        if value is None or math.isnan(value):  # which compares with nothing
+            return job.error is not None, True, 0.0
+        return job.error is not None, False, value * (-1 if self.mode == "max" else 1)
 
     def _row(self, job: Job) -> tuple[str, str, str, str]:
         value = _value(job, self.metric)
