@@ -10,18 +10,24 @@ import sys
 import threading
 import time
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mlscale.config import frozen
 from mlscale.culprit import unforeseen
 from mlscale.errors import MLScaleError
 from mlscale.launch import debugger, failures, garbage, hung
 from mlscale.launch import rank as this_process
+from mlscale.launch.ended import tell_end
 from mlscale.runs import process
 from mlscale.runs.files import unwritable
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial import Initial
 from mlscale.runs.mask import Masker, masked_output
+
+if TYPE_CHECKING:
+    from mlscale.train.stall_report import Report
 
 # A checkpoint or a log that could not be written: the disk, a quota or a limit of the process is full.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
@@ -74,11 +80,15 @@ def train(folder: Path, checkpoint: Path | None = None) -> None:
     masker = Masker.of(cfg)
     ours = garbage.claimed() or "RANK" in os.environ  # not a notebook's kernel, which a stalled run must not end
     rank = int(os.environ.get("RANK", "0"))
+
+    def end_hung(error: MLScaleError, told: Report) -> None:
+        hung.end(folder, error, told.hung, partial(tell_end, cfg))
+
     with (
         masked_output(masker),
         debugger.ready(cfg.get("debugger") or {}, rank, cfg.derived.world_size),
         signals.noted(over=lambda: failures.any_in(folder), ends_process=garbage.claimed()),
-        stall.ended_by((lambda error, told: hung.end(folder, error, told.hung)) if ours else None),
+        stall.ended_by(end_hung if ours else None),
     ):
         try:
             outcome = fit(cfg, str(checkpoint) if checkpoint else None, initial)

@@ -52,7 +52,8 @@ def test_code_that_does_not_let_python_run(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("locked", [False, True])
 def test_one_process(folder: Path, locked: bool) -> None:
-    ended = typed(f"callbacks.hang.locked={locked}", "callbacks.hang.seconds=12", "trainer.max_epochs=5")
+    notify = ["callbacks=[default,notify]", "callbacks.notify.command=[tee,-a,notices]"]
+    ended = typed(f"callbacks.hang.locked={locked}", "callbacks.hang.seconds=12", "trainer.max_epochs=5", *notify)
     if locked:  # nobody can end it, but where it is can be told
         assert ended.returncode == 0, ended.stderr
         assert "recorder.py" in ended.stderr
@@ -62,4 +63,6 @@ def test_one_process(folder: Path, locked: bool) -> None:
     assert "error: no step for " in ended.stderr
     (run,) = runs_in(folder)
     assert json.loads((run / "manifest.json").read_text())["status"] == "failed"
+    assert (folder / "notices").read_text().count('"event": "hung"') == 1
+    assert (folder / "notices").read_text().count('"event": "failed"') == 1
 
