@@ -16,7 +16,7 @@ _FEW_UPDATES = 10  # of the average of the weights
 
 def notices(cfg: DictConfig, machine: Devices) -> list[str]:
     """What the user should know before the run starts; empty for a run where everything set has its effect."""
-    return [*_devices(cfg, machine), *_groups(cfg), *_average(cfg), *_promises(cfg)]
+    return [*_devices(cfg, machine), *_groups(cfg), *_entries(cfg), *_average(cfg), *_promises(cfg)]
 
 
 def _devices(cfg: DictConfig, machine: Devices) -> list[str]:
@@ -66,6 +66,18 @@ def _groups(cfg: DictConfig) -> list[str]:
     if cfg.get("augment") and cfg.get("data") and not accepts(cfg.data, "augment"):
         lines.append(f"augment has no effect: {cfg.data['_target_']} takes no 'augment'; augment=none says so")
     return lines
+
+
+def _entries(cfg: DictConfig) -> list[str]:
+    """Epochs that are over before an entry of the training is due."""
+    steps, every = cfg.derived.get("steps_per_epoch"), cfg.trainer.get("log_every_n_steps")
+    kept = cfg.get("logger") and (cfg.get("callbacks") or {}).get("metrics")
+    if not kept or not steps or not every or every <= steps:
+        return []
+    return [
+        f"no train/loss by steps, nor what goes with it: trainer.log_every_n_steps={every} is more than the {steps} "
+        f"step{'s' * (steps != 1)} of an epoch, trainer.log_every_n_steps={steps} writes one entry an epoch"
+    ]
 
 
 def _average(cfg: DictConfig) -> list[str]:

@@ -24,13 +24,14 @@ class Forgetful:
 
 
 def told(
-    data: dict[str, Any], callbacks: dict[str, Any] | None = None, total_steps: int | None = None, **trainer: Any
+    data: dict[str, Any], callbacks: dict[str, Any] | None = None, derived: dict[str, Any] | None = None, **trainer: Any
 ) -> list[str]:
     cfg = OmegaConf.create(
         {
             "data": data,
             "callbacks": callbacks,
-            "derived": {"world_size": 1, "accelerator": "cpu", "total_steps": total_steps},
+            "logger": {"csv": {}},
+            "derived": {"world_size": 1, "accelerator": "cpu", **(derived or {})},
             "trainer": trainer,
             "strategy": {},
             "metric": "val/loss",
@@ -115,7 +116,19 @@ def test_a_debugger_that_is_waited_for_on_no_port() -> None:
 )
 def test_a_run_that_is_too_short_for_an_average(settings: dict[str, Any], steps: int | None, said: str) -> None:
     node = {"_target_": "mlscale.train.callbacks.EMA", **settings}
-    lines = told({"_target_": "mlscale.data.Digits"}, callbacks={"ema": node}, total_steps=steps)
+    total = {"total_steps": steps}
+    lines = told({"_target_": "mlscale.data.Digits"}, callbacks={"ema": node}, derived=total)
     assert len(lines) == bool(said)
     assert said in "".join(lines)
-    assert told({"_target_": "mlscale.data.Digits"}, callbacks={"ema": {"_target_": "my.EMA"}}, total_steps=3) == []
+    assert told({"_target_": "mlscale.data.Digits"}, callbacks={"ema": {"_target_": "my.EMA"}}, derived=total) == []
+
+
+@pytest.mark.parametrize(
+    ("every", "steps", "on", "lines"), [(10, 9, True, 1), (10, 10, True, 0), (10, 9, False, 0), (0, 9, True, 0)]
+)
+def test_epochs_that_are_over_before_an_entry_is_due(every: int, steps: int | None, on: bool, lines: int) -> None:
+    callbacks = {"metrics": {"_target_": "mlscale.train.callbacks.TrainMetrics"}} if on else None
+    short = {"steps_per_epoch": steps}
+    found = told({"_target_": "mlscale.data.Digits"}, callbacks=callbacks, derived=short, log_every_n_steps=every)
+    assert len(found) == lines
+    assert not found or f"trainer.log_every_n_steps={steps} writes one entry an epoch" in found[0]
