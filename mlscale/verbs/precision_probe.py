@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.config.frozen import with_derived
 from mlscale.culprit import summary
+from mlscale.errors import MLScaleError
 from mlscale.launch.start import say
 from mlscale.runs.mask import Masker
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 OUTCOME = ("precision", "memory_format")
 """What derived.yaml keeps."""
 _BATCHES = 4
+_NO_TRAINER = r".*self\.log\(\).*trainer.*"  # what Lightning warns of, for there is none here
 _OF_IMAGES = 4  # dimensions of a convolution's weights, whose layout matters
 
 
@@ -89,7 +91,8 @@ def settled(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> Pr
     except Exception as error:  # whatever a user's module needs that no trainer gives it here
         found = {"precision": precisions.FP32, "memory_format": None} if is_auto(cfg) else {}
         word = "fp32, for " if is_auto(cfg) else ""
-        return Probed(found, f"precision {word}the probe was not possible: {summary(error)}", {})
+        why = error.what if isinstance(error, MLScaleError) else summary(error).splitlines()[0]
+        return Probed(found, f"precision {word}the probe was not possible: {why}", {})
     best = comparison.best(tolerance) if is_auto(cfg) else comparison.measured[1]
     figures = _figures(cfg, derived, best, comparison)
     outcome = {"precision": best.candidate.precision, "memory_format": best.candidate.memory_format}
@@ -109,7 +112,7 @@ def _compare(cfg: DictConfig, derived: Mapping[str, Any], chosen: Sequence[Candi
     quiet()
     torch.set_num_threads(derived["threads"])
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=r".*self\.log\(\).*trainer.*")  # there is none here
+        warnings.filterwarnings("ignore", message=_NO_TRAINER)
         batches = _batches(ready)
 
         def build() -> pl.LightningModule:
@@ -159,7 +162,9 @@ def _traced(cfg: DictConfig, derived: Mapping[str, Any], measured: Measured) -> 
     from mlscale.train.assemble import build_task
 
     ready = with_derived(cfg, {**derived, **dict.fromkeys(OUTCOME)})
-    live = traced(lambda: build_task(ready), _batches(ready)[0], Loop(measured.candidate.precision))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=_NO_TRAINER)
+        live = traced(lambda: build_task(ready), _batches(ready)[0], Loop(measured.candidate.precision))
     return sum(live.at_peak().values())
 
 

@@ -1,0 +1,64 @@
+"""The probe of a precision where it can't be taken, and where a user's module logs without a trainer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from mlscale.diagnose.precisions import Candidate, Measured
+from mlscale.errors import MLScaleError
+from mlscale.launch.machine import Machine
+from mlscale.verbs import precision_probe
+
+LAPTOP = Machine(cuda=0, mps=False, cores=4, cuda_bf16=False)
+CONFIG = OmegaConf.create({"precision": {"probe_seconds": 1.0, "tolerance": 0.05}, "derived": {}})
+DERIVED = {"accelerator": "cpu", "threads": 1}
+
+
+class Logs(pl.LightningModule):
+    def __init__(self) -> None:
+        super().__init__()
+        self.net = nn.Linear(3, 2)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        loss: Tensor = self.net(batch["x"]).square().mean()
+        self.log("train/mine", loss)
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+
+@pytest.mark.parametrize(
+    ("error", "why"),
+    [
+        (MLScaleError("the task drives its optimizers itself", where="task.automatic_optimization"), "the task drives"),
+        (RuntimeError("no trainer\n  attached"), "RuntimeError: no trainer"),
+    ],
+)
+def test_a_probe_that_is_not_possible_is_told_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, error: Exception, why: str
+) -> None:
+    def fail(*_: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(precision_probe, "_compare", fail)
+    probed = precision_probe.settled(CONFIG, DERIVED, LAPTOP)
+    assert probed is not None
+    assert probed.outcome == {"precision": "32-true", "memory_format": None}
+    assert probed.line.startswith(f"precision fp32, for the probe was not possible: {why}")
+    assert "\n" not in probed.line
+
+
+def test_a_module_that_logs_is_traced_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warnings are errors in tests."""
+    monkeypatch.setattr("mlscale.train.assemble.build_task", lambda cfg: Logs())
+    monkeypatch.setattr(precision_probe, "_batches", lambda cfg: [{"x": torch.zeros(4, 3)}])
+    measured = Measured(Candidate(), math.nan, None, math.nan, math.nan)
+    assert precision_probe._traced(CONFIG, DERIVED, measured) > 0
