@@ -114,7 +114,9 @@ class LossScale(Callback):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         several = trainer.world_size > 1  # all ranks have the same: gradients are summed up before they are looked at
-        pl_module.log_dict(self._metrics(), sync_dist=several, reduce_fx="max")
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        told = bool(every) and trainer.global_step % every == 0  # the trackers have this step's already
+        pl_module.log_dict(self._metrics(), logger=not told, sync_dist=several, reduce_fx="max")
 
     def _metrics(self) -> dict[str, float]:
         return {"train/loss_scale": self.plugin.scale, "train/skipped_steps": float(self.plugin.skipped)}

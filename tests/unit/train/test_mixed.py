@@ -116,14 +116,16 @@ def test_it_takes_over_the_scale_of_lightnings_own_plugin() -> None:
     assert (plugin.scale, plugin.skipped) == (8.0, 0)
 
 
-def test_trackers_get_scale_and_skipped_steps(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("every", "steps"), [(4, ["3", "7", "11"]), (5, ["4", "9", "11"])])
+def test_trackers_get_scale_and_skipped_steps_once_a_step(tmp_path: Path, every: int, steps: list[str]) -> None:
+    """The last step of an epoch among them."""
     plugin = Mixed("cpu", HUGE)
     logger = CSV(str(tmp_path))
-    run(plugin, 12, logger=logger, log_every_n_steps=4)
+    made, _ = run(plugin, 12, logger=logger, log_every_n_steps=every)
     logger.flush()
     rows = [row for row in logger._read()[1] if row.get("train/loss_scale")]
-    assert [row["step"] for row in rows][:3] == ["3", "7", "11"]
-    assert float(rows[-1]["train/skipped_steps"]) == plugin.skipped
+    assert [row["step"] for row in rows] == steps
+    assert float(rows[-1]["train/skipped_steps"]) == plugin.skipped == made.callback_metrics["train/skipped_steps"]
 
 
 def test_which_settings_get_a_plugin_of_ours() -> None:
