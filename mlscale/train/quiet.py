@@ -12,9 +12,11 @@ def quiet() -> None:
     warnings.filterwarnings("ignore", message=r".*LeafSpec.*is deprecated")
     # Told by the result: a run that ends before its first validation has no best checkpoint.
     warnings.filterwarnings("ignore", message=r".*could not find the monitored key in the returned metrics.*")
-    # TrainMetrics closes its interval at the end of an epoch, however short; a batch's size is read from the batch.
+    # A notice tells of it, and the epoch's mean is there all the same; a batch's size is read from the batch.
     warnings.filterwarnings("ignore", message=r".*is smaller than the logging interval.*")
     warnings.filterwarnings("ignore", message=r".*Trying to infer the `batch_size` from an ambiguous collection.*")
+    # A kernel of 1×1 lies in memory alike in both layouts: DDP warns of strides that differ in name alone.
+    warnings.filterwarnings("ignore", message=r".*Grad strides do not match bucket view strides.*")
     # A run that goes on finds the checkpoints of its earlier attempt.
     warnings.filterwarnings("ignore", message=r".*Checkpoint directory .* exists and is not empty.*")
     # A loader without a place of its own is replayed.

@@ -9,6 +9,7 @@ import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from mlscale.runs.checkpoints import stored, verify
+from tests.contract.commands import environment, mlscale
 from tests.dist import ranks
 from tests.unit.fitting import Loader, batches, classifier, fit, trainer
 
@@ -83,3 +84,12 @@ def test_the_average_of_the_weights_is_the_same_on_both_ranks() -> None:
     first, second = launch(ranks.averaged, "")
     assert torch.equal(first["average"], second["average"])
     torch.testing.assert_close(first["average"], first["mean"])
+
+
+def test_pixel_by_pixel_without_a_word_of_strides(tmp_path: Path) -> None:
+    """In a process of its own: ranks print where the fork server did, which another test may have started."""
+    words = ["+recipe=resnet", "model.widths=[4,8]", "precision=bf16", "precision.memory_format=channels_last"]
+    short = ["trainer.devices=2", "debug=limit", "trainer.max_epochs=1", "snapshot=false"]
+    done = mlscale(tmp_path, *words, *short, env=environment(tmp_path))
+    assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
