@@ -22,10 +22,11 @@ from mlscale.train.precision import lay_out
 
 FP32 = "32-true"
 ROUNDS = 7
+FAR = 3.0
+"""Times fp32's: a candidate that is so slow in its first steps is not worth more of them."""
 _LOSSES = 8  # steps at the start whose losses are compared
 _FEWEST = 3  # rounds on a machine that is slower than it seemed
 _MOST = 50  # steps of a round
-_FAR = 3.0  # times fp32's: a candidate that is so slow in its first steps is not measured further
 _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
@@ -107,6 +108,7 @@ def compare(
     chosen: Sequence[Candidate],
     device: str,
     seconds: float,
+    far: float = FAR,
 ) -> Comparison:
     """Train a little with each candidate, from the same weights on the same batches, in turns.
 
@@ -116,6 +118,7 @@ def compare(
         chosen: fp32 first.
         device: where.
         seconds: about how long in all.
+        far: times fp32's; a candidate that is so slow in its first steps is not measured further.
 
     Raises:
         Exception: whatever a step in fp32 raises.
@@ -133,7 +136,7 @@ def compare(
                 raise
             left_out.append(Measured(candidate, math.nan, None, math.nan, math.nan, why=str(error).split("\n")[0]))
             continue
-        if sides and side.first_s > _FAR * sides[0].first_s:
+        if sides and side.first_s > far * sides[0].first_s:
             why = f"its first steps took {side.first_s / sides[0].first_s:.0f}× as long"
             left_out.append(Measured(candidate, math.nan, None, side.loss, _off(side, sides[0]), why=why))
         else:

@@ -44,8 +44,9 @@ class Probed:
 
 
 def is_auto(cfg: DictConfig) -> bool:
-    """Whether the precision is to be found."""
-    return cfg.get("precision") is not None and "probe_seconds" in cfg.precision
+    """Whether the precision is to be found: that of `precision=auto`, whatever else was set beside another one."""
+    node = cfg.get("precision")
+    return node is not None and node._get_node("value")._value() == "${derived.precision}"
 
 
 def kept(cfg: DictConfig, before: Mapping[str, Any]) -> dict[str, Any]:
@@ -82,12 +83,13 @@ def settled(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> Pr
         sample = derived.get("sample") or ()
         images = len(sample) == 3 or (not sample and bool(derived.get("height")))
         chosen = precisions.candidates(accelerator, bf16=bf16, images=images)
-        seconds, tolerance = cfg.precision.probe_seconds, cfg.precision.tolerance
+        seconds, tolerance, far = cfg.precision.probe_seconds, cfg.precision.tolerance, precisions.FAR
     else:
         asked = precisions.Candidate(str(cfg.precision.value), cfg.precision.get("memory_format"))
         chosen, seconds, tolerance = [precisions.Candidate(), asked], 5.0, float("inf")
+        far = float("inf")  # who asks for figures gets them, of a slow one too
     try:
-        comparison = _compare(cfg, derived, chosen, seconds)
+        comparison = _compare(cfg, derived, chosen, seconds, far)
     except Exception as error:  # whatever a user's module needs that no trainer gives it here
         found = {"precision": precisions.FP32, "memory_format": None} if is_auto(cfg) else {}
         word = "fp32, for " if is_auto(cfg) else ""
@@ -99,7 +101,9 @@ def settled(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> Pr
     return Probed(outcome if is_auto(cfg) else {}, _line(comparison, best, tolerance), figures)
 
 
-def _compare(cfg: DictConfig, derived: Mapping[str, Any], chosen: Sequence[Candidate], seconds: float) -> Comparison:
+def _compare(
+    cfg: DictConfig, derived: Mapping[str, Any], chosen: Sequence[Candidate], seconds: float, far: float
+) -> Comparison:
     import pytorch_lightning as pl
     import torch
 
@@ -123,7 +127,7 @@ def _compare(cfg: DictConfig, derived: Mapping[str, Any], chosen: Sequence[Candi
 
         if not any(parameter.dim() == _OF_IMAGES for parameter in build().parameters()):
             chosen = [each for each in chosen if each.memory_format is None]
-        return compare(build, batches, chosen, derived["accelerator"], seconds)
+        return compare(build, batches, chosen, derived["accelerator"], seconds, far)
 
 
 def _batches(cfg: DictConfig) -> list[Any]:

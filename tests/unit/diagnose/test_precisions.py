@@ -8,8 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mlscale.diagnose import precisions
-from mlscale.diagnose.precisions import Candidate, Comparison, Measured, candidates, compare
+from mlscale.diagnose.precisions import FAR, Candidate, Comparison, Measured, candidates, compare
 from mlscale.stats.intervals import Interval
 from mlscale.tasks import Classification
 from tests.unit.fitting import batches, classifier
@@ -35,11 +34,11 @@ class Slow(nn.Module):
         return out
 
 
-def found(**arguments: Any) -> Comparison:
+def found(far: float = FAR, **arguments: Any) -> Comparison:
     def build() -> Classification:
         return classifier(model=Slow(**arguments))
 
-    return compare(build, batches(4), [Candidate(), BF16], "cpu", 0.5)
+    return compare(build, batches(4), [Candidate(), BF16], "cpu", 0.5, far)
 
 
 def test_what_is_faster_and_agrees_is_chosen() -> None:
@@ -85,8 +84,7 @@ def test_what_a_machine_can_do() -> None:
     assert [each.name for each in candidates("mps", bf16=False, images=False)] == ["fp32"]
 
 
-def test_what_is_far_slower_is_not_measured_further(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(precisions, "_FAR", 0.0)
-    comparison = found()
+def test_what_is_far_slower_is_not_measured_further() -> None:
+    comparison = found(far=0.0)
     assert comparison.measured[1].factor is None
     assert "as long" in comparison.measured[1].why

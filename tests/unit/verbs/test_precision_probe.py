@@ -11,13 +11,14 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from mlscale.diagnose.precisions import Candidate, Measured
+from mlscale.diagnose.precisions import FAR, Candidate, Measured
 from mlscale.errors import MLScaleError
 from mlscale.launch.machine import Machine
 from mlscale.verbs import precision_probe
 
 LAPTOP = Machine(cuda=0, mps=False, cores=4, cuda_bf16=False)
-CONFIG = OmegaConf.create({"precision": {"probe_seconds": 1.0, "tolerance": 0.05}, "derived": {}})
+AUTO = {"value": "${derived.precision}", "probe_seconds": 1.0, "tolerance": 0.05}
+CONFIG = OmegaConf.create({"precision": AUTO, "derived": {"precision": None}})
 DERIVED = {"accelerator": "cpu", "threads": 1}
 
 
@@ -54,6 +55,28 @@ def test_a_probe_that_is_not_possible_is_told_in_one_line(
     assert probed.outcome == {"precision": "32-true", "memory_format": None}
     assert probed.line.startswith(f"precision fp32, for the probe was not possible: {why}")
     assert "\n" not in probed.line
+
+
+def test_a_setting_of_the_probe_beside_a_precision_that_was_named_starts_none() -> None:
+    cfg = OmegaConf.create({"precision": {"value": "bf16-mixed", "probe_seconds": 5.0}})
+    assert not precision_probe.is_auto(cfg)
+    assert precision_probe.settled(cfg, DERIVED, LAPTOP) is None
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_figures_that_are_asked_for_are_taken_of_a_slow_precision_too(
+    monkeypatch: pytest.MonkeyPatch, asked: bool
+) -> None:
+    seen: list[float] = []
+
+    def note(*given: Any) -> Any:
+        seen.append(given[-1])
+        raise ValueError
+
+    monkeypatch.setattr(precision_probe, "_compare", note)
+    cfg = OmegaConf.create({"precision": {"value": "bf16-mixed", "compare": True}}) if asked else CONFIG
+    precision_probe.settled(cfg, DERIVED, LAPTOP)
+    assert seen == [math.inf if asked else FAR]
 
 
 def test_a_module_that_logs_is_traced_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
