@@ -10,16 +10,26 @@ from mlscale.errors import MLScaleError
 
 _SINGLE = "mlscale.train.strategies.single"
 _SEEDS = 1 << 32  # numpy's
+_OF_PRECISION = {  # the least, whether it may be that itself, what to type
+    "loss_scale": (0, False, 65536), "growth_interval": (1, True, 2000), "max_skipped": (1, True, 20),
+    "probe_seconds": (0, False, 10), "tolerance": (0, True, 0.05),
+}  # fmt: skip
 
 
 def out_of_bounds(cfg: DictConfig) -> Iterator[MLScaleError]:
-    """The generators take seeds of 32 bits; a best checkpoint is the best by something."""
+    """The generators take seeds of 32 bits; a best checkpoint is the best by something; a scale is above 0."""
     seed = cfg.get("seed", 0)
     if not 0 <= seed < _SEEDS:
         why = f"a seed is a whole number from 0 to {_SEEDS - 1}"
         yield MLScaleError(f"seed={seed} is no seed", where="seed", why=why, fix="seed=0")
     if cfg.get("metric") == "":
         yield MLScaleError("the metric has no name", where="metric", fix="metric=val/accuracy")
+    for key, (least, itself, usual) in _OF_PRECISION.items():
+        value = (cfg.get("precision") or {}).get(key)
+        if value is not None and not (value > least or (itself and value == least)):
+            why = f"it is {least} or more" if itself else f"it is more than {least}"
+            where = f"precision.{key}"
+            yield MLScaleError(f"{where} is {value:g}", where=where, why=why, fix=f"{where}={usual:g}")
 
 
 def one_process_alone(cfg: DictConfig, devices: int) -> Iterator[MLScaleError]:

@@ -67,7 +67,8 @@ class Fields:
         for option in self.options:
             known = found.setdefault((option.package, option.target), {})
             for item in option.fields:
-                known.setdefault(item.path, item)
+                if item.path not in known or (item.word and not known[item.path].word):  # the first that names its type
+                    known[item.path] = item
         return found
 
     def of(self, node: str, target: str | None = None) -> Mapping[str, Field]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from omegaconf import OmegaConf
+
 from mlscale.config.build import accepts, brings_precision, target
 
 if TYPE_CHECKING:
@@ -63,9 +65,28 @@ def _groups(cfg: DictConfig) -> list[str]:
         )
     if brings_precision(cfg):
         lines.append("precision has no effect: trainer.plugins brings its own")
+    else:
+        lines += _of_another_precision(cfg)
     if cfg.get("augment") and cfg.get("data") and not accepts(cfg.data, "augment"):
         lines.append(f"augment has no effect: {cfg.data['_target_']} takes no 'augment'; augment=none says so")
     return lines
+
+
+def _of_another_precision(cfg: DictConfig) -> list[str]:
+    """Settings of float16 beside another type of numbers, or of the probe beside one that was named."""
+    node = cfg.get("precision") or OmegaConf.create({"value": None})
+    plain: Any = OmegaConf.to_container(node, resolve=False)
+    auto = plain["value"] == "${derived.precision}"
+    idle = {
+        "fp16": [] if auto or node.value == "16-mixed" else ["loss_scale", "growth_interval", "max_skipped", "on_cpu"],
+        "auto": [] if auto else ["probe_seconds", "tolerance"],
+    }
+    return [
+        f"precision.{key} has no effect: it is a setting of precision={option}"
+        for option, keys in idle.items()
+        for key in keys
+        if plain.get(key) not in (None, False)
+    ]
 
 
 def _entries(cfg: DictConfig) -> list[str]:

@@ -167,6 +167,26 @@ def test_keys_at_the_top(key: str, value: Any, what: str) -> None:
         derive(cfg, FACTS, LAPTOP)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "why"),
+    [
+        ("loss_scale", 0.0, "it is more than 0"),  # each step would be skipped, with no end
+        ("loss_scale", -3, "it is more than 0"),
+        ("growth_interval", 0, "it is 1 or more"),
+        ("max_skipped", 0, "it is 1 or more"),
+        ("probe_seconds", 0, "it is more than 0"),
+        ("tolerance", -0.1, "it is 0 or more"),
+    ],
+)
+def test_settings_of_a_precision(key: str, value: float, why: str) -> None:
+    cfg = config()
+    cfg.precision[key] = value
+    with pytest.raises(MLScaleError, match=rf"precision\.{key} is ") as caught:
+        derive(cfg, FACTS, LAPTOP)
+    assert caught.value.why == why
+    assert caught.value.fix.startswith(f"precision.{key}=")
+
+
 def test_one_process_alone() -> None:
     cfg = config(devices=2)
     cfg.strategy = {"_target_": "mlscale.train.strategies.single"}

@@ -21,6 +21,13 @@ def test_a_field_of_another_target_is_another_field() -> None:
     assert shipped().get("data.batch_size", "my_package.Data") is None
 
 
+def test_of_several_files_the_one_that_names_a_type_tells_it() -> None:
+    """precision/auto.yaml, the first by name, has an interpolation there."""
+    field = shipped().get("precision.memory_format")
+    assert field is not None
+    assert field.word == "one of channels_last, channels_last_3d"
+
+
 def test_every_shipped_file_says_what_it_is_for() -> None:
     options = shipped().options
     assert len(options) > 30

@@ -24,12 +24,17 @@ class Forgetful:
 
 
 def told(
-    data: dict[str, Any], callbacks: dict[str, Any] | None = None, derived: dict[str, Any] | None = None, **trainer: Any
+    data: dict[str, Any],
+    callbacks: dict[str, Any] | None = None,
+    derived: dict[str, Any] | None = None,
+    precision: dict[str, Any] | None = None,
+    **trainer: Any,
 ) -> list[str]:
     cfg = OmegaConf.create(
         {
             "data": data,
             "callbacks": callbacks,
+            "precision": precision,
             "logger": {"csv": {}},
             "derived": {"world_size": 1, "accelerator": "cpu", **(derived or {})},
             "trainer": trainer,
