@@ -17,6 +17,8 @@ from mlscale.errors import MLScaleError, raise_all
 
 # Facts that a model or a task is built from.
 OF_THE_DATA = ("num_classes", "channels", "height", "width", "features", "length", "vocab_size", "targets")
+# The same, one for each class or channel.
+LISTS_OF_THE_DATA = ("class_names", "class_counts", "mean", "std")
 
 
 class Devices(Protocol):
@@ -69,7 +71,7 @@ def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -
         **known,
         "train_samples": (facts or {}).get("train_samples"),
         "val_samples": (facts or {}).get("val_samples"),
-        "class_counts": list((facts or {}).get("class_counts") or []) or None,
+        **{name: list((facts or {}).get(name) or []) or None for name in LISTS_OF_THE_DATA},
         "data_version": (facts or {}).get("version"),
         "per_device_batch": per_device,
         "steps_per_epoch": steps,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -64,6 +65,11 @@ class ImageData(OrderedData):
         self.image_size = image_size
         self._facts: DataFacts | None = None
         self._splits: dict[str, Decoded] = {}
+        self._scale: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+
+    def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
+        """Normalise as a model's training data was, whatever this is: before anything is read."""
+        self._scale = tuple(mean), tuple(std)
 
     def facts(self) -> DataFacts:
         """Class count and balance, image shape, samples, version, normalisation. Read once, then remembered.
@@ -106,6 +112,8 @@ class ImageData(OrderedData):
             where=where["train"],
             skip_bad=self.policy.skip,
         )
+        if self._scale is not None:
+            shape = replace(shape, mean=self._scale[0], std=self._scale[1])
         splits = {
             split: Decoded(
                 source,

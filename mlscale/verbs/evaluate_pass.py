@@ -13,6 +13,7 @@ from mlscale.config.derive import derive
 from mlscale.config.frozen import with_derived
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoints import best
+from mlscale.verbs.evaluate_data import check_encoded_alike, normalise_as_trained
 from mlscale.verbs.trained import as_trained, checkpoint_path, load_weights
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def frozen_for(cfg: DictConfig, subject: Subject) -> tuple[DictConfig, int]:
     trained: dict[str, Any] = {}
     if subject.home is not None:
         trained = yaml.safe_load((subject.home / DERIVED).read_text(encoding="utf-8")) or {}
+        if subject.servable is None:  # it encodes samples itself, and knows its classes by name
+            check_encoded_alike(cfg, subject.home, facts, trained)
         facts = as_trained(facts, trained)
     derived = derive(cfg, facts, this_machine())
     home = subject.run or subject.home or Path.cwd()
@@ -109,12 +112,12 @@ def of_checkpoint(cfg: DictConfig, path: Path, called: str, table: SampleTable |
     from mlscale.train.assemble import assemble, measured
 
     parts = assemble(cfg)
+    normalise_as_trained(parts.data, cfg)
     load_weights(parts.task, path)
     kind, gather = kind_of(parts.task), None
     if kind is not None:
-        gather = Gather(
-            about_of(kind, parts.data), table, worst=cfg.worst, brightness="brightness" in _slices(cfg), seed=cfg.seed
-        )
+        about, bright = about_of(kind, parts.data, cfg.derived), "brightness" in _slices(cfg)
+        gather = Gather(about, table, worst=cfg.worst, brightness=bright, seed=cfg.seed)
         parts.trainer.callbacks.append(Collect(gather))  # type: ignore[attr-defined]
     passes: Any = parts.trainer.validate if cfg.split == "val" else parts.trainer.test
     passes(parts.task, datamodule=parts.data, verbose=False)
@@ -157,15 +160,16 @@ def of_servable(cfg: DictConfig, folder: Path, called: str, table: SampleTable |
     return Pass(called, dict(getattr(data, "counted", {})), gathered, named_columns(cfg, data, gathered))
 
 
-def about_of(kind: str, data: Any) -> About:
-    """What is known of the data that a task of this kind is measured on."""
+def about_of(kind: str, data: Any, derived: Any) -> About:
+    """What is known of the data that a task of this kind is measured on, and of the classes that the model has."""
     from mlscale.evaluate.gather import About
 
     facts = data.facts() if hasattr(data, "facts") else None
     if facts is None:
         return About(kind)
-    names = facts.class_names or tuple(map(str, range(facts.num_classes or 0)))
-    return About(kind, tuple(map(str, names)), tuple(facts.mean), tuple(facts.std))
+    names = derived.get("class_names") or facts.class_names or ()
+    count = derived.get("num_classes") or facts.num_classes or 0
+    return About(kind, tuple(map(str, [*names, *range(len(names), count)])), tuple(facts.mean), tuple(facts.std))
 
 
 def named_columns(cfg: DictConfig, data: Any, gathered: Gathered) -> Named:

@@ -6,7 +6,7 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlscale.config.derive import OF_THE_DATA, derive
+from mlscale.config.derive import LISTS_OF_THE_DATA, OF_THE_DATA, derive
 from mlscale.config.frozen import with_derived
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoints import SUFFIX, best
@@ -82,7 +82,8 @@ def rebuilt(cfg: DictConfig, checkpoint: Path, stage: str) -> tuple[Any, Any]:
 
 
 def as_trained(facts: dict[str, Any] | None, trained: dict[str, Any]) -> dict[str, Any] | None:
-    """The facts to build from: the model's shape and the schedule's horizon are the run's, whatever it is measured on.
+    """The facts to build from: the model's shape and classes, what its images are normalised by, and the schedule's
+    horizon are the run's, whatever it is measured on.
 
     Raises:
         MLScaleError: the data has other channels than the model takes.
@@ -96,7 +97,7 @@ def as_trained(facts: dict[str, Any] | None, trained: dict[str, Any]) -> dict[st
             why="a model is measured on images like those it was trained on",
             fix="choose other data, or convert the images",
         )
-    known = (*OF_THE_DATA, "train_samples")
+    known = (*OF_THE_DATA, *LISTS_OF_THE_DATA, "train_samples")
     return facts | {name: trained[name] for name in known if trained.get(name) is not None}
 
 

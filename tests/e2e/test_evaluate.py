@@ -139,6 +139,41 @@ def test_slices_of_a_file_and_of_members(place: Path, bundled: Path, tmp_path: P
         verbs.call("evaluate", evaluate(place, *words, "slices=xyz"))
 
 
+def test_other_images_are_normalised_as_the_model_was_trained(place: Path, tmp_path: Path) -> None:
+    from sklearn.datasets import load_digits
+
+    digits = load_digits()
+    for split, rows in (("train", range(100)), ("val", range(100, 300))):
+        with tarfile.open(tmp_path / f"{split}-0.tar", "w") as tar:
+            for row in rows:  # much paler than those of training
+                image = io.BytesIO()
+                Image.fromarray((180 + digits.images[row] * 4).astype(np.uint8)).save(image, "PNG")
+                add(tar, f"{row:03}.png", image.getvalue())
+                add(tar, f"{row:03}.cls", str(digits.target[row]).encode())
+    data = ["data=webdataset", f"data.train={tmp_path}/train-0.tar", f"data.val={tmp_path}/val-0.tar"]
+    run = run_of(place, "long")
+    found = verbs.call("evaluate", evaluate(place, f"run={run}", *data)).metrics
+    served = verbs.call("evaluate", evaluate(place, "version=served", *data)).metrics
+    assert found["val/accuracy"] == served["val/accuracy"] < 0.5
+    assert abs(found["val/loss"] - served["val/loss"]) < 1e-3
+
+
+def test_rows_of_another_training_table_are_refused(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for name, spread in (("train", 1), ("other", 9)):
+        rows = [f"{x},{'yes' if x > 0 else 'no'}" for x in rng.normal(0, spread, 60)]
+        (tmp_path / f"{name}.csv").write_text("\n".join(["x,y", *rows]) + "\n")
+    common = [f"runs_dir={tmp_path}/runs", "snapshot=false", "logger=none", "data.batch_size=8"]
+    table = ["data=table", f"data.train={tmp_path}/train.csv", "data.target=y"]
+    verbs.call("train", ["+recipe=tabular", *table, *common, "trainer.max_epochs=1"])
+    words = ["run=last", f"runs_dir={tmp_path}/runs"]
+    with pytest.raises(MLScaleError, match="encoded by another training table") as caught:
+        verbs.call("evaluate", [*words, f"data.train={tmp_path}/other.csv"])
+    assert "data.test=" in caught.value.fix
+    tested = verbs.call("evaluate", [*words, "split=test", f"data.test={tmp_path}/other.csv"])
+    assert tested.metrics["test/samples"] == 60
+
+
 def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     info = tarfile.TarInfo(name)
     info.size = len(content)
@@ -156,6 +191,7 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
         (["run={run}", "against=nobody"], "no run 'nobody'", "mlscale runs ls"),
         (["run={run}", "trainer.devices=2"], "a model is measured in one process", "leave trainer.devices out"),
         (["run={run}", "slices=colour"], "The samples have no '.colour' member.", "brightness or size"),
+        (["run={run}", "worst=-3"], "worst is -3", "worst=0"),
         (["run={run}", "slices=no.csv"], "the slices can't be read", "slices=<a CSV file"),
     ],
 )

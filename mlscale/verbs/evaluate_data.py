@@ -1,0 +1,79 @@
+"""Other data than a model was trained on: its samples are encoded as in training, or it is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlscale.config import frozen
+from mlscale.config.build import target
+from mlscale.errors import MLScaleError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+_TOLD = 8
+
+
+def check_encoded_alike(
+    cfg: DictConfig, home: Path, facts: Mapping[str, Any] | None, trained: Mapping[str, Any]
+) -> None:
+    """See that classes have the numbers that the model knows them by, and columns of tables their encoding.
+
+    Args:
+        cfg: of the command, its data among it.
+        home: the folder that says how the model was made.
+        facts: what the data says of itself.
+        trained: what the model's training data said: derived.yaml.
+
+    Raises:
+        MLScaleError: they have not.
+    """
+    if facts is None:
+        return
+    _check_classes(facts, trained)
+    if facts.get("features"):
+        _check_columns(cfg, home, facts, trained)
+
+
+def normalise_as_trained(data: Any, cfg: DictConfig) -> None:
+    """Let images be normalised as the model's training images were; of another module, that is its own business."""
+    from mlscale.data.images import ImageData
+
+    if isinstance(data, ImageData) and cfg.derived.get("mean") and cfg.derived.get("std"):
+        data.normalise_by(cfg.derived.mean, cfg.derived.std)
+
+
+def _check_classes(facts: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
+    """The classes of the data are the model's, or the first of them: numbers that have no names go for themselves."""
+    count, known = facts.get("num_classes"), trained.get("num_classes")
+    if not count or not known:
+        return
+    theirs, ours = (list(map(str, each.get("class_names") or [])) for each in (facts, trained))
+    if count <= known and (not theirs or not ours or theirs == ours[:count]):
+        return
+    raise MLScaleError(
+        "this data has other classes than the model",
+        where="data",
+        why=f"its classes are {_names(theirs, count)}; the model's are {_names(ours, known)}",
+        fix="choose data whose training split has the model's classes: it numbers them",
+    )
+
+
+def _names(names: list[str], count: int) -> str:
+    told = ", ".join(names[:_TOLD]) or f"{count} numbers"
+    return f"{told}, …" if len(names) > _TOLD else told
+
+
+def _check_columns(cfg: DictConfig, home: Path, facts: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
+    """Numbers are scaled, and categories numbered, as the training table has them: it has to be the model's."""
+    before: Any = frozen.composed(home).get("data")
+    same = before and target(before) is target(cfg.data) and before.get("train") == cfg.data.get("train")
+    if not same or trained.get("train_samples") not in (None, facts["train_samples"]):
+        raise MLScaleError(
+            "the model's columns would be encoded by another training table",
+            where="data.train",
+            why="it says how numbers are scaled and categories numbered",
+            fix="split=test data.test=<a table>, and data.train and data.val as the run has them",
+        )
