@@ -89,16 +89,24 @@ def open_inputs(
 
 
 def images(folder: Path) -> list[str]:
-    """The images below a folder, sorted; links are followed, hidden files left out."""
+    """The images below a folder, sorted; links are followed, but not round in circles; hidden files are left out."""
     found = []
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        folders[:] = sorted(n for n in folders if not n.startswith(".") and not _leads_back(Path(parent, n), folder))
         found += [
             Path(parent, name).relative_to(folder).as_posix()
             for name in names
             if not name.startswith(".") and name.rpartition(".")[2].lower() in IMAGES
         ]
     return sorted(found)
+
+
+def _leads_back(path: Path, root: Path) -> bool:
+    """Whether a folder is a link to one that it was reached through."""
+    if not path.is_symlink():
+        return False
+    through = [each.resolve() for each in (*path.parents[: len(path.relative_to(root).parts)], root)]
+    return any(each.is_relative_to(path.resolve()) for each in through)
 
 
 class FolderInputs:
@@ -119,8 +127,12 @@ class FolderInputs:
             )
         total = hashlib.sha256(b"folder 1")
         for name in self._names:
-            status = os.stat(root / name)
-            total.update(f"{name}\0{status.st_size}\0{status.st_mtime_ns}\n".encode("utf-8", "surrogateescape"))
+            try:
+                status = os.stat(root / name)
+                about = f"{status.st_size}\0{status.st_mtime_ns}"
+            except OSError as error:  # a link to nowhere: its row says so
+                about = error.strerror or ""
+            total.update(f"{name}\0{about}\n".encode("utf-8", "surrogateescape"))
         self.digest = total.hexdigest()
 
     def __len__(self) -> int:

@@ -63,6 +63,21 @@ def test_a_folder(tmp_path: Path) -> None:
     assert opened(tmp_path).digest != changed.digest
 
 
+def test_links_are_followed_but_not_in_circles_or_to_nowhere(tmp_path: Path) -> None:
+    photos, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
+    for folder in (photos / "b", elsewhere):
+        folder.mkdir(parents=True)
+        (folder / "x.png").write_bytes(png(1))
+    (photos / "more").symlink_to(elsewhere)
+    (photos / "b/up").symlink_to(photos)
+    (photos / "b/wide").symlink_to(tmp_path)
+    (elsewhere / "back").symlink_to(photos / "b")
+    (photos / "b/there").symlink_to(elsewhere)
+    (photos / "gone.png").symlink_to(tmp_path / "nowhere.png")
+    keys = [f"{way}x.png" for way in ("b/", "b/there/", "more/", "more/back/")]
+    assert told(opened(photos)) == sorted([*((key, 1) for key in keys), ("gone.png", "No such file or directory")])
+
+
 def test_shards(tmp_path: Path) -> None:
     for shard in range(2):
         with tarfile.open(tmp_path / f"{shard:03}.tar", "w") as tar:
