@@ -183,6 +183,8 @@ class Gather:
     def _keep_worst(
         self, loss: NDArray[Any], keys: Sequence[str], start: int, x: Tensor, outputs: Mapping[str, Tensor], y: Tensor
     ) -> None:
+        if self._most < 1:
+            return
         floor = self._worst[0].loss if len(self._worst) == self._most else -np.inf
         for place in np.argsort(-loss, kind="stable")[: self._most].tolist():
             if not loss[place] > floor:

@@ -19,7 +19,7 @@ def figures(gathered: Gathered) -> list[Figure]:
     """A heading, the sheet where samples are images, and the table of what they are."""
     worst = gathered.worst[: len(gathered.worst) // (1 + bool(gathered.worst and gathered.worst[0].shown))]
     if not worst:
-        return [Heading("Worst errors", "There are none.")] if gathered.about.kind == "classification" else []
+        return [Heading("Worst errors", "There are none.")] if _all_right(gathered) else []
     kind = gathered.about.kind
     shown: list[Figure] = [
         Heading("Worst errors", f"{len(worst)} sample{'s' * (len(worst) != 1)}, largest loss first.")
@@ -32,6 +32,11 @@ def figures(gathered: Gathered) -> list[Figure]:
     said = ("truth", "prediction") if kind == "regression" else ("is", "taken for")
     text = ("sample", *said, "loss", *(("text",) if _text(worst[0]) else ()))
     return [*shown, Table("Which samples they are" + ", the worst of them" * (len(worst) > _LISTED), text, rows)]
+
+
+def _all_right(gathered: Gathered) -> bool:
+    columns = gathered.columns
+    return gathered.about.kind == "classification" and bool((columns["truth"] == columns["predicted"]).all())
 
 
 def _tile(gathered: Gathered, each: Worst) -> Tile:

@@ -149,7 +149,7 @@ def begin(
             why=f"there is no {MANIFEST} in it, and it is not empty",
             fix=f"to={folder}-2",
         )
-    size = part_rows or max(64, min(4096, -(-rows // 64)))
+    size = part_rows if part_rows is not None else max(64, min(4096, -(-rows // 64)))
     document = {"format": stamp("predictions"), "created": created, **wanted, "part_rows": size, "complete": False}
     write_json(folder / MANIFEST, document)
     return Parts(folder, rows, size, read_json(folder / MANIFEST))

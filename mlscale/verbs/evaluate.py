@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.config.build import build
+from mlscale.errors import MLScaleError
 from mlscale.launch.start import say
 from mlscale.registry.subject import Subject, find_other, find_subject
 from mlscale.report import Result, keep
@@ -31,6 +32,8 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: no such run, version or checkpoint; weights that do not fit the model; no such slices.
     """
+    if cfg.worst < 0:
+        raise MLScaleError(f"worst is {cfg.worst}", where="worst", why="it is a number of samples", fix="worst=0")
     masker = Masker.of(cfg)
     registry = build(cfg.get("registry"), "registry")
     named = {key: cfg.get(key) for key in ("run", "version", "checkpoint", "servable")}
@@ -137,7 +140,6 @@ def _other(cfg: DictConfig, registry: Any, masker: Masker) -> Pass:
 
 def _told(cfg: DictConfig, found: Pass, other: Pass | None) -> Judged | None:
     """What there is to say of the samples, and of two models beside each other."""
-    from mlscale.errors import MLScaleError
     from mlscale.evaluate.compare import compare
     from mlscale.evaluate.judge import judge
     from mlscale.evaluate.told import joined

@@ -52,7 +52,7 @@ def run(cfg: DictConfig) -> Result:
                 inputs={"spec": str(cfg.input), "digest": inputs.digest, "rows": len(inputs)},
                 answers={"probabilities": bool(cfg.probabilities), "member": cfg.member, "key": cfg.key},
                 created=now(),
-                part_rows=cfg.part_rows,
+                part_rows=None if cfg.part_rows is None else _positive(cfg.part_rows, "part_rows"),
                 overwrite=cfg.overwrite,
             )
             parts.tidy()

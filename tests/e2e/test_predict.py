@@ -117,6 +117,8 @@ def test_events_are_there_once_and_labels_join_them(place: Path, tmp_path: Path)
         (["run=last", "to={to}"], "'input' is not set"),
         (["run=last", "input={photos}/nowhere", "to={to}"], "does not exist"),
         (["run=last", "input={photos}", "to={to}", "batch=0"], "batch is 0"),
+        (["run=last", "input={photos}", "to={to}", "part_rows=0"], "part_rows is 0"),
+        (["run=last", "input={photos}", "to={to}", "part_rows=-5"], "part_rows is -5"),
         (["run=last", "input={photos}", "to={photos}"], "the folder for predictions holds something else"),
         (
             ["run=last", "input={photos}", "to={to}", "columns=[a]", "data.image_size=9"],

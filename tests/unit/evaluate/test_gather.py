@@ -9,6 +9,7 @@ from mlscale.errors import MLScaleError
 from mlscale.evaluate import gather as module
 from mlscale.evaluate.gather import About, Gather
 from mlscale.evaluate.rows import rows_of
+from mlscale.evaluate.worst import figures
 
 
 def logits_for(predicted: Tensor, k: int = 3, sure: float = 4.0) -> Tensor:
@@ -43,6 +44,14 @@ def test_the_worst_are_those_of_the_largest_losses_in_the_units_of_the_image(mon
     assert [each.loss for each in found.worst] == pytest.approx(sorted(losses, reverse=True)[:5])
     assert np.unique(found.worst[0].x).tolist() == [200]
     assert found.columns["brightness"].tolist() == [200] * 200
+
+
+def test_no_worst_are_kept_where_none_are_asked_for() -> None:
+    gather = Gather(About("classification", ("a", "b")), worst=0)
+    gather.take({"logits": torch.tensor([[1.0, 0.0], [0.0, 1.0]])}, (torch.zeros(2, 3), torch.tensor([1, 1])))
+    found = gather.finish()
+    assert found.worst == []
+    assert figures(found) == []  # not "There are none": there is one
 
 
 def test_logits_are_kept_of_some_only_each_with_the_same_chance(monkeypatch: pytest.MonkeyPatch) -> None:
