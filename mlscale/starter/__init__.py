@@ -7,6 +7,8 @@ import os
 import re
 import secrets
 import shutil
+import sys
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
@@ -14,7 +16,8 @@ from mlscale.runs.files import ASIDE
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 _SUFFIX = ".tmpl"
-_TAKEN = frozenset({"conf", "mlscale", "recipes", "tests", "torch", "test"})
+# Folders of the project and of its runs, and options that every group has or builds on.
+_TAKEN = frozenset({"conf", "recipes", "tests", "runs", "registry", "evaluations", "default", "none"})
 
 
 def package_of(name: str) -> str:
@@ -24,17 +27,27 @@ def package_of(name: str) -> str:
         MLScaleError: no package can be called so.
     """
     package = name.lower().replace("-", "_")
-    if _NAME.fullmatch(name) and not keyword.iskeyword(package) and package not in _TAKEN:
+    if _NAME.fullmatch(name) and not _taken(package):
         return package
     near = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_0123456789")[:40] or "digits"
-    if near.lower().replace("-", "_") in _TAKEN or keyword.iskeyword(near.lower()):
-        near = f"my-{near}"
+    if _taken(near.lower().replace("-", "_")):
+        near = f"my-{near}"[:40]
     raise MLScaleError(
         f"'{name}' is no name for a project",
         where="mlscale init",
         why="letters, digits, '-' and '_', a letter first, at most 40, and no other package's name",
         fix=f"mlscale init {near}",
     )
+
+
+def _taken(package: str) -> bool:
+    """Whether the name means something else: to Python, to mlscale, or as a package that is installed, which the
+    project's own would hide from everybody."""
+    if keyword.iskeyword(package) or package in _TAKEN or package in sys.stdlib_module_names:
+        return True
+    installed = [path for path in sys.path if path and Path(path).resolve() != Path.cwd()]
+    found = PathFinder.find_spec(package, installed)
+    return found is not None and found.origin is not None
 
 
 def write(folder: Path, name: str) -> list[Path]:

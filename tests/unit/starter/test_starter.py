@@ -46,6 +46,10 @@ def test_an_empty_folder_is_taken_and_a_full_one_refused(tmp_path: Path) -> None
         ("3x", "x"),
         ("torch", "my-torch"),
         ("class", "my-class"),
+        ("json", "my-json"),
+        ("NumPy", "my-NumPy"),
+        ("runs", "my-runs"),
+        ("default", "my-default"),
         ("a b", "a-b"),
         ("../up", "up"),
         ("", "digits"),
@@ -57,6 +61,12 @@ def test_a_name_that_no_package_can_have(name: str, fix: str) -> None:
         package_of(name)
     assert caught.value.fix == f"mlscale init {fix}"
     assert package_of(fix)
+
+
+def test_a_folder_that_one_stands_beside_is_no_package(folder: Path) -> None:
+    (folder / "mine").mkdir()
+    (folder / "net.py").touch()
+    assert [package_of("mine"), package_of("net")] == ["mine", "net"]
 
 
 def test_what_is_next_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
