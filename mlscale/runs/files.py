@@ -19,6 +19,7 @@ from mlscale.errors import Exit, MLScaleError
 PRIVATE_FILE = 0o600
 PRIVATE_FOLDER = 0o700
 ASIDE = ".aside-"  # how the name of a file or folder starts that is not there yet; whatever reads a folder skips these
+_ELSEWHERE = "{}=<a folder you may write to, with free space>"
 
 
 def write_bytes(path: Path, content: bytes) -> None:
@@ -194,6 +195,18 @@ def unwritable(path: Path, error: OSError) -> MLScaleError:
         f"can't write {path.name}",
         where=str(path),
         why=error.strerror or str(error),
-        fix="runs_dir=<a folder you may write to, with free space>",
+        fix=_ELSEWHERE.format("runs_dir"),
         exit=Exit.ENVIRONMENT,
     )
+
+
+@contextlib.contextmanager
+def named_by(setting: str) -> Iterator[None]:
+    """Let an error over a path that can't be written name the setting that chose the path, which is not runs_dir."""
+    try:
+        yield
+    except MLScaleError as error:
+        if error.fix != _ELSEWHERE.format("runs_dir"):
+            raise
+        fix = _ELSEWHERE.format(setting)
+        raise MLScaleError(error.what, where=error.where, why=error.why, fix=fix, exit=error.exit) from error

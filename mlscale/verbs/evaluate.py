@@ -14,6 +14,7 @@ from mlscale.launch.start import say
 from mlscale.registry.subject import Subject, find_other, find_subject
 from mlscale.report import Result, keep
 from mlscale.report.kept import keep_in
+from mlscale.runs.files import named_by
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.mask import Masker, masked_output
 from mlscale.verbs.evaluate_pass import Pass, checkpoint_of, frozen_for, of_checkpoint, of_servable
@@ -39,13 +40,13 @@ def run(cfg: DictConfig) -> Result:
     named = {key: cfg.get(key) for key in ("run", "version", "checkpoint", "servable")}
     subject = find_subject(**named, runs_dir=cfg.runs_dir, registry=registry)
     place = Place.of(cfg, subject)
-    with masked_output(masker):
+    with masked_output(masker), named_by("to"):
         start = time.perf_counter()
         found = look(cfg, subject, place, masker)
         other = _other(cfg, registry, masker) if cfg.against else None
         told = _told(cfg, found, other)
         seconds = time.perf_counter() - start
-    return place.keep(_result(cfg, subject, found, told, place, seconds), told, found)
+        return place.keep(_result(cfg, subject, found, told, place, seconds), told, found)
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from mlscale.export.needs import need
 from mlscale.launch.start import say
 from mlscale.registry.subject import Subject, find_subject
 from mlscale.report import Result, Table
+from mlscale.runs.files import named_by
 from mlscale.runs.mask import Masker, masked_output
 from mlscale.verbs.predict_rank import Work, work_of_rank
 
@@ -45,7 +46,7 @@ def run(cfg: DictConfig) -> Result:
     with masked_output(masker):
         work, model, world_size = prepared(cfg, subject)
         inputs = open_inputs(**work.inputs)
-        with alone(Path(work.folder)):
+        with named_by("to"), alone(Path(work.folder)):
             parts = begin(
                 Path(work.folder),
                 model=model,

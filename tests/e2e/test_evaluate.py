@@ -39,7 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
 
 
 def evaluate(place: Path, *words: str) -> list[str]:
-    return [*words, f"runs_dir={place}/runs", f"registry.root={place}/registry", f"to={place}/out"]
+    return [f"runs_dir={place}/runs", f"registry.root={place}/registry", f"to={place}/out", *words]
 
 
 def run_of(place: Path, name: str) -> Path:
@@ -191,6 +191,7 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
         (["run={run}", "against=nobody"], "no run 'nobody'", "mlscale runs ls"),
         (["run={run}", "trainer.devices=2"], "a model is measured in one process", "leave trainer.devices out"),
         (["run={run}", "slices=colour"], "The samples have no '.colour' member.", "brightness or size"),
+        (["run={run}", "to=/proc/results"], "can't write results", "to=<a folder you may write to"),
         (["run={run}", "worst=-3"], "worst is -3", "worst=0"),
         (["run={run}", "slices=no.csv"], "the slices can't be read", "slices=<a CSV file"),
     ],

@@ -116,6 +116,7 @@ def test_events_are_there_once_and_labels_join_them(place: Path, tmp_path: Path)
         (["input={photos}", "to={to}"], "no model is named"),
         (["run=last", "to={to}"], "'input' is not set"),
         (["run=last", "input={photos}/nowhere", "to={to}"], "does not exist"),
+        (["run=last", "input={photos}", "to=/proc/preds"], "to=<a folder you may write to, with free space>"),
         (["run=last", "input={photos}", "to={to}", "batch=0"], "batch is 0"),
         (["run=last", "input={photos}", "to={to}", "part_rows=0"], "part_rows is 0"),
         (["run=last", "input={photos}", "to={to}", "part_rows=-5"], "part_rows is -5"),
