@@ -17,7 +17,7 @@ from mlscale.report.kept import keep_in
 from mlscale.runs.files import named_by
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.mask import Masker, masked_output
-from mlscale.verbs.evaluate_pass import Pass, checkpoint_of, frozen_for, of_checkpoint, of_servable
+from mlscale.verbs.evaluate_pass import WHOLE, Pass, checkpoint_of, frozen_for, of_checkpoint, of_servable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -98,6 +98,10 @@ def look(cfg: DictConfig, subject: Subject, place: Place | None, masker: Masker)
 
     ready, trained_on = frozen_for(cfg, subject)
     devices = "one device" + (f", of the {trained_on} it was trained on" if trained_on > 1 else "")
+    before, now = ({key: str(each.trainer.get(key)) for key in WHOLE} for each in (cfg, ready))  # 1 is not 1.0 here
+    short = [f"trainer.{key}={value}" for key, value in before.items() if value != now[key]]
+    if short:
+        say([f"evaluate  all samples: {', '.join(short)} was for training"], masker)
     where = f"{ready.derived.accelerator} × 1 ({devices})"
     about = {"model": subject.version, "split": str(cfg.split), "data_version": ready.derived.data_version}
     open_table: Any = contextlib.nullcontext(None)
@@ -152,7 +156,15 @@ def _told(cfg: DictConfig, found: Pass, other: Pass | None) -> Judged | None:
             why=found.why or other.why,
             fix="leave against out, or give the task a kind and predict_step: docs/evaluate.md",
         )
-    if found.gathered is None or not len(found.gathered):
+    for each in (found, other):
+        if each is not None and each.gathered is not None and not len(each.gathered):
+            raise MLScaleError(
+                f"no sample of {each.called} was measured",
+                where=f"split={cfg.split}",
+                why=f"none could be read, or trainer.limit_{cfg.split}_batches leaves none",
+                fix=f"trainer.limit_{cfg.split}_batches=1.0",
+            )
+    if found.gathered is None:
         return None
     told = judge(found.gathered, found.named, cfg.seed)
     if other is None or other.gathered is None:
@@ -173,7 +185,7 @@ def _result(
         sentence = f"{found.called} on {cfg.split}: " + "\n".join([told.headline, *told.remarks])
     else:
         headline = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items() if not name.startswith("data/"))
-        sentence = f"{found.called}: {headline}"
+        sentence = f"{found.called}: {headline or 'the task logs no metric here'}"
     artifacts = {"run": str(subject.run)} if subject.run else {}
     if found.checkpoint is not None:
         artifacts["checkpoint"] = str(found.checkpoint)

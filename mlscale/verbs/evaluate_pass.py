@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from mlscale.registry.subject import Subject
 
 _MEASURED = ("brightness", "size")
+WHOLE = {"limit_val_batches": 1.0, "limit_test_batches": 1.0, "overfit_batches": 0.0, "fast_dev_run": False}
+"""Settings of the trainer by which every sample is measured."""
 
 
 @dataclass
@@ -61,8 +63,8 @@ def frozen_for(cfg: DictConfig, subject: Subject) -> tuple[DictConfig, int]:
     from mlscale.runs.folder import DERIVED
     from mlscale.verbs.precision_probe import kept
 
-    typed = any(word.lstrip("+").startswith("trainer.devices=") for word in cfg.derived.overrides or [])
-    if typed and str(cfg.trainer.devices) != "1":
+    typed = {word.lstrip("+").partition("=")[0] for word in cfg.derived.overrides or []}
+    if "trainer.devices" in typed and str(cfg.trainer.devices) != "1":
         raise MLScaleError(
             "a model is measured in one process",
             where=f"trainer.devices={cfg.trainer.devices}",
@@ -71,6 +73,9 @@ def frozen_for(cfg: DictConfig, subject: Subject) -> tuple[DictConfig, int]:
         )
     cfg = cfg.copy()
     cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1
+    for key, whole in WHOLE.items():  # what held training to a part of the data, such as debug=limit, is not inherited
+        if key in cfg.trainer and f"trainer.{key}" not in typed:
+            cfg.trainer[key] = whole
     cfg.logger, cfg.callbacks = {}, {}
     facts = data_facts(cfg)
     trained: dict[str, Any] = {}

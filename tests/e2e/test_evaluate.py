@@ -158,6 +158,17 @@ def test_other_images_are_normalised_as_the_model_was_trained(place: Path, tmp_p
     assert abs(found["val/loss"] - served["val/loss"]) < 1e-3
 
 
+def test_all_samples_are_measured_whatever_training_looked_at(place: Path, bundled: Path, tmp_path: Path) -> None:
+    limits = ["trainer.limit_val_batches=0", "metric=train/loss", "mode=min", "trainer.max_epochs=1"]
+    words = [f"runs_dir={tmp_path}/runs"]
+    verbs.call("train", [*TRAINED, *limits, *words, f"data.root={bundled}"])
+    assert verbs.call("evaluate", ["run=last", *words]).metrics["val/samples"] == 360
+    one = verbs.call("evaluate", ["run=last", *words, "trainer.limit_val_batches=1"])
+    assert one.metrics["val/samples"] == 64
+    with pytest.raises(MLScaleError, match=r"no sample of .* was measured"):
+        verbs.call("evaluate", ["run=last", *words, "trainer.limit_val_batches=0"])
+
+
 def test_rows_of_another_training_table_are_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, spread in (("train", 1), ("other", 9)):

@@ -27,14 +27,16 @@ def evaluate(folder: Path, *overrides: str) -> Result:
 
 
 def test_the_checkpoint_gives_what_training_saw(folder: Path, trained: Result) -> None:
-    result = evaluate(folder)
+    result = evaluate(folder, "trainer.limit_val_batches=1")  # as debug=fast has it
     assert result.ok
     assert result.metrics["val/accuracy"] == pytest.approx(trained.metrics["val/accuracy"])
     assert Path(result.artifacts["run"]) == Path(trained.artifacts["run"])
 
 
-def test_overrides_apply_on_top_of_the_run(folder: Path, trained: Result) -> None:
-    whole = evaluate(folder, "trainer.limit_val_batches=1.0", "data.batch_size=100", "checkpoint=last")
+def test_overrides_apply_on_top_of_the_run(folder: Path, trained: Result, capsys: pytest.CaptureFixture[str]) -> None:
+    whole = evaluate(folder, "data.batch_size=100", "checkpoint=last")
+    assert "evaluate  all samples: trainer.limit_val_batches=1 was for training" in capsys.readouterr().err
+    assert whole.metrics["val/samples"] == 360
     assert whole.metrics["val/accuracy"] * 360 == pytest.approx(round(whole.metrics["val/accuracy"] * 360), abs=1e-3)
     assert whole.metrics["val/loss"] != trained.metrics["val/loss"]
 
