@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -10,8 +11,10 @@ from mlscale.contracts.servable import DOCUMENT
 from mlscale.errors import MLScaleError
 from mlscale.registry.local import LocalRegistry
 from mlscale.registry.servables import locate
+from mlscale.registry.subject import Subject, find_subject
 from mlscale.runs.checkpoints import SUFFIX
 from mlscale.runs.find import find
+from mlscale.runs.folder import DERIVED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -49,8 +52,9 @@ def load(
 ) -> Predictor:
     """A model that answers, by numpy: `load("resnet@champion").predict(images).labels`.
 
-    A version or a servable is computed by onnxruntime, without torch and without the data; a run or a checkpoint by
-    torch, in this process, built from the run's configuration and its data, whose mean and deviation it needs.
+    A servable, or a version of one, is computed by onnxruntime, without torch and without the data; a run, or a
+    checkpoint, a version of one among them, by torch, in this process, built from the run's configuration and its data,
+    whose mean and deviation it needs.
 
     Args:
         what: a version (`resnet@champion`, `resnet:v7`; `resnet` is the champion), the folder of a servable, a run
@@ -67,27 +71,34 @@ def load(
     text = str(what)
     path = Path(text).expanduser()
     if text.endswith(SUFFIX):
-        return _trained(_run_of(path), path.absolute(), trust=trust)
+        return _of_run(_run_of(path), str(path.absolute()), trust=trust)
     if path.is_dir() and not (path / DOCUMENT).is_file():
-        return _trained(path, checkpoint, trust=trust)
+        return _of_run(path, checkpoint, trust=trust)
     versions = LocalRegistry(registry)
-    if not _is_servable(text, path, versions):
-        return _trained(find(text, runs_dir).path, checkpoint, trust=trust)
+    if not _is_folder(text, path) and not _is_version(text, versions):
+        return _of_run(find(text, runs_dir).path, checkpoint, trust=trust)
+    if not _is_folder(text, path) and (version := versions.resolve(text)).kind != "servable":
+        subject = find_subject(version=version.ref, runs_dir=runs_dir, registry=versions)
+        return _trained(subject, [f"version={version.ref}", f"registry.root={registry}"], trust=trust)
     from mlscale.export.servable import load as load_servable
 
-    return load_servable(_version(text, versions), threads=threads)
+    return load_servable(locate(text, versions).folder, threads=threads)
 
 
-def _is_servable(text: str, path: Path, versions: LocalRegistry) -> bool:
-    """Whether `text` names a version or the folder of a servable; a bare name may be a run's, too."""
-    if any(mark in text for mark in ":@") or (path / DOCUMENT).is_file() or "/" in text:
-        return True
-    return text in versions.names()
+def _is_folder(text: str, path: Path) -> bool:
+    """Whether `text` is the folder of a servable, or means to be."""
+    return (path / DOCUMENT).is_file() or "/" in text
 
 
-def _version(text: str, versions: LocalRegistry) -> Path:
-    """Where the servable lies."""
-    return locate(text, versions).folder
+def _is_version(text: str, versions: LocalRegistry) -> bool:
+    """Whether `text` names a version; a bare name may be a run's, too."""
+    return any(mark in text for mark in ":@") or text in versions.names()
+
+
+def _of_run(run: Path, checkpoint: str, *, trust: bool) -> Predictor:
+    """One of a run's checkpoints."""
+    folder = find(run).path
+    return _trained(find_subject(run=str(folder), checkpoint=checkpoint), [f"run={folder}"], trust=trust)
 
 
 def _run_of(checkpoint: Path) -> Path:
@@ -107,20 +118,24 @@ def _run_of(checkpoint: Path) -> Path:
     )
 
 
-def _trained(run: Path, checkpoint: str | Path, *, trust: bool) -> Predictor:
-    """The run's model with a checkpoint's weights, in this process."""
-    from mlscale.verbs.trained import as_it_was_trained, checkpoint_path, rebuilt
+def _trained(subject: Subject, words: Sequence[str], *, trust: bool) -> Predictor:
+    """A model with a checkpoint's weights, in this process; `words` name it on a command line."""
+    import yaml
 
-    cfg = compose([f"run={run}", *(["trust=true"] if trust else [])], verb="evaluate")
-    folder = find(run)
-    found = checkpoint_path(folder.path, str(checkpoint), cfg.metric, cfg.mode)
-    data, task = rebuilt(as_it_was_trained(cfg, folder), found, "validate")
+    from mlscale.verbs.evaluate_pass import checkpoint_of
+    from mlscale.verbs.trained import Home, as_it_was_trained, rebuilt
+
+    assert subject.home is not None
+    cfg = compose([*words, *(["trust=true"] if trust else [])], verb="evaluate")
+    path, _ = checkpoint_of(subject, cfg)
+    derived = yaml.safe_load((subject.home / DERIVED).read_text(encoding="utf-8")) or {}
+    data, task = rebuilt(as_it_was_trained(cfg, Home(subject.home, derived)), path, "validate")
     if (kind := getattr(task, "kind", "classification")) != "classification":
         raise MLScaleError(
             f"mlscale.load answers with labels, and this run's task is {kind}",
-            where=str(run),
+            where=words[0],
             why="its outputs are no probabilities of one class each",
-            fix=f'mlscale.run("predict", ["run={run}", "input=…", "to=…"])',
+            fix=f'mlscale.run("predict", ["{words[0]}", "input=…", "to=…"])',
         )
     from mlscale.export.torch_model import TorchModel
 

@@ -103,6 +103,17 @@ def test_a_servable_and_a_version_answer_as_the_run_does(folder: Path, place: Pa
         np.testing.assert_allclose(said.probabilities, expected.probabilities, atol=1e-4)
 
 
+def test_a_version_of_a_checkpoint_answers_as_the_run_does(folder: Path, trained: Result) -> None:
+    from mlscale.cli import main
+
+    images, _ = digits()
+    assert main(["versions", "add", trained.artifacts["run"], "--name", "plain", "--root", "kept"]) == 0
+    expected = mlscale.load(trained.artifacts["run"]).predict(images)
+    for what in ("plain:v1", "plain@latest"):
+        said = mlscale.load(what, registry="kept").predict(images)
+        np.testing.assert_array_equal(said.probabilities, expected.probabilities)
+
+
 def test_an_interrupt_stops_politely_and_the_run_goes_on(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "interrupts_in_api.py").write_text(INTERRUPTS)
     monkeypatch.syspath_prepend(folder)
