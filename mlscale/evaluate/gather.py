@@ -31,7 +31,6 @@ class About:
         labels: names of the classes by number; '0', '1', … where they have none.
         mean, std: of each channel, that images were normalised by; empty where they were not.
         targets: names of what is predicted, in regression.
-        units: of the loss.
     """
 
     kind: str
@@ -108,6 +107,7 @@ class Gather:
     ) -> None:
         self.about, self._table, self._most, self._brightness = about, table, worst, brightness
         self._keys: list[str] = []
+        self._seen = 0
         self._parts: dict[str, list[NDArray[Any]]] = {}
         self._worst: list[Worst] = []
         self._rng = np.random.default_rng(seed)
@@ -125,7 +125,8 @@ class Gather:
 
         x, y, weight = unpack(batch)
         keys = batch.get("key") if isinstance(batch, Mapping) else None
-        keys = list(keys) if keys is not None else [f"#{len(self._keys) + place}" for place in range(len(y))]
+        keys = list(keys) if keys is not None else [f"#{self._seen + place}" for place in range(len(y))]
+        self._seen += len(y)
         if weight is not None and not bool((weight > 0).all()):
             kept = weight > 0
             x, y, outputs = x[kept], y[kept], {name: value[kept] for name, value in outputs.items()}

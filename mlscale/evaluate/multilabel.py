@@ -103,8 +103,10 @@ def _table(
                 f"{found.best_threshold:.3f}" if found else "–",
             )
         )
-    names = ("label", "samples", "precision", "recall", "F1", "AUC", "threshold of the best F1")
-    note = f"In red: fewer than {LEAST} samples, whose figures say little." if small else ""
+    names = ("label", "samples", "precision", "recall", "F1", "AUC", "threshold")
+    note = "Threshold: the probability of the best F1." + (
+        f" In red: fewer than {LEAST} samples, whose figures say little." if small else ""
+    )
     return Table(f"{len(order)} labels", names, rows, note, small)
 
 

@@ -200,6 +200,28 @@ def from_csv(path: str, keys: Sequence[str]) -> dict[str, list[str | float | Non
     Raises:
         MLScaleError: it can't be read, has no columns, or none of its keys is a sample's.
     """
+    where, (heads, *rows) = f"slices={path}", lines_of(path)
+    known = {line[0]: line for line in rows}
+    if not any(key in known for key in keys):
+        raise MLScaleError(
+            "none of the keys in the slices is a sample's",
+            where=where,
+            why=f"its first is {rows[0][0]!r} and a sample's is {keys[0]!r}" if rows else "it has no lines",
+            fix="the first column holds keys as the table of samples has them (results/evaluate-samples.parquet)",
+        )
+    return {
+        head: [line[place] if (line := known.get(key)) and place < len(line) else None for key in keys]
+        for place, head in enumerate(heads)
+        if place
+    }
+
+
+def lines_of(path: str) -> list[list[str]]:
+    """The lines of a CSV file of slices, the names of its columns first.
+
+    Raises:
+        MLScaleError: it can't be read, or has no columns.
+    """
     where = f"slices={path}"
     try:
         with open(Path(path).expanduser(), newline="", encoding="utf-8") as file:
@@ -217,19 +239,7 @@ def from_csv(path: str, keys: Sequence[str]) -> dict[str, list[str | float | Non
             where=where,
             fix="a first line such as key,camera,country; then a line a sample",
         )
-    heads, known = lines[0], {line[0]: line for line in lines[1:]}
-    if not any(key in known for key in keys):
-        raise MLScaleError(
-            "none of the keys in the slices is a sample's",
-            where=where,
-            why=f"its first is {lines[1][0]!r} and a sample's is {keys[0]!r}" if lines[1:] else "it has no lines",
-            fix="the first column holds keys as the table of samples has them (results/evaluate-samples.parquet)",
-        )
-    return {
-        head: [line[place] if (line := known.get(key)) and place < len(line) else None for key in keys]
-        for place, head in enumerate(heads)
-        if place
-    }
+    return lines
 
 
 def from_members(extension: str, contents: Iterable[bytes]) -> dict[str, list[str | float | None]]:

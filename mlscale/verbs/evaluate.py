@@ -17,7 +17,7 @@ from mlscale.report.kept import keep_in
 from mlscale.runs.files import named_by
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.mask import Masker, masked_output
-from mlscale.verbs.evaluate_pass import WHOLE, Pass, checkpoint_of, frozen_for, of_checkpoint, of_servable
+from mlscale.verbs.evaluate_pass import WHOLE, Pass, check_slices, checkpoint_of, frozen_for, of_checkpoint, of_servable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -35,6 +35,7 @@ def run(cfg: DictConfig) -> Result:
     """
     if cfg.worst < 0:
         raise MLScaleError(f"worst is {cfg.worst}", where="worst", why="it is a number of samples", fix="worst=0")
+    check_slices(cfg)
     masker = Masker.of(cfg)
     registry = build(cfg.get("registry"), "registry")
     named = {key: cfg.get(key) for key in ("run", "version", "checkpoint", "servable")}

@@ -167,6 +167,7 @@ def of_servable(cfg: DictConfig, folder: Path, called: str, table: SampleTable |
 
 def about_of(kind: str, data: Any, derived: Any) -> About:
     """What is known of the data that a task of this kind is measured on, and of the classes that the model has."""
+    from mlscale.data.tabular import TabularData
     from mlscale.evaluate.gather import About
 
     facts = data.facts() if hasattr(data, "facts") else None
@@ -174,7 +175,9 @@ def about_of(kind: str, data: Any, derived: Any) -> About:
         return About(kind)
     names = derived.get("class_names") or facts.class_names or ()
     count = derived.get("num_classes") or facts.num_classes or 0
-    return About(kind, tuple(map(str, [*names, *range(len(names), count)])), tuple(facts.mean), tuple(facts.std))
+    labels = tuple(map(str, [*names, *range(len(names), count)]))
+    targets = data.targets if isinstance(data, TabularData) else ()
+    return About(kind, labels, tuple(facts.mean), tuple(facts.std), targets)
 
 
 def named_columns(cfg: DictConfig, data: Any, gathered: Gathered) -> Named:
@@ -194,11 +197,28 @@ def named_columns(cfg: DictConfig, data: Any, gathered: Gathered) -> Named:
             found[word] = values.tolist()
         elif word == "size":
             found[word] = _sizes(cfg, data, gathered)
-        elif word.endswith(".csv") or os.sep in word:
+        elif _is_file(word):
             found |= slices.from_csv(word, gathered.keys)
         else:
             found |= _members(cfg, data, gathered, word)
     return found
+
+
+def check_slices(cfg: DictConfig) -> None:
+    """Read the files that `slices` names: a word that is wrong costs no pass.
+
+    Raises:
+        MLScaleError: one can't be read, or has no columns.
+    """
+    from mlscale.evaluate import slices
+
+    for word in _slices(cfg):
+        if _is_file(word):
+            slices.lines_of(word)
+
+
+def _is_file(word: str) -> bool:
+    return word.endswith(".csv") or os.sep in word
 
 
 def _slices(cfg: DictConfig) -> list[str]:

@@ -169,6 +169,22 @@ def test_all_samples_are_measured_whatever_training_looked_at(place: Path, bundl
         verbs.call("evaluate", ["run=last", *words, "trainer.limit_val_batches=0"])
 
 
+def test_a_file_of_slices_is_read_before_the_pass(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(MLScaleError, match="the slices can't be read"):
+        verbs.call("evaluate", evaluate(place, f"run={run_of(place, 'short')}", "slices=[brightness,no.csv]"))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_target_is_called_by_its_name(tmp_path: Path) -> None:
+    lines = ["a,price", *(f"{number},{3 * number + number % 5}.5" for number in range(60))]
+    (tmp_path / "train.csv").write_text("\n".join(lines) + "\n")
+    table = ["data=table", f"data.train={tmp_path}/train.csv", "data.target=price", "data.batch_size=8"]
+    words = [f"runs_dir={tmp_path}/runs"]
+    verbs.call("train", ["+recipe=regression", *table, *words, "trainer.max_epochs=1", "snapshot=false", "logger=none"])
+    measured = verbs.call("evaluate", ["run=last", *words])
+    assert [each["target"] for each in measured.details["targets"]] == ["price"]
+
+
 def test_rows_of_another_training_table_are_refused(tmp_path: Path) -> None:
     rng = np.random.default_rng(0)
     for name, spread in (("train", 1), ("other", 9)):

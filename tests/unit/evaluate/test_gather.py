@@ -23,12 +23,21 @@ def test_samples_of_weight_0_do_not_count_and_keys_are_theirs() -> None:
     gather.take({"logits": logits_for(torch.tensor([0, 1, 1, 1]))}, batch)
     gather.take({"logits": logits_for(torch.tensor([2]))}, (torch.rand(1, 1, 2, 2), torch.tensor([2])))
     found = gather.finish()
-    assert found.keys == ["w", "y", "z", "#3"]
+    assert found.keys == ["w", "y", "z", "#4"]
     assert found.columns["truth"].tolist() == [0, 2, 1, 2]
     assert found.columns["rank"].tolist() == [0, 1, 0, 0]
     assert [each.key for each in found.worst] == ["y"]
     assert found.logits is not None
     assert found.logit_rows.tolist() == [0, 1, 2, 3]
+
+
+def test_samples_without_keys_are_called_by_their_place_whatever_was_left_out() -> None:
+    gather = Gather(About("classification", ("a", "b", "c")))
+    y = torch.tensor([0, 1, 2])
+    for weight in ([1.0, 0, 1], [1.0, 1, 0]):
+        batch = {"x": torch.rand(3, 1, 2, 2), "y": y, "weight": torch.tensor(weight)}
+        gather.take({"logits": logits_for(y)}, batch)
+    assert gather.finish().keys == ["#0", "#2", "#3", "#4"]
 
 
 def test_the_worst_are_those_of_the_largest_losses_in_the_units_of_the_image(monkeypatch: pytest.MonkeyPatch) -> None:
