@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.errors import MLScaleError
 from mlscale.predict.inputs import Inputs
 from mlscale.predict.models import Model, answers
 from mlscale.predict.parts import Parts
@@ -101,7 +102,12 @@ def score(
 def load(inputs: Inputs, rows: range, takes: Takes) -> Loaded:
     """Read and prepare a batch; what can't be is an error in its row."""
     if takes.encode is not None and isinstance(inputs, TableInputs):
-        names, columns = inputs.columns_of(rows, takes.names)
+        try:
+            names, columns = inputs.columns_of(rows, takes.names)
+        except MLScaleError:
+            raise
+        except Exception as error:  # pyarrow's kinds share no base
+            return Loaded(rows, inputs.places(rows), [f"the table is damaged here: {_told(error)}"] * len(rows), None)
         x, bad = takes.encode(names, columns)
         wrong = [bad.get(place, "") for place in range(len(names))]
         kept = np.array([not each for each in wrong])

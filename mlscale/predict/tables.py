@@ -104,7 +104,7 @@ class TableInputs:
                     fix="give a table with the columns of the training data",
                 )
             table = file.take(first, count, [*names, *([self._key] if self._key and self._key not in names else [])])
-            found = [f"{Path(self._paths[number]).name}:{first + place + 1}" for place in range(count)]
+            found = self.places(range(row, row + count))
             if self._key:
                 found = [
                     str(v) if v is not None else k for v, k in zip(table[self._key].to_pylist(), found, strict=True)
@@ -115,18 +115,23 @@ class TableInputs:
             row += count
         return keys, {name: _joined(columns) for name, columns in parts.items()}
 
+    def places(self, rows: range) -> list[str]:
+        """File and number from 1 of each row: its key where no column says it, or where that can't be read."""
+        files = np.searchsorted(self._starts, np.arange(rows.start, rows.stop), "right") - 1
+        return [
+            f"{Path(self._paths[file]).name}:{row - int(self._starts[file]) + 1}"
+            for row, file in zip(rows, files.tolist(), strict=True)
+        ]
+
     def _rows(self, number: int, first: int, count: int) -> list[Item]:
-        name = Path(self._paths[number]).name
+        start = int(self._starts[number]) + first
+        keys = self.places(range(start, start + count))
         wanted = [self._member] if self._member else list(self._features)
         try:
             table = self._files[number].take(first, count, [*wanted, *([self._key] if self._key else [])])
         except Exception as error:  # pyarrow's kinds share no base; a damaged row group is that of its rows alone
             why = " ".join(str(error).split())[:200]
-            return [
-                Item(f"{name}:{first + place + 1}", b"", error=f"the table is damaged here: {why}")
-                for place in range(count)
-            ]
-        keys = [f"{name}:{first + place + 1}" for place in range(count)]
+            return [Item(key, b"", error=f"the table is damaged here: {why}") for key in keys]
         if self._key:
             keys = [
                 str(value) if value is not None else key

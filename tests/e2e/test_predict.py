@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.dataset as ds
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
@@ -230,6 +232,17 @@ def test_rows_of_a_table_are_encoded_as_in_training(tmp_path: Path) -> None:
     told = np.array([row or [np.nan, np.nan] for row in found["probabilities"]])
     others = np.arange(100) != 5
     assert np.abs(told[others] - wanted[others]).max() < 1e-5
+    whole = [[float(row[place]) for row in given if row[1] != "oops"] for place in (0, 1)]
+    table = pa.table({"a": whole[0], "b": whole[1], "colour": [row[2] for row in given if row[1] != "oops"]})
+    pq.write_table(table, tmp_path / "new.parquet", row_group_size=64)
+    torn = bytearray((tmp_path / "new.parquet").read_bytes())
+    torn[4:200] = b"x" * 196  # of the first row group
+    (tmp_path / "torn.parquet").write_bytes(torn)
+    result = verbs.call("predict", [*words, f"input={tmp_path}/torn.parquet", f"to={tmp_path}/torn"])
+    assert (result.metrics["rows"], result.metrics["errors"]) == (99, 64)
+    damaged = rows(tmp_path / "torn")
+    assert damaged["key"] == [f"torn.parquet:{n + 1}" for n in range(99)]
+    assert all("the table is damaged here" in error for error in damaged["error"][:64])
     (tmp_path / "short.csv").write_text("a,b\n1,2\n")
     with pytest.raises(MLScaleError, match="the table has no column 'colour'"):
         verbs.call("predict", [*words, f"input={tmp_path}/short.csv", f"to={tmp_path}/other"])
