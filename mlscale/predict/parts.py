@@ -243,6 +243,9 @@ def _other(folder: Path, changed: list[str], document: Mapping[str, Any], wanted
     why = f"{_SAME[key]} changed since {document.get('created')}"
     if told and before.get(told) != now.get(told):
         why += f": {before.get(told)} then, {now.get(told)} now"
+    elif key == "answers":
+        names = [name for name in {**before, **now} if before.get(name) != now.get(name)]
+        why += ": " + ", ".join(f"{name}={before.get(name)} then, {now.get(name)} now" for name in names)
     elif key == "inputs":
         why += ": as many, but others, or other content"
     return MLScaleError(

@@ -51,7 +51,7 @@ def run(cfg: DictConfig) -> Result:
                 Path(work.folder),
                 model=model,
                 inputs={"spec": str(cfg.input), "digest": inputs.digest, "rows": len(inputs)},
-                answers={"probabilities": bool(cfg.probabilities), "member": cfg.member, "key": cfg.key},
+                answers=_asked(cfg),
                 created=now(),
                 part_rows=None if cfg.part_rows is None else _positive(cfg.part_rows, "part_rows"),
                 overwrite=cfg.overwrite,
@@ -97,6 +97,13 @@ def prepared(cfg: DictConfig, subject: Subject) -> tuple[Work, dict[str, Any], i
     work = Work(servable=of.servable, config=of.config, checkpoint=of.file, accelerator=of.accelerator, **common)
     version = replace(work, version=of.version or subject.version)
     return version, {"version": version.version, "digest": of.digest}, world_size
+
+
+def _asked(cfg: DictConfig) -> dict[str, Any]:
+    """What rows depend on besides model and inputs. Events are of all rows or of none: those of a part that is there
+    are not written any more."""
+    asked = {"probabilities": bool(cfg.probabilities), "member": cfg.member, "key": cfg.key}
+    return {**asked, "events": True} if cfg.events else asked
 
 
 def _encodes(cfg: DictConfig) -> bool:

@@ -100,6 +100,9 @@ def test_events_are_there_once_and_labels_join_them(place: Path, tmp_path: Path)
     for path in list((tmp_path / "preds").glob("part-*"))[:2]:
         path.unlink()
     predict(place, tmp_path / "preds", *words)
+    with pytest.raises(MLScaleError, match="predictions of other settings") as caught:  # there would be no events
+        predict(place, tmp_path / "preds", *words[:1])
+    assert caught.value.why.endswith("events=True then, None now")
     store = EventStore(tmp_path / "events")
     (model,) = store.models()
     events = store.read(model)
