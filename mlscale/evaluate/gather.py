@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mlscale.errors import MLScaleError
 from mlscale.evaluate.rows import TABLED, Columns, rows_of
 
 _LOGITS = 20_000
@@ -120,6 +121,9 @@ class Gather:
         Args:
             outputs: of `predict_step`.
             batch: {"x", "y", "weight"?, "key"?} or (x, y).
+
+        Raises:
+            MLScaleError: the model says something else than its kind does, or no numbers.
         """
         from mlscale.tasks.batch import unpack
 
@@ -134,6 +138,7 @@ class Gather:
         if not keys:
             return
         columns = rows_of(self.about.kind, outputs, y)
+        _check_numbers(self.about.kind, keys, columns["loss"])
         if self._brightness and x.ndim == 4:
             columns["brightness"] = self._pixels(x).mean((1, 2, 3)).float().cpu().numpy()
         start = len(self._keys)
@@ -201,3 +206,15 @@ class Gather:
             else:
                 heapq.heapreplace(self._worst, found)
             floor = self._worst[0].loss if len(self._worst) == self._most else -np.inf
+
+
+def _check_numbers(kind: str, keys: Sequence[str], loss: NDArray[Any]) -> None:
+    """NaN would count as class 0. A loss without bound may be meant, of logits of -inf; of numbers it says nothing."""
+    bad = ~np.isfinite(loss) if kind == "regression" else np.isnan(loss)
+    if bad.any():
+        raise MLScaleError(
+            f"what the model says of sample {keys[int(bad.argmax())]!r} is no number",
+            where="task.predict_step",
+            why="its weights have diverged, a 16-bit precision overflows, or the sample itself holds NaN",
+            fix="checkpoint=<an earlier one>, or precision=fp32",
+        )

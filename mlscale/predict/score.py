@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -82,7 +82,7 @@ def score(
     loaded = _ahead(lambda rows: load(inputs, rows, model.takes), [rows for _, rows in batches], workers)
     for (part, rows), batch in zip(batches, loaded, strict=True):
         start = time.perf_counter()
-        said = model(batch.raw) if batch.raw is not None else None
+        batch, said = asked(model, batch)
         told = answers(model.kind, said, model.labels) if said is not None else {}
         if not probabilities:
             told.pop("probabilities", None)
@@ -121,6 +121,28 @@ def load(inputs: Inputs, rows: range, takes: Takes) -> Loaded:
         except Exception as error:  # whatever a decoder raises over a file that anybody may have written
             errors.append(_told(error))
     return Loaded(rows, keys, errors, np.stack(good) if good else None)
+
+
+def asked(model: Model, batch: Loaded) -> tuple[Loaded, Mapping[str, NDArray[Any]] | None]:
+    """What the model says of a batch; an answer that is no number, of which a class would still be the largest, is the
+    error of its row."""
+    if batch.raw is None:
+        return batch, None
+    said = model(batch.raw)
+    bad = np.zeros(len(batch.raw), bool)
+    for name, value in said.items():
+        if value.dtype.kind == "f":  # a logit of -inf rules a class out
+            wrong = np.isnan(value) | np.isposinf(value) if name == "logits" else ~np.isfinite(value)
+            bad |= wrong.reshape(len(bad), -1).any(1)
+    if not bad.any():
+        return batch, said
+    errors = list(batch.errors)
+    for place in np.flatnonzero([not error for error in errors])[bad].tolist():
+        errors[place] = "the model's answer is no number"
+    if bad.all():
+        return replace(batch, errors=errors, raw=None), None
+    kept = {name: value[~bad] for name, value in said.items()}
+    return replace(batch, errors=errors, raw=batch.raw[~bad]), kept
 
 
 def _told(error: Exception) -> str:

@@ -55,6 +55,25 @@ def test_the_worst_are_those_of_the_largest_losses_in_the_units_of_the_image(mon
     assert found.columns["brightness"].tolist() == [200] * 200
 
 
+@pytest.mark.parametrize(
+    ("kind", "said", "y"),
+    [
+        ("classification", {"logits": torch.tensor([[1.0, 0.0], [torch.nan, 0.0]])}, torch.tensor([0, 0])),
+        ("regression", {"value": torch.tensor([[1.0], [torch.inf]])}, torch.zeros(2, 1)),
+        ("multilabel", {"logits": torch.tensor([[1.0, 0.0], [0.0, torch.nan]])}, torch.zeros(2, 2)),
+    ],
+)
+def test_an_answer_that_is_no_number_is_no_class(kind: str, said: dict[str, Tensor], y: Tensor) -> None:
+    with pytest.raises(MLScaleError, match="says of sample '#1' is no number"):
+        Gather(About(kind, ("a", "b"))).take(said, (torch.zeros(2, 3), y))
+
+
+def test_a_class_that_a_model_rules_out_may_be_the_truth() -> None:
+    gather = Gather(About("classification", ("a", "b")))
+    gather.take({"logits": torch.tensor([[0.0, -torch.inf]])}, (torch.zeros(1, 3), torch.tensor([1])))
+    assert gather.finish().columns["loss"].tolist() == [np.inf]
+
+
 def test_no_worst_are_kept_where_none_are_asked_for() -> None:
     gather = Gather(About("classification", ("a", "b")), worst=0)
     gather.take({"logits": torch.tensor([[1.0, 0.0], [0.0, 1.0]])}, (torch.zeros(2, 3), torch.tensor([1, 1])))

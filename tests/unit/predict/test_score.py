@@ -9,16 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow.dataset as ds
 import pytest
+from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
 from mlscale.predict.parts import MANIFEST, Parts, alone, summary
+from mlscale.predict.score import Loaded, asked
 from tests.contract.test_documents import validate
 from tests.unit.predict import scorer
 
@@ -62,6 +65,26 @@ def test_each_input_has_one_row_and_what_can_not_be_read_has_its_reason(to: Path
     manifest = json.loads((to / MANIFEST).read_text())
     validate("predictions", manifest)
     assert manifest["complete"] is True
+
+
+@pytest.mark.parametrize("name", ["logits", "value"])
+def test_an_answer_that_is_no_number_is_an_error_and_no_class(name: str) -> None:
+    class Told:
+        kind, labels, takes = "classification", ("a", "b", "c"), scorer.TAKES
+
+        def __call__(self, raw: NDArray[Any]) -> dict[str, NDArray[Any]]:
+            return {name: raw[:, :3]}
+
+    raw = np.array([[0, 1, 2, 3], [np.nan, 1, 2, 3], [0, np.inf, 2, 3], [-np.inf, 1, 2, 3]], np.float32)
+    batch = Loaded(range(5), list("vwxyz"), ["", "torn", "", "", ""], raw)
+    found, said = asked(Told(), batch)
+    wrong = "the model's answer is no number"
+    assert found.errors == ["", "torn", wrong, wrong, "" if name == "logits" else wrong]
+    assert said is not None
+    assert found.raw is not None
+    assert len(said[name]) == len(found.raw) == found.errors.count("")
+    alone_, nothing = asked(Told(), replace(batch, rows=range(1), keys=["w"], errors=[""], raw=raw[1:2]))
+    assert (alone_.raw, alone_.errors, nothing) == (None, [wrong], None)
 
 
 def test_ranks_share_the_parts_and_make_what_one_makes(to: Path) -> None:
