@@ -62,14 +62,15 @@ class Regression(Task):
         self.targets, self.loss, self.delta = targets, loss, delta
         self.register_buffer("target_mean", torch.zeros(targets))
         self.register_buffer("target_std", torch.ones(targets))
-        self.register_buffer("scaled", torch.zeros((), dtype=torch.bool))
+        # One for each target: weights of another number of targets leave it, with mean and deviation, as it is.
+        self.register_buffer("scaled", torch.zeros(targets, dtype=torch.bool))
 
     def setup(self, stage: str) -> None:
         """Take the targets' mean and deviation from the data, unless they came with the weights."""
         super().setup(stage)
         data: Any = getattr(self.trainer, "datamodule", None)
         facts = data.facts() if hasattr(data, "facts") else None
-        if stage == "fit" and facts is not None and facts.target_std and not self.scaled:
+        if stage == "fit" and facts is not None and facts.target_std and not self.scaled.all():
             self.target_mean.copy_(torch.tensor(facts.target_mean))
             self.target_std.copy_(torch.tensor(facts.target_std))
             self.scaled.fill_(True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mlscale.tasks import Classification, ResNet
+from mlscale.tasks import Classification, Regression, ResNet, TabularNet
 from mlscale.train.matching import match
 
 Weights = dict[str, Tensor]
@@ -71,6 +71,16 @@ def test_a_layer_without_a_shape_takes_that_of_its_weights() -> None:
     found = match(lazy.state_dict(), nn.Sequential(nn.Linear(5, 3), nn.Linear(3, 2)).state_dict(), 2)
     assert found.whole
     assert found.share == 1
+
+
+def test_other_targets_get_units_of_their_own() -> None:
+    """Weights that were told the units of one target do not say that those of two are known."""
+    one, two = (Regression(targets, model=TabularNet(3, targets)) for targets in (1, 2))
+    one.scaled.fill_(True)
+    found = match(two.state_dict(), one.state_dict(), 2)
+    assert found.whole
+    assert {"target_mean", "target_std", "scaled"} <= set(found.head)
+    assert found.classes == (1, 2)
 
 
 def test_weights_of_another_model_are_told_by_kind() -> None:
