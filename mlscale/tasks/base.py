@@ -102,7 +102,7 @@ class Task(LightningModule):
 
     def setup(self, stage: str) -> None:
         """Give lazy layers their shapes before the optimizer, DDP and checkpoints need them."""
-        lazy.materialize(self.model, self.trainer)
+        lazy.materialize(self.model, getattr(self.trainer, "datamodule", None) or self)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss, a scalar.

@@ -3,23 +3,24 @@
 from typing import Any
 
 import torch
-from pytorch_lightning import Trainer
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from mlscale.tasks.batch import unpack
 
 
-def materialize(model: nn.Module, trainer: Trainer) -> None:
+def materialize(model: nn.Module, data: Any) -> None:
     """Run one sample through `model`, without learning from it, when some of its layers have no shape yet.
 
-    The sample's shape comes from the data module's `facts()` where it has them, else from the first batch of its
-    training loader (whose position is not disturbed: a loader of its own is made). Optimizers, DDP and checkpoints all
-    need the parameters to exist.
+    Optimizers, DDP and checkpoints all need the parameters to exist.
+
+    Args:
+        data: tells a sample's shape: by its `facts()` where it has them, else by the first batch of its training loader
+            (whose position is not disturbed: a loader of its own is made).
     """
     if not any(is_lazy(p) for p in model.parameters()):
         return
-    x = _example(trainer)
+    x = _example(data)
     training = model.training
     model.eval()
     with torch.no_grad():
@@ -27,8 +28,7 @@ def materialize(model: nn.Module, trainer: Trainer) -> None:
     model.train(training)
 
 
-def _example(trainer: Trainer) -> Tensor:
-    data: Any = getattr(trainer, "datamodule", None) or trainer.lightning_module
+def _example(data: Any) -> Tensor:
     if hasattr(data, "facts"):
         facts = data.facts()
         return torch.zeros(1, *facts.sample, dtype=getattr(torch, facts.dtype))

@@ -22,6 +22,7 @@ from mlscale.config.derive import epoch_steps
 from mlscale.errors import MLScaleError
 from mlscale.runs.initial import Initial
 from mlscale.runs.mask import Masker
+from mlscale.tasks import lazy
 from mlscale.tasks.base import Task
 from mlscale.train import lightning_patches, pretrained
 from mlscale.train.after import after_fit
@@ -102,6 +103,9 @@ def assemble(cfg: DictConfig) -> Assembly:
     pl.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
     task = build_task(cfg)
+    if isinstance(task, Task) and hasattr(data, "facts"):
+        # Not in `setup`: DDP has seeded anew there, and weights to start from have been compared with shapes by then.
+        lazy.materialize(task.model, data)
     lay_out(task, cfg.precision.get("memory_format"))
     # Compression and monitoring join the run as callbacks: this room imports neither.
     callbacks = [ExactResume(cfg.seed), StepSeed(cfg.seed), *build_each(cfg.get("callbacks"), "callbacks").values()]

@@ -123,11 +123,14 @@ def test_weights_that_do_not_fit_are_named(first: RunFolder, tmp_path: Path) -> 
     with pytest.raises(MLScaleError, match="do not fit the model") as caught:
         train(*words, to=tmp_path)
     assert caught.value.why.splitlines()[0] == "missing: model.layers.5.weight, model.layers.5.bias"
-    assert "of another shape: model.layers.3.weight (10, 16) and not (4, 8), " in caught.value.why
+    assert "of another shape: model.layers.1.weight (16, 64) and not (8, 64), " in caught.value.why
     assert caught.value.fix == f"the model that they are of: like={first.id}"  # too little fits for another word
     with pytest.raises(MLScaleError, match="do not fit the model") as caught:
         train(f"like={first.path}", f"init_from={first.path}", "model.hidden=[]", to=tmp_path)
     assert "unexpected: model.layers.3.weight, model.layers.3.bias" in caught.value.why
+    with pytest.raises(MLScaleError, match="do not fit the model") as caught:  # the first layer is a lazy one
+        train(f"like={first.path}", f"init_from={first.path}", "data.image_size=12", to=tmp_path)
+    assert caught.value.why == "of another shape: model.layers.1.weight (16, 64) and not (16, 144)"
     assert not list(tmp_path.rglob("run.json"))
 
 
