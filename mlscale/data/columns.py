@@ -32,6 +32,11 @@ class Table:
     def __len__(self) -> int:
         return len(self.keys)
 
+    @property
+    def texts(self) -> frozenset[str]:
+        """The names of the columns of texts."""
+        return frozenset(name for name, column in self.columns.items() if not isinstance(column, np.ndarray))
+
     def column(self, name: str, *, where: str) -> Column:
         """A column.
 

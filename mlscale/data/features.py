@@ -80,32 +80,45 @@ class Category:
     Args:
         name: of the column.
         values: the texts, sorted; a missing value is one of them, the empty text, where training has it.
+        of_numbers: training has numbers that name categories, such as postcodes: 07 and 7.0 are the same one.
     """
 
     name: str
     values: tuple[str, ...]
+    of_numbers: bool
 
     @classmethod
-    def fit(cls, name: str, values: Texts) -> Category:
-        """From training values, None where one is missing."""
-        return cls(name, tuple(sorted({value or "" for value in values})))
+    def fit(cls, name: str, values: Column) -> Category:
+        """From training values, None or NaN where one is missing."""
+        texts = as_texts(values)
+        return cls(name, tuple(sorted({text or "" for text in texts})), isinstance(values, np.ndarray))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Of the features."""
         return tuple(f"{self.name} = {value}" if value else f"{self.name} is missing" for value in self.values)
 
-    def encode(self, values: Texts) -> NDArray[np.float64]:
+    def texts(self, values: Column) -> Texts:
+        """Values of any split or file, written as training has them."""
+        if isinstance(values, np.ndarray) or not self.of_numbers:
+            return as_texts(values)
+        numbers = [None if value is None else as_number(value) for value in values]
+        return [
+            value if number is None else as_texts(np.array([number]))[0]
+            for value, number in zip(values, numbers, strict=True)
+        ]
+
+    def encode(self, texts: Texts) -> NDArray[np.float64]:
         """Features of values, float64 (n, len(self.values))."""
         numbers = {value: number for number, value in enumerate(self.values)}
-        found = np.array([numbers.get(value or "", -1) for value in values], np.int64)
+        found = np.array([numbers.get(text or "", -1) for text in texts], np.int64)
         features: NDArray[np.float64] = (found[:, None] == np.arange(len(self.values))).astype(np.float64)
         return features
 
-    def unknown(self, values: Texts) -> int:
+    def unknown(self, texts: Texts) -> int:
         """How many values training does not have; a missing one counts as well."""
         known = set(self.values)
-        return sum((value or "") not in known for value in values)
+        return sum((text or "") not in known for text in texts)
 
 
 class Features:
@@ -148,7 +161,7 @@ class Features:
                 bad |= {row: f"{column.name} is {text!r}, no number" for row, text in wrong.items()} | bad
                 parts.append(column.encode(numbers))
             else:
-                texts = as_texts(values)
+                texts = column.texts(values)
                 parts.append(column.encode(texts))
                 if count := column.unknown(texts):
                     unknown[column.name] = count
@@ -164,15 +177,14 @@ def _fit(name: str, values: Column, categorical: bool, where: str) -> Numeric | 
                 f"The column {name!r} holds no value.", where=where, fix=f"data.ignore=[{name}] leaves it out"
             )
         return Numeric.fit(name, numbers)
-    texts = as_texts(values)
-    found = Category.fit(name, texts)
+    found = Category.fit(name, values)
     if not any(found.values):
         raise MLScaleError(
             f"The column {name!r} holds no value.", where=where, fix=f"data.ignore=[{name}] leaves it out"
         )
-    if len(found.values) > _MOST_CATEGORIES or (len(texts) >= 20 and len(found.values) > len(texts) / 2):
+    if len(found.values) > _MOST_CATEGORIES or (len(values) >= 20 and len(found.values) > len(values) / 2):
         raise MLScaleError(
-            f"The column {name!r} has {len(found.values):,} different texts in {len(texts):,} rows.",
+            f"The column {name!r} has {len(found.values):,} different texts in {len(values):,} rows.",
             where=where,
             why=f"each would be a feature, {_MOST_CATEGORIES} at most; it looks like names or numbers of rows",
             fix=f"data.ignore=[{name}] leaves it out; or write it as numbers, or as fewer categories",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,17 @@ class Classes:
     count: int
     names: tuple[str, ...] | None
     samples: tuple[int, ...]
+
+
+def are_numbers(texts: Iterable[str | None]) -> bool:
+    """Whether these training labels, None where one is missing, are the numbers of classes from 0, as texts."""
+    present = {text for text in texts if text is not None}
+    return present == {str(number) for number in range(len(present))}
+
+
+def as_label(text: str, numbered: bool) -> Label:
+    """A label of any split: a number where `are_numbers` says so of the training labels, else a name."""
+    return int(text) if numbered and text.isdecimal() else text
 
 
 def find_classes(labels: Sequence[Label], *, where: str) -> Classes:

@@ -6,7 +6,7 @@ Files are not trusted: they are bounded while they are read, and what is wrong w
 from __future__ import annotations
 
 import glob
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,14 @@ _ROWS = 4096
 _ENDINGS = {".csv": "CSV", ".tsv": "CSV", ".parquet": "Parquet", ".jsonl": "JSON Lines", ".ndjson": "JSON Lines"}
 
 
-def read_table(paths: str | Sequence[str], *, where: str) -> Table:
+def read_table(paths: str | Sequence[str], *, where: str, texts: Collection[str] = ()) -> Table:
     """The rows of all files that paths or globs name, in the order of their paths.
 
-    Numbers and truth values become numbers; of a CSV file, a column whose values all read as numbers. An empty field,
-    NA, NaN and null are missing values.
+    Numbers and truth values become numbers, and so do texts, where all in a column read as such. An empty field of a
+    CSV file, NA, NaN and null are missing values.
+
+    Args:
+        texts: columns of texts that stay as they are written, since those of another split do not all read as numbers.
 
     Raises:
         MLScaleError: pyarrow is not installed (exit code 5); a file is missing, malformed, too large, of another kind
@@ -57,7 +60,7 @@ def read_table(paths: str | Sequence[str], *, where: str) -> Table:
     keys = [f"{path.name}:{row + 1}" for path, table in zip(files, tables, strict=True) for row in range(len(table))]
     if not keys:
         raise MLScaleError("The table has no rows.", where=where, why=", ".join(path.name for path in files[:5]))
-    columns = {name: _column(name, [table.column(name) for table in tables], where) for name in first}
+    columns = {name: _column(name, [table.column(name) for table in tables], where, name in texts) for name in first}
     return Table(columns, _unique(keys, files))
 
 
@@ -142,7 +145,7 @@ def _json(path: Path, _where: str) -> Any:
     return json.read_json(path)
 
 
-def _column(name: str, parts: Sequence[Any], where: str) -> Column:
+def _column(name: str, parts: Sequence[Any], where: str, as_written: bool) -> Column:
     """Numbers or texts, from the same column of several pyarrow tables."""
     import pyarrow as pa
 
@@ -154,7 +157,8 @@ def _column(name: str, parts: Sequence[Any], where: str) -> Column:
         return np.concatenate([_numbers(part) for part in parts])
     if all(pa.types.is_string(k) or pa.types.is_large_string(k) or e for k, e in zip(kinds, empty, strict=True)):
         texts = [value for part in parts for value in part.to_pylist()]
-        return numbers if (numbers := as_numbers(texts)) is not None else texts
+        numbers = None if as_written else as_numbers(texts)
+        return texts if numbers is None else numbers
     told = ", ".join(sorted({str(kind) for kind in kinds}))
     raise MLScaleError(
         f"The column {name!r} holds {told}.",

@@ -68,11 +68,16 @@ class TableFiles(TabularData):
 
     def _tables(self) -> dict[str, Table]:
         train = read_table(self._train, where="data.train")
-        test = {} if self._test is None else {"test": read_table(self._test, where="data.test")}
-        if self._val is not None:
-            return {"train": train, "val": read_table(self._val, where="data.val"), **test}
+        given = {"val": self._val, "test": self._test}
+        others = {
+            split: read_table(paths, where=f"data.{split}", texts=train.texts)
+            for split, paths in given.items()
+            if paths is not None
+        }
+        if "val" in others:
+            return {"train": train, **others}
         part, held = held_out_rows(train, self.targets, self.val_fraction, where="data.val_fraction")
-        return {"train": part, "val": held, **test}
+        return {"train": part, "val": held, **others}
 
 
 class BundledTable(TabularData):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from mlscale.data.columns import Column, Table, rows_of
 from mlscale.data.facts import DataFacts
 from mlscale.data.features import Encoded, Features, as_numbers_or_bad, as_texts
-from mlscale.data.labels import Classes, encode_labels, find_classes
+from mlscale.data.labels import Classes, are_numbers, as_label, encode_labels, find_classes
 from mlscale.data.memory import Array, MemoryData, Rows, refuse_bad, version_of
 from mlscale.data.policy import Policy
 from mlscale.data.source import Label
@@ -153,10 +153,9 @@ class TabularData(MemoryData):
                 why=f"a classifier tells 2 to {_MOST_CLASSES:,} apart",
                 fix="data.target_type=number task=regression, if it is a number to predict",
             )
-        plain = set(present) == {str(number) for number in range(len(present))}
+        numbered = are_numbers(present)
         labels: dict[str, list[Label]] = {
-            split: [int(text) if plain and text.isdigit() else text for text in (t or present[0] for t in column)]
-            for split, column in texts.items()
+            split: [as_label(text or present[0], numbered) for text in column] for split, column in texts.items()
         }
         there = [label for label, text in zip(labels["train"], texts["train"], strict=True) if text is not None]
         classes = find_classes(there, where="data.target")

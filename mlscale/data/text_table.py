@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from mlscale.data.columns import Table
+from mlscale.data.columns import Table, Texts
 from mlscale.data.features import as_texts
+from mlscale.data.labels import are_numbers, as_label
 from mlscale.data.policy import Policy
 from mlscale.data.table_files import read_table
 from mlscale.data.texts import Labelled, TextData, by_hash
@@ -56,26 +57,32 @@ class TextTable(TextData):
     ) -> None:
         policy = Policy(sampling, weights, epoch_samples, last, on_bad_sample)
         super().__init__(length=length, batch_size=batch_size, seed=seed, augment=augment, policy=policy)
-        self._columns, self._paths = (text, label), {"train": train, "val": val, "test": test}
+        self._columns, self._train, self._others = (text, label), train, {"val": val, "test": test}
         self.val_fraction = _fraction(val_fraction)
 
     def _load(self) -> dict[str, Labelled]:
-        tables = {
-            split: read_table(paths, where=f"data.{split}") for split, paths in self._paths.items() if paths is not None
+        first = read_table(self._train, where="data.train")
+        others = {
+            split: read_table(paths, where=f"data.{split}", texts=first.texts)
+            for split, paths in self._others.items()
+            if paths is not None
         }
-        splits = {split: self._labelled(table) for split, table in tables.items()}
+        numbered = are_numbers(self._names(first))
+        splits = {split: self._labelled(table, numbered) for split, table in {"train": first, **others}.items()}
         if "val" not in splits:
             train, val = held_out(splits["train"], self.val_fraction)
             splits = {**splits, "train": train, "val": val}
         return splits
 
-    def _labelled(self, table: Table) -> Labelled:
+    def _names(self, table: Table) -> Texts:
+        return as_texts(table.column(self._columns[1], where="data.label"))
+
+    def _labelled(self, table: Table, numbered: bool) -> Labelled:
         text, label = self._columns
         texts = as_texts(table.column(text, where="data.text"))
-        labels = as_texts(table.column(label, where="data.label"))
         found = Labelled()
-        for row, (one, name, key) in enumerate(zip(texts, labels, table.keys, strict=True)):
-            found.add((one or "").encode("utf-8", "surrogateescape"), name or "", key)
+        for row, (one, name, key) in enumerate(zip(texts, self._names(table), table.keys, strict=True)):
+            found.add((one or "").encode("utf-8", "surrogateescape"), as_label(name or "", numbered), key)
             if not (one or "").strip() or name is None:
                 found.bad[row] = f"{text if not (one or '').strip() else label} is missing"
         return found

@@ -12,6 +12,7 @@ import pyarrow.parquet
 import pytest
 
 from mlscale.data import BreastCancer, Diabetes, TableFiles, table_files
+from mlscale.data.columns import Table
 from mlscale.data.table_files import read_table
 from mlscale.errors import Exit, MLScaleError, Problems
 
@@ -54,6 +55,29 @@ def test_missing_values_become_the_median_and_are_told(tmp_path: Path) -> None:
     assert x[1, 1:].tolist() == [0, 1, 0, 0]
     data.teardown("fit")
     assert data.counted == {"data/unknown_categories": 1}
+
+
+def test_other_splits_are_read_as_training_is(tmp_path: Path) -> None:
+    """A column of texts stays one where another file happens to hold nothing but numbers or truth values."""
+    train = csv(tmp_path, "code,vip,y\n01,True,true\nx,False,false\n7.0,maybe,both\n")
+    val = csv(tmp_path, "code,vip,y\n01,False,false\n7.0,True,true\n", "b.csv")
+    data = TableFiles(train, "y", val=val, test=val)
+    assert data.facts().class_names == ("both", "false", "true")
+    for split in ("val", "test"):
+        x, y = rows(data, split)
+        assert x.tolist() == [[1, 0, 0, 1, 0, 0], [0, 1, 0, 0, 1, 0]]
+        assert y.tolist() == [1, 2]
+    data.teardown("fit")
+    assert data.counted == {}
+
+
+def test_numbers_that_name_categories_are_the_same_however_they_are_written(tmp_path: Path) -> None:
+    text = "zip,y\n01234,a\n777.0,b\n,a\n"
+    data = TableFiles(csv(tmp_path, text), "y", val=csv(tmp_path, text, "b.csv"), categorical=["zip"])
+    data.facts()
+    assert data.features is not None
+    table = Table({"zip": ["1234", "0777", None, "x"]}, ["a", "b", "c", "d"])  # as `mlscale predict` reads a CSV file
+    assert data.features.encode(table, where="input").x.tolist() == [[0, 1, 0], [0, 0, 1], [1, 0, 0], [0, 0, 0]]
 
 
 def test_numbers_to_predict(tmp_path: Path) -> None:

@@ -36,6 +36,23 @@ def test_a_table_of_texts(tmp_path: Path) -> None:
         assert y == row % 2
 
 
+def test_labels_that_are_numbers_from_0_are_those_of_the_classes(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", [(f"text {i}", i % 12) for i in range(48)])
+    data = TextTable(str(path), val=str(path), length=8)
+    assert (data.facts().num_classes, data.facts().class_names) == (12, None)
+    assert data.rows("val").take(np.arange(24))[1].tolist() == [*range(12)] * 2
+
+
+def test_labels_are_written_alike_in_every_split(tmp_path: Path) -> None:
+    train, val = tmp_path / "a.csv", tmp_path / "b.csv"
+    train.write_text("text,label\na,01\nb,x\n")
+    val.write_text("text,label\n007,01\n")
+    data = TextTable(str(train), val=str(val), length=4)
+    x, y = data.rows("val").take(np.arange(1))
+    assert np.array_equal(x, as_tokens(["007"], 4))
+    assert y.tolist() == [0]
+
+
 def test_equal_texts_stay_on_one_side(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", [(f"text {i % 25}", i % 2) for i in range(100)])
     data = TextTable(str(path), length=8)
