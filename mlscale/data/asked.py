@@ -12,7 +12,7 @@ from mlscale.data.augment import Augment, BatchAugment, PerSample
 from mlscale.data.crop import RandomCrop
 from mlscale.data.labels import Classes, encode_labels, find_classes
 from mlscale.data.policy import Policy
-from mlscale.data.several import classes_of, encode, read_labels
+from mlscale.data.several import Read, classes_of, encode, read_labels
 from mlscale.data.source import Source, TarSource
 from mlscale.errors import MLScaleError, all_of
 
@@ -74,9 +74,9 @@ def encoded(labels: str, opened: Mapping[str, Source], where: Mapping[str, str])
         )
     raw = all_of({name: partial(_several, source, where[name]) for name, source in opened.items()})
     classes = classes_of(raw["train"], where=where["train"])
-    return classes, all_of({name: partial(encode, lists, classes, where=where[name]) for name, lists in raw.items()})
+    return classes, all_of({name: partial(encode, read, classes, where=where[name]) for name, read in raw.items()})
 
 
-def _several(source: Source, where: str) -> list[list[int | str]]:
+def _several(source: Source, where: str) -> Read:
     assert isinstance(source, TarSource)
     return read_labels(*source.read_labels(), source.key, where=where)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,20 @@ from mlscale.errors import MLScaleError
 Labels = list[Label]
 
 
-def read_labels(extension: str, contents: Sequence[bytes], key: Callable[[int], str], *, where: str) -> list[Labels]:
-    """The labels of each sample, each once, in the order in which they are written.
+class Read(NamedTuple):
+    """The labels of a split.
+
+    Attributes:
+        labels: of each sample, each once, in the order in which they are written.
+        entries: of each vector of 0 and 1, which has one for each class; None where labels are lists.
+    """
+
+    labels: list[Labels]
+    entries: int | None
+
+
+def read_labels(extension: str, contents: Sequence[bytes], key: Callable[[int], str], *, where: str) -> Read:
+    """The labels of each sample.
 
     A `.json` member is a list of class numbers or of class names; a `.npy` member a vector of 0 and 1, as long as there
     are classes.
@@ -52,29 +65,41 @@ def read_labels(extension: str, contents: Sequence[bytes], key: Callable[[int], 
                 why=f"{error} (its .{extension} member begins {content[:40]!r})",
                 fix='write them as a list, such as [0, 3] or ["cat", "dog"]; [] for none',
             ) from error
-    return read
+    return Read(read, next(iter(lengths), None))
 
 
-def classes_of(labels: Sequence[Labels], *, where: str) -> Classes:
-    """The classes of the training split; `samples` counts those that have each.
+def classes_of(train: Read, *, where: str) -> Classes:
+    """The classes of the training split; `samples` counts those that have each. A vector has a place for a class that
+    no sample has.
 
     Raises:
         MLScaleError: no sample has any, or what `find_classes` raises.
     """
-    every = [label for each in labels for label in each]
+    every = [label for each in train.labels for label in each]
     if not every:
         raise MLScaleError(
             "No training sample has a label.", where=where, why="all lists are empty", fix="data.label_key=<a member>"
         )
-    return find_classes(every, where=where)
+    if train.entries is None:
+        return find_classes(every, where=where)
+    counts = Counter(every)
+    return Classes(train.entries, None, tuple(counts[number] for number in range(train.entries)))
 
 
-def encode(labels: Sequence[Labels], classes: Classes, *, where: str) -> NDArray[np.uint8]:
+def encode(split: Read, classes: Classes, *, where: str) -> NDArray[np.uint8]:
     """1 where a sample has a class, uint8 (n, classes).
 
     Raises:
-        MLScaleError: a label that the training split does not have.
+        MLScaleError: a label that the training split does not have, or vectors of another length.
     """
+    labels = split.labels
+    if split.entries not in (None, classes.count):
+        raise MLScaleError(
+            f"The vectors of labels have {split.entries} entries, and those of the training data {classes.count}.",
+            where=where,
+            why="each has a 0 or 1 for every class",
+            fix="write vectors of one length in every split",
+        )
     counts = [len(each) for each in labels]
     numbers = encode_labels([label for each in labels for label in each], classes, where=where)
     hot = np.zeros((len(labels), classes.count), np.uint8)

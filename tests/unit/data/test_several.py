@@ -50,6 +50,15 @@ def test_numbers_names_and_vectors(tmp_path: Path) -> None:
     assert labels_of(hot) == [[1, 0], [0, 1], [1, 1]]
 
 
+def test_a_vector_has_a_place_for_classes_that_no_sample_has(tmp_path: Path) -> None:
+    hot = data(tmp_path, [vector(0, 1, 0), vector(0, 0, 0)], "npy", label_key="npy")
+    assert (hot.facts().num_classes, hot.facts().class_counts) == (3, (0, 1, 0))
+    assert labels_of(hot) == [[0, 1, 0], [0, 0, 0]]
+    short = write_tar(tmp_path / "v.tar", [("a.png", picture(0)), ("a.npy", vector(0, 1))])
+    with pytest.raises(MLScaleError, match="have 2 entries, and those of the training data 3"):
+        WebDataset(tmp_path / "0.tar", short, labels="several", label_key="npy").facts()
+
+
 @pytest.mark.parametrize(
     ("content", "why"),
     [(b"{}", "no list"), (b'"cat"', "no list"), (b"[true]", "no list"), (b"[1.5]", "no list"), (b"[1", "Expecting")],
