@@ -12,6 +12,14 @@ from mlscale.errors import MLScaleError
 
 _KINDS = {"one": "classification", "several": "multilabel", "mask": "segmentation"}
 """The kind of task for each word of `data.labels`."""
+_HELD = {"classes": "classes", "regression": "numbers", "language": "texts without labels"}
+_TOLD_BY = {"regression": "targets", "classes": "num_classes", "language": "vocab_size"}
+"""What data says of itself that has such; texts with classes have tokens, too."""
+_FOR = {
+    "classes": "task=classification with a model of classes",
+    "regression": "task=regression model=tabular_regression",
+    "language": "task=language model=gpt; labelled texts are data=text_table",
+}
 _BEST = {"multilabel": "metric=val/map", "segmentation": "metric=val/miou"}
 
 
@@ -23,6 +31,7 @@ def misfits(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Iterator[MLScal
     """
     yield from _channels(cfg, (facts or {}).get("channels"))
     yield from _labels(cfg)
+    yield from _asked(cfg, facts or {})
     yield from _metric(cfg)
     for group in ("compress", "monitor"):
         for name, node in (cfg.get(group) or {}).items():
@@ -98,3 +107,18 @@ def _labels(cfg: DictConfig) -> Iterator[MLScaleError]:
             why=f"labels={found} is for task={_KINDS[found]}",
             fix=f"task={_KINDS[found]}, or data.labels={wanted} where the samples have that",
         )
+
+
+def _asked(cfg: DictConfig, facts: Mapping[str, Any]) -> Iterator[MLScaleError]:
+    """Classes, numbers, or a text to go on with: what the data says of itself and the task is for."""
+    kind: str | None = getattr(target(cfg.task), "kind", None) if cfg.get("task") else None
+    wanted = "classes" if kind in _KINDS.values() else kind
+    held = next((held for held, key in _TOLD_BY.items() if facts.get(key)), None)
+    if held is None or wanted not in _HELD or held == wanted:
+        return
+    fix = _FOR[held]
+    if "target_type" in (cfg.get("data") or {}) and wanted != "language":
+        word = "class where its values name classes" if wanted == "classes" else "number where its values are numbers"
+        fix = f"data.target_type={word}; or {fix}"
+    what = "the next byte of a text" if wanted == "language" else _HELD[wanted]
+    yield MLScaleError(f"a {kind} task predicts {what}, and this data has {_HELD[held]}", where="task, data", fix=fix)

@@ -35,6 +35,28 @@ def test_who_says_nothing_of_labels_or_of_itself_is_left_alone() -> None:
 
 
 @pytest.mark.parametrize(
+    ("kind", "facts", "what", "fix"),
+    [
+        ("Classification", {"targets": 1}, "classes, and this data has numbers", "data.target_type=class where"),
+        ("Regression", {"num_classes": 2}, "numbers, and this data has classes", "data.target_type=number where"),
+        ("Classification", {"vocab_size": 256}, "classes, and this data has texts without labels", "task=language"),
+        ("Language", {"vocab_size": 257, "num_classes": 2}, "the next byte of a text, and this", "task=classification"),
+        ("Language", {"vocab_size": 256}, None, ""),
+        ("Multilabel", {"num_classes": 2}, None, ""),
+        ("Regression", {"targets": 2, "num_classes": None}, None, ""),
+        ("Regression", {}, None, ""),
+    ],
+)
+def test_what_data_has_and_the_task_predicts(kind: str, facts: dict[str, Any], what: str | None, fix: str) -> None:
+    data = {"target_type": "auto"} if "target_type" in fix else {"root": "x"}
+    problems = told(facts, task={"_target_": f"mlscale.tasks.{kind}"}, data=data)
+    assert len(problems) == (what is not None)
+    for problem in problems:
+        assert problem.what.startswith(f"a {kind.lower()} task predicts {what}")
+        assert problem.fix.startswith(fix)
+
+
+@pytest.mark.parametrize(
     ("model", "channels", "fix"),
     [
         ({"_target_": "torchvision.models.resnet18"}, 1, "model=resnet, which"),
