@@ -113,13 +113,20 @@ def _arrow(path: Path, where: str) -> Any:
     return table
 
 
-def _csv(path: Path, _where: str) -> Any:
+def _csv(path: Path, where: str) -> Any:
     import pyarrow as pa
     from pyarrow import csv
 
     parse = csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True)
     with csv.open_csv(path, parse_options=parse) as heading:
         names = heading.schema.names
+    if len(names) == 1 and (other := next((mark for mark in (";", "\t", "|", ",") if mark in names[0]), None)):
+        raise MLScaleError(
+            f"{path.name} divides its columns by {other!r}.",
+            where=where,
+            why="columns of a .csv file are divided by commas, those of a .tsv file by tabs",
+            fix="write it anew with commas, or as Parquet; a file with tabs is called .tsv",
+        )
     convert = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
     return csv.read_csv(path, parse_options=parse, convert_options=convert)
 

@@ -144,6 +144,13 @@ def test_a_malformed_file_is_told_by_its_name(tmp_path: Path, text: str, what: s
         read_table(str(path), where="data.train")
 
 
+@pytest.mark.parametrize(("name", "mark"), [("a.csv", ";"), ("a.csv", "\t"), ("a.tsv", ",")])
+def test_columns_that_are_divided_otherwise(tmp_path: Path, name: str, mark: str) -> None:
+    with pytest.raises(MLScaleError, match="divides its columns by") as caught:
+        read_table(csv(tmp_path, GOOD.replace(",", mark), name), where="data.train")
+    assert repr(mark) in caught.value.what
+
+
 @pytest.mark.parametrize(
     ("name", "content"), [("a.parquet", b"PAR1 no"), ("a.jsonl", b'{"a": [1'), ("a.jsonl", b"7\n")]
 )
