@@ -120,7 +120,7 @@ class Freeze(Callback):
         values = {name: parameter.numel() for name, parameter in _named(module)}
         share = sum(values[name] for name in frozen) / max(1, sum(values.values()))
         if not frozen:
-            return "unfrozen  every parameter is trained" + (" from the start" if first else "")
+            return "unfrozen  every parameter is trained" + ("" if self.until else " from the start")
         unit = "step" if self.by_step else "epoch"
         more = f", then a layer every {self.every} {unit}{'s' * (self.every != 1)}" if self.every else ""
         until = f"until {unit} {self.until}{more}" if self.until is not None else "for good"

@@ -1,5 +1,6 @@
 """Freezing: what stands still does to the bit, and begins to move when it should."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -58,6 +59,15 @@ def test_what_is_frozen_does_not_move_and_decays_not(capsys: pytest.CaptureFixtu
     said = capsys.readouterr().err
     assert "frozen    6 of 8 tensors, 81.5% of the values, until epoch 2" in said
     assert "unfrozen  every parameter is trained" in said
+
+
+def test_a_run_that_goes_on_unfrozen_did_not_begin_so(capsys: pytest.CaptureFixture[str]) -> None:
+    now: Any = SimpleNamespace(global_step=4, current_epoch=2, is_global_zero=True)
+    for until, more in ((1, ""), (0, " from the start")):
+        freeze, module = Freeze(until_epoch=until), task()
+        freeze.setup(now, module, "fit")
+        freeze.on_train_start(now, module)
+        assert capsys.readouterr().err.strip() == f"unfrozen  every parameter is trained{more}"
 
 
 def test_layer_by_layer_from_the_head_down() -> None:
