@@ -255,7 +255,8 @@ def as_pair(sample: Any, where: str) -> tuple[Tensor, int]:
             f"The dataset's samples are {kind}.",
             where=where,
             why="a sample is (x, y) or a dict with x and y: x a tensor, y a class number",
-            fix="let the dataset return tensors (transform=torchvision.transforms.v2.ToImage()) and whole numbers",
+            fix="let the dataset return tensors (transform=torchvision.transforms.v2.ToImage()) and whole numbers\n"
+            "or, for labels of another kind, data=webdataset, data=table, or a LightningDataModule of your own",
         )
     return (x.float() / 255 if x.dtype == torch.uint8 else x), y
 
@@ -263,7 +264,9 @@ def as_pair(sample: Any, where: str) -> tuple[Tensor, int]:
 def _labels(dataset: Any, where: str) -> list[int | str]:
     """Every label, the quick way where there is one."""
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
-        return [int(y) for y in dataset.tensors[1].tolist()]
+        y = dataset.tensors[1]
+        if y.ndim == 1 and not y.is_floating_point():
+            return [int(label) for label in y.tolist()]
     if isinstance(dataset, Subset):
         every = _labels(dataset.dataset, where)
         return [every[i] for i in dataset.indices]

@@ -148,7 +148,7 @@ class TabularData(MemoryData):
         present = sorted({text for text in texts["train"] if text is not None})
         if not 2 <= len(present) <= _MOST_CLASSES:
             raise MLScaleError(
-                f"The column {target!r} has {len(present):,} classes.",
+                f"The column {target!r} has {len(present):,} class{'es' * (len(present) != 1)}.",
                 where="data.target",
                 why=f"a classifier tells 2 to {_MOST_CLASSES:,} apart",
                 fix="data.target_type=number task=regression, if it is a number to predict",

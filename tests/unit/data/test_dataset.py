@@ -57,6 +57,14 @@ def test_dicts_keep_their_other_entries() -> None:
         assert (batch["extra"] % 3).tolist() == batch["y"].tolist()
 
 
+@pytest.mark.parametrize("y", [torch.rand(6), torch.rand(6, 1), torch.zeros(6, 2)])
+def test_labels_of_another_kind_are_told(y: Tensor) -> None:
+    given = TensorDataset(torch.rand(6, 3), y)
+    with pytest.raises(MLScaleError, match="samples are") as caught:
+        DatasetData(given, given).facts()
+    assert "a LightningDataModule of your own" in caught.value.fix
+
+
 def test_facts_and_resume() -> None:
     data = DatasetData(Noisy(50), Noisy(7), batch_size=8)
     facts = data.facts()
