@@ -74,7 +74,19 @@ class GPT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, float (n, length, vocab_size), for tokens x, int64 (n, length); a shorter length will do."""
+        """Logits, float (n, length, vocab_size), for tokens x, int64 (n, length); a shorter length will do.
+
+        Raises:
+            MLScaleError: a longer one does not.
+        """
+        if x.shape[1] > self.length:
+            refused = MLScaleError(
+                f"sequences of {x.shape[1]} are longer than the model's context of {self.length}",
+                where="model.length, data.length",
+                fix=f"model.length={x.shape[1]}, or data.length={self.length}",
+            )
+            refused.unbuilt = True  # the first batch tells it
+            raise refused
         h = self.tokens(x)
         if self.table is not None:
             for rows in ngram_rows(x, self.ngrams, self.buckets):

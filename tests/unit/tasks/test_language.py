@@ -113,3 +113,9 @@ def test_rows_of_ngrams_are_those_of_the_tokens_that_end_there() -> None:
     assert (two >= 0).all()
     golden = next(ngram_rows(torch.tensor([[1, 2, 3]]), (1,), 1000))  # checkpoints depend on it
     assert golden.tolist() == [[529, 470, 764]]
+
+
+def test_a_text_that_is_longer_than_the_context_is_told() -> None:
+    with pytest.raises(MLScaleError, match="sequences of 17 are longer than the model's context of 16") as caught:
+        small()(torch.zeros(1, 17, dtype=torch.int64))
+    assert caught.value.fix.startswith("model.length=17")
