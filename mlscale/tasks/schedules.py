@@ -20,9 +20,12 @@ class OneCycle(OneCycleLR):
         optimizer: what it steps.
         max_lr: the learning rate at the top; of each group of parameters, where several are given.
         total_steps: optimizer steps of the whole run.
-        pct_start: the part of the run that warms up, 0 to 1.
+        pct_start: the part of the run that warms up, from 0 and below 1.
         anneal_strategy, cycle_momentum, base_momentum, max_momentum, div_factor, final_div_factor, three_phase: as
             torch's.
+
+    Raises:
+        MLScaleError: a warm-up that is none, or leaves no step to go down in.
     """
 
     def __init__(
@@ -39,11 +42,13 @@ class OneCycle(OneCycleLR):
         final_div_factor: float = 1e4,
         three_phase: bool = False,
     ) -> None:
+        if not 0 <= pct_start < 1:
+            raise _refused("pct_start", pct_start, "it is the part of the run that warms up, below 1", "0.25")
         super().__init__(
             optimizer,
             max_lr,
             total_steps=total_steps,
-            pct_start=0.0 if pct_start * total_steps == 1 else pct_start,
+            pct_start=0.0 if pct_start * total_steps == 1 else float(pct_start),
             anneal_strategy=anneal_strategy,
             cycle_momentum=cycle_momentum,
             base_momentum=base_momentum,

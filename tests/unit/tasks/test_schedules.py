@@ -23,9 +23,18 @@ def test_one_cycle_is_torch_s_where_that_works() -> None:
         trained(OneCycleLR, 4)
 
 
-def trained(kind: type[OneCycleLR], steps: int) -> list[float]:
+def test_how_long_one_cycle_warms_up() -> None:
+    rates = trained(OneCycle, 10, 0)  # as it is typed, a whole number
+    assert rates == sorted(rates, reverse=True)
+    for none in (1, 1.0, -0.1):
+        with pytest.raises(MLScaleError, match=r"scheduler\.pct_start is") as caught:
+            trained(OneCycle, 10, none)
+        assert caught.value.unbuilt
+
+
+def trained(kind: type[OneCycleLR], steps: int, warmup: float = 0.25) -> list[float]:
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.1)
-    scheduler = kind(optimizer, max_lr=0.1, total_steps=steps, pct_start=0.25)
+    scheduler = kind(optimizer, max_lr=0.1, total_steps=steps, pct_start=warmup)
     rates = []
     for _ in range(steps):
         rates.append(optimizer.param_groups[0]["lr"])
