@@ -11,6 +11,9 @@ from omegaconf import DictConfig, ListConfig
 from mlscale.culprit import own_line, summary
 from mlscale.errors import Exit, MLScaleError
 
+_FINISHED_BY_THE_TASK = ("optimizer", "scheduler")
+"""Groups whose node is a part of a call: the parameters, or the optimizer, come later."""
+
 
 def build(node: Any, where: str, **supplied: Any) -> Any:
     """The object that `node` describes, with `supplied` added to its arguments; None for an empty node.
@@ -39,7 +42,9 @@ def build(node: Any, where: str, **supplied: Any) -> Any:
             f"{node.get('_target_', 'the node')} could not be built",
             where=f"{where}: {own}" if own else where,
             why=_reason(error),
-            fix="MLSCALE_TRACEBACK=1 shows how it came there",
+            fix=f"{where}._partial_=true: the task gives it what it lacks"
+            if where in _FINISHED_BY_THE_TASK and not node.get("_partial_")
+            else "MLSCALE_TRACEBACK=1 shows how it came there",
             exit=Exit.BUG if own else Exit.USER,
         )
         told.unbuilt = True

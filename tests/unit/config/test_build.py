@@ -47,3 +47,9 @@ def test_failure_names_node_and_reason() -> None:
 def test_own_errors_come_through() -> None:
     with pytest.raises(MLScaleError, match="does not exist: nowhere"):
         build(node(_target_="mlscale.config.roots.find_roots", config_dirs=["nowhere"]), "x")
+
+
+def test_an_optimizer_waits_for_its_parameters() -> None:
+    with pytest.raises(MLScaleError, match=r"torch\.optim\.RMSprop could not be built") as caught:
+        build(OmegaConf.create({"_target_": "torch.optim.RMSprop", "lr": 0.1}), "optimizer")
+    assert caught.value.fix.startswith("optimizer._partial_=true")
