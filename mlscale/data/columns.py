@@ -16,6 +16,10 @@ Texts = list[str | None]
 Column = Numbers | Texts
 """Numbers, float64 (n,) with NaN where one is missing; or texts, with None where one is."""
 
+_LISTS = ("data.ignore", "data.categorical")
+_NAMING = (*_LISTS, "data.target", "data.text", "data.label")
+"""Keys that name columns; a split may lack one, too."""
+
 
 @dataclass(frozen=True)
 class Table:
@@ -45,14 +49,21 @@ class Table:
         """
         if name in self.columns:
             return self.columns[name]
-        near = get_close_matches(name, self.columns, 1, 0.0)
+        near = next(iter(get_close_matches(name, self.columns, 1, 0.0)), None)
         shown = ", ".join(list(self.columns)[:20]) + (", …" if len(self.columns) > 20 else "")
         raise MLScaleError(
             f"The table has no column {name!r}.",
             where=where,
             why=f"its columns are: {shown or 'none'}",
-            fix=f"{where.split(':')[0]}={near[0]}" if near else "",
+            fix=_instead(where, near) or f"add the column {name!r}, which the training rows have",
         )
+
+
+def _instead(where: str, near: str | None) -> str | None:
+    """What to type where a key names a column, and not another split; None where that is of no use."""
+    if near is None or where not in _NAMING:
+        return None
+    return f"{where}=[{near}]" if where in _LISTS else f"{where}={near}"
 
 
 def as_numbers(texts: Texts) -> Numbers | None:

@@ -62,7 +62,9 @@ def _check(found: Match, initial: Initial, *, strict: bool) -> None:
     where = f"init_from: {initial.checkpoint}" if initial.source not in ("torchvision", "timm") else str(initial.name)
     of = f"the model that they are of: like={initial.run}" if initial.run else "the model that they are of: model=…"
     if strict and not found.whole:
-        takes = f"\ninit_strict=false, which takes the {found.share:.0%} that fit" if found.share >= _LEAST else ""
+        takes = (
+            f"\ninit_strict=false, which takes the {int(100 * found.share)}% that fit" if found.share >= _LEAST else ""
+        )
         raise MLScaleError(
             "the weights to start from do not fit the model",
             where=where,

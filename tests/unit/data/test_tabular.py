@@ -190,7 +190,7 @@ def test_mistakes_in_columns_are_told_together(tmp_path: Path) -> None:
     ("settings", "what", "fix"),
     [
         ({"target": "tarket"}, "no column 'tarket'", "data.target=target"),
-        ({"target": "target", "ignore": ["d"]}, "no column 'd'", ""),
+        ({"target": "target", "ignore": ["d"]}, "no column 'd'", "data.ignore=["),
         ({"target": "a", "target_type": "class", "ignore": ["target"]}, "", ""),
     ],
 )
@@ -202,6 +202,16 @@ def test_columns_by_name(tmp_path: Path, settings: dict[str, Any], what: str, fi
     with pytest.raises(MLScaleError, match=what) as caught:
         data.facts()
     assert fix in caught.value.fix
+
+
+@pytest.mark.parametrize("name", ["a", "target"])
+def test_a_column_that_another_split_lacks(tmp_path: Path, name: str) -> None:
+    heading, _, lines = GOOD.partition("\n")
+    names = ["x" if each == name else each for each in heading.split(",")]
+    other = csv(tmp_path, ",".join(names) + "\n" + lines, "b.csv")
+    with pytest.raises(MLScaleError, match=f"no column '{name}'") as caught:
+        TableFiles(csv(tmp_path), "target", val=other).facts()
+    assert caught.value.fix == f"add the column '{name}', which the training rows have"
 
 
 def test_rows_with_mistakes(tmp_path: Path) -> None:

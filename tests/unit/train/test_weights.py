@@ -131,6 +131,16 @@ def test_a_task_starts_from_a_file_and_keeps_its_new_head(tmp_path: Path) -> Non
     assert json.loads((tmp_path / REPORT).read_text())["classes"] == [9, 10]
 
 
+def test_nearly_all_is_not_called_all(tmp_path: Path) -> None:
+    model = Classification(10, model=ResNet(1, 10, (32,), 1))
+    given = model.model.state_dict()
+    given.pop("stem.1.bias")
+    save_file(given, tmp_path / "x.safetensors")
+    with pytest.raises(MLScaleError, match="do not fit") as caught:
+        start_from(model, find_initial(str(tmp_path / "x.safetensors")), classes=10)
+    assert "which takes the 99% that fit" in caught.value.fix
+
+
 def test_not_strict_takes_what_fits_if_that_is_most_of_it(tmp_path: Path) -> None:
     given = ResNet(1, 10, (4,), 1).state_dict()
     given.pop("stem.0.weight")
@@ -138,7 +148,7 @@ def test_not_strict_takes_what_fits_if_that_is_most_of_it(tmp_path: Path) -> Non
     initial = find_initial(str(tmp_path / "x.safetensors"))
     with pytest.raises(MLScaleError, match="do not fit") as caught:
         start_from(fresh(), initial, classes=10)
-    assert "init_strict=false, which takes the" in caught.value.fix
+    assert "init_strict=false, which takes the 91% that fit" in caught.value.fix
     assert caught.value.unbuilt
     _, lines = start_from(fresh(), initial, classes=10, strict=False)
     assert lines[1:] == [
