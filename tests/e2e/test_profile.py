@@ -33,7 +33,7 @@ def quick(samples=512):
 
 
 class Heavy(torch.nn.Module):
-    def __init__(self, num_classes=10, width=1500):
+    def __init__(self, num_classes=10, width=2200):
         super().__init__()
         self.net = torch.nn.Sequential(
             torch.nn.Flatten(), torch.nn.Linear(64, width), torch.nn.Linear(width, width),
@@ -81,10 +81,7 @@ def test_slow_data_bounds_the_run_and_workers_are_the_proven_remedy(parts: Path)
 
 def test_a_heavy_model_does_not_wait(parts: Path) -> None:
     heavy = ["model=none", "model._target_=profiled_parts.Heavy"]
-    for _ in range(3):  # a second is short, and other jobs may take it
-        found = verbs.call("profile", [*own("quick"), *heavy, "profile.seconds=1", "profile.remedies=false"])
-        if found.artifacts["bound_by"] != "data":
-            break
+    found = verbs.call("profile", [*own("quick"), *heavy, "profile.seconds=1", "profile.remedies=false"])
     assert found.artifacts["bound_by"] != "data", found.sentence
     assert found.metrics["wait_percent"] < 10
     assert found.metrics["predicted_headspace_ratio"] < 1.12
