@@ -281,11 +281,12 @@ class _Check:
             given = name in node.value or name in supplied or nearest(name, typos)
             if parameter.required and not given:
                 path, kinds = join(node.path, name), node.types(name)
+                fact = rules.FACTS.get(name)
                 yield MLScaleError(
                     f"'{path}' is missing",
                     where=self.where(join(node.path, "_target_")),
                     why=f"{node.target} requires '{name}'",
-                    fix=f"{path}=<{kinds[0].text if kinds else 'value'}>",
+                    fix=f"'{path}=${{derived.{fact}}}'" if fact else f"{path}=<{kinds[0].text if kinds else 'value'}>",
                 )
 
 

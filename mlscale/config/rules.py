@@ -71,6 +71,14 @@ KEEP_THEIR_DEFAULTS: Mapping[str, frozenset[str]] = {
 """Settings of our data and tasks of which a class that is typed over their `_target_` keeps its own defaults, if it has
 some: its `root` or `workers` mean something else."""
 
+FACTS: Mapping[str, str] = {
+    "num_classes": "num_classes",
+    "n_classes": "num_classes",
+    "in_channels": "channels",
+    "vocab_size": "vocab_size",
+}
+"""Required arguments of models that are facts of the data, and the derived value that has each."""
+
 DERIVED_FROM: Mapping[str, str] = {
     "run_dir": "runs_dir", "name": "name", "world_size": "trainer.devices", "per_device_batch": "data.batch_size",
     "steps_per_epoch": "data.batch_size", "total_steps": "trainer.max_epochs", "accelerator": "trainer.accelerator",

@@ -146,6 +146,7 @@ def test_a_key_that_is_filled_in_later_can_be_taken_away(capsys: pytest.CaptureF
     assert "devices" not in cfg.trainer
     (problem,) = check(cfg, groups=request.roots.groups, origin=origin_of("train", request.overrides, request.roots))
     assert problem.what == "'model.in_channels' is missing"
+    assert problem.fix == "'model.in_channels=${derived.channels}'"
     run_by_hydra(parse("train", ["~model.in_channels", "--cfg", "job", "--package", "model"]), lambda cfg, words: None)
     told = capsys.readouterr().out
     assert "num_classes" in told
