@@ -86,6 +86,7 @@ def text() -> None:
         "words": {"token_pattern": r"\w+"},
         "words, log counts": {"token_pattern": r"\w+", "sublinear_tf": True},
         "2- to 5-grams of bytes": {"analyzer": "char", "ngram_range": (2, 5), "sublinear_tf": True},
+        "1- to 6-grams of bytes": {"analyzer": "char", "ngram_range": (1, 6), "sublinear_tf": True},
     }
     for name, settings in kinds.items():
         vectors = TfidfVectorizer(**settings, max_features=200_000)

@@ -83,7 +83,9 @@ class DeviceStats(Callback):
     def _sample(self, samplers: list[Sampler]) -> None:
         for sampler in samplers:
             sampler.sample()  # rates are over the time since the sample before
-        while not self._over.wait(self.every_s):
+        pause = min(self.every_s, 0.25)  # a run of seconds shall have some, too
+        while not self._over.wait(pause):
+            pause = min(2 * pause, self.every_s)
             values: dict[str, float] = {}
             for sampler in samplers:
                 values |= sampler.sample()

@@ -46,6 +46,14 @@ def test_entries_hold_means_and_the_thread_ends() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "mlscale-device-stats"]
 
 
+def test_a_run_shorter_than_the_pause_between_two_samples_has_one() -> None:
+    recorder = Recorder()
+    slow = At(lambda run, module, index: time.sleep(0.04))
+    callbacks = [slow, TrainMetrics(), DeviceStats(every_s=60)]
+    fit(trainer(logger=recorder, callbacks=callbacks, log_every_n_steps=4), classifier(), batches(16))
+    assert recorder.of("device/memory_gib")
+
+
 def test_the_thread_ends_with_a_run_that_fails() -> None:
     def fail(run: Any, module: Any, index: int) -> None:
         raise RuntimeError("as asked")
