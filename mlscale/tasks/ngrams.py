@@ -55,14 +55,14 @@ class NGrams(nn.Module):
     def __init__(
         self,
         num_classes: int,
-        orders: Sequence[int] = (2, 3, 4, 5, 6),
+        orders: Sequence[int] = (1, 2, 3, 4, 5, 6),
         buckets: int = 131_072,
         width: int = 32,
         dropout: float = 0.5,
     ) -> None:
         super().__init__()
         if not orders or min(orders) < 1:
-            raise MLScaleError("n-grams have an order from 1", where="model.orders", fix="model.orders=[2,3,4,5,6]")
+            raise MLScaleError("n-grams have an order from 1", where="model.orders", fix="model.orders=[1,2,3,4,5,6]")
         self.orders, self.buckets, self.dropout = tuple(sorted(orders)), buckets, dropout
         # The last row is nobody's: what does not count is looked up there, and it stays zero.
         self.table = nn.Embedding(buckets + 1, width, padding_idx=buckets)

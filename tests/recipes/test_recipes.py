@@ -34,7 +34,7 @@ def test_all_were_found() -> None:
     assert [path.stem for path in RECIPES] == [
         "gpt", "multilabel", "regression", "resnet", "segmentation", "tabular", "text", "vit",
     ]  # fmt: skip
-    assert len(OPTIONS) == 102
+    assert len(OPTIONS) == 103
     assert {option.split("=")[0] for option in OPTIONS} == set(BASE_GROUPS)
 
 
