@@ -41,6 +41,7 @@ SHORTER = {
     "vit": ("trainer.max_epochs=12",),
     "multilabel": ("trainer.max_epochs=4",),
     "tabular": (),
+    "text": (),
 }
 
 
