@@ -81,8 +81,10 @@ def to_try(bound: str, setup: Setup, tried: list[Tried]) -> Iterator[Remedy]:
     """Remedies in order. `tried` is filled by the caller while this goes on: what comes next depends on it."""
     if bound in ("data", "cores") and setup.workers is not None:
         yield from _workers(bound, setup, setup.workers, tried)
-    elif bound == "computing":
-        yield from _computing(setup)
+    if bound == "computing" and setup.precision == "32-true" and setup.bf16:
+        yield Remedy("precision=bf16", precision="bf16-mixed", caution="compare the accuracy before you keep it")
+    if bound in ("cores", "computing") and setup.threads > 1:
+        yield Remedy("OMP_NUM_THREADS=1 (in the environment)", threads=1)  # small steps wait for each other's threads
 
 
 def best(tried: list[Tried]) -> Tried | None:
@@ -112,10 +114,3 @@ def _workers(bound: str, setup: Setup, now: int, tried: list[Tried]) -> Iterator
 
 def _with_workers(setup: Setup, count: int) -> Remedy:
     return Remedy(f"{setup.workers_key}={count}", workers=count)
-
-
-def _computing(setup: Setup) -> Iterator[Remedy]:
-    if setup.precision == "32-true" and setup.bf16:
-        yield Remedy("precision=bf16", precision="bf16-mixed", caution="compare the accuracy before you keep it")
-    if setup.threads > 1:
-        yield Remedy("OMP_NUM_THREADS=1 (in the environment)", threads=1)

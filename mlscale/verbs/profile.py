@@ -148,7 +148,7 @@ def _told(verdict: Verdict) -> str:
 def _advice(profile: Profile, proven: Tried | None) -> str:
     if proven is not None and proven.factor is not None:
         told = f"type {proven.remedy.typed}, proven {proven.factor.value:.2f}× here"
-        if profile.verdict.bound in ("data", "cores") and proven.factor.value > 1.1 * profile.verdict.headspace.value:
+        if proven.remedy.workers is not None and proven.factor.value > 1.1 * profile.verdict.headspace.value:
             told += " (more than a perfect loader gave a moment before: the machine is not steady)"
         return f"{told}; {proven.remedy.caution}" if proven.remedy.caution else told
     if profile.verdict.bound == "unclear":

@@ -70,8 +70,9 @@ def test_workers_are_doubled_while_that_helps() -> None:
 
 
 def test_fewer_where_they_take_cores() -> None:
-    assert tried_in_turn("cores", a_setup(4), 1, 1, 1) == ["data.workers=2", "data.workers=1", "data.workers=0"]
-    assert tried_in_turn("cores", a_setup(0)) == []
+    fewer = ["data.workers=2", "data.workers=1", "data.workers=0"]
+    assert tried_in_turn("cores", a_setup(4), 1, 1, 1, 1) == [*fewer, "OMP_NUM_THREADS=1 (in the environment)"]
+    assert tried_in_turn("cores", a_setup(0, threads=1)) == []
 
 
 def test_against_computing() -> None:
