@@ -20,7 +20,8 @@ def concluded(wait: float, headspace: float, *tried: Tried, between: float = 0.0
 
 
 def gave(typed: str, factor: float, caution: str = "") -> Tried:
-    return Tried(Remedy(typed, caution=caution), Factor((factor,) * ROUNDS))
+    workers = int(typed.partition("=")[2]) if "workers" in typed else None
+    return Tried(Remedy(typed, workers, caution=caution), Factor((factor,) * ROUNDS))
 
 
 def test_waiting_with_a_proven_remedy() -> None:
@@ -54,6 +55,8 @@ def test_what_to_look_at_before_it_is_kept() -> None:
 
 def test_more_than_a_perfect_loader_is_no_gain_to_believe() -> None:
     assert "the machine is not steady" in concluded(0.38, 1.6, gave("data.workers=4", 2.8)).sentence
+    one_thread = gave("OMP_NUM_THREADS=1 (in the environment)", 2.0)  # which does nothing to the loader
+    assert "not steady" not in concluded(0.02, 1.14, one_thread).sentence
 
 
 def test_epochs_and_others() -> None:
