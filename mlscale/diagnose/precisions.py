@@ -146,7 +146,7 @@ def compare(
         if number >= _FEWEST and time.perf_counter() - began > 1.5 * seconds:
             break  # a machine that is not quiet now: fewer rounds, and a wider interval
         for side in sides if number % 2 else reversed(sides):
-            side.round(steps)
+            side.round(steps, seconds / ROUNDS)
     base = sides[0]
     found = [
         Measured(
@@ -204,14 +204,15 @@ class _Side:
         if self.device == "cuda":
             self.peak_bytes = torch.cuda.max_memory_allocated()
 
-    def round(self, steps: int) -> None:
-        """Time some steps."""
-        start = time.perf_counter()
-        for _ in range(steps):
+    def round(self, steps: int, seconds: float) -> None:
+        """Time some steps; fewer where they turn out so slow that one round takes what is there for all sides'."""
+        start, done = time.perf_counter(), 0
+        while done < steps and (not done or time.perf_counter() - start < seconds):
             self._step()
+            done += 1
         if self.device == "cuda":
             torch.cuda.synchronize()
-        self.rounds.append((time.perf_counter() - start) / steps)
+        self.rounds.append((time.perf_counter() - start) / done)
 
     def _step(self) -> torch.Tensor:
         torch.manual_seed(self.count)  # the same dropout on every side
