@@ -53,7 +53,7 @@ def advise(path: str, value: object, names: Names) -> Advice | None:
     elsewhere = sorted(
         (item for item in names.paths if item.rpartition(".")[2] == last), key=lambda item: item.count(".")
     )
-    close = nearest(last, siblings)
+    close = nearest(last, siblings) or _with_the_word(last, siblings)
     better = (
         _join(head, close)
         if close
@@ -62,6 +62,12 @@ def advise(path: str, value: object, names: Names) -> Advice | None:
         else _elsewhere(path, names.paths, siblings if head else ())
     )
     return Advice(override(better, value)) if better else None
+
+
+def _with_the_word(word: str, names: Sequence[str]) -> str | None:
+    """The only one of `names` that has `word` among its words: `tracking_uri` for `uri`."""
+    having = [name for name in names if word in name.split("_")]
+    return having[0] if len(having) == 1 else None
 
 
 def render(alias: Alias, value: object, names: Names) -> str:

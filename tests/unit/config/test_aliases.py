@@ -101,6 +101,7 @@ def test_precisions_are_options(name: str) -> None:
         ("float32_matmul_precision", "high", "tf32=true"),
         ("track_grad_norm", 2, "callbacks=[default,grad_norm]"),
         ("learning_rate", 0.1, "optimizer.lr=0.1"),
+        ("task.smoothing", 0.1, "task.label_smoothing=0.1"),
     ],
 )
 def test_values_translate(typed: str, value: object, fix: str) -> None:
