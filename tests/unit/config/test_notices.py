@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import pytest
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.notices import notices
 from mlscale.data import Promises
@@ -67,19 +67,20 @@ def test_a_precision_of_the_users_own(several: bool) -> None:
     assert told({"_target_": "mlscale.data.Digits"}, plugins=["anything"]) == []
 
 
+def on_a_cpu(task: str, **settings: Any) -> DictConfig:
+    cfg = {
+        "data": {"_target_": "mlscale.data.Digits"},
+        "derived": {"world_size": 1, "accelerator": "cpu"},
+        "trainer": {},
+        "strategy": {},
+        "metric": "val/loss",
+        "task": {"_target_": task},
+    }
+    return OmegaConf.create({**cfg, **settings})
+
+
 def test_settings_of_other_devices_and_of_tasks_without_a_model() -> None:
-    cfg = OmegaConf.create(
-        {
-            "data": {"_target_": "mlscale.data.Digits"},
-            "derived": {"world_size": 1, "accelerator": "cpu"},
-            "trainer": {},
-            "strategy": {},
-            "metric": "val/loss",
-            "task": {"_target_": f"{HERE}.Elsewhere"},
-            "compile": True,
-            "tf32": False,
-        }
-    )
+    cfg = on_a_cpu(f"{HERE}.Elsewhere", compile=True, tf32=False)
     assert notices(cfg, LAPTOP) == [
         "tf32 has no effect on cpu: it is a way of CUDA devices to multiply",
         f"compile has no effect: {HERE}.Elsewhere takes no 'model'; torch.compile it there, compile=false says so",
@@ -87,17 +88,7 @@ def test_settings_of_other_devices_and_of_tasks_without_a_model() -> None:
 
 
 def test_a_debugger_that_is_waited_for_on_no_port() -> None:
-    cfg = OmegaConf.create(
-        {
-            "data": {"_target_": "mlscale.data.Digits"},
-            "derived": {"world_size": 1, "accelerator": "cpu"},
-            "trainer": {},
-            "strategy": {},
-            "metric": "val/loss",
-            "task": {"_target_": "mlscale.tasks.Classification"},
-            "debugger": {"port": None, "wait": True},
-        }
-    )
+    cfg = on_a_cpu("mlscale.tasks.Classification", debugger={"port": None, "wait": True})
     assert notices(cfg, LAPTOP) == ["debugger.wait has no effect without a port: debugger.port=5678"]
     cfg.debugger.port = 5678
     assert notices(cfg, LAPTOP) == []
