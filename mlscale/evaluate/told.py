@@ -72,11 +72,15 @@ def in_numbers(interval: Interval) -> str:
     """A figure with its interval: 0.123 [0.101, 0.15]."""
     if interval.value != interval.value:
         return "–"
+    if interval.low != interval.low:
+        return number(interval.value, 3)
     return f"{number(interval.value, 3)} [{number(interval.low, 3)}, {number(interval.high, 3)}]"
 
 
 def in_points(interval: Interval) -> str:
     """A difference of shares, in percentage points: +1.1 [0.4, 1.9]."""
+    if interval.low != interval.low:
+        return f"{100 * interval.value:+.1f}"
     return f"{100 * interval.value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 
