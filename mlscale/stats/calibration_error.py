@@ -133,16 +133,20 @@ class _Bins:
         gaps = self.accuracy - self.confidence
         error = np.sqrt(np.maximum(self.confidence * (1 - self.confidence), 1e-12) / self.samples)
         most = (abs(gaps) / error).max()
-        return self.confidence + np.sign(gaps) * np.maximum(0, abs(gaps) - (1 - size) * most * error)
+        found: Floats = self.confidence + np.sign(gaps) * np.maximum(0, abs(gaps) - (1 - size) * most * error)
+        return found
 
     def in_proportion(self, size: float) -> Floats:
         gaps = self.accuracy - self.confidence
         most = abs(gaps).max()
-        return np.clip(self.confidence + size * (gaps / most if most else gaps), 0, 1)
+        found: Floats = np.clip(self.confidence + size * (gaps / most if most else gaps), 0, 1)
+        return found
 
     def too_sure(self, size: float) -> Floats:
-        return np.clip(self.confidence - size, 0, 1)
+        found: Floats = np.clip(self.confidence - size, 0, 1)
+        return found
 
     def equally_far(self, size: float) -> Floats:
         away = np.where(self.accuracy >= self.confidence, 1.0, -1.0)
-        return np.clip(self.confidence + away * size, 0, 1)
+        found: Floats = np.clip(self.confidence + away * size, 0, 1)
+        return found

@@ -42,7 +42,8 @@ def swap_test(
     n = len(ours)
     exact = n < 63 and 2**n <= draws
     total = 2**n if exact else draws
-    extreme, size = 0, max(1, _AT_ONCE // n)
+    extreme: NDArray[np.int64] = np.zeros(1, np.int64)
+    size = max(1, _AT_ONCE // n)
     with np.errstate(all="ignore"):  # an infinite loss has no difference, and no p-value
         sums, gap = (ours.sum(0)[None], theirs.sum(0)[None]), theirs - ours
         figures = [statistic(each)[0] for each in sums]
