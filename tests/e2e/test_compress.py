@@ -35,7 +35,8 @@ def train(place: Path, bundled: Path, *overrides: str) -> Path:
 def compressed(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> tuple[Path, Result]:
     """A run without compression, and what the verb makes of it."""
     run = train(tmp_path_factory.mktemp("compress"), bundled, *WIDE)
-    return run, verbs.call("compress", of(run, INT8))
+    # One sample of 360 that is lost may be 1.2 % of others: with the default bound that would keep fp32.
+    return run, verbs.call("compress", of(run, INT8, "compress.int8.max_accuracy_drop=0.05"))
 
 
 @pytest.fixture
