@@ -40,7 +40,7 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
         power, before, after = mended
         metrics |= {"temperature": power, "ece_at_temperature": after}
         side = "too sure" if power > 1 else "not sure enough"
-        if after < before * 0.9 and abs(power - 1) > 0.05:
+        if error.debiased.low > 0 and after < before * 0.9 and abs(power - 1) > 0.05:
             remarks = [
                 f"the model is {side}: dividing logits by {power:.2f} brings the ECE from {before:.3f} to {after:.3f}"
             ]
