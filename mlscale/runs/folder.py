@@ -79,6 +79,7 @@ class RunFolder:
         seed: int | None = None,
         data_version: str | None = None,
         order_version: int | str | None = None,
+        decode_version: int | None = None,
         overrides: Sequence[str] = (),
         tags: Sequence[str] = (),
         notes: str = "",
@@ -100,6 +101,7 @@ class RunFolder:
             config_yaml: the composed config as YAML text, interpolations kept. Literal secrets in it are moved out.
             derived: what `derived.yaml` keeps; `run_dir` and `name` are added.
             seed, data_version, order_version: what the order of samples follows from.
+            decode_version: of the decoder that images become pixels by; None where there are none.
             overrides: as typed; kept masked.
             tags, notes: the user's words; kept masked.
             metric, mode: what judges this run, for `runs ls`.
@@ -129,6 +131,7 @@ class RunFolder:
                 "seed": seed,
                 "data_version": data_version,
                 "order_version": order_version,
+                **({"decode_version": decode_version} if decode_version is not None else {}),
                 "code": code.summary() if code else None,
                 "parent": parent,
                 **({"init": dict(init)} if init else {}),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -128,9 +127,9 @@ def _pictures(
 
 
 def _pixels(tiles: list[Tile]) -> NDArray[np.uint8]:
-    from PIL import Image
+    from mlscale.data.pil import open_image
 
-    with Image.open(io.BytesIO(sheet(tiles)[0])) as picture:
+    with open_image(sheet(tiles)[0]) as picture:
         return np.asarray(picture.convert("RGB"))
 
 

@@ -172,6 +172,7 @@ def create(cfg: DictConfig, start: Start, derived: dict[str, Any], masker: Maske
         seed=cfg.seed,
         data_version=derived["data_version"],
         order_version=_order_version(),
+        decode_version=derived.get("decode_version"),
         overrides=list(cfg.derived.overrides or []),
         tags=list(cfg.tags),
         notes=cfg.notes,

@@ -43,7 +43,12 @@ def as_it_was_trained(cfg: DictConfig, folder: RunFolder | Home) -> DictConfig:
     cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1
     cfg.logger, cfg.callbacks = {}, {}
     facts, trained = data_facts(cfg), folder.derived
-    names = {"version": "data_version", "height": "height", "width": "width"}
+    names = {
+        "version": "data_version",
+        "decode_version": "decode_version",
+        "height": "height",
+        "width": "width",
+    }
     for name, derived in names.items():
         if facts is not None and trained.get(derived) not in (None, facts[name]):
             raise MLScaleError(
