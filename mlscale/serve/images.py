@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.image_decoder import decode_image
+from mlscale.data.pil import MAX_PIXELS, TooLarge
 from mlscale.serve.model import Model
 from mlscale.serve.refused import Refused
 
@@ -24,9 +26,6 @@ def pixels(model: Model, content: bytes, kind: bytes) -> NDArray[Any]:
     Raises:
         Refused: the model takes no images, it is corrupt, too large, or of another size than the model takes.
     """
-    from mlscale.data.image_decoder import decode_image
-    from mlscale.data.pil import MAX_PIXELS, TooLarge
-
     said = model.servable.document["preprocessing"]
     channels = {"grey": 1, "RGB": 3}.get(said["channels"])
     if said["layout"] != "NCHW" or channels is None or model.servable.input.dtype != "uint8":
