@@ -123,13 +123,26 @@ def _on(frozen: DictConfig, folder: Path, request: Request) -> Request:
     from mlscale.config.trust import distrusted
     from mlscale.runs.folder import DERIVED
 
-    if request.verb != "train" and frozen.get("callbacks"):
-        frozen.callbacks.pop("notify", None)  # a training tells of itself
+    if request.verb != "train":
+        _settle_metric(frozen, folder)
+        if frozen.get("callbacks"):
+            frozen.callbacks.pop("notify", None)  # a training tells of itself
     if request.values.get("trust") != "true":
         config = OmegaConf.to_container(frozen, resolve=False)
         derived = yaml.safe_load((folder / DERIVED).read_text(encoding="utf-8")) or {}
         raise_all([*distrusted(config, folder, request.values), *distrusted(derived, folder)])
     return use_frozen(frozen, request)
+
+
+def _settle_metric(frozen: DictConfig, folder: Path) -> None:
+    """What judged the run judges what is made from it, where the run's config leaves that open."""
+    import yaml
+
+    from mlscale.config.frozen import DERIVED
+    from mlscale.config.metric import kept_choice
+
+    derived = yaml.safe_load((folder / DERIVED).read_text(encoding="utf-8")) or {}
+    frozen.update(kept_choice(frozen, derived))
 
 
 def _run_of(request: Request) -> str | None:

@@ -41,9 +41,7 @@ def _devices(cfg: DictConfig, machine: Devices) -> list[str]:
             if cfg.trainer.get(key):
                 lines.append(f"trainer.{key} has no effect on a CPU")
     if cfg.trainer.get("limit_val_batches") == 0 and str(cfg.metric).startswith("val/"):
-        lines.append(
-            f"no validation, so no {cfg.metric} to pick a best checkpoint by: metric=train/loss mode=min picks by loss"
-        )
+        lines.append(f"no validation, so no {cfg.metric} to pick a best checkpoint by: metric=train/loss picks by loss")
     return lines
 
 

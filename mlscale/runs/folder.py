@@ -264,6 +264,12 @@ class RunFolder:
         kept = {**derived, "run_dir": str(self.path), "name": self.path.name}
         write_text(self.path / DERIVED, _yaml(kept))
 
+    def judge_by(self, metric: str | None, mode: str | None) -> None:
+        """Keep what judges the run, where that is known only once something has been logged. The first rank calls it,
+        while the launching process waits."""
+        self.update(metric=metric, mode=mode)
+        write_text(self.path / DERIVED, _yaml({**self.derived, "metric": metric, "mode": mode}))
+
     def attempt(self) -> None:
         """Go on with this run: note the attempt, and take off the seal of the last one."""
         run = self.run

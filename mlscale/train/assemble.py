@@ -19,7 +19,9 @@ from torch import Tensor
 
 from mlscale.config.build import accepts, brings_precision, build, build_each, target
 from mlscale.config.derive import epoch_steps
+from mlscale.config.metric import follow_own_metrics, is_set
 from mlscale.errors import MLScaleError
+from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial import Initial
 from mlscale.runs.mask import Masker
 from mlscale.tasks import lazy
@@ -35,6 +37,7 @@ from mlscale.train.mixed import LossScale, Mixed
 from mlscale.train.precision import lay_out, plugin_of
 from mlscale.train.quiet import quiet
 from mlscale.train.resume import ExactResume
+from mlscale.train.run_metric import UNCHOSEN, RunMetric
 from mlscale.train.signals import StopOnSignal, seconds_of
 from mlscale.train.stopwatch import Stopwatch
 from mlscale.train.strategies import sums_alike
@@ -108,7 +111,8 @@ def assemble(cfg: DictConfig) -> Assembly:
         lazy.materialize(task.model, data)
     lay_out(task, cfg.precision.get("memory_format"))
     # Compression and monitoring join the run as callbacks: this room imports neither.
-    callbacks = [ExactResume(cfg.seed), StepSeed(cfg.seed), *build_each(cfg.get("callbacks"), "callbacks").values()]
+    callbacks = [ExactResume(cfg.seed), StepSeed(cfg.seed), judge(cfg)]
+    callbacks += build_each(cfg.get("callbacks"), "callbacks").values()
     callbacks += build_each(cfg.get("compress"), "compress").values()
     callbacks += build_each(cfg.get("monitor"), "monitor").values()
     stop_checkpoint = keep_in_the_run_folder(callbacks, f"{cfg.derived.run_dir}/checkpoints")
@@ -119,6 +123,23 @@ def assemble(cfg: DictConfig) -> Assembly:
     trainer = build_trainer(cfg, callbacks, loggers)
     lightning_patches.apply(trainer)
     return Assembly(trainer, task, data)
+
+
+def judge(cfg: DictConfig) -> RunMetric:
+    """The callback that knows the run's metric, or chooses it; what follows an open one waits under its name."""
+    follow_own_metrics(cfg)
+    judged = RunMetric(
+        cfg.metric,
+        cfg.mode,
+        given=is_set(cfg, "metric"),
+        given_mode=is_set(cfg, "mode"),
+        record=lambda metric, mode: RunFolder.open(cfg.derived.run_dir).judge_by(metric, mode),
+    )
+    if cfg.metric is None:
+        cfg.derived.metric = UNCHOSEN
+    if cfg.mode is None:
+        cfg.derived.mode = "min"
+    return judged
 
 
 def fit(cfg: DictConfig, resume: str | None = None, initial: Initial | None = None) -> Outcome:
@@ -137,7 +158,7 @@ def fit(cfg: DictConfig, resume: str | None = None, initial: Initial | None = No
         trainer.fit(parts.task, datamodule=parts.data, ckpt_path=resume, weights_only=True)
         failed = False
     except Exception as error:
-        if told := unlogged(error, cfg.metric, trainer.callback_metrics):
+        if told := unlogged(error, _callback(trainer, RunMetric).metric, trainer.callback_metrics):
             raise told from error
         raise
     finally:

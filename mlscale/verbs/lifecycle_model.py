@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from mlscale.report import Rows, duration, number, size
+from mlscale.runs.folder import RunFolder
 from mlscale.verbs.lifecycle_tour import Told
 from mlscale.verbs.lifecycle_walk import Walk
 
@@ -34,13 +35,12 @@ def train(walk: Walk) -> Told:
     """The training run, held against its estimate."""
     result = walk.call("train")
     walk.run = Path(result.artifacts["run"])
-    best, seconds = result.metrics.get(f"best_{walk.cfg.metric}", math.nan), result.metrics["time_s"]
+    metric = RunFolder.open(walk.run).run["metric"]
+    best, seconds = result.metrics.get(f"best_{metric}", math.nan), result.metrics["time_s"]
     return Told(
-        f"{walk.cfg.metric} {best:.2%}"
-        if walk.cfg.metric.endswith("accuracy")
-        else f"{walk.cfg.metric} {number(best)}",
+        f"{metric} {best:.2%}" if str(metric).endswith("accuracy") else f"{metric} {number(best)}",
         f"{int(result.metrics['steps']):,} steps in {duration(seconds)}, estimated {duration(walk.estimated_s)}",
-        metrics={f"train_{walk.cfg.metric}": best, "estimate_ratio": walk.estimated_s / seconds},
+        metrics={f"train_{metric}": best, "estimate_ratio": walk.estimated_s / seconds},
         figure=result.figures[0] if result.figures else None,
         page="train.html",
     )

@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 
 from mlscale.config.derive import derive
 from mlscale.config.frozen import with_derived
+from mlscale.config.metric import kept_choice
 from mlscale.config.notices import notices
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.ended import tell_end
@@ -65,6 +66,7 @@ def run(cfg: DictConfig) -> Result:
     origin = Origin() if earlier else Origin.of(cfg)
     probed = None if earlier else settled(cfg, derived, machine)
     derived |= kept(cfg, earlier.derived) if earlier else probed.outcome if probed else {}
+    derived |= kept_choice(cfg, earlier.derived) if earlier else {}
     folder = earlier or create(cfg, start, derived, masker, origin)
     with held(folder):
         checkpoint, lines = None, [*origin.lines(), *start.unfinished(cfg, folder)]
@@ -86,6 +88,7 @@ def run(cfg: DictConfig) -> Result:
                 folder.seal(_ending(error), sentence=str(error))
                 tell_end(ready, folder)
             raise
+        ready = with_derived(cfg, folder.derived)  # the metric may have been chosen meanwhile
         result = keep(conclude(ready, folder), folder)
         folder.seal("done", metrics=result.metrics, sentence=result.sentence)
         tell_end(ready, folder)
@@ -176,8 +179,8 @@ def create(cfg: DictConfig, start: Start, derived: dict[str, Any], masker: Maske
         overrides=list(cfg.derived.overrides or []),
         tags=list(cfg.tags),
         notes=cfg.notes,
-        metric=cfg.metric,
-        mode=cfg.mode,
+        metric=derived["metric"],
+        mode=derived["mode"],
         code=start.code,
         parent=origin.parent,
         init=origin.initial.document() if origin.initial else None,
@@ -218,7 +221,7 @@ def conclude(cfg: DictConfig, folder: RunFolder) -> Result:
         ),
         metrics=metrics,
         artifacts=artifacts,
-        figures=curves(folder.path / "logs/metrics.csv", cfg.metric),
+        figures=curves(folder.path / "logs/metrics.csv", cfg.metric or "train/loss"),
     )
 
 
@@ -233,7 +236,7 @@ def _headline(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint: list[An
     ends = (metrics.get(f"best_{cfg.metric}"), metrics.get(cfg.metric))
     shown = [_shown(cfg.metric, value) for value in ends if value is not None]
     if not shown:
-        return f"no {cfg.metric} was logged"
+        return f"no {cfg.metric or 'metric'} was logged"
     if len(set(shown)) == 1 or best_checkpoint is None:
         return f"{cfg.metric} {shown[0]}"
     return f"best {cfg.metric} {shown[0]} ({Path(best_checkpoint[0]).name}), {shown[1]} at the end,"

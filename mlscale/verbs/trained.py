@@ -106,7 +106,7 @@ def as_trained(facts: dict[str, Any] | None, trained: dict[str, Any]) -> dict[st
     return facts | {name: trained[name] for name in known if trained.get(name) is not None}
 
 
-def checkpoint_path(run: Path, name: str, metric: str, mode: str) -> Path:
+def checkpoint_path(run: Path, name: str, metric: str | None, mode: str | None) -> Path:
     """The file that `best`, the name of one of the run's checkpoints, or a path means.
 
     Raises:
