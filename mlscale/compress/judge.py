@@ -10,6 +10,7 @@ import numpy as np
 
 from mlscale.export.engine import Engine
 from mlscale.export.samples import Samples
+from mlscale.report.text import percent
 from mlscale.stats.intervals import Interval
 from mlscale.stats.timing import TimesCompared, at_least, at_most, compare_times
 
@@ -112,7 +113,9 @@ class Figures:
         """Return each bound that does not hold, or is not shown to hold, with its number: fp32 is the safe choice."""
         found = [_slow(self.speedup, bounds.min_speedup), _inaccurate(self.accuracy_drop_range, bounds, self.samples)]
         if not self.agreement >= bounds.min_agreement:
-            found.append(f"{self.agreement:.2%} of the classes agree, fewer than {bounds.min_agreement:.2%}")
+            found.append(
+                f"{percent(self.agreement, 2)} of the classes agree, fewer than {percent(bounds.min_agreement, 2)}"
+            )
         return [each for each in found if each]
 
     def document(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from mlscale.evaluate.gather import Gathered
 from mlscale.evaluate.statistics import Measure, measures
 from mlscale.evaluate.told import Judged, chance, entry, in_numbers, in_percent, in_points, named
 from mlscale.report import Figure, Heading, Table
+from mlscale.report.text import percent
 from mlscale.stats.bootstrap import bootstrap
 from mlscale.stats.discoveries import benjamini_hochberg
 from mlscale.stats.intervals import Interval, wilson
@@ -204,7 +205,7 @@ def _classes(first: Gathered, ours: Columns, theirs: Columns) -> list[dict[str, 
 
 def _figures(found: Sequence[Difference], names: tuple[str, str], classes: list[dict[str, Any]] | None) -> list[Figure]:
     def shown(each: Difference, value: float) -> str:
-        return f"{100 * value:.1f} %" if each.measure.share else f"{value:.4g}"
+        return percent(value, 1, unit=" %") if each.measure.share else f"{value:.4g}"
 
     rows = [
         (

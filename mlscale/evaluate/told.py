@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlscale.report import Figure
+from mlscale.report import text as shown
 from mlscale.report.text import number
 from mlscale.stats.intervals import Interval
 
@@ -56,7 +57,7 @@ def entry(interval: Interval) -> dict[str, float]:
 
 def percent(value: float) -> str:
     """A share, such as 98.3 %."""
-    return "–" if value != value else f"{100 * value:.1f} %"
+    return "–" if value != value else shown.percent(value, unit=" %")
 
 
 def in_percent(interval: Interval) -> str:
@@ -65,7 +66,8 @@ def in_percent(interval: Interval) -> str:
         return "–"
     if interval.low != interval.low:
         return percent(interval.value)
-    return f"{percent(interval.value)} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    low, high = (shown.percent(end, unit="") for end in (interval.low, interval.high))
+    return f"{percent(interval.value)} [{low}, {high}]"
 
 
 def in_numbers(interval: Interval) -> str:

@@ -14,6 +14,7 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.export.needs import need
 from mlscale.launch.start import say
 from mlscale.report import Result, keep
+from mlscale.report.text import percent
 from mlscale.runs.find import find
 from mlscale.runs.mask import Masker, masked_output
 from mlscale.verbs.trained import as_it_was_trained, checkpoint_path, rebuilt
@@ -180,7 +181,7 @@ def _result(
         sentence += "; compressed=false exports fp32" if compressed else ""
     else:
         near = (
-            f"{parity.agreement:.2%} of the classes the same"
+            f"{percent(parity.agreement, 2)} of the classes the same"
             if compressed
             else f"largest difference {parity.max_abs_error:.1e}"
         )

@@ -22,6 +22,7 @@ from mlscale.launch.garbage import put_off
 from mlscale.launch.start import say, start_lines
 from mlscale.report import Result, keep, number
 from mlscale.report.curves import curves
+from mlscale.report.text import percent
 from mlscale.runs.files import check_writable
 from mlscale.runs.find import find, unfinished
 from mlscale.runs.folder import RunFolder
@@ -251,7 +252,7 @@ def _resumed(fit: dict[str, Any]) -> str:
 
 
 def _shown(name: str, value: float) -> str:
-    return f"{value:.2%}" if name.endswith("accuracy") else number(value)
+    return percent(value, 2) if name.endswith("accuracy") else number(value)
 
 
 def _ending(error: BaseException) -> str:
