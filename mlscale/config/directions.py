@@ -64,6 +64,12 @@ def nearest_metric(name: str, logged: Iterable[str]) -> str | None:
     return next(iter(difflib.get_close_matches(name, same, 1)), None) or choose(same)
 
 
+def loss_among(logged: Iterable[str]) -> str | None:
+    """Return the loss of the whole, of what a validation logs."""
+    losses = [name for name in logged if _deciding(list(_words(name))) == "loss" and stage(name) != "train"]
+    return min(losses, key=lambda name: ("total" not in name, len(name), name), default=None)
+
+
 def stage(name: str) -> str | None:
     """Return val, train or test, where the name of a metric begins with it or a word like it."""
     return next((_STAGES[word] for word in _words(name) if word in _STAGES), None)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlscale.config.directions import choose, direction, nearest_metric, stage
+from mlscale.config.directions import choose, direction, loss_among, nearest_metric, stage
 
 _MIN = (
     "val_loss", "valLoss", "valloss", "val/dice_loss", "loss/validation", "val/top1_error", "val_err1", "nll",
@@ -66,6 +66,11 @@ def test_a_mode_that_is_set_leaves_metrics_of_that_direction() -> None:
 )
 def test_the_nearest_is_of_the_same_stage(meant: str, logged: list[str], found: str | None) -> None:
     assert nearest_metric(meant, logged) == found
+
+
+def test_the_loss_of_a_validation() -> None:
+    assert loss_among(["train/loss", "val/loss/box", "val/loss/total", "val_acc"]) == "val/loss/total"
+    assert loss_among(["train/loss", "val_acc"]) is None
 
 
 def test_the_stage_is_read_from_the_name() -> None:
