@@ -33,6 +33,8 @@ from mlscale.train.checkpoint_io import VerifiedCheckpointIO
 from mlscale.train.compiling import Compile, set_tf32
 from mlscale.train.initial import keep, start_from
 from mlscale.train.loggers import finish
+from mlscale.train.loss_end import LossEnd, constant_loss
+from mlscale.train.memory import reset_peak
 from mlscale.train.mixed import LossScale, Mixed
 from mlscale.train.precision import lay_out, plugin_of
 from mlscale.train.quiet import quiet
@@ -111,7 +113,7 @@ def assemble(cfg: DictConfig) -> Assembly:
         lazy.materialize(task.model, data)
     lay_out(task, cfg.precision.get("memory_format"))
     # Compression and monitoring join the run as callbacks: this room imports neither.
-    callbacks = [ExactResume(cfg.seed), StepSeed(cfg.seed), judge(cfg)]
+    callbacks = [ExactResume(cfg.seed), StepSeed(cfg.seed), judge(cfg), loss_end(cfg, task)]
     callbacks += build_each(cfg.get("callbacks"), "callbacks").values()
     callbacks += build_each(cfg.get("compress"), "compress").values()
     callbacks += build_each(cfg.get("monitor"), "monitor").values()
@@ -142,16 +144,25 @@ def judge(cfg: DictConfig) -> RunMetric:
     return judged
 
 
+def loss_end(cfg: DictConfig, task: pl.LightningModule) -> LossEnd:
+    """The callback that reports a loss which ends far above its start."""
+    facts = cfg.derived
+    plain = getattr(task, "kind", None) == "classification"  # whose loss is the cross-entropy
+    return LossEnd(constant_loss(facts.get("class_counts"), facts.get("num_classes")) if plain else None)
+
+
 def fit(cfg: DictConfig, resume: str | None = None, initial: Initial | None = None) -> Outcome:
     """Assemble and train, from the beginning, with the weights `initial` if given, or from the checkpoint `resume`."""
     parts = assemble(cfg)
+    trainer = parts.trainer
     if initial is not None:
         _start_from(parts.task, initial, cfg)
-    trainer = parts.trainer
+        _callback(trainer, LossEnd).pretrained = True
     for logger in trainer.loggers:
         if resume is None and hasattr(logger, "start_over"):
             logger.start_over()  # an attempt before this one may have been killed before it saved anything
         logger.log_hyperparams(_hyperparameters(cfg))
+    reset_peak(trainer.strategy.root_device)
     failed = True
     start = time.perf_counter()
     try:
