@@ -191,14 +191,16 @@ def test_a_module_that_does_not_import(folder: Path) -> None:
     assert "why:   ModuleNotFoundError: No module named 'nothing_here'" in said.err
 
 
-@pytest.mark.parametrize("set_by_hand", [("metric=val/loss",), ()])
-def test_a_metric_of_theirs(set_by_hand: tuple[str, ...], folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("set_by_hand", "metric", "mode"), [(("metric=val/loss",), "val/loss", "min"), ((), "val/accuracy", "max")]
+)
+def test_a_metric_of_theirs(set_by_hand: tuple[str, ...], metric: str, mode: str, folder: Path) -> None:
     said = mlscale("task=own", "data=own", *set_by_hand, *FAST)
     assert said.code == 0, said.err
-    assert "run: val/loss " in said.out
-    assert ("metric    val/loss, less is better: chosen" in said.err) is (not set_by_hand)
+    assert f"run: {metric} " in said.out
+    assert (f"metric    {metric}, more is better: chosen" in said.err) is not bool(set_by_hand)
     (run,) = folder.glob("runs/*/*/run.json")
-    assert [json.loads(run.read_text())[key] for key in ("metric", "mode")] == ["val/loss", "min"]
+    assert [json.loads(run.read_text())[key] for key in ("metric", "mode")] == [metric, mode]
 
 
 def test_a_metric_that_nobody_logs(folder: Path) -> None:
