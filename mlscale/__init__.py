@@ -10,6 +10,8 @@ Importing it imports nothing heavy: each name is looked up when it is used.
 
 from typing import TYPE_CHECKING, Any
 
+from mlscale import lightning_names
+
 if TYPE_CHECKING:
     from mlscale.api import compose, run, train
     from mlscale.errors import MLScaleError
@@ -26,6 +28,8 @@ _HOMES = {
     "load": "mlscale.loaded",
     "run": "mlscale.api",
 }
+
+lightning_names.install()  # before any code of the user's imports `lightning`
 
 
 def __getattr__(name: str) -> Any:

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlscale.config.argv import Request, parse
-from mlscale.config.roots import FROM_A_MODEL, FROM_A_RUN
+from mlscale.config.roots import FROM_A_MODEL, FROM_A_RUN, VERB_CONFIGS
 from mlscale.errors import MLScaleError, raise_all
+from mlscale.lightning_names import raise_if_imported_before
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -42,6 +43,8 @@ def checked(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> Dict
     from mlscale.config.local_code import local_targets
     from mlscale.config.origin import origin_of
 
+    if VERB_CONFIGS[request.verb] == "run":  # what builds a LightningModule
+        raise_if_imported_before()
     origin = origin_of(request.verb, list(overrides), request.roots)
     left_over: dict[str, list[str]] = {}
     groups = request.roots.groups_of(request.verb)

@@ -327,6 +327,3 @@ OPTIONS: Mapping[str, Alias] = {
     "debug": Alias(values={"default": "debug=fast", "fdr": "debug=fast", "true": "debug=fast"}),
 }  # fmt: skip
 """Of groups whose options go by other names elsewhere, what those are called here."""
-
-MODULES: Mapping[str, str] = {"lightning.pytorch": "pytorch_lightning", "lightning": "pytorch_lightning"}
-"""Packages that are another name of what is installed."""

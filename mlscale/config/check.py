@@ -6,6 +6,7 @@ Nothing here imports torch: targets are read from source. The order of the messa
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import cached_property
 from math import prod
 
@@ -15,12 +16,13 @@ from mlscale.config import group_nodes, rules
 from mlscale.config.aliases import ALIASES
 from mlscale.config.fields import MISSING, Field, shipped
 from mlscale.config.group_nodes import COMMAND_LINE
+from mlscale.config.imported import extends_mlscale, imported_signature, may_differ
 from mlscale.config.interpolations import resolved, unresolvable
 from mlscale.config.nodes import Node, all_nodes, inside, join
 from mlscale.config.roots import BASE_GROUPS, SERVICE_GROUPS, VERB_CONFIGS
-from mlscale.config.signatures import Parameter, Signature
+from mlscale.config.signatures import Kind, Parameter, Signature
 from mlscale.config.suggest import Names, advise, nearest, override, render
-from mlscale.config.types import Type
+from mlscale.config.types import BOOL, Type
 from mlscale.config.values import missing, wrong_resolved, wrong_type
 from mlscale.errors import MLScaleError
 
@@ -223,18 +225,38 @@ class _Check:
 
     def _node(self, node: Node, supplied: frozenset[str]) -> Iterator[MLScaleError]:
         """One object: its target, its keys, what it lacks; then the objects inside it."""
+        if node.value.get(rules.CHECK) is not False:
+            yield from self._own(self._known(node, supplied), supplied)
+        yield from self._inside(node.path, node.value)
+
+    def _known(self, node: Node, supplied: frozenset[str]) -> Node:
+        """The node with the signature of its imported target, where something would be refused, or left out, for what
+        its source can't tell for certain."""
+        found = node.signature
+        if isinstance(found, Signature):
+            unread = found.open and not any(item.kind is Kind.VAR_KEYWORD for item in found.parameters)
+            doubt = found.open and bool(self._required(node, found, supplied) or (unread and self._from_a_file(node)))
+        else:
+            doubt = bool(found.missing) or bool(self._from_a_file(node))
+        if not (doubt and may_differ(node.target)) or (imported := imported_signature(node.target)) is None:
+            return node
+        return replace(node, imported=imported)
+
+    def _own(self, node: Node, supplied: frozenset[str]) -> Iterator[MLScaleError]:
+        """The problems of the node itself."""
         signature = node.signature
         if isinstance(signature, Signature):
             left = self._left_over(node, signature)
             if left:
                 self.left_over[node.path] = left
             for key, value in node.value.items():
-                if key not in rules.HYDRA_KEYS and key not in left:
+                if key == rules.CHECK:
+                    yield from self._typed(join(node.path, key), value, [BOOL], None)
+                elif key not in rules.NODE_KEYS and key not in left:
                     yield from self._argument(node, signature, key, value)
             yield from self._lacking(node, signature, supplied)
         elif signature.missing:
             yield node.not_found(self.where)
-        yield from self._inside(node.path, node.value)
 
     def _argument(self, node: Node, signature: Signature, key: str, value: object) -> Iterator[MLScaleError]:
         path, parameter = join(node.path, key), signature.named.get(key)
@@ -248,23 +270,28 @@ class _Check:
             yield from self._typed(path, value, node.types(key), node.field(key), parameter)
 
     def _left_over(self, node: Node, signature: Signature) -> list[str]:
-        """Keys of an option's file that do not suit the target that was typed in place of the file's: those it does not
-        take, and those for which data or a module of another's has defaults of its own, which were meant otherwise.
+        """Keys of an option's file that do not suit the target that was typed in place of the file's: those that its
+        signature does not name, whether or not it has `**kwargs`, and those for which third-party data, modules and
+        strategies have defaults of their own, which were meant otherwise.
         """
+        if signature.open and extends_mlscale(node.target):
+            return []  # its `**kwargs` go to a class that takes them
         theirs: frozenset[str] = frozenset()
         if not str(node.target).startswith("mlscale."):
             theirs = rules.KEEP_THEIR_DEFAULTS.get(node.path, theirs)
-        defaults = {name for name, parameter in signature.named.items() if not parameter.required}
-        keys = [
-            key
-            for key in map(str, node.value)
-            if key not in rules.HYDRA_KEYS and (key not in signature.named or (key in theirs and key in defaults))
-        ]
-        if signature.open or self.origin is None:
+        named = signature.named
+        return self._from_a_file(node, lambda key: key not in named or (key in theirs and not named[key].required))
+
+    def _from_a_file(self, node: Node, chosen: Callable[[str], bool] = lambda key: True) -> list[str]:
+        """The chosen keys of a node that an option's file sets for another target than the one that was typed."""
+        if self.origin is None:
             return []
+        keys = [
+            key for key in map(str, node.value) if key not in rules.NODE_KEYS and not node.field(key) and chosen(key)
+        ]
         # What was typed is known at once; only for a key out of a file are the files read again.
-        left = [key for key in keys if self._in_file(join(node.path, key))]
-        return left if left and not self._in_file(join(node.path, "_target_")) else []
+        found = [key for key in keys if self._in_file(join(node.path, key))]
+        return found if found and not self._in_file(join(node.path, "_target_")) else []
 
     def _owned(self, path: str, value: object) -> MLScaleError:
         owner = rules.OWNED[path]
@@ -273,21 +300,27 @@ class _Check:
             fix = _in_place(path, fix)
         return MLScaleError(f"'{path}' is not set here", where=self.where(path), why=owner.why, fix=fix)
 
-    def _lacking(self, node: Node, signature: Signature, supplied: frozenset[str]) -> Iterator[MLScaleError]:
+    def _required(self, node: Node, signature: Signature, supplied: frozenset[str]) -> list[str]:
+        """Required arguments that nothing gives."""
         if node.value.get("_partial_") is True or "_args_" in node.value:
-            return
+            return []
         typos = [str(key) for key in node.value if key not in signature.named]  # told as unknown, with this name as fix
-        for name, parameter in signature.named.items():
-            given = name in node.value or name in supplied or nearest(name, typos)
-            if parameter.required and not given:
-                path, kinds = join(node.path, name), node.types(name)
-                fact = rules.FACTS.get(name)
-                yield MLScaleError(
-                    f"'{path}' is missing",
-                    where=self.where(join(node.path, "_target_")),
-                    why=f"{node.target} requires '{name}'",
-                    fix=f"'{path}=${{derived.{fact}}}'" if fact else f"{path}=<{kinds[0].text if kinds else 'value'}>",
-                )
+        return [
+            name
+            for name, parameter in signature.named.items()
+            if parameter.required and not (name in node.value or name in supplied or nearest(name, typos))
+        ]
+
+    def _lacking(self, node: Node, signature: Signature, supplied: frozenset[str]) -> Iterator[MLScaleError]:
+        for name in self._required(node, signature, supplied):
+            path, kinds = join(node.path, name), node.types(name)
+            fact = rules.FACTS.get(name)
+            yield MLScaleError(
+                f"'{path}' is missing",
+                where=self.where(join(node.path, "_target_")),
+                why=f"{node.target} requires '{name}'",
+                fix=f"'{path}=${{derived.{fact}}}'" if fact else f"{path}=<{kinds[0].text if kinds else 'value'}>",
+            )
 
 
 def _in_place(path: str, fix: str) -> str:

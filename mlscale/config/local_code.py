@@ -10,6 +10,8 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
+_MLSCALE = Path(__file__).resolve().parents[1]
+
 
 def local_targets(cfg: DictConfig) -> list[str]:
     """One line that names the modules below the working folder that `_target_`s of `cfg` import; no line for none."""
@@ -17,7 +19,9 @@ def local_targets(cfg: DictConfig) -> list[str]:
     found = []
     for name in dict.fromkeys(target.split(".")[0] for target in targets(cfg)):
         origin = _origin(name)
-        if name != "mlscale" and origin and origin.is_relative_to(here) and "site-packages" not in origin.parts:
+        if origin is None or origin.is_relative_to(_MLSCALE):  # mlscale's own, `lightning` among it
+            continue
+        if origin.is_relative_to(here) and "site-packages" not in origin.parts:
             found.append(os.path.relpath(origin, here))
     return [f"code of this folder runs: {', '.join(found)}"] if found else []
 

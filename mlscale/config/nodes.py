@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from mlscale.config.aliases import MODULES
 from mlscale.config.fields import Field, Fields
 from mlscale.config.signatures import Signature, Unknown, signature
 from mlscale.config.types import Type, from_annotation
@@ -20,6 +19,7 @@ class Node:
     path: str
     value: dict[str, object]
     fields: Fields
+    imported: Signature | None = None  # where its source can't tell
 
     @property
     def target(self) -> str:
@@ -28,6 +28,8 @@ class Node:
 
     @cached_property
     def signature(self) -> Signature | Unknown:
+        if self.imported is not None:
+            return self.imported
         if "${" in self.target:
             return Unknown(self.target, "", "an interpolation")
         if "." not in self.target or not self.target.replace(".", "").replace("_", "").isalnum():
@@ -65,7 +67,7 @@ class Node:
         """The message for a target that does not exist."""
         assert isinstance(self.signature, Unknown)
         path = join(self.path, "_target_")
-        fix = self._other_name() or self.signature.better
+        fix = self.signature.better
         head = self.target.partition(".")[0] or "<package>"
         return MLScaleError(
             f"the _target_ of '{self.path}' does not exist: {self.target or self.value.get('_target_')}",
@@ -75,12 +77,6 @@ class Node:
             if fix or self.signature.missing != head
             else f"stand in the folder that holds {head}, or install {head}",
         )
-
-    def _other_name(self) -> str | None:
-        for foreign, ours in MODULES.items():
-            if self.target.startswith(foreign + "."):
-                return ours + self.target.removeprefix(foreign)
-        return None
 
 
 def join(head: str, last: str) -> str:

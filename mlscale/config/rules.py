@@ -15,7 +15,10 @@ BUILDS_SEVERAL = frozenset({"callbacks", "logger", "monitor", "compress"})
 """Groups whose node holds several, by name."""
 GLOBAL = frozenset({"base", "recipe", "tuned", "debug", "sweep", "verb", "hydra"})
 """Groups that write at the top: there is no node of their name."""
-HYDRA_KEYS = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_"})
+CHECK = "_check_"
+"""`_check_: false` in a node: its target and its keys are not checked before the object is built."""
+NODE_KEYS = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_", CHECK})
+"""Keys of a node that are no arguments of its target: Hydra's, and one of ours."""
 # Lightning's lr_scheduler dictionary, for a scheduler that doesn't step by optimizer steps.
 SCHEDULER_KEYS = frozenset({"scheduler", "interval", "frequency", "monitor", "strict", "name", "reduce_on_plateau"})
 
@@ -67,9 +70,10 @@ KEEP_THEIR_DEFAULTS: Mapping[str, frozenset[str]] = {
         "val", "test", "image_key", "label_key", "labels", "classes", "allow", "index", "mix", "val_fraction",
     }),
     "task": frozenset({"label_smoothing", "class_weights"}),
+    "strategy": frozenset({"timeout"}),  # Lightning's is a timedelta
 }  # fmt: skip
-"""Settings of our data and tasks of which a class that is typed over their `_target_` keeps its own defaults, if it has
-some: its `root` or `workers` mean something else."""
+"""Settings of our data, tasks and strategies of which a class that is typed over their `_target_` keeps its own
+defaults, if it has some: its `root` or `workers` mean something else."""
 
 FACTS: Mapping[str, str] = {
     "num_classes": "num_classes",

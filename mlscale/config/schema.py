@@ -93,7 +93,7 @@ def _object(options: Sequence[Option], fields: Fields) -> dict[str, Any]:
         }
         then: dict[str, Any] = {"properties": shown}
         if isinstance(node.signature, Signature) and not node.signature.open:
-            then["propertyNames"] = {"enum": sorted([*shown, *rules.HYDRA_KEYS])}
+            then["propertyNames"] = {"enum": sorted([*shown, *rules.NODE_KEYS])}
         branches.append({"if": {"properties": {"_target_": {"const": target}}, "required": ["_target_"]}, "then": then})
     return {
         "type": ["object", "null"],

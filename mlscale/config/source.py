@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from mlscale.config.scope import Binding, FunctionNode, Import, Scope, bind
+from mlscale.lightning_names import canonical_name
 
 _DEPTH = 20  # re-exports followed before a cycle is assumed
 
@@ -130,7 +131,7 @@ def find(target: str) -> Found:
         NoModuleError, NoNameError: which part of the path fails.
         UnreadableError: the source can't tell.
     """
-    parts = target.split(".")
+    parts = canonical_name(target).split(".")
     module, used = find_module(parts[0]), 1
     # As long as a submodule of that name exists, walk down: it spares reading large package files.
     while used < len(parts) - 1 and (below := _submodule(module, parts[used])) is not None:
@@ -252,7 +253,7 @@ def find_module(name: str) -> Module:
         NoModuleError: no such module.
         UnreadableError: compiled or built in.
     """
-    head, *rest = name.split(".")
+    head, *rest = canonical_name(name).split(".")
     module = _top_level(head)
     for index, part in enumerate(rest, start=1):
         below = _submodule(module, part)

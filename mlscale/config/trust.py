@@ -18,7 +18,7 @@ _ALLOWED = re.compile(
     r"|torch\.(nn|optim|optim\.lr_scheduler)\.[A-Z]\w*"
     r"|torchvision\.models\.\w+|torchvision\.transforms\.(v2\.)?[A-Z]\w*"
     r"|torchmetrics\.(\w+\.)?[A-Z]\w*"
-    r"|pytorch_lightning\.(Trainer|(callbacks|loggers|strategies)\.[A-Z]\w*)"
+    r"|(pytorch_lightning|lightning\.pytorch)\.(Trainer|(callbacks|loggers|strategies)\.[A-Z]\w*)|lightning\.Trainer"
 )
 
 _RESOLVER = re.compile(r"\$\{\s*([\w.]+)\s*:")

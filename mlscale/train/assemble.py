@@ -271,7 +271,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> 
         "accelerator": cfg.derived.accelerator,
         "devices": cfg.derived.world_size,
         "precision": None if own or plugin is not None else cfg.precision.value,
-        "strategy": build(cfg.strategy, "strategy", world_size=cfg.derived.world_size, **_unused(cfg, callbacks)),
+        "strategy": build(cfg.strategy, "strategy", **_ranks(cfg), **_unused(cfg, callbacks)),
         "callbacks": callbacks,
         "logger": loggers or False,
         "default_root_dir": cfg.derived.run_dir,
@@ -289,6 +289,11 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> 
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin of the user's, in trainer.plugins, stays
         trainer.strategy.checkpoint_io = VerifiedCheckpointIO()
     return trainer
+
+
+def _ranks(cfg: DictConfig) -> dict[str, int]:
+    """Lightning's own strategies take the number of processes from the Trainer."""
+    return {"world_size": cfg.derived.world_size} if accepts(cfg.strategy, "world_size") else {}
 
 
 def _unused(cfg: DictConfig, callbacks: list[Any]) -> dict[str, bool]:

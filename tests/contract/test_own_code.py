@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import json
 import shutil
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from mlscale import cli
@@ -50,7 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     before = set(sys.modules)
     yield tmp_path / "mine"
     for name in set(sys.modules) - before:
-        if name.partition(".")[0] in ("my_pkg", "tiny", "broken", "focal", "named"):
+        if name.partition(".")[0] in ("my_pkg", "tiny", "broken", "focal", "hyper", "named"):
             del sys.modules[name]
 
 
@@ -105,6 +107,52 @@ def test_a_lightning_module_and_data_module_unchanged(folder: Path) -> None:
     assert "exact resume" in lost[0]
     assert said.out.count("OwnData has batches of 64") == 1, "built once, with the batch of one device"
     assert "val/accuracy" in said.out
+
+
+OTHER_NAME = """
+import lightning as L
+from my_pkg.parts import OwnModule
+
+
+class Hyper(OwnModule):
+    def __init__(self, width: int = 32, rate: float = 1e-2) -> None:
+        super().__init__(width)
+        self.save_hyperparameters()
+        assert isinstance(self, L.LightningModule)
+        assert isinstance(self, L.pytorch.LightningModule)
+
+
+class Counts(L.Callback):
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        assert isinstance(trainer, L.Trainer)
+        print(f"Counts saw {trainer.global_step} steps")
+"""
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_code_written_for_the_package_lightning(folder: Path, devices: int) -> None:
+    """Nearly all public code imports `lightning`; mlscale depends on `pytorch-lightning` alone."""
+    parts = folder / "my_pkg/parts.py"
+    parts.write_text(parts.read_text().replace("import pytorch_lightning as pl", "import lightning.pytorch as pl"))
+    (folder / "hyper.py").write_text(OTHER_NAME)
+    said = mlscale(
+        "task._target_=hyper.Hyper", "task.width=16", "data._target_=my_pkg.parts.OwnData", "model=none",
+        "optimizer=none", "scheduler=none", "snapshot=false", "trainer.max_epochs=2", f"trainer.devices={devices}",
+        *(["strategy._target_=lightning.pytorch.strategies.DDPStrategy"] if devices > 1 else []),
+        "+callbacks.counts._target_=hyper.Counts",
+        "+callbacks.stop={_target_:lightning.pytorch.callbacks.EarlyStopping,monitor:val/loss}",
+        "+logger.second={_target_:lightning.pytorch.loggers.CSVLogger,save_dir:logs}",
+    )  # fmt: skip
+    assert said.code == 0, said.err
+    if devices == 1:  # what ranks print goes past `said`
+        assert "Counts saw 8 steps" in said.out
+    (last,) = folder.glob("runs/*/*/checkpoints/last.ckpt")
+    module = importlib.import_module("hyper").Hyper.load_from_checkpoint(last, weights_only=True)
+    assert dict(module.hparams) == {"width": 16, "rate": 1e-2}
+    state = torch.load(last, weights_only=True)
+    assert any(name.startswith("EarlyStopping") for name in state["callbacks"])
+    evaluated = mlscale("evaluate", "run=last", "trust=true")
+    assert evaluated.code == 0, evaluated.err
 
 
 def test_a_module_with_its_own_loaders(folder: Path) -> None:

@@ -481,12 +481,12 @@ the _target_ of 'optimizer' does not exist: torch.optmi.AdamW
 """,
     ),
     (
-        "optimizer._target_=lightning.pytorch.Trainer",
+        "trainer._target_=lightning.pytorch.Trainr",
         """
-the _target_ of 'optimizer' does not exist: lightning.pytorch.Trainer
-  where: command line: optimizer._target_=lightning.pytorch.Trainer
-  why:   there is no package or module 'lightning' in this folder or this environment
-  fix:   optimizer._target_=pytorch_lightning.Trainer
+the _target_ of 'trainer' does not exist: lightning.pytorch.Trainr
+  where: command line: trainer._target_=lightning.pytorch.Trainr
+  why:   'pytorch_lightning' has no 'Trainr'
+  fix:   trainer._target_=lightning.pytorch.Trainer
 """,
     ),
     (
