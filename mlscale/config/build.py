@@ -6,8 +6,9 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig
+from omegaconf import DictConfig, ListConfig, OmegaConf
 
+from mlscale.config.rules import CHECK
 from mlscale.culprit import own_line, summary
 from mlscale.errors import Exit, MLScaleError
 
@@ -31,7 +32,7 @@ def build(node: Any, where: str, **supplied: Any) -> Any:
     from hydra.utils import instantiate
 
     try:
-        return instantiate(node, **supplied, _convert_="all")
+        return instantiate(without_check(node), **supplied, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, MLScaleError):
@@ -49,6 +50,24 @@ def build(node: Any, where: str, **supplied: Any) -> Any:
         )
         told.unbuilt = True
         raise told from error
+
+
+def without_check(node: Any) -> Any:
+    """The node as Hydra takes it: without the key that spares it the check, in nodes inside it, too."""
+    plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
+    return OmegaConf.create(_without_check(plain)) if _has_check(plain) else node
+
+
+def _has_check(tree: Any) -> bool:
+    if isinstance(tree, dict):
+        return CHECK in tree or any(map(_has_check, tree.values()))
+    return isinstance(tree, list) and any(map(_has_check, tree))
+
+
+def _without_check(tree: Any) -> Any:
+    if isinstance(tree, dict):
+        return {key: _without_check(value) for key, value in tree.items() if key != CHECK}
+    return [_without_check(item) for item in tree] if isinstance(tree, list) else tree
 
 
 def build_each(nodes: Mapping[str, Any] | None, where: str, **options: Any) -> dict[str, Any]:

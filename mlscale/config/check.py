@@ -20,7 +20,7 @@ from mlscale.config.imported import extends_mlscale, imported_signature, may_dif
 from mlscale.config.interpolations import resolved, unresolvable
 from mlscale.config.nodes import Node, all_nodes, inside, join
 from mlscale.config.roots import BASE_GROUPS, SERVICE_GROUPS, VERB_CONFIGS
-from mlscale.config.signatures import Kind, Parameter, Signature
+from mlscale.config.signatures import Kind, Parameter, Signature, Unknown
 from mlscale.config.suggest import Names, advise, nearest, override, render
 from mlscale.config.types import BOOL, Type
 from mlscale.config.values import missing, wrong_resolved, wrong_type
@@ -65,6 +65,7 @@ class _Check:
         self.tree: dict[str, object] = {str(key): value for key, value in tree.items() if key != "hydra"}
         self.fields = shipped()
         self.left_over: dict[str, list[str]] = {}
+        self.known: dict[str, Node] = {}  # by key path, with what importing a target told of it
         self.wrong: set[str] = set()  # `${key}` of the keys that were told
         self.interpolated: list[tuple[str, str, Sequence[Type], Field | None, Parameter | None]] = []
         self.top = self.fields.of_verb(verb)
@@ -89,7 +90,7 @@ class _Check:
     @cached_property
     def names(self) -> Names:
         """What may be set in this config, to suggest from."""
-        nodes = all_nodes(self.tree, "", self.fields)
+        nodes = [self.known.get(node.path, node) for node in all_nodes(self.tree, "", self.fields)]
         paths = [path for path in self.top if not path.startswith("derived.")]
         paths += [path for node in nodes for path in node.paths if path not in rules.OWNED]
         # What is documented of a group that builds nothing; a recipe's own option of one that does may set any key.
@@ -226,20 +227,21 @@ class _Check:
     def _node(self, node: Node, supplied: frozenset[str]) -> Iterator[MLScaleError]:
         """One object: its target, its keys, what it lacks; then the objects inside it."""
         if node.value.get(rules.CHECK) is not False:
-            yield from self._own(self._known(node, supplied), supplied)
+            self.known[node.path] = self._known(node, supplied)
+            yield from self._own(self.known[node.path], supplied)
         yield from self._inside(node.path, node.value)
 
     def _known(self, node: Node, supplied: frozenset[str]) -> Node:
         """The node with the signature of its imported target, where something would be refused, or left out, for what
         its source can't tell for certain."""
         found = node.signature
+        doubt = True
         if isinstance(found, Signature):
             unread = found.open and not any(item.kind is Kind.VAR_KEYWORD for item in found.parameters)
-            doubt = found.open and bool(self._required(node, found, supplied) or (unread and self._from_a_file(node)))
-        else:
-            doubt = bool(found.missing) or bool(self._from_a_file(node))
-        if not (doubt and may_differ(node.target)) or (imported := imported_signature(node.target)) is None:
-            return node
+            doubt = unread or (found.open and bool(self._required(node, found, supplied)))
+        imported = imported_signature(node.target) if doubt and may_differ(node.target) else None
+        if isinstance(found, Unknown) and isinstance(imported, Unknown) and (found.better or not imported.better):
+            return node if found.missing else replace(node, imported=imported)
         return replace(node, imported=imported)
 
     def _own(self, node: Node, supplied: frozenset[str]) -> Iterator[MLScaleError]:

@@ -5,24 +5,21 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import sys
-from functools import cache
 from types import ModuleType
 from typing import Any
 
 from mlscale.config import source
-from mlscale.config.signatures import NO_LITERAL, Parameter, Signature
+from mlscale.config.signatures import NO_LITERAL, Parameter, Signature, Unknown
 from mlscale.config.source import Class, NoModuleError, NoNameError, UnreadableError
-from mlscale.lightning_names import canonical_name
+from mlscale.config.suggest import nearest
 
-# Packages of which every name is found by reading: a typo in them is answered without importing torch.
-_READ = frozenset({"mlscale", "torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning_fabric"})
 _PLAIN = (bool, int, float, str, type(None), list, tuple, dict)
 
 
 def may_differ(target: str) -> bool:
     """Whether `target` may be something else at run time than its source tells: it is third-party code, and there."""
-    head = canonical_name(target).partition(".")[0]
-    if head in _READ:
+    head = target.partition(".")[0]
+    if source.is_plain(target):
         return False
     try:
         return head in sys.modules or importlib.util.find_spec(head) is not None
@@ -39,12 +36,15 @@ def extends_mlscale(target: str) -> bool:
     return isinstance(found, Class) and any(item.module.name.startswith("mlscale.") for item in source.mro(found))
 
 
-@cache
-def imported_signature(target: str) -> Signature | None:
-    """The signature of the imported target; None where it does not import, or is nothing to call."""
+def imported_signature(target: str) -> Signature | Unknown | None:
+    """The signature of the imported target, Unknown where it has no such name, None where that can't be found out."""
     try:
         found = _import(target)
-    except Exception:  # user code runs: what it raises is told when the object is built
+    except _AbsentError as absent:
+        better = nearest(absent.name, [name for name in dir(absent.holder) if not name.startswith("_")])
+        fix = target.replace(f".{absent.name}", f".{better}", 1) if better else None
+        return Unknown(target, absent.name, f"'{absent.path}' has no '{absent.name}'", fix)
+    except Exception:  # code of the user's runs: what it raises is reported when the object is built
         return None
     if isinstance(found, ModuleType) or not callable(found):
         return None
@@ -56,20 +56,35 @@ def imported_signature(target: str) -> Signature | None:
     return Signature(target, tuple(map(_parameter, parameters)), is_open)
 
 
+class _AbsentError(Exception):
+    """The imported `holder` has no such name."""
+
+    def __init__(self, path: str, holder: object, name: str) -> None:
+        super().__init__(name)
+        self.path, self.holder, self.name = path, holder, name
+
+
 def _import(target: str) -> Any:
     """The object at the dotted path, as Hydra finds it: attributes first, then submodules."""
-    head, *rest = target.split(".")
-    found: Any = importlib.import_module(head)
-    path = head
+    path, *rest = target.split(".")
+    found: Any = importlib.import_module(path)
     for name in rest:
-        path = f"{path}.{name}"
-        try:
-            found = getattr(found, name)
-        except AttributeError:
-            if not isinstance(found, ModuleType):
-                raise
-            found = importlib.import_module(path)
+        found, path = _attribute(found, path, name), f"{path}.{name}"
     return found
+
+
+def _attribute(holder: Any, path: str, name: str) -> Any:
+    try:
+        return getattr(holder, name)
+    except AttributeError:
+        if not isinstance(holder, ModuleType):
+            raise _AbsentError(path, holder, name) from None
+    try:
+        return importlib.import_module(f"{path}.{name}")
+    except ModuleNotFoundError as error:
+        if error.name != f"{path}.{name}":
+            raise
+        raise _AbsentError(path, holder, name) from None
 
 
 def _parameter(item: inspect.Parameter) -> Parameter:

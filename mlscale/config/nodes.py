@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from mlscale.config.fields import Field, Fields
-from mlscale.config.signatures import Signature, Unknown, signature
-from mlscale.config.types import Type, from_annotation
+from mlscale.config.signatures import NO_LITERAL, Parameter, Signature, Unknown, signature
+from mlscale.config.types import NONE, Type, from_annotation, of_default, union
 from mlscale.errors import MLScaleError
 
 
@@ -19,7 +19,7 @@ class Node:
     path: str
     value: dict[str, object]
     fields: Fields
-    imported: Signature | None = None  # where its source can't tell
+    imported: Signature | Unknown | None = None  # where its source can't tell
 
     @property
     def target(self) -> str:
@@ -55,7 +55,7 @@ class Node:
         that the annotation can't tell apart (`int or auto`).
         """
         parameter = self.signature.named.get(key) if isinstance(self.signature, Signature) else None
-        annotated = from_annotation(parameter.annotation) if parameter and parameter.annotation else None
+        annotated = _annotated(parameter)
         field = self.field(key)
         commented = field.type if field is not None and field.word else None
         if commented is not None and annotated is not None:
@@ -77,6 +77,15 @@ class Node:
             if fix or self.signature.missing != head
             else f"stand in the folder that holds {head}, or install {head}",
         )
+
+
+def _annotated(parameter: Parameter | None) -> Type | None:
+    """The type of a parameter's annotation, and of its default: `size: int = None` takes null, whatever it says."""
+    found = from_annotation(parameter.annotation) if parameter and parameter.annotation else None
+    if parameter is None or found is None or parameter.default is NO_LITERAL:
+        return found
+    default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+    return found if found.accepts(default) else union(found, of_default(default) or NONE)
 
 
 def join(head: str, last: str) -> str:

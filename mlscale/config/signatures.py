@@ -14,7 +14,8 @@ from inspect import _ParameterKind as Kind
 from typing import Final
 
 from mlscale.config import source
-from mlscale.config.scope import FunctionNode, last_name
+from mlscale.config.decorators import changes_constructor, changes_signature
+from mlscale.config.scope import last_name
 from mlscale.config.source import Class, Function, NoModuleError, NoNameError, UnreadableError
 from mlscale.config.suggest import nearest
 
@@ -29,14 +30,8 @@ class _NoLiteral:
 NO_LITERAL: Final = _NoLiteral()
 """Stands for a default that is not a literal, or for none at all."""
 
-# Bases and decorators whose own source need not be read.
+# Bases whose own source need not be read.
 _PLAIN_BASES = frozenset({"object", "ABC", "Generic", "Protocol"})
-_KEEPING = frozenset(
-    {
-        "abstractmethod", "cache", "contextmanager", "deprecated", "final", "inference_mode", "lru_cache", "no_grad",
-        "no_type_check", "override", "runtime_checkable", "total_ordering", "wraps",
-    }
-)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -137,17 +132,17 @@ def _of_class(cls: Class) -> tuple[list[Parameter], bool]:
     for item in source.mro(cls):
         if _is_dataclass(item) and "__init__" not in item.members:
             parameters, fields_open = _fields(cls)
-            return parameters, fields_open
+            return parameters, fields_open or changes_constructor(cls)
         for name in ("__new__", "__init__"):
             node = item.members.get(name)
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 parameters, is_open = _of_function(Function(item.module, node, item))
                 if name == "__new__" and _takes_anything(parameters) and "__init__" in item.members:
                     continue
-                return parameters, is_open or _decorated(item.module, cls.node.decorator_list)
+                return parameters, is_open or changes_constructor(cls)
         if _hidden_base(item):
             return [], True
-    return [], _decorated(cls.module, cls.node.decorator_list)
+    return [], changes_constructor(cls)
 
 
 def _takes_anything(parameters: list[Parameter]) -> bool:
@@ -174,7 +169,7 @@ def _of_function(function: Function) -> tuple[list[Parameter], bool]:
     if function.owner is not None and (constructor or "classmethod" in names) and "staticmethod" not in names:
         parameters = parameters[1:]
     is_open = any(item.kind is Kind.VAR_KEYWORD for item in parameters)
-    return parameters, is_open or _decorated(function.module, node.decorator_list)
+    return parameters, is_open or changes_signature(function.module, node.decorator_list)
 
 
 def _parameters(args: ast.arguments) -> Iterator[Parameter]:
@@ -204,35 +199,6 @@ def _literal(node: ast.expr | None) -> object:
         return ast.literal_eval(node)
     except (ValueError, TypeError):
         return NO_LITERAL
-
-
-def _decorated(module: source.Module, decorators: list[ast.expr]) -> bool:
-    """Whether a decorator may have changed the signature."""
-    return not all(_keeps_signature(module, item) for item in decorators)
-
-
-def _keeps_signature(module: source.Module, decorator: ast.expr) -> bool:
-    name = last_name(decorator)
-    if name in _KEEPING or name in ("staticmethod", "classmethod", "dataclass"):
-        return True
-    try:
-        found = source.expression(module, decorator.func if isinstance(decorator, ast.Call) else decorator)
-    except (NoModuleError, NoNameError, UnreadableError):
-        return False
-    return isinstance(found, Function) and _wraps_or_returns(found.node)
-
-
-def _wraps_or_returns(decorator: FunctionNode) -> bool:
-    """Whether a decorator's source shows that it keeps signatures: `functools.wraps`, or it hands back what it got."""
-    for node in ast.walk(decorator):
-        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
-            if any(last_name(item) == "wraps" for item in node.decorator_list):
-                return True
-            taken = {arg.arg for arg in node.args.args}
-            returns = (item.value for item in node.body if isinstance(item, ast.Return))
-            if any(isinstance(value, ast.Name) and value.id in taken for value in returns):
-                return True
-    return False
 
 
 def _is_dataclass(cls: Class) -> bool:

@@ -19,6 +19,8 @@ from typing import TypeAlias
 from mlscale.config.scope import Binding, FunctionNode, Import, Scope, bind
 from mlscale.lightning_names import canonical_name
 
+# Packages whose names and constructors are all found by reading: a typo in them is answered without importing torch.
+_PLAIN = frozenset({"mlscale", "torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning_fabric"})
 _DEPTH = 20  # re-exports followed before a cycle is assumed
 
 
@@ -122,6 +124,11 @@ class Function:
 
 
 Found: TypeAlias = Module | Class | Function
+
+
+def is_plain(name: str) -> bool:
+    """Whether a dotted path is of a package that makes nothing at run time which its source does not show."""
+    return canonical_name(name).partition(".")[0] in _PLAIN
 
 
 def find(target: str) -> Found:
