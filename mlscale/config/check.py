@@ -282,18 +282,20 @@ class _Check:
         if not str(node.target).startswith("mlscale."):
             theirs = rules.KEEP_THEIR_DEFAULTS.get(node.path, theirs)
         named = signature.named
-        return self._from_a_file(node, lambda key: key not in named or (key in theirs and not named[key].required))
-
-    def _from_a_file(self, node: Node, chosen: Callable[[str], bool] = lambda key: True) -> list[str]:
-        """The chosen keys of a node that an option's file sets for another target than the one that was typed."""
-        if self.origin is None:
-            return []
-        keys = [
-            key for key in map(str, node.value) if key not in rules.NODE_KEYS and not node.field(key) and chosen(key)
-        ]
+        known = self._documented(node) if signature.open else frozenset()
+        keys = [key for key in map(str, node.value) if key not in rules.NODE_KEYS and key not in known]
+        unsuited = [key for key in keys if key not in named or (key in theirs and not named[key].required)]
         # What was typed is known at once; only for a key out of a file are the files read again.
-        found = [key for key in keys if self._in_file(join(node.path, key))]
-        return found if found and not self._in_file(join(node.path, "_target_")) else []
+        left = [key for key in unsuited if self.origin is not None and self._in_file(join(node.path, key))]
+        return left if left and not self._in_file(join(node.path, "_target_")) else []
+
+    def _documented(self, node: Node) -> frozenset[str]:
+        """Keys of shipped options for targets of the same package: torchvision's and timm's builders hand their
+        `**kwargs` on to a network that takes them."""
+        package = node.target.partition(".")[0]
+        options = [item for item in self.fields.options if item.package == node.path]
+        alike = [item for item in options if (item.target or "").partition(".")[0] == package]
+        return frozenset(field.path.rpartition(".")[2] for item in alike for field in item.fields)
 
     def _owned(self, path: str, value: object) -> MLScaleError:
         owner = rules.OWNED[path]

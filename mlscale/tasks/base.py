@@ -15,6 +15,7 @@ from mlscale.tasks.batch import Batch, unpack
 from mlscale.tasks.groups import Rules
 from mlscale.tasks.optimizers import Partial as Partial
 from mlscale.tasks.optimizers import configure
+from mlscale.tasks.outputs import split_auxiliary
 from mlscale.tasks.tally import Tally
 
 
@@ -37,6 +38,8 @@ class Task(LightningModule):
 
     Attributes:
         kind: classification, multilabel, segmentation, regression or language: what verbs ask before they take it.
+        aux_weight: of the loss of each auxiliary output that a model has in training, as GoogLeNet (Szegedy et al.
+            2015) and Inception v3.
         mean_names: the metrics that `means` gives.
 
     Raises:
@@ -45,6 +48,7 @@ class Task(LightningModule):
 
     kind: ClassVar[str]
     mean_names: ClassVar[tuple[str, ...]] = ("loss",)
+    aux_weight: float = 0.3
 
     def __init__(
         self,
@@ -112,8 +116,15 @@ class Task(LightningModule):
         gives zero instead of NaN.
         """
         given = unpack(batch)
-        losses = self.training_losses(self(given.x), given)
-        return losses.mean() if given.weight is None else (losses * given.weight).mean()
+        return self.training_loss(self(given.x), given)
+
+    def training_loss(self, outputs: Any, batch: Batch) -> Tensor:
+        """The loss of a batch, a scalar: of the main output, and `aux_weight` times that of each auxiliary one."""
+        main, auxiliary = split_auxiliary(outputs)
+        losses = self.training_losses(main, batch)
+        for output in auxiliary:
+            losses = losses + self.aux_weight * self.training_losses(output, batch)
+        return losses.mean() if batch.weight is None else (losses * batch.weight).mean()
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         self._evaluate(unpack(batch))

@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from mlscale.tasks.base import Partial, Task
 from mlscale.tasks.batch import Batch, unpack
 from mlscale.tasks.labels import check_labels, check_logits, weights_of_classes
+from mlscale.tasks.outputs import check_tensor
 
 
 class Classification(Task):
@@ -60,10 +61,11 @@ class Classification(Task):
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         """The loss, a scalar; see `Task.training_step`. Where all samples count alike, torch takes the mean itself."""
         given = unpack(batch)
+        outputs = self(given.x)
         ours = type(self).training_losses is Classification.training_losses
-        if ours and given.weight is None and self.class_weights is None:
-            return self._cross_entropy(self(given.x), given.y, self.label_smoothing, "mean")
-        return super().training_step(batch, batch_idx)
+        if ours and given.weight is None and self.class_weights is None and isinstance(outputs, Tensor):
+            return self._cross_entropy(outputs, given.y, self.label_smoothing, "mean")
+        return self.training_loss(outputs, given)
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
         """The cross-entropy of each sample, float (n,)."""
@@ -88,6 +90,7 @@ class Classification(Task):
     def _cross_entropy(
         self, logits: Tensor, y: Tensor, label_smoothing: float = 0.0, reduction: str = "none"
     ) -> Tensor:
+        check_tensor(logits, self.kind)
         check_logits(logits.shape[-1], self.num_classes)
         if self._labels_to_check and not y.is_cpu:
             self._labels_to_check -= 1

@@ -14,6 +14,7 @@ from mlscale.errors import MLScaleError
 from mlscale.tasks.base import Partial, Task
 from mlscale.tasks.batch import Batch, unpack
 from mlscale.tasks.labels import check_logits
+from mlscale.tasks.outputs import check_tensor
 
 
 class Multilabel(Task):
@@ -81,6 +82,7 @@ class Multilabel(Task):
         return {"logits": self(unpack(batch).x)}
 
     def _cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        check_tensor(logits, self.kind)
         check_logits(logits.shape[-1], self.num_classes)
         if y.shape != logits.shape:
             raise MLScaleError(

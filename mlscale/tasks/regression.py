@@ -13,6 +13,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricColl
 from mlscale.errors import MLScaleError
 from mlscale.tasks.base import Partial, Task
 from mlscale.tasks.batch import Batch, unpack
+from mlscale.tasks.outputs import check_tensor, split_auxiliary
 
 
 class Regression(Task):
@@ -77,7 +78,9 @@ class Regression(Task):
 
     def forward(self, x: Tensor) -> Tensor:
         """Predictions in the targets' own units, float (n, targets)."""
-        predicted: Tensor = self.model(x) * self.target_std + self.target_mean
+        found, _ = split_auxiliary(self.model(x))
+        check_tensor(found, self.kind)
+        predicted: Tensor = found * self.target_std + self.target_mean
         return predicted
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:

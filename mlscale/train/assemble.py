@@ -32,6 +32,7 @@ from mlscale.train.callbacks import StepSeed
 from mlscale.train.checkpoint_io import VerifiedCheckpointIO
 from mlscale.train.compiling import Compile, set_tf32
 from mlscale.train.initial import keep, start_from
+from mlscale.train.input_size import unsuited_input
 from mlscale.train.loggers import finish
 from mlscale.train.loss_end import LossEnd, constant_loss
 from mlscale.train.memory import reset_peak
@@ -169,7 +170,14 @@ def fit(cfg: DictConfig, resume: str | None = None, initial: Initial | None = No
         trainer.fit(parts.task, datamodule=parts.data, ckpt_path=resume, weights_only=True)
         failed = False
     except Exception as error:
-        if told := unlogged(error, _callback(trainer, RunMetric).metric, trainer.callback_metrics):
+        told = unlogged(error, _callback(trainer, RunMetric).metric, trainer.callback_metrics) or unsuited_input(
+            error,
+            parts.task,
+            parts.data,
+            per_device_batch=cfg.derived.per_device_batch,
+            ranks=cfg.derived.world_size * cfg.trainer.get("accumulate_grad_batches", 1),
+        )
+        if told:
             raise told from error
         raise
     finally:

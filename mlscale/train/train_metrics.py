@@ -22,7 +22,8 @@ _COLLAPSE = 256  # losses kept apart; more are added up, on the device and witho
 class TrainMetrics(Callback):
     """Logs, every `trainer.log_every_n_steps` optimizer steps and for all ranks together:
 
-    - ``train/loss``: its mean since the last entry,
+    - ``train/loss``: its mean since the last entry, where training steps return one: a module that optimizes manually
+      need not, and then logs its own,
     - ``train/lr``: of the first parameter group,
     - ``train/samples_per_s``: over the time since the last entry, validation left out,
     - ``train/tokens_per_s``: the same for batches of tokens (whole numbers of shape (n, length)), padding among them,
@@ -39,6 +40,7 @@ class TrainMetrics(Callback):
 
     def __init__(self) -> None:
         self._losses: list[Tensor] = []
+        self._counted = 0  # batches that gave a loss
         self._batches = 0
         self._samples = 0
         self._tokens = 0
@@ -48,6 +50,7 @@ class TrainMetrics(Callback):
         self._seconds = 0.0  # of training since the last entry, up to `_resumed`
         self._resumed = 0.0
         self._epoch_loss: Tensor | None = None  # sum over the epoch's optimizer steps
+        self._epoch_counted: Tensor | None = None
         self._epoch_steps = 0
         self._restored: Mapping[str, Any] | None = None
 
@@ -55,11 +58,13 @@ class TrainMetrics(Callback):
         """What this rank has added up in the epoch and not logged yet."""
         return {
             "losses": torch.stack(self._losses).cpu() if self._losses else None,
+            "counted": self._counted,
             "batches": self._batches,
             "samples": self._samples,
             "tokens": self._tokens,
             "logged_step": self._logged_step,
             "epoch_loss": None if self._epoch_loss is None else self._epoch_loss.cpu(),
+            "epoch_counted": None if self._epoch_counted is None else self._epoch_counted.cpu(),
             "epoch_steps": self._epoch_steps,
         }
 
@@ -75,6 +80,7 @@ class TrainMetrics(Callback):
             self._restored = {
                 **kept[0],
                 "losses": mean.reshape(1) if mean is not None and first else None,
+                "counted": sum(_counted(state) for state in kept) if first else 0,
                 "samples": sum(state["samples"] for state in kept) if first else 0,
                 "tokens": sum(state.get("tokens", 0) for state in kept) if first else 0,
             }
@@ -90,7 +96,10 @@ class TrainMetrics(Callback):
                 self._losses = list(restored["losses"].to(device))
             if restored["epoch_loss"] is not None:
                 self._epoch_loss = restored["epoch_loss"].to(device)
+                counted = restored.get("epoch_counted")  # checkpoints of before have none, and had losses
+                self._epoch_counted = torch.ones_like(self._epoch_loss) if counted is None else counted.to(device)
             self._batches, self._samples = restored["batches"], restored["samples"]
+            self._counted = _counted(restored)
             self._tokens = restored.get("tokens", 0)
             self._logged_step, self._epoch_steps = restored["logged_step"], restored["epoch_steps"]
 
@@ -102,6 +111,7 @@ class TrainMetrics(Callback):
     ) -> None:
         if (loss := loss_of(outputs)) is not None:
             self._losses.append(loss)
+            self._counted += 1
         self._batches += 1
         self._samples += batch_size(batch)
         if self._reads_tokens is None:
@@ -131,42 +141,51 @@ class TrainMetrics(Callback):
         # Every rank has the same value already: "max" keeps it exact for any number of ranks.
         sync: dict[str, Any] = {"sync_dist": trainer.world_size > 1, "reduce_fx": "max"}
         pl_module.log("train/peak_memory_gib", peak_bytes(trainer.strategy.root_device) / 2**30, **sync)
-        if self._epoch_loss is not None:
-            mean = (self._epoch_loss / max(self._epoch_steps, 1)).float()
+        if self._epoch_loss is not None and self._epoch_counted is not None and self._epoch_counted.item():
+            mean = self._mean(self._epoch_loss, self._epoch_counted, self._epoch_steps, trainer).float()
             pl_module.log("train/loss_epoch", mean, **sync)
             pl_module.log("train/loss", mean, logger=False, **sync)
 
     def _reset(self, trainer: Trainer) -> None:
         self._losses.clear()
-        self._batches = self._samples = self._tokens = self._epoch_steps = 0
-        self._seconds, self._epoch_loss = 0.0, None
+        self._batches = self._counted = self._samples = self._tokens = self._epoch_steps = 0
+        self._seconds, self._epoch_loss, self._epoch_counted = 0.0, None, None
         self._logged_step = trainer.global_step
         self._resumed = time.perf_counter()
 
     def _take(self, trainer: Trainer) -> tuple[Tensor, int]:
-        """Close the interval: the sums over all ranks of (losses / ranks, samples, tokens), and its optimizer steps."""
+        """Close the interval: the sums over all ranks of (losses / ranks, samples, tokens, losses counted), and its
+        optimizer steps."""
         steps = trainer.global_step - self._logged_step
         device = trainer.strategy.root_device
-        sums = torch.zeros(3, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+        sums = torch.zeros(4, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
         if self._losses:
             sums[0] = torch.stack(self._losses).sum() / trainer.world_size
-        sums[1], sums[2] = self._samples, self._tokens
+        sums[1], sums[2], sums[3] = self._samples, self._tokens, self._counted
         if trainer.world_size > 1:
             dist.all_reduce(sums)
         self._epoch_loss = sums[0] if self._epoch_loss is None else self._epoch_loss + sums[0]
+        self._epoch_counted = sums[3] if self._epoch_counted is None else self._epoch_counted + sums[3]
         self._epoch_steps += steps
         self._logged_step += steps
         self._losses.clear()
-        self._batches = self._samples = self._tokens = 0
+        self._batches = self._counted = self._samples = self._tokens = 0
         return sums, steps
+
+    def _mean(self, loss: Tensor, counted: Tensor, steps: int, trainer: Trainer) -> Tensor:
+        """The mean loss of an optimizer step; by manual optimization, where one batch is several steps, of a batch."""
+        if trainer.lightning_module.automatic_optimization:
+            return loss / max(steps, 1)
+        return loss * trainer.world_size / counted
 
     def _log(self, trainer: Trainer, module: LightningModule) -> None:
         sums, steps = self._take(trainer)
-        loss, samples, tokens = sums.tolist()  # the one moment that waits for the device
+        _, samples, tokens, counted = sums.tolist()  # the one moment that waits for the device
         now = time.perf_counter()
         seconds, self._seconds, self._resumed = self._seconds + now - self._resumed, 0.0, now
+        loss = {"train/loss": self._mean(sums[0], sums[3], steps, trainer).item()} if counted else {}
         metrics = {
-            "train/loss": loss / steps,
+            **loss,
             "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
             "train/samples_per_s": samples / seconds,
             "epoch": trainer.current_epoch,
@@ -187,6 +206,11 @@ def _fit_interval(trainer: Any) -> None:
     if trainer.max_steps > 0:
         steps.append(trainer.max_steps)
     trainer.log_every_n_steps = min(steps) if trainer.log_every_n_steps else 0
+
+
+def _counted(state: Mapping[str, Any]) -> int:
+    """Batches that gave a loss; checkpoints of before do not say, and hold losses or none."""
+    return int(state.get("counted", state["losses"] is not None))
 
 
 def _is_tokens(batch: Any) -> bool:

@@ -93,3 +93,55 @@ def test_long_intervals_keep_few_losses() -> None:
     fit(run, classifier(), batches(2) * 300)
     assert max(kept) < 256
     assert torch.isfinite(run.callback_metrics["train/loss_epoch"])
+
+
+class Manual(pl.LightningModule):
+    """Two optimizers, each of which takes a step in every batch."""
+
+    def __init__(self, returns: bool) -> None:
+        super().__init__()
+        self.automatic_optimization = False
+        self.returns, self.seen = returns, list[float]()
+        self.one, self.other = torch.nn.Linear(3, 2), torch.nn.Linear(3, 2)
+
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        for optimizer, net in zip(self.optimizers(), (self.one, self.other), strict=True):
+            loss = torch.nn.functional.cross_entropy(net(batch["x"]), batch["y"])
+            optimizer.zero_grad()
+            self.manual_backward(loss)
+            optimizer.step()
+        self.seen.append(loss.item())
+        return loss if self.returns else None
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None: ...
+
+    def configure_optimizers(self) -> Any:
+        return [torch.optim.SGD(net.parameters(), 0.1) for net in (self.one, self.other)]
+
+
+def test_manual_optimization_without_a_returned_loss_has_no_train_loss() -> None:
+    recorder = Recorder()
+    run = trainer(logger=recorder, callbacks=[TrainMetrics()], log_every_n_steps=4, max_epochs=2)
+    fit(run, Manual(returns=False), batches(6))
+    assert recorder.of("train/samples_per_s")
+    assert not recorder.of("train/loss") + recorder.of("train/loss_epoch")
+    assert not {"train/loss", "train/loss_epoch"} & set(run.callback_metrics)
+
+
+def test_the_loss_of_manual_optimization_is_the_mean_of_batches() -> None:
+    recorder, module = Recorder(), Manual(returns=True)
+    run = trainer(logger=recorder, callbacks=[TrainMetrics()], log_every_n_steps=4)
+    fit(run, module, batches(6))
+    assert [loss for _, loss in recorder.of("train/loss")] == [pytest.approx(sum(module.seen[:4]) / 4)]
+    assert run.callback_metrics["train/loss"].item() == pytest.approx(sum(module.seen) / 6)
+    assert run.callback_metrics["train/loss_epoch"].item() == pytest.approx(sum(module.seen) / 6)
+
+
+def test_a_module_that_logs_its_own_train_loss_keeps_it() -> None:
+    class Logs(Manual):
+        def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+            self.log("train/loss", 7.0)
+
+    run = trainer(callbacks=[TrainMetrics()])
+    fit(run, Logs(returns=False), batches(4))
+    assert run.callback_metrics["train/loss"].item() == 7.0

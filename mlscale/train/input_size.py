@@ -1,0 +1,72 @@
+"""Images that a model can't take: found out once a fit has failed, by giving the model images of other sizes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from pytorch_lightning import LightningModule
+from torch import nn
+
+from mlscale.errors import MLScaleError
+from mlscale.tasks.base import Task
+
+_SIZES = (16, 32, 48, 64, 96, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
+# What torch and model libraries raise for shapes; out of memory is a RuntimeError of its own kind.
+_OF_SHAPES = (RuntimeError, ValueError, AssertionError, IndexError)
+
+
+def unsuited_input(
+    error: BaseException, task: LightningModule, data: Any, *, per_device_batch: int | None, ranks: int
+) -> MLScaleError | None:
+    """What to report when `error` means that the model can't take images of the data's size; None for another error.
+
+    Args:
+        task: whose fit failed. Of third-party ones it is not known what they give their model.
+        data: the data module, which knows its `facts`.
+        per_device_batch: samples of a forward pass.
+        ranks: of the run, times its accumulated batches.
+    """
+    if not isinstance(task, Task) or not isinstance(error, _OF_SHAPES) or isinstance(error, torch.OutOfMemoryError):
+        return None
+    facts = data.facts() if hasattr(data, "facts") else None
+    if facts is None or not (facts.height and facts.width and facts.channels) or not per_device_batch:
+        return None
+    name, own = type(task.model).__name__, (facts.channels, facts.height, facts.width)
+    if _takes(task.model, min(per_device_batch, 2), own):
+        return None
+    if per_device_batch == 1 and _takes(task.model, 2, own):
+        return MLScaleError(
+            f"{name} can't be trained on one image at a time",
+            where="data.batch_size",
+            why="it normalises over the batch, and is left with one value for each channel",
+            fix=f"data.batch_size={2 * ranks}",
+        )
+    size = _size_for(task.model, *own)
+    if size is None:
+        return None
+    return MLScaleError(
+        f"{name} can't take images of {facts.height}×{facts.width} pixels",
+        where="data.image_size",
+        why=f"{type(error).__name__}: {str(error).splitlines()[0] if str(error) else 'raised in its forward'}",
+        fix=f"data.image_size={size}",
+    )
+
+
+def _size_for(model: nn.Module, channels: int, height: int, width: int) -> int | None:
+    """The next larger square that the model takes, else the next smaller one."""
+    largest = max(height, width)
+    larger = [size for size in _SIZES if size > largest]
+    smaller = [size for size in reversed(_SIZES) if size <= largest]
+    return next((size for size in larger + smaller if _takes(model, 2, (channels, size, size))), None)
+
+
+def _takes(model: nn.Module, batch: int, shape: tuple[int, ...]) -> bool:
+    """Whether the model computes a batch of this shape, as in training."""
+    parameter = next(model.parameters(), torch.empty(0))
+    try:
+        with torch.no_grad():
+            model.train()(torch.zeros(batch, *shape, device=parameter.device, dtype=parameter.dtype))
+    except Exception:
+        return False
+    return True
