@@ -226,6 +226,13 @@ def test_keywords_that_anything_may_follow_get_no_shipped_defaults(own: Path, op
     assert built(f"model={option}", "model._target_=decorated.Anything").width == 7
 
 
+@pytest.mark.parametrize("name", ["googlenet", "resnet50", "efficientnet_b0"])
+def test_builders_of_the_options_own_package_keep_its_keys(own: Path, name: str) -> None:
+    """torchvision's hand `num_classes` on by their keywords."""
+    model = mlscale.compose(["model=resnet18", f"model._target_=torchvision.models.{name}"]).model
+    assert {"num_classes", "weights"} <= set(model)
+
+
 def test_what_was_typed_is_given_to_keywords(own: Path) -> None:
     with pytest.raises(MLScaleError, match="'depth': 3"):
         built("model=resnet", "model._target_=decorated.Anything", "model.depth=3")
