@@ -151,8 +151,9 @@ def test_code_written_for_the_package_lightning(folder: Path, devices: int) -> N
     assert dict(module.hparams) == {"width": 16, "rate": 1e-2}
     state = torch.load(last, weights_only=True)
     assert any(name.startswith("EarlyStopping") for name in state["callbacks"])
-    evaluated = mlscale("evaluate", "run=last", "trust=true")
-    assert evaluated.code == 0, evaluated.err
+    if devices == 1:  # by DDPStrategy it would leave a process group in this process
+        evaluated = mlscale("evaluate", "run=last", "trust=true")
+        assert evaluated.code == 0, evaluated.err
 
 
 def test_a_module_with_its_own_loaders(folder: Path) -> None:
