@@ -86,6 +86,16 @@ def _told(value: object) -> str:
     return f"the text {show(value)!r}" if isinstance(value, str) and show(value) == value else show(value)
 
 
+def converted(value: object, types: Sequence[Type]) -> tuple[bool, object]:
+    """Whether a value is of all `types`, as it is or in another form of the same meaning; and that form."""
+    if _later(value) or all(kind.accepts(value) for kind in types):
+        return True, value
+    for form in _forms(value, types[0]):
+        if all(kind.accepts(form) for kind in types):
+            return True, form
+    return False, value
+
+
 class _Placeholder:
     def __init__(self, text: str) -> None:
         self.text = text
