@@ -148,8 +148,9 @@ def _foreign(word: str) -> bool:
 
 def _setting(key: str, value: str, groups: Mapping[str, Sequence[str]]) -> str:
     """The override that `--key value` of another program means; "" where only a flag was typed that means none."""
-    from mlscale.config.advice import advise, default_names, readable
+    from mlscale.config.advice import advise
     from mlscale.config.aliases import table
+    from mlscale.config.templates import default_names, readable
 
     if not value and table().get(key) is None:
         return ""

@@ -12,7 +12,7 @@ from math import prod
 from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config import group_nodes, not_yet, rules
-from mlscale.config.advice import Names, advise, render
+from mlscale.config.advice import advise, render
 from mlscale.config.aliases import table
 from mlscale.config.fields import MISSING, Field, shipped
 from mlscale.config.group_nodes import COMMAND_LINE
@@ -21,6 +21,7 @@ from mlscale.config.nodes import Node, all_nodes, inside, join
 from mlscale.config.roots import BASE_GROUPS, SERVICE_GROUPS, VERB_CONFIGS
 from mlscale.config.signatures import Parameter, Signature
 from mlscale.config.suggest import nearest, override
+from mlscale.config.templates import Names
 from mlscale.config.types import Type
 from mlscale.config.values import missing, wrong_resolved, wrong_type
 from mlscale.errors import MLScaleError

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from mlscale.config import rules
-from mlscale.config.advice import option_types
 from mlscale.config.fields import Fields
 from mlscale.config.nodes import join
 from mlscale.config.suggest import nearest, override, show
+from mlscale.config.templates import option_types
 from mlscale.errors import MLScaleError
 
 COMMAND_LINE = "command line: "

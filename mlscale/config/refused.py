@@ -10,12 +10,13 @@ from hydra.errors import ConfigCompositionException, HydraException, MissingConf
 from omegaconf.errors import OmegaConfBaseException
 
 from mlscale.config import not_yet
-from mlscale.config.advice import default_names, of_group
+from mlscale.config.advice import of_group
 from mlscale.config.aliases import Alias, table
 from mlscale.config.distance import folded
 from mlscale.config.roots import Roots
 from mlscale.config.rules import BUILDS_SEVERAL
 from mlscale.config.suggest import nearest
+from mlscale.config.templates import default_names
 from mlscale.config.user_files import not_yaml
 from mlscale.errors import MLScaleError
 

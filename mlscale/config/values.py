@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from mlscale.config.aliases import table
+from mlscale.config.distance import folded
 from mlscale.config.fields import MISSING, Field
 from mlscale.config.signatures import Parameter
 from mlscale.config.suggest import nearest, override, show
@@ -28,9 +30,16 @@ def wrong_type(
     for kind in types:
         if not kind.accepts(value):
             why = field.text if field else ""
-            fix = override(path, _valid(value, kind, field, parameter))
+            fix = _meant(path, value) or override(path, _valid(value, kind, field, parameter))
             yield MLScaleError(f"'{path}' must be {kind.text}, not {_told(value)}", where=where(path), why=why, fix=fix)
             return
+
+
+def _meant(path: str, value: object) -> str:
+    """The override that a value from elsewhere means for this key: `mode=maximize`; "" for none."""
+    alias = table().get(path) if isinstance(value, str) else None
+    fix = alias.values.get(folded(str(value)), "") if alias is not None else ""
+    return fix if fix.startswith(f"{path}=") else ""
 
 
 def wrong_resolved(
@@ -109,6 +118,8 @@ def _valid(value: object, kind: Type, field: Field | None, parameter: Parameter 
     for candidate in _forms(value, kind):
         if kind.accepts(candidate):
             return candidate
+    if "enum" in kind.schema:
+        return _Placeholder(kind.text)  # any of them may be the opposite of what was meant
     for default in (field.default if field else None, parameter.default if parameter else None):
         if default is not None and not _later(default) and kind.accepts(default):
             return default

@@ -10,12 +10,13 @@ from functools import cache
 import pytest
 
 from mlscale.config import not_yet
-from mlscale.config.advice import Names, advise, option_types
+from mlscale.config.advice import advise
 from mlscale.config.argv import parse
 from mlscale.config.check import _Check
 from mlscale.config.compose import compose
 from mlscale.config.distance import distance, folded
 from mlscale.config.fields import Option, shipped
+from mlscale.config.templates import Names, option_types
 
 VALUES = ("some", 1, 0.5, True, ["a"], {"a": 1})
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -11,7 +11,7 @@ from functools import cache
 import pytest
 
 from mlscale.config import not_yet
-from mlscale.config.advice import Names, advise, of_group, option_types, render
+from mlscale.config.advice import advise, of_group, render
 from mlscale.config.aliases import Alias, table
 from mlscale.config.argv import parse
 from mlscale.config.check import _Check, check
@@ -20,6 +20,7 @@ from mlscale.config.fields import shipped
 from mlscale.config.origin import origin_of
 from mlscale.config.roots import VERB_CONFIGS, find_roots
 from mlscale.config.suggest import nearest, override, show
+from mlscale.config.templates import Names, option_types
 from mlscale.verbs import VERBS
 
 SAMPLES = (2, "some", "torch.nn.Identity", 0.5, True, ["a"], [1], {"a": 1}, None)
@@ -207,6 +208,20 @@ def test_the_first_key_that_the_config_has() -> None:
         advice = render(alias("data_dir"), "data_dir", "/d", names(*overrides))
         assert advice is not None
         assert advice.fix == fix
+
+
+@pytest.mark.parametrize(
+    ("typed", "fix"),
+    [
+        ("mode=minimise", "mode=min"),
+        ("mode=Maximize", "mode=max"),
+        ("mode=mni", "mode=min"),
+        ("mode=wide", "mode=<max or min>"),
+    ],
+)
+def test_the_value_of_a_choice_is_never_the_opposite(typed: str, fix: str) -> None:
+    (problem,) = check(compose(parse("train", [typed])), groups={})
+    assert problem.fix == (f"'{fix}'" if "<" in fix else fix)
 
 
 def test_nearest() -> None:
