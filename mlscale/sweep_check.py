@@ -19,8 +19,14 @@ def check_sweep(request: Request) -> None:
     Raises:
         MLScaleError: there is no job, or every one has this mistake.
     """
+    from hydra.errors import HydraException
+
     common: list[MLScaleError] | None = None
-    for overrides in islice(_jobs(request), _MOST_JOBS):
+    try:
+        jobs = list(islice(_jobs(request), _MOST_JOBS))
+    except HydraException:
+        return  # an override that can't be parsed, which composing reports
+    for overrides in jobs:
         found = _problems(replace(request, overrides=tuple(overrides), multirun=False))
         what = {problem.what for problem in found}
         common = found if common is None else [problem for problem in common if problem.what in what]

@@ -102,7 +102,10 @@ def _explain(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[
         return not_yaml(error), None
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return MLScaleError(
-            "the config can't be composed", where="command line or config files", why=text.strip()
+            "the config can't be composed",
+            where="command line or config files",
+            why=text.strip(),
+            fix="mlscale config show prints every key there is",
         ), None
     return None, None
 

@@ -49,3 +49,9 @@ def test_it_leaves_nothing_behind(
     assert main(["-m", "optimizer.lrr=1", "seed=1,2"]) == 2
     assert capsys.readouterr().err.count("unknown key 'optimizer.lrr'") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["-m", "~", "seed=1,2"], ["-m", "trainer=<<: 1"], ["-m", "\x01=1", "seed=1,2"]])
+def test_an_override_that_can_not_be_parsed_is_the_users(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "fix:" in capsys.readouterr().err
