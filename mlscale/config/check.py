@@ -136,7 +136,8 @@ class _Check:
             return
         what = f"unknown key '{path}'"
         # `batch=32` of a training run is what it is elsewhere, though `mlscale loadtest` has a key of this name.
-        brought = self.verb == "train" and table().get(path) is not None
+        alias = table().get(path)
+        brought = self.verb == "train" and alias is not None and not alias.unsupported
         for verb in VERB_CONFIGS:
             if verb != self.verb and path in self.fields.own(verb) and not brought:
                 why = f"it is a key of `mlscale {verb}`"
