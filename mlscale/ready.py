@@ -115,20 +115,22 @@ def _composed(folder: Path) -> DictConfig:
 
 
 def _on(frozen: DictConfig, folder: Path, request: Request) -> Request:
-    """The request on that config, where it may be believed."""
+    """The request on that config, where it may be believed: this user has created it, or it builds known classes."""
     import yaml
     from omegaconf import OmegaConf
 
     from mlscale.config.compose import use_frozen
     from mlscale.config.trust import distrusted
+    from mlscale.runs import own
     from mlscale.runs.folder import DERIVED
 
     if request.verb != "train" and frozen.get("callbacks"):
         frozen.callbacks.pop("notify", None)  # a training tells of itself
-    if request.values.get("trust") != "true":
+    if request.values.get("trust") != "true" and (doubt := own.doubt(folder)):
         config = OmegaConf.to_container(frozen, resolve=False)
         derived = yaml.safe_load((folder / DERIVED).read_text(encoding="utf-8")) or {}
-        raise_all([*distrusted(config, folder, request.values), *distrusted(derived, folder)])
+        typed = request.values
+        raise_all([*distrusted(config, folder, typed, doubt=doubt), *distrusted(derived, folder, doubt=doubt)])
     return use_frozen(frozen, request)
 
 

@@ -43,7 +43,12 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` for text, as UTF-8."""
-    write_bytes(path, text.encode("utf-8", errors="surrogateescape"))
+    write_bytes(path, encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    """The bytes that `write_text` writes."""
+    return text.encode("utf-8", errors="surrogateescape")
 
 
 def write_json(path: Path, value: object) -> None:

@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
-from mlscale.runs import machine, process
+from mlscale.runs import machine, own, process
 from mlscale.runs.files import (
     ASIDE,
     artefacts,
+    encoded,
     make_folders,
     make_private,
     plain,
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from mlscale.report.figures import Figure, Step
 
 RUN, MANIFEST, CONFIG, DERIVED = "run.json", "manifest.json", "config.yaml", "derived.yaml"
+CODE = "code.tar.gz"
 SUBFOLDERS = ("results", "logs", "checkpoints")
 ENDINGS = ("done", "failed", "diverged", "interrupted")
 
@@ -141,13 +143,14 @@ class RunFolder:
                 "loggers": dict(loggers or {}),
                 "attempts": [_attempt()],
             }
-            kept = {**(derived or {}), "run_dir": str(path), "name": path.name}
+            derived_yaml = _yaml({**(derived or {}), "run_dir": str(path), "name": path.name})
+            document |= _proof(run_id, config_yaml, derived_yaml, code)
             made = make_folders(path.parent)
             if sweep:
                 start_sweep(sweep, name)
             aside = path.with_name(f"{ASIDE}{path.name}-{secrets.token_hex(4)}")
             try:
-                _fill(aside, document, config_yaml, kept, code)
+                _fill(aside, document, config_yaml, derived_yaml, code)
                 aside.rename(path)
             except OSError as error:
                 _clear(aside, made)
@@ -257,9 +260,12 @@ class RunFolder:
     def set_anew(self, config_yaml: str, derived: Mapping[str, Any]) -> None:
         """Keep the config of this attempt, in which devices, trackers or the time limit may be others, and the values
         that were filled in for it: another layout derives others."""
-        write_text(self.path / CONFIG, protect_yaml(config_yaml))
-        kept = {**derived, "run_dir": str(self.path), "name": self.path.name}
-        write_text(self.path / DERIVED, _yaml(kept))
+        config_yaml = protect_yaml(config_yaml)
+        derived_yaml = _yaml({**derived, "run_dir": str(self.path), "name": self.path.name})
+        if not own.doubt(self.path):  # a run of this user stays one; the proof comes first, for a kill may come between
+            self.update(**_proof(self.id, config_yaml, derived_yaml, before=self.run.get("proof")))
+        write_text(self.path / CONFIG, config_yaml)
+        write_text(self.path / DERIVED, derived_yaml)
 
     def attempt(self) -> None:
         """Go on with this run: note the attempt, and take off the seal of the last one."""
@@ -326,14 +332,23 @@ def _attempt() -> dict[str, Any]:
     return {"started": now(), "host": socket.gethostname(), **process.this()}
 
 
-def _fill(folder: Path, run: dict[str, Any], config: str, derived: dict[str, Any], code: Snapshot | None) -> None:
+def _proof(
+    run_id: str, config: str, derived: str, code: Snapshot | None = None, before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What run.json holds to prove that this user created the run: nothing, where the user has no key."""
+    contents = {CONFIG: encoded(config), DERIVED: encoded(derived), **({CODE: code.archive} if code else {})}
+    proof = own.prove(run_id, contents, before)
+    return {"proof": proof} if proof else {}
+
+
+def _fill(folder: Path, run: dict[str, Any], config: str, derived: str, code: Snapshot | None) -> None:
     folder.mkdir(mode=0o700)
     for name in SUBFOLDERS:
         (folder / name).mkdir(mode=0o700)
     write_text(folder / CONFIG, config)
-    write_text(folder / DERIVED, _yaml(derived))
+    write_text(folder / DERIVED, derived)
     if code is not None:
-        write_bytes(folder / "code.tar.gz", code.archive)
+        write_bytes(folder / CODE, code.archive)
         write_json(folder / "code.json", code.document())
     write_json(folder / RUN, run)
 

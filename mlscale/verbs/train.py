@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from mlscale.config.derive import derive
-from mlscale.config.frozen import with_derived
+from mlscale.config.frozen import composed, with_derived
 from mlscale.config.notices import notices
+from mlscale.config.trust import distrusted
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.ended import tell_end
 from mlscale.launch.garbage import put_off
 from mlscale.launch.start import say, start_lines
 from mlscale.report import Result, keep, number
 from mlscale.report.curves import curves
+from mlscale.runs import own
 from mlscale.runs.files import check_writable
 from mlscale.runs.find import find, unfinished
 from mlscale.runs.folder import RunFolder
@@ -67,7 +69,7 @@ def run(cfg: DictConfig) -> Result:
     derived |= kept(cfg, earlier.derived) if earlier else probed.outcome if probed else {}
     folder = earlier or create(cfg, start, derived, masker, origin)
     with held(folder):
-        checkpoint, lines = None, [*origin.lines(), *start.unfinished(cfg, folder)]
+        checkpoint, lines = None, [*origin.lines(), *start.unfinished(cfg, folder), *_unproven(folder)]
         if probed is not None:
             lines.append(probed.line)
             folder.write_json(_PROBE, dict(probed.figures))
@@ -183,6 +185,14 @@ def create(cfg: DictConfig, start: Start, derived: dict[str, Any], masker: Maske
         sweep=cfg.derived.sweep_dir,
         masker=masker,
     )
+
+
+def _unproven(folder: RunFolder) -> list[str]:
+    """A line where later commands will not believe this run's config, for nothing can prove who created it."""
+    if folder.run.get("proof"):
+        return []
+    problems = distrusted(OmegaConf.to_container(composed(folder.path), resolve=False), folder.path)
+    return [f"trust     later commands on this run need trust=true: {own.obstacle()}"] if problems else []
 
 
 def conclude(cfg: DictConfig, folder: RunFolder) -> Result:
