@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlscale.config.argv import Request, parse
 from mlscale.config.roots import FROM_A_MODEL, FROM_A_RUN
@@ -116,22 +116,32 @@ def _composed(folder: Path) -> DictConfig:
 
 def _on(frozen: DictConfig, folder: Path, request: Request) -> Request:
     """The request on that config, where it may be believed: this user has created it, or it builds known classes."""
-    import yaml
     from omegaconf import OmegaConf
 
     from mlscale.config.compose import use_frozen
     from mlscale.config.trust import distrusted
     from mlscale.runs import own
-    from mlscale.runs.folder import DERIVED
 
     if request.verb != "train" and frozen.get("callbacks"):
         frozen.callbacks.pop("notify", None)  # a training tells of itself
     if request.values.get("trust") != "true" and (doubt := own.doubt(folder)):
         config = OmegaConf.to_container(frozen, resolve=False)
-        derived = yaml.safe_load((folder / DERIVED).read_text(encoding="utf-8")) or {}
+        derived = _derived(folder, resumed=request.verb == "train")
         typed = request.values
         raise_all([*distrusted(config, folder, typed, doubt=doubt), *distrusted(derived, folder, doubt=doubt)])
     return use_frozen(frozen, request)
+
+
+def _derived(folder: Path, *, resumed: bool) -> dict[str, Any]:
+    """The derived values that a folder keeps; a run that is resumed derives them again, so it needs none."""
+    from mlscale.runs.recover import DERIVED, yaml_values
+
+    try:
+        return yaml_values(folder / DERIVED)
+    except MLScaleError:
+        if not resumed:
+            raise
+        return {}
 
 
 def _run_of(request: Request) -> str | None:

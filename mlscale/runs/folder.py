@@ -15,9 +15,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.contracts import expect, stamp
+from mlscale.contracts import stamp
 from mlscale.errors import MLScaleError
-from mlscale.runs import machine, own, process
+from mlscale.runs import machine, own, process, recover
 from mlscale.runs.files import (
     ASIDE,
     artefacts,
@@ -25,7 +25,6 @@ from mlscale.runs.files import (
     make_folders,
     make_private,
     plain,
-    read_json,
     remove_empty,
     remove_tree,
     sha256,
@@ -43,7 +42,7 @@ from mlscale.runs.sweep import start_sweep
 if TYPE_CHECKING:
     from mlscale.report.figures import Figure, Step
 
-RUN, MANIFEST, CONFIG, DERIVED = "run.json", "manifest.json", "config.yaml", "derived.yaml"
+RUN, MANIFEST, CONFIG, DERIVED = recover.RUN, recover.MANIFEST, recover.CONFIG, recover.DERIVED
 CODE = "code.tar.gz"
 SUBFOLDERS = ("results", "logs", "checkpoints")
 ENDINGS = ("done", "failed", "diverged", "interrupted")
@@ -168,47 +167,48 @@ class RunFolder:
         """The run in the folder `path`.
 
         Raises:
-            MLScaleError: it is no run folder, or its run.json is damaged or of a later format.
+            MLScaleError: it is no run folder, its run.json is of a later format, or it is damaged beyond recovery.
         """
         folder = Path(path).absolute()
         if not (folder / RUN).is_file():
             raise MLScaleError("this is no run folder: it has no run.json", where=str(path), fix="mlscale runs ls")
-        document = read_json(folder / RUN)
-        expect("run", document, str(folder / RUN))
-        return cls(folder, str(document["id"]), masker or Masker())
+        return cls(folder, str(recover.run_document(folder)["id"]), masker or Masker())
 
     # What it holds
 
     @property
     def run(self) -> dict[str, Any]:
-        """run.json."""
-        return read_json(self.path / RUN)
+        """run.json, or what can be recovered of it."""
+        return recover.run_document(self.path)
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        """manifest.json; None as long as the run is not sealed."""
-        return read_json(self.path / MANIFEST) if (self.path / MANIFEST).is_file() else None
+        """manifest.json; None as long as the run is not sealed, and where the seal is damaged."""
+        return recover.manifest(self.path)
 
     @property
     def config_text(self) -> str:
-        """config.yaml: the composed config, interpolations kept."""
+        """config.yaml: the composed config, interpolations kept.
+
+        Raises:
+            MLScaleError: it is damaged.
+        """
+        recover.yaml_values(self.path / CONFIG)
         return (self.path / CONFIG).read_text(encoding="utf-8")
 
     @property
     def derived(self) -> dict[str, Any]:
-        """derived.yaml: the values that were filled in at start."""
-        import yaml
+        """derived.yaml: the values that were filled in at start.
 
-        values: dict[str, Any] = yaml.safe_load((self.path / DERIVED).read_text(encoding="utf-8")) or {}
-        return values
+        Raises:
+            MLScaleError: it is damaged.
+        """
+        return recover.yaml_values(self.path / DERIVED)
 
     @property
     def results(self) -> dict[str, dict[str, Any]]:
-        """The results by verb."""
-        found = {path.stem: read_json(path) for path in sorted((self.path / "results").glob("[!.]*.json"))}
-        return {
-            verb: result for verb, result in found.items() if str(result.get("format")).startswith("mlscale/result/")
-        }
+        """The results by command."""
+        return recover.results(self.path)
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -290,7 +290,10 @@ class RunFolder:
             hardware: what the caller knows of accelerators, added to what the system tells.
         """
         assert status in ENDINGS, status
-        make_private(self.path)
+        try:
+            make_private(self.path)
+        except OSError as error:  # a disk that has become read-only
+            raise unwritable(self.path, error) from error
         started = datetime.fromisoformat(self.run["attempts"][-1]["started"])
         files = [path for path in artefacts(self.path) if path != self.path / MANIFEST]
         manifest = {

@@ -60,5 +60,5 @@ def test_of_two_that_go_on_with_a_run_one_wins(folder: Path) -> None:
     assert sorted(said_by) == [0, 2]
     assert "another process is working on the run" in said_by[2].communicate()[1]
     (run,) = runs_in(folder)
-    assert "went on from step 4 to the bit" in said_by[0].communicate()[0]
+    assert "resumed from step 4 bitwise identical" in said_by[0].communicate()[0]
     assert len(list(run.glob("results/train.json"))) == 1
