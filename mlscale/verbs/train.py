@@ -25,13 +25,13 @@ from mlscale.launch.start import say, start_lines
 from mlscale.report import Result, keep, number
 from mlscale.report.curves import curves
 from mlscale.runs import own
-from mlscale.runs.files import check_writable
+from mlscale.runs.files import check_writable, remove_empty
 from mlscale.runs.find import find, unfinished
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.going_on import open_attempt, to_go_on, unfinished_line
+from mlscale.runs.going_on import AUTO, open_attempt, to_go_on, unfinished_line
 from mlscale.runs.identity import config_hash
 from mlscale.runs.initial import Initial
-from mlscale.runs.lock import held
+from mlscale.runs.lock import claimed, held
 from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import protect
 from mlscale.runs.snapshot import Snapshot, take
@@ -65,12 +65,15 @@ def run(cfg: DictConfig) -> Result:
     facts = data_facts(cfg)
     derived = derive(cfg, facts, machine)
     start = Start.of(cfg, masker)
-    earlier = to_go_on(cfg.resume, start.config_yaml, start.digest, Path(cfg.runs_dir)) if cfg.resume else None
-    origin = Origin() if earlier else Origin.of(cfg)
-    probed = None if earlier else settled(cfg, derived, machine)
-    derived |= _precision_before(cfg, earlier) if earlier else probed.outcome if probed else {}
-    folder = earlier or create(cfg, start, derived, masker, origin)
-    with held(folder):
+    with contextlib.ExitStack() as locks:
+        with claimed(Path(cfg.runs_dir)) if cfg.resume == AUTO else contextlib.nullcontext([]) as made:
+            locks.callback(remove_empty, made)  # a start that is refused leaves nothing
+            earlier = to_go_on(cfg.resume, start.config_yaml, start.digest, Path(cfg.runs_dir)) if cfg.resume else None
+            origin = Origin() if earlier else Origin.of(cfg)
+            probed = None if earlier else settled(cfg, derived, machine)
+            derived |= _precision_before(cfg, earlier) if earlier else probed.outcome if probed else {}
+            folder = earlier or create(cfg, start, derived, masker, origin)
+            locks.enter_context(held(folder))
         inexact: tuple[str, ...] = ()
         checkpoint, lines = None, [*origin.lines(), *start.unfinished(cfg, folder), *_unproven(folder)]
         if probed is not None:
