@@ -15,6 +15,14 @@ from mlscale.errors import MLScaleError, raise_all
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+_IN_EVERY_RUN = (
+    "data",
+    "task",
+    "trainer",
+    "seed",
+    "metric",
+    "derived",
+)  # keys of a frozen config, the last ones among them
 _OF_THE_COMMAND = ("like", "resume", "trust", "debugger")  # settings of the command that made a run, not of the run
 
 
@@ -105,10 +113,16 @@ def _on_its_model(request: Request) -> Request:
 
 
 def _composed(folder: Path) -> DictConfig:
-    """The config that a folder keeps, without what was said of the command that made it."""
-    from mlscale.config.frozen import composed
+    """The config that a folder keeps, without what was said of the command that made it.
+
+    Raises:
+        MLScaleError: it is damaged: it can't be read, or was cut between two lines and lacks its end.
+    """
+    from mlscale.config.frozen import CONFIG, composed, damaged
 
     frozen = composed(folder)
+    if lacking := [key for key in _IN_EVERY_RUN if key not in frozen]:
+        raise damaged(folder / CONFIG, f"it has no {', '.join(lacking)}")
     for key in _OF_THE_COMMAND:
         frozen.pop(key, None)
     return frozen

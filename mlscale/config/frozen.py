@@ -36,13 +36,14 @@ def _loaded(path: Path) -> DictConfig:
     try:
         cfg = OmegaConf.load(path)
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
-        raise _damaged(path, str(error).split("\n")[0]) from error
+        raise damaged(path, str(error).split("\n")[0]) from error
     if not isinstance(cfg, DictConfig):
-        raise _damaged(path, "it does not hold keys and values")
+        raise damaged(path, "it does not hold keys and values")
     return cfg
 
 
-def _damaged(path: Path, why: str) -> MLScaleError:
+def damaged(path: Path, why: str) -> MLScaleError:
+    """The error for a file of a run folder that can't be used."""
     return MLScaleError(
         f"the run's {path.name} is damaged", where=str(path), why=why, fix="restore it from a copy of the run"
     )

@@ -36,14 +36,17 @@ def held(run: RunFolder) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def claimed(root: Path) -> Iterator[list[Path]]:
+def claimed(root: Path, *, wanted: bool = True) -> Iterator[list[Path]]:
     """Let one process at a time look for an unfinished run below `root` and start one where there is none.
 
-    Yields the folders that it made, for a start that leaves nothing in them.
+    Yields the folders that it made, for a start that leaves nothing in them. Without `wanted` it does nothing.
 
     The folder itself is locked: nothing is left behind, and the system takes the lock back when the process ends. On a
     file system without locks nobody waits.
     """
+    if not wanted:
+        yield []
+        return
     made = make_folders(root)
     handle = os.open(root, os.O_RDONLY)
     forked = _closed_in_children(handle)

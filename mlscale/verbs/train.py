@@ -66,7 +66,7 @@ def run(cfg: DictConfig) -> Result:
     derived = derive(cfg, facts, machine)
     start = Start.of(cfg, masker)
     with contextlib.ExitStack() as locks:
-        with claimed(Path(cfg.runs_dir)) if cfg.resume == AUTO else contextlib.nullcontext([]) as made:
+        with claimed(Path(cfg.runs_dir), wanted=cfg.resume == AUTO) as made:
             locks.callback(remove_empty, made)  # a start that is refused leaves nothing
             earlier = to_go_on(cfg.resume, start.config_yaml, start.digest, Path(cfg.runs_dir)) if cfg.resume else None
             origin = Origin() if earlier else Origin.of(cfg)

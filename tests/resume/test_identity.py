@@ -1,5 +1,6 @@
 """What a resumed run may claim: the checkpoint is its own, and all that its last bits depend on is as before."""
 
+import random
 import shutil
 import signal
 from pathlib import Path
@@ -8,12 +9,14 @@ import pytest
 import torch
 
 from mlscale.cli import main
+from mlscale.runs import recover
 from mlscale.runs.checkpoints import look
 from mlscale.runs.folder import RunFolder
 from mlscale.train import arithmetic
 from mlscale.train.checkpoint_io import VerifiedCheckpointIO
 from tests.conftest import runs_in
 from tests.resume.commands import end, ended
+from tests.unit.runs.test_recover import SEED, damaged
 
 WORDS = (
     "+recipe=resnet", "model=mlp", "snapshot=false", "trainer.max_epochs=2", "++trainer.limit_train_batches=3",
@@ -98,3 +101,29 @@ def test_oneDNN_that_is_off_or_limited_is_another(monkeypatch: pytest.MonkeyPatc
     before = arithmetic.facts(torch.device("cpu"))
     monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
     assert len(arithmetic.differing(before, arithmetic.facts(torch.device("cpu")))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_damaged_folder_is_resumed_and_evaluated_or_refused_in_words(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each file of a killed run in turn, a fresh seed each time: FUZZ_SEED repeats one."""
+    run = killed(folder)
+    files = sorted(path.relative_to(run.path) for path in run.path.rglob("*") if path.is_file())
+    shutil.copytree(run.path, folder / "copy")
+    for name in files:
+        draw = random.Random(f"{SEED} {name}")
+        shutil.rmtree(run.path)
+        shutil.copytree(folder / "copy", run.path)
+        content = damaged((run.path / name).read_bytes(), draw)
+        (run.path / name).write_bytes(content)
+        checkpoints = {path.name: path.read_bytes() for path in run.checkpoints}
+        for words in (["evaluate", "run=last", "checkpoint=last"], ["runs", "resume", "last"]):
+            recover.report.cache_clear()
+            code, said = main(words), result(capsys)
+            assert code in (0, 2, 5), (SEED, name, words, content[:80], said)
+            assert "Traceback" not in said
+            assert code == 0 or said.count("error: ") >= 1
+            if code:  # what was refused has lost nothing
+                assert {path.name: path.read_bytes() for path in run.checkpoints} == checkpoints

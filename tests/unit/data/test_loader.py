@@ -173,7 +173,7 @@ def test_pad_fills_the_batch_across_the_epochs_end_up_by_its_first_samples(world
 @pytest.mark.parametrize("samples", [1, 5, 23, 24, 25, 47, 48])
 def test_pad_of_data_that_fills_less_than_a_batch_goes_round_more_than_once(samples: int) -> None:
     sampling = Shuffled(samples, seed=0, version="v")
-    loader = TrainLoader(echo, sampling, Layout(24), progress=Progress(), pad=True)  # type: ignore[arg-type]
+    loader = TrainLoader(echo, sampling, Layout(24), progress=Progress(), pad=True)
     for epoch in range(2):
         assert [row for batch in seen(loader) for row in batch] == padded(epoch, 24, samples)
 

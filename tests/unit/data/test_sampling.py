@@ -110,9 +110,9 @@ def test_epochs_and_seeds_differ(name: str) -> None:
 def test_what_an_order_depends_on_is_in_its_policy() -> None:
     policies = [sampling.policy for sampling in POLICIES.values()]
     policies += [
-        Balanced(LABELS, 401, **KEY).policy,  # type: ignore[arg-type]
-        Balanced(np.roll(LABELS, 1), 400, **KEY).policy,  # type: ignore[arg-type]
-        Weighted(WEIGHTS * np.arange(60), 400, **KEY).policy,  # type: ignore[arg-type]
+        Balanced(LABELS, 401, **KEY).policy,
+        Balanced(np.roll(LABELS, 1), 400, **KEY).policy,
+        Weighted(WEIGHTS * np.arange(60), 400, **KEY).policy,
         mixed([100, 30, 270], [5, 2, 3], 400).policy,
         mixed([100, 31, 269], [5, 3, 2], 400).policy,
     ]
