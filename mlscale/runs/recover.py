@@ -28,7 +28,7 @@ _OTHER_RUN_KEYS = ("seed", "data_version", "order_version", "code", "parent", "s
 _MANIFEST_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "status": str, "metrics": dict, "duration_s": (int, float), "artefacts": dict, "packages": dict, "hardware": dict,
 }  # fmt: skip
-_LOST = "overrides, attempts, ids of trackers, parent and initial weights"
+_LOST = "overrides, attempts, ids of trackers, parent, initial weights and the proof of who created it"
 _NO_PROCESS = (1 << 31) - 1  # beyond the largest process number
 
 
