@@ -56,8 +56,6 @@ def choose(lines: list[Line], count: int, seed: int) -> list[Kill]:
             low, high = max(low, min(after_save, total - 1)), max(high, min(after_save, total - 1))
         if count > 1 and number == count - 1:
             low = max(low, high - total // 10)
-        if count > 1 and number == count - 1 and _KINDS[number % len(_KINDS)] == "between":
-            low = high = total  # the end of the last epoch: nothing is saved after it
         kills.append(_of_kind(_KINDS[number % len(_KINDS)], lines, low, high, draw))
     return kills
 
@@ -67,7 +65,8 @@ def _steps_with(place: str, lines: list[Line]) -> list[int]:
     if place != "between":
         return sorted({line.step for line in lines if line.kind == place})
     saves = Counter(line.step for line in lines if line.kind == "save")
-    return sorted(step for step, count in saves.items() if count > 1)
+    total = steps_of(lines)  # after it no step is left to take, so there is nothing to compare
+    return sorted(step for step, count in saves.items() if count > 1 and step < total)
 
 
 def _of_kind(place: str, lines: list[Line], low: int, high: int, draw: random.Random) -> Kill:
