@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from mlscale import verbs
 from mlscale.config.argv import Request, parse
 from mlscale.errors import MLScaleError
+from mlscale.launch.external import refuse_external_rank
 from mlscale.launch.garbage import put_off
 from mlscale.launch.threads import wait_passively
 
@@ -108,8 +109,10 @@ def on(verb: str, cfg: DictConfig) -> Result:
     set back.
 
     Raises:
-        MLScaleError: what the verb raises; or it is asked for by code that another verb imports.
+        MLScaleError: what the verb raises; or it is asked for by code that another verb imports, or in one of several
+            processes that another launcher started.
     """
+    refuse_external_rank(verb)
     with _once(verb), _umask_kept(), _no_exit():
         return verbs.run(verb, cfg)
 

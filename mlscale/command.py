@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from mlscale import api
 from mlscale.config.argv import Request, parse
 from mlscale.errors import Exit, MLScaleError
+from mlscale.launch.external import refuse_external_rank
 from mlscale.launch.garbage import put_off
 from mlscale.launch.threads import wait_passively
 
@@ -27,6 +28,8 @@ def work(verb: str, argv: Sequence[str]) -> int:
 
         print(of_verb(verb, request.roots))
         return int(Exit.DONE)
+    if not request.flags:  # which print, and start nothing
+        refuse_external_rank(verb)
     if request.multirun or request.flags:
         from mlscale.ready import on_its_run
 

@@ -136,8 +136,10 @@ def _on(frozen: DictConfig, folder: Path, request: Request) -> Request:
     from mlscale.config.trust import distrusted
     from mlscale.runs import own
 
-    if request.verb != "train" and frozen.get("callbacks"):
-        frozen.callbacks.pop("notify", None)  # a training tells of itself
+    if request.verb != "train":
+        _settle_metric(frozen, folder)
+        if frozen.get("callbacks"):
+            frozen.callbacks.pop("notify", None)  # a training tells of itself
     if request.values.get("trust") != "true" and (doubt := own.doubt(folder)):
         config = OmegaConf.to_container(frozen, resolve=False)
         derived = _derived(folder, resumed=request.verb == "train")
@@ -156,6 +158,15 @@ def _derived(folder: Path, *, resumed: bool) -> dict[str, Any]:
         if not resumed:
             raise
         return {}
+
+
+def _settle_metric(frozen: DictConfig, folder: Path) -> None:
+    """What judged the run judges what is made from it, where the run's config leaves that open."""
+    from mlscale.config.metric import kept_choice
+    from mlscale.runs.recover import DERIVED, yaml_values
+
+    derived = yaml_values(folder / DERIVED)
+    frozen.update(kept_choice(frozen, derived))
 
 
 def _run_of(request: Request) -> str | None:

@@ -14,11 +14,12 @@ from omegaconf import OmegaConf
 
 from mlscale import verbs
 from mlscale.config.argv import Request
+from mlscale.config.directions import direction
 from mlscale.errors import Exit, MLScaleError
 from mlscale.ready import checked
 from mlscale.report import Result, number, table
 from mlscale.runs.files import write_json
-from mlscale.runs.folder import new_path
+from mlscale.runs.folder import RunFolder, new_path
 from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import mask_overrides
 from mlscale.runs.sweep import discard_sweep, start_sweep
@@ -43,7 +44,7 @@ class Sweep:
     request: Request
     jobs: list[Job] = field(default_factory=list)
     folder: Path | None = None
-    metric: str = ""
+    metric: str | None = None
     mode: str = "max"
 
     def job(self, cfg: DictConfig, overrides: list[str]) -> float | None:
@@ -59,6 +60,7 @@ class Sweep:
             _group(cfg, folder.name)
             cfg.derived.overrides = [item.removeprefix("++") for item in overrides]  # this job's, not the sweep's
             job.result = verbs.run(self.request.verb, cfg)
+            self._judge_as(job.result)
         except MLScaleError as error:
             if error.exit in (Exit.INTERRUPTED, Exit.TERMINATED):
                 job.error = error
@@ -80,7 +82,7 @@ class Sweep:
             return
         ranked = sorted(self.jobs, key=self._rank)
         rows = [self._row(job) for job in ranked]
-        headers = ("job", "overrides", self.metric, "run")
+        headers = ("job", "overrides", self.metric or "metric", "run")
         write_json(self.folder / "table.json", [dict(zip(headers, row, strict=True)) for row in rows])
         print(table(rows, headers))
         if failed := [(job, job.error) for job in self.jobs if job.error]:
@@ -102,10 +104,17 @@ class Sweep:
         from hydra.core.hydra_config import HydraConfig
 
         if self.folder is None:
-            self.metric, self.mode = str(cfg.metric), str(cfg.mode)
+            self.metric = cfg.metric or None
+            self.mode = cfg.mode or (direction(self.metric) if self.metric else None) or "max"
             self.folder = Path(HydraConfig.get().sweep.dir).absolute()
             start_sweep(self.folder, str(cfg.name))
         return self.folder
+
+    def _judge_as(self, result: Result) -> None:
+        """Sort by what judged the first run, where no metric was set."""
+        if self.metric is None and self.request.verb == "train":
+            run = RunFolder.open(result.artifacts["run"]).run
+            self.metric, self.mode = run["metric"], run["mode"] or "max"
 
     def _rank(self, job: Job) -> tuple[bool, bool, float]:
         value = _value(job, self.metric)
@@ -136,9 +145,9 @@ def register_sweep_dir() -> None:
     OmegaConf.register_new_resolver("mlscale.sweep_dir", _sweep_dir, replace=True)
 
 
-def _value(job: Job, metric: str) -> float | None:
-    metrics = job.result.metrics if job.result else {}
-    return metrics.get(f"best_{metric}", metrics.get(metric))
+def _value(job: Job, metric: str | None) -> float | None:
+    metrics = job.result.metrics if job.result and metric else {}
+    return metrics.get(f"best_{metric}", metrics.get(metric or ""))
 
 
 def _group(cfg: DictConfig, name: str) -> None:

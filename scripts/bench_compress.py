@@ -1,16 +1,15 @@
 """int8 of ResNet-18 on one thread: mlscale's against fp32 in ONNX Runtime, and against its quantiser's own defaults.
 
-    python scripts/bench_compress.py [--size 224] [--rounds 3]
+    python scripts/bench_compress.py [--size 224] [--seconds 30]
 
 The weights are random, the samples uniform noise: speed does not depend on them, and accuracy is not looked at. All
-models are timed in turns, one sample and a batch of 32, medians; the ratios are medians over the rounds.
+models take turns with fp32, one sample and a batch of 32; the ratios are of CPU time, with their 95 % intervals.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
 import tempfile
 from functools import partial
 from pathlib import Path
@@ -26,9 +25,9 @@ from numpy.typing import NDArray
 
 from mlscale.compress.quantize import quantized
 from mlscale.export.engine import Engine, onnx_runtime
-from mlscale.export.latency import medians
 from mlscale.export.onnx import export, served
 from mlscale.export.samples import Input
+from mlscale.stats.timing import compare_times
 
 
 def defaults(model: bytes, samples: NDArray[Any], *, per_channel: bool = False) -> bytes:
@@ -53,7 +52,7 @@ def defaults(model: bytes, samples: NDArray[Any], *, per_channel: bool = False) 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=224, help="pixels of the square image")
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--seconds", type=float, default=30, help="at most, of each comparison")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     given = Input("uint8", (3, arguments.size, arguments.size), (124.0, 116.0, 104.0), (58.0, 57.0, 57.0))
@@ -67,13 +66,11 @@ def main() -> None:
     engines = {name: Engine(model) for name, model in models.items()}
     for count in (1, 32):
         calls = [partial(engine.run, samples[:count]) for engine in engines.values()]
-        rounds = [medians(*calls) for _ in range(arguments.rounds)]
-        for column, name in enumerate(engines):
-            taken = statistics.median(each[column] for each in rounds)
-            ratios = [each[0] / each[column] for each in rounds]
+        for name, call in zip(engines, calls, strict=True):
+            times = compare_times(calls[0], call, budget_s=arguments.seconds)
             print(
-                f"batch {count:2}  {name:32} {taken:8.2f} ms  {statistics.median(ratios):5.2f}× fp32 "
-                f"({min(ratios):.2f} to {max(ratios):.2f})  {len(models[name]) / 2**20:5.1f} MiB",
+                f"batch {count:2}  {name:32} {times.second.cpu_ms:8.2f} ms CPU  {times.ratio.value:5.2f}× fp32 "
+                f"({times.ratio.low:.2f} to {times.ratio.high:.2f})  {len(models[name]) / 2**20:5.1f} MiB",
                 flush=True,
             )
 

@@ -64,9 +64,9 @@ class Int8(Callback):
         method: static (convolutions), dynamic (attention, plain matrices), or auto, which looks at the graph.
         calibration_samples: training samples that the ranges of activations are found with.
         samples: validation samples that accuracy is judged on; None for all.
-        max_accuracy_drop: of the validation accuracy, as a share of the samples.
+        max_accuracy_drop: of the validation accuracy, as a share of the samples; must hold with 95 % confidence.
         min_agreement: share of the samples that must get the same class.
-        min_speedup: time of fp32 over time of int8, of one sample on one thread.
+        min_speedup: CPU time of fp32 over that of int8, of one sample on one thread; must hold with 95 % confidence.
         required: whether a model that is not kept fails the gate: exit code 4.
 
     Raises:
@@ -108,7 +108,7 @@ class Int8(Callback):
         method: Method = method_of(fp32) if self.method == "auto" else self.method
         samples = calibration(data, self.calibration_samples) if method == "static" else None
         int8 = quantized(fp32, method, samples)
-        figures = compare(fp32, int8, validation(data, limit=self.samples))
+        figures = compare(fp32, int8, validation(data, limit=self.samples), self.bounds.min_speedup)
         return Compressed(
             model=int8,
             method=method,

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from mlscale.export.engine import Engine
-from mlscale.export.latency import medians
 from mlscale.export.samples import Samples
+from mlscale.report.text import percent
+from mlscale.stats.intervals import Interval
+from mlscale.stats.timing import TimesCompared, at_least, at_most, compare_times
 
 BATCH = 32
 """Samples of the larger batch that is timed beside a single one."""
+CONFIDENCE = 0.95
+"""Of the end of the interval that the drop of accuracy is judged by."""
 
 
 @dataclass(frozen=True)
@@ -20,9 +25,9 @@ class Bounds:
     """What must hold for int8 to be kept.
 
     Attributes:
-        max_accuracy_drop: of the validation accuracy, as a share of the samples.
+        max_accuracy_drop: of the validation accuracy, as a share of the samples; with 95 % confidence.
         min_agreement: share of the samples that get the same class.
-        min_speedup: time of fp32 over time of int8, of one sample on one thread.
+        min_speedup: CPU time of fp32 over that of int8, of one sample on one thread; with 95 % confidence.
     """
 
     max_accuracy_drop: float
@@ -39,8 +44,8 @@ class Figures:
         fp32_right, int8_right: how many each gets right.
         fp32_only, int8_only: right in one and wrong in the other, the pairs that tell the two apart (McNemar 1947).
         agree: samples that get the same class, right or wrong.
-        fp32_latency_ms, int8_latency_ms: median of one sample on one thread.
-        fp32_batch_ms, int8_batch_ms: of a batch of 32.
+        single: time of one sample on one thread, fp32 and int8.
+        batch: the same, of a batch of 32.
         fp32_bytes, int8_bytes: of the serialised model.
     """
 
@@ -50,10 +55,8 @@ class Figures:
     fp32_only: int
     int8_only: int
     agree: int
-    fp32_latency_ms: float
-    int8_latency_ms: float
-    fp32_batch_ms: float
-    int8_batch_ms: float
+    single: TimesCompared
+    batch: TimesCompared
     fp32_bytes: int
     int8_bytes: int
 
@@ -71,23 +74,28 @@ class Figures:
         return (self.fp32_only - self.int8_only) / self.samples
 
     @property
-    def accuracy_drop_at_most(self) -> float:
-        """What the drop may be on other samples like these, with 95 % confidence: the end of Tango's interval."""
+    def accuracy_drop_range(self) -> Interval:
+        """The drop, and what it may be on other samples like these: Tango's interval, each end with 95 % confidence."""
         from mlscale.stats.paired import score_interval
 
-        return -score_interval(self.int8_only, self.fp32_only, self.samples)[0]
+        low, high = score_interval(self.int8_only, self.fp32_only, self.samples, CONFIDENCE)
+        return Interval(self.accuracy_drop, -high, -low)
+
+    @property
+    def accuracy_drop_at_most(self) -> float:
+        return self.accuracy_drop_range.high
 
     @property
     def agreement(self) -> float:
         return self.agree / self.samples
 
     @property
-    def speedup(self) -> float:
-        return self.fp32_latency_ms / self.int8_latency_ms
+    def speedup(self) -> Interval:
+        return self.single.ratio
 
     @property
-    def batch_speedup(self) -> float:
-        return self.fp32_batch_ms / self.int8_batch_ms
+    def batch_speedup(self) -> Interval:
+        return self.batch.ratio
 
     @property
     def smaller(self) -> float:
@@ -102,24 +110,60 @@ class Figures:
         )
 
     def problems(self, bounds: Bounds) -> list[str]:
-        """Each bound that does not hold, with its number."""
-        found = []
-        if not self.speedup >= bounds.min_speedup:
-            word = "slower" if self.speedup < 1 else "hardly faster"
-            found.append(f"{word}, {self.speedup:.2f}× as fast as fp32, where {bounds.min_speedup:g}× is wanted")
-        if not self.accuracy_drop <= bounds.max_accuracy_drop:
-            found.append(f"accuracy falls by {self.accuracy_drop:.4f}, more than {bounds.max_accuracy_drop:g}")
+        """Return each bound that does not hold, or is not shown to hold, with its number: fp32 is the safe choice."""
+        found = [_slow(self.speedup, bounds.min_speedup), _inaccurate(self.accuracy_drop_range, bounds, self.samples)]
         if not self.agreement >= bounds.min_agreement:
-            found.append(f"{self.agreement:.2%} of the classes agree, fewer than {bounds.min_agreement:.2%}")
-        return found
+            found.append(
+                f"{percent(self.agreement, 2)} of the classes agree, fewer than {percent(bounds.min_agreement, 2)}"
+            )
+        return [each for each in found if each]
+
+    def document(self) -> dict[str, Any]:
+        """Return the figures as `compressed.json` has them, flat."""
+        counts = {name: value for name, value in asdict(self).items() if name not in ("single", "batch")}
+        return counts | {
+            "fp32_latency_ms": self.single.first.wall_ms,
+            "int8_latency_ms": self.single.second.wall_ms,
+            "fp32_batch_ms": self.batch.first.wall_ms,
+            "int8_batch_ms": self.batch.second.wall_ms,
+            "fp32_cpu_ms": self.single.first.cpu_ms,
+            "int8_cpu_ms": self.single.second.cpu_ms,
+            "fp32_batch_cpu_ms": self.batch.first.cpu_ms,
+            "int8_batch_cpu_ms": self.batch.second.cpu_ms,
+            "speedup": asdict(self.speedup),
+            "batch_speedup": asdict(self.batch_speedup),
+        }
 
 
-def compare(fp32: bytes, int8: bytes, batches: Iterable[Samples]) -> Figures:
-    """Give both models the same samples, then time them, round by round one after the other.
+def _slow(speedup: Interval, bound: float) -> str:
+    if at_least(speedup, bound):
+        return ""
+    measured = f"{speedup.value:.2f}× as fast as fp32 ({speedup.low:.2f} to {speedup.high:.2f})"
+    if at_least(speedup, bound) is None:
+        return f"undecided whether it is fast enough: {measured}, where {bound:g}× is wanted"
+    return f"{'slower' if speedup.high < 1 else 'hardly faster'}, {measured}, where {bound:g}× is wanted"
+
+
+def _inaccurate(drop: Interval, bounds: Bounds, samples: int) -> str:
+    most = bounds.max_accuracy_drop
+    if at_most(drop, most):
+        return ""
+    if drop.value > most:
+        return f"accuracy falls by {drop.value:.4f}, more than {most:g}"
+    return (
+        f"undecided whether it is accurate enough: accuracy falls by {drop.value:.4f} on {samples:,} samples, and may "
+        f"fall by {drop.high:.4f} (95 % confidence), more than {most:g}"
+    )
+
+
+def compare(fp32: bytes, int8: bytes, batches: Iterable[Samples], min_speedup: float | None = None) -> Figures:
+    """Give both models the same samples, then time them in turns.
 
     Args:
         fp32, int8: serialised models.
         batches: at least one.
+        min_speedup: the bound that the speed of one sample is judged by: it is measured until that is decided, ten
+            seconds at most.
     """
     engines = Engine(fp32), Engine(int8)
     counts = dict.fromkeys(("samples", "fp32_right", "int8_right", "fp32_only", "int8_only", "agree"), 0)
@@ -139,14 +183,13 @@ def compare(fp32: bytes, int8: bytes, batches: Iterable[Samples]) -> Figures:
             counts[name] += int(picked.sum())
     assert first is not None
     one, many = first[:1], first[np.arange(BATCH) % len(first)]
-    single = medians(*(lambda engine=engine: engine.run(one) for engine in engines))
-    batch = medians(*(lambda engine=engine: engine.run(many) for engine in engines))
+    before, after = engines
+    single = compare_times(lambda: before.run(one), lambda: after.run(one), bound=min_speedup)
+    batch = compare_times(lambda: before.run(many), lambda: after.run(many), budget_s=3)
     return Figures(
         **counts,
-        fp32_latency_ms=single[0],
-        int8_latency_ms=single[1],
-        fp32_batch_ms=batch[0],
-        int8_batch_ms=batch[1],
+        single=single,
+        batch=batch,
         fp32_bytes=len(fp32),
         int8_bytes=len(int8),
     )

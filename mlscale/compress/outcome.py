@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from mlscale.compress.quantize import METHODS
 from mlscale.report import Result
+from mlscale.stats.intervals import Interval
 
 if TYPE_CHECKING:
     from mlscale.compress.int8 import Compressed
@@ -19,9 +20,10 @@ def result(
 ) -> Result:
     """The result of the verb; not ok where int8 is required and not kept."""
     figures, of = compressed.figures, f"{checkpoint.name} of {run.name}"
+    before, after, speedup = figures.single.first, figures.single.second, figures.speedup
     measured = (
-        f"{figures.speedup:.2f}× as fast as fp32 (one sample on one thread takes {figures.int8_latency_ms:.3g} ms, "
-        f"fp32 {figures.fp32_latency_ms:.3g}), {figures.smaller:.1f}× smaller, "
+        f"{speedup.value:.2f}× as fast as fp32 ({speedup.low:.2f} to {speedup.high:.2f}; one sample on one thread "
+        f"takes {after.cpu_ms:.3g} ms of CPU time, fp32 {before.cpu_ms:.3g}), {figures.smaller:.1f}× smaller, "
         f"accuracy {figures.int8_accuracy:.4f}, fp32 {figures.fp32_accuracy:.4f}: {figures.discordance}"
     )
     if compressed.kept:
@@ -35,8 +37,8 @@ def result(
         sentence=f"{sentence} ({METHODS[compressed.method]}{calibration})",
         metrics={
             "kept": int(compressed.kept),
-            "speedup": figures.speedup,
-            "batch_32_speedup": figures.batch_speedup,
+            **_named("speedup", figures.speedup),
+            **_named("batch_32_speedup", figures.batch_speedup),
             "int8_val/accuracy": figures.int8_accuracy,
             "fp32_val/accuracy": figures.fp32_accuracy,
             "accuracy_drop": figures.accuracy_drop,
@@ -46,10 +48,14 @@ def result(
             "agreement": figures.agreement,
             "samples": figures.samples,
             "calibration_samples": compressed.calibrated,
-            "int8_latency_ms": figures.int8_latency_ms,
-            "fp32_latency_ms": figures.fp32_latency_ms,
-            "int8_batch_32_latency_ms": figures.int8_batch_ms,
-            "fp32_batch_32_latency_ms": figures.fp32_batch_ms,
+            "int8_cpu_ms": after.cpu_ms,
+            "fp32_cpu_ms": before.cpu_ms,
+            "int8_latency_ms": after.wall_ms,
+            "fp32_latency_ms": before.wall_ms,
+            "int8_batch_32_cpu_ms": figures.batch.second.cpu_ms,
+            "fp32_batch_32_cpu_ms": figures.batch.first.cpu_ms,
+            "int8_batch_32_latency_ms": figures.batch.second.wall_ms,
+            "fp32_batch_32_latency_ms": figures.batch.first.wall_ms,
             "model_size_bytes": figures.int8_bytes,
             "fp32_model_size_bytes": figures.fp32_bytes,
             "size_ratio": figures.smaller,
@@ -57,6 +63,10 @@ def result(
         },
         artifacts={"run": str(run), "checkpoint": str(checkpoint), "compressed": str(folder)},
     )
+
+
+def _named(name: str, interval: Interval) -> dict[str, float]:
+    return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def shown(result: Result) -> dict[str, float]:

@@ -76,7 +76,7 @@ def write(folder: Path, compressed: Compressed, *, name: str, checkpoint: Path) 
                 "step": record.step if record else None,
                 "sha256": content_digest(checkpoint),
             },
-            "figures": asdict(compressed.figures),
+            "figures": compressed.figures.document(),
             "packages": {package: version(package) for package in _PACKAGES},
             "files": {MODEL: {"sha256": hashlib.sha256(compressed.model).hexdigest(), "bytes": len(compressed.model)}},
         }

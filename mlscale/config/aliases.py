@@ -279,7 +279,8 @@ ALIASES: Mapping[str, Alias] = {
     "log_every": _key("trainer.log_every_n_steps"), "print_freq": _key("trainer.log_every_n_steps"),
     "eval_every": _key("trainer.check_val_every_n_epoch"), "eval_interval": _key("trainer.check_val_every_n_epoch"),
     "eval_steps": _key("trainer.val_check_interval"),
-    "metric_for_best_model": _key("metric"), "monitor_metric": _key("metric"),
+    "metric_for_best_model": _key("metric"), "monitor_metric": _key("metric"), "metric_mode": _key("mode"),
+    "monitor_mode": _key("mode"),
     "greater_is_better": Alias(values={"true": "mode=max", "false": "mode=min"}),
     # repeatability
     "random_seed": _SEED, "manual_seed": _SEED, "seed_everything": _SEED, "random_state": _SEED, "data_seed": _SEED,

@@ -23,7 +23,7 @@ def out_of_bounds(cfg: DictConfig) -> Iterator[MLScaleError]:
         why = f"a seed is a whole number from 0 to {_SEEDS - 1}"
         yield MLScaleError(f"seed={seed} is no seed", where="seed", why=why, fix="seed=0")
     if cfg.get("metric") == "":
-        yield MLScaleError("the metric has no name", where="metric", fix="metric=val/accuracy")
+        yield MLScaleError("the metric has no name", where="metric", fix="leave it out: the task has its own")
     for key, (least, itself, usual) in _OF_PRECISION.items():
         value = (cfg.get("precision") or {}).get(key)
         if value is not None and not (value > least or (itself and value == least)):

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from mlscale.config.bounds import one_process_alone, out_of_bounds
 from mlscale.config.compiling import uncompilable
 from mlscale.config.fits import misfits
+from mlscale.config.metric import judged_by, unclear
 from mlscale.config.underived import underived
 from mlscale.errors import MLScaleError, raise_all
 
@@ -64,7 +65,7 @@ def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -
     _precision(cfg, layout, machine, problems)
     per_device = _per_device_batch(cfg, layout, problems)
     steps = _steps_per_epoch(cfg, facts, problems)
-    problems += [*misfits(cfg, facts), *out_of_bounds(cfg), *uncompilable(cfg)]
+    problems += [*misfits(cfg, facts), *out_of_bounds(cfg), *uncompilable(cfg), *unclear(cfg)]
     known = {name: (facts or {}).get(name) for name in OF_THE_DATA}
     derived = {
         **asdict(layout),
@@ -73,9 +74,11 @@ def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -
         "val_samples": (facts or {}).get("val_samples"),
         **{name: list((facts or {}).get(name) or []) or None for name in LISTS_OF_THE_DATA},
         "data_version": (facts or {}).get("version"),
+        "decode_version": (facts or {}).get("decode_version"),
         "per_device_batch": per_device,
         "steps_per_epoch": steps,
         "total_steps": _total_steps(cfg, steps),
+        **judged_by(cfg),
         "precision": None,  # what a probe finds, with precision=auto
         "memory_format": None,
     }

@@ -8,6 +8,7 @@ from typing import Any
 from omegaconf import DictConfig
 
 from mlscale.config.build import target
+from mlscale.config.metric import BEST_OF_KIND, is_set
 from mlscale.errors import MLScaleError
 
 _KINDS = {"one": "classification", "several": "multilabel", "mask": "segmentation"}
@@ -20,7 +21,6 @@ _FOR = {
     "regression": "task=regression model=tabular_regression",
     "language": "task=language model=gpt; labelled texts are data=text_table",
 }
-_BEST = {"multilabel": "metric=val/map", "segmentation": "metric=val/miou"}
 
 
 def misfits(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Iterator[MLScaleError]:
@@ -83,15 +83,14 @@ def _channels(cfg: DictConfig, channels: int | None) -> Iterator[MLScaleError]:
 
 
 def _metric(cfg: DictConfig) -> Iterator[MLScaleError]:
-    """The metric that runs go by as it comes, the accuracy, is classification's; our other tasks log none."""
-    kind, metric = _other_kind(cfg), str(cfg.get("metric"))
+    """The accuracy is classification's; our other tasks log none."""
+    kind, metric = _other_kind(cfg), str(cfg.metric) if is_set(cfg, "metric") else ""
     if kind and metric.endswith("/accuracy") and str(cfg.task["_target_"]).startswith("mlscale."):
-        best = _BEST.get(kind, "metric=val/loss mode=min")
         yield MLScaleError(
             f"a {kind} task logs no {metric}",
             where="metric",
             why="the best checkpoint is picked by it",
-            fix=best,
+            fix=f"metric={BEST_OF_KIND.get(kind, 'val/loss')}",
         )
 
 

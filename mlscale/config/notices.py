@@ -18,7 +18,7 @@ _FEW_UPDATES = 10  # of the average of the weights
 
 def notices(cfg: DictConfig, machine: Devices) -> list[str]:
     """What the user should know before the run starts; empty for a run where everything set has its effect."""
-    return [*_devices(cfg, machine), *_groups(cfg), *_entries(cfg), *_average(cfg), *_promises(cfg)]
+    return [*_devices(cfg, machine), *_groups(cfg), *_average(cfg), *_promises(cfg)]
 
 
 def _devices(cfg: DictConfig, machine: Devices) -> list[str]:
@@ -41,9 +41,7 @@ def _devices(cfg: DictConfig, machine: Devices) -> list[str]:
             if cfg.trainer.get(key):
                 lines.append(f"trainer.{key} has no effect on a CPU")
     if cfg.trainer.get("limit_val_batches") == 0 and str(cfg.metric).startswith("val/"):
-        lines.append(
-            f"no validation, so no {cfg.metric} to pick a best checkpoint by: metric=train/loss mode=min picks by loss"
-        )
+        lines.append(f"no validation, so no {cfg.metric} to pick a best checkpoint by: metric=train/loss picks by loss")
     return lines
 
 
@@ -86,18 +84,6 @@ def _of_another_precision(cfg: DictConfig) -> list[str]:
         for option, keys in idle.items()
         for key in keys
         if plain.get(key) not in (None, False)
-    ]
-
-
-def _entries(cfg: DictConfig) -> list[str]:
-    """Epochs that are over before an entry of the training is due."""
-    steps, every = cfg.derived.get("steps_per_epoch"), cfg.trainer.get("log_every_n_steps")
-    kept = cfg.get("logger") and (cfg.get("callbacks") or {}).get("metrics")
-    if not kept or not steps or not every or every <= steps:
-        return []
-    return [
-        f"no train/loss by steps, nor what goes with it: trainer.log_every_n_steps={every} is more than the {steps} "
-        f"step{'s' * (steps != 1)} of an epoch, trainer.log_every_n_steps={steps} writes one entry an epoch"
     ]
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,6 +23,8 @@ from mlscale.errors import MLScaleError
 
 _NAMED = 5
 """Bad samples that are named at the end of a run; the others are only counted."""
+_TOLERATED = 3
+"""Samples that are named, of those that were decoded despite a warning."""
 
 
 class BadSample(MLScaleError):  # noqa: N818 - a sample, in the place of its batch
@@ -94,10 +96,7 @@ class Skipped:
     def over_ranks(self) -> tuple[list[str], int]:
         """The names of all bad samples, sorted, and how many places of training they had, over all ranks."""
         own = {f"{split} {error.key}" for (split, _), error in self.found.items()}
-        every: list[Any] = [(own, self.places)]
-        if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
-            every = [None] * dist.get_world_size()
-            dist.all_gather_object(every, (own, self.places))
+        every = _gather((own, self.places))
         return sorted(set().union(*(names for names, _ in every))), sum(places for _, places in every)
 
 
@@ -108,6 +107,26 @@ def told(names: list[str], places: int) -> str:
     shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
     trained = f", {places} places of training had weight 0" if places else ""
     return f"bad data  {len(names)} unreadable{trained}: {shown}"
+
+
+def tolerated_over_ranks(found: Mapping[str, str]) -> dict[str, str]:
+    """Return the samples that any rank decoded although a decoder warned, with its harmless warning."""
+    return {name: warning for each in _gather(dict(found)) for name, warning in sorted(each.items())}
+
+
+def describe_tolerated(found: Mapping[str, str]) -> str:
+    """Return one line on samples that were decoded although a decoder warned."""
+    shown = ", ".join(f"{name} ({found[name]})" for name in sorted(found)[:_TOLERATED])
+    return f"images    {len(found)} decoded despite a harmless warning: {shown}" + (", …" * (len(found) > _TOLERATED))
+
+
+def _gather(own: Any) -> list[Any]:
+    """What every rank has."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return [own]
+    every: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(every, own)
+    return every
 
 
 class Skipping:

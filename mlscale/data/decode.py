@@ -1,8 +1,7 @@
 """From the bytes of a member to an array of shape (channels, height, width).
 
-Images of grey kinds (1 bit, 8 or 16 bits, with or without alpha) become one channel of uint8, all others three channels
-of RGB; alpha is dropped, and of an animation the first frame is taken. Other members go through webdataset's own
-handlers and must be arrays of two or three dimensions.
+Images are decoded by `decode_image`. Other members go through webdataset's own handlers and must be arrays of two or
+three dimensions.
 """
 
 from __future__ import annotations
@@ -15,8 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.picture import open_picture
-from mlscale.data.resample import Box, Choose, cut, middle, resize
+from mlscale.data.image_decoder import Report, decode_image
+from mlscale.data.pil import MAX_PIXELS
+from mlscale.data.resample import Choose, middle, resize
 from mlscale.data.secure import IMAGE_EXTENSIONS, Decoder
 from mlscale.errors import MLScaleError
 
@@ -64,36 +64,15 @@ def decode_value(content: bytes, extension: str) -> Any:
     return _BASIC.decode1(extension, content)
 
 
-def decode_image(
-    content: bytes, size: tuple[int, int] | None, channels: int | None = None, choose: Choose = middle
-) -> NDArray[np.uint8]:
-    """Decode an image to uint8 of shape (channels, height, width).
-
-    Args:
-        content: the encoded image.
-        size: height and width that it is brought to (bilinear, antialiased); None leaves it as it is.
-        channels: 1 or 3; grey is repeated into 3. None takes what the image has.
-        choose: the part that is brought to `size`.
-
-    Raises:
-        ValueError: a colour image where one channel is asked for, or a pixel type that is no picture.
-        OSError: PIL cannot read it.
-    """
-    picture = open_picture(content)
-    if channels == 1 and not picture.grey:
-        raise ValueError("it has colours, and the training data is grey")
-    channels = channels or (1 if picture.grey else 3)
-    whole = (picture.height, picture.width)
-    box = Box(0, 0, *whole) if size is None else choose(*whole, size)
-    return cut(picture, channels, box, size or whole).transpose(2, 0, 1)
-
-
 def decode_sample(
     content: bytes,
     extension: str,
     size: tuple[int, int] | None,
     channels: int | None = None,
     choose: Choose | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    report: Report | None = None,
 ) -> Array:
     """Decode an image or an array member to uint8 or float32 of shape (channels, height, width).
 
@@ -103,12 +82,14 @@ def decode_sample(
         size: see `decode_image`; arrays are brought to it where a part is chosen.
         channels: see `decode_image`; an array must have as many.
         choose: the part that is brought to `size`; None for the middle of an image, and the whole of an array.
+        max_pixels: see `decode_image`.
+        report: see `decode_image`.
 
     Raises:
         Exception: whatever a decoder raises; the caller adds shard and key.
     """
     if is_image(extension):
-        return decode_image(content, size, channels, choose or middle)
+        return decode_image(content, size, channels, choose or middle, max_pixels=max_pixels, report=report)
     value = decode_value(content, extension)
     array = np.asarray(value)
     if array.ndim not in (2, 3) or array.dtype.kind not in "uifb":

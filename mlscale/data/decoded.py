@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.bad_samples import BadSample
 from mlscale.data.decode import Array, decode_sample, part_of
+from mlscale.data.image_decoder import Report
 from mlscale.data.masks import Masks
+from mlscale.data.pil import MAX_PIXELS
 from mlscale.data.resample import Choose
 from mlscale.data.source import Source
 from mlscale.errors import MLScaleError
@@ -46,7 +49,15 @@ class Shape:
         return self.channels * self.height * self.width * self.dtype.itemsize
 
 
-def probe(source: Source, *, size: int | None, threads: int, where: str, skip_bad: bool = False) -> Shape:
+def probe(
+    source: Source,
+    *,
+    size: int | None,
+    threads: int,
+    where: str,
+    skip_bad: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> Shape:
     """Look at `PROBED` samples, evenly spread: the same ones on every rank, so every rank finds the same numbers.
 
     Raises:
@@ -54,7 +65,7 @@ def probe(source: Source, *, size: int | None, threads: int, where: str, skip_ba
             no image_size is set.
     """
     picks = np.unique(np.linspace(0, len(source) - 1, PROBED).astype(np.int64)).tolist()
-    picks, arrays = _decode_all(source, picks, size, threads, skip_bad)
+    picks, arrays = _decode_all(source, picks, size, threads, skip_bad, max_pixels)
     channels = max(array.shape[0] for array in arrays)
     first = arrays[0]
     for pick, array in zip(picks, arrays, strict=True):
@@ -83,13 +94,13 @@ def probe(source: Source, *, size: int | None, threads: int, where: str, skip_ba
 
 
 def _decode_all(
-    source: Source, picks: Sequence[int], size: int | None, threads: int, skip_bad: bool
+    source: Source, picks: Sequence[int], size: int | None, threads: int, skip_bad: bool, max_pixels: int
 ) -> tuple[list[int], list[Array]]:
     """The picks that can be decoded, and what they hold."""
 
     def one(sample: int) -> Array | BadSample:
         try:
-            return decode(source, sample, None if size is None else (size, size))
+            return decode(source, sample, None if size is None else (size, size), max_pixels=max_pixels)
         except BadSample as error:
             return error
 
@@ -108,6 +119,9 @@ def decode(
     size: tuple[int, int] | None,
     channels: int | None = None,
     choose: Choose | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    report: Report | None = None,
 ) -> Array:
     """One sample, uint8 or float32 of shape (channels, height, width); see `decode_sample`.
 
@@ -116,7 +130,7 @@ def decode(
     """
     extension, content = source.read(sample)
     try:
-        return decode_sample(content, extension, size, channels, choose)
+        return decode_sample(content, extension, size, channels, choose, max_pixels=max_pixels, report=report)
     except Exception as error:
         raise BadSample(
             sample,
@@ -141,6 +155,10 @@ class Decoded:
         memory: bytes that may be kept, 0 for none.
         where: the key path of the split, for errors.
         masks: the class of each pixel, where that is what is learned.
+        max_pixels: of a stored image; see `decode_image`.
+
+    Attributes:
+        tolerated: the samples that were decoded although a strict decoder warned, by number, with its harmless warning.
     """
 
     def __init__(
@@ -153,9 +171,11 @@ class Decoded:
         memory: int,
         where: str,
         masks: Masks | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         self.source, self.labels, self.shape, self.masks = source, labels, shape, masks
-        self._size, self._where = size, where
+        self._size, self._where, self._max_pixels = size, where, max_pixels
+        self.tolerated: dict[int, str] = {}
         self._kept: Array | None = None
         if len(source) * shape.nbytes <= memory:
             # Pages are only taken from the system once they are written to.
@@ -195,7 +215,15 @@ class Decoded:
 
     def _decode(self, sample: int, choose: Choose | None = None) -> Array:
         size = self._dimensions[1:] if choose is not None or self._size is not None else None
-        array = decode(self.source, sample, size, self.shape.channels, choose)
+        array = decode(
+            self.source,
+            sample,
+            size,
+            self.shape.channels,
+            choose,
+            max_pixels=self._max_pixels,
+            report=partial(self.tolerated.__setitem__, sample),
+        )
         if array.shape != self._dimensions:
             raise MLScaleError(
                 f"The sample {self.source.key(sample)} has another size than the training data.",

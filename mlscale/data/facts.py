@@ -44,6 +44,8 @@ class DataFacts:
         class_counts: training samples of each class; of masks pixels.
         mean: mean of each channel of the training data, in the units of the decoded sample (0 to 255 for images).
         std: standard deviation of each channel, in the same units.
+        decode_version: of the decoder of images (`mlscale.data.picture.DECODE_VERSION`).
+        max_pixels: that a stored image may have.
         target_mean: mean of each number to predict over the training data, in its own units.
         target_std: standard deviation of each, 1 where it does not vary.
     """
@@ -65,6 +67,8 @@ class DataFacts:
     class_counts: tuple[int, ...] = ()
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    decode_version: int | None = None
+    max_pixels: int | None = None
     target_mean: tuple[float, ...] = ()
     target_std: tuple[float, ...] = ()
 

@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 from mlscale.data.images import ImageData
+from mlscale.data.pil import MAX_PIXELS
 from mlscale.data.policy import Policy
 from mlscale.data.source import Label, Source
 from mlscale.errors import MLScaleError
@@ -78,6 +79,7 @@ class ImageFolder(ImageData):
         epoch_samples: see `Policy`.
         last: 'drop' or 'pad'; see `Policy`.
         on_bad_sample: 'fail' or 'skip'; see `Policy`.
+        max_pixels: see `ImageData`.
     """
 
     def __init__(
@@ -94,6 +96,7 @@ class ImageFolder(ImageData):
         epoch_samples: int | None = None,
         last: str = "drop",
         on_bad_sample: str = "fail",
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -102,6 +105,7 @@ class ImageFolder(ImageData):
             seed=seed,
             augment=augment,
             policy=Policy(sampling, weights, epoch_samples, last, on_bad_sample),
+            max_pixels=max_pixels,
         )
         if not 0 < val_fraction < 1:
             raise MLScaleError(

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data import asked, weights
-from mlscale.data.bad_samples import Stream
+from mlscale.data.bad_samples import Stream, describe_tolerated, tolerated_over_ranks
 from mlscale.data.decoded import Decoded, Shape, probe
 from mlscale.data.facts import DataFacts
 from mlscale.data.labels import Classes
 from mlscale.data.masks import Masks, classes_of_masks
 from mlscale.data.module import OrderedData, local_ranks
+from mlscale.data.picture import DECODE_VERSION
+from mlscale.data.pil import MAX_PIXELS
 from mlscale.data.policy import Policy
 from mlscale.data.source import Source, TarSource
 from mlscale.data.stream import ImageStream
@@ -37,6 +41,7 @@ class ImageData(OrderedData):
             leaves them as they are, and they must all be of one size.
         labels: what is asked of each: 'one' class, 'several', or one for each pixel, by a 'mask'.
         classes: of masks: how many, or their names by number; None looks at every training mask.
+        max_pixels: of a stored image or mask; larger ones are bad samples, and are not decoded.
         others: see `OrderedData`.
     """
 
@@ -51,6 +56,7 @@ class ImageData(OrderedData):
         policy: Policy | None = None,
         labels: str = "one",
         classes: int | Sequence[str] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(batch_size=batch_size, workers=workers, seed=seed, augment=augment, policy=policy)
         asked.check(labels, self.augment, self.policy)
@@ -62,7 +68,14 @@ class ImageData(OrderedData):
                 why="it is a number of pixels, or null",
                 fix="data.image_size=224",
             )
-        self.image_size = image_size
+        if isinstance(max_pixels, bool) or not isinstance(max_pixels, int) or max_pixels < 1:
+            raise MLScaleError(
+                f"data.max_pixels is {max_pixels!r}",
+                where="data.max_pixels",
+                why="it is the largest number of pixels, height × width, that a stored image may have",
+                fix=f"data.max_pixels={MAX_PIXELS}",
+            )
+        self.image_size, self.max_pixels = image_size, max_pixels
         self._facts: DataFacts | None = None
         self._splits: dict[str, Decoded] = {}
         self._scale: tuple[tuple[float, ...], tuple[float, ...]] | None = None
@@ -111,6 +124,7 @@ class ImageData(OrderedData):
             threads=self._threads(),
             where=where["train"],
             skip_bad=self.policy.skip,
+            max_pixels=self.max_pixels,
         )
         if self._scale is not None:
             shape = replace(shape, mean=self._scale[0], std=self._scale[1])
@@ -123,6 +137,7 @@ class ImageData(OrderedData):
                 memory=KEPT_BYTES // local_ranks(self.trainer),
                 where=where[split],
                 masks=self._masks(source, shape, classes.count),
+                max_pixels=self.max_pixels,
             )
             for split, source in opened.items()
         }
@@ -140,6 +155,8 @@ class ImageData(OrderedData):
             class_counts=classes.samples,
             mean=shape.mean,
             std=shape.std,
+            decode_version=DECODE_VERSION,
+            max_pixels=self.max_pixels,
         )
         return splits, facts
 
@@ -151,7 +168,12 @@ class ImageData(OrderedData):
         train = opened["train"]
         assert isinstance(train, TarSource)
         classes = classes_of_masks(
-            train, self._stated, threads=self._threads(), skip_bad=self.policy.skip, where=where["train"]
+            train,
+            self._stated,
+            threads=self._threads(),
+            skip_bad=self.policy.skip,
+            where=where["train"],
+            max_pixels=self.max_pixels,
         )
         return classes, dict.fromkeys(opened, np.empty(0, np.int64))
 
@@ -162,7 +184,12 @@ class ImageData(OrderedData):
         # They are kept where images are, in what those leave of the memory.
         memory = KEPT_BYTES // local_ranks(self.trainer) - len(source) * shape.nbytes
         return Masks(
-            source, classes=classes, shape=(shape.height, shape.width), size=self.image_size, memory=max(0, memory)
+            source,
+            classes=classes,
+            shape=(shape.height, shape.width),
+            size=self.image_size,
+            memory=max(0, memory),
+            max_pixels=self.max_pixels,
         )
 
     def _labels(self) -> NDArray[np.int64]:
@@ -188,6 +215,19 @@ class ImageData(OrderedData):
             why="each is a file of its own",
             fix="data.weights=weights.csv   (lines of key,weight)",
         )
+
+    def _order_of(self, version: str) -> dict[str, Any]:
+        return {**super()._order_of(version), "decode_version": DECODE_VERSION}
+
+    def _report_tolerated(self) -> None:
+        found = {
+            f"{split} {data.source.key(sample)}": warning
+            for split, data in self._splits.items()
+            for sample, warning in sorted(data.tolerated.items())
+        }
+        found = tolerated_over_ranks(found)
+        if found and (self.trainer is None or self.trainer.is_global_zero):
+            print(describe_tolerated(found), file=sys.stderr, flush=True)
 
     def _stream(self, split: str) -> tuple[Stream, int, str]:
         data = self.decoded(split)

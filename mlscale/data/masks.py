@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from mlscale.data.bad_samples import BadSample
 from mlscale.data.decode import decode_value, is_image
 from mlscale.data.labels import Classes
-from mlscale.data.picture import open_picture
+from mlscale.data.picture import open_picture, read_indices
+from mlscale.data.pil import MAX_PIXELS
 from mlscale.data.resample import Box, Choose, middle
 from mlscale.data.source import Source
 from mlscale.errors import MLScaleError
@@ -43,10 +42,21 @@ class Masks:
         shape: height and width of an image as the model gets it.
         size: pixels of the square that images are brought to; None where they are left as they are.
         memory: bytes that may be kept, 0 for none.
+        max_pixels: of a mask or an image; see `decode_image`.
     """
 
-    def __init__(self, source: Masked, *, classes: int, shape: tuple[int, int], size: int | None, memory: int) -> None:
+    def __init__(
+        self,
+        source: Masked,
+        *,
+        classes: int,
+        shape: tuple[int, int],
+        size: int | None,
+        memory: int,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
         self._source, self._classes, self._shape, self._size = source, classes, shape, size
+        self._max_pixels = max_pixels
         self._kept = np.empty((len(source), *shape), np.uint8) if len(source) * shape[0] * shape[1] <= memory else None
         self._there = np.zeros(len(source), np.bool_)
 
@@ -73,11 +83,11 @@ class Masks:
         return kept if choose is None else nearest(kept, choose(*self._shape, self._shape), self._shape)
 
     def _decode(self, sample: int, choose: Choose | None = None) -> Mask:
-        mask = read_mask(self._source, sample)
+        mask = read_mask(self._source, sample, max_pixels=self._max_pixels)
         top = int(mask.max(where=mask != IGNORED, initial=0))
         if top >= self._classes:
             raise _bad(self._source, sample, f"a pixel has class {top}, and there are {self._classes} (from 0)")
-        whole = _size_of_image(self._source, sample) if self._size is not None else self._shape
+        whole = _size_of_image(self._source, sample, self._max_pixels) if self._size is not None else self._shape
         if mask.shape != whole:
             raise _bad(self._source, sample, f"it has {_pixels(mask.shape)} pixels, and its image {_pixels(whole)}")
         if choose is None and self._size is None:
@@ -85,7 +95,7 @@ class Masks:
         return nearest(mask, (choose or middle)(*whole, self._shape), self._shape)
 
 
-def count_pixels(source: Masked, *, threads: int, skip_bad: bool) -> NDArray[np.int64]:
+def count_pixels(source: Masked, *, threads: int, skip_bad: bool, max_pixels: int = MAX_PIXELS) -> NDArray[np.int64]:
     """How many pixels of each class a split has, int64 (256,); the last are ignored. Every mask is decoded.
 
     Raises:
@@ -94,7 +104,9 @@ def count_pixels(source: Masked, *, threads: int, skip_bad: bool) -> NDArray[np.
 
     def one(sample: int) -> NDArray[np.int64]:
         try:
-            counts: NDArray[np.int64] = np.bincount(read_mask(source, sample).ravel(), minlength=256)
+            counts: NDArray[np.int64] = np.bincount(
+                read_mask(source, sample, max_pixels=max_pixels).ravel(), minlength=256
+            )
         except BadSample:
             if not skip_bad:
                 raise
@@ -109,7 +121,13 @@ def count_pixels(source: Masked, *, threads: int, skip_bad: bool) -> NDArray[np.
 
 
 def classes_of_masks(
-    source: Masked, stated: int | Sequence[str] | None, *, threads: int, skip_bad: bool, where: str
+    source: Masked,
+    stated: int | Sequence[str] | None,
+    *,
+    threads: int,
+    skip_bad: bool,
+    where: str,
+    max_pixels: int = MAX_PIXELS,
 ) -> Classes:
     """The classes of training masks: as they are stated, or as they occur; `samples` counts pixels where they do.
 
@@ -120,13 +138,13 @@ def classes_of_masks(
         count, names = (stated, None) if isinstance(stated, int) else (len(stated), tuple(map(str, stated)))
         _check(count, "data.classes", "data.classes=[background,thing]; or null, to look at every training mask")
         return Classes(count, names, ())
-    counts = count_pixels(source, threads=threads, skip_bad=skip_bad)[:IGNORED]
+    counts = count_pixels(source, threads=threads, skip_bad=skip_bad, max_pixels=max_pixels)[:IGNORED]
     count = int(np.flatnonzero(counts).max(initial=-1)) + 1
     _check(count, where, "write masks of two classes at least, 0 for the background")
     return Classes(count, None, tuple(counts[:count].tolist()))
 
 
-def read_mask(source: Masked, sample: int) -> Mask:
+def read_mask(source: Masked, sample: int, *, max_pixels: int = MAX_PIXELS) -> Mask:
     """One mask as it is stored, uint8 (height, width).
 
     Raises:
@@ -134,12 +152,12 @@ def read_mask(source: Masked, sample: int) -> Mask:
     """
     extension, content = source.read_label(sample)
     try:
-        return decode_mask(content, extension)
+        return decode_mask(content, extension, max_pixels=max_pixels)
     except Exception as error:
         raise _bad(source, sample, str(error) or type(error).__name__) from error
 
 
-def decode_mask(content: bytes, extension: str) -> Mask:
+def decode_mask(content: bytes, extension: str, *, max_pixels: int = MAX_PIXELS) -> Mask:
     """Class numbers, uint8 (height, width), of a picture of one channel or a palette, or of an array.
 
     Raises:
@@ -150,10 +168,7 @@ def decode_mask(content: bytes, extension: str) -> Mask:
     if last in _LOSSY:
         raise ValueError(f"a .{last} does not keep class numbers as they are: a PNG does")
     if is_image(extension):
-        with Image.open(io.BytesIO(content)) as image:
-            if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
-                raise ValueError(f"its pixels are of PIL's type '{image.mode}', and not one class number each")
-            array: NDArray[Any] = np.asarray(image)  # of a palette its indices, as they are written
+        array: NDArray[Any] = read_indices(content, max_pixels=max_pixels)
     else:
         array = np.asarray(decode_value(content, extension))
         array = array[0] if array.ndim == 3 and len(array) == 1 else array
@@ -171,12 +186,12 @@ def nearest(mask: Mask, box: Box, size: tuple[int, int]) -> Mask:
     return mask[rows[:, None], columns[None, :]]
 
 
-def _size_of_image(source: Source, sample: int) -> tuple[int, int]:
+def _size_of_image(source: Source, sample: int, max_pixels: int) -> tuple[int, int]:
     extension, content = source.read(sample)
     if not is_image(extension):
         height, width = np.asarray(decode_value(content, extension)).shape[-2:]
         return int(height), int(width)
-    picture = open_picture(content)
+    picture = open_picture(content, max_pixels=max_pixels)
     return picture.height, picture.width
 
 

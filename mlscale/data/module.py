@@ -24,7 +24,15 @@ from mlscale.data.policy import Policy
 from mlscale.data.sampling import Balanced, Mixed, Sampling, Shuffled, Weighted
 from mlscale.errors import MLScaleError
 
-_WHERE = {"seed": "seed", "version": "data.train", "policy": "data.sampling", "order_version": "mlscale"}
+_WHERE = {
+    "seed": "seed",
+    "version": "data.train",
+    "policy": "data.sampling",
+    "order_version": "mlscale",
+    "decode_version": "mlscale",
+}
+_BEFORE = {"policy": "shuffle", "decode_version": 1}
+"""What a checkpoint that does not name them was made with."""
 
 
 class OrderedData(LightningDataModule):
@@ -100,7 +108,8 @@ class OrderedData(LightningDataModule):
             self._progress, self._restored = Progress(), None
 
     def teardown(self, stage: str) -> None:
-        """Tell what was left out, over all ranks."""
+        """Report what was left out and what was tolerated, over all ranks."""
+        self._report_tolerated()
         if not self.policy.skip:
             return
         names, places = self._skipped.over_ranks()
@@ -157,6 +166,9 @@ class OrderedData(LightningDataModule):
         }
 
     # Ours.
+
+    def _report_tolerated(self) -> None:
+        """Report samples that were decoded although a decoder warned; where data is not decoded there are none."""
 
     def loading_workers(self) -> int:
         """Threads or processes that load, per rank, once `auto` is resolved."""
@@ -232,11 +244,13 @@ class OrderedData(LightningDataModule):
     def _check_restored(self, version: str, layout: Layout) -> None:
         if self._restored is None:
             return
-        before = {"policy": "shuffle", **self._restored}
+        before = {**_BEFORE, **self._restored}
         for name, value in self._order_of(version).items():
             if before[name] != value:
                 raise MLScaleError(
-                    "The checkpoint's place in the data is a place in another order.",
+                    "the checkpoint was trained on images that were decoded in another way"
+                    if name == "decode_version"
+                    else "The checkpoint's place in the data is a place in another order.",
                     where=_WHERE[name],
                     why=f"its {name.replace('_', ' ')} is {before[name]}, and this run's is {value}",
                     fix=f"seed={before[name]}" if name == "seed" else "start a new run from the weights alone",

@@ -1,18 +1,20 @@
 """A part of a picture, brought to a size: bilinear and antialiased.
 
 torch's resize of uint8 is the fastest that releases the interpreter's lock. It is given pixels that lie together, which
-it works on in the calling thread alone: for others it would wake threads of its own in every thread of a loader.
+it works on in the calling thread alone: for others it would wake threads of its own in every thread of a loader. Where
+torch is not loaded, as in a server, `resize_uint8` gives the same values.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from typing import NamedTuple
 
-import torch
-from torch.nn.functional import interpolate
+import numpy as np
 
 from mlscale.data.picture import Picture, Pixels, buffer
+from mlscale.data.resize import resize_uint8
 
 
 class Box(NamedTuple):
@@ -66,6 +68,15 @@ def resize(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
     part = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
     if part.shape[:2] == size:
         return part.copy()
+    if part.dtype == np.uint8 and "torch" not in sys.modules:
+        return resize_uint8(part, size)
+    return _resize_by_torch(part, size)
+
+
+def _resize_by_torch(part: Pixels, size: tuple[int, int]) -> Pixels:
+    import torch
+    from torch.nn.functional import interpolate
+
     together = part
     if not (part.flags.c_contiguous and part.flags.writeable):
         together = buffer("part", part.nbytes)[: part.nbytes].view(part.dtype).reshape(part.shape)

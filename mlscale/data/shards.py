@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from mlscale.data.asked import LABELS
 from mlscale.data.images import ImageData
 from mlscale.data.index import KEEP, Index, build_index
+from mlscale.data.pil import MAX_PIXELS
 from mlscale.data.policy import Policy, whole_shares
 from mlscale.data.source import Source, TarSource
 from mlscale.data.sources import Shard, Spec, find_shards
@@ -48,6 +49,7 @@ class WebDataset(ImageData):
         last: 'drop' or 'pad'; see `Policy`.
         on_bad_sample: 'fail' or 'skip'; see `Policy`.
         mix: the share of each source in training, by name; shares count relative to each other.
+        max_pixels: see `ImageData`.
     """
 
     def __init__(
@@ -72,6 +74,7 @@ class WebDataset(ImageData):
         mix: Mapping[str, float] | None = None,
         labels: str = "one",
         classes: int | Sequence[str] | None = None,
+        max_pixels: int = MAX_PIXELS,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -82,6 +85,7 @@ class WebDataset(ImageData):
             policy=Policy(sampling, weights, epoch_samples, last, on_bad_sample),
             labels=labels,
             classes=classes,
+            max_pixels=max_pixels,
         )
         if unknown := [word for word in allow if word not in _ALLOWABLE]:
             raise MLScaleError(

@@ -25,6 +25,7 @@ class Setup:
         threads: CPU threads of one process.
         cores: that this process may use.
         busy: others take time from the cores.
+        removable: group and name of the callback or logger that takes most of the time, where one does.
     """
 
     workers: int | None
@@ -34,6 +35,7 @@ class Setup:
     threads: int
     cores: int
     busy: bool
+    removable: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,7 @@ class Remedy:
     Attributes:
         typed: what a user types.
         workers, precision, threads: the value to set; None leaves it.
+        without: group and name of what is left out.
         caution: what to look at before it is kept.
     """
 
@@ -50,6 +53,7 @@ class Remedy:
     workers: int | None = None
     precision: str | None = None
     threads: int | None = None
+    without: tuple[str, str] | None = None
     caution: str = ""
 
 
@@ -83,6 +87,9 @@ def to_try(bound: str, setup: Setup, tried: list[Tried]) -> Iterator[Remedy]:
         yield from _workers(bound, setup, setup.workers, tried)
     if bound == "computing" and setup.precision == "32-true" and setup.bf16:
         yield Remedy("precision=bf16", precision="bf16-mixed", caution="compare the accuracy before you keep it")
+    if setup.removable is not None:
+        group, name = setup.removable
+        yield Remedy(f"~{group}.{name}", without=setup.removable, caution="what it does is left out then")
     if bound in ("cores", "computing") and setup.threads > 1:
         yield Remedy("OMP_NUM_THREADS=1 (in the environment)", threads=1)  # small steps wait for each other's threads
 

@@ -95,7 +95,8 @@ class TwoTimers(Profiler):
             self._over = True
 
     def teardown(self, stage: str | None) -> None:
-        if stage == "fit" and self._local_rank in (None, 0) and not self._written:  # Lightning asks again at its death
+        if stage == "fit" and self._local_rank in (None, 0) and not self._written and self._path.parent.is_dir():
+            # Lightning calls this again when the profiler is collected: the folder of a fit that failed is gone then.
             self._path.write_text(json.dumps([asdict(epoch) for epoch in self._epochs if epoch.done]))
             self._written = True
         super().teardown(stage)

@@ -44,8 +44,8 @@ class Verdict:
     """What bounds a run.
 
     Attributes:
-        bound: "data" (it waits), "cores" (it hardly waits, but the loader takes cores from the step), "computing", or
-            "unclear" (rounds contradict each other).
+        bound: "data" (it waits), "cores" (it hardly waits, but the loader takes cores from the step), "step" (no loader
+            would help: which part of the step it is, other timers tell), or "unclear" (rounds contradict each other).
         headspace: how much faster a loader that costs nothing would be, measured by replaying one batch.
         wait: share of the time that is spent waiting for data.
         between: share of the time between the last step of an epoch and the next one's first batch being asked for.
@@ -93,4 +93,4 @@ def _bound(headspace: Factor, wait: float) -> str:
         return "data" if wait >= _SHARE else "cores"
     if headspace.value >= GAIN or wait >= 2 * _SHARE:
         return "unclear"  # it looks like a gain, and a round says otherwise
-    return "computing"
+    return "step"

@@ -1,58 +1,137 @@
-"""Scratch memory inside of CPU kernels that no operation returns, so that counting what they return misses it.
+"""Measure the scratch memory inside of CPU kernels, which no operation returns, so that counting results misses it.
 
-oneDNN computes convolutions in a blocked layout: it makes copies of what it reads and writes. Where it does not know a
-number format (bfloat16 without AVX-512, float16 without AMX), torch unfolds the images instead. What is allocated when
-was read from torch 2.13's profiler, call by call, on machines with and without AMX; scripts/bench_estimate.py compares
-whole models.
+A convolution copies what it reads and writes into the layout that its kernel wants. Which kernel is taken, and what it
+allocates, depends on the shape, the layout, the number format, the groups, the threads and the CPU, and for depthwise
+ones it is up to 80 times the input. So no rule is kept here: each distinct convolution runs once, on a few samples, and
+torch's own allocator says what it held.
 """
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable, Iterator
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
-
-from mlscale.runs import machine
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 _aten = torch.ops.aten
-_HALF = (torch.bfloat16, torch.float16)
+_SAMPLES = 16  # at most: from 8 on, kernels are those of larger batches, and scratch memory is affine in the batch
+_MULTIPLICATIONS = 3e8  # of one call, at most: some hundredths of a second
+_GROUPED = 2e7  # of one with groups, whose kernels are slow
+
+Layout = tuple[torch.Size, tuple[int, ...], torch.dtype]
 
 
 def cpu_scratch(func: Any, args: tuple[Any, ...], result: Any) -> int:
-    """Bytes that a CPU kernel holds at its worst beside its arguments and its results; 0 for those that need none."""
+    """Return the bytes that a CPU kernel holds at its worst besides its arguments and its results.
+
+    Args:
+        func: the operation of aten.
+        args: its arguments, real or fake tensors among them.
+        result: what it returned.
+    """
     if func is _aten.convolution.default:
-        read, weight, written = _bytes(args[0]), _bytes(args[1]), _bytes(result)
-        if not _onednn(args[0].dtype):
-            return _unfolded(args[1], result)
-        return weight + (read + written if _keeps_both(args[0].dtype) else max(read, written))
+        bias = None if args[2] is None else _layout(args[2])
+        return _of_convolution(None, _layout(args[0]), _layout(args[1]), bias, _hashable(args[3:]))
     if func is _aten.convolution_backward.default:
-        gradient, read, weight, wants_input = _bytes(args[0]), _bytes(args[1]), _bytes(args[2]), args[-1][0]
-        if not _onednn(args[1].dtype):
-            return _unfolded(args[2], args[0])
-        return weight + read + (max(read, gradient) if wants_input else gradient)
+        return _of_convolution(_layout(args[0]), _layout(args[1]), _layout(args[2]), None, _hashable(args[3:]))
     if func is _aten.native_batch_norm_backward.default:
         return _bytes(args[1])
     return 0
 
 
-def _onednn(dtype: torch.dtype) -> bool:
-    if dtype == torch.bfloat16:
-        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return dtype != torch.float16 or bool(torch.ops.mkldnn._is_mkldnn_fp16_supported())
-
-
 @cache
-def _keeps_both(dtype: torch.dtype) -> bool:
-    """AMX's kernels hold the copy of what was read until that of what is written is there."""
-    return dtype in _HALF and "amx_tile" in machine.cpu_flags()
+def _of_convolution(
+    gradient: Layout | None, read: Layout, weight: Layout, bias: Layout | None, settings: tuple[Any, ...]
+) -> int:
+    """Return the scratch memory of a convolution, or with a gradient of its backward pass, bytes.
+
+    Measured on the whole batch where that is small, otherwise on two smaller ones, and extrapolated.
+    """
+
+    def measure(count: int) -> int:
+        return _measured(gradient, read, weight, bias, settings, count)
+
+    samples, most = read[0][0], _affordable(read, weight, settings)
+    if samples <= most:
+        return measure(samples)
+    small, large = measure(most // 2), measure(most)
+    slope = (large - small) / (most - most // 2)
+    return max(0, round(large + slope * (samples - most)))
 
 
-def _unfolded(weight: Tensor, written: Tensor) -> int:
-    """Of each pixel that is written, all that it is computed from."""
-    each = weight[0].numel()
-    return each * (written.numel() // weight.shape[0]) * written.element_size()
+def _affordable(read: Layout, weight: Layout, settings: tuple[Any, ...]) -> int:
+    """Return how many samples a measurement may have: from 2 to 16, whatever the size of the model."""
+    groups = next(item for item in reversed(settings) if type(item) is int)
+    each = read[0][1:].numel() * weight[0][0] * weight[0][2:].numel() / groups
+    limit = _MULTIPLICATIONS if groups == 1 else _GROUPED
+    return int(min(_SAMPLES, max(2, limit // max(1.0, each))))
+
+
+def _measured(
+    gradient: Layout | None,
+    read: Layout,
+    weight: Layout,
+    bias: Layout | None,
+    settings: tuple[Any, ...],
+    samples: int,
+) -> int:
+    """Run it once on so many samples of zeros, and return what was held beyond its results, bytes."""
+    plain = [list(item) if isinstance(item, tuple) else item for item in settings]
+    with unset_fake_temporarily(), torch.no_grad(), torch.autocast("cpu", enabled=False):
+        inputs, kernel = _zeros(read, samples), _zeros(weight)
+        if gradient is None:
+            added = None if bias is None else _zeros(bias)
+            return allocated(lambda: _aten.convolution.default(inputs, kernel, added, *plain))
+        outgoing = _zeros(gradient, samples)
+        return allocated(lambda: _aten.convolution_backward.default(outgoing, inputs, kernel, *plain))
+
+
+def allocated(call: Callable[[], Any]) -> int:
+    """Return the most bytes that the CPU allocator had given to a call, less those that its results keep."""
+    with _recording() as changes:
+        result = call()
+    held = peak = 0
+    for change in changes:
+        held += change
+        peak = max(peak, held)
+    del result
+    return peak - held
+
+
+@contextlib.contextmanager
+def _recording() -> Iterator[list[int]]:
+    """Collect each allocation of this thread, bytes, negative where memory is given back.
+
+    torch's older profiler: the newer one writes to stderr each time it starts.
+    """
+    changes: list[int] = []
+    profiler: Any = torch._C._profiler  # its stubs miss the older one
+    with_memory = (False, True, False, False, False)
+    config = profiler.ProfilerConfig(profiler.ProfilerState.CPU, *with_memory, profiler._ExperimentalConfig())
+    autograd: Any = torch.autograd
+    autograd._enable_profiler_legacy(config)
+    try:
+        yield changes
+    finally:
+        for thread in autograd._disable_profiler_legacy():
+            changes += [event.cpu_memory_usage() for event in thread if event.kind() == "memory_alloc"]
+
+
+def _zeros(layout: Layout, samples: int | None = None) -> Tensor:
+    size, stride, dtype = layout
+    return torch.empty_strided(size if samples is None else (samples, *size[1:]), stride, dtype=dtype).zero_()
+
+
+def _layout(tensor: Tensor) -> Layout:
+    return tensor.shape, tensor.stride(), tensor.dtype
+
+
+def _hashable(settings: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(tuple(item) if isinstance(item, list) else item for item in settings)
 
 
 def _bytes(tensor: Tensor) -> int:

@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 from mlscale.evaluate.gather import Gathered
 from mlscale.evaluate.told import Judged, named
 from mlscale.report import Bars, Heading, Line, Series
-from mlscale.stats.bootstrap import Bootstrap, bootstrap
-from mlscale.stats.calibration import bins_of, nll, reliability, temperature
+from mlscale.stats.bootstrap import bootstrap
+from mlscale.stats.calibration import nll, reliability, temperature
+from mlscale.stats.calibration_error import calibration_error
+from mlscale.stats.intervals import Interval
 
 Floats = NDArray[np.float64]
 _LEAST = 100
@@ -23,15 +25,22 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
     columns = gathered.columns
     confidence, right = columns["confidence"], columns["truth"] == columns["predicted"]
     found = reliability(confidence, right)
-    sure = _intervals(confidence, right, columns["brier"], columns["loss"], seed)
-    metrics = {**named("ece", sure[0]), **named("brier", sure[1]), **named("loss", sure[2])}
+    error = calibration_error(confidence, right, seed=seed)
+    brier, loss = _means(columns["brier"], columns["loss"], seed)
+    metrics = {
+        **named("ece", error.debiased),
+        "ece_binned": error.binned,
+        "ece_binned_if_calibrated": error.if_calibrated,
+        **named("brier", brier),
+        **named("loss", loss),
+    }
     mended = _mended(gathered, seed)
     remarks, note = [], ""
     if mended:
         power, before, after = mended
         metrics |= {"temperature": power, "ece_at_temperature": after}
         side = "too sure" if power > 1 else "not sure enough"
-        if after < before * 0.9 and abs(power - 1) > 0.05:
+        if error.debiased.low > 0 and after < before * 0.9 and abs(power - 1) > 0.05:
             remarks = [
                 f"the model is {side}: dividing logits by {power:.2f} brings the ECE from {before:.3f} to {after:.3f}"
             ]
@@ -41,9 +50,12 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
     counts = np.histogram(confidence, np.linspace(0, 1, 11))[0]
     ends = [float(found.confidence.min(initial=0)), 1.0]
     ends[0] = min(ends[0], float(found.accuracy.min()))
+    debiased = error.debiased
     text = (
-        f"Expected calibration error {sure[0].value:.3f}, of {len(found.samples)} bins of equally many samples: how "
-        f"far confidence and accuracy lie apart on average." + note
+        f"Expected calibration error {debiased.value:.3f} [{debiased.low:.3f}, {debiased.high:.3f}]: how far "
+        f"confidence and accuracy lie apart on average, the noise of {len(confidence):,} samples taken off. Over "
+        f"{len(found.samples)} bins of equally many samples it is {error.binned:.3f} with that noise, where a "
+        f"perfectly calibrated model is expected to have {error.if_calibrated:.3f}." + note
     )
     return Judged(
         metrics=metrics,
@@ -77,21 +89,11 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
     )
 
 
-def _intervals(
-    confidence: NDArray[np.generic], right: NDArray[np.bool_], brier: Floats, loss: Floats, seed: int
-) -> Bootstrap:
-    """ECE, Brier score and loss. The bins stay those of all samples: a draw changes what is in them."""
-    place = bins_of(confidence)
-    bins = int(place.max()) + 1
-    rows = np.zeros((len(place), bins + 3))
-    rows[np.arange(len(place)), place] = np.asarray(confidence, np.float64) - right
-    rows[:, bins], rows[:, bins + 1], rows[:, bins + 2] = brier, loss, 1
-
-    def statistic(sums: Floats) -> Floats:
-        n = sums[:, -1]
-        return np.stack([abs(sums[:, :bins]).sum(1) / n, sums[:, bins] / n, sums[:, bins + 1] / n], 1)
-
-    return bootstrap(rows, statistic, seed=seed)
+def _means(brier: Floats, loss: Floats, seed: int) -> tuple[Interval, Interval]:
+    """Brier score and loss, with a bootstrap's intervals."""
+    rows = np.stack([brier, loss, np.ones(len(brier))], 1)
+    found = bootstrap(rows, lambda sums: sums[:, :2] / sums[:, 2:], seed=seed)
+    return found[0], found[1]
 
 
 def _mended(gathered: Gathered, seed: int) -> tuple[float, float, float] | None:

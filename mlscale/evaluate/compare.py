@@ -14,10 +14,12 @@ from mlscale.evaluate.gather import Gathered
 from mlscale.evaluate.statistics import Measure, measures
 from mlscale.evaluate.told import Judged, chance, entry, in_numbers, in_percent, in_points, named
 from mlscale.report import Figure, Heading, Table
+from mlscale.report.text import percent
 from mlscale.stats.bootstrap import bootstrap
 from mlscale.stats.discoveries import benjamini_hochberg
 from mlscale.stats.intervals import Interval, wilson
 from mlscale.stats.paired import mcnemar_exact, score_interval
+from mlscale.stats.permutation import swap_test
 
 ALPHA = 0.05
 _MOST = 50
@@ -55,7 +57,7 @@ class Difference:
 
 def compare(first: Gathered, second: Gathered, names: tuple[str, str], seed: int = 0) -> Judged:
     """Both on the samples that both have, by key. Of right and wrong, McNemar's exact test and Tango's interval; of all
-    other figures, a paired bootstrap: the same draw for both.
+    other figures, a permutation test, exact for few samples, and the interval of a paired bootstrap.
 
     Raises:
         MLScaleError: they are of different kinds, share no sample, or differ on the truth.
@@ -145,12 +147,12 @@ def _differences(ours: Columns, theirs: Columns, kind: str, seed: int) -> list[D
     rows, statistic, of = measures(ours, theirs, kind)
     width = rows.shape[1] // 2
     both = bootstrap(rows, lambda s: statistic(s[:, :width]) - statistic(s[:, width:]), seed=seed)
+    chances = swap_test(rows[:, :width], rows[:, width:], statistic, seed=seed)
     sums = rows.sum(0)[None]
     each_side = statistic(sums[:, :width])[0], statistic(sums[:, width:])[0]
     for place, measure in enumerate(of):
         values = float(each_side[0][place]), float(each_side[1][place])
-        same = values[0] == values[1] and both.low[place] == both.high[place]
-        found.append(Difference(measure, *values, both[place], 1.0 if same else float(both.p[place])))
+        found.append(Difference(measure, *values, both[place], float(chances[place])))
     return found
 
 
@@ -167,7 +169,7 @@ def _verdict(head: Difference, names: tuple[str, str], n: int) -> str:
         for v in (head.first, head.second)
     ]
     gap = f"{in_points(head.difference)} points" if measure.share else in_numbers(head.difference)
-    test = "McNemar, exact" if measure.name in ("accuracy", "exact_match") else "paired bootstrap"
+    test = "McNemar, exact" if measure.name in ("accuracy", "exact_match") else "paired permutation"
     figures = (
         f"{measure.said} {values[0]} against {values[1]}, difference {gap}, p {chance(head.p)} ({test}, {n:,} samples)"
     )
@@ -203,7 +205,7 @@ def _classes(first: Gathered, ours: Columns, theirs: Columns) -> list[dict[str, 
 
 def _figures(found: Sequence[Difference], names: tuple[str, str], classes: list[dict[str, Any]] | None) -> list[Figure]:
     def shown(each: Difference, value: float) -> str:
-        return f"{100 * value:.1f} %" if each.measure.share else f"{value:.4g}"
+        return percent(value, 1, unit=" %") if each.measure.share else f"{value:.4g}"
 
     rows = [
         (

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from mlscale.errors import MLScaleError
 from mlscale.evaluate.told import LEAST, Judged, chance, entry, in_numbers, in_percent
 from mlscale.report import Heading, Table
+from mlscale.report.text import percent
 from mlscale.stats.bootstrap import bootstrap
 from mlscale.stats.discoveries import benjamini_hochberg
 from mlscale.stats.intervals import Interval, wilson
@@ -177,7 +178,7 @@ def _figures(found: Sequence[Slice], share: bool, figure: str, worse: int) -> li
             f"{each.column}: {each.value}",
             f"{each.samples:,}",
             text(each.figure),
-            f"{100 * each.rest:.1f} %" if share else f"{each.rest:.3g}",
+            percent(each.rest, 1, unit=" %") if share else f"{each.rest:.3g}",
             "too few" if each.small else chance(each.q),
         )
         for each in shown

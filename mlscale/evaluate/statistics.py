@@ -1,4 +1,4 @@
-"""Figures of each kind of task as functions of sums, of two models beside each other: what a paired bootstrap draws."""
+"""Figures of each kind of task as functions of sums, of two models beside each other: what is drawn and swapped."""
 
 from __future__ import annotations
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from mlscale.report import Figure
+from mlscale.report import text as shown
 from mlscale.report.text import number
 from mlscale.stats.intervals import Interval
 
@@ -56,7 +57,7 @@ def entry(interval: Interval) -> dict[str, float]:
 
 def percent(value: float) -> str:
     """A share, such as 98.3 %."""
-    return "–" if value != value else f"{100 * value:.1f} %"
+    return "–" if value != value else shown.percent(value, unit=" %")
 
 
 def in_percent(interval: Interval) -> str:
@@ -65,18 +66,23 @@ def in_percent(interval: Interval) -> str:
         return "–"
     if interval.low != interval.low:
         return percent(interval.value)
-    return f"{percent(interval.value)} [{100 * interval.low:.1f}, {100 * interval.high:.1f}]"
+    low, high = (shown.percent(end, unit="") for end in (interval.low, interval.high))
+    return f"{percent(interval.value)} [{low}, {high}]"
 
 
 def in_numbers(interval: Interval) -> str:
     """A figure with its interval: 0.123 [0.101, 0.15]."""
     if interval.value != interval.value:
         return "–"
+    if interval.low != interval.low:
+        return number(interval.value, 3)
     return f"{number(interval.value, 3)} [{number(interval.low, 3)}, {number(interval.high, 3)}]"
 
 
 def in_points(interval: Interval) -> str:
     """A difference of shares, in percentage points: +1.1 [0.4, 1.9]."""
+    if interval.low != interval.low:
+        return f"{100 * interval.value:+.1f}"
     return f"{100 * interval.value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 

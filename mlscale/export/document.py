@@ -63,6 +63,8 @@ def _preprocessing(given: Input) -> dict[str, Any]:
         "layout": "NCHW" if image else None,
         "channels": _COLOURS.get(given.shape[0]) if image else None,
         "resize": {"short_side": given.image_size, "crop": "centre"} if given.image_size else None,
+        **({"decode_version": given.decode_version} if given.decode_version else {}),
+        **({"max_pixels": given.max_pixels} if given.max_pixels else {}),
         "normalised_in_graph": bool(given.mean),
         "mean": list(given.mean),
         "std": list(given.std),

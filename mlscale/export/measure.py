@@ -11,12 +11,15 @@ from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
 
 from mlscale.export.engine import Engine
-from mlscale.export.latency import medians, one_thread
+from mlscale.export.latency import one_thread
 from mlscale.export.onnx import export, served
 from mlscale.export.parity import Logits, Parity, compare, torch_logits
 from mlscale.export.reference import Profile
 from mlscale.export.samples import Input, Samples, input_of, validation
 from mlscale.export.servable import softmax
+from mlscale.stats.timing import TimesCompared, compare_times
+
+_BUDGET_S = 3.0  # nothing is decided by it: what is not precise by then is reported with its interval
 
 
 @dataclass(frozen=True)
@@ -29,8 +32,7 @@ class Measured:
         classes: how many logits it gives.
         parity: the comparison with the trained model.
         profile: what its inputs and predictions look like.
-        onnx_latency_ms: median of one sample on one thread.
-        torch_latency_ms: the same, of the trained model in eager mode, normalisation included.
+        times: of one sample on one thread: the trained model in eager mode, normalisation included, then the exported.
     """
 
     model: bytes
@@ -38,8 +40,7 @@ class Measured:
     classes: int
     parity: Parity
     profile: Profile
-    onnx_latency_ms: float
-    torch_latency_ms: float
+    times: TimesCompared
 
 
 def measure(task: LightningModule, data: Any, *, samples: int | None = None, model: bytes | None = None) -> Measured:
@@ -67,5 +68,5 @@ def measure(task: LightningModule, data: Any, *, samples: int | None = None, mod
     parity = compare(torch_logits(task), engine.run, validation(data, limit=samples), look)
     first: NDArray[Any] = next(validation(data, limit=1)).raw
     with one_thread(), torch.no_grad():
-        onnx_ms, torch_ms = medians(lambda: engine.run(first), lambda: trained(torch.from_numpy(first)))
-    return Measured(content, given, classes, parity, profile, onnx_ms, torch_ms)
+        times = compare_times(lambda: trained(torch.from_numpy(first)), lambda: engine.run(first), budget_s=_BUDGET_S)
+    return Measured(content, given, classes, parity, profile, times)

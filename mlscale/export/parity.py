@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mlscale.export.samples import Samples
+from mlscale.report.text import percent
 
 Logits = NDArray[np.float32]
 BATCHES = (1, 3, 32)
@@ -59,7 +60,7 @@ class Parity:
         if tolerance is not None and not self.relative_error <= tolerance:
             found.append(f"the logits differ by {self.relative_error:.1e} of the largest, more than {tolerance:g}")
         if not self.agreement >= min_agreement:
-            found.append(f"{self.agreement:.2%} of the classes agree, fewer than {min_agreement:.2%}")
+            found.append(f"{percent(self.agreement, 2)} of the classes agree, fewer than {percent(min_agreement, 2)}")
         if max_accuracy_drop is not None and not self.accuracy_drop <= max_accuracy_drop:
             found.append(f"accuracy falls by {self.accuracy_drop:.4f}, more than {max_accuracy_drop:g}")
         return found

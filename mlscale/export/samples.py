@@ -27,6 +27,8 @@ class Input:
         std: of each channel, divided by after that.
         image_size: pixels of the square that stored images were brought to; None where they were left as they are.
         labels: the classes' names by number; None where they have none.
+        decode_version: of the decoder of stored images; None where there are none.
+        max_pixels: that a stored image may have.
     """
 
     dtype: str
@@ -35,6 +37,8 @@ class Input:
     std: tuple[float, ...] = ()
     image_size: int | None = None
     labels: tuple[str, ...] | None = None
+    decode_version: int | None = None
+    max_pixels: int | None = None
 
 
 class Samples(NamedTuple):
@@ -62,6 +66,8 @@ def input_of(data: Any) -> Input:
             facts.std,
             data.image_size,
             facts.class_names,
+            facts.decode_version,
+            facts.max_pixels,
         )
     # Anybody's own data module normalises on its own: what it gives is what the model takes, and a client sends.
     first = next(validation(data, limit=1))

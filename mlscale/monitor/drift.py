@@ -18,6 +18,7 @@ from mlscale.errors import MLScaleError
 from mlscale.monitor.baseline import Baseline
 from mlscale.monitor.window import Window
 from mlscale.report import number
+from mlscale.report.text import percent
 from mlscale.stats.chi2 import chi2
 from mlscale.stats.discoveries import benjamini_hochberg
 from mlscale.stats.ks import ks
@@ -57,7 +58,9 @@ class Column:
     def phrase(self) -> str:
         """What a person would say: mean brightness 78.2 → 140, q < 1e-9."""
         classes = self.name == "classes"
-        before, now = (f"{100 * value:.0f} %" if classes else number(value, 3) for value in (self.before, self.now))
+        before, now = (
+            percent(value, 0, unit=" %") if classes else number(value, 3) for value in (self.before, self.now)
+        )
         return f"{self.told} {before} → {now}, q {_probability(self.q)}"
 
 

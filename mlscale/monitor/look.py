@@ -11,7 +11,7 @@ import numpy as np
 from mlscale.monitor.baseline import Baseline
 from mlscale.monitor.drift import Column, drift
 from mlscale.monitor.window import Window
-from mlscale.report import number
+from mlscale.report import number, text
 from mlscale.stats.intervals import Interval, quantile, wilson
 
 RULES = {
@@ -202,4 +202,4 @@ def _no_data(window: Window, limits: Limits) -> Signal:
 
 def percent(share: float) -> str:
     """0.9876 as 98.8 %."""
-    return f"{100 * share:.3g} %"
+    return text.percent(share, 1, unit=" %") if 0.99 < share < 1 else f"{100 * share:.3g} %"

@@ -62,8 +62,9 @@ class ServableModel:
     @property
     def takes(self) -> Takes:
         given = self.servable.input
-        resized = (self.servable.document.get("preprocessing") or {}).get("resize")
-        return Takes(given.shape[1:], given.dtype, bool(resized))
+        preprocessing = self.servable.document.get("preprocessing") or {}
+        resized, max_pixels = preprocessing.get("resize"), preprocessing.get("max_pixels")
+        return Takes(given.shape[1:], given.dtype, bool(resized), max_pixels)
 
     def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
         return {"logits": self.servable.logits(raw)}

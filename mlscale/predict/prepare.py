@@ -20,6 +20,7 @@ class Takes:
         shape: of one sample: (channels, height, width) of an image, (features,) of a row, (length,) of a text.
         dtype: uint8 or float32; int64 for a text as bytes + 1, 0 behind its end.
         resize: images are brought to the shape: the short side resized, the middle cut out; else they must have it.
+        max_pixels: of an image as it is stored, before it is resized; None for the default.
         names: the columns of a table that `encode` takes.
         encode: rows of a table, keys and columns, as training has encoded them: float32 (n, features), and what is
             wrong with a row, by its place; None where inputs are taken one by one.
@@ -28,6 +29,7 @@ class Takes:
     shape: tuple[int, ...]
     dtype: str
     resize: bool = False
+    max_pixels: int | None = None
     names: tuple[str, ...] = ()
     encode: Callable[[Sequence[str], Mapping[str, Any]], tuple[NDArray[np.float32], Mapping[int, str]]] | None = None
 
@@ -52,16 +54,19 @@ def prepare(item: Item, takes: Takes) -> NDArray[Any]:
 
 
 def _image(content: bytes, extension: str, takes: Takes) -> NDArray[Any]:
-    from mlscale.data.decode import decode_image, decode_sample
+    from mlscale.data.image_decoder import decode_image
+    from mlscale.data.pil import MAX_PIXELS
 
     if len(takes.shape) != 3:
         raise ValueError(f"it is a file, and the model takes {takes.shape}")
     channels, height, width = takes.shape
     size = (height, width) if takes.resize else None
     if extension in ("npy", "ten", "tb"):
+        from mlscale.data.decode import decode_sample
+
         array = decode_sample(content, extension, None, channels)
     else:
-        array = decode_image(content, size, channels)
+        array = decode_image(content, size, channels, max_pixels=takes.max_pixels or MAX_PIXELS)
     if array.shape != takes.shape:
         raise ValueError(f"it has {array.shape[2]}×{array.shape[1]} pixels, the model takes {width}×{height}")
     return array if array.dtype == takes.dtype else array.astype(takes.dtype)

@@ -67,7 +67,8 @@ class TaskModel:
 def takes_of(facts: Any, resize: bool) -> Takes:
     """What a model is given that was trained on data with these facts: images raw, all else as training has it."""
     image = facts.height is not None and len(facts.sample) == 3
-    return Takes(tuple(facts.sample), "uint8" if image and facts.mean else str(facts.dtype), resize and image)
+    dtype = "uint8" if image and facts.mean else str(facts.dtype)
+    return Takes(tuple(facts.sample), dtype, resize and image, getattr(facts, "max_pixels", None))
 
 
 def encoding(takes: Takes, features: Any) -> Takes:

@@ -24,7 +24,7 @@ from mlscale.report.canvas import (
     svg,
     tick,
 )
-from mlscale.report.text import number
+from mlscale.report.text import number, percent
 
 _CELL = Markup(
     '<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}" fill-opacity="{:.2f}">'
@@ -50,7 +50,7 @@ def matrix(figure: Matrix) -> Markup:
         parts.append(TEXT.format(left - 6, top + side / 2 + 4, "end", short(figure.labels[row], 9)))
         for column in range(count):
             value, share = cells[column], cells[column] / whole
-            told = f"{figure.labels[row]}, taken for {figure.labels[column]}: {number(value)} ({share:.1%})"
+            told = f"{figure.labels[row]}, taken for {figure.labels[column]}: {number(value)} ({percent(share, 1)})"
             colour = ("s0" if row == column else "s1") if value else "track"
             opacity = 0.12 + 0.88 * share if row == column else 0.2 + 0.8 * min(1.0, share * 3)
             place = (left + side * column, top, side - 1, side - 1)

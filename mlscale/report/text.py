@@ -9,6 +9,7 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
 _NUMERIC = re.compile(r"^[-+]?[\d,.]+([eE][-+]?\d+)?\s?(%|[kMG]|[KMGT]iB|B|ms|s|min|h|d)?$|^(nan|inf|-inf|-|)$")
+_MOST_DECIMALS = 6  # of a percentage
 _UNITS = ("_bytes", "_samples_per_s", "_per_s", "_ms", "_s", "_usd", "_percent", "_days")
 _ROOM = 12  # the narrowest a column is cut to
 
@@ -83,6 +84,24 @@ def size(count: float) -> str:
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     raise AssertionError("unreachable")
+
+
+def percent(share: float, decimals: int = 1, *, sign: str = "", unit: str = "%") -> str:
+    """A share as a percentage: 99.6%. What is not all, or not nothing, never reads 100% or 0%: 99.998%, <0.000001%.
+
+    Args:
+        decimals: digits after the point, where they suffice.
+        sign: '+' to show that of a positive one, too.
+        unit: what comes after the number.
+    """
+    if not math.isfinite(share):
+        return f"{share}"
+    for digits in range(decimals, _MOST_DECIMALS + 1):
+        text = f"{100 * share:{sign}.{digits}f}"
+        if share in (0, 1, -1) or abs(float(text)) not in (0, 100):
+            return text + unit
+    shown = "0." + "0" * (_MOST_DECIMALS - 1) + "1" if abs(share) < 0.5 else "99." + "9" * _MOST_DECIMALS
+    return ("<" if abs(share) < 0.5 else ">") + shown + unit
 
 
 def metric(name: str, value: float) -> str:

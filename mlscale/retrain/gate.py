@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.export.latency import medians
 from mlscale.export.servable import Servable
 from mlscale.stats.paired import Paired, paired
+from mlscale.stats.timing import TimesCompared, compare_times
 
 Labelled = Iterable[tuple[NDArray[Any], list[str]]]
 """Batches of raw samples (n, …) and the names of their classes."""
@@ -24,7 +24,7 @@ class Bounds:
     Attributes:
         alpha: the probability of promoting a challenger that is no better, at most.
         max_drop: how much worse it may be on the original data, in accuracy; sure with 1 - alpha.
-        max_latency_ratio: how many times as long one sample may take.
+        max_latency_ratio: how many times the champion's CPU time one sample may take; with 95 % confidence.
     """
 
     alpha: float
@@ -50,7 +50,8 @@ def judge(champion: Servable, challenger: Servable, held_out: Labelled, original
 
     On the held-out part of the window the challenger must be better, by McNemar's test on the pairs, one-sided. On the
     original validation data it must not be worse than `max_drop`: the lower end of a one-sided interval of the paired
-    difference (Tango, 1998) must lie above that.
+    difference (Tango, 1998) must lie above that. One sample on one thread must take at most `max_latency_ratio` times
+    the champion's CPU time: the interval of the ratio must lie below that. What is undecided keeps the champion.
 
     Args:
         champion, challenger: as they are served.
@@ -61,8 +62,9 @@ def judge(champion: Servable, challenger: Servable, held_out: Labelled, original
     window, before = [_right(champion, challenger, part) for part in (held_out, original)]
     now, old = (paired(*both, confidence=1 - bounds.alpha) for both in (window, before))
     sample = np.zeros((1, *champion.input.shape[1:]), champion.input.dtype)
-    champion_ms, challenger_ms = medians(lambda: champion.logits(sample), lambda: challenger.logits(sample))
-    ratio = challenger_ms / champion_ms
+    times = compare_times(
+        lambda: challenger.logits(sample), lambda: champion.logits(sample), bound=bounds.max_latency_ratio
+    )
     figures = {
         "champion_window_accuracy": float(window[0].mean()),
         "challenger_window_accuracy": float(window[1].mean()),
@@ -72,14 +74,18 @@ def judge(champion: Servable, challenger: Servable, held_out: Labelled, original
         "original_difference": old.difference,
         "original_difference_low": old.low,
         "original_samples": old.samples,
-        "latency_ratio": ratio,
-        "champion_latency_ms": champion_ms,
-        "challenger_latency_ms": challenger_ms,
+        "latency_ratio": times.ratio.value,
+        "latency_ratio_low": times.ratio.low,
+        "latency_ratio_high": times.ratio.high,
+        "champion_cpu_ms": times.second.cpu_ms,
+        "challenger_cpu_ms": times.first.cpu_ms,
+        "champion_latency_ms": times.second.wall_ms,
+        "challenger_latency_ms": times.first.wall_ms,
     }
-    return Judged(figures, tuple(_against(now, old, ratio, bounds)))
+    return Judged(figures, tuple(_against(now, old, times, bounds)))
 
 
-def _against(now: Paired, old: Paired, ratio: float, bounds: Bounds) -> list[str]:
+def _against(now: Paired, old: Paired, times: TimesCompared, bounds: Bounds) -> list[str]:
     reasons = []
     if now.p_better > bounds.alpha:
         reasons.append(
@@ -91,8 +97,12 @@ def _against(now: Paired, old: Paired, ratio: float, bounds: Bounds) -> list[str
             f"on the {old.samples} original samples it may be worse by {-old.low:.2%} (measured "
             f"{old.difference:+.2%}, gate.max_drop {bounds.max_drop:.2%})"
         )
-    if ratio > bounds.max_latency_ratio:
-        reasons.append(f"one sample takes {ratio:.2f}× as long (gate.max_latency_ratio {bounds.max_latency_ratio:g})")
+    if (fast := times.is_at_most(bounds.max_latency_ratio)) is not True:
+        ratio = times.ratio
+        reasons.append(
+            f"{'' if fast is False else 'undecided whether it is fast enough: '}one sample takes {ratio.value:.2f}× as "
+            f"long ({ratio.low:.2f} to {ratio.high:.2f}, gate.max_latency_ratio {bounds.max_latency_ratio:g})"
+        )
     return reasons
 
 

@@ -260,8 +260,9 @@ def latest_valid(folder: Path, of: tuple[str, str] | None = None) -> tuple[Path 
     return None, warnings
 
 
-def best(folder: Path, metric: str, mode: str) -> Path | None:
-    """`best.ckpt`, or where the best are named otherwise the one with the best value of `metric` (mode min or max)."""
+def best(folder: Path, metric: str | None, mode: str | None) -> Path | None:
+    """`best.ckpt`, or where the best are named otherwise the one with the best value of `metric` (mode min or max; None
+    where nothing judges the run)."""
     if (folder / f"best{SUFFIX}").is_file():
         return folder / f"best{SUFFIX}"
     values = {

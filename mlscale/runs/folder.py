@@ -80,6 +80,7 @@ class RunFolder:
         seed: int | None = None,
         data_version: str | None = None,
         order_version: int | str | None = None,
+        decode_version: int | None = None,
         overrides: Sequence[str] = (),
         tags: Sequence[str] = (),
         notes: str = "",
@@ -101,6 +102,7 @@ class RunFolder:
             config_yaml: the composed config as YAML text, interpolations kept. Literal secrets in it are moved out.
             derived: what `derived.yaml` keeps; `run_dir` and `name` are added.
             seed, data_version, order_version: what the order of samples follows from.
+            decode_version: of the decoder that images become pixels by; None where there are none.
             overrides: as typed; kept masked.
             tags, notes: the user's words; kept masked.
             metric, mode: what judges this run, for `runs ls`.
@@ -130,6 +132,7 @@ class RunFolder:
                 "seed": seed,
                 "data_version": data_version,
                 "order_version": order_version,
+                **({"decode_version": decode_version} if decode_version is not None else {}),
                 "code": code.summary() if code else None,
                 "parent": parent,
                 **({"init": dict(init)} if init else {}),
@@ -260,12 +263,21 @@ class RunFolder:
     def set_anew(self, config_yaml: str, derived: Mapping[str, Any]) -> None:
         """Keep the config of this attempt, in which devices, trackers or the time limit may be others, and the values
         that were filled in for it: another layout derives others."""
-        config_yaml = protect_yaml(config_yaml)
-        derived_yaml = _yaml({**derived, "run_dir": str(self.path), "name": self.path.name})
-        if not own.doubt(self.path):  # a run of this user stays one; the proof comes first, for a kill may come between
+        derived = {**derived, "run_dir": str(self.path), "name": self.path.name}
+        self._replace(protect_yaml(config_yaml), _yaml(derived))
+
+    def _replace(self, config_yaml: str, derived_yaml: str) -> None:
+        """Replace config.yaml and derived.yaml. A run of this user stays one."""
+        if not own.doubt(self.path):  # the proof comes first, for a kill may come between
             self.update(**_proof(self.id, config_yaml, derived_yaml, before=self.run.get("proof")))
         write_text(self.path / CONFIG, config_yaml)
         write_text(self.path / DERIVED, derived_yaml)
+
+    def judge_by(self, metric: str | None, mode: str | None) -> None:
+        """Keep what judges the run, where that is known only once something has been logged. The first rank calls it,
+        while the launching process waits."""
+        self.update(metric=metric, mode=mode)
+        self._replace(self.config_text, _yaml({**self.derived, "metric": metric, "mode": mode}))
 
     def attempt(self) -> None:
         """Go on with this run: note the attempt, and take off the seal of the last one."""

@@ -63,6 +63,12 @@ def free_memory_bytes() -> int:
     return 0
 
 
+def resident_bytes() -> int:
+    """Return the memory that this process occupies now, bytes; 0 where unknown."""
+    fields = _lines(Path("/proc/self/statm"))
+    return int(fields[0].split()[1]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
+
+
 def cpu_model() -> str:
     """The CPU's name."""
     for line in _lines(Path("/proc/cpuinfo")):

@@ -16,7 +16,7 @@ from mlscale.serve.labels import LabelSink
 from mlscale.serve.metrics import KIND
 from mlscale.serve.refused import Refused
 
-Load = Callable[[str | None, Callable[[MLScaleError | None], None]], None]
+Load = Callable[[str | None, bool, Callable[[MLScaleError | None], None]], None]
 _V2 = Protocol("infer", v2.asked, tensors.answer)
 _PREDICT = Protocol("predict", predict.asked, predict.answer)
 _READ = (b"GET", b"HEAD")
@@ -133,7 +133,7 @@ class App:
     def _swap(self, exchange: Exchange, name: str) -> None:
         if self._load is None:
             raise Refused("explicit model load is not allowed on this server: control=true allows it", 403)
-        wanted = _version_in(body_of(exchange, self._body_bytes))
+        wanted, accept_change = _load_parameters(body_of(exchange, self._body_bytes))
 
         def done(error: MLScaleError | None) -> None:
             if error is None:
@@ -141,7 +141,7 @@ class App:
             else:
                 self._answers.refuse(exchange, Refused(f"failed to load '{name}', {v2.told(error)}"))
 
-        self._load(wanted, done)
+        self._load(wanted, accept_change, done)
 
     def _labels(self, exchange: Exchange) -> None:
         if self._sink is None:
@@ -172,19 +172,21 @@ class App:
         return self._answers.metrics.text(model=model.name, version=model.version, others=others)
 
 
-def _version_in(body: bytes) -> str | None:
-    """The version in `{"parameters": {"version": "resnet:v8"}}`; None where there is none.
+def _load_parameters(body: bytes) -> tuple[str | None, bool]:
+    """Return version and accept_change of `{"parameters": {"version": "resnet:v8", "accept_change": true}}`.
 
     Raises:
         Refused: it is something else.
     """
     if not body.strip():
-        return None
+        return None, False
     try:
-        document = json.loads(body)
-        version = (document.get("parameters") or {}).get("version")
+        parameters = json.loads(body).get("parameters") or {}
+        version, accept_change = parameters.get("version"), parameters.get("accept_change", False)
     except (ValueError, AttributeError, RecursionError) as error:
         raise Refused("failed to parse the request JSON buffer: an object, parameters.version in it", 500) from error
     if version is not None and not isinstance(version, str):
         raise Refused("parameters.version is a text, such as resnet:v8")
-    return version
+    if not isinstance(accept_change, bool):
+        raise Refused("parameters.accept_change is true or false")
+    return version, accept_change

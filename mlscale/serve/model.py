@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.export.servable import Servable, load, softmax
+from mlscale.export.trial import raise_unless_it_computes
 
 _INLINE_ONE_S, _INLINE_BATCH_S = 0.001, 0.005
 """A thread costs a sample 0.1 ms, and an answer that is computed in the loop delays the others by its own time."""
@@ -94,12 +95,13 @@ class Model:
 
 
 def load_model(folder: Path, *, name: str, version: str, threads: int, max_batch: int) -> Model:
-    """Read, verify, warm up and measure a servable.
+    """Read, verify, try, warm up and measure a servable.
 
     Raises:
-        MLScaleError: it is none, damaged, or does not compute.
+        MLScaleError: it is none, damaged, or does not compute, or not what its document states.
     """
     servable = load(folder, threads=threads)
+    raise_unless_it_computes(servable)
     draft = Model(servable, name, version, 0.0, 0.0, max_batch)
     one, many = (np.zeros((rows, *draft.sample_shape), servable.input.dtype) for rows in (1, max_batch))
     return Model(

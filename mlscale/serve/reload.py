@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlscale.errors import MLScaleError
+from mlscale.export.trial import schema_change
 from mlscale.registry import LocalRegistry
 from mlscale.registry.aliases import FILE
-from mlscale.registry.reference import parse
+from mlscale.registry.reference import CHAMPION, PREVIOUS, parse
 from mlscale.registry.servables import Located, locate
 from mlscale.serve.model import Model, load_model
 
@@ -59,6 +60,39 @@ class Source:
             max_batch=self.max_batch,
         )
 
+    def first(self) -> tuple[Located, Model, str]:
+        """Locate and load what is to serve at the start; where the champion can't be loaded, the one before it.
+
+        Returns:
+            what serves, the model, and a sentence where it is not what was named; '' otherwise.
+
+        Raises:
+            MLScaleError: it can't be loaded, and there is no champion before it that can.
+        """
+        try:
+            located = self.locate()
+            return located, self.load(located), ""
+        except MLScaleError as error:
+            if (previous := self._previous()) is None:
+                raise
+            try:
+                located = self.locate(previous)
+                model = self.load(located)
+            except MLScaleError:
+                raise error from None
+            told = f"{self.text} could not be loaded ({short(error)})"
+            return located, model, f"{told}; {located.version}, the champion before it, serves instead"
+
+    def _previous(self) -> str | None:
+        """The reference of the champion before, where the champion was named."""
+        if self.registry is None or "/" in self.text or self.text.startswith((".", "~")):
+            return None
+        try:
+            named = parse(self.text)
+        except MLScaleError:
+            return None
+        return f"{named.name}@{PREVIOUS}" if named.bare or named.alias == CHAMPION else None
+
     def state(self, located: Located) -> tuple[object, ...] | None:
         """What changes when `text` may mean something else; None where it never does: a folder, or a number."""
         if self.registry is None or located.ref is None or parse(self.text).number is not None:
@@ -73,23 +107,34 @@ class Reloader:
     Args:
         source: where models come from.
         located: what serves now.
+        model: the same, loaded.
         swap: called in the event loop with the model that is to serve.
         failed: called in the event loop with a sentence, where one could not be loaded.
+        accept_change: let a version serve that takes or answers something else than the one before.
     """
 
     def __init__(
-        self, source: Source, located: Located, swap: Callable[[Model], None], failed: Callable[[str], None]
+        self,
+        source: Source,
+        located: Located,
+        model: Model,
+        swap: Callable[[Model], None],
+        failed: Callable[[str], None],
+        *,
+        accept_change: bool,
     ) -> None:
-        self._source, self._located = source, located
+        self._source, self._located, self._model = source, located, model
         self._swap, self._failed = swap, failed
+        self._accept_change = accept_change
         self._one = asyncio.Lock()
         self._thread = ThreadPoolExecutor(1, "load")
 
-    async def load(self, ref: str | None) -> None:
+    async def load(self, ref: str | None, *, accept_change: bool = False) -> None:
         """Serve the version `ref`, or what the command line's name means now.
 
         Raises:
-            MLScaleError: it could not be loaded, or is a version of another model; the old one serves.
+            MLScaleError: it could not be loaded, is a version of another model, or takes or answers something else
+                than the one that serves, and that was not accepted; the old one serves.
         """
         loop = asyncio.get_running_loop()
         async with self._one:
@@ -98,14 +143,16 @@ class Reloader:
                 self._check(located, ref)
                 if located.version != self._located.version:
                     model = await loop.run_in_executor(self._thread, self._source.load, located)
-                    self._located = located
+                    if not (accept_change or self._accept_change):
+                        self._raise_if_schema_changed(model)
+                    self._located, self._model = located, model
                     self._swap(model)
                 else:
                     self._failed("")
             except MLScaleError as error:
-                why = "; ".join(text for text in (error.what, error.why) if text)
                 self._failed(
-                    f"{ref or self._source.text} could not be loaded ({why}); {self._located.version} serves on"
+                    f"{ref or self._source.text} could not be loaded ({short(error)}); "
+                    f"{self._located.version} serves on"
                 )
                 raise
 
@@ -138,6 +185,19 @@ class Reloader:
                 f"'{ref or self._source.text}' is no version of {self._located.name}",
                 fix=f"{self._located.name}:v<number>",
             )
+
+    def _raise_if_schema_changed(self, model: Model) -> None:
+        if change := schema_change(self._model.servable, model.servable):
+            raise MLScaleError(
+                f"{model.version} has another schema than {self._model.version}",
+                why=f"{change}: clients of the one would get errors or wrong answers from the other",
+                fix="accept_change=true",
+            )
+
+
+def short(error: MLScaleError) -> str:
+    """What an error is and why, for one line of a log."""
+    return "; ".join(text for text in (error.what, error.why) if text)
 
 
 def _state(path: Path) -> tuple[int, int, int] | None:

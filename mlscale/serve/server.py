@@ -45,6 +45,7 @@ class Settings:
     follow: bool
     poll_s: float
     control: bool | None
+    accept_change: bool
     ready_file: Path | None
     events: EventStore | None
     sample_share: float
@@ -81,19 +82,24 @@ def serve(source: Source, settings: Settings, say: Callable[[str], None]) -> Ser
     Raises:
         MLScaleError: the model can't be loaded, or the port not be had (exit code 5).
     """
-    located = source.locate()
     with bound(settings.host, settings.port) as listening:
-        model = source.load(located)
+        located, model, instead = source.first()
         with asyncio.Runner(loop_factory=new_loop) as runner:
-            return runner.run(_Server(source, settings, say, located, model).run(listening))
+            return runner.run(_Server(source, settings, say, located, model, instead).run(listening))
 
 
 class _Server:
     def __init__(
-        self, source: Source, settings: Settings, say: Callable[[str], None], located: Located, model: Model
+        self,
+        source: Source,
+        settings: Settings,
+        say: Callable[[str], None],
+        located: Located,
+        model: Model,
+        instead: str,
     ) -> None:
         self._source, self._settings, self._say = source, settings, say
-        self._located, self._first = located, model
+        self._located, self._first, self._instead = located, model, instead
 
     async def run(self, listening: socket.socket) -> Served:
         """From the first request to the last."""
@@ -108,7 +114,14 @@ class _Server:
         self._inference = Inference(
             loop, self._first, answers, events, max_queue=settings.max_queue, body_bytes=settings.limits.body_bytes
         )
-        reloader = Reloader(self._source, self._located, self._swap, self._not_swapped)
+        reloader = Reloader(
+            self._source,
+            self._located,
+            self._first,
+            self._swap,
+            self._not_swapped,
+            accept_change=settings.accept_change,
+        )
         load = self._loader(reloader) if self._may_control() else None
         self._app = App(self._inference, answers, sink, load, body_bytes=settings.limits.body_bytes)
         connections = Connections(settings.limits, self._app.handle, answers.early)
@@ -118,6 +131,9 @@ class _Server:
         tasks = [asyncio.create_task(self._each_second(connections, events))]
         if settings.follow:
             tasks.append(asyncio.create_task(reloader.follow(settings.poll_s)))
+        if self._instead:
+            self._app.stale = self._instead
+            self._say(self._instead)
         self._announce(listening)
         await stop.wait()
         self._app.ready = False
@@ -168,9 +184,9 @@ class _Server:
     def _loader(self, reloader: Reloader) -> Any:
         running: set[asyncio.Task[None]] = set()
 
-        async def work(ref: str | None, done: Callable[[MLScaleError | None], None]) -> None:
+        async def work(ref: str | None, accept_change: bool, done: Callable[[MLScaleError | None], None]) -> None:
             try:
-                await reloader.load(ref)
+                await reloader.load(ref, accept_change=accept_change)
             except MLScaleError as error:
                 done(error)
             except Exception as error:
@@ -179,8 +195,8 @@ class _Server:
             else:
                 done(None)
 
-        def load(ref: str | None, done: Callable[[MLScaleError | None], None]) -> None:
-            task = asyncio.get_running_loop().create_task(work(ref, done))
+        def load(ref: str | None, accept_change: bool, done: Callable[[MLScaleError | None], None]) -> None:
+            task = asyncio.get_running_loop().create_task(work(ref, accept_change, done))
             running.add(task)
             task.add_done_callback(running.discard)
 

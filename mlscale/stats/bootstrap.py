@@ -15,6 +15,9 @@ Statistic = Callable[[Floats], Floats]
 """Sums over the samples, (b, c), to figures (b, m); NaN where one is not defined for these samples."""
 
 DRAWS = 2000
+LEAST = 10
+"""Samples below which there is no interval: a few draws of the same values look certain, and cover the truth far less
+often than they say."""
 _MOST_ROWS = 5000
 _AT_ONCE = 2_000_000  # numbers of one stretch of draws
 
@@ -25,15 +28,12 @@ class Bootstrap:
 
     Attributes:
         value: of the samples as they are, (m,).
-        low, high: the ends of the intervals, (m,).
-        p: probability of a figure as far from zero, or further, were the truth zero; two-sided, (m,). Says something
-            of differences alone.
+        low, high: the ends of the intervals, (m,); NaN where the samples are too few, or do not differ at all.
     """
 
     value: Floats
     low: Floats
     high: Floats
-    p: Floats
 
     def __getitem__(self, figure: int) -> Interval:
         return Interval(float(self.value[figure]), float(self.low[figure]), float(self.high[figure]))
@@ -54,7 +54,8 @@ def bootstrap(
     product, and the jackknife that BCa needs is a subtraction. Samples that are alike are given once, with how many
     there are; more than 5,000 are first put together at random into 5,000 groups of one size, whose sums are drawn: the
     same variance in expectation (the groups are independent), and an effort that does not grow. Where BCa's correction
-    is not defined (every draw on one side) the percentile interval stands.
+    is not defined (every draw on one side) the percentile interval stands. Both are widened for few samples by
+    Student's quantile (Hesterberg, What teachers should know about the bootstrap, 2015).
 
     Args:
         rows: what is summed, of each sample, (n, c); n ≥ 1.
@@ -63,25 +64,45 @@ def bootstrap(
         confidence: that the truth lies within, two-sided.
         draws: of the samples.
         seed: the same seed gives the same intervals.
+
+    Raises:
+        ValueError: no rows, rows with NaN, counts that are negative or do not fit, or a confidence outside
+            0 to 1.
     """
     rng = np.random.default_rng(seed)
     values = np.asarray(rows, np.float64)
     weights = np.ones(len(values), np.int64) if counts is None else np.asarray(counts, np.int64)
-    if not len(values) or values.ndim != 2 or not weights.sum():
+    if values.ndim != 2 or weights.shape != (len(values),) or not weights.sum() or weights.min() < 0:
         raise ValueError(f"the bootstrap needs rows of at least one sample, and this is {values.shape}")
+    if np.isnan(values).any():
+        raise ValueError("the bootstrap needs rows without NaN")
+    if not 0 < confidence < 1 or draws < 1:
+        raise ValueError(f"confidence must be between 0 and 1, and draws positive: {confidence}, {draws}")
+    samples = int(weights.sum())
     whole = weights @ values
-    if len(values) > _MOST_ROWS:
-        values, weights = _grouped(values, weights, rng)
+    values, weights = grouped(values, weights, rng)
     found = statistic(whole[None])[0]
+    if samples < LEAST:
+        unknown = np.full(found.shape, np.nan)
+        return Bootstrap(found, unknown, unknown)
     drawn = _drawn(values, weights, statistic, draws, rng)
     with np.errstate(all="ignore"):
         left_out = statistic(whole - values)
-        low, high = _bca(found, drawn, left_out, weights, (1 - confidence) / 2)
-    return Bootstrap(found, low, high, _p(drawn))
+        low, high = _bca(found, drawn, left_out, weights, _widened((1 - confidence) / 2, int(weights.sum())))
+    return Bootstrap(found, low, high)
 
 
-def _grouped(values: Floats, weights: NDArray[np.int64], rng: np.random.Generator) -> tuple[Floats, NDArray[np.int64]]:
-    """Sums of random groups that hold about as many samples each."""
+def _widened(tail: float, n: int) -> float:
+    """Return the share of draws beyond each end that makes the interval of a mean as wide as Student's."""
+    from scipy.stats import norm, t
+
+    return float(norm.cdf(t.ppf(tail, n - 1) * np.sqrt(n / (n - 1))))
+
+
+def grouped(values: Floats, weights: NDArray[np.int64], rng: np.random.Generator) -> tuple[Floats, NDArray[np.int64]]:
+    """Return sums of random groups that hold about as many samples each; up to 5,000 rows as they are."""
+    if len(values) <= _MOST_ROWS:
+        return values, weights
     order = rng.permutation(len(values))
     bounds = np.linspace(0, len(values), _MOST_ROWS + 1).astype(np.int64)[:-1]
     return np.add.reduceat(values[order] * weights[order, None], bounds, axis=0), np.ones(_MOST_ROWS, np.int64)
@@ -115,7 +136,7 @@ def _bca(
     for figure, value in enumerate(found):
         ours = drawn[:, figure]
         ours = np.sort(ours[np.isfinite(ours)])
-        if not len(ours) or not np.isfinite(value):
+        if not len(ours) or not np.isfinite(value) or ours[-1] - ours[0] <= 1e-12 * abs(value):
             lows.append(np.nan)
             highs.append(np.nan)
             continue
@@ -140,12 +161,3 @@ def _acceleration(left_out: Floats, weights: NDArray[np.int64]) -> float:
     away = (times @ values) / times.sum() - values
     spread = float(times @ away**2)
     return float(times @ away**3) / (6 * spread**1.5) if spread > 1e-300 else 0.0
-
-
-def _p(drawn: Floats) -> Floats:
-    """Twice the smaller share of draws on either side of zero, of which it counts as one: never nought."""
-    known = np.isfinite(drawn)
-    n = known.sum(0)
-    sides = [((drawn <= 0) & known).sum(0), ((drawn >= 0) & known).sum(0)]
-    p: Floats = np.where(n > 0, np.minimum(1.0, 2 * (np.minimum(*sides) + 1) / (n + 1)), np.nan)
-    return p

@@ -35,6 +35,8 @@ def bins_of(confidence: NDArray[np.generic], bins: int = BINS) -> NDArray[np.int
     (Nixon et al., Measuring calibration in deep learning, 2019). Samples of one confidence stay together.
     """
     values = np.asarray(confidence, np.float64)
+    if values.ndim != 1 or not len(values) or np.isnan(values).any():
+        raise ValueError("bins need the confidence of each sample, none of them NaN")
     count = max(1, min(bins, len(values) // 10))
     edges = np.unique(np.quantile(values, np.arange(1, count) / count, method="inverted_cdf"))
     return np.searchsorted(edges, values, "left").astype(np.int64)
@@ -46,7 +48,14 @@ def reliability(confidence: NDArray[np.generic], correct: NDArray[np.generic], b
     Args:
         confidence: of each prediction, 0 to 1, (n,), n ≥ 1.
         correct: whether it was right, (n,).
+
+    Raises:
+        ValueError: no samples, or one of them NaN, or arrays of different length.
     """
+    if np.shape(confidence) != np.shape(correct) or not np.size(confidence):
+        raise ValueError(
+            f"confidence and correct must be of the same samples: {np.shape(confidence)}, {np.shape(correct)}"
+        )
     values, right, place = (
         np.asarray(confidence, np.float64),
         np.asarray(correct, np.float64),
@@ -67,10 +76,17 @@ def temperature(logits: NDArray[np.generic], truth: NDArray[np.generic]) -> floa
     Args:
         logits: (n, k), n ≥ 1.
         truth: class numbers, (n,).
+
+    Raises:
+        ValueError: no samples, logits that are not finite, or classes that they do not have.
     """
     from scipy.optimize import minimize_scalar
 
     values, right = np.asarray(logits, np.float64), np.asarray(truth, np.int64)
+    if values.ndim != 2 or right.shape != (len(values),) or not len(values) or not np.isfinite(values).all():
+        raise ValueError("a temperature needs finite logits of each sample, and its class")
+    if right.min() < 0 or right.max() >= values.shape[1]:
+        raise ValueError(f"classes must be from 0 to {values.shape[1] - 1}")
     found = minimize_scalar(
         lambda power: nll(values / np.exp(power), right).mean(), bounds=(np.log(0.05), np.log(20)), method="bounded"
     )

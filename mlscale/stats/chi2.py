@@ -35,11 +35,16 @@ def chi2(reference: NDArray[Any], counts: NDArray[Any]) -> Chi2:
 
     Args:
         reference, counts: how often each class was seen, (k,) each.
+
+    Raises:
+        ValueError: a side has no counts, or the two differ in length, or a count is negative, infinite or NaN.
     """
     from scipy.stats import chi2_contingency
 
     both = np.stack([np.asarray(reference, np.float64), np.asarray(counts, np.float64)])
-    totals = both.sum(1, keepdims=True)
+    totals = both.sum(1, keepdims=True) if both.ndim == 2 else np.zeros(1)
+    if both.ndim != 2 or not np.isfinite(both).all() or (both < 0).any():
+        raise ValueError("the test needs counts, none of them negative, infinite or NaN")
     if not totals.all():
         raise ValueError("the test needs counts on both sides")
     distance = float(abs(both[0] / totals[0] - both[1] / totals[1]).sum() / 2)

@@ -28,9 +28,14 @@ def benjamini_hochberg(p: Sequence[float], fdr: float) -> Discoveries:
     Args:
         p: p-values, 0 to 1.
         fdr: the share of false ones among the finds, at most, on average.
+
+    Raises:
+        ValueError: a p-value, or the rate, is not between 0 and 1; NaN is not.
     """
     from scipy.stats import false_discovery_control
 
+    if not all(0 <= each <= 1 for each in (*p, fdr)):
+        raise ValueError("p-values and their rate of false discoveries must be between 0 and 1")
     if not p:
         return Discoveries((), ())
     q = tuple(float(each) for each in false_discovery_control(p, method="bh"))

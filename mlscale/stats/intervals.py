@@ -30,9 +30,15 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
     Args:
         successes: of n, n ≥ 1.
         confidence: that the truth lies within, two-sided; each end alone holds with (1 + confidence) / 2.
+
+    Raises:
+        ValueError: n is less than 1, successes are none of n, or the confidence is not between 0 and 1.
     """
     from scipy.stats import binomtest
 
+    if not (n >= 1 and 0 <= successes <= n):
+        raise ValueError(f"{successes} of {n} is not a share")
+    _check_confidence(confidence)
     found = binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return Interval(successes / n, float(found.low), float(found.high))
 
@@ -47,10 +53,18 @@ def quantile(values: NDArray[Any], q: float, confidence: float = 0.95) -> Interv
         values: numbers (n,), n ≥ 1.
         q: between 0 and 1; 0.99 is the 99th percentile.
         confidence: that the truth lies within, two-sided.
+
+    Raises:
+        ValueError: no values, NaN among them, or q or the confidence is not between 0 and 1.
     """
     from scipy.stats import binom
 
     ordered = np.sort(np.asarray(values, np.float64))
+    if ordered.ndim != 1 or not len(ordered) or np.isnan(ordered).any():
+        raise ValueError(f"a quantile needs numbers, and these are {ordered.shape} with {np.isnan(ordered).sum()} NaN")
+    if not 0 < q < 1:
+        raise ValueError(f"q must be between 0 and 1, and is {q}")
+    _check_confidence(confidence)
     n, tail = len(ordered), (1 - confidence) / 2
     # P(B ≤ low − 1) ≤ tail and P(B ≥ high) ≤ tail for the binomial B, as ranks that count from one.
     low = int(binom.ppf(tail, n, q))
@@ -60,3 +74,8 @@ def quantile(values: NDArray[Any], q: float, confidence: float = 0.95) -> Interv
         float(ordered[low - 1]) if low >= 1 else -math.inf,
         float(ordered[high - 1]) if high <= n else math.inf,
     )
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise ValueError(f"confidence must be between 0 and 1, and is {confidence}")

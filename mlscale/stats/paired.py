@@ -42,10 +42,16 @@ def paired(first: NDArray[Any], second: NDArray[Any], confidence: float = 0.95) 
     Args:
         first, second: whether each sample was classified right, bool (n,) each, the same samples in the same order.
         confidence: of each end of the difference, one-sided.
+
+    Raises:
+        ValueError: no samples, other samples, or results that are not right or wrong.
     """
-    first, second = np.asarray(first, bool), np.asarray(second, bool)
+    first, second = np.asarray(first), np.asarray(second)
     if first.shape != second.shape or first.ndim != 1 or not len(first):
         raise ValueError(f"the two must be of the same samples: {first.shape} and {second.shape}")
+    if not (np.isin(first, (0, 1)).all() and np.isin(second, (0, 1)).all()):
+        raise ValueError("each sample must be right or wrong: true or false, 1 or 0")
+    first, second = first.astype(bool), second.astype(bool)
     n, gained, lost = len(first), int((second & ~first).sum()), int((first & ~second).sum())
     low, high = score_interval(gained, lost, n, confidence)
     return Paired(n, gained, lost, (gained - lost) / n, low, high, *mcnemar(gained, lost))
@@ -59,6 +65,7 @@ def mcnemar(gained: int, lost: int) -> tuple[float, float]:
     """
     from scipy.stats import binom
 
+    _check_pairs(gained, lost)
     few, pairs = min(gained, lost), gained + lost
     if not pairs:
         return 1.0, 1.0
@@ -73,6 +80,7 @@ def mcnemar_exact(gained: int, lost: int) -> float:
     """
     from scipy.stats import binomtest
 
+    _check_pairs(gained, lost)
     return float(binomtest(gained, gained + lost).pvalue) if gained + lost else 1.0
 
 
@@ -84,11 +92,19 @@ def score_interval(gained: int, lost: int, n: int, confidence: float = 0.95) -> 
 
     Args:
         gained, lost: discordant pairs of n.
-        confidence: of each end.
+        confidence: of each end, above 0.5.
+
+    Raises:
+        ValueError: a negative number of pairs, more pairs than samples, or another confidence.
     """
     from scipy.optimize import brentq
     from scipy.stats import norm
 
+    _check_pairs(gained, lost)
+    if not (n >= 1 and gained + lost <= n):
+        raise ValueError(f"{gained} and {lost} are no pairs of {n}")
+    if not 0.5 < confidence < 1:
+        raise ValueError(f"confidence of one end must be between 0.5 and 1, and is {confidence}")
     bound, middle = float(norm.ppf(confidence)), (gained - lost) / n
 
     def end(sign: int) -> float:
@@ -101,6 +117,11 @@ def score_interval(gained: int, lost: int, n: int, confidence: float = 0.95) -> 
         return float(brentq(beyond, middle, outermost, xtol=1e-10))
 
     return end(-1), end(1)
+
+
+def _check_pairs(gained: int, lost: int) -> None:
+    if not (gained >= 0 and lost >= 0):
+        raise ValueError(f"the numbers of pairs must not be negative: {gained} and {lost}")
 
 
 def _score(gained: int, lost: int, n: int, difference: float) -> float:

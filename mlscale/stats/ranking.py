@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,19 +49,30 @@ def ranking(
     draws: int = 1000,
     seed: int = 0,
 ) -> Ranking | None:
-    """ROC and precision–recall curves with percentile bootstrap intervals, positives and negatives drawn apart.
+    """ROC and precision–recall curves; the areas with intervals that also hold near 1, where a bootstrap's collapse.
 
-    For the intervals alone, scores are first put into at most 2,000 steps of equally many samples.
+    The interval of the AUC has those values whose score test does not reject the observed one: the variance is a
+    function of the tested value (Newcombe, Confidence intervals for an effect size measure based on the Mann–Whitney
+    statistic, part 2, 2006), scaled to DeLong's of these samples as far as there are errors to estimate that from. The
+    interval of the average precision is Wilson's at the number of positives that has the bootstrap's variance.
 
     Args:
-        scores: the higher, the more likely positive, (n,).
+        scores: the higher, the more likely positive, (n,); infinite ones are the first or the last, NaN is left out.
         truth: whether each is positive, (n,).
+        confidence: of the intervals, two-sided.
+        draws: of the bootstrap, positives and negatives apart; in at most 2,000 steps of equally many samples.
+        seed: the same seed gives the same interval.
 
     Returns:
         None where there are no positives, or no negatives: no curve is defined.
+
+    Raises:
+        ValueError: scores and truth differ in length.
     """
     values, positive = np.asarray(scores, np.float64), np.asarray(truth, bool)
-    known = np.isfinite(values)
+    if values.ndim != 1 or values.shape != positive.shape:
+        raise ValueError(f"scores and truth must be of the same samples: {values.shape} and {positive.shape}")
+    known = ~np.isnan(values)
     values, positive = values[known], positive[known]
     if not positive.any() or positive.all():
         return None
@@ -72,11 +84,11 @@ def ranking(
     f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
     best = int(f1.argmax())
     auc, average = _areas(hits[None], misses[None])
-    low, high = _intervals(hits, misses, confidence, draws, seed)
+    variances = delong(hits, misses), _bootstrap_variance(hits, misses, draws, seed)
     shown = np.unique(np.linspace(0, len(steps) - 1, _MOST_POINTS).astype(int))
     return Ranking(
-        auc=Interval(float(auc[0]), float(low[0]), float(high[0])),
-        average_precision=Interval(float(average[0]), float(low[1]), float(high[1])),
+        auc=auc_interval(float(auc[0]), variances[0], int(tp[-1]), int(fp[-1]), confidence),
+        average_precision=precision_interval(float(average[0]), variances[1], int(tp[-1]), confidence),
         false_positive_rate=fp[shown] / fp[-1],
         recall=recall[shown],
         precision=precision[shown],
@@ -98,14 +110,88 @@ def _areas(hits: Floats, misses: Floats) -> tuple[Floats, Floats]:
     return auc, (precision * hits).sum(-1) / positives
 
 
-def _intervals(hits: Floats, misses: Floats, confidence: float, draws: int, seed: int) -> tuple[Floats, Floats]:
+def delong(hits: Floats, misses: Floats) -> float:
+    """Return the variance of the AUC as DeLong et al. estimate it (1988); NaN with one positive or one negative.
+
+    Args:
+        hits, misses: positives and negatives at each step, (t,), highest score first.
+    """
+    positives, negatives = hits.sum(), misses.sum()
+    if min(positives, negatives) < 2:
+        return math.nan
+    beaten = 1 - (misses.cumsum() - misses / 2) / negatives  # share of the negatives below a positive
+    above = (hits.cumsum() - hits / 2) / positives  # share of the positives above a negative
+    variance = 0.0
+    for shares, times, n in ((beaten, hits, positives), (above, misses, negatives)):
+        mean = times @ shares / n
+        variance += times @ (shares - mean) ** 2 / (n - 1) / n
+    return float(variance)
+
+
+def auc_interval(auc: float, variance: float, positives: int, negatives: int, confidence: float = 0.95) -> Interval:
+    """Return the score interval of an AUC.
+
+    Args:
+        auc: of the samples, 0 to 1.
+        variance: DeLong's; NaN where it is not known.
+        positives, negatives: samples of each, 1 at least.
+        confidence: two-sided.
+    """
+    from scipy.optimize import brentq
+    from scipy.stats import norm
+
+    z = float(norm.ppf((1 + confidence) / 2))
+    expected = _auc_variance(auc, positives, negatives)
+    scale = _scale(auc, variance / expected if expected > 0 else 1.0, min(positives, negatives))
+
+    def beyond(tested: float) -> float:
+        return (tested - auc) ** 2 - z * z * scale * _auc_variance(tested, positives, negatives)
+
+    # At the ends the variance is zero, so that they are beyond; the observed value is within.
+    nearest = min(max(auc, 1e-9), 1 - 1e-9)
+    low = brentq(beyond, 0.0, nearest, xtol=1e-12) if beyond(nearest) < 0 < beyond(0.0) else 0.0
+    high = brentq(beyond, nearest, 1.0, xtol=1e-12) if beyond(nearest) < 0 < beyond(1.0) else 1.0
+    return Interval(auc, min(float(low), auc), max(float(high), auc))
+
+
+def precision_interval(value: float, variance: float, positives: int, confidence: float = 0.95) -> Interval:
+    """Return Wilson's interval of an average precision, at the number of positives that has this variance.
+
+    With as many positives as there are, it is the binomial interval of Boyd, Eng and Page, Area under the
+    precision–recall curve: point estimates and confidence intervals, 2013.
+    """
+    from scipy.stats import norm
+
+    binomial = value * (1 - value) / positives
+    n = positives / _scale(value, variance / binomial if binomial > 0 else 1.0, positives)
+    z2 = float(norm.ppf((1 + confidence) / 2)) ** 2
+    middle = (value + z2 / (2 * n)) / (1 + z2 / n)
+    half = math.sqrt(z2 * value * (1 - value) / n + z2 * z2 / (4 * n * n)) / (1 + z2 / n)
+    return Interval(value, max(0.0, min(middle - half, value)), min(1.0, max(middle + half, value)))
+
+
+def _auc_variance(auc: float, positives: int, negatives: int) -> float:
+    """Hanley and McNeil's variance of an AUC (1982), in the symmetrical form of Newcombe's method 5."""
+    others = (positives + negatives) / 2 - 1
+    share = others * (1 - auc) / (2 - auc) + others * auc / (1 + auc)
+    return auc * (1 - auc) * (1 + share) / (positives * negatives)
+
+
+def _scale(value: float, observed: float, n: int) -> float:
+    """Return how many times the model's variance the true one is: what was observed, drawn towards 1 where the value is
+    so near 0 or 1 that hardly any samples say so."""
+    errors = 2 * n * min(value, 1 - value)
+    if not math.isfinite(observed) or errors <= 0:
+        return 1.0
+    return max((errors * observed + 1) / (errors + 1), 1e-6)
+
+
+def _bootstrap_variance(hits: Floats, misses: Floats, draws: int, seed: int) -> float:
+    """Return the variance of the average precision, positives and negatives drawn apart."""
     rng = np.random.default_rng(seed)
     if len(hits) > _MOST_STEPS:
         share = (hits + misses).cumsum()
         group = np.minimum((share / share[-1] * _MOST_STEPS).astype(int), _MOST_STEPS - 1)
         hits, misses = np.bincount(group, hits).astype(float), np.bincount(group, misses).astype(float)
     again = [rng.multinomial(int(each.sum()), each / each.sum(), size=draws).astype(float) for each in (hits, misses)]
-    areas = np.stack(_areas(*again), 1)
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(areas, [tail, 1 - tail], axis=0)
-    return low, high
+    return float(_areas(again[0], again[1])[1].var())

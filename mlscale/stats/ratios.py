@@ -18,12 +18,18 @@ def ratio(first: Sequence[float], second: Sequence[float], confidence: float = 0
     Args:
         first, second: positive numbers, one of each for every round, two rounds at least.
         confidence: that the true ratio lies within, two-sided.
+
+    Raises:
+        ValueError: fewer than two rounds, rounds that do not pair, or numbers that are not positive and finite.
     """
     from scipy.stats import t
 
-    logs = np.log(np.asarray(first, np.float64) / np.asarray(second, np.float64))
-    if logs.ndim != 1 or len(logs) < 2 or not np.isfinite(logs).all():
+    sides = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if sides[0].ndim != 1 or sides[0].shape != sides[1].shape or len(sides[0]) < 2:
         raise ValueError("a ratio needs two rounds of positive numbers at least")
+    if not all((np.isfinite(each) & (each > 0)).all() for each in sides):
+        raise ValueError("a ratio needs positive numbers, none of them infinite or NaN")
+    logs = np.log(sides[0]) - np.log(sides[1])
     mean, error = float(logs.mean()), float(logs.std(ddof=1)) / math.sqrt(len(logs))
     reach = float(t.ppf((1 + confidence) / 2, len(logs) - 1)) * error
     return Interval(math.exp(mean), math.exp(mean - reach), math.exp(mean + reach))

@@ -19,9 +19,10 @@ from torch import Tensor
 
 from mlscale.config.build import accepts, brings_precision, build, build_each, target
 from mlscale.config.derive import epoch_steps
+from mlscale.config.metric import follow_own_metrics, is_set
 from mlscale.errors import MLScaleError
 from mlscale.runs.files import read_json
-from mlscale.runs.folder import RUN
+from mlscale.runs.folder import RUN, RunFolder
 from mlscale.runs.initial import Initial
 from mlscale.runs.mask import Masker
 from mlscale.tasks import lazy
@@ -34,10 +35,13 @@ from mlscale.train.checkpoints import Checkpoints
 from mlscale.train.compiling import Compile, set_tf32
 from mlscale.train.initial import keep, start_from
 from mlscale.train.loggers import finish
+from mlscale.train.loss_end import LossEnd, constant_loss
+from mlscale.train.memory import reset_peak
 from mlscale.train.mixed import LossScale, Mixed
 from mlscale.train.precision import lay_out, plugin_of
 from mlscale.train.quiet import quiet
 from mlscale.train.resume import ExactResume
+from mlscale.train.run_metric import UNCHOSEN, RunMetric
 from mlscale.train.signals import StopOnSignal, seconds_of
 from mlscale.train.stopwatch import Stopwatch
 from mlscale.train.strategies import sums_alike
@@ -111,7 +115,8 @@ def assemble(cfg: DictConfig) -> Assembly:
         lazy.materialize(task.model, data)
     lay_out(task, cfg.precision.get("memory_format"))
     # Compression and monitoring join the run as callbacks: this room imports neither.
-    callbacks = [ExactResume(cfg.seed), StepSeed(cfg.seed), *build_each(cfg.get("callbacks"), "callbacks").values()]
+    callbacks = [ExactResume(cfg.seed), StepSeed(cfg.seed), judge(cfg), loss_end(cfg, task)]
+    callbacks += build_each(cfg.get("callbacks"), "callbacks").values()
     callbacks += build_each(cfg.get("compress"), "compress").values()
     callbacks += build_each(cfg.get("monitor"), "monitor").values()
     stop_checkpoint = keep_in_the_run_folder(callbacks, f"{cfg.derived.run_dir}/checkpoints")
@@ -124,23 +129,49 @@ def assemble(cfg: DictConfig) -> Assembly:
     return Assembly(trainer, task, data)
 
 
+def judge(cfg: DictConfig) -> RunMetric:
+    """The callback that knows the run's metric, or chooses it; what follows an open one waits under its name."""
+    follow_own_metrics(cfg)
+    judged = RunMetric(
+        cfg.metric,
+        cfg.mode,
+        given=is_set(cfg, "metric"),
+        given_mode=is_set(cfg, "mode"),
+        record=lambda metric, mode: RunFolder.open(cfg.derived.run_dir).judge_by(metric, mode),
+    )
+    if cfg.metric is None:
+        cfg.derived.metric = UNCHOSEN
+    if cfg.mode is None:
+        cfg.derived.mode = "min"
+    return judged
+
+
+def loss_end(cfg: DictConfig, task: pl.LightningModule) -> LossEnd:
+    """The callback that reports a loss which ends far above its start."""
+    facts = cfg.derived
+    plain = getattr(task, "kind", None) == "classification"  # whose loss is the cross-entropy
+    return LossEnd(constant_loss(facts.get("class_counts"), facts.get("num_classes")) if plain else None)
+
+
 def fit(cfg: DictConfig, resume: str | None = None, initial: Initial | None = None) -> Outcome:
     """Assemble and train, from the beginning, with the weights `initial` if given, or from the checkpoint `resume`."""
     parts = assemble(cfg)
+    trainer = parts.trainer
     if initial is not None:
         _start_from(parts.task, initial, cfg)
-    trainer = parts.trainer
+        _callback(trainer, LossEnd).pretrained = True
     for logger in trainer.loggers:
         if resume is None and hasattr(logger, "start_over"):
             logger.start_over()  # an attempt before this one may have been killed before it saved anything
         logger.log_hyperparams(_hyperparameters(cfg))
+    reset_peak(trainer.strategy.root_device)
     failed = True
     start = time.perf_counter()
     try:
         trainer.fit(parts.task, datamodule=parts.data, ckpt_path=resume, weights_only=True)
         failed = False
     except Exception as error:
-        if told := unlogged(error, cfg.metric, trainer.callback_metrics):
+        if told := unlogged(error, _callback(trainer, RunMetric).metric, trainer.callback_metrics):
             raise told from error
         raise
     finally:

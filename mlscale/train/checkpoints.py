@@ -8,7 +8,9 @@ from typing import Any
 
 from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor
 
+from mlscale.config.directions import loss_among
 from mlscale.errors import MLScaleError
 from mlscale.train.boundary import inside_accumulation
 from mlscale.train.checkpoint_io import load
@@ -24,6 +26,9 @@ class Checkpoints(ModelCheckpoint):
     Lightning's own `save_last` follows the metric: where an epoch is no better, `last.ckpt` stays what it was. Here it
     is that of the last epoch. Inside an epoch, which may last for days, `every_n_steps` and `every_n_minutes` save
     `step=<N>.ckpt`. All is saved at boundaries between two steps (see `boundary.py`).
+
+    Of validations that are equally good by the metric, the one with the lower validation loss is kept: an accuracy of
+    few samples has many ties. That is where one best is kept, and the validation logs a loss.
 
     Args:
         dirpath: the folder.
@@ -89,6 +94,7 @@ class Checkpoints(ModelCheckpoint):
         self._periodic: list[str] = []  # the names of those that are kept; others of such names are not ours to remove
         self._clock = _SharedClock()
         self.final_saved: bool | None = None  # whether `last.ckpt` is the state at the fit's end; None: none is due
+        self._loss_of_best: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
@@ -96,11 +102,27 @@ class Checkpoints(ModelCheckpoint):
         self._clock.restart()
 
     def state_dict(self) -> dict[str, Any]:
-        return super().state_dict() | {"periodic": list(self._periodic)}
+        return super().state_dict() | {"periodic": list(self._periodic), "loss_of_best": self._loss_of_best}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         super().load_state_dict(state_dict)
         self._periodic = list(state_dict.get("periodic", []))
+        self._loss_of_best = state_dict.get("loss_of_best")
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Whether `current` is one of the best, and so is saved; every rank decides alike."""
+        better = super().check_monitor_top_k(trainer, current)
+        if current is None or self.save_top_k != 1:
+            return better
+        name = loss_among(trainer.callback_metrics)
+        loss = float(trainer.callback_metrics[name]) if name else None
+        if not better:
+            tied = self.best_model_score is not None and bool(current == self.best_model_score)
+            lower = loss is not None and self._loss_of_best is not None and loss < self._loss_of_best
+            better = trainer.strategy.reduce_boolean_decision(tied and lower)
+        if better:
+            self._loss_of_best = loss
+        return better
 
     def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Save a periodic one where it is due."""

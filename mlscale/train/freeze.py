@@ -13,6 +13,7 @@ from torch.nn.modules.batchnorm import _NormBase
 from tqdm import tqdm
 
 from mlscale.errors import MLScaleError
+from mlscale.report.text import percent
 from mlscale.tasks.layers import layers_of
 from mlscale.train.uncompiled import plain
 
@@ -124,7 +125,7 @@ class Freeze(Callback):
         unit = "step" if self.by_step else "epoch"
         more = f", then a layer every {self.every} {unit}{'s' * (self.every != 1)}" if self.every else ""
         until = f"until {unit} {self.until}{more}" if self.until is not None else "for good"
-        word = f"frozen    {len(frozen)} of {len(values)} tensors, {share:.1%} of the values"
+        word = f"frozen    {len(frozen)} of {len(values)} tensors, {percent(share, 1)} of the values"
         return f"{word}, {until}" if first else f"{word} still"
 
     def _chosen(self, names: Sequence[str]) -> set[str]:

@@ -10,6 +10,7 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from mlscale.errors import MLScaleError
+from mlscale.report.text import percent
 from mlscale.runs.files import write_json
 from mlscale.runs.initial import Initial
 from mlscale.train.matching import Match, few, match
@@ -73,7 +74,7 @@ def _check(found: Match, initial: Initial, *, strict: bool) -> None:
         )
     if found.values[0] and found.share < _LEAST:
         raise MLScaleError(
-            f"only {found.share:.0%} of the model's weights are in the file",
+            f"only {percent(found.share, 0)} of the model's weights are in the file",
             where=where,
             why="\n         ".join(found.differences()),
             fix=of,
@@ -85,7 +86,7 @@ def _check(found: Match, initial: Initial, *, strict: bool) -> None:
 
 def _lines(found: Match) -> list[str]:
     count = len(found.fits)
-    lines = [f"weights   {count} tensor{'s' * (count != 1)} loaded, {found.share:.1%} of the model's values"]
+    lines = [f"weights   {count} tensor{'s' * (count != 1)} loaded, {percent(found.share, 1)} of the model's values"]
     if found.classes:
         lines.append(
             f"head      {few(found.head)}: {found.classes[0]} outputs there, {found.classes[1]} here, so it begins anew"

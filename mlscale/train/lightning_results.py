@@ -51,6 +51,11 @@ def restore(state: Mapping[str, Any], trainer: Any, module: LightningModule) -> 
     connector._first_loop_iter, connector._current_fx = state["first_loop_iter"], state["current_fx"]
 
 
+def names_in_training(trainer: Any) -> set[str]:
+    """What has been logged in this epoch's training steps, by name; averages among it that are not read out yet."""
+    return {entry.meta.name for entry in trainer.fit_loop.epoch_loop._results.values()}
+
+
 def _entry(metric: _ResultMetric) -> dict[str, Any]:
     meta = metric.meta
     return {

@@ -1,8 +1,12 @@
 """How much memory a process has used, and what to do when there is not enough."""
 
+import contextlib
+import ctypes
+import gc
 import re
 import resource
 import sys
+from pathlib import Path
 
 import torch
 
@@ -11,13 +15,35 @@ from mlscale.errors import Exit, MLScaleError
 # What the CPU allocator says; the CUDA one raises a class of its own.
 _CPU_ALLOCATION = re.compile(r"(?:not enough memory: )?you tried to allocate (\d+) bytes", re.IGNORECASE)
 _CUDA_ALLOCATION = re.compile(r"Tried to allocate ([\d.]+) ([KMG]iB)")
+_PEAK = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)  # Linux: the peak of the resident size
+_RESET_PEAK = "5"  # of proc_pid_clear_refs(5)
 _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
+def reset_peak(device: torch.device) -> None:
+    """Let `peak_bytes` count from now on: an earlier run of this process may have used more.
+
+    What the allocator keeps of that run stays resident where the system can't take it back; outside Linux the peak of
+    the resident size is that of the process's life.
+    """
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        return
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
+        ctypes.CDLL(None).malloc_trim(0)
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
+
+
 def peak_bytes(device: torch.device) -> int:
-    """The most memory this process has used so far, bytes: allocated by torch on a CUDA device, resident otherwise."""
+    """The most memory this process has used since `reset_peak`, bytes: allocated by torch on a CUDA device, resident
+    otherwise."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    with contextlib.suppress(OSError):
+        if found := _PEAK.search(Path("/proc/self/status").read_text()):
+            return int(found[1]) * 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # kibibytes everywhere but on macOS
 

@@ -16,7 +16,7 @@ from mlscale.train.losses import loss_of
 from mlscale.train.notebook_bar import NotebookBar, Place, shell
 
 _COLUMNS, _ROWS = 100, 20  # of a terminal that does not know its size, as one of `docker run -t` or `script`
-_METRICS = ("val/accuracy", "val/loss")  # the first that there is, is shown
+_METRICS = ("val/accuracy", "val/loss")  # the first that there is, is shown where the run's metric is not logged
 
 
 class Progress(ProgressBar):
@@ -26,7 +26,7 @@ class Progress(ProgressBar):
 
     Args:
         refresh: seconds between two updates on a terminal.
-        metric: the metric to show; by default accuracy, or else the validation loss.
+        metric: the metric to show; by default the run's, else accuracy, else the validation loss.
         stream: where to write; by default standard error, as it is when training starts.
     """
 
@@ -128,7 +128,7 @@ class Progress(ProgressBar):
         if self._loss is not None:
             facts.append(f"loss {self._loss.item() * trainer.accumulate_grad_batches:.4g}")
         metrics = trainer.callback_metrics
-        shown = (self.metric,) if self.metric else _METRICS
+        shown = (self.metric, *_METRICS) if self.metric else _METRICS
         if (name := next((name for name in shown if name in metrics), None)) is not None:
             facts.append(f"{name} {metrics[name].item():.4g}")
         if self._samples and (seconds := now - self._started - self._paused) > 0:

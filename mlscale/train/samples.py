@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from tqdm import tqdm
 
 from mlscale.errors import MLScaleError
 from mlscale.report.sheet import Tile, as_image, as_mask, sheet
+from mlscale.report.text import percent
 from mlscale.tasks.batch import unpack
 from mlscale.train.loggers import log_image, log_table
 
@@ -89,7 +89,7 @@ class Samples(Callback):
 def _class(names: list[str] | None, truth: Any, values: Mapping[str, NDArray[Any]], row: int) -> tuple[str, str]:
     shares = _softmax(values["logits"][row])
     place = int(shares.argmax())
-    return _name(names, int(truth)), f"{_name(names, place)} ({shares[place]:.0%})"
+    return _name(names, int(truth)), f"{_name(names, place)} ({percent(shares[place], 0)})"
 
 
 def _labels(names: list[str] | None, truth: Any, values: Mapping[str, NDArray[Any]], row: int) -> tuple[str, str]:
@@ -107,7 +107,7 @@ def _numbers(names: list[str] | None, truth: Any, values: Mapping[str, NDArray[A
 def _mask(names: list[str] | None, truth: Any, values: Mapping[str, NDArray[Any]], row: int) -> tuple[str, str]:
     counted = truth != 255
     right = (values["logits"][row].argmax(0) == truth)[counted].mean() if counted.any() else 1.0
-    return f"{len(np.unique(truth[counted]))} classes", f"{right:.1%} of the pixels"
+    return f"{len(np.unique(truth[counted]))} classes", f"{percent(right, 1)} of the pixels"
 
 
 _SAID = {"classification": _class, "multilabel": _labels, "regression": _numbers, "segmentation": _mask}
@@ -128,9 +128,9 @@ def _pictures(
 
 
 def _pixels(tiles: list[Tile]) -> NDArray[np.uint8]:
-    from PIL import Image
+    from mlscale.data.pil import open_image
 
-    with Image.open(io.BytesIO(sheet(tiles)[0])) as picture:
+    with open_image(sheet(tiles)[0]) as picture:
         return np.asarray(picture.convert("RGB"))
 
 

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Mapping, Sequence
+from math import isfinite
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ class TrainMetrics(Callback):
     and once an epoch ``train/loss_epoch``, the mean of the epoch, and ``train/peak_memory_gib``, the most that a
     process has used (allocated on the device for CUDA, resident otherwise). Callbacks that monitor ``train/loss`` get
     the epoch's mean. Entries carry the index of the optimizer step, counted from 0, as Lightning's own do.
+
+    An epoch (or a run) of fewer steps than the interval has one entry, at its end.
 
     A step costs a list append: losses stay on the device until an entry is due.
     """
@@ -77,6 +80,7 @@ class TrainMetrics(Callback):
             }
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _fit_interval(trainer)
         self._telling = [callback for callback in trainer.callbacks if hasattr(callback, "entry")]  # type: ignore[attr-defined]
         self._reset(trainer)
         restored, self._restored = self._restored, None
@@ -173,6 +177,16 @@ class TrainMetrics(Callback):
             metrics |= callback.entry(trainer, module)
         for logger in trainer.loggers:
             logger.log_metrics(metrics, self._logged_step - 1)
+
+
+def _fit_interval(trainer: Any) -> None:
+    """Let an epoch that is shorter than the interval between entries have one, at its end."""
+    steps = [trainer.log_every_n_steps]
+    if isfinite(trainer.num_training_batches):
+        steps.append(-(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches))
+    if trainer.max_steps > 0:
+        steps.append(trainer.max_steps)
+    trainer.log_every_n_steps = min(steps) if trainer.log_every_n_steps else 0
 
 
 def _is_tokens(batch: Any) -> bool:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 
+from mlscale.config.directions import direction, nearest_metric
 from mlscale.errors import MLScaleError
 
 # What Lightning's ModelCheckpoint, EarlyStopping and its handling of ReduceLROnPlateau say.
@@ -16,8 +16,8 @@ _SAYS = (
 )
 
 
-def unlogged(error: BaseException, metric: str, logged: Iterable[str]) -> MLScaleError | None:
-    """What to tell when `error` means that a metric was not logged; None for any other error.
+def unlogged(error: BaseException, metric: str | None, logged: Iterable[str]) -> MLScaleError | None:
+    """Return what to tell when `error` means that a metric was not logged; None for any other error.
 
     Args:
         metric: the run's metric.
@@ -26,14 +26,26 @@ def unlogged(error: BaseException, metric: str, logged: Iterable[str]) -> MLScal
     found = next((match for says in _SAYS if (match := says.search(str(error)))), None)
     if found is None:
         return None
-    name, there = found["name"], sorted(logged)
-    near = difflib.get_close_matches(name, there, 1) or [item for item in there if item.endswith("loss")][:1]
+    name = found["name"]
+    return not_logged(name, f"metric={name}" if name == metric else "callbacks or scheduler: monitor", logged)
+
+
+def not_logged(name: str, where: str, logged: Iterable[str], during: str = "") -> MLScaleError:
+    """Return the error of a metric that is waited for in vain.
+
+    Args:
+        where: what waits for it.
+        logged: names of what was logged.
+        during: what part of the run those are of; empty for all of it.
+    """
+    there = sorted(logged)
+    near = nearest_metric(name, there)
+    set_near = f"metric={near} mode={direction(near) or '<max or min>'}" if near else "~callbacks.checkpoint"
+    if not where.startswith("metric="):
+        set_near = f"monitor {near} there" if near else "monitor a metric that is logged"
     return MLScaleError(
         f"no '{name}' was logged",
-        where=f"metric={name}" if name == metric else "callbacks or scheduler: monitor",
-        why=f"logged were: {', '.join(there) or 'no metrics at all'}",
-        fix=f"metric={near[0]}{' mode=min' if near[0].endswith('loss') else ''}, "
-        f"or self.log('{name}', value) in the task"
-        if near
-        else f"self.log('{name}', value) in the task, or ~callbacks.checkpoint",
+        where=where,
+        why=f"{during + ' logged' if during else 'logged were'}: {', '.join(there) or 'no metrics at all'}",
+        fix=f"{set_near}, or self.log('{name}', value) in the task",
     )

@@ -50,18 +50,19 @@ def run(cfg: DictConfig) -> Result:
     derived |= outcome_of(cfg, derived, this_machine())
     ready = with_derived(cfg, {**derived, "run_dir": "estimate", "name": "estimate"})
     accelerator = wanted.accelerator or ("cuda" if instance and instance.gpus else ready.derived.accelerator)
-    from mlscale.verbs.estimate_probe import measure_memory, measure_time
+    from mlscale.verbs.estimate_probe import measure_memory, measure_time, occupied_bytes
 
     with masked_output(masker):
         say([f"estimate  memory: two steps of {_batch(ready)}"], masker)
         memory = measure_memory(ready, accelerator)
+        occupied = occupied_bytes(memory.peak) if accelerator == "cpu" else memory.peak
         terms = _terms(memory, accelerator, ready)
         limit = _limit(wanted, instance, accelerator, ready.derived.world_size)
         time = None
         if wanted.probe_seconds > 0:
             say([f"estimate  time: a probe of about {duration(wanted.probe_seconds)} on this machine"], masker)
             time = measure_time(ready, facts, wanted.probe_seconds, memory)
-    return conclude(Found(memory, terms, accelerator, limit, time), wanted, prices, instance)
+    return conclude(Found(memory, terms, accelerator, limit, time, occupied), wanted, prices, instance)
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,7 @@ class Found:
         terms: bytes beyond the tensors, by what they are for; on CUDA devices only.
         limit: bytes that a process may use; 0 where unknown.
         time: None where no probe was wanted.
+        occupied: bytes that a process occupies at most, its tensors among them, where no probe has measured it.
     """
 
     memory: Memory
@@ -110,12 +112,19 @@ class Found:
     accelerator: str
     limit: int
     time: Time | None
+    occupied: int
+
+    @property
+    def resident(self) -> int | None:
+        """Bytes that the probe's process occupied; None where none did with the whole batch."""
+        return self.time.resident_bytes if self.time else None
 
     @property
     def needed(self) -> int:
-        """Bytes to compare with the limit: with what the device needs besides, or what the probe's process took."""
-        resident = self.time.resident_bytes if self.time and self.time.resident_bytes else 0
-        return self.memory.peak + sum(self.terms.values()) if self.terms else max(self.memory.peak, resident)
+        """Bytes to compare with the limit: with what the device needs besides, or what a process occupies."""
+        if self.terms:
+            return self.memory.peak + sum(self.terms.values())
+        return max(self.memory.peak, self.resident or self.occupied)
 
 
 def conclude(found: Found, wanted: Wanted, prices: Prices, instance: Instance | None) -> Result:
@@ -165,8 +174,13 @@ def _sentence(found: Found, cost: float, hourly: float | None, instance: Instanc
     parts = [f"needs {size(found.memory.peak)} (±{error} %) per process"]
     if found.terms:
         parts[0] += f" and {size(sum(found.terms.values()))} that CUDA needs besides (not verified)"
+    elif found.accelerator == "cpu" and not found.resident:
+        parts[0] += f", which occupies up to {size(found.occupied)}"
     if found.time is None:
         return f"{parts[0]}; time not probed"
+    if not math.isfinite(found.time.seconds):
+        step = duration(found.time.step_s)
+        return f"{parts[0]}; {step} a step on this machine, and the run has no end: trainer.max_epochs=… gives it one"
     within = round(found.time.error * 100)
     parts.append(f"{duration(found.time.seconds)} (±{within} %) on this machine")
     if hourly is None:
@@ -181,9 +195,11 @@ def _broken(found: Found, seconds: float, cost: float, wanted: Wanted) -> list[s
     """A phrase for each limit that does not hold; one that can't be known does not hold either."""
     broken = []
     if found.limit and found.needed > found.limit:
+        bound = "" if found.terms or found.resident else "up to "
+        measure = "; estimate.probe_seconds=20 measures it" if bound and found.time is None else ""
         broken.append(
-            f"{size(found.needed)} are more than the {size(found.limit)} of a process: "
-            "trainer.accumulate_grad_batches=… holds fewer samples at a time"
+            f"{bound}{size(found.needed)} are more than the {size(found.limit)} of a process: "
+            f"trainer.accumulate_grad_batches=… holds fewer samples at a time{measure}"
         )
     if wanted.max_hours is not None and not seconds <= wanted.max_hours * 3600:
         told = duration(seconds) if math.isfinite(seconds) else "an unknown time"

@@ -14,7 +14,7 @@ from mlscale.estimate import probe
 from mlscale.estimate.memory import Memory, cut, peak_memory
 from mlscale.estimate.plan import Plan, limited, plan
 from mlscale.estimate.step import Loop
-from mlscale.runs.machine import free_memory_bytes
+from mlscale.runs.machine import free_memory_bytes, resident_bytes
 from mlscale.train.assemble import build_data, build_task
 from mlscale.train.quiet import quiet
 from mlscale.train.signals import seconds_of
@@ -23,7 +23,7 @@ from mlscale.verbs import short_fit
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-# A process takes up to 1.8 times what its tensors do (allocator, scratch memory of kernels), and Python and torch.
+# A process takes 1.1 to 1.8 times what its tensors do (allocator, scratch memory of kernels), and Python and torch.
 _RESIDENT, _BASE = 1.8, 700 * 2**20
 _FIRST_PASSES, _FIRST_VALIDATION = 3, 2  # of the fit that warms up and tells how long the next may be
 
@@ -138,6 +138,14 @@ def measure_time(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: floa
         resident_bytes=None if how else resident,
         how=how,
     )
+
+
+def occupied_bytes(peak: int) -> int:
+    """Return what a process with so many bytes of tensors at its peak occupies at most, bytes.
+
+    Python, torch and the data occupy what they do in this process, which holds the same.
+    """
+    return round(_RESIDENT * peak + max(resident_bytes(), _BASE))
 
 
 def _fits(cfg: DictConfig, samples: int, memory: Memory) -> bool:

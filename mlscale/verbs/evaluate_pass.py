@@ -235,7 +235,7 @@ def _sizes(cfg: DictConfig, data: Any, gathered: Gathered) -> list[float | None]
     there = {source.key(row): row for row in range(len(source))}
     sizes: list[float | None] = []
     for key in gathered.keys:
-        picture = open_picture(source.read(there[key])[1])
+        picture = open_picture(source.read(there[key])[1], max_pixels=data.max_pixels)
         sizes.append(float(picture.height * picture.width) ** 0.5)
     return sizes
 

@@ -14,6 +14,7 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.export.needs import need
 from mlscale.launch.start import say
 from mlscale.report import Result, keep
+from mlscale.report.text import percent
 from mlscale.runs.find import find
 from mlscale.runs.mask import Masker, masked_output
 from mlscale.verbs.trained import as_it_was_trained, checkpoint_path, rebuilt
@@ -171,7 +172,8 @@ def _result(
     problems: list[str],
     seconds: float,
 ) -> Result:
-    parity, ratio = measured.parity, measured.torch_latency_ms / measured.onnx_latency_ms
+    parity, times = measured.parity, measured.times
+    ratio, onnx = times.ratio, times.second
     precision = compressed.precision if compressed else "fp32"
     made = {} if problems else {"servable": str(target)}
     if problems:
@@ -179,14 +181,14 @@ def _result(
         sentence += "; compressed=false exports fp32" if compressed else ""
     else:
         near = (
-            f"{parity.agreement:.2%} of the classes the same"
+            f"{percent(parity.agreement, 2)} of the classes the same"
             if compressed
             else f"largest difference {parity.max_abs_error:.1e}"
         )
         sentence = (
             f"{checkpoint.name} of {folder.path.name} as ONNX in {precision}: accuracy {parity.onnx_accuracy:.4f}, "
             f"torch {parity.torch_accuracy:.4f}, {near}; one sample on one thread takes "
-            f"{measured.onnx_latency_ms:.3g} ms, torch {ratio:.1f}× as long"
+            f"{onnx.cpu_ms:.3g} ms of CPU time, torch {ratio.value:.1f}× as long ({ratio.low:.1f} to {ratio.high:.1f})"
         )
     return Result(
         verb="export",
@@ -202,9 +204,13 @@ def _result(
             **{f"batch_{size}_max_abs_error": error for size, error in parity.batches.items()},
             "samples": parity.samples,
             "model_size_bytes": len(measured.model),
-            "onnx_latency_ms": measured.onnx_latency_ms,
-            "torch_latency_ms": measured.torch_latency_ms,
-            "torch_latency_ratio": ratio,
+            "onnx_cpu_ms": onnx.cpu_ms,
+            "torch_cpu_ms": times.first.cpu_ms,
+            "onnx_latency_ms": onnx.wall_ms,
+            "torch_latency_ms": times.first.wall_ms,
+            "torch_latency_ratio": ratio.value,
+            "torch_latency_ratio_low": ratio.low,
+            "torch_latency_ratio_high": ratio.high,
             "time_s": seconds,
         },
         artifacts={"run": str(folder.path), "checkpoint": str(checkpoint), **made},

@@ -6,6 +6,7 @@ import math
 from pathlib import Path
 
 from mlscale.report import Rows, duration, number, size
+from mlscale.runs.folder import RunFolder
 from mlscale.verbs.lifecycle_tour import Told
 from mlscale.verbs.lifecycle_walk import Walk
 
@@ -34,13 +35,12 @@ def train(walk: Walk) -> Told:
     """The training run, held against its estimate."""
     result = walk.call("train")
     walk.run = Path(result.artifacts["run"])
-    best, seconds = result.metrics.get(f"best_{walk.cfg.metric}", math.nan), result.metrics["time_s"]
+    metric = RunFolder.open(walk.run).run["metric"]
+    best, seconds = result.metrics.get(f"best_{metric}", math.nan), result.metrics["time_s"]
     return Told(
-        f"{walk.cfg.metric} {best:.2%}"
-        if walk.cfg.metric.endswith("accuracy")
-        else f"{walk.cfg.metric} {number(best)}",
+        f"{metric} {best:.2%}" if str(metric).endswith("accuracy") else f"{metric} {number(best)}",
         f"{int(result.metrics['steps']):,} steps in {duration(seconds)}, estimated {duration(walk.estimated_s)}",
-        metrics={f"train_{walk.cfg.metric}": best, "estimate_ratio": walk.estimated_s / seconds},
+        metrics={f"train_{metric}": best, "estimate_ratio": walk.estimated_s / seconds},
         figure=result.figures[0] if result.figures else None,
         page="train.html",
     )
@@ -73,8 +73,8 @@ def compress(walk: Walk) -> Told:
         result.ok,
         {f"int8_{name}": metrics[name] for name in ("kept", "speedup", "accuracy_drop", "size_ratio")},
         Rows(
-            "One sample on one thread",
-            [("fp32", metrics["fp32_latency_ms"]), ("int8", metrics["int8_latency_ms"])],
+            "CPU time of one sample on one thread",
+            [("fp32", metrics["fp32_cpu_ms"]), ("int8", metrics["int8_cpu_ms"])],
             "ms",
         ),
         "compress.html",
@@ -87,7 +87,7 @@ def export(walk: Walk) -> Told:
     from mlscale.runs.folder import RunFolder
 
     result = walk.call_on_run("export")
-    accuracy, latency = result.metrics["onnx_val/accuracy"], result.metrics["onnx_latency_ms"]
+    accuracy, latency = result.metrics["onnx_val/accuracy"], result.metrics["onnx_cpu_ms"]
     told = Told("", result.sentence, result.ok, page="export.html")
     if not result.ok:
         return told
@@ -96,14 +96,14 @@ def export(walk: Walk) -> Told:
     walk.first = publish_servable(walk.registry(), servable, run=run, aliases=("champion",)).version
     return Told(
         f"{walk.first.ref}, accuracy {accuracy:.2%}",
-        f"as ONNX, torch {result.metrics['torch_val/accuracy']:.2%}; {latency:.3g} ms a sample, torch "
+        f"as ONNX, torch {result.metrics['torch_val/accuracy']:.2%}; {latency:.3g} ms of CPU time a sample, torch "
         f"{result.metrics['torch_latency_ratio']:.1f}× as long",
         metrics={
             "servable_accuracy": accuracy,
-            "servable_latency_ms": latency,
+            "servable_cpu_ms": latency,
             "torch_latency_ratio": result.metrics["torch_latency_ratio"],
         },
-        figure=Rows("One sample on one thread", _times(latency, result.metrics["torch_latency_ms"]), "ms"),
+        figure=Rows("CPU time of one sample on one thread", _times(latency, result.metrics["torch_cpu_ms"]), "ms"),
         page="export.html",
     )
 

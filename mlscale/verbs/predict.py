@@ -14,6 +14,7 @@ from mlscale.export.needs import need
 from mlscale.launch.start import say
 from mlscale.registry.subject import Subject, find_subject
 from mlscale.report import Result, Table
+from mlscale.report.text import percent
 from mlscale.runs.files import named_by
 from mlscale.runs.mask import Masker, masked_output
 from mlscale.verbs.predict_rank import Work, work_of_rank
@@ -214,7 +215,7 @@ def _result(
     if errors:
         sentence += f"; {errors:,} could not be read, such as {found['first_errors'][0]}"
     counts = sorted(found["predicted"].items(), key=lambda pair: (-pair[1], pair[0]))
-    shown = [(name, f"{count:,}", f"{count / (rows - errors):.1%}") for name, count in counts[:_SHOWN_CLASSES]]
+    shown = [(name, f"{count:,}", percent(count / (rows - errors), 1)) for name, count in counts[:_SHOWN_CLASSES]]
     return Result(
         verb="predict",
         ok=enough_read(rows, errors, cfg.max_errors),

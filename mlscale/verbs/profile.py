@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
 _BETWEEN = 0.2  # of the time: so much is worth a word
+_WORTH = 0.1  # of the time: a part that takes so much is named, though another one takes more
+_SHOWN = 0.005  # of the time: a smaller part is left out of table and picture
+_COMPUTE, _WAIT = "computing", "wait for data"  # as diagnose.step_parts, which imports torch, calls them
 
 
 def run(cfg: DictConfig) -> Result:
@@ -63,12 +66,24 @@ class Profile:
         load: what ran on the machine before.
         tried: remedies, in the order in which they were tried; empty where none was wanted.
         samples: of a step, over all processes; None where the data does not say.
+        shares: of the time of an epoch, by part.
     """
 
     verdict: Verdict
     load: Load
     tried: list[Tried] = field(default_factory=list)
     samples: float | None = None
+    shares: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def slowest(self) -> str:
+        """The part that takes most of the time, waits for data left out."""
+        return next((part for part in self.shares if part != _WAIT), _COMPUTE)
+
+    @property
+    def bound(self) -> str:
+        """What bounds the run; time is called compute only where it was timed as compute."""
+        return self.slowest if self.verdict.bound == "step" else self.verdict.bound
 
 
 def measure(cfg: DictConfig, facts: Any, found: Load, masker: Masker) -> Profile:
@@ -81,20 +96,22 @@ def measure(cfg: DictConfig, facts: Any, found: Load, masker: Masker) -> Profile
     say([f"profile  {ROUNDS} rounds of real and of replayed steps, about {duration(seconds)}"], masker)
     steps = probe.steps_for(seconds)
     verdict = judge(probe.rounds(steps))
-    say([f"profile  {_told(verdict)}"], masker)
-    tried: list[Tried] = []
-    for remedy in to_try(verdict.bound, probe.setup(busy=found.busy), tried) if cfg.profile.remedies else ():
-        say([f"profile  trying {remedy.typed}"], masker)
-        tried.append(probe.tried(remedy, steps))
     accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
     batch = (cfg.get("data") or {}).get("batch_size") if cfg.derived.per_device_batch else None
-    return Profile(verdict, found, tried, batch / accumulate if batch else None)
+    profile = Profile(verdict, found, [], batch / accumulate if batch else None, probe.shares(steps))
+    say([f"profile  {_told(profile)}"], masker)
+    slowest = profile.slowest if profile.shares.get(profile.slowest, 0.0) >= _WORTH else None
+    setup = probe.setup(busy=found.busy, slowest=slowest)
+    for remedy in to_try(profile.bound, setup, profile.tried) if cfg.profile.remedies else ():
+        say([f"profile  trying {remedy.typed}"], masker)
+        profile.tried.append(probe.tried(remedy, steps))
+    return profile
 
 
 def conclude(profile: Profile, seconds: float) -> Result:
     """The figures, and what a person would say."""
     verdict, proven = profile.verdict, best(profile.tried)
-    sentence = [_told(verdict), _advice(profile, proven)]
+    sentence = [_told(profile), _advice(profile, proven)]
     if verdict.between >= _BETWEEN:
         sentence.append(
             f"{verdict.between:.0%} of the time lies between epochs, where loaders start and epochs' callbacks run"
@@ -115,8 +132,10 @@ def conclude(profile: Profile, seconds: float) -> Result:
     if profile.samples is not None:
         metrics["throughput_samples_per_s"] = profile.samples / verdict.real
     metrics |= {f"{each.remedy.typed}_ratio": each.factor.value for each in profile.tried if each.factor}
+    shown = {part: share for part, share in profile.shares.items() if share >= _SHOWN and part != _WAIT}
+    metrics |= {f"{part}_percent": 100 * share for part, share in shown.items()}
     metrics |= {"steps": verdict.steps, "load": profile.load.processes, "cores": profile.load.cores, "time_s": seconds}
-    by = {"bound_by": verdict.bound}
+    by = {"bound_by": profile.bound}
     if proven:
         by["remedy"] = proven.remedy.typed
     return Result(
@@ -129,20 +148,33 @@ def conclude(profile: Profile, seconds: float) -> Result:
     )
 
 
-def _told(verdict: Verdict) -> str:
+def _told(profile: Profile) -> str:
     """What bounds the run, in words."""
+    verdict = profile.verdict
     wait, gain = f"{verdict.wait:.0%}", f"{verdict.headspace.value:.2f}×"
     if verdict.bound == "data":
-        return f"the step waits for data {wait} of the time: a perfect loader would be {gain} as fast (measured)"
-    if verdict.bound == "cores":
-        return (
+        told = f"the step waits for data {wait} of the time: a perfect loader would be {gain} as fast (measured)"
+    elif verdict.bound == "cores":
+        told = (
             f"the loader takes cores from the step: it waits for data only {wait} of the time, "
             f"and yet a perfect loader would be {gain} as fast (measured)"
         )
-    if verdict.bound == "unclear":
+    elif verdict.bound == "unclear":
         rounds = ", ".join(f"{each:.2f}×" for each in verdict.headspace.rounds)
-        return f"unclear what bounds the run: a perfect loader gave {rounds} in turn, and {wait} of the time is a wait"
-    return f"computing bounds the run: it waits for data {wait} of the time, a perfect loader gives {gain} (measured)"
+        told = f"unclear what bounds the run: a perfect loader gave {rounds} in turn, and {wait} of the time is a wait"
+    else:
+        took = f" takes {profile.shares[profile.slowest]:.0%} of the time and" if profile.shares else ""
+        told = (
+            f"{profile.slowest}{took} bounds the run: it waits for data {wait} of the time, "
+            f"a perfect loader gives {gain} (measured)"
+        )
+    named = [f"{part} {share:.0%}" for part, share in profile.shares.items() if _is_worth_naming(profile, part, share)]
+    return f"{told}; of the time of an epoch: {', '.join(named)}" if named else told
+
+
+def _is_worth_naming(profile: Profile, part: str, share: float) -> bool:
+    """Whether a part takes much of the time and has not been named yet."""
+    return share >= _WORTH and part not in (_WAIT, profile.bound)
 
 
 def _advice(profile: Profile, proven: Tried | None) -> str:
@@ -165,10 +197,13 @@ def _figures(profile: Profile) -> list[Rows]:
     parts = [
         ("wait for data", waited),
         ("between epochs", between),
-        ("the rest: compute, optimizer, callbacks", 1e3 * verdict.real - waited - between),
+        ("the rest", 1e3 * verdict.real - waited - between),
         ("a whole step with a perfect loader", 1e3 * verdict.replayed),
     ]
     figures = [Rows("Where a step's time goes", parts, "ms", 1e3 * max(verdict.real, verdict.replayed))]
+    if profile.shares:
+        shown = [(part, 100 * share) for part, share in profile.shares.items() if share >= _SHOWN]
+        figures.append(Rows("Where an epoch's time goes, validation and checkpoints included", shown, "%", 100))
     if profile.tried:
         rows = [("as it is", 1.0)]
         rows += [(each.remedy.typed, each.factor.value if each.factor else float("nan")) for each in profile.tried]

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, open_dict
 
 from mlscale.config.build import accepts
 from mlscale.culprit import summary
-from mlscale.diagnose import timers
+from mlscale.diagnose import step_parts, timers
 from mlscale.diagnose.remedies import Remedy, Setup, Tried
 from mlscale.diagnose.timers import Parts
 from mlscale.diagnose.verdict import ROUNDS, Factor
@@ -23,6 +23,8 @@ from mlscale.verbs import short_fit
 _FIRST = 6  # steps of the fit that tells how many fit into the time
 _LEAST, _MOST = 12, 2000  # steps of a measured fit
 _WARM_UP = 16  # steps at most: loaders begin with full hands
+_VALIDATED = 8  # batches of a validation, at most, where parts are timed
+_PARTS = {"profile_parts": {"_target_": "mlscale.diagnose.step_parts.NamedParts"}}
 _REPLAY = {"profile_replay": {"_target_": "mlscale.diagnose.replay.Replay"}}
 
 
@@ -97,6 +99,42 @@ class Probe:
             )
         return timers.parts(timed, min(warm_up, len(timed[0].done) // 2), self.passes)
 
+    def shares(self, steps: int) -> dict[str, float]:
+        """Return the share of an epoch's time that each part takes, by one more fit: with validation and checkpoints.
+
+        Timing each part costs some ten microseconds a step, so no speed is taken from this fit.
+        """
+        warm_up = min(_WARM_UP, max(2, steps // 4))
+        passes = min(self.passes or steps + warm_up, steps + warm_up)
+        epochs = max(2, -(-(steps + warm_up) // passes))
+        validated = self._validation_batches()
+        with short_fit.scratch("profile") as folder:
+            times = folder / "parts.json"
+            batches = (passes, _VALIDATED if validated else 0)
+            short = short_fit.shortened(self.cfg, batches, epochs, _PARTS, steps_alone=True, saves=True)
+            with open_dict(short):
+                short.trainer.num_sanity_val_steps = 0
+                short.trainer.profiler = {
+                    "_target_": "mlscale.diagnose.step_parts.PartTimer",
+                    "path": str(times),
+                    "warm_up": min(warm_up, passes * epochs // 2),
+                }
+            short_fit.fit(short, self.facts, folder)
+            return step_parts.read(times).shares(self.passes, validated)
+
+    def _validation_batches(self) -> float | None:
+        """Return how many batches a process validates per training epoch; None where the data does not say."""
+        derived, trainer = self.cfg.derived, self.cfg.trainer
+        limit = trainer.get("limit_val_batches")
+        if not derived.val_samples or not derived.per_device_batch or not self.passes or limit == 0:
+            return None
+        batches = -(-derived.val_samples // (derived.per_device_batch * derived.world_size))
+        if limit is not None:
+            batches = min(batches, limit) if isinstance(limit, int) else max(1, int(batches * limit))
+        every = trainer.get("val_check_interval")
+        often = 1.0 if every is None else 1 / every if isinstance(every, float) else self.passes / every
+        return float(batches * often / (trainer.get("check_val_every_n_epoch") or 1))
+
     def with_remedy(self, remedy: Remedy) -> Probe:
         """The same run, changed."""
         cfg = self.cfg.copy()
@@ -105,10 +143,26 @@ class Probe:
                 cfg.data[_workers_key(cfg)] = remedy.workers
             if remedy.precision is not None:
                 cfg.precision = {"value": remedy.precision}
+            if remedy.without is not None:
+                group, name = remedy.without
+                del cfg[group][name]
         return Probe(cfg, self.facts, self.passes)
 
-    def setup(self, *, busy: bool) -> Setup:
-        """What the run has set, as far as remedies go."""
+    def joined(self, part: str | None) -> tuple[str, str] | None:
+        """Return the group and the name of the callback or logger that a part is the time of; None for other parts."""
+        kind, _, name = (part or "").partition(" ")
+        group = {"callback": "callbacks", "logger": "logger"}.get(kind, "")
+        nodes = (self.cfg.get(group) or {}) if group else {}
+        named = [key for key, node in nodes.items() if node and str(node["_target_"]).rsplit(".", 1)[-1] == name]
+        return (group, named[0]) if len(named) == 1 else None
+
+    def setup(self, *, busy: bool, slowest: str | None = None) -> Setup:
+        """What the run has set, as far as remedies go.
+
+        Args:
+            busy: whether others take time from the cores.
+            slowest: the part that takes most of the time, where it is not computing.
+        """
         key = _workers_key(self.cfg)
         return Setup(
             workers=_workers(self.cfg, key),
@@ -118,6 +172,7 @@ class Probe:
             threads=self.cfg.derived.threads,
             cores=usable_cores(),
             busy=busy,
+            removable=self.joined(slowest),
         )
 
 

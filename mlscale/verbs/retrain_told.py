@@ -39,7 +39,7 @@ def result_of(turn: Turn, journal: Journal, seconds: float, overrides: list[str]
             f"{figures['champion_window_accuracy']:.2%} of {turn.champion} (p {figures['window_p_better']:.2g}); on "
             f"the original data {figures['original_difference']:+.2%}, at worst "
             f"{figures['original_difference_low']:+.2%}; "
-            f"latency {figures['latency_ratio']:.2f}×"
+            f"CPU time {figures['latency_ratio']:.2f}×"
         )
     counts = {f"window_{name}": turn.window[name] for name in ("labelled", "samples", "train", "held_out")}
     made = {"run": turn.run["path"]} if turn.run else {}

@@ -60,6 +60,7 @@ def _settings(cfg: DictConfig) -> Settings:
         follow=bool(cfg.follow),
         poll_s=float(cfg.poll_s),
         control=cfg.control,
+        accept_change=bool(cfg.accept_change),
         ready_file=Path(cfg.ready_file) if cfg.ready_file else None,
         events=EventStore(cfg.events) if cfg.events else None,
         sample_share=float(cfg.sample_share),

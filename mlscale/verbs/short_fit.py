@@ -36,6 +36,7 @@ def shortened(
     callbacks: Mapping[str, Mapping[str, Any]],
     *,
     steps_alone: bool = False,
+    saves: bool = False,
 ) -> DictConfig:
     """The config of a short run: what shows or sends anything, or might end it early, stays out.
 
@@ -43,13 +44,14 @@ def shortened(
         batches: of training and of validation, each epoch.
         callbacks: that join it, by name.
         steps_alone: callbacks that save checkpoints, or end a run that diverges, stay out, too.
+        saves: with `steps_alone`, whether those that save checkpoints stay nevertheless.
     """
     short = cfg.copy()
     with open_dict(short):
         short.trainer.limit_train_batches, short.trainer.limit_val_batches = batches
         short.trainer.update(max_epochs=epochs, max_steps=-1, max_time=None, overfit_batches=0)
         short.trainer.update(check_val_every_n_epoch=1, val_check_interval=None, enable_progress_bar=False)
-        kept = {name: node for name, node in (cfg.get("callbacks") or {}).items() if _stays(node, steps_alone)}
+        kept = {name: node for name, node in (cfg.get("callbacks") or {}).items() if _stays(node, steps_alone, saves)}
         short.callbacks = {**kept, **callbacks}
         short.compress = {}  # it comes after the fit
         short.logger = {
@@ -80,7 +82,7 @@ def fit(short: DictConfig, facts: Mapping[str, Any] | None, folder: Path, thread
     return outcome
 
 
-def _stays(node: Any, steps_alone: bool) -> bool:
+def _stays(node: Any, steps_alone: bool, saves: bool) -> bool:
     """Bars show, and early stopping ends."""
     import pytorch_lightning as pl
 
@@ -90,5 +92,6 @@ def _stays(node: Any, steps_alone: bool) -> bool:
         return False
     kind = target(node)
     away: tuple[type, ...] = (pl.callbacks.ProgressBar, pl.callbacks.EarlyStopping)
-    away += (pl.callbacks.ModelCheckpoint, NonFinite) if steps_alone else ()
+    away += (NonFinite,) if steps_alone else ()
+    away += (pl.callbacks.ModelCheckpoint,) if steps_alone and not saves else ()
     return not (isinstance(kind, type) and issubclass(kind, away))

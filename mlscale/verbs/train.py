@@ -16,6 +16,7 @@ from omegaconf import OmegaConf
 
 from mlscale.config.derive import derive
 from mlscale.config.frozen import composed, with_derived
+from mlscale.config.metric import kept_choice
 from mlscale.config.notices import notices
 from mlscale.config.trust import distrusted
 from mlscale.errors import Exit, MLScaleError
@@ -24,6 +25,7 @@ from mlscale.launch.garbage import put_off
 from mlscale.launch.start import say, start_lines
 from mlscale.report import Result, keep, number
 from mlscale.report.curves import curves
+from mlscale.report.text import percent
 from mlscale.runs import own
 from mlscale.runs.files import check_writable, remove_empty
 from mlscale.runs.find import find, unfinished
@@ -71,7 +73,7 @@ def run(cfg: DictConfig) -> Result:
             earlier = to_go_on(cfg.resume, start.config_yaml, start.digest, Path(cfg.runs_dir)) if cfg.resume else None
             origin = Origin() if earlier else Origin.of(cfg)
             probed = None if earlier else settled(cfg, derived, machine)
-            derived |= _precision_before(cfg, earlier) if earlier else probed.outcome if probed else {}
+            derived |= _choices_before(cfg, earlier) if earlier else probed.outcome if probed else {}
             folder = earlier or create(cfg, start, derived, masker, origin)
             locks.enter_context(held(folder))
         inexact: tuple[str, ...] = ()
@@ -94,6 +96,7 @@ def run(cfg: DictConfig) -> Result:
                 _seal_failed(folder, error)
                 tell_end(ready, folder)
             raise
+        ready = with_derived(cfg, folder.derived)  # the metric may have been chosen meanwhile
         result = keep(conclude(ready, folder, inexact), folder)
         folder.seal("done", metrics=result.metrics, sentence=result.sentence)
         tell_end(ready, folder)
@@ -180,11 +183,12 @@ def create(cfg: DictConfig, start: Start, derived: dict[str, Any], masker: Maske
         seed=cfg.seed,
         data_version=derived["data_version"],
         order_version=_order_version(),
+        decode_version=derived.get("decode_version"),
         overrides=list(cfg.derived.overrides or []),
         tags=list(cfg.tags),
         notes=cfg.notes,
-        metric=cfg.metric,
-        mode=cfg.mode,
+        metric=derived["metric"],
+        mode=derived["mode"],
         code=start.code,
         parent=origin.parent,
         init=origin.initial.document() if origin.initial else None,
@@ -193,20 +197,21 @@ def create(cfg: DictConfig, start: Start, derived: dict[str, Any], masker: Maske
     )
 
 
-def _precision_before(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
-    """The precision that `precision=auto` chose when the run began; nothing where the config names one.
+def _choices_before(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
+    """What the run chose when it began, where its config leaves that open: the precision, and the metric.
 
     Raises:
-        MLScaleError: derived.yaml, which holds it, is damaged.
+        MLScaleError: derived.yaml, which holds them, is damaged.
     """
-    if not is_auto(cfg):
-        return {}
     try:
-        return kept(cfg, run.derived)
+        before = run.derived
     except MLScaleError as damage:
-        why = "which precision precision=auto chose for this run is lost with it"
+        if not is_auto(cfg) and cfg.metric is not None and cfg.mode is not None:
+            return {}
+        why = "which precision or metric the run chose is lost with it"
         fix = f"restore it from a copy, or a new run: mlscale like={run.path}"
         raise MLScaleError(damage.what, where=damage.where, why=why, fix=fix) from damage
+    return kept(cfg, before) | kept_choice(cfg, before)
 
 
 def _unproven(folder: RunFolder) -> list[str]:
@@ -258,7 +263,7 @@ def conclude(cfg: DictConfig, folder: RunFolder, inexact: tuple[str, ...] = ()) 
         ),
         metrics=metrics,
         artifacts=artifacts,
-        figures=curves(folder.path / "logs/metrics.csv", cfg.metric),
+        figures=curves(folder.path / "logs/metrics.csv", cfg.metric or "train/loss"),
     )
 
 
@@ -273,7 +278,7 @@ def _headline(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint: list[An
     ends = (metrics.get(f"best_{cfg.metric}"), metrics.get(cfg.metric))
     shown = [_shown(cfg.metric, value) for value in ends if value is not None]
     if not shown:
-        return f"no {cfg.metric} was logged"
+        return f"no {cfg.metric or 'metric'} was logged"
     if len(set(shown)) == 1 or best_checkpoint is None:
         return f"{cfg.metric} {shown[0]}"
     return f"best {cfg.metric} {shown[0]} ({Path(best_checkpoint[0]).name}), {shown[1]} at the end,"
@@ -289,7 +294,7 @@ def _resumed(fit: dict[str, Any], inexact: tuple[str, ...]) -> str:
 
 
 def _shown(name: str, value: float) -> str:
-    return f"{value:.2%}" if name.endswith("accuracy") else number(value)
+    return percent(value, 2) if name.endswith("accuracy") else number(value)
 
 
 def _ending(error: BaseException) -> str:

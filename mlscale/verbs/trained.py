@@ -43,7 +43,12 @@ def as_it_was_trained(cfg: DictConfig, folder: RunFolder | Home) -> DictConfig:
     cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1
     cfg.logger, cfg.callbacks = {}, {}
     facts, trained = data_facts(cfg), folder.derived
-    names = {"version": "data_version", "height": "height", "width": "width"}
+    names = {
+        "version": "data_version",
+        "decode_version": "decode_version",
+        "height": "height",
+        "width": "width",
+    }
     for name, derived in names.items():
         if facts is not None and trained.get(derived) not in (None, facts[name]):
             raise MLScaleError(
@@ -101,7 +106,7 @@ def as_trained(facts: dict[str, Any] | None, trained: dict[str, Any]) -> dict[st
     return facts | {name: trained[name] for name in known if trained.get(name) is not None}
 
 
-def checkpoint_path(run: Path, name: str, metric: str, mode: str) -> Path:
+def checkpoint_path(run: Path, name: str, metric: str | None, mode: str | None) -> Path:
     """The file that `best`, the name of one of the run's checkpoints, or a path means.
 
     Raises:

@@ -8,7 +8,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.registry import LocalRegistry, Published, Version, WandbRegistry, opened
@@ -21,6 +21,9 @@ from mlscale.report.text import label
 from mlscale.report.text import metric as shown_metric
 from mlscale.runs.find import find
 from mlscale.verbs.version_options import options
+
+if TYPE_CHECKING:
+    from mlscale.export.servable import Servable
 
 
 def main(argv: Sequence[str]) -> int:
@@ -115,25 +118,64 @@ def _published(registry: LocalRegistry, args: argparse.Namespace) -> Published:
     said: dict[str, Any] = {"name": args.name, "notes": args.notes, "aliases": tuple(args.alias)}
     folder = Path(args.what)
     if (folder / DOCUMENT).is_file():
+        _try(folder)
         run = None
         with contextlib.suppress(MLScaleError):  # it may come from another machine
             run = find((read_servable(folder)["run"] or {}).get("id", ""), args.runs)
         return publish_servable(registry, folder, run=run, **said)
     run = find(args.what, args.runs)
     if args.servable:
+        _try(run.path / "servable")
         return publish_servable(registry, run.path / "servable", run=run, **said)
     return publish_run(registry, run, checkpoint=args.checkpoint, **said)
 
 
 def _promote(args: argparse.Namespace) -> int:
     registry = opened(args.root)
+    _try_version(registry, args.ref)
     version = registry.promote(args.ref, args.alias)
     return _told_of(registry, version, args.alias, as_json=args.json)
 
 
 def _rollback(args: argparse.Namespace) -> int:
     registry = opened(args.root)
+    if PREVIOUS in registry.aliases(args.name).of:
+        _try_version(registry, f"{args.name}@{PREVIOUS}")
     return _told_of(registry, registry.rollback(args.name), CHAMPION, as_json=args.json)
+
+
+def _try_version(registry: LocalRegistry, ref: str) -> None:
+    """Load a version that may serve soon, and report what it would change for clients of the champion.
+
+    Raises:
+        MLScaleError: it is a servable that can't be loaded, or can't serve.
+    """
+    version = registry.fetch(ref)
+    if version.kind != "servable":
+        return
+    new = _try(version.payload)
+    with contextlib.suppress(MLScaleError):  # no champion yet, or one that can't be loaded itself
+        champion = registry.fetch(f"{version.name}@{CHAMPION}")
+        if champion.kind == "servable" and champion.number != version.number:
+            from mlscale.export.trial import schema_change
+
+            if change := schema_change(_try(champion.payload), new):
+                print(
+                    f"{version.ref} has another schema than {champion.ref}: {change}; "
+                    "a server that runs does not swap to it unless it has accept_change=true",
+                    file=sys.stderr,
+                )
+
+
+def _try(folder: Path) -> Servable:
+    """Load a servable, and compute with it once.
+
+    Raises:
+        MLScaleError: it can't be loaded, or can't serve; onnxruntime is not installed (exit code 5).
+    """
+    from mlscale.export.trial import load_and_try
+
+    return load_and_try(folder)
 
 
 def _sync(args: argparse.Namespace) -> int:

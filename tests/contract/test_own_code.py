@@ -191,10 +191,16 @@ def test_a_module_that_does_not_import(folder: Path) -> None:
     assert "why:   ModuleNotFoundError: No module named 'nothing_here'" in said.err
 
 
-def test_a_metric_of_theirs(folder: Path) -> None:
-    said = mlscale("task=own", "data=own", "metric=val/loss", "mode=min", *FAST)
+@pytest.mark.parametrize(
+    ("set_by_hand", "metric", "mode"), [(("metric=val/loss",), "val/loss", "min"), ((), "val/accuracy", "max")]
+)
+def test_a_metric_of_theirs(set_by_hand: tuple[str, ...], metric: str, mode: str, folder: Path) -> None:
+    said = mlscale("task=own", "data=own", *set_by_hand, *FAST)
     assert said.code == 0, said.err
-    assert "run: val/loss " in said.out
+    assert f"run: {metric} " in said.out
+    assert (f"metric    {metric}, more is better: chosen" in said.err) is not bool(set_by_hand)
+    (run,) = folder.glob("runs/*/*/run.json")
+    assert [json.loads(run.read_text())[key] for key in ("metric", "mode")] == [metric, mode]
 
 
 def test_a_metric_that_nobody_logs(folder: Path) -> None:
@@ -305,11 +311,17 @@ def test_colour_networks_and_grey_images(folder: Path) -> None:
     assert "torchvision.models.resnet18 takes images of 3 channels, the data has 1" in said.err
 
 
-def test_without_validation_the_last_checkpoint_is_kept(folder: Path) -> None:
-    said = mlscale(
-        "model=tiny", "trainer.max_epochs=1", "trainer.limit_val_batches=0", "callbacks=[checkpoint,metrics]"
-    )
+@pytest.mark.parametrize(
+    ("metric", "told", "kept"),
+    [
+        ((), "metric    train/loss, less is better: there is no validation", ["best.ckpt", "last.ckpt"]),
+        (("metric=val/accuracy",), "no validation, so no val/accuracy to pick a best checkpoint by", ["last.ckpt"]),
+    ],
+)
+def test_without_validation(metric: tuple[str, ...], told: str, kept: list[str], folder: Path) -> None:
+    limits = ("trainer.max_epochs=1", "trainer.limit_val_batches=0", "callbacks=[checkpoint,metrics]")
+    said = mlscale("model=tiny", *limits, *metric)
     assert said.code == 0, said.err
-    assert "no validation, so no val/accuracy to pick a best checkpoint by: metric=train/loss mode=min" in said.err
+    assert told in said.err
     assert "ModelCheckpoint" not in said.err
-    assert [path.name for path in folder.glob("runs/*/*/checkpoints/*")] == ["last.ckpt"]
+    assert sorted(path.name for path in folder.glob("runs/*/*/checkpoints/*")) == kept

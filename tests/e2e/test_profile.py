@@ -11,6 +11,7 @@ from tests.conftest import runs_in
 OWN = """
 import time
 
+import pytorch_lightning as pl
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
@@ -30,6 +31,11 @@ class Slow(Dataset):
 
 def quick(samples=512):
     return TensorDataset(torch.rand(samples, 1, 8, 8), torch.arange(samples) % 10)
+
+
+class Sleeper(pl.Callback):
+    def on_train_batch_end(self, *_):
+        time.sleep(0.1)
 
 
 class Heavy(torch.nn.Module):
@@ -87,6 +93,17 @@ def test_a_heavy_model_does_not_wait(parts: Path) -> None:
     assert found.metrics["predicted_headspace_ratio"] < 1.12
     assert "remedy" not in found.artifacts
     assert "proven" not in found.sentence
+
+
+@pytest.mark.slow
+def test_a_callback_that_takes_the_time_is_named_and_left_out_in_a_trial(parts: Path) -> None:
+    slow = ["+callbacks.mine._target_=profiled_parts.Sleeper", "model=mlp", "profile.seconds=0.2"]
+    found = verbs.call("profile", [*own("quick"), *slow])
+    assert found.artifacts["bound_by"] == "callback Sleeper", found.sentence
+    assert found.metrics["callback Sleeper_percent"] > 50
+    assert "computing bounds" not in found.sentence
+    assert found.artifacts["remedy"] == "~callbacks.mine", found.sentence
+    assert found.metrics["~callbacks.mine_ratio"] > 2
 
 
 def test_of_a_run_that_was_made(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

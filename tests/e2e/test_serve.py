@@ -19,6 +19,7 @@ from mlscale.registry import LocalRegistry
 from mlscale.registry.from_servable import publish_servable
 from mlscale.runs.files import sha256, write_text
 from tests.contract.commands import environment, mlscale
+from tests.servables import altered, not_a_number, renamed_classes
 from tests.serving import RAW, STORED, Server, ask, pixels, serving, wait_for
 
 
@@ -152,6 +153,50 @@ def test_a_version_that_does_not_load_changes_nothing(tmp_path: Path, registry: 
         write_text(aliases, text)
         wait_for(lambda: server.metric("mlscale_stale") == 0)
         assert server.stop() == 0
+
+
+def test_a_version_that_can_not_serve_or_serves_other_clients_changes_nothing(tmp_path: Path) -> None:
+    registry, path = LocalRegistry(tmp_path / "registry"), "/v2/repository/models/digits/load"
+    publish_servable(registry, STORED, aliases=("champion",))
+    publish_servable(registry, altered(tmp_path / "nan", graph=not_a_number))
+    publish_servable(registry, altered(tmp_path / "renamed", document=renamed_classes))
+    with serving(tmp_path, "digits@champion", "poll_s=0.02") as server:
+        registry.promote("digits:v2")  # from Python: nothing is tried there
+        wait_for(lambda: server.metric("mlscale_stale") == 1)
+        assert "the servable can't serve: its answers are not finite" in server.said
+        registry.promote("digits:v3")
+        wait_for(lambda: "digits:v3 has another schema than digits:v1" in server.said)
+        assert "classes without '0' and with 'zero'" in server.said
+        reply = server.ask(path, {"parameters": {"version": "digits:v3"}})
+        assert (reply.status, "another schema" in reply.json["error"]) == (400, True)
+        assert server.ask("/predict", pixels(1).tobytes(), RAW).json["model_version"] == "digits:v1"
+        assert server.ask(path, {"parameters": {"version": "digits:v3", "accept_change": "yes"}}).status == 400
+        assert server.ask(path, {"parameters": {"version": "digits:v3", "accept_change": True}}).status == 200
+        assert server.ask("/v2/models/digits").json["versions"] == ["digits:v3"]
+        assert server.metric("mlscale_stale") == 0
+    with serving(tmp_path, "digits@champion", "poll_s=0.02", "accept_change=true") as server:
+        registry.promote("digits:v1")
+        wait_for(lambda: server.ask("/v2/models/digits").json["versions"] == ["digits:v1"])
+        assert server.stop() == 0
+
+
+@pytest.mark.parametrize("named", ["digits@champion", "digits"])
+def test_a_server_that_can_not_load_the_champion_serves_the_one_before(tmp_path: Path, named: str) -> None:
+    registry = LocalRegistry(tmp_path / "registry")
+    publish_servable(registry, STORED, aliases=("champion",))
+    publish_servable(registry, altered(tmp_path / "nan", graph=not_a_number), aliases=("champion",))
+    with serving(tmp_path, named, "poll_s=0.02") as server:
+        assert server.version == "digits:v1"
+        assert f"{named} could not be loaded (the servable can't serve" in server.said
+        assert "digits:v1, the champion before it, serves instead" in server.said
+        assert server.metric("mlscale_stale") == 1
+        registry.promote("digits:v1")
+        wait_for(lambda: server.metric("mlscale_stale") == 0)
+        assert server.stop() == 0
+    env = environment(tmp_path)
+    for words in ("servable=digits:v2", "servable=digits@previous"):  # what was named by number, or is the last resort
+        run = mlscale(tmp_path, "serve", words, "port=0", env=env)
+        assert (run.returncode, "its answers are not finite" in run.stderr) == (2, True), run.stderr
 
 
 def test_clients_load_versions_where_they_may(tmp_path: Path, registry: LocalRegistry) -> None:

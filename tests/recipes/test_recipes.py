@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from PIL import Image
 
 from mlscale import verbs
 from mlscale.cli import main
@@ -12,7 +14,8 @@ from mlscale.ready import ready
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(ROOT.glob("recipes/recipe/*.yaml"))
-SETTINGS = {"name", "seed", "metric", "mode", "tags", "notes"}  # what base/run.yaml holds: no option can own it
+# What base/run.yaml holds: no option can own it.
+SETTINGS = {"name", "seed", "metric", "mode", "tags", "notes", "param_groups", "layer_decay"}
 # These options need data of the user's own.
 NEEDED = {
     "data=webdataset": ["data.train=a.tar", "data.val=b.tar"],
@@ -32,9 +35,9 @@ OPTIONS = [
 
 def test_all_were_found() -> None:
     assert [path.stem for path in RECIPES] == [
-        "gpt", "multilabel", "regression", "resnet", "segmentation", "tabular", "text", "vit",
+        "finetune", "gpt", "multilabel", "regression", "resnet", "segmentation", "tabular", "text", "vit",
     ]  # fmt: skip
-    assert len(OPTIONS) == 103
+    assert len(OPTIONS) == 106
     assert {option.split("=")[0] for option in OPTIONS} == set(BASE_GROUPS)
 
 
@@ -44,6 +47,26 @@ def test_a_recipe_trains_a_step(folder: Path, recipe: str) -> None:
     assert result.ok
     assert result.metrics["steps"] == 1
     assert Path(result.artifacts["checkpoint"]).is_file()
+
+
+@pytest.mark.parametrize("model", [("model=resnet18",), ("model=timm", "model.model_name=test_resnet")], ids=str)
+def test_fine_tuning_takes_models_of_other_libraries(
+    folder: Path, model: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    if "model=timm" in model:
+        pytest.importorskip("timm")
+    for number in range(16):
+        path = folder / f"photos/{number % 2}/{number}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (32, 32), (number * 9, 255 * (number % 2), 7)).save(path)
+    data = ("data=imagefolder", "data.root=photos", "data.image_size=32", "data.batch_size=4", "augment=crop")
+    words = ["recipe=finetune", *data, *model, "debug=fast", "trainer.accelerator=cpu", "snapshot=false"]
+    assert verbs.call("train", words).metrics["steps"] == 1
+    (frozen,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("frozen ")]
+    assert "until epoch 1" in frozen  # all but the head
+    weights = torch.load(next(folder.glob("runs/*/*/checkpoints/best.ckpt")), weights_only=True)
+    rates = [group["initial_lr"] for group in weights["optimizer_states"][0]["param_groups"]]
+    assert min(rates) < max(rates) == 0.001  # lower layers are slower
 
 
 @pytest.mark.parametrize("option", OPTIONS)

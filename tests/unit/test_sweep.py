@@ -5,7 +5,9 @@ from typing import Any
 
 import pytest
 
+from mlscale.config.argv import parse
 from mlscale.report import Result
+from mlscale.runs.folder import RunFolder
 from mlscale.sweep import Job, Sweep
 
 
@@ -20,3 +22,24 @@ def test_a_metric_that_is_no_number_is_after_all_that_are(
     sweep.close()
     rows = capsys.readouterr().out.splitlines()[2:]
     assert [row.split()[0] for row in rows] == [*best, "1", "3"]
+
+
+def test_without_a_metric_the_table_goes_by_that_of_the_runs(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = Sweep(parse("train", ["-m", "seed=1,2"]), folder=tmp_path)
+    for value in (0.5, 0.2):
+        run = RunFolder.create(tmp_path, "a", verb="train", config_yaml="{}", metric="val_loss", mode="min")
+        result = Result("train", True, "", {"best_val_loss": value}, artifacts={"run": str(run.path)})
+        sweep.jobs.append(Job([f"seed={value}"], result))
+        sweep._judge_as(result)
+    sweep.close()
+    header, _, *rows = capsys.readouterr().out.splitlines()[:4]
+    assert "val_loss" in header
+    assert [row.split()[0] for row in rows] == ["2", "1"]
+
+
+def test_a_metric_that_was_set_stays(tmp_path: Path) -> None:
+    sweep = Sweep(parse("train", ["-m", "seed=1,2"]), folder=tmp_path, metric="val_acc")
+    sweep._judge_as(Result("train", True, "", {}))
+    assert sweep.metric == "val_acc"

@@ -1,6 +1,7 @@
 """The comparison counts what it says it counts, and each bound is a bound."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,46 +12,94 @@ from mlscale.data import Digits
 from mlscale.export.engine import Engine
 from mlscale.export.onnx import export, served
 from mlscale.export.samples import input_of, validation
+from mlscale.stats.intervals import Interval
+from mlscale.stats.paired import score_interval
+from mlscale.stats.timing import CallTime, TimesCompared
 from mlscale.tasks import ResNet
 from tests.unit.compress.conftest import classifier
 
 BOUNDS = Bounds(max_accuracy_drop=0.01, min_agreement=0.95, min_speedup=1.05)
+
+
+def timed(first: float, second: float, low: float, high: float) -> TimesCompared:
+    return TimesCompared(
+        CallTime(first, 2 * first), CallTime(second, 2 * second), Interval(first / second, low, high), 16
+    )
+
+
 GOOD = Figures(
-    samples=1000, fp32_right=900, int8_right=895, fp32_only=15, int8_only=10, agree=970,
-    fp32_latency_ms=2.0, int8_latency_ms=1.0, fp32_batch_ms=60.0, int8_batch_ms=20.0, fp32_bytes=400, int8_bytes=100,
+    samples=10_000, fp32_right=9000, int8_right=8950, fp32_only=150, int8_only=100, agree=9700,
+    single=timed(2, 1, 1.9, 2.1), batch=timed(60, 20, 2.9, 3.2), fp32_bytes=400, int8_bytes=100,
 )  # fmt: skip
 
 
 def test_figures() -> None:
     assert (GOOD.fp32_accuracy, GOOD.int8_accuracy, GOOD.accuracy_drop) == (0.9, 0.895, 0.005)
-    assert (GOOD.speedup, GOOD.batch_speedup, GOOD.smaller, GOOD.agreement) == (2.0, 3.0, 4.0, 0.97)
-    assert GOOD.accuracy_drop < GOOD.accuracy_drop_at_most < 0.02
-    assert GOOD.discordance == "of 1,000 samples 15 are right in fp32 alone and 10 in int8 alone"
+    assert (GOOD.speedup.value, GOOD.batch_speedup.value, GOOD.smaller, GOOD.agreement) == (2.0, 3.0, 4.0, 0.97)
+    assert GOOD.accuracy_drop < GOOD.accuracy_drop_at_most < 0.01
+    assert GOOD.accuracy_drop_at_most == -score_interval(100, 150, 10_000, 0.95)[0]
+    assert GOOD.discordance == "of 10,000 samples 150 are right in fp32 alone and 100 in int8 alone"
     assert GOOD.problems(BOUNDS) == []
+    document = GOOD.document()
+    assert (document["fp32_latency_ms"], document["fp32_cpu_ms"]) == (4, 2)
+    assert document["speedup"] == {"value": 2, "low": 1.9, "high": 2.1}
 
 
 @pytest.mark.parametrize(
     ("change", "problem"),
     [
-        ({"int8_latency_ms": 4.0}, "slower, 0.50× as fast as fp32, where 1.05× is wanted"),
-        ({"int8_latency_ms": 1.95}, "hardly faster, 1.03× as fast as fp32, where 1.05× is wanted"),
-        ({"int8_latency_ms": float("nan")}, "hardly faster, nan× as fast as fp32, where 1.05× is wanted"),
-        ({"fp32_only": 21}, "accuracy falls by 0.0110, more than 0.01"),
-        ({"agree": 949}, "94.90% of the classes agree, fewer than 95.00%"),
+        (
+            {"single": timed(2, 4, 0.45, 0.55)},
+            "slower, 0.50× as fast as fp32 (0.45 to 0.55), where 1.05× is wanted",
+        ),
+        (
+            {"single": timed(2, 1.95, 1.02, 1.04)},
+            "hardly faster, 1.03× as fast as fp32 (1.02 to 1.04), where 1.05× is wanted",
+        ),
+        (
+            {"single": timed(2, 1.6, 1.049, 1.5)},
+            "undecided whether it is fast enough: 1.25× as fast as fp32 (1.05 to 1.50), where 1.05× is wanted",
+        ),
+        (
+            {"single": timed(2, float("nan"), float("nan"), float("nan"))},
+            "undecided whether it is fast enough: nan× as fast as fp32 (nan to nan), where 1.05× is wanted",
+        ),
+        ({"fp32_only": 201}, "accuracy falls by 0.0101, more than 0.01"),
+        (
+            {"fp32_only": 180},
+            "undecided whether it is accurate enough: accuracy falls by 0.0080 on 10,000 samples, and may fall by "
+            "0.0108 (95 % confidence), more than 0.01",
+        ),
+        ({"agree": 9499}, "94.99% of the classes agree, fewer than 95.00%"),
     ],
 )
-def test_each_bound_is_told_with_its_number(change: dict[str, float], problem: str) -> None:
-    assert replace(GOOD, **change).problems(BOUNDS) == [problem]  # type: ignore[arg-type]
+def test_each_bound_is_told_with_its_number(change: dict[str, Any], problem: str) -> None:
+    assert replace(GOOD, **change).problems(BOUNDS) == [problem]
+
+
+def test_what_is_decided_is_decided_at_the_bound_itself() -> None:
+    assert replace(GOOD, single=timed(2.1, 2, 1.05, 1.05)).problems(BOUNDS) == []
+    assert replace(GOOD, agree=9500).problems(BOUNDS) == []
+    exact = replace(BOUNDS, max_accuracy_drop=GOOD.accuracy_drop_at_most)
+    assert GOOD.problems(exact) == []
+    assert GOOD.problems(replace(exact, max_accuracy_drop=GOOD.accuracy_drop_at_most - 1e-9)) != []
+
+
+def test_few_samples_do_not_show_that_accuracy_holds() -> None:
+    few = replace(GOOD, samples=100, fp32_right=90, int8_right=90, fp32_only=0, int8_only=0, agree=100)
+    (problem,) = few.problems(BOUNDS)
+    assert "accuracy falls by 0.0000 on 100 samples, and may fall by 0.0263" in problem
+    assert replace(few, samples=300, fp32_right=290, int8_right=290, agree=300).problems(BOUNDS) == []
 
 
 def test_a_better_int8_has_a_negative_drop() -> None:
-    assert replace(GOOD, fp32_only=2, int8_only=12).accuracy_drop == -0.01
+    assert replace(GOOD, fp32_only=20, int8_only=120).accuracy_drop == -0.01
 
 
 def test_both_models_get_the_same_samples(digits: Digits, convolutions: bytes) -> None:
     torch.manual_seed(1)
     other = export(served(classifier(ResNet(1, 10, widths=(8, 16))), input_of(digits)), input_of(digits))
-    figures = compare(convolutions, other, validation(digits))
+    figures = compare(convolutions, other, validation(digits), min_speedup=0)
     decoded = digits.decoded("val")
     raw, y = np.stack([decoded.sample(row) for row in range(len(decoded))]), decoded.labels
     ours, theirs = (Engine(model).run(raw).argmax(1) for model in (convolutions, other))
@@ -61,4 +110,6 @@ def test_both_models_get_the_same_samples(digits: Digits, convolutions: bytes) -
     assert figures.agree == (ours == theirs).sum() < 360
     assert figures.accuracy_drop == pytest.approx(figures.fp32_accuracy - figures.int8_accuracy)
     assert (figures.fp32_bytes, figures.int8_bytes) == (len(convolutions), len(other))
-    assert min(figures.fp32_latency_ms, figures.int8_latency_ms, figures.fp32_batch_ms, figures.int8_batch_ms) > 0
+    for times in (figures.single, figures.batch):
+        assert 0 < times.ratio.low <= times.ratio.value <= times.ratio.high
+        assert min(times.first.cpu_ms, times.first.wall_ms, times.second.cpu_ms, times.second.wall_ms) > 0

@@ -34,7 +34,7 @@ def test_what_is_written_is_found_again_for_its_checkpoint(tmp_path: Path, best:
     document = json.loads((tmp_path / "compressed" / "compressed.json").read_text())
     validate("compressed", document)
     assert document["checkpoint"] == {"name": "best.ckpt", "step": 7, "sha256": content_digest(best)}
-    assert document["figures"]["fp32_only"] == 15
+    assert document["figures"]["fp32_only"] == 150
     found, why = stored.kept(tmp_path, best)
     assert found is not None
     assert (found.model, found.max_accuracy_drop, found.min_agreement, why) == (b"a model", 0.01, 0.95, "")

@@ -117,14 +117,3 @@ def test_a_run_that_is_too_short_for_an_average(settings: dict[str, Any], steps:
     assert len(lines) == bool(said)
     assert said in "".join(lines)
     assert told({"_target_": "mlscale.data.Digits"}, callbacks={"ema": {"_target_": "my.EMA"}}, derived=total) == []
-
-
-@pytest.mark.parametrize(
-    ("every", "steps", "on", "lines"), [(10, 9, True, 1), (10, 10, True, 0), (10, 9, False, 0), (0, 9, True, 0)]
-)
-def test_epochs_that_are_over_before_an_entry_is_due(every: int, steps: int | None, on: bool, lines: int) -> None:
-    callbacks = {"metrics": {"_target_": "mlscale.train.callbacks.TrainMetrics"}} if on else None
-    short = {"steps_per_epoch": steps}
-    found = told({"_target_": "mlscale.data.Digits"}, callbacks=callbacks, derived=short, log_every_n_steps=every)
-    assert len(found) == lines
-    assert not found or f"trainer.log_every_n_steps={steps} writes one entry an epoch" in found[0]

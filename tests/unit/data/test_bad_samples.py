@@ -135,6 +135,31 @@ def test_evaluation_counts_each_readable_sample_once(shards: dict[str, Any]) -> 
     assert counted == [i for i in range(N) if i not in (3, 4)]
 
 
+def test_what_is_decoded_despite_a_warning_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    train, val = (write(tmp_path / name, "JPEG", ()) for name in ("t.tar", "v.tar"))
+    data = WebDataset(train, val, batch_size=10)
+    data.setup("fit")
+    list(data.train_dataloader())
+    data.teardown("fit")
+    assert capsys.readouterr().err == ""  # where nothing is wrong nothing is said
+    members = []
+    for number in range(N):
+        image = picture(number, size=(32, 32), kind="JPEG")
+        members += [
+            (f"{number:02}.jpeg", image[:-2] if number in BAD else image),
+            (f"{number:02}.cls", str(number % 2).encode()),
+        ]
+    data = WebDataset(write_tar(tmp_path / "w.tar", members), val, batch_size=10)
+    data.setup("fit")
+    list(data.train_dataloader())
+    data.teardown("fit")
+    assert capsys.readouterr().err == (
+        f"images    {len(BAD)} decoded despite a harmless warning: "
+        + ", ".join(f"train w.tar/{number:02} (Premature end of JPEG file)" for number in sorted(BAD)[:3])
+        + ", …\n"
+    )
+
+
 def test_it_is_told_and_counted(shards: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
     data = skipping(shards, batch_size=10)
     data.setup("fit")

@@ -1,4 +1,4 @@
-"""Fast decoders give PIL's pixels, and whatever they refuse is PIL's."""
+"""Every intact file has Pillow's pixels the right way up; what is corrupt or too large is rejected."""
 
 from __future__ import annotations
 
@@ -6,26 +6,14 @@ import io
 
 import numpy as np
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 
-from mlscale.data.decode import decode_image
+from mlscale.data.image_decoder import decode_image
 from mlscale.data.picture import open_picture
+from mlscale.data.pil import TooLarge
 from mlscale.data.resample import Box, cut, middle
-
-
-def photo(height: int = 61, width: int = 83, mode: str = "RGB", zoom: float = 1) -> Image.Image:
-    """Smooth, as photographs are, with some noise."""
-    y, x = np.mgrid[:height, :width]
-    wave = np.stack([np.sin(x / zoom / 9 + i) * np.cos(y / zoom / (7 + i)) for i in range(3)], -1) * 100 + 128
-    noisy = np.clip(wave + np.random.RandomState(0).randn(height, width, 3) * 8, 0, 255).astype(np.uint8)
-    return Image.fromarray(noisy).convert(mode)
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
-
+from tests import awkward
+from tests.awkward import encoded, photo
 
 KINDS = {
     "420": encoded(photo(), "JPEG", quality=90),
@@ -70,37 +58,63 @@ def test_sixteen_bits_lose_the_lower_eight() -> None:
     assert np.array_equal(decode_image(encoded(Image.fromarray(values), "PNG"), None)[0], values >> 8)
 
 
-@pytest.mark.parametrize("kind", ["420", "progressive", "png", "grey png"])
-@pytest.mark.parametrize("part", [0.001, 0.3, 0.9])
-def test_what_is_cut_off_is_told_by_pil(kind: str, part: float) -> None:
-    content = KINDS[kind][: int(len(KINDS[kind]) * part)]
-    with pytest.raises((OSError, SyntaxError)) as by_pil:
-        Image.open(io.BytesIO(content)).load()
-    with pytest.raises(type(by_pil.value)):
-        decode_image(content, None)
+FILES = {**awkward.INTACT, **awkward.TURNED}
 
 
-def test_what_pil_forgives_is_forgiven() -> None:
-    """A few bytes between two segments: a fast decoder warns of them, PIL goes on."""
-    content = KINDS["420"]
-    start = content.index(b"\xff\xdb")
-    spoilt = content[:start] + b"\0\0\0" + content[start:]
-    try:
-        expected = np.asarray(Image.open(io.BytesIO(spoilt)))
-    except (OSError, SyntaxError):
-        expected = None
-    if expected is None:
-        with pytest.raises((OSError, SyntaxError)):
-            decode_image(spoilt, None)
-    else:
-        assert np.array_equal(decode_image(spoilt, None), expected.transpose(2, 0, 1))
+@pytest.mark.parametrize("name", FILES)
+def test_intact_files_have_pillows_pixels_the_right_way_up(name: str) -> None:
+    content = FILES[name]
+    picture = open_picture(content)
+    plain = {"unpacks": awkward.PNG, "nonsense": awkward.JPEG}  # what Pillow refuses, or warns of
+    image: Image.Image = Image.open(io.BytesIO(next((like for word, like in plain.items() if word in name), content)))
+    if image.mode.startswith("I;16"):
+        image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+    image = image.convert("L" if picture.grey else "RGB")
+    expected = np.asarray(ImageOps.exif_transpose(image) if name in awkward.TURNED else image)
+    assert (picture.height, picture.width) == expected.shape[:2]
+    found = decode_image(content, None)
+    assert np.array_equal(found, expected[None] if picture.grey else expected.transpose(2, 0, 1))
 
 
-def test_a_bomb_is_refused_as_pil_refuses_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    for kind in ("420", "png"):
-        with pytest.raises(Image.DecompressionBombError):
-            decode_image(KINDS[kind], None)
+@pytest.mark.parametrize("name", awkward.CORRUPT)
+def test_corrupt_files_are_rejected(name: str) -> None:
+    with pytest.raises(TooLarge if name in awkward.TOO_LARGE else Exception) as caught:
+        decode_image(awkward.CORRUPT[name], None)
+    assert isinstance(caught.value, ValueError | OSError | UserWarning), repr(caught.value)
+
+
+@pytest.mark.parametrize("part", [0.001, 0.3, 0.9, 0.99])
+@pytest.mark.parametrize(
+    "kind", ["420", "progressive", "grey jpeg", "cmyk", "png", "grey png", "palette", "bmp", "webp"]
+)
+def test_what_is_cut_off_is_rejected(kind: str, part: float) -> None:
+    content = awkward.INTACT[kind]
+    with pytest.raises((ValueError, OSError)):
+        decode_image(content[: int(len(content) * part)], None)
+
+
+@pytest.mark.parametrize("kind", ["420", "cmyk", "png", "palette", "bmp", "webp", "tiff", "gif", "jp2"])
+def test_the_limit_of_pixels_is_that_of_the_caller(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 10)  # a setting of the process, which has no say
+    content = awkward.INTACT[kind]
+    assert decode_image(content, None, max_pixels=61 * 83).shape == (3, 61, 83)
+    with pytest.raises(TooLarge, match=r"83×61 pixels are more than 5,062, the limit \(max_pixels\)"):
+        decode_image(content, None, max_pixels=61 * 83 - 1)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("factor", [1, 4])
+def test_a_part_of_a_turned_picture_is_that_of_the_upright_one(orientation: int, factor: int) -> None:
+    size = (64 * factor, 96 * factor)
+    content = awkward.turned("JPEG", orientation, size=size, quality=95, subsampling=0)
+    picture = open_picture(content)
+    upright = ImageOps.exif_transpose(Image.open(io.BytesIO(content)))
+    assert (picture.width, picture.height) == upright.size
+    box = Box(8 * factor, 16 * factor, 32 * factor, 24 * factor)
+    found = cut(picture, 3, box, (32, 24)).astype(int)
+    part = upright.crop((box.left, box.top, box.left + box.width, box.top + box.height))
+    expected = np.asarray(part.resize((24, 32), Image.Resampling.BOX)).astype(int)
+    assert np.abs(found - expected).mean() < (0.1 if factor == 1 else 3)
 
 
 def test_two_pictures_in_a_row_do_not_share_memory() -> None:

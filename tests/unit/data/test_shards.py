@@ -115,6 +115,19 @@ def test_a_place_in_another_order_is_refused(seven: dict[str, Any]) -> None:
         data.train_dataloader()
 
 
+@pytest.mark.parametrize("recorded", [1, 3, None])
+def test_a_checkpoint_of_another_decode_version_is_refused(seven: dict[str, Any], recorded: int | None) -> None:
+    state = WebDataset(**seven, batch_size=16).state_dict()
+    assert state["decode_version"] == 2
+    state = {name: value for name, value in state.items() if name != "decode_version"}
+    data = WebDataset(**seven, batch_size=16)
+    data.load_state_dict(state if recorded is None else {**state, "decode_version": recorded})
+    with pytest.raises(MLScaleError, match="images that were decoded in another way") as caught:
+        data.train_dataloader()
+    assert caught.value.why == f"its decode version is {recorded or 1}, and this run's is 2"
+    assert caught.value.fix == "start a new run from the weights alone"
+
+
 def test_class_names_are_numbered_in_sorted_order(tmp_path: Path) -> None:
     names = {0: "zebra", 1: "ant", 2: "mole"}
     data = WebDataset(

@@ -20,11 +20,11 @@ def rounds(wait: float, *headspace: float) -> list[tuple[Parts, Parts]]:
     [
         (0.38, [1.6], "data"),
         (0.02, [1.3], "cores"),
-        (0.01, [1.01], "computing"),
-        (0.0, [0.97], "computing"),
+        (0.01, [1.01], "step"),
+        (0.0, [0.97], "step"),
         (0.01, [1.2, 1.3, 0.9, 1.2, 1.2], "unclear"),  # a round says otherwise
         (0.3, [1.0, 1.0, 1.1, 0.9, 1.0], "unclear"),  # a wait, and no gain without it
-        (0.04, [1.04], "computing"),
+        (0.04, [1.04], "step"),
     ],
 )
 def test_bounds(wait: float, headspace: list[float], bound: str) -> None:

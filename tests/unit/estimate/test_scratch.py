@@ -1,23 +1,21 @@
 """What CPU kernels take while they compute, against the allocator, call by call."""
 
-import os
 import platform
-import subprocess
-import sys
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
 from mlscale.estimate.live import Live
-from mlscale.estimate.scratch import cpu_scratch
+from mlscale.estimate.scratch import _of_convolution, cpu_scratch
 
 pytestmark = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]
-    reason="the figures are oneDNN's on x86-64",
+    reason="torch's newer profiler is compared with on x86-64 alone",
 )
 
 
@@ -41,38 +39,60 @@ def counted(call: Callable[[], Any]) -> int:
     return int(live.peak)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+FORMATS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
+
+
+@pytest.mark.parametrize("layout", FORMATS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize(
-    ("inputs", "outputs", "kernel", "stride"), [(32, 32, 3, 1), (32, 64, 3, 2), (32, 64, 1, 2), (256, 256, 3, 1)]
+    ("inputs", "outputs", "kernel", "stride", "groups", "batch"),
+    [
+        (32, 64, 3, 2, 1, 12),
+        (64, 32, 1, 1, 1, 48),  # more samples than are measured
+        (3, 24, 7, 2, 1, 16),  # most of the scratch memory does not depend on the batch
+        (96, 96, 7, 1, 96, 16),  # the depthwise one of ConvNeXt
+        (48, 48, 3, 2, 48, 40),
+        (32, 64, 5, 1, 8, 24),
+    ],
 )
-def test_convolutions(inputs: int, outputs: int, kernel: int, stride: int, dtype: torch.dtype) -> None:
-    if dtype == torch.float16 and torch.ops.mkldnn._is_mkldnn_fp16_supported():
-        pytest.skip("no machine with float16 units was at hand: the figures are those of torch's own kernels")
-    layer = nn.Conv2d(inputs, outputs, kernel, stride=stride, padding=kernel // 2, bias=False).to(dtype)
-    x = torch.randn(16, inputs, 28, 28).to(dtype).requires_grad_()
-    error = 0.1 if dtype == torch.float32 else 0.3  # of one call; most calls are not the peak of a step
+def test_convolutions(
+    inputs: int, outputs: int, kernel: int, stride: int, groups: int, batch: int, dtype: torch.dtype, layout: str
+) -> None:
+    layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=groups == 1).to(dtype)
+    x = torch.randn(batch, inputs, 14, 14).to(dtype).contiguous(memory_format=FORMATS[layout]).requires_grad_()
+    error = 0.05  # of one call; most calls are not the peak of a step
     assert counted(lambda: layer(x)) == pytest.approx(allocated(lambda: layer(x)), rel=error)
     y = layer(x)
-    gradient = torch.ones_like(y)
+    gradient = torch.ones_like(y, memory_format=torch.contiguous_format)  # another layout than its input's
 
     def back() -> tuple[Tensor, ...]:
-        return torch.autograd.grad(y, [x, layer.weight], gradient, retain_graph=True)
+        return torch.autograd.grad(y, [x, *layer.parameters()], gradient, retain_graph=True)
 
     assert counted(back) == pytest.approx(allocated(back), rel=error)
 
 
-def test_bfloat16_without_avx512_is_unfolded() -> None:
-    """oneDNN reads its own limit once, so this is asked in another process."""
-    code = (
-        "import torch\nfrom tests.unit.estimate.test_scratch import allocated, counted\n"
-        "layer = torch.nn.Conv2d(32, 64, 3, stride=2, padding=1, bias=False).bfloat16()\n"
-        "x = torch.randn(16, 32, 28, 28).bfloat16()\n"
-        "print(counted(lambda: layer(x)), allocated(lambda: layer(x)))"
-    )
-    command = [sys.executable, "-c", code]
-    answer = subprocess.run(command, env=os.environ | {"ONEDNN_MAX_CPU_ISA": "AVX2"}, capture_output=True, text=True)
-    ours, torchs = answer.stdout.split()
-    assert ours == torchs, answer.stderr
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [(nn.ConvTranspose2d(16, 8, 2, stride=2), (8, 16, 12, 12)), (nn.Conv1d(16, 32, 5), (40, 16, 64))],
+    ids=lambda value: type(value).__name__,
+)
+def test_other_convolutions(layer: nn.Module, shape: tuple[int, ...]) -> None:
+    x = torch.randn(shape).requires_grad_()
+    assert counted(lambda: layer(x)) == pytest.approx(allocated(lambda: layer(x)), rel=0.05)
+
+
+def test_it_is_measured_once_and_whatever_is_drawn_stays() -> None:
+    layer, x = nn.Conv2d(4, 4, 3), torch.randn(2, 4, 9, 9)
+    torch.manual_seed(3)
+    with FakeTensorMode() as fake, Live(cpu_scratch):
+        nn.functional.conv2d(fake.from_tensor(x), torch.empty(4, 4, 3, 3))
+        misses = _of_convolution.cache_info().misses
+        nn.functional.conv2d(fake.from_tensor(x), torch.empty(4, 4, 3, 3))
+    assert _of_convolution.cache_info().misses == misses
+    drawn = torch.rand(1)
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.rand(1))
+    assert layer(x).shape == (2, 4, 7, 7)
 
 
 def test_what_takes_none() -> None:

@@ -245,10 +245,10 @@ def test_samples_are_paired_by_key_in_whatever_order() -> None:
         (spoken(1.0), spoken(0.9), "bits_per_byte", "b is better than a: bits per byte"),
     ],
 )
-def test_other_kinds_are_paired_by_a_bootstrap(first: Gathered, second: Gathered, measure: str, better: str) -> None:
+def test_other_kinds_are_tested_by_swapping(first: Gathered, second: Gathered, measure: str, better: str) -> None:
     told = compare(first, second, ("a", "b"))
     assert told.headline.startswith(better)
-    assert "paired bootstrap" in told.headline
+    assert "paired permutation" in told.headline
     assert told.metrics[f"{measure}_difference_p"] < 0.01
 
 

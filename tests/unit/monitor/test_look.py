@@ -2,7 +2,9 @@
 
 import math
 
+import numpy as np
 import pytest
+from scipy.stats import binomtest
 
 from mlscale.monitor.look import Limits, Look, Signal, look
 from tests.unit.monitor.conftest import baseline, window
@@ -53,6 +55,17 @@ def test_damage_is_what_surely_exceeds_the_tolerance() -> None:
     assert not signal(
         look(baseline(), window(1000, seed=1, labelled=2000, right=0.9), Limits(tolerance=0.1)), "damage"
     ).over
+
+
+@pytest.mark.parametrize("wrong", [0, 6, 7, 10, 11, 30])
+def test_the_upper_end_of_the_accuracy_decides(wrong: int) -> None:
+    """Of 100 labels: from 7 wrong on the accuracy is 6 points below the reference, and from 11 on surely so."""
+    seen = window(1000, seed=1, labelled=100)
+    seen.right[:] = np.arange(100) >= wrong
+    damage = signal(look(baseline(), seen, Limits()), "damage")
+    high = binomtest(100 - wrong, 100).proportion_ci(method="wilson").high
+    assert damage.level == pytest.approx(max(0, (0.99 - high) / 0.05))
+    assert damage.over == (wrong >= 11)
 
 
 def test_too_little_is_a_state_of_its_own() -> None:

@@ -3,7 +3,7 @@
 import pytest
 
 from mlscale.report import duration, key_values, number, size, table
-from mlscale.report.text import columns_of, label, metric
+from mlscale.report.text import columns_of, label, metric, percent
 
 
 def test_table() -> None:
@@ -92,3 +92,29 @@ def test_metric_by_its_unit() -> None:
 )
 def test_a_label_leaves_the_unit_to_the_value(name: str, shown: str) -> None:
     assert label(name) == shown
+
+
+@pytest.mark.parametrize(
+    ("share", "decimals", "told"),
+    [
+        (0.996, 1, "99.6%"),
+        (1.0, 1, "100.0%"),
+        (0.0, 2, "0.00%"),
+        (0.9999, 1, "99.99%"),
+        (0.99998, 2, "99.998%"),
+        (0.0004, 1, "0.04%"),
+        (0.004, 0, "0.4%"),
+        (-0.00001, 2, "-0.001%"),
+        (0.9999999999, 1, ">99.999999%"),
+        (1e-12, 1, "<0.000001%"),
+        (1.5, 0, "150%"),
+        (float("nan"), 1, "nan"),
+    ],
+)
+def test_what_is_not_all_never_reads_as_all(share: float, decimals: int, told: str) -> None:
+    assert percent(share, decimals) == told
+
+
+def test_a_percentage_with_a_sign_and_another_unit() -> None:
+    assert percent(0.0123, 2, sign="+") == "+1.23%"
+    assert percent(0.5, unit=" %") == "50.0 %"

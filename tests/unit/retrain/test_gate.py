@@ -1,6 +1,7 @@
 """Promoted is what is surely better on the window and surely not much worse on what came before."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ from numpy.typing import NDArray
 from mlscale.export.engine import Engine
 from mlscale.export.servable import Port, Servable
 from mlscale.retrain.gate import Bounds, judge
+from mlscale.stats.intervals import Interval
+from mlscale.stats.paired import mcnemar, score_interval
+from mlscale.stats.timing import CallTime, TimesCompared
 
 BOUNDS = Bounds(alpha=0.05, max_drop=0.03, max_latency_ratio=50)  # two models of one operator: the clock decides
 LABELS = ("0", "1")
@@ -80,6 +84,69 @@ def test_the_same_model_is_not_better(model: Callable[[float], Servable]) -> Non
 
 
 def test_a_slow_one_is_refused(model: Callable[[float], Servable]) -> None:
-    bounds = Bounds(alpha=0.05, max_drop=0.03, max_latency_ratio=1e-3)
-    (reason,) = judge(model(0.5), model(0.7), samples(100, 0.7), samples(100, 0.7), bounds).against
-    assert "× as long (gate.max_latency_ratio 0.001)" in reason
+    bounds = replace(BOUNDS, max_latency_ratio=1e-3)
+    judged = judge(model(0.5), model(0.7), samples(100, 0.7), samples(100, 0.7), bounds)
+    (reason,) = judged.against
+    assert reason.startswith("one sample takes ")
+    assert "× as long (" in reason
+    assert "gate.max_latency_ratio 0.001)" in reason
+    figures = judged.figures
+    assert figures["latency_ratio_low"] <= figures["latency_ratio"] <= figures["latency_ratio_high"]
+    assert min(figures[f"{who}_{clock}_ms"] for who in ("champion", "challenger") for clock in ("cpu", "latency")) > 0
+
+
+@pytest.fixture
+def equally_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For what is not about speed."""
+    times = TimesCompared(CallTime(1, 1), CallTime(1, 1), Interval(1, 1, 1), 16)
+    monkeypatch.setattr("mlscale.retrain.gate.compare_times", lambda *_, **__: times)
+
+
+@pytest.mark.parametrize(("low", "high", "reasons"), [(1.2, 1.3, 0), (1.2, 1.301, 1), (1.301, 1.4, 1)])
+def test_undecided_speed_keeps_the_champion(
+    model: Callable[[float], Servable], monkeypatch: pytest.MonkeyPatch, low: float, high: float, reasons: int
+) -> None:
+    times = TimesCompared(CallTime(1, 1), CallTime(1, 1), Interval(1.25, low, high), 16)
+    monkeypatch.setattr("mlscale.retrain.gate.compare_times", lambda *_, **__: times)
+    bounds = replace(BOUNDS, max_latency_ratio=1.3)
+    against = judge(model(0.5), model(0.7), samples(100, 0.7), samples(300, 0.7), bounds).against
+    assert len(against) == reasons
+    assert any("undecided" in each for each in against) == (low <= 1.3 < high)
+
+
+def differing(gained: int, lost: int, same: int) -> list[tuple[NDArray[Any], list[str]]]:
+    """Samples of which the model at 0.7 has so many right and wrong where the one at 0.5 is the other way round."""
+    values = np.array([0.6] * (gained + lost) + [0.9] * same, np.float32)[:, None]
+    return [(values, ["0"] * gained + ["1"] * (lost + same))]
+
+
+@pytest.mark.parametrize(
+    ("gained", "lost", "alpha", "better"),
+    # One-sided mid-p: 5 to 0 is 1/64, 4 to 0 is 1/32, 7 to 1 is 0.0195; two-sided would be twice that.
+    [
+        (4, 0, 0.05, True), (4, 0, 0.03, False), (5, 0, 0.03, True), (5, 0, 0.015, False),
+        (7, 1, 0.02, True), (7, 1, 0.019, False), (0, 7, 0.4, False),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("equally_fast")
+def test_alpha_is_of_one_side(
+    model: Callable[[float], Servable], gained: int, lost: int, alpha: float, better: bool
+) -> None:
+    bounds = replace(BOUNDS, alpha=alpha, max_drop=1)
+    judged = judge(model(0.5), model(0.7), differing(gained, lost, 20), samples(50, 0.7), bounds)
+    assert judged.figures["window_p_better"] == mcnemar(gained, lost)[1]
+    assert (judged.against == ()) == better
+
+
+@pytest.mark.usefixtures("equally_fast")
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.2])
+def test_the_lower_end_of_the_difference_decides(model: Callable[[float], Servable], alpha: float) -> None:
+    original = differing(3, 5, 292)
+    low = score_interval(3, 5, 300, 1 - alpha)[0]
+    assert low < -2 / 300
+    for max_drop, holds in ((-low + 1e-6, True), (-low - 1e-6, False), (2 / 300 + 1e-6, False)):
+        bounds = replace(BOUNDS, alpha=alpha, max_drop=max_drop)
+        judged = judge(model(0.5), model(0.7), differing(30, 0, 0), original, bounds)
+        assert judged.figures["original_difference"] == pytest.approx(-2 / 300)
+        assert judged.figures["original_difference_low"] == pytest.approx(low)
+        assert (judged.against == ()) == holds

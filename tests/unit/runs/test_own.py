@@ -173,3 +173,10 @@ def test_a_version_made_of_it_carries_the_proof(start: Start, tmp_path: Path) ->
     (version.payload / "config.yaml").unlink()
     (version.payload / "config.yaml").write_text("seed: 3\n")
     assert "config.yaml" in own.doubt(version.payload)
+
+
+def test_a_metric_that_is_chosen_while_it_trains_keeps_the_proof(start: Start) -> None:
+    run = start()
+    run.judge_by("val_loss", "min")
+    assert own.doubt(run.path) == ""
+    assert run.derived["metric"] == "val_loss"

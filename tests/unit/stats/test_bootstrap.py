@@ -1,5 +1,7 @@
 """Intervals of figures that are functions of sums: as scipy has them, as often right as they say, and cheap."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -45,11 +47,39 @@ def test_very_many_samples_are_put_together_first() -> None:
     assert half == pytest.approx(1.96 / np.sqrt(200_000), rel=0.1)
 
 
-def test_a_difference_from_zero_and_none() -> None:
-    rng = np.random.default_rng(0)
-    there, none = bootstrap(rows(rng.normal(1, 1, 200)), mean), bootstrap(rows(rng.normal(0, 1, 200)), mean)
-    assert there.p[0] < 0.001 * 2
-    assert none.p[0] > 0.05
+@pytest.mark.parametrize("n", [10, 15, 30])
+def test_few_samples_have_a_wider_interval(n: int) -> None:
+    rng = np.random.default_rng(n)
+    found = [bootstrap(rows(rng.normal(size=n)), mean, draws=400, seed=seed)[0] for seed in range(300)]
+    assert np.mean([each.low <= 0 <= each.high for each in found]) > 0.91
+
+
+@pytest.mark.parametrize("n", [1, 2, 9])
+def test_too_few_samples_have_no_interval(n: int) -> None:
+    found = bootstrap(rows(np.arange(float(n))), mean)[0]
+    assert found.value == (n - 1) / 2
+    assert np.isnan([found.low, found.high]).all()
+    counted = bootstrap(rows(np.array([0.0, 1.0])), mean, counts=np.array([5, 5]))[0]
+    assert counted.low < 0.5 < counted.high  # ten samples in two rows
+
+
+@pytest.mark.parametrize(
+    ("values", "settings", "why"),
+    [
+        (np.zeros((0, 2)), {}, "at least one sample"),
+        (np.zeros(3), {}, "at least one sample"),
+        (np.ones((3, 2)), {"counts": np.array([0, 0, 0])}, "at least one sample"),
+        (np.ones((3, 2)), {"counts": np.array([20, 20, -1])}, "at least one sample"),
+        (np.ones((3, 2)), {"counts": np.array([20, 20])}, "at least one sample"),
+        (np.array([[1.0, np.nan]] * 20), {}, "NaN"),
+        (np.ones((20, 2)), {"confidence": 1.0}, "confidence"),
+        (np.ones((20, 2)), {"confidence": 95}, "confidence"),
+        (np.ones((20, 2)), {"draws": 0}, "draws"),
+    ],
+)
+def test_what_can_not_be_drawn_is_refused(values: Floats, settings: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValueError, match=why):
+        bootstrap(values, mean, **settings)
 
 
 def test_what_is_not_defined_is_nan_and_harms_nobody() -> None:
@@ -60,9 +90,8 @@ def test_what_is_not_defined_is_nan_and_harms_nobody() -> None:
     assert found[0].low < 4.5 < found[0].high
     assert np.isnan(found[1].low)
     same = bootstrap(rows(np.ones(10)), mean)[0]
-    assert (same.low, same.high) == (1, 1)
-    with pytest.raises(ValueError, match="at least one sample"):
-        bootstrap(np.zeros((0, 2)), mean)
+    assert same.value == 1
+    assert np.isnan([same.low, same.high]).all()  # what does not vary says nothing of how much it may
 
 
 def test_the_same_seed_gives_the_same_interval() -> None:

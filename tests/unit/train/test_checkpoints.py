@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import pytorch_lightning as pl
+import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from mlscale.errors import MLScaleError
@@ -47,6 +48,32 @@ def test_the_last_is_the_last_epochs_though_no_better(tmp_path: Path) -> None:
         "best": ("best", 6), "last": ("last", 18),
     }  # fmt: skip
     assert (found["best"].metric, found["best"].value) == ("score", -6)
+
+
+class Tie(pl.Callback):
+    """Logs a metric that stays, and a loss for each epoch."""
+
+    def __init__(self, *losses: float) -> None:
+        self.losses = losses
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        pl_module.log("accuracy", 0.5)
+        if self.losses:
+            pl_module.log("val/loss", self.losses[trainer.current_epoch])
+
+
+@pytest.mark.parametrize(
+    ("losses", "epoch"), [((3.0, 1.0, 2.0), 2), ((1.0, 1.0, 2.0), 1), ((1.0, float("nan"), 0.5), 3)]
+)
+def test_a_tie_goes_to_the_lower_loss(losses: tuple[float, ...], epoch: int, tmp_path: Path) -> None:
+    callback = Checkpoints(tmp_path, monitor="accuracy", mode="max")
+    run = trainer(enable_checkpointing=True, callbacks=[Tie(*losses), callback], max_epochs=3)
+    task = classifier()
+    task.validation_step = lambda *_: None  # type: ignore[method-assign]
+    task.on_validation_epoch_end = lambda: None  # type: ignore[method-assign]
+    run.fit(task, Loader(batches(2)), Loader(batches(1)))
+    assert torch.load(tmp_path / "best.ckpt", weights_only=True)["global_step"] == 2 * epoch
+    assert callback.state_dict()["loss_of_best"] == losses[epoch - 1]
 
 
 def test_without_last(tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """Out of memory: recognised, and answered with what helps."""
 
+import sys
+
 import pytest
 import torch
 
 from mlscale.errors import Exit
-from mlscale.train.memory import explain, peak_bytes
+from mlscale.train.memory import explain, peak_bytes, reset_peak
 
 
 def explained(error: BaseException, per_device_batch: int = 32, precision: str = "32-true") -> str:
@@ -46,6 +48,19 @@ def test_only_what_helps_is_advised() -> None:
 
 def test_other_errors_are_left_alone() -> None:
     assert explain(RuntimeError("shapes"), per_device_batch=1, accumulate=1, precision="32-true") is None
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the peak is that of the process's life")
+def test_an_earlier_run_does_not_count() -> None:
+    device = torch.device("cpu")
+    large = torch.ones(60 << 20, dtype=torch.uint8)
+    before = peak_bytes(device)
+    del large
+    reset_peak(device)
+    assert peak_bytes(device) < before - (40 << 20)
+    small = torch.ones(30 << 20, dtype=torch.uint8)
+    assert before > peak_bytes(device) > 30 << 20
+    del small
 
 
 def test_the_peak_is_in_bytes() -> None:

@@ -29,6 +29,24 @@ class Recorder(Logger):
         return [(step, metrics[name]) for step, metrics in self.entries if name in metrics]
 
 
+@pytest.mark.parametrize(
+    ("limits", "entries"),
+    [
+        ({"max_epochs": 2}, [4, 9]),
+        ({"max_epochs": 2, "accumulate_grad_batches": 2}, [2, 5]),
+        ({"max_epochs": 1, "max_steps": 3}, [2]),
+        ({"max_epochs": 1, "log_every_n_steps": 0}, []),
+        ({"max_epochs": 1, "log_every_n_steps": 4}, [3]),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:The number of training batches")
+def test_an_epoch_shorter_than_the_interval_has_an_entry(limits: dict[str, Any], entries: list[int]) -> None:
+    recorder = Recorder()
+    run = trainer(logger=recorder, callbacks=[TrainMetrics()], **{"log_every_n_steps": 10, **limits})
+    fit(run, classifier(), batches(5))
+    assert [step for step, _ in recorder.of("train/loss")] == entries
+
+
 class Losses(pl.Callback):
     """The loss of every batch, read the expensive way."""
 
@@ -71,7 +89,7 @@ def test_learning_rate_throughput_and_memory_are_logged() -> None:
 def test_long_intervals_keep_few_losses() -> None:
     metrics, kept = TrainMetrics(), []
     watch = At(lambda run, module, index: kept.append(len(metrics._losses)))
-    run = trainer(callbacks=[metrics, watch], log_every_n_steps=10_000)
+    run = trainer(callbacks=[metrics, watch], log_every_n_steps=600)
     fit(run, classifier(), batches(2) * 300)
     assert max(kept) < 256
     assert torch.isfinite(run.callback_metrics["train/loss_epoch"])

@@ -1,6 +1,7 @@
 """What `mlscale estimate` concludes from what was measured."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ MEMORY = Memory(
     error=0.03,
     how="traced",
 )
+OCCUPIED = 5 * GIB // 2  # what a process takes at most, where none was measured
 TIME = Time(
     seconds=7200.0,
     error=0.1,
@@ -43,7 +45,7 @@ def concluded(limit: int = 2 * GIB, time: Time | None = TIME, cuda: bool = False
     prices = load()
     instance = prices.find(wanted.instance) if wanted.instance else None
     terms = cuda_terms(MEMORY, 1, bucket_view=True) if cuda else {}
-    return conclude(Found(MEMORY, terms, "cuda" if cuda else "cpu", limit, time), wanted, prices, instance)
+    return conclude(Found(MEMORY, terms, "cuda" if cuda else "cpu", limit, time, OCCUPIED), wanted, prices, instance)
 
 
 def test_the_sentence_and_the_figures() -> None:
@@ -102,10 +104,30 @@ def test_what_cuda_needs_besides_stands_apart_and_says_that_it_is_not_verified()
 
 
 def test_without_a_probe_time_and_cost_are_unknown() -> None:
-    result = concluded(time=None, usd_per_hour=1.0)
-    assert result.sentence == "needs 1.0 GiB (±3 %) per process; time not probed"
+    result = concluded(limit=3 * GIB, time=None, usd_per_hour=1.0)
+    assert result.sentence == "needs 1.0 GiB (±3 %) per process, which occupies up to 2.5 GiB; time not probed"
     assert math.isnan(result.metrics["time_s"])
     assert math.isnan(result.metrics["cost_usd"])
+
+
+@pytest.mark.parametrize("time", [None, replace(TIME, resident_bytes=None)], ids=["no probe", "a smaller batch"])
+def test_where_no_process_was_measured_the_limit_holds_for_what_one_may_occupy(time: Time | None) -> None:
+    """Tensors are a half or less of what a process occupies: they alone would fit."""
+    result = concluded(limit=2 * GIB, time=time)
+    assert result.exit == Exit.GATE
+    assert result.metrics["needed_memory_bytes"] == OCCUPIED
+    assert "up to 2.5 GiB are more than the 2.0 GiB of a process" in result.sentence
+    assert ("estimate.probe_seconds=20 measures it" in result.sentence) == (time is None)
+    assert concluded(limit=3 * GIB, time=time).ok
+
+
+def test_a_run_without_an_end_has_no_time_and_says_so() -> None:
+    result = concluded(time=replace(TIME, seconds=math.nan, steps=0), max_hours=1.0)
+    assert result.sentence == (
+        "needs 1.0 GiB (±3 %) per process; 1 min 12 s a step on this machine, and the run has no end: "
+        "trainer.max_epochs=… gives it one; an unknown time is more than estimate.max_hours=1"
+    )
+    assert "nan" not in result.sentence
 
 
 @pytest.mark.parametrize(

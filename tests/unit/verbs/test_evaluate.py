@@ -81,7 +81,13 @@ def test_a_checkpoint_by_its_name_and_the_best_by_any(tmp_path: Path) -> None:
 
 
 def test_the_last_checkpoint_where_there_is_no_best_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    overrides = ["model=mlp", "data=digits", "trainer.max_steps=1", "trainer.limit_val_batches=0", "snapshot=false"]
+    overrides = [
+        "model=mlp",
+        "data=digits",
+        "trainer.max_steps=1",
+        "trainer.limit_val_batches=0",
+        "metric=val/accuracy",
+    ]
     run = verbs.call("train", [*overrides, f"runs_dir={tmp_path}/runs"]).artifacts["run"]
     assert [path.name for path in Path(run).glob("checkpoints/*")] == ["last.ckpt"]
     capsys.readouterr()

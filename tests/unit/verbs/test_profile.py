@@ -13,10 +13,13 @@ from mlscale.verbs.profile import Profile, conclude
 QUIET = Load(0.5, 2)
 
 
-def concluded(wait: float, headspace: float, *tried: Tried, between: float = 0.0, load: Load = QUIET) -> Result:
+def concluded(
+    wait: float, headspace: float, *tried: Tried, between: float = 0.0, load: Load = QUIET, **shares: float
+) -> Result:
     """The result of ten steps of a second each, in every round."""
     rounds = [(Parts(10, 1.0, wait, between), Parts(10, 1 / headspace, 0.0, 0.0))] * ROUNDS
-    return conclude(Profile(judge(rounds), load, list(tried), 64), 12.0)
+    parts = {name.replace("_", " "): share for name, share in shares.items()}
+    return conclude(Profile(judge(rounds), load, list(tried), 64, parts), 12.0)
 
 
 def gave(typed: str, factor: float, caution: str = "") -> Tried:
@@ -68,3 +71,22 @@ def test_epochs_and_others() -> None:
 
 def test_unclear_asks_for_another_measurement() -> None:
     assert "measure again" in concluded(0.3, 1.0).sentence
+
+
+def test_a_part_that_takes_more_than_computing_bounds_the_run() -> None:
+    found = concluded(0.01, 1.0, callback_Sleeper=0.7, computing=0.2, validation=0.08, logger_CSV=0.002)
+    assert found.artifacts["bound_by"] == "callback Sleeper"
+    assert found.sentence.startswith(
+        "callback Sleeper takes 70% of the time and bounds the run: it waits for data 1% of the time, a perfect loader "
+        "gives 1.00× (measured); of the time of an epoch: computing 20%"
+    )
+    assert found.metrics["callback Sleeper_percent"] == pytest.approx(70)
+    assert "logger CSV_percent" not in found.metrics
+
+
+def test_a_large_part_is_named_whatever_bounds_the_run() -> None:
+    assert "of the time of an epoch: validation 30%" in concluded(0.0, 1.0, computing=0.6, validation=0.3).sentence
+    assert "of the time of an epoch: computing 40%, callback X 20%" in (
+        concluded(0.38, 1.6, computing=0.4, wait_for_data=0.38, callback_X=0.2).sentence
+    )
+    assert "of the time of an epoch" not in concluded(0.0, 1.0, computing=0.95, validation=0.05).sentence

@@ -9,7 +9,10 @@ import pytest
 from mlscale.completion import complete
 from mlscale.config.roots import find_roots
 from mlscale.errors import Exit, MLScaleError
+from mlscale.registry import opened
+from mlscale.registry.from_servable import publish_servable
 from mlscale.verbs.versions import main
+from tests.servables import altered, not_a_number, renamed_classes
 from tests.unit.registry.test_from_run import trained
 from tests.unit.registry.test_from_servable import servable
 
@@ -170,3 +173,29 @@ def test_a_servable_by_its_folder_or_its_run(
     assert (document["kind"], document["run"]["id"]) == ("servable", "1s2w1ygw9f2a")
     with pytest.raises(MLScaleError, match="this is no servable"):
         versions("add", trained(tmp_path, "best").id, "--servable")
+
+
+def test_what_can_not_serve_is_neither_added_nor_promoted(
+    versions: Versions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    good = altered(tmp_path / "good")
+    assert versions("add", str(good), "--alias", "champion") == 0
+    broken = altered(tmp_path / "broken", graph=not_a_number)
+    with pytest.raises(MLScaleError, match="can't serve"):
+        versions("add", str(broken))
+    assert versions("ls", "digits", "--json") == 0
+    assert "digits:v2" not in capsys.readouterr().out
+    registry = opened(tmp_path / "registry")
+    publish_servable(registry, broken)  # as an older mlscale, or another tool, may have done
+    publish_servable(registry, altered(tmp_path / "renamed", document=renamed_classes))
+    with pytest.raises(MLScaleError, match="can't serve"):
+        versions("promote", "digits:v2")
+    assert versions("promote", "digits:v3") == 0
+    told = capsys.readouterr()
+    assert "digits:v3 is champion, v1 is previous" in told.out
+    assert "another schema than digits:v1: classes without '0' and with 'zero'" in told.err
+    registry.promote("digits:v2")
+    registry.promote("digits:v1")  # the one before it is v2
+    with pytest.raises(MLScaleError, match="can't serve"):
+        versions("rollback", "digits")
+    assert registry.aliases("digits").of["champion"] == 1

@@ -1,0 +1,99 @@
+"""Which way a metric gets better, by its name, and which of several metrics judges a run."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+# What judges a run for which no metric was set: the first of these that is logged.
+_BEST_FIRST = (
+    "accuracy acc", "f1 fbeta", "auroc auc rocauc auprc", "map ap", "miou iou jaccard", "dice", "r2",
+    "mcc matthews kappa", "spearman pearson kendall corr correlation", "ndcg mrr", "bleu rouge meteor", "psnr ssim",
+    "match em", "top",
+)  # fmt: skip
+_LEAST_FIRST = (
+    "rmse rmsle", "mae", "mape smape", "mse", "wer cer eer", "error err", "perplexity ppl", "bits bpb bpc bpd nats",
+    "fid lpips", "loss nll bce ce xent crossentropy entropy kl kld hinge deviance",
+)  # fmt: skip
+# Poor judges alone (a model that always answers yes has recall 1), chosen where nothing else is logged.
+_LAST_MAX = "precision recall sensitivity specificity tpr score reward return win hit similarity likelihood exact elbo"
+_LAST_MIN = "ece brier fpr fnr regret distance false"
+# Never chosen; a sweep may be sorted by them.
+_RESOURCES_MAX, _RESOURCES_MIN = "throughput fps headroom speedup", "time seconds latency memory bytes ms cost"
+
+_MAX = frozenset(" ".join([*_BEST_FIRST, _LAST_MAX, _RESOURCES_MAX]).split())
+_MIN = frozenset(" ".join([*_LEAST_FIRST, _LAST_MIN, _RESOURCES_MIN]).split())
+_ORDER = tuple(group.split() for group in (*_BEST_FIRST, *_LEAST_FIRST, _LAST_MAX, _LAST_MIN))
+_NEGATIVE = frozenset({"neg", "negative"})
+_KNOWN = _MAX | _MIN | _NEGATIVE
+_ENDS = ("accuracy", "error", "loss", "acc")  # of names without a separator: valloss
+_STAGES = {"val": "val", "valid": "val", "validation": "val", "train": "train", "training": "train", "test": "test"}
+
+
+def direction(name: str) -> str | None:
+    """Return 'min' where less of the metric is better, 'max' where more is, None where its name does not tell.
+
+    A loss is a loss whatever it is of (`dice_loss`); otherwise the last word that is known decides (`top1_error`).
+    """
+    words = list(_words(name))
+    word = _deciding(words)
+    if not word:
+        return None
+    return "min" if (word in _MIN) != any(word in _NEGATIVE for word in words) else "max"
+
+
+def choose(logged: Iterable[str], mode: str | None = None) -> str | None:
+    """Return the metric that judges a run best, of those that were logged: what people measure comes before the loss.
+    None where no name tells which way it gets better.
+
+    Args:
+        logged: names.
+        mode: min or max, where that is set: only metrics that get better that way.
+    """
+    names = sorted(logged, key=lambda name: ("total" not in name, len(name), name))
+    whole = [name for name in names if not re.search(r"_(step|epoch)$", name)] or names
+    words = {name: _deciding(list(_words(name))) for name in whole if mode is None or direction(name) == mode}
+    return next((name for group in _ORDER for name, word in words.items() if word in group), None)
+
+
+def nearest_metric(name: str, logged: Iterable[str]) -> str | None:
+    """Return what was probably meant by `name`: one of its stage, else of validation, where there is such."""
+    names = sorted(logged)
+    same = [other for other in names if stage(other) == (stage(name) or "val")] or names
+    return next(iter(difflib.get_close_matches(name, same, 1)), None) or choose(same)
+
+
+def loss_among(logged: Iterable[str]) -> str | None:
+    """Return the loss of the whole, of what a validation logs."""
+    losses = [name for name in logged if _deciding(list(_words(name))) == "loss" and stage(name) != "train"]
+    return min(losses, key=lambda name: ("total" not in name, len(name), name), default=None)
+
+
+def stage(name: str) -> str | None:
+    """Return val, train or test, where the name of a metric begins with it or a word like it."""
+    return next((_STAGES[word] for word in _words(name) if word in _STAGES), None)
+
+
+def _deciding(words: Sequence[str]) -> str:
+    """The word that tells what a metric is; empty where none is known."""
+    known = [word for word in words if word in _MAX or word in _MIN]
+    return "loss" if "loss" in known else known[-1] if known else ""
+
+
+def _words(name: str) -> Iterator[str]:
+    """The words of a name: `val/F1Score` is val, f1, score; `valloss` ends in loss."""
+    for token in re.split(r"[^A-Za-z0-9]+", name):
+        parts = [token, *re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*(?![a-z])", token)]
+        if _word(token) in _KNOWN or parts[1:] == [token]:
+            parts = [token]
+        elif len(parts) > 1:
+            parts = parts[1:]
+        for part in parts:
+            word = _word(part)
+            yield next((end for end in _ENDS if word not in _KNOWN and word.endswith(end)), word)
+
+
+def _word(text: str) -> str:
+    word = text.lower()
+    return word if word in _KNOWN or word in _STAGES else word.rstrip("0123456789") or word

@@ -1,0 +1,141 @@
+"""JPEG, strictly: what libjpeg-turbo warns of is an error, but for a few deviations that intact files have, too.
+
+A decoder that warns goes on with whatever pixels it has, and names the first warning alone. So a file that it warns of
+is written anew in memory without the deviations that are known to be harmless, and decoded strictly again: another
+warning, or one that has another cause, is an error still. The deviations, and whose files have them:
+
+- zero bytes, or up to three others, between two segments of the header (cheap cameras);
+- zero bytes between the data of a scan and the next marker (padding of cameras and webcams);
+- scan parameters that a sequential JPEG does not use (Samsung's phones);
+- a JFIF version that does not exist, an ICC profile that is incomplete or there twice: neither is read here;
+- no end marker, where the only scan of a sequential JPEG is complete.
+
+What a JPEG does not tell is told by no decoder: a flipped bit in the data of a scan often gives another valid image.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from typing import TypeVar
+
+Decoded = TypeVar("Decoded")
+
+START = b"\xff\xd8"
+_END = b"\xff\xd9"
+_APP0, _APP1, _APP2 = 0xE0, 0xE1, 0xE2
+_SCAN, _FINISH = 0xDA, 0xD9
+_ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
+"""Markers that have no length and no content."""
+_SEQUENTIAL = frozenset({0xC0, 0xC1, 0xC9})
+_PROGRESSIVE = frozenset({0xC2, 0xCA})
+_LOSSLESS = frozenset({0xC3})
+_FRAMES = _SEQUENTIAL | _PROGRESSIVE | _LOSSLESS
+_UNUSED = b"\x00\x3f\x00"
+"""What a sequential JPEG has as the range and precision of a scan's coefficients."""
+_FEW = 3
+"""Bytes between two segments that can't be a segment whose marker was lost."""
+_MOST_SCANS = 100
+_ZEROS = re.compile(rb"(?<!\xff)\0+(?=\xff[\xd0-\xd9])")
+
+
+Segment = tuple[int, int, int, int]
+"""A segment of the header: its marker, and where it begins (0xFF), its content begins, and it ends."""
+
+
+def segments(content: bytes) -> Iterator[Segment]:
+    """Walk over the header's segments, up to and with that of the first scan; what is between them is skipped."""
+    place = 2
+    while (place := content.find(b"\xff", place)) >= 0 and place + 4 <= len(content):
+        marker = content[place + 1]
+        if marker == 0xFF:
+            place += 1
+        elif marker == 0 or marker in _ALONE:
+            place += 2
+        elif marker == _FINISH:
+            return
+        else:
+            end = place + 2 + (content[place + 2] << 8 | content[place + 3])
+            yield marker, place, place + 4, end
+            if marker == _SCAN:
+                return
+            place = max(end, place + 4)
+
+
+def read_header(content: bytes) -> tuple[bytes, bool]:
+    """Return the EXIF block of a JPEG, empty where it has none, and whether the header has a frame of a known kind.
+
+    Raises:
+        ValueError: it is progressive, of more scans than any encoder writes: each costs the time of a whole image.
+    """
+    exif = b""
+    for marker, _, start, end in segments(content):
+        if marker == _APP1 and not exif and content.startswith(b"Exif\0\0", start):
+            exif = content[start:end]
+        if marker in _FRAMES:  # EXIF comes before it
+            scans = content.count(b"\xff\xda") if marker in _PROGRESSIVE else 1
+            if scans > _MOST_SCANS:
+                raise ValueError(f"it has {scans} scans, and {_MOST_SCANS} are decoded at most")
+            return exif, True
+    return exif, False
+
+
+def decode_strictly(content: bytes, decode: Callable[[bytes], Decoded]) -> tuple[Decoded, str]:
+    """Decode a JPEG of which nothing harmful is known.
+
+    Args:
+        content: the file.
+        decode: a decoder that raises ValueError where the library warns.
+
+    Returns:
+        What the decoder returned, and the warning that was found harmless; empty where there was none.
+
+    Raises:
+        ValueError: the decoder's error; where there are harmless deviations, the one that remains without them.
+    """
+    try:
+        return decode(content), ""
+    except ValueError as error:
+        first = remaining = error
+    for candidate in _without_deviations(content):
+        try:
+            return decode(candidate), str(first)
+        except ValueError as error:
+            remaining = error
+    raise remaining
+
+
+def _without_deviations(content: bytes) -> Iterator[bytes]:
+    """The file without harmless deviations, if it has any; zeros before a marker may be the last of its data."""
+    rewritten = _rewritten_header(content)
+    if rewritten is None:
+        return
+    header, scans, sequential = rewritten
+    if sequential and _END not in scans and scans.count(b"\xff\xda") == 0:
+        scans += _END
+    candidates = [header + _ZEROS.sub(zeros, scans) for zeros in (b"", b"\0")]
+    yield from (candidate for candidate in dict.fromkeys(candidates) if candidate != content)
+
+
+def _rewritten_header(content: bytes) -> tuple[bytes, bytes, bool] | None:
+    """The header without deviations, what follows it, and whether all is in one sequential scan; None: no header."""
+    parts, before, components, sequential = [START], 2, 0, False
+    for marker, start, at, end in segments(content):
+        between = content[before:start]
+        if len(between) > _FEW and between.strip(b"\0\xff"):
+            return None
+        before = end
+        if marker in _FRAMES and at + 6 <= len(content):
+            components, sequential = content[at + 5], marker in _SEQUENTIAL
+        if marker == _SCAN:
+            whole = sequential and content[at] == components
+            scan = content[start : end - 3] + (_UNUSED if sequential else content[end - 3 : end])
+            return b"".join([*parts, scan]), content[end:], whole
+        parts.append(_harmless(marker, content[start:end]))
+    return None
+
+
+def _harmless(marker: int, segment: bytes) -> bytes:
+    if marker == _APP0 and segment[4:9] == b"JFIF\0":
+        return segment[:9] + b"\1" + segment[10:]
+    return b"" if marker == _APP2 and segment[4:16] == b"ICC_PROFILE\0" else segment

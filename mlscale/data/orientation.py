@@ -1,0 +1,52 @@
+"""EXIF orientation: which way up a camera held the picture, and the pixels the right way up."""
+
+from __future__ import annotations
+
+import struct
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+UPRIGHT = 1
+_TAG = 0x0112
+_ORDERS = {b"II*\0": "<", b"MM\0*": ">"}
+_VALUES = {1: "B", 3: "H", 4: "I"}
+"""Types that the value may be written as: the standard asks for the second."""
+_ENTRY = 12
+
+
+def read_orientation(exif: bytes) -> int:
+    """Return the orientation, 1 to 8, that an EXIF block names; 1 where it names none, or is damaged.
+
+    Args:
+        exif: a TIFF header and its first directory, with or without the prefix 'Exif'.
+    """
+    block = exif.removeprefix(b"Exif\0\0")
+    order = _ORDERS.get(block[:4])
+    if order is None:
+        return UPRIGHT
+    try:
+        (start,) = struct.unpack_from(f"{order}I", block, 4)
+        (count,) = struct.unpack_from(f"{order}H", block, start)
+        for place in range(start + 2, start + 2 + count * _ENTRY, _ENTRY):
+            tag, kind = struct.unpack_from(f"{order}HH", block, place)
+            if tag == _TAG:
+                (value,) = struct.unpack_from(f"{order}{_VALUES.get(kind, 'H')}", block, place + 8)
+                return int(value) if 1 <= value <= 8 else UPRIGHT
+    except struct.error:
+        pass
+    return UPRIGHT
+
+
+def is_turned(orientation: int) -> bool:
+    """Whether height and width change places."""
+    return orientation >= 5
+
+
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Return a view of pixels (h, w, …) the right way up."""
+    turned = np.swapaxes(pixels, 0, 1) if is_turned(orientation) else pixels
+    if orientation in (3, 4, 7, 8):
+        turned = turned[::-1]
+    return turned[:, ::-1] if orientation in (2, 3, 6, 7) else turned

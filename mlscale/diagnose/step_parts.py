@@ -1,0 +1,223 @@
+"""Attribute the time of a run to its parts: compute, each callback, each logger, checkpoints, validation.
+
+Only what Lightning times as forward, backward, optimizer or gradient work is called compute. Actions nest; the time of
+an inner one is taken from the outer one, so that parts add up to the whole.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.profilers import Profiler
+
+COMPUTE, WAIT, TRANSFER, LOOP = "computing", "wait for data", "transfer to the device", "Lightning's loop"
+CHECKPOINT, VALIDATION = "checkpoints", "validation"
+
+_EPOCH, _STEP = "run_training_epoch", "run_training_batch"
+_COMPUTE_HOOKS = frozenset(
+    {
+        "training_step",
+        "backward",
+        "manual_backward",
+        "optimizer_step",
+        "optimizer_zero_grad",
+        "configure_gradient_clipping",
+        "lr_scheduler_step",
+    }
+)
+_STICKY = (CHECKPOINT, VALIDATION)  # what is done inside these belongs to them
+
+
+@dataclass
+class Timed:
+    """Seconds by part, as one fit has spent them after its warm-up.
+
+    Attributes:
+        steps: training batches that were timed.
+        epochs: ends of an epoch that were timed.
+        of_steps: seconds of all steps.
+        of_epochs: seconds of all ends of epochs, of saves after a validation among them.
+        validation_batches: how many were validated.
+    """
+
+    steps: int = 0
+    epochs: int = 0
+    of_steps: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    of_epochs: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    validation_batches: int = 0
+
+    def shares(self, steps_per_epoch: int | None, validation_batches: float | None) -> dict[str, float]:
+        """Return each part's share of the time of an epoch of the run, the largest first.
+
+        Args:
+            steps_per_epoch: batches of one process; None where unknown: then steps alone are counted.
+            validation_batches: of one process, per training epoch; None where unknown: then validation is left out.
+        """
+        seconds: dict[str, float] = defaultdict(float)
+        for part, spent in self.of_steps.items():
+            if part != VALIDATION:
+                seconds[part] += spent / self.steps * (steps_per_epoch or 1)
+        if steps_per_epoch:
+            for part, spent in self.of_epochs.items():
+                if part != VALIDATION:
+                    seconds[part] += spent / max(1, self.epochs)
+            if validation_batches and self.validation_batches:
+                spent = self.of_steps.get(VALIDATION, 0.0) + self.of_epochs.get(VALIDATION, 0.0)
+                seconds[VALIDATION] += spent / self.validation_batches * validation_batches
+        whole = sum(seconds.values())
+        shares = {part: spent / whole for part, spent in seconds.items() if spent}
+        return dict(sorted(shares.items(), key=lambda item: -item[1]))
+
+
+class PartTimer(Profiler):
+    """A Lightning profiler (`trainer.profiler`) that charges each moment to one part, and writes a JSON file.
+
+    It needs `NamedParts` among the callbacks: Lightning times neither loggers nor a validation as a whole. On a CUDA
+    device the end of compute is waited for, or its time would appear where the host waits next; this path was not run.
+
+    Args:
+        path: the JSON file that the first process of a machine writes at the end of a fit.
+        warm_up: steps that count for nothing, one at least.
+    """
+
+    def __init__(self, path: str, warm_up: int) -> None:
+        super().__init__()
+        self._path = Path(path)
+        self._warm_up = max(1, warm_up)
+        self._timed = Timed()
+        self._parts: dict[str, str] = {}
+        self._stack: list[tuple[str, str]] = []
+        self._since = time.perf_counter()
+        self._in_epoch = False
+        self._after_validation = False
+        self._written = False
+
+    def start(self, action_name: str) -> None:
+        self._charge()
+        part = self._part(action_name)
+        if self._stack and self._stack[-1][1] in _STICKY and part != CHECKPOINT:
+            part = self._stack[-1][1]
+        self._stack.append((action_name, part))
+        if action_name == _EPOCH:
+            self._in_epoch = True
+        elif part == WAIT:
+            self._after_validation = False
+
+    def stop(self, action_name: str) -> None:
+        if self._stack and self._stack[-1][1] == COMPUTE and torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+            torch.cuda.synchronize()
+        self._charge()
+        while self._stack and self._stack.pop()[0] != action_name:
+            pass  # an exception has left inner actions open
+        if action_name == _EPOCH:
+            self._in_epoch = False
+            self._timed.epochs += 1
+        elif action_name == VALIDATION:
+            self._after_validation = True
+        elif action_name.endswith(".validation_step"):
+            self._timed.validation_batches += 1
+        elif action_name == _STEP:
+            self._count_step()
+
+    def teardown(self, stage: str | None) -> None:
+        if stage == "fit" and self._local_rank in (None, 0) and not self._written and self._path.parent.is_dir():
+            # Lightning calls this again when the profiler is collected: the folder of a fit that failed is gone then.
+            self._path.write_text(json.dumps(vars(self._timed)))
+            self._written = True
+        super().teardown(stage)
+
+    def _charge(self) -> None:
+        now = time.perf_counter()
+        part = self._stack[-1][1] if self._stack else LOOP
+        steps = self._in_epoch and not self._after_validation
+        (self._timed.of_steps if steps else self._timed.of_epochs)[part] += now - self._since
+        self._since = now
+
+    def _count_step(self) -> None:
+        if self._warm_up > 0:
+            self._warm_up -= 1
+            if not self._warm_up:  # the step that ends here warmed up, too
+                self._timed = Timed()
+        else:
+            self._timed.steps += 1
+
+    def _part(self, action: str) -> str:
+        if (part := self._parts.get(action)) is None:
+            part = self._parts[action] = part_of(action)
+        return part
+
+
+def part_of(action: str) -> str:
+    """Return the part that an action of Lightning's profiler belongs to.
+
+    `[Callback]EarlyStopping{…}.on_train_batch_end` is `callback EarlyStopping`.
+    """
+    kind, _, rest = action.partition("]") if action.startswith("[") else ("", "", action)
+    state_key, _, hook = rest.rpartition(".")
+    owner = state_key.split("{", 1)[0].rsplit(".", 1)[-1]  # a state key may hold arguments, and a nested class's path
+    if hook == "train_dataloader_next":
+        return WAIT
+    if hook == "save_checkpoint":
+        return CHECKPOINT
+    if VALIDATION in hook or hook.startswith("val_"):
+        return VALIDATION
+    if hook in _COMPUTE_HOOKS and kind in ("[Strategy", "[LightningModule"):
+        return COMPUTE
+    if hook in ("batch_to_device", "transfer_batch_to_device"):
+        return TRANSFER
+    if kind == "[Callback":
+        return f"callback {owner}"
+    if kind == "[Logger":
+        return f"logger {owner}"
+    if kind in ("[LightningModule", "[LightningDataModule"):
+        return f"{owner}.{hook}"
+    return LOOP
+
+
+class NamedParts(Callback):
+    """Lets a profiler see what Lightning does not time: each logger, boundaries, and a validation as a whole."""
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        profiler: Any = trainer.profiler  # type: ignore[attr-defined]  # set by a connector
+        for logger in trainer.loggers:
+            for method in ("log_metrics", "save"):
+                _time(profiler, logger, method, f"[Logger]{type(logger).__name__}.{method}")
+        for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
+            for method in ("on_step_boundary", "on_epoch_boundary"):
+                if hasattr(callback, method):
+                    _time(profiler, callback, method, f"[Callback]{type(callback).__name__}.{method}")
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.profiler.start(VALIDATION)  # type: ignore[attr-defined]  # set by a connector
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        trainer.profiler.stop(VALIDATION)  # type: ignore[attr-defined]  # set by a connector
+
+
+def _time(profiler: Any, owner: Any, method: str, action: str) -> None:
+    original = getattr(owner, method)
+
+    def timed(*arguments: Any, **named: Any) -> Any:
+        with profiler.profile(action):
+            return original(*arguments, **named)
+
+    setattr(owner, method, timed)
+
+
+def read(path: Path) -> Timed:
+    """Read what a timer has written.
+
+    Raises:
+        ValueError: no step came after the warm-up.
+    """
+    found = Timed(**json.loads(path.read_text()))
+    if not found.steps:
+        raise ValueError("no step came after the warm-up")
+    return found

@@ -1,0 +1,152 @@
+"""How far a model's confidence is from its accuracy, with the bias of few samples taken off, and an interval."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.stats.calibration import bins_of
+from mlscale.stats.intervals import Interval
+
+Floats = NDArray[np.float64]
+Counts = NDArray[np.int64]
+Gaps = Callable[[float], Floats]
+"""From a size to the accuracy of each bin under it, (b,): further from the confidence as the size grows."""
+
+DRAWS = 600
+_STEPS = 16  # halvings of the search: far finer than the draws
+_ROUNDING = 1e-6  # a softmax in single precision may exceed 1 by that
+
+
+@dataclass(frozen=True)
+class CalibrationError:
+    """Expected calibration error of one set of predictions.
+
+    Attributes:
+        binned: the mean distance of confidence and accuracy over the bins, as papers report it. Noise alone makes it
+            larger than zero: it is biased upwards.
+        if_calibrated: what `binned` is expected to be of a perfectly calibrated model with these confidences.
+        debiased: the error whose expected `binned` is the observed one, with its interval; 0 where `binned` is below
+            `if_calibrated`.
+    """
+
+    binned: float
+    if_calibrated: float
+    debiased: Interval
+
+
+def calibration_error(
+    confidence: NDArray[np.generic],
+    correct: NDArray[np.generic],
+    *,
+    level: float = 0.95,
+    draws: int = DRAWS,
+    seed: int = 0,
+) -> CalibrationError:
+    """Estimate the calibration error over bins of equal mass, and an interval that includes 0 where it should.
+
+    A bootstrap can't do this: each draw adds the noise of the samples once more, so that its interval lies above the
+    error. Here the observed error is compared with what models of known errors would give with as many samples: the
+    interval has those errors that do not make the observed one unlikely (an inverted test, as Bröcker and Smith's
+    consistency bars, Increasing the reliability of reliability diagrams, 2007, are for an error of zero).
+
+    Which errors there are, in which bin, is unknown. The estimate assumes the observed gaps, each less the same number
+    of its standard errors: few bins may hold all of the error, and noise the rest. The lower end is the smallest under
+    that and under gaps in proportion to the observed ones; the upper end the largest under the latter and two others:
+    all bins too sure, or all apart by the same amount.
+
+    Args:
+        confidence: of each prediction, 0 to 1, (n,), n ≥ 1.
+        correct: whether it was right, (n,).
+        level: confidence level of the interval, two-sided.
+        draws: simulated sets of samples for each error that is tried.
+        seed: the same seed gives the same interval.
+
+    Raises:
+        ValueError: no samples, a confidence that is not between 0 and 1, or arrays of different length.
+    """
+    sure, right = np.asarray(confidence, np.float64), np.asarray(correct, np.float64)
+    if sure.ndim != 1 or sure.shape != right.shape or not len(sure):
+        raise ValueError(f"confidence and correct must be of the same samples: {sure.shape} and {right.shape}")
+    if not ((sure >= -_ROUNDING) & (sure <= 1 + _ROUNDING)).all() or not np.isin(right, (0, 1)).all():
+        raise ValueError("confidence must be between 0 and 1, and correct 0 or 1")
+    bins = _Bins.of(np.clip(sure, 0, 1), right)
+    seen = bins.distance(bins.accuracy)
+    tail = (1 - level) / 2
+
+    def simulate(accuracy: Floats) -> Floats:
+        hits = np.random.default_rng(seed).binomial(bins.samples, accuracy, (draws, len(bins.samples)))
+        return bins.distance(hits / bins.samples)
+
+    def largest(gaps: Gaps, fits: Callable[[Floats], bool]) -> float:
+        """Return the largest error of this pattern at which the simulated errors fit; 0 where none does."""
+        low, high = 0.0, 1.0
+        if not fits(simulate(gaps(0.0))):
+            return 0.0
+        if fits(simulate(gaps(1.0))):
+            return float(bins.distance(gaps(1.0)))
+        for _ in range(_STEPS):
+            middle = (low + high) / 2
+            low, high = (middle, high) if fits(simulate(gaps(middle))) else (low, middle)
+        return float(bins.distance(gaps(low)))
+
+    tolerance = 1e-12
+    calibrated = simulate(bins.confidence)
+    value = largest(bins.shrunk, lambda drawn: drawn.mean() <= seen)
+    low = min(
+        largest(gaps, lambda drawn: (drawn >= seen - tolerance).mean() < tail)
+        for gaps in (bins.shrunk, bins.in_proportion)
+    )
+    high = max(
+        largest(gaps, lambda drawn: (drawn <= seen + tolerance).mean() >= tail)
+        for gaps in (bins.in_proportion, bins.too_sure, bins.equally_far)
+    )
+    interval = Interval(value, min(low, value), max(high, value))
+    return CalibrationError(float(seen), float(calibrated.mean()), interval)
+
+
+@dataclass(frozen=True, eq=False)
+class _Bins:
+    confidence: Floats
+    accuracy: Floats
+    samples: Counts
+
+    @staticmethod
+    def of(sure: Floats, right: Floats) -> _Bins:
+        place = bins_of(sure)
+        samples = np.bincount(place)
+        used = samples > 0
+        means = [np.bincount(place, each)[used] / samples[used] for each in (sure, right)]
+        return _Bins(means[0].clip(0, 1), means[1], samples[used])
+
+    def distance(self, accuracy: Floats) -> Floats:
+        """Return the mean distance of these accuracies, (…, b), from the confidence, (…)."""
+        found: Floats = abs(accuracy - self.confidence) @ (self.samples / self.samples.sum())
+        return found
+
+    # Patterns of gaps. At size 1 the first is what was observed, the others reach as far as accuracies go.
+
+    def shrunk(self, size: float) -> Floats:
+        gaps = self.accuracy - self.confidence
+        error = np.sqrt(np.maximum(self.confidence * (1 - self.confidence), 1e-12) / self.samples)
+        most = (abs(gaps) / error).max()
+        found: Floats = self.confidence + np.sign(gaps) * np.maximum(0, abs(gaps) - (1 - size) * most * error)
+        return found
+
+    def in_proportion(self, size: float) -> Floats:
+        gaps = self.accuracy - self.confidence
+        most = abs(gaps).max()
+        found: Floats = np.clip(self.confidence + size * (gaps / most if most else gaps), 0, 1)
+        return found
+
+    def too_sure(self, size: float) -> Floats:
+        found: Floats = np.clip(self.confidence - size, 0, 1)
+        return found
+
+    def equally_far(self, size: float) -> Floats:
+        away = np.where(self.accuracy >= self.confidence, 1.0, -1.0)
+        found: Floats = np.clip(self.confidence + away * size, 0, 1)
+        return found

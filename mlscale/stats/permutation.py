@@ -1,0 +1,59 @@
+"""Whether two models differ on the same samples, by any figure: an exact test, however few the samples are."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.stats.bootstrap import Statistic, grouped
+
+Floats = NDArray[np.float64]
+DRAWS = 2000
+_AT_ONCE = 2_000_000  # numbers of one stretch of draws
+
+
+def swap_test(
+    first: NDArray[np.generic], second: NDArray[np.generic], statistic: Statistic, *, draws: int = DRAWS, seed: int = 0
+) -> Floats:
+    """Return the two-sided p-value of the difference of each figure, (m,), where both models are exchangeable.
+
+    If the models do not differ, then which of them gave which of two results on a sample is a matter of chance. So
+    results are swapped, sample by sample, and the p-value is the share of differences as large as the observed one. Few
+    samples are swapped in every possible way: one sample gives p = 1, five give 0.0625 at best.
+
+    Args:
+        first, second: what is summed of each sample, (n, c) each, the same samples in the same order.
+        statistic: from sums, (b, c), to figures, (b, m).
+        draws: swaps to try where there are more ways than that; the observed one counts as one of them.
+        seed: the same seed gives the same p-values.
+
+    Raises:
+        ValueError: no samples, other samples, or NaN.
+    """
+    ours, theirs = np.asarray(first, np.float64), np.asarray(second, np.float64)
+    if ours.ndim != 2 or ours.shape != theirs.shape or not len(ours):
+        raise ValueError(f"the two must be of the same samples: {ours.shape} and {theirs.shape}")
+    if np.isnan(ours).any() or np.isnan(theirs).any():
+        raise ValueError("the test needs rows without NaN")
+    rng = np.random.default_rng(seed)
+    together = np.concatenate([ours, theirs], 1)
+    together = grouped(together, np.ones(len(together), np.int64), rng)[0]  # exchangeable, too, as wholes
+    ours, theirs = np.split(together, 2, axis=1)
+    n = len(ours)
+    exact = n < 63 and 2**n <= draws
+    total = 2**n if exact else draws
+    extreme: NDArray[np.int64] = np.zeros(1, np.int64)
+    size = max(1, _AT_ONCE // n)
+    with np.errstate(all="ignore"):  # an infinite loss has no difference, and no p-value
+        sums, gap = (ours.sum(0)[None], theirs.sum(0)[None]), theirs - ours
+        figures = [statistic(each)[0] for each in sums]
+        seen = abs(figures[0] - figures[1])
+        tolerance = 1e-9 * np.maximum(*map(abs, figures))
+        for start in range(0, total, size):
+            number = np.arange(start, min(start + size, total))
+            swaps = number[:, None] >> np.arange(n) & 1 if exact else rng.integers(0, 2, (len(number), n))
+            moved = swaps.astype(np.float64) @ gap
+            differences = abs(statistic(sums[0] + moved) - statistic(sums[1] - moved))
+            extreme = extreme + (differences >= seen - tolerance).sum(0)
+    p: Floats = extreme / total if exact else (extreme + 1) / (total + 1)
+    return np.where(np.isfinite(seen), p, np.nan)

@@ -1,0 +1,160 @@
+"""Which of two implementations is faster, on a machine that others use, too.
+
+The wall clock counts a neighbour's time slice as the model's: medians of it have been wrong by a factor of ten. Here
+both calls are timed by the CPU time they use, in rounds of both, until an interval of their ratio decides. Use
+`compare_times` wherever a decision depends on speed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from mlscale.stats.intervals import Interval, quantile
+
+Call = Callable[[], object]
+Clock = Callable[[], float]
+
+LOOKS = (16, 32, 64, 128, 256)
+"""Rounds after which the interval may decide. It holds for all of these checks together (Bonferroni)."""
+BUDGET_S = 10.0
+_FEWEST = 8  # rounds, however long one takes: fewer give no interval of a median at this confidence
+_WARM_UP = 3
+_BLOCK_S = 0.001  # shorter calls are repeated: a clock takes less than 0.2 % of it to read
+_NARROW = 0.02  # half the width of an interval, as a share of the ratio, that is precise enough where no bound is given
+
+
+@dataclass(frozen=True)
+class CallTime:
+    """How long one call takes.
+
+    Attributes:
+        cpu_ms: median of the CPU time it uses. What its machine computes, whoever else is on it.
+        wall_ms: median by the wall clock, waiting for the CPU included; on an idle machine both are equal.
+    """
+
+    cpu_ms: float
+    wall_ms: float
+
+
+@dataclass(frozen=True)
+class TimesCompared:
+    """Two calls that took turns.
+
+    Attributes:
+        first, second: the time of each.
+        ratio: CPU time of the first over that of the second: how many times as fast the second is. The median over the
+            rounds and its interval, which holds for every distribution of the noise.
+        rounds: that were measured.
+    """
+
+    first: CallTime
+    second: CallTime
+    ratio: Interval
+    rounds: int
+
+    def is_at_least(self, bound: float) -> bool | None:
+        """Return whether the true ratio is `bound` or more; None: undecided, the interval includes the bound."""
+        return at_least(self.ratio, bound)
+
+    def is_at_most(self, bound: float) -> bool | None:
+        """Return whether the true ratio is `bound` or less; None: undecided."""
+        return at_most(self.ratio, bound)
+
+
+def at_least(found: Interval, bound: float) -> bool | None:
+    """Return whether the truth is `bound` or more; None where the interval includes both sides or is not known."""
+    if found.low >= bound:
+        return True
+    return False if found.high < bound else None
+
+
+def at_most(found: Interval, bound: float) -> bool | None:
+    """Return whether the truth is `bound` or less; None where the interval includes both sides or is not known."""
+    if found.high <= bound:
+        return True
+    return False if found.low > bound else None
+
+
+def compare_times(
+    first: Call,
+    second: Call,
+    *,
+    bound: float | None = None,
+    budget_s: float = BUDGET_S,
+    confidence: float = 0.95,
+    cpu_clock: Clock = time.thread_time,
+) -> TimesCompared:
+    """Time both calls until the interval of their ratio excludes `bound`, or the budget is spent.
+
+    A round is first, second, second, first: a machine that gets slower or faster meanwhile, and what one call leaves in
+    the caches, count for both alike.
+
+    Args:
+        first, second: what to time; what they return is ignored.
+        bound: the ratio that a decision depends on; None measures to within 2 %.
+        budget_s: seconds by the wall clock; eight rounds are measured in any case.
+        confidence: of the ratio's interval, two-sided.
+        cpu_clock: `time.thread_time` for calls that compute in the calling thread (ONNX Runtime and torch with one
+            thread); `time.process_time` where they have threads of their own and nothing else of this process computes.
+    """
+    started = time.perf_counter()
+    sides = [_Side(call, cpu_clock) for call in (first, second)]
+    a, b = sides
+    ratios: list[float] = []
+    ratio = Interval(float("nan"), float("nan"), float("nan"))
+    at_each = 1 - (1 - confidence) / len(LOOKS)
+    while True:
+        ratios.append(_ratio(a, b))
+        spent = len(ratios) >= _FEWEST and time.perf_counter() - started > budget_s
+        if len(ratios) in LOOKS or spent:
+            ratio = quantile(np.array(ratios), 0.5, at_each)
+            if spent or len(ratios) == LOOKS[-1] or _is_clear(ratio, bound):
+                return TimesCompared(a.time, b.time, ratio, len(ratios))
+
+
+def _ratio(a: _Side, b: _Side) -> float:
+    """Measure one round."""
+    in_order = a.measure(), b.measure()
+    in_reverse = b.measure(), a.measure()
+    return (in_order[0] + in_reverse[1]) / (in_order[1] + in_reverse[0])
+
+
+def _is_clear(ratio: Interval, bound: float | None) -> bool:
+    if bound is None:
+        return ratio.high - ratio.low <= 2 * _NARROW * ratio.value
+    return not ratio.low < bound <= ratio.high
+
+
+class _Side:
+    """One of the calls, and the times of its blocks."""
+
+    def __init__(self, call: Call, cpu_clock: Clock) -> None:
+        self._call, self._clock = call, cpu_clock
+        self._repeats = 1
+        self._cpu_s: list[float] = []
+        self._wall_s: list[float] = []
+        for _ in range(_WARM_UP):
+            call()
+        while self.measure() * self._repeats < _BLOCK_S:
+            self._repeats *= 2
+        self._cpu_s.clear()
+        self._wall_s.clear()
+
+    @property
+    def time(self) -> CallTime:
+        return CallTime(1000 * median(self._cpu_s), 1000 * median(self._wall_s))
+
+    def measure(self) -> float:
+        """Time one block, and return the CPU seconds of one call; never zero: coarse clocks may stand still."""
+        wall, cpu = time.perf_counter(), self._clock()
+        for _ in range(self._repeats):
+            self._call()
+        cpu, wall = self._clock() - cpu, time.perf_counter() - wall
+        self._cpu_s.append(max(cpu, 1e-9) / self._repeats)
+        self._wall_s.append(wall / self._repeats)
+        return self._cpu_s[-1]

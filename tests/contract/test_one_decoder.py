@@ -1,0 +1,134 @@
+"""Training, `predict` and `serve` have one decoder: the same bytes give the same pixels, or the same rejection."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from mlscale.data.bad_samples import BadSample
+from mlscale.data.decoded import decode
+from mlscale.data.folder import FolderSource
+from mlscale.export.servable import Port, Servable, load
+from mlscale.predict.inputs import FolderInputs
+from mlscale.predict.prepare import Takes, prepare
+from mlscale.serve import images
+from mlscale.serve.model import Model
+from mlscale.serve.refused import Refused
+from tests import awkward
+from tests.serving import STORED
+
+SIDE, LIMIT = 24, 100_000
+FILES = {
+    **awkward.INTACT,
+    **awkward.TURNED,
+    **{name: deviate(awkward.RESTARTS) for name, deviate in awkward.DEVIATIONS.items()},
+    **awkward.CORRUPT,
+}
+Verdict = NDArray[Any] | str
+
+
+def trained_on(folder: Path, name: str, channels: int) -> Verdict:
+    """What training sees of a file."""
+    source = FolderSource(folder, [("a", name)])
+    try:
+        return decode(source, 0, (SIDE, SIDE), channels, max_pixels=LIMIT)
+    except BadSample as bad:
+        return bad.why
+
+
+def predicted(folder: Path, channels: int) -> Verdict:
+    """What `predict` sees of the only file of a folder."""
+    (item,) = FolderInputs(folder).read(range(1))
+    try:
+        return prepare(item, Takes((channels, SIDE, SIDE), "uint8", resize=True, max_pixels=LIMIT))
+    except Exception as error:
+        return str(error)
+
+
+def served(content: bytes, channels: int) -> Verdict:
+    """What a server sees of a request."""
+    try:
+        return np.asarray(images.pixels(model(channels), content, b"image/jpeg")[0])
+    except Refused as refused:
+        return refused.message
+
+
+@cache
+def _stored() -> Servable:
+    return load(STORED)
+
+
+def model(channels: int) -> Model:
+    """A model of images that computes nothing."""
+    preprocessing = {
+        "channels": "grey" if channels == 1 else "RGB",
+        "layout": "NCHW",
+        "resize": {"short_side": SIDE, "crop": "centre"},
+        "max_pixels": LIMIT,
+    }
+    stored = _stored()
+    given = Port("input", "uint8", (-1, channels, SIDE, SIDE))
+    servable = Servable(Path(), {"preprocessing": preprocessing}, given, stored.output, (), stored.engine)
+    return Model(servable, "m", "m:v1", 0.0, 0.0, 8)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("name", FILES)
+def test_one_verdict(name: str, channels: int, tmp_path: Path) -> None:
+    content = FILES[name]
+    (tmp_path / "it.jpg").write_bytes(content)
+    of_training, of_predict = trained_on(tmp_path, "it.jpg", channels), predicted(tmp_path, channels)
+    of_server = served(content, channels)
+    if isinstance(of_training, str):
+        assert of_predict == of_training
+        assert isinstance(of_server, str)
+        assert " ".join(of_training.split())[:200] in of_server
+    else:
+        assert np.array_equal(of_predict, of_training)
+        assert np.array_equal(of_server, of_training)
+    if not (isinstance(of_training, str) and of_training.startswith("it has colours")):
+        assert isinstance(of_training, str) == (name in awkward.CORRUPT)
+
+
+def test_a_server_without_torch_sees_the_same(tmp_path: Path) -> None:
+    """In a process of its own, where torch is never loaded: its PNG decoder and its resize are others."""
+    folder = tmp_path / "files"
+    folder.mkdir()
+    for number, content in enumerate(FILES.values()):
+        (folder / f"{number:04}").write_bytes(content)
+    program = (
+        "import hashlib, json, sys, warnings; from pathlib import Path\n"
+        "from mlscale.data.image_decoder import decode_image\n"
+        "import mlscale.serve.images\n"
+        "warnings.simplefilter('error')\n"
+        "verdicts = []\n"
+        "for path in sorted(Path(sys.argv[1]).iterdir()):\n"
+        "    try: pixels = decode_image(path.read_bytes(), (24, 24), 3, max_pixels=100_000)\n"
+        "    except Exception as error: verdicts.append(str(error))\n"
+        "    else: verdicts.append(hashlib.sha256(pixels.tobytes()).hexdigest())\n"
+        "assert not {'torch', 'torchvision', 'webdataset'} & set(sys.modules)\n"
+        "print(json.dumps(verdicts))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, str(folder)], check=True, capture_output=True, text=True)
+    for (name, content), verdict in zip(FILES.items(), json.loads(done.stdout), strict=True):
+        here = _digest(content)
+        assert here == verdict, name
+
+
+def _digest(content: bytes) -> str:
+    from mlscale.data.image_decoder import decode_image
+
+    try:
+        pixels = decode_image(content, (SIDE, SIDE), 3, max_pixels=LIMIT)
+    except Exception as error:
+        return str(error)
+    return hashlib.sha256(pixels.tobytes()).hexdigest()
