@@ -158,7 +158,7 @@ class TarInputs:
 
     def __init__(self, spec: Sequence[str], member: str | None) -> None:
         from mlscale.data.decode import check_extension
-        from mlscale.data.index import build_index
+        from mlscale.data.index_build import build_index
         from mlscale.data.sources import find_shards
 
         self._index = build_index(find_shards(list(spec), where="input"), where="input")
