@@ -98,6 +98,13 @@ class Index:
                 ]
         return content
 
+    def checksums(self, column: int) -> NDArray[np.uint32]:
+        """CRC-32 of one member of every sample, (n,); all of them are read unless their digests were recorded."""
+        if self.digests is not None and (self.digests[:, column] != NO_DIGEST).all():
+            return self.digests[:, column].astype(np.uint32)
+        read = (self.read(sample, column) for sample in range(len(self)))
+        return np.fromiter((zlib.crc32(content) for content in read), np.uint32, len(self))
+
     def digest(self) -> str:
         """The data version: names, keys, offsets and sizes, and the content of blocks spread over every shard.
 

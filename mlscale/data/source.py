@@ -93,6 +93,10 @@ class TarSource:
         """Extension and bytes of the label members of all samples. For small ones."""
         return self._index.extensions[self._label_column], self._index.read_all(self._label_column)
 
+    def label_checksums(self) -> NDArray[np.uint32]:
+        """CRC-32 of each label member, (n,). Read only where `mlscale prepare` has not recorded them."""
+        return self._index.checksums(self._label_column)
+
     def _read(self, sample: int, column: int) -> tuple[str, bytes]:
         try:
             return self._index.extensions[column], self._index.read(sample, column)

@@ -34,6 +34,8 @@ def run(cfg: DictConfig) -> Result:
         f"{facts['train_samples']:,} training and {facts['val_samples']:,} validation samples of {described(facts)}"
     )
     artifacts = {"data_version": facts["version"]}
+    if facts["label_digest"] is not None:
+        artifacts["label_digest"] = facts["label_digest"]
     if recorded is not None:
         sentence += f"; {recorded}"
         artifacts["index"] = ", ".join(map(str, recorded.folders))
