@@ -165,7 +165,7 @@ def scan_shard(shard: Shard, status: os.stat_result, where: str) -> ShardIndex:
             f"the shard {shard.path!r} holds no sample",
             where=where,
             why="it has no member named key.extension"
-            + "".join(f"; {skipped.number:,} {kind}" for kind, skipped in scanned.skipped.items()),
+            + "".join(f"; {kind}: {skipped.number:,}" for kind, skipped in scanned.skipped.items()),
             fix="members of a sample share a key: 000.jpg and 000.cls",
         )
     extensions = sorted({extension for sample in samples for extension in sample.members})

@@ -146,7 +146,7 @@ class TarSource:
             raise self._missing(incomplete, f"{images} and .{label_key}", where)
         counts = ", ".join(f"without {member}: {int(absent.sum()):,}" for member, absent in lacking.items())
         report_once(
-            f"skipped   {where}: {int(incomplete.sum()):,} of {len(index):,} samples are incomplete ({counts}), "
+            f"data      {where}: skipped incomplete samples: {int(incomplete.sum()):,} of {len(index):,} ({counts}), "
             f"the first: {index.place(int(np.argmax(incomplete)))}"
         )
         return index.only(~incomplete)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import NamedTuple
 
-KIND = "files of macOS, Windows or a storage system"
+KIND = "skipped files of macOS, Windows or a storage system"
 
 _NAMES = {".ds_store", ".localized", "icon\r", ".apdisk", "thumbs.db", "ehthumbs.db", "desktop.ini"}
 _FOLDERS = {
@@ -36,14 +36,16 @@ def is_system_folder(path: str) -> bool:
     return any(part in _FOLDERS for part in path.lower().split("/"))
 
 
-def without_system_files(paths: Iterable[str], skipped: dict[str, Skipped]) -> list[str]:
-    """The paths that are a user's own; the others are counted in `skipped`."""
-    own = []
+def without_system_files(paths: Iterable[str], *, where: str) -> list[str]:
+    """The paths that are a user's own; how many others there are is reported."""
+    own: list[str] = []
+    skipped: dict[str, Skipped] = {}
     for path in paths:
         if is_system_file(path):
             count_skipped(skipped, KIND, path)
         else:
             own.append(path)
+    report_skipped(skipped, where=where)
     return own
 
 
@@ -56,7 +58,7 @@ def count_skipped(skipped: dict[str, Skipped], kind: str, name: str) -> None:
 def report_skipped(skipped: Mapping[str, Skipped], *, where: str) -> None:
     """One line on stderr for each kind; the same line once in a process, and by the first of several processes."""
     for kind, (number, first) in skipped.items():
-        report_once(f"skipped   {where}: {number:,} {kind}, the first: {first}")
+        report_once(f"data      {where}: {kind}: {number:,}, the first: {first}")
 
 
 def report_once(line: str) -> None:

@@ -12,10 +12,10 @@ from mlscale.data.secure import base_plus_ext
 from mlscale.data.system_files import KIND, Skipped, count_skipped, is_system_file
 from mlscale.data.tar_reader import FILE, HARD_LINK, SYMBOLIC_LINK, CorruptTarError, Member, TarReader
 
-LINKS = "symbolic links (tar -h stores what they point to)"
-DEVICES = "devices and pipes"
-LOOSE = "members without key and extension"
-JOINED = "further archives joined by `cat`; their samples are read too"
+LINKS = "skipped symbolic links (tar -h stores what they point to)"
+DEVICES = "skipped devices and pipes"
+LOOSE = "skipped members without key and extension"
+JOINED = "further archives that were joined by cat, and are read too"
 SURPLUS = "shards with an unusual number of zeros at their end: samples may be missing there"
 
 _META = re.compile(r"__[^/]*__($|/)")

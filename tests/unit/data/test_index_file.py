@@ -221,7 +221,7 @@ def test_what_was_skipped_is_reported_from_the_index_too(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, scanned: list[str]
 ) -> None:
     write_tar(tmp_path / "s/0.tar", [("d/a.jpg", b"j"), ("d/a.cls", b"0"), ("d/._a.jpg", b"x"), ("d/._a.cls", b"x")])
-    line = "skipped   data.train: 2 files of macOS, Windows or a storage system, the first: 0.tar/d/._a.jpg\n"
+    line = "data      data.train: skipped files of macOS, Windows or a storage system: 2, the first: 0.tar/d/._a.jpg\n"
     for _ in range(2):
         monkeypatch.setattr("mlscale.data.system_files._reported", set())
         assert build(tmp_path / "s").keys == ("d/a",)
