@@ -198,7 +198,7 @@ def _corrupt(shard: Shard, length: int, error: LostSamplesError, where: str) -> 
         repair = (
             f"truncate -s {block} {path} && truncate -s +{END} {path}   keeps what is before byte {block:,}"
             if error.is_cut
-            else f"mkdir {path}.d; tar -xif {path} -C {path}.d; tar --sort=name -cf {path} -C {path}.d .   "
+            else f"mkdir {path}.d; tar -xif {path} -C {path}.d; tar --sort=name -cf {path}.repaired -C {path}.d .   "
             "packs what tar can still read"
         )
         fix = f"restore the shard from where it came from; or {repair}"
