@@ -117,7 +117,9 @@ def load_or_scan(shard: Shard, status: os.stat_result, where: str, keep: str, un
     current = [found.index for found in saved if found.is_of(shard.path, status)]
     # The nearest one, but for one that has digests.
     known = max(current, key=lambda found: found.digests is not None, default=None)
-    index = known or _with_digests(scan_shard(shard, status, where), saved, shard)
+    index = known or scan_shard(shard, status, where)
+    if index.digests is None:
+        index = _with_digests(index, saved, shard)
     if keep == "beside":
         try:
             if near is None or index is not near.index:
@@ -125,23 +127,23 @@ def load_or_scan(shard: Shard, status: os.stat_result, where: str, keep: str, un
             return index
         except OSError as error:
             unwritable[os.path.dirname(shard.path)] = error.strerror or str(error)
-    if known is None:
+    if index is not known:
         with suppress(OSError):  # A cache that cannot be written costs time, not the run.
             save(in_cache(shard.path), shard.path, status, index)
     return index
 
 
-def _with_digests(scanned: ShardIndex, saved: Sequence[Saved], shard: Shard) -> ShardIndex:
+def _with_digests(index: ShardIndex, saved: Sequence[Saved], shard: Shard) -> ShardIndex:
     """Keep the digests that were recorded of a shard that has changed since: they name the samples that did."""
     recorded = [found.index for found in saved if found.index.digests is not None]
-    for index in recorded:
-        if index.has_places_of(scanned):
-            return replace(scanned, digests=index.digests)
+    for before in recorded:
+        if before.has_places_of(index):
+            return replace(index, digests=before.digests)
     if recorded:
         report_once(
             f"data      {shard.path} was written again since mlscale prepare recorded its digests: they are not used"
         )
-    return scanned
+    return index
 
 
 def scan_shard(shard: Shard, status: os.stat_result, where: str) -> ShardIndex:

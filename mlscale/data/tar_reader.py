@@ -28,6 +28,7 @@ _MATTERS = (b" path=", b" linkpath=", b" size=", b" GNU.sparse.", b" hdrcharset=
 """Records of an extended header that change where a member is, what it is called, or what it holds."""
 _MOST_EXTENDED = 1 << 20
 _CHUNK = 1 << 20
+_MOST_COUNTED = 1 << 30
 _RECORD = 20 * BLOCK
 """Writers fill up an archive to a multiple of this, unless they were told otherwise, or not at all."""
 
@@ -126,9 +127,10 @@ class TarReader:
             offset = following
 
     def count_following(self, offset: int) -> int:
-        """How many headers come after a byte: at least as many, since those without a magic word are not counted."""
+        """How many headers come after a byte, within a gibibyte; those without a magic word are not counted."""
         found, start = 0, -(-offset // BLOCK) * BLOCK
-        while chunk := os.pread(self._handle, _CHUNK, start):
+        stop = start + _MOST_COUNTED
+        while start < stop and (chunk := os.pread(self._handle, _CHUNK, start)):
             at = chunk.find(b"ustar")
             while at >= 0:
                 block = at - 257

@@ -74,7 +74,9 @@ def scan(path: str, length: int) -> Scanned:
             _group(_followed(reader, scanned), scanned)
         except CorruptTarError as error:
             lost = LostSamplesError(str(error), error.offset, is_cut=error.is_cut)
-            lost.whole, lost.following = len(scanned.samples), reader.count_following(error.offset + 1)
+            lost.whole = len(scanned.samples)
+            if error.offset and not error.is_cut:  # else it is not a tar, or nothing follows
+                lost.following = reader.count_following(error.offset + 1)
             raise lost from error
     finally:
         os.close(handle)

@@ -114,6 +114,19 @@ def test_a_shard_that_was_written_again_has_none(tmp_path: Path, capsys: pytest.
     assert record(folder, "beside") == "digests of 2 shards recorded"
 
 
+def test_an_index_that_comes_after_its_shard_is_used(tmp_path: Path) -> None:
+    """A corrupt copy was read before the digests of the original came."""
+    folder = write_shards(tmp_path / "s", 4, shards=1)
+    record(folder, "beside")
+    (tmp_path / "t").mkdir()
+    shutil.copyfile(folder / "000.tar", tmp_path / "t/000.tar")
+    flip(tmp_path / "t/000.tar", int(index(folder).offsets[2, 1]) + 60)
+    assert index(tmp_path / "t").digests is None
+    shutil.copytree(folder / ".mlscale-index", tmp_path / "t/.mlscale-index")
+    with pytest.raises(CorruptMemberError, match=r"sample 000\.tar/00002 is corrupt"):
+        index(tmp_path / "t").read(2, 1)
+
+
 def test_the_data_module_records_all_splits(tmp_path: Path) -> None:
     train, val = write_shards(tmp_path / "t", 8), write_shards(tmp_path / "v", 3, shards=1)
     mixed = WebDataset({"a": train, "b": val}, val, mix={"a": 1, "b": 1}, image_size=8, index="beside")
