@@ -84,7 +84,12 @@ def _config(run: RunFolder) -> dict[str, Any]:
 def _facts(run: Mapping[str, Any]) -> dict[str, Any]:
     code = run["code"] or {}
     facts = {key: run[key] for key in ("verb", "seed", "data_version", "order_version", "parent")}
-    return {**facts, "commit": code.get("commit"), "uncommitted_changes": code.get("dirty")}
+    return {
+        **facts,
+        "label_digest": run.get("label_digest"),
+        "commit": code.get("commit"),
+        "uncommitted_changes": code.get("dirty"),
+    }
 
 
 def _changed_code(first: Path, second: Path) -> tuple[str, ...]:

@@ -79,6 +79,7 @@ class RunFolder:
         derived: Mapping[str, Any] | None = None,
         seed: int | None = None,
         data_version: str | None = None,
+        label_digest: str | None = None,
         order_version: int | str | None = None,
         decode_version: int | None = None,
         overrides: Sequence[str] = (),
@@ -103,6 +104,7 @@ class RunFolder:
             derived: what `derived.yaml` keeps; `run_dir` and `name` are added.
             seed, data_version, order_version: what the order of samples follows from.
             decode_version: of the decoder that images become pixels by; None where there are none.
+            label_digest: of the labels of all splits, which the data version does not cover.
             overrides: as typed; kept masked.
             tags, notes: the user's words; kept masked.
             metric, mode: what judges this run, for `runs ls`.
@@ -131,6 +133,7 @@ class RunFolder:
                 "config_hash": config_hash(config_yaml),
                 "seed": seed,
                 "data_version": data_version,
+                "label_digest": label_digest,
                 "order_version": order_version,
                 **({"decode_version": decode_version} if decode_version is not None else {}),
                 "code": code.summary() if code else None,

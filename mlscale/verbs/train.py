@@ -182,6 +182,7 @@ def create(cfg: DictConfig, start: Start, derived: dict[str, Any], masker: Maske
         derived=derived,
         seed=cfg.seed,
         data_version=derived["data_version"],
+        label_digest=derived["label_digest"],
         order_version=_order_version(),
         decode_version=derived.get("decode_version"),
         overrides=list(cfg.derived.overrides or []),
