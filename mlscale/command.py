@@ -72,8 +72,10 @@ def _sweep(request: Request) -> int:
     """Every job of a multirun; a job that fails does not end it."""
     from mlscale.config.compose import run_by_hydra
     from mlscale.sweep import Sweep, register_sweep_dir
+    from mlscale.sweep_check import check_sweep
 
     register_sweep_dir()
+    check_sweep(request)
     os.umask(0o077)  # Hydra makes the sweep's folder
     sweep = Sweep(request)
     api.tell_what_is_shadowed(request)

@@ -10,6 +10,8 @@ from mlscale.config.suggest import nearest
 from mlscale.errors import MLScaleError
 from mlscale.verbs import VERBS
 
+_KEY = re.compile(r"(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?: +(?P<value>[^#\s][^#]*?))?(?: *# ?(?P<text>.*))?$")
+_WIDEST = 34  # characters of a setting beside which its meaning is aligned
 _FLAGS = (
     ("-m, --multirun", "run one job for each combination of a=1,2 b=x,y"),
     ("--config-dir DIR", "a folder of your own groups and recipes; may be given several times"),
@@ -74,9 +76,20 @@ def _usage(verb: str) -> str:
 def _settings(verb: str) -> list[str]:
     """The verb's own keys with their defaults and meaning: the file says it best."""
     text = (shipped_folder("conf") / VERB_GROUP / f"{verb}.yaml").read_text(encoding="utf-8")
-    lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     package = re.match(r"# @package (?!_global_)(\S+)", text)
-    return [f"{package[1]}.{line}" for line in lines] if package else lines
+    heads = [package[1]] if package else []
+    top, rows = len(heads), []
+    for line in text.splitlines():
+        match = _KEY.match(line)
+        if match is None:
+            continue
+        level = top + len(match["indent"]) // 2
+        heads = [*heads[:level], match["key"]]
+        if match["value"]:
+            value = match["value"].replace(", ", ",") if match["value"] != "???" else "<value>"
+            rows.append((f"{'.'.join(heads)}={value}", match["text"]))
+    width = min(max((len(setting) for setting, _ in rows), default=0), _WIDEST)
+    return [f"{setting:<{width}}  # {text}".rstrip("# ") if text else setting for setting, text in rows]
 
 
 def unknown_verb(word: str, following: str = "") -> MLScaleError:
@@ -85,6 +98,9 @@ def unknown_verb(word: str, following: str = "") -> MLScaleError:
     Args:
         following: the word after it: `mlscale debug fast` means debug=fast.
     """
+    from mlscale.config import not_yet
+    from mlscale.config.aliases import table
+
     groups = find_roots().groups
     if word in groups:
         option = following if following in groups[word] else f"<{'|'.join(groups[word])}>"
@@ -92,7 +108,9 @@ def unknown_verb(word: str, following: str = "") -> MLScaleError:
         return MLScaleError(
             f"'{word}' is a setting, not a verb", where="command line", fix=f"mlscale {recipe}{word}={option}"
         )
-    best = nearest(word, VERBS)
+    if feature := not_yet.of_key(word):
+        return feature.error(f"mlscale {word}", "command line")
+    best = table().commands.get(word) or nearest(word, VERBS)
     if word in groups.get("recipe", ()):
         best = f"recipe={word}"
     return MLScaleError(

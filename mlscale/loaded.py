@@ -14,7 +14,7 @@ from mlscale.registry.servables import locate
 from mlscale.registry.subject import Subject, find_subject
 from mlscale.runs.checkpoints import SUFFIX
 from mlscale.runs.find import find
-from mlscale.runs.folder import DERIVED
+from mlscale.runs.recover import DERIVED, yaml_values
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -120,15 +120,13 @@ def _run_of(checkpoint: Path) -> Path:
 
 def _trained(subject: Subject, words: Sequence[str], *, trust: bool) -> Predictor:
     """A model with a checkpoint's weights, in this process; `words` name it on a command line."""
-    import yaml
-
     from mlscale.verbs.evaluate_pass import checkpoint_of
     from mlscale.verbs.trained import Home, as_it_was_trained, rebuilt
 
     assert subject.home is not None
     cfg = compose([*words, *(["trust=true"] if trust else [])], verb="evaluate")
     path, _ = checkpoint_of(subject, cfg)
-    derived = yaml.safe_load((subject.home / DERIVED).read_text(encoding="utf-8")) or {}
+    derived = yaml_values(subject.home / DERIVED)
     data, task = rebuilt(as_it_was_trained(cfg, Home(subject.home, derived)), path, "validate")
     if (kind := getattr(task, "kind", "classification")) != "classification":
         raise MLScaleError(

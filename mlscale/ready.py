@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mlscale.config.argv import Request, parse
 from mlscale.config.roots import FROM_A_MODEL, FROM_A_RUN, VERB_CONFIGS
@@ -16,6 +16,14 @@ from mlscale.lightning_names import raise_if_imported_before
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+_IN_EVERY_RUN = (
+    "data",
+    "task",
+    "trainer",
+    "seed",
+    "metric",
+    "derived",
+)  # keys of a frozen config, the last ones among them
 _OF_THE_COMMAND = ("like", "resume", "trust", "debugger")  # settings of the command that made a run, not of the run
 
 
@@ -108,43 +116,59 @@ def _on_its_model(request: Request) -> Request:
 
 
 def _composed(folder: Path) -> DictConfig:
-    """The config that a folder keeps, without what was said of the command that made it."""
-    from mlscale.config.frozen import composed
+    """The config that a folder keeps, without what was said of the command that made it.
+
+    Raises:
+        MLScaleError: it is damaged: it can't be read, or was cut between two lines and lacks its end.
+    """
+    from mlscale.config.frozen import CONFIG, composed, damaged
 
     frozen = composed(folder)
+    if lacking := [key for key in _IN_EVERY_RUN if key not in frozen]:
+        raise damaged(folder / CONFIG, f"it has no {', '.join(lacking)}")
     for key in _OF_THE_COMMAND:
         frozen.pop(key, None)
     return frozen
 
 
 def _on(frozen: DictConfig, folder: Path, request: Request) -> Request:
-    """The request on that config, where it may be believed."""
-    import yaml
+    """The request on that config, where it may be believed: this user has created it, or it builds known classes."""
     from omegaconf import OmegaConf
 
     from mlscale.config.compose import use_frozen
     from mlscale.config.trust import distrusted
-    from mlscale.runs.folder import DERIVED
+    from mlscale.runs import own
 
     if request.verb != "train":
         _settle_metric(frozen, folder)
         if frozen.get("callbacks"):
             frozen.callbacks.pop("notify", None)  # a training tells of itself
-    if request.values.get("trust") != "true":
+    if request.values.get("trust") != "true" and (doubt := own.doubt(folder)):
         config = OmegaConf.to_container(frozen, resolve=False)
-        derived = yaml.safe_load((folder / DERIVED).read_text(encoding="utf-8")) or {}
-        raise_all([*distrusted(config, folder, request.values), *distrusted(derived, folder)])
+        derived = _derived(folder, resumed=request.verb == "train")
+        typed = request.values
+        raise_all([*distrusted(config, folder, typed, doubt=doubt), *distrusted(derived, folder, doubt=doubt)])
     return use_frozen(frozen, request)
+
+
+def _derived(folder: Path, *, resumed: bool) -> dict[str, Any]:
+    """The derived values that a folder keeps; a run that is resumed derives them again, so it needs none."""
+    from mlscale.runs.recover import DERIVED, yaml_values
+
+    try:
+        return yaml_values(folder / DERIVED)
+    except MLScaleError:
+        if not resumed:
+            raise
+        return {}
 
 
 def _settle_metric(frozen: DictConfig, folder: Path) -> None:
     """What judged the run judges what is made from it, where the run's config leaves that open."""
-    import yaml
-
-    from mlscale.config.frozen import DERIVED
     from mlscale.config.metric import kept_choice
+    from mlscale.runs.recover import DERIVED, yaml_values
 
-    derived = yaml.safe_load((folder / DERIVED).read_text(encoding="utf-8")) or {}
+    derived = yaml_values(folder / DERIVED)
     frozen.update(kept_choice(frozen, derived))
 
 

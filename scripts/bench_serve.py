@@ -224,7 +224,7 @@ def requests_of(servable: Servable) -> tuple[dict[str, bytes], bytes]:
         "json": (b"application/json", json.dumps({"inputs": raw.tolist()}).encode()),
     }
     made = {
-        name: b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
+        name: b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: %b\r\nContent-Length: %d\r\n\r\n%b"
         % (kind, len(body), body)
         for name, (kind, body) in bodies.items()
     }

@@ -1,8 +1,11 @@
 """For all tests: OpenMP threads that do not spin. For tests of whole commands: a folder to stand in, one data cache."""
 
+import atexit
 import contextlib
 import os
+import shutil
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,6 +15,9 @@ import pytest
 from mlscale.launch.threads import wait_passively
 
 wait_passively()  # said before anything imports torch
+_STATE = tempfile.mkdtemp(prefix="mlscale-state-")  # where the key of a user's runs is kept
+os.environ["XDG_STATE_HOME"] = _STATE
+atexit.register(shutil.rmtree, _STATE, ignore_errors=True)
 _UMASK = os.umask(0o077)
 os.umask(_UMASK)
 

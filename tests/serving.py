@@ -65,7 +65,7 @@ class Server:
     def ask(
         self, path: str, body: bytes | object = None, headers: Mapping[str, str] | None = None, method: str = ""
     ) -> Reply:
-        """One request on a connection of its own: GET without a body, else POST; what is no bytes goes as JSON."""
+        """One request on a connection of its own; see `ask`."""
         with contextlib.closing(self.connection()) as connection:
             return ask(connection, path, body, headers, method)
 
@@ -96,17 +96,24 @@ def ask(
     headers: Mapping[str, str] | None = None,
     method: str = "",
 ) -> Reply:
-    """One request on a connection that is kept."""
+    """One request on a connection that is kept: GET without a body, else POST; what is no bytes goes as JSON."""
     content = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
-    connection.request(method or ("GET" if content is None else "POST"), path, content, dict(headers or {}))
+    kind = {} if body is None or isinstance(body, bytes) else {"Content-Type": "application/json"}
+    connection.request(method or ("GET" if content is None else "POST"), path, content, {**kind, **(headers or {})})
     response = connection.getresponse()
     return Reply(response.status, dict(response.getheaders()), response.read())
 
 
 @contextlib.contextmanager
-def serving(folder: Path, servable: str | Path = STORED, *words: str, path: Path | None = None) -> Iterator[Server]:
+def serving(
+    folder: Path,
+    servable: str | Path = STORED,
+    *words: str,
+    path: Path | None = None,
+    environ: Mapping[str, str] | None = None,
+) -> Iterator[Server]:
     """A server that has begun to answer; killed at the end, unless it has been stopped. `path` is searched first for
-    modules."""
+    modules; `environ` is added to its environment."""
     log, ready = folder / "server.log", folder / "ready.json"
     ready.unlink(missing_ok=True)
     command = [
@@ -123,6 +130,7 @@ def serving(folder: Path, servable: str | Path = STORED, *words: str, path: Path
         **os.environ,
         "PYTHONPATH": os.pathsep.join(map(str, filter(None, (path, ROOT)))),
         "OMP_NUM_THREADS": "1",
+        **(environ or {}),
     }
     with log.open("w") as stderr, (folder / "server.out").open("w") as stdout:
         process = subprocess.Popen(command, cwd=folder, env=environment, stdout=stdout, stderr=stderr, text=True)

@@ -12,9 +12,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from mlscale.config.aliases import ALIASES, Alias
 from mlscale.config.roots import BASE_GROUPS, FROM_A_MODEL, FROM_A_RUN, Roots, find_roots
-from mlscale.config.suggest import Names, render
 from mlscale.errors import MLScaleError, raise_all
 
 APPENDED = ("recipe", "tuned", "debug", "sweep")
@@ -49,8 +47,9 @@ def parse(verb: str, argv: Sequence[str]) -> Request:
         MLScaleError: for words that are neither, all of them at once.
     """
     known, words = _flags(argv)
+    raise_all(list(_wrong_flags(known)))
     roots = find_roots(known.config_dir)
-    raise_all(list(_not_overrides(verb, words, roots)))
+    raise_all([*_not_overrides(verb, words, roots), *_without_effect(words, multirun=known.multirun)])
     overrides = _normalise(words, roots, multirun=known.multirun)
     return Request(
         verb=verb,
@@ -87,6 +86,27 @@ def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         ) from None
 
 
+def _wrong_flags(known: argparse.Namespace) -> Iterator[MLScaleError]:
+    """Flags that exclude each other, or need another one."""
+    modes = [name for name in ("multirun", "run", "cfg", "info", "hydra_help") if getattr(known, name)]
+    flags = [f"--{name.replace('_', '-')}" for name in modes]
+    if len(flags) > 1:
+        what = f"{' and '.join(flags)} exclude each other"
+        yield MLScaleError(what, where="command line", fix=f"leave {' or '.join(flags)} out")
+    for name in ("resolve", "package"):
+        if getattr(known, name) and not known.cfg:
+            value = f" {known.package}" if name == "package" else ""
+            yield MLScaleError(f"--{name} belongs to --cfg", where="command line", fix=f"--cfg job --{name}{value}")
+
+
+def _without_effect(words: Sequence[str], *, multirun: bool) -> Iterator[MLScaleError]:
+    if any("hydra" in word for word in words):
+        from mlscale.config.hydra_keys import without_effect
+
+        for word in words:
+            yield from without_effect(word, multirun=multirun)
+
+
 def _passed_on(known: argparse.Namespace) -> list[str]:
     flags = [f"--{name.replace('_', '-')}" for name in ("hydra_help", "resolve", "run") if getattr(known, name)]
     for name in ("cfg", "package", "info"):
@@ -109,7 +129,7 @@ def _not_overrides(verb: str, words: Sequence[str], roots: Roots) -> Iterator[ML
             if not sign and 0 in bare:
                 value = rest.pop(0)
             what, fix = f"unknown flag '{word}'", _setting(key, value, roots.groups) or f"mlscale {verb} --help"
-        elif _bare(word) and 0 in bare and ("." in word or word in roots.groups or word in ALIASES):
+        elif _bare(word) and 0 in bare and ("." in word or word in roots.groups or _foreign(word)):
             what, fix = f"unknown word '{word}'", _setting(word, rest.pop(0), roots.groups)
         elif _bare(word) or not _OVERRIDE.match(word):
             what, fix = f"unknown word '{word}'", _meant(verb, word, roots)
@@ -120,16 +140,25 @@ def _not_overrides(verb: str, words: Sequence[str], roots: Roots) -> Iterator[ML
         yield MLScaleError(what, where="command line", why="settings are typed as key=value", fix=fix)
 
 
+def _foreign(word: str) -> bool:
+    from mlscale.config.aliases import table  # only where something is wrong
+
+    return table().get(word) is not None
+
+
 def _setting(key: str, value: str, groups: Mapping[str, Sequence[str]]) -> str:
     """The override that `--key value` of another program means; "" where only a flag was typed that means none."""
-    alias = ALIASES.get(key, Alias())
-    if known := alias.values.get((value or "true").lower()):
-        return known
-    if not value:
+    from mlscale.config.advice import advise
+    from mlscale.config.aliases import table
+    from mlscale.config.templates import default_names, readable
+
+    if not value and table().get(key) is None:
         return ""
-    if alias.keys or "{global_batch}" in alias.text:
-        return f"{alias.keys[0] if alias.keys else key}={value}{f' {alias.also}' if alias.also else ''}"
-    return render(alias, value, Names((), groups)) or f"{key}={value}"
+    names = default_names(groups)
+    if key in names.paths or key in groups:
+        return f"{key}={value}"
+    advice = advise(key, readable(value or "true"), names)
+    return advice.fix if advice else f"{key}={value}" if value else ""
 
 
 def _bare(word: str) -> bool:
@@ -177,6 +206,10 @@ def _readable(key: str, value: str, *, multirun: bool) -> str:
         parsed = OverridesParser.create().parse_override(f"{key}={value}")
     except HydraException:
         return _quote(value)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in thousands of brackets
+        shown = f"{key}={value[:40]}…"
+        why = str(error).partition(";")[0] or "it is nested too deeply"
+        raise MLScaleError(f"{shown} can't be read", where="command line", why=why, fix=f"{key}=<value>") from None
     if parsed.is_sweep_override() and not multirun:
         if "/" in value:
             return _quote(value)

@@ -12,8 +12,9 @@ from math import prod
 
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config import group_nodes, rules
-from mlscale.config.aliases import ALIASES
+from mlscale.config import group_nodes, not_yet, rules
+from mlscale.config.advice import advise, render
+from mlscale.config.aliases import table
 from mlscale.config.fields import MISSING, Field, shipped
 from mlscale.config.group_nodes import COMMAND_LINE
 from mlscale.config.imported import extends_mlscale, imported_signature, may_differ
@@ -21,7 +22,8 @@ from mlscale.config.interpolations import resolved, unresolvable
 from mlscale.config.nodes import Node, all_nodes, inside, join
 from mlscale.config.roots import BASE_GROUPS, SERVICE_GROUPS, VERB_CONFIGS
 from mlscale.config.signatures import Kind, Parameter, Signature, Unknown
-from mlscale.config.suggest import Names, advise, nearest, override, render
+from mlscale.config.suggest import nearest, override
+from mlscale.config.templates import Names
 from mlscale.config.types import BOOL, Type
 from mlscale.config.values import missing, wrong_resolved, wrong_type
 from mlscale.errors import MLScaleError
@@ -90,7 +92,7 @@ class _Check:
     @cached_property
     def names(self) -> Names:
         """What may be set in this config, to suggest from."""
-        nodes = [self.known.get(node.path, node) for node in all_nodes(self.tree, "", self.fields)]
+        nodes = [self.known.get(path, node) for path, node in self._nodes.items()]
         paths = [path for path in self.top if not path.startswith("derived.")]
         paths += [path for node in nodes for path in node.paths if path not in rules.OWNED]
         # What is documented of a group that builds nothing; a recipe's own option of one that does may set any key.
@@ -104,7 +106,20 @@ class _Check:
         given = trainer if isinstance(trainer, dict) else {}
         counts = [given.get(key) for key in ("devices", "accumulate_grad_batches")]
         batches = prod(count for count in counts if isinstance(count, int) and count > 0)
-        return Names(dict.fromkeys(paths), self.groups, batches)
+        return Names(dict.fromkeys(paths), self.groups, batches, self._types)
+
+    @cached_property
+    def _nodes(self) -> dict[str, Node]:
+        return {node.path: node for node in all_nodes(self.tree, "", self.fields)}
+
+    def _types(self, path: str) -> Sequence[Type]:
+        """The types that the value of a key must have, where they are known."""
+        head = path
+        while head := head.rpartition(".")[0]:
+            if node := self._nodes.get(head):
+                return node.types(path.removeprefix(f"{head}."))
+        field = self.top.get(path) or self.fields.get(path)
+        return [field.type] if field is not None and field.type is not None else []
 
     def where(self, path: str) -> str:
         """The override or the file that set a key, and the key."""
@@ -124,12 +139,17 @@ class _Check:
             return
         what = f"unknown key '{path}'"
         # `batch=32` of a training run is what it is elsewhere, though `mlscale loadtest` has a key of this name.
-        brought = self.verb == "train" and path in ALIASES
+        alias = table().get(path)
+        brought = self.verb == "train" and alias is not None and not alias.unsupported
         for verb in VERB_CONFIGS:
             if verb != self.verb and path in self.fields.own(verb) and not brought:
                 why = f"it is a key of `mlscale {verb}`"
                 yield MLScaleError(what, where=self.where(path), why=why, fix=f"mlscale {verb} {override(path, value)}")
                 return
+        feature = not_yet.of_key(path) or (not_yet.of_option("", value) if isinstance(value, str) else None)
+        if feature:
+            yield feature.error(override(path, value), self.where(path))
+            return
         advice = advise(path, value, self.names)
         fix = advice.fix if advice else ""
         if self._in_file(path):
@@ -137,6 +157,10 @@ class _Check:
         why = (advice.why if advice else "") or why
         fix = fix or self._every_key(path)
         yield MLScaleError(what, where=self.where(path), why=why, fix=fix)
+
+    def _advised(self, path: str, value: object) -> str:
+        advice = advise(path, value, self.names)
+        return advice.fix if advice else ""
 
     def _every_key(self, path: str) -> str:
         """Where no name is near: the names there are, or where to find them."""
@@ -212,7 +236,7 @@ class _Check:
             for path, item in inside(value, name):
                 yield from self._node(Node(path, item, self.fields), supplied)
         elif name in rules.BUILDS_ONE:
-            yield from group_nodes.nothing_to_set(name, value, self.fields, self.where)
+            yield from group_nodes.nothing_to_set(name, value, self.fields, self.where, self._advised)
         elif known := self.fields.of(name):
             for key, item in value.items():
                 path = join(name, str(key))
@@ -270,6 +294,19 @@ class _Check:
             yield missing(path, node.field(key), self.where(path), parameter)
         else:
             yield from self._typed(path, value, node.types(key), node.field(key), parameter)
+            yield from self._nested(node, path, value)
+
+    def _nested(self, node: Node, path: str, value: object) -> Iterator[MLScaleError]:
+        """The keys of a documented dictionary: `callbacks.notify.mail.host`."""
+        known = {name: field for name, field in node.documented.items() if name.startswith(f"{path}.")}
+        if not known or not isinstance(value, dict):
+            return
+        for key, item in value.items():
+            name = join(path, str(key))
+            if name not in known:
+                yield from self._unknown(name, item, f"'{path}' takes no '{key}'")
+            elif kind := known[name].type:
+                yield from self._typed(name, item, [kind], known[name])
 
     def _left_over(self, node: Node, signature: Signature) -> list[str]:
         """Keys of an option's file that do not suit the target that was typed in place of the file's: those that its
@@ -299,7 +336,10 @@ class _Check:
 
     def _owned(self, path: str, value: object) -> MLScaleError:
         owner = rules.OWNED[path]
-        fix = render(owner.alias, value, self.names) or f"leave {path} out"
+        if isinstance(value, str) and (feature := not_yet.of_option(owner.alias.group, value)):
+            return feature.error(f"{path}={value}", self.where(path))
+        advice = render(owner.alias, path, value, self.names)
+        fix = advice.fix if advice else f"leave {path} out"
         if self._in_file(path):
             fix = _in_place(path, fix)
         return MLScaleError(f"'{path}' is not set here", where=self.where(path), why=owner.why, fix=fix)

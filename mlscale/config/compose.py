@@ -12,9 +12,11 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any, ClassVar
 
 import hydra
+import yaml
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.config_search_path import ConfigSearchPath
@@ -22,12 +24,15 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.argv import APPENDED, Request
+from mlscale.config.hydra_keys import in_file
 from mlscale.config.refused import refusals
 from mlscale.config.roots import VERB_CONFIGS, VERB_GROUP, Roots, shipped_folder
+from mlscale.config.user_files import check_content, check_text, not_yaml
 from mlscale.errors import MLScaleError, raise_all
 
 VERSION_BASE = "1.3"
@@ -44,6 +49,22 @@ class OwnFolder(FileConfigSource):
     def is_config(self, config_path: str) -> bool:
         name = config_path.removesuffix(".yaml")
         return name not in VERB_CONFIGS and not name.startswith(f"{VERB_GROUP}/") and super().is_config(config_path)
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        file = Path(self.path) / self._normalize_file_name(config_path)
+        shown = os.path.relpath(file) if file.is_relative_to(Path.cwd()) else str(file)
+        check_text(file, shown)
+        try:
+            result = super().load_config(config_path)
+        except yaml.YAMLError as error:
+            raise not_yaml(error, shown) from None
+        except Exception as error:  # whatever OmegaConf does not take: an interpolation without an end, a huge number
+            why = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            raise MLScaleError("a config file can't be read", where=shown, why=why, fix="correct the line") from None
+        check_content(result.config, shown)
+        if result.header.get("package") == "_global_":
+            raise_all(list(in_file(OmegaConf.to_container(result.config, resolve=False), shown)))  # type: ignore[arg-type]
+        return result
 
 
 class SearchPath(SearchPathPlugin):
@@ -67,10 +88,25 @@ def compose(request: Request) -> DictConfig:
     with hydra_ready(request.roots):
         try:
             return _compose(with_deletions(request))
+        except MLScaleError:
+            raise
         except Exception as error:
             problems = refusals(error, list(request.overrides), request.roots, request.verb, _retry(request))
             raise_all(problems)
-            raise
+            raise _not_composed(error) from error
+
+
+def _not_composed(error: Exception) -> MLScaleError:
+    """The error for what Hydra or OmegaConf raise without a message of their own: they were given nothing but files and
+    overrides, so one of these is wrong.
+    """
+    lines = str(error).strip().splitlines()
+    return MLScaleError(
+        "the config can't be composed",
+        where="command line or config files",
+        why=f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__,
+        fix="leave out overrides and config files until it composes; MLSCALE_TRACEBACK=1 shows where it failed",
+    )
 
 
 def _compose(request: Request) -> DictConfig:
@@ -131,9 +167,11 @@ def run_by_hydra(request: Request, job: Callable[[DictConfig, list[str]], Any]) 
         except SystemExit as end:  # how --hydra-help ends
             if end.code:
                 raise
+        except MLScaleError:
+            raise
         except Exception as error:
             raise_all(refusals(error, list(request.overrides), request.roots, request.verb, None))
-            raise
+            raise _not_composed(error) from error
 
 
 @contextlib.contextmanager

@@ -75,6 +75,7 @@ def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -
         **{name: list((facts or {}).get(name) or []) or None for name in LISTS_OF_THE_DATA},
         "data_version": (facts or {}).get("version"),
         "decode_version": (facts or {}).get("decode_version"),
+        "label_digest": (facts or {}).get("label_digest"),
         "per_device_batch": per_device,
         "steps_per_epoch": steps,
         "total_steps": _total_steps(cfg, steps),

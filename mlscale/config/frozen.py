@@ -6,23 +6,47 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
+
+from mlscale.errors import MLScaleError
 
 CONFIG, DERIVED = "config.yaml", "derived.yaml"
 
 
 def composed(folder: Path) -> DictConfig:
     """The config of a run folder as it was composed: nothing derived, interpolations kept."""
-    cfg = OmegaConf.load(folder / CONFIG)
-    assert isinstance(cfg, DictConfig)
-    return cfg
+    return _loaded(folder / CONFIG)
 
 
 def load(folder: Path) -> DictConfig:
     """The config of a run folder with its derived values in place, interpolations kept."""
     cfg = composed(folder)
-    derived = OmegaConf.load(folder / DERIVED)
+    derived = _loaded(folder / DERIVED)
     cfg.derived = OmegaConf.merge(cfg.get("derived") or {}, derived)
     return cfg
+
+
+def _loaded(path: Path) -> DictConfig:
+    """A file of a run folder.
+
+    Raises:
+        MLScaleError: it is absent or damaged.
+    """
+    try:
+        cfg = OmegaConf.load(path)
+    except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
+        raise damaged(path, str(error).split("\n")[0]) from error
+    if not isinstance(cfg, DictConfig):
+        raise damaged(path, "it does not hold keys and values")
+    return cfg
+
+
+def damaged(path: Path, why: str) -> MLScaleError:
+    """The error for a file of a run folder that can't be used."""
+    return MLScaleError(
+        f"the run's {path.name} is damaged", where=str(path), why=why, fix="restore it from a copy of the run"
+    )
 
 
 def with_derived(cfg: DictConfig, derived: dict[str, Any]) -> DictConfig:

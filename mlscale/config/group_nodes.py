@@ -8,6 +8,7 @@ from mlscale.config import rules
 from mlscale.config.fields import Fields
 from mlscale.config.nodes import join
 from mlscale.config.suggest import nearest, override, show
+from mlscale.config.templates import option_types
 from mlscale.errors import MLScaleError
 
 COMMAND_LINE = "command line: "
@@ -33,15 +34,23 @@ def not_a_node(
 
 
 def nothing_to_set(
-    name: str, node: Mapping[str, object], fields: Fields, where: Callable[[str], str]
+    name: str,
+    node: Mapping[str, object],
+    fields: Fields,
+    where: Callable[[str], str],
+    advised: Callable[[str, object], str],
 ) -> Iterator[MLScaleError]:
-    """Keys in a node that builds nothing: `model=none model.blocks=2`, or a file that forgot its `_target_`."""
+    """Keys in a node that builds nothing: `model=none model.blocks=2`, or a file that forgot its `_target_`.
+
+    Args:
+        advised: the override that was meant by a key and its value, "" for none.
+    """
     for key, value in node.items():
         path = join(name, str(key))
         fix = f"{name}._target_=<package.module.Class>"
         if where(path).startswith((COMMAND_LINE, path)):  # in a file of the user's the target is what is forgotten
             takers = [item.name for item in fields.in_group(name) if path in fields.of(name, item.target or "")]
-            fix = f"{name}={takers[0]} {override(path, value)}" if takers else fix
+            fix = f"{name}={takers[0]} {override(path, value)}" if takers else advised(path, value) or fix
         what = f"'{path}' has no effect: '{name}' has no _target_, so it builds nothing"
         yield MLScaleError(what, where=where(path), fix=fix)
 
@@ -57,15 +66,21 @@ def without_target(
             continue
         path, option = join(group, str(key)), nearest(str(key), options)
         chosen = dict.fromkeys([*(item for item in present if item != option), *([option] if option else [])])
-        rest = (
-            " ".join(override(f"{group}.{option}.{k}", v) for k, v in value.items()) if isinstance(value, dict) else ""
-        )
+        rest = _settings(group, option, value) if option and isinstance(value, dict) else ""
         yield MLScaleError(
             f"'{path}' has no _target_",
             where=where(path),
             why=f"every entry of '{group}' is an object to build",
             fix=f"{group}=[{','.join(chosen)}] {rest}".strip() if option else f"{path}._target_=<package.module.Class>",
         )
+
+
+def _settings(group: str, option: str, node: Mapping[str, object]) -> str:
+    """The settings that were typed, of the option that was meant, misspelt keys spelled as it has them."""
+    node_path = f"{group}.{option}"
+    known = [path.removeprefix(f"{node_path}.") for path in option_types(group, option)]
+    names = {str(key): nearest(str(key), known) or key for key in node}
+    return " ".join(override(f"{node_path}.{names[str(key)]}", value) for key, value in node.items())
 
 
 def lightning_scheduler(node: Mapping[str, object], where: Callable[[str], str]) -> Iterator[MLScaleError]:

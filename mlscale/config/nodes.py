@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -41,8 +41,13 @@ class Node:
         """Key paths that may be set in this node: those it has, then its other parameters."""
         taken = self.signature.named if isinstance(self.signature, Signature) else {}
         own = [key for key in self.value if not key.startswith("_") and (key in taken or not taken)]
-        documented = [path.rpartition(".")[2] for path in self.fields.of(self.path, self.target)]
+        documented = [path.removeprefix(f"{self.path}.") for path in self.documented]
         return [join(self.path, name) for name in dict.fromkeys([*own, *documented, *taken])]
+
+    @property
+    def documented(self) -> Mapping[str, Field]:
+        """What the shipped YAML documents of this node, by full path."""
+        return self.fields.of(self.path, self.target)
 
     def field(self, key: str) -> Field | None:
         """What the shipped YAML says of this key, for this target."""

@@ -9,10 +9,15 @@ import yaml
 from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
 from omegaconf.errors import OmegaConfBaseException
 
-from mlscale.config.aliases import OPTIONS
+from mlscale.config import not_yet
+from mlscale.config.advice import of_group
+from mlscale.config.aliases import Alias, table
+from mlscale.config.distance import folded
 from mlscale.config.roots import Roots
 from mlscale.config.rules import BUILDS_SEVERAL
-from mlscale.config.suggest import Names, nearest, render
+from mlscale.config.suggest import nearest
+from mlscale.config.templates import default_names
+from mlscale.config.user_files import not_yaml
 from mlscale.errors import MLScaleError
 
 _NOT_FOUND = re.compile(r"In '(?P<file>[^']*)': Could not (?:find|load) '(?P<group>.+)/(?P<option>[^/']*)'")
@@ -94,17 +99,13 @@ def _explain(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[
             f"'{match['key']}' can't be set this way", where=_line(culprit, match["key"]), why=_first_line(text)
         ), culprit
     if isinstance(error, yaml.YAMLError):
-        mark = getattr(error, "problem_mark", None)
-        where = f"{mark.name}: line {mark.line + 1}, column {mark.column + 1}" if mark else "a config file"
-        return MLScaleError(
-            "a config file is not valid YAML",
-            where=where,
-            why=str(getattr(error, "problem", error)),
-            fix="mend the line",
-        ), None
+        return not_yaml(error), None
     if isinstance(error, (HydraException, OmegaConfBaseException)):
         return MLScaleError(
-            "the config can't be composed", where="command line or config files", why=text.strip()
+            "the config can't be composed",
+            where="command line or config files",
+            why=text.strip(),
+            fix="mlscale config show prints every key there is",
         ), None
     return None, None
 
@@ -116,26 +117,32 @@ def _unknown_option(
     culprit = next((item for item in overrides if _names(item, group, option)), None)
     known = f"options: {', '.join(options)}" if options else "no config folder has this group"
     spelled = group if group in roots.groups else (nearest(group, roots.groups) or group)
+    where = _line(culprit, group) if culprit else f"{file}.yaml: defaults"
+    if feature := not_yet.of_option(group, option):
+        return feature.error(f"{group}={option}", where), culprit
     return MLScaleError(
         f"unknown option '{option}' of the group '{group}'",
-        where=_line(culprit, group) if culprit else f"{file}.yaml: defaults",
+        where=where,
         why=known,
-        fix=_brought(group, option) or _instead(spelled, option, culprit, options),
+        fix=_brought(group, option) or _instead(spelled, option, culprit, roots),
     ), culprit
 
 
-def _instead(group: str, option: str, culprit: str | None, options: Sequence[str]) -> str:
+def _instead(group: str, option: str, culprit: str | None, roots: Roots) -> str:
     """What was typed with the nearest option in place of the unknown one; else what a foreign name means; else all."""
+    options = roots.groups.get(group, ())
     if best := nearest(option, options):
         words = re.split(r"([\[\],\s]+)", culprit.partition("=")[2]) if culprit else [option]
         return f"{group}={''.join(best if word == option else word for word in words)}"
-    meant = render(OPTIONS[group], option, Names((), {})) if group in OPTIONS else ""
-    return meant or (f"{group}=<{'|'.join(options)}>" if options else f"{group}={option}")
+    return of_group(group, option, default_names(roots.groups)) or (
+        f"{group}=<{'|'.join(options)}>" if options else f"{group}={option}"
+    )
 
 
 def _brought(group: str, option: str) -> str:
     """What an option's name from elsewhere means here: `precision=16-mixed`, `model=resnet50`; "" if it is none."""
-    return OPTIONS[group].values.get(option.lower(), "") if group in OPTIONS else ""
+    values = table().options.get(group, Alias()).values
+    return values.get(option.lower()) or values.get(folded(option), "")
 
 
 def _names(override: str, group: str, option: str) -> bool:

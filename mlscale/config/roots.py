@@ -121,8 +121,8 @@ def shipped_folder(name: str) -> Path:
 
 
 def _config_dir(text: str) -> Root:
-    path = Path(text).expanduser()
-    if not path.is_dir():
+    path = Path(os.path.expanduser(text))  # Path's own raises for a user that does not exist
+    if not os.path.isdir(path):  # and so does Path's for a name that is too long
         raise MLScaleError(
             f"the folder of --config-dir does not exist: {text}",
             where="command line: --config-dir",

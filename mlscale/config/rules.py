@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from mlscale.config.aliases import ALIASES, Alias
+from mlscale.config.aliases import Alias
 
 BUILDS_ONE = frozenset(
     {"data", "augment", "model", "task", "optimizer", "scheduler", "strategy", "registry", "trainer"}
@@ -41,25 +41,25 @@ class Owner:
     alias: Alias
 
 
-def _group(name: str, like: str = "") -> Owner:
-    return Owner(f"the group '{name}' owns it", ALIASES[like] if like else Alias(group=name))
+def _group(name: str) -> Owner:
+    return Owner(f"the group '{name}' owns it", Alias(group=name))
 
 
 OWNED: Mapping[str, Owner] = {
-    "data.augment": Owner("the group 'augment' owns it", ALIASES["augmentation"]),
+    "data.augment": _group("augment"),
     "task.model": _group("model"),
     "task.optimizer": _group("optimizer"),
     "task.scheduler": _group("scheduler"),
     "optimizer.params": Owner("the task gives its own parameters", Alias()),
     "scheduler.optimizer": Owner("the task gives its own optimizer", Alias(group="optimizer")),
-    "strategy.world_size": Owner("it is the number of processes", ALIASES["world_size"]),
-    "trainer.precision": _group("precision", "precision"),
-    "trainer.strategy": _group("strategy", "distributed"),
-    "trainer.logger": _group("logger", "loggers"),
+    "strategy.world_size": Owner("it is the number of processes", Alias(to=("trainer.devices={value}",))),
+    "trainer.precision": _group("precision"),
+    "trainer.strategy": _group("strategy"),
+    "trainer.logger": _group("logger"),
     "trainer.callbacks": _group("callbacks"),
-    "trainer.default_root_dir": Owner("everything of a run lies in its run folder", ALIASES["default_root_dir"]),
+    "trainer.default_root_dir": Owner("everything of a run lies in its run folder", Alias(to=("runs_dir={value}",))),
     "trainer.num_nodes": Owner(
-        "mlscale starts the processes itself, on this machine", Alias(keys=("trainer.devices",))
+        "mlscale starts its processes on this machine; several machines are not supported yet", Alias()
     ),
 }
 """Arguments that exist, but are not set where they were typed."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Collection, Iterator
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from mlscale.config import source
+from mlscale.config.roots import shipped_folder
 from mlscale.errors import MLScaleError
 
 # Exact forms, not beginnings of names: `torch.nn.functional.torch.hub.load` begins well.
@@ -21,20 +23,23 @@ _ALLOWED = re.compile(
     r"|(pytorch_lightning|lightning\.pytorch)\.(Trainer|(callbacks|loggers|strategies)\.[A-Z]\w*)|lightning\.Trainer"
 )
 
+_TARGET = re.compile(r"^\s*_target_:\s*([\w.]+)\s*(?:#.*)?$", re.MULTILINE)
 _RESOLVER = re.compile(r"\$\{\s*([\w.]+)\s*:")
 _REFERENCE = re.compile(r"\$\{oc\.env:\w+\}|\$\{oc\.decode:\$\{oc\.env:MLSCALE_SECRET_\w+\}\}")  # wholly the user's own
 _SECRET = re.compile(r"\$\{oc\.decode:\$\{oc\.env:MLSCALE_SECRET_\w+\}\}")  # a number that was moved out
 
 
-def distrusted(config: Any, run: Path, typed: Collection[str] = ()) -> list[MLScaleError]:
-    """What keeps the frozen `config` of the folder `run` from being used unread, all at once.
+def distrusted(config: Any, run: Path, typed: Collection[str] = (), *, doubt: str = "") -> list[MLScaleError]:
+    """Return what keeps the frozen `config` of the folder `run` from being used unread, all at once.
 
     Args:
         config: plain containers, interpolations kept.
         run: its folder. Code that came with it, or lies beside it, is not the user's own.
         typed: keys that the user sets on the command line: those words are theirs.
+        doubt: why it is not proven that this user created the run.
     """
     problems, at = [], run / "config.yaml"
+    _problem = partial(_refused, doubt)
     for path, text in _tells(config):
         if not _REFERENCE.fullmatch(text) and path not in typed:
             problems.append(_problem("the run's config may not tell others, or start programs", f"{at}: {path}"))
@@ -63,19 +68,26 @@ def _tells(config: Any) -> Iterator[tuple[str, str]]:
 _ALLOWS = {"pickle": "unpickle members of shards", "pipe": "run shell commands"}
 
 
-def _problem(what: str, where: str) -> MLScaleError:
+def _refused(doubt: str, what: str, where: str) -> MLScaleError:
     return MLScaleError(
         what,
         where=where,
-        why="it comes out of a run folder, which may not be yours; mlscale's, torch's and Lightning's own classes and "
-        "code of the folder you stand in are trusted there",
-        fix="trust=true once you have read it"
+        why=f"{doubt or 'the run may not be yours'}; of such a run only the classes of mlscale's own options, of torch "
+        "and Lightning, and code of the current folder are trusted",
+        fix="trust=true once you have read its config.yaml"
         + (", or data.allow=[…] in your own words" if "data.allow" in where else ""),
     )
 
 
 def _allowed(target: str, run: Path) -> bool:
-    return bool(_ALLOWED.fullmatch(target)) or _own(target, run)
+    return bool(_ALLOWED.fullmatch(target)) or target in _shipped_targets() or _own(target, run)
+
+
+@cache
+def _shipped_targets() -> frozenset[str]:
+    """What the shipped options and recipes build, `timm.create_model` among it; the user's own folders don't count."""
+    files = (file for name in ("conf", "recipes") for file in shipped_folder(name).rglob("*.yaml"))
+    return frozenset(target for file in files for target in _TARGET.findall(file.read_text(encoding="utf-8")))
 
 
 def _resolvers(value: str) -> list[str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 
+from mlscale.config.aliases import table
+from mlscale.config.distance import folded
 from mlscale.config.fields import MISSING, Field
 from mlscale.config.signatures import Parameter
 from mlscale.config.suggest import nearest, override, show
@@ -28,9 +30,16 @@ def wrong_type(
     for kind in types:
         if not kind.accepts(value):
             why = field.text if field else ""
-            fix = override(path, _valid(value, kind, field, parameter))
+            fix = _meant(path, value) or override(path, _valid(value, kind, field, parameter))
             yield MLScaleError(f"'{path}' must be {kind.text}, not {_told(value)}", where=where(path), why=why, fix=fix)
             return
+
+
+def _meant(path: str, value: object) -> str:
+    """The override that a value from elsewhere means for this key: `mode=maximize`; "" for none."""
+    alias = table().get(path) if isinstance(value, str) else None
+    fix = alias.values.get(folded(str(value)), "") if alias is not None else ""
+    return fix if fix.startswith(f"{path}=") else ""
 
 
 def wrong_resolved(
@@ -86,6 +95,16 @@ def _told(value: object) -> str:
     return f"the text {show(value)!r}" if isinstance(value, str) and show(value) == value else show(value)
 
 
+def converted(value: object, types: Sequence[Type]) -> tuple[bool, object]:
+    """Whether a value is of all `types`, as it is or in another form of the same meaning; and that form."""
+    if _later(value) or all(kind.accepts(value) for kind in types):
+        return True, value
+    for form in _forms(value, types[0]):
+        if all(kind.accepts(form) for kind in types):
+            return True, form
+    return False, value
+
+
 class _Placeholder:
     def __init__(self, text: str) -> None:
         self.text = text
@@ -99,6 +118,8 @@ def _valid(value: object, kind: Type, field: Field | None, parameter: Parameter 
     for candidate in _forms(value, kind):
         if kind.accepts(candidate):
             return candidate
+    if "enum" in kind.schema:
+        return _Placeholder(kind.text)  # any of them may be the opposite of what was meant
     for default in (field.default if field else None, parameter.default if parameter else None):
         if default is not None and not _later(default) and kind.accepts(default):
             return default

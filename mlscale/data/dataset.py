@@ -18,7 +18,7 @@ from mlscale.data import weights as weights_of
 from mlscale.data.augment import BatchAugment, global_generators_kept, seed_generators
 from mlscale.data.bad_samples import BadSample, Stream
 from mlscale.data.facts import DataFacts
-from mlscale.data.labels import encode_labels, find_classes
+from mlscale.data.labels import digest_labels, encode_labels, find_classes, join_label_digests
 from mlscale.data.module import OrderedData
 from mlscale.data.order import sample_seeds
 from mlscale.data.plan import Batch, Plan
@@ -76,6 +76,7 @@ class DatasetData(OrderedData):
         self._datasets = {"train": train, "val": val, **({} if test is None else {"test": test})}
         self._facts: DataFacts | None = None
         self._versions: dict[str, str] = {}
+        self._digests_of_labels: dict[str, str] = {}
         self._train_labels = np.empty(0, np.int64)
 
     def facts(self) -> DataFacts:
@@ -107,6 +108,7 @@ class DatasetData(OrderedData):
         classes = find_classes(labels["train"], where="data.train")
         for split in labels:
             encoded = encode_labels(labels[split], classes, where=f"data.{split}")
+            self._digests_of_labels[split] = digest_labels(encoded, classes.names)
             if split == "train":
                 self._train_labels = encoded
         for split, dataset in self._datasets.items():
@@ -126,7 +128,12 @@ class DatasetData(OrderedData):
             val_samples=len(labels["val"]),
             version=version.hexdigest()[:16],
             class_counts=classes.samples,
+            label_digest=join_label_digests(self._digests_of_labels),
         )
+
+    def _label_digests(self) -> Mapping[str, str]:
+        self.facts()
+        return self._digests_of_labels
 
     def _labels(self) -> NDArray[np.int64]:
         self.facts()

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mlscale.data.system_files import without_system_files
 from mlscale.errors import MLScaleError
 
 MOST_BYTES = 1 << 30
@@ -98,7 +99,8 @@ def _found(pattern: str, where: str) -> Iterator[Path]:
             why="the folder holds no .txt file" if path.is_dir() else f"looked for {path.absolute()}",
             fix=f"{where}='{path / '**/*' if path.is_dir() else 'texts/*.txt'}'",
         )
-    return (path.absolute() for path in paths)
+    own = without_system_files([str(path.absolute()) for path in paths], where=where)
+    return (Path(path) for path in own)
 
 
 def _text(path: Path, where: str) -> bytes:

@@ -30,6 +30,7 @@ class DataFacts:
         train_samples: samples of the training split.
         val_samples: samples of the validation split.
         version: digest of what the data holds; the same on every machine and in every folder.
+        label_digest: digest of the labels of all splits; None where samples have none.
         sample: the shape of the `x` of one sample.
         dtype: of `x`: "float32", or "int64" for tokens.
         num_classes: classes of the training labels.
@@ -71,6 +72,7 @@ class DataFacts:
     max_pixels: int | None = None
     target_mean: tuple[float, ...] = ()
     target_std: tuple[float, ...] = ()
+    label_digest: str | None = None
 
 
 def described(facts: Mapping[str, Any]) -> str:

@@ -13,6 +13,14 @@ from mlscale.data.images import ImageData
 from mlscale.data.pil import MAX_PIXELS
 from mlscale.data.policy import Policy
 from mlscale.data.source import Label, Source
+from mlscale.data.system_files import (
+    KIND,
+    Skipped,
+    count_skipped,
+    is_system_file,
+    is_system_folder,
+    report_skipped,
+)
 from mlscale.errors import MLScaleError
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
@@ -167,7 +175,8 @@ def _images(root: Path) -> list[tuple[str, str]]:
     Raises:
         MLScaleError: there is no class folder, or one without an image.
     """
-    classes = sorted(entry.name for entry in os.scandir(root) if entry.is_dir() and not entry.name.startswith("."))
+    folders = [entry.name for entry in os.scandir(root) if entry.is_dir()]
+    classes = sorted(name for name in folders if not name.startswith(".") and not is_system_folder(name))
     if not classes:
         loose = sum(entry.name.lower().endswith(_EXTENSIONS) for entry in os.scandir(root))
         raise MLScaleError(
@@ -176,7 +185,12 @@ def _images(root: Path) -> list[tuple[str, str]]:
             why=f"{loose} images lie in it directly" if loose else "it is empty",
             fix=f"put the images of each class into a folder of its own: {root}/<class>/*.jpg",
         )
-    files = {name: _files(root, name) for name in classes}
+    skipped: dict[str, Skipped] = {}
+    for name in folders:
+        if is_system_folder(name):
+            count_skipped(skipped, KIND, f"{name}/")
+    files = {name: _files(root, name, skipped) for name in classes}
+    report_skipped(skipped, where=str(root))
     if empty := [name for name, members in files.items() if not members]:
         raise MLScaleError(
             f"No image in {len(empty)} of the {len(classes)} class folders of {str(root)!r}.",
@@ -188,9 +202,13 @@ def _images(root: Path) -> list[tuple[str, str]]:
     return [(name, path) for name in classes for path in files[name]]
 
 
-def _files(root: Path, name: str) -> list[str]:
+def _files(root: Path, name: str, skipped: dict[str, Skipped]) -> list[str]:
     found: list[str] = []
-    for folder, _, members in os.walk(root / name, followlinks=True):
+    for folder, folders, members in os.walk(root / name, followlinks=True):
+        for member in sorted((*folders, *members)):
+            if is_system_file(member) or is_system_folder(member):
+                count_skipped(skipped, KIND, Path(folder, member).relative_to(root).as_posix())
+        folders[:] = [inside for inside in folders if not is_system_folder(inside)]
         found += [
             Path(folder, member).relative_to(root).as_posix()
             for member in members

@@ -15,7 +15,7 @@ from mlscale.data import asked, weights
 from mlscale.data.bad_samples import Stream, describe_tolerated, tolerated_over_ranks
 from mlscale.data.decoded import Decoded, Shape, probe
 from mlscale.data.facts import DataFacts
-from mlscale.data.labels import Classes
+from mlscale.data.labels import Classes, digest_labels, join_label_digests
 from mlscale.data.masks import Masks, classes_of_masks
 from mlscale.data.module import OrderedData, local_ranks
 from mlscale.data.picture import DECODE_VERSION
@@ -78,6 +78,7 @@ class ImageData(OrderedData):
         self.image_size, self.max_pixels = image_size, max_pixels
         self._facts: DataFacts | None = None
         self._splits: dict[str, Decoded] = {}
+        self._digests_of_labels: dict[str, str] = {}
         self._scale: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -141,6 +142,10 @@ class ImageData(OrderedData):
             )
             for split, source in opened.items()
         }
+        self._digests_of_labels = {
+            split: digest_labels(labels[split] if self.labels != "mask" else _checksums(source), classes.names)
+            for split, source in opened.items()
+        }
         version = hashlib.sha256("|".join(f"{split}={source.version}" for split, source in opened.items()).encode())
         facts = DataFacts(
             sample=(shape.channels, shape.height, shape.width),
@@ -157,6 +162,7 @@ class ImageData(OrderedData):
             std=shape.std,
             decode_version=DECODE_VERSION,
             max_pixels=self.max_pixels,
+            label_digest=join_label_digests(self._digests_of_labels),
         )
         return splits, facts
 
@@ -191,6 +197,10 @@ class ImageData(OrderedData):
             memory=max(0, memory),
             max_pixels=self.max_pixels,
         )
+
+    def _label_digests(self) -> Mapping[str, str]:
+        self.facts()
+        return self._digests_of_labels
 
     def _labels(self) -> NDArray[np.int64]:
         self.facts()
@@ -235,3 +245,8 @@ class ImageData(OrderedData):
             data, workers=self._threads(), augment=self.augment if split == "train" else None, seed=self.seed
         )
         return stream, len(data), data.source.version
+
+
+def _checksums(source: Source) -> NDArray[np.uint32]:
+    assert isinstance(source, TarSource)
+    return source.label_checksums()

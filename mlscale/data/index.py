@@ -1,36 +1,45 @@
-"""The offset index of shards: where each member of each sample lies, so that any sample is one read away.
+"""The offset index of shards: where each member of each sample is, so that any sample is one read away.
 
-Members that share what stands before the first dot of their names are a sample, as webdataset has it; here they need
-not be neighbours. Nothing is mapped into memory: a file that is truncated while mapped kills the process, and a read
-costs microseconds.
+Members that share what is before the first dot of their names are a sample, as webdataset has it; here they need not be
+neighbours. Nothing is mapped into memory: a file that is truncated while mapped kills the process, and a read costs
+microseconds.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shlex
-import sys
 import tarfile
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from dataclasses import dataclass
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.index_file import ShardIndex, beside, in_cache, load, sampled_content, save
+from mlscale.data.index_file import sampled_content
 from mlscale.data.sources import Shard
+from mlscale.data.system_files import Skipped, report_once
 from mlscale.data.tar_scan import scan
-from mlscale.errors import MLScaleError, raise_all
+from mlscale.errors import MLScaleError
 
 _VERSION = 1
 """Of the digest: part of every data version."""
 
-KEEP = ("auto", "cache", "beside")
-"""Where indexes are kept: beside the shards if they lie there already, else in the cache; always the one; always the
-other."""
+NO_DIGEST = -1
+
+State = tuple[int, int, int, int]
+"""Device, inode, size and time of the last change of a file: what tells that it is still the one that was indexed."""
+
+
+def state_of(status: os.stat_result) -> State:
+    """The state of a file."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class CorruptMemberError(MLScaleError):
+    """A member whose bytes are not those that `mlscale prepare` has seen."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +49,14 @@ class Index:
     Args:
         shards: the shards, in order.
         keys: the sample's key within its shard, (n,).
-        shard: which shard each sample lies in, int32 (n,).
+        shard: which shard each sample is in, int32 (n,).
         extensions: extensions of the members, lower case, sorted, (m,).
         offsets: byte offset of each member, int64 (n, m); -1 where a sample lacks it.
         sizes: bytes of each member, int64 (n, m).
         contents: digest of each shard's blocks, hexadecimal.
+        states: of each shard, when it was indexed.
+        digests: CRC-32 of each member, int64 (n, m); `NO_DIGEST` where none is known. None: nothing is compared.
+        skipped: what is in the shards besides, by kind.
     """
 
     shards: tuple[Shard, ...]
@@ -54,6 +66,9 @@ class Index:
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     contents: tuple[str, ...]
+    states: list[State] = field(default_factory=list)
+    digests: NDArray[np.int64] | None = None
+    skipped: dict[str, Skipped] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -66,31 +81,29 @@ class Index:
         """The bytes of one member.
 
         Raises:
-            MLScaleError: the shard is gone, or shorter than when it was indexed.
+            CorruptMemberError: they are not those of its digest.
+            MLScaleError: the shard is missing, or another one than was indexed.
         """
-        path = self.shards[self.shard[sample]].path
-        try:
-            handle = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise MLScaleError(f"The shard {path!r} cannot be opened.", why=error.strerror or str(error)) from error
-        try:
+        with self._opened(int(self.shard[sample])) as handle:
             return self._read_from(handle, sample, column)
-        finally:
-            os.close(handle)
 
     def read_all(self, column: int) -> list[bytes]:
         """The bytes of one member of every sample, shard by shard. For small members, such as labels."""
         content: list[bytes] = []
         bounds = np.searchsorted(self.shard, np.arange(len(self.shards) + 1))
-        for number, shard in enumerate(self.shards):
-            handle = os.open(shard.path, os.O_RDONLY)
-            try:
+        for number in range(len(self.shards)):
+            with self._opened(number) as handle:
                 content += [
                     self._read_from(handle, sample, column) for sample in range(bounds[number], bounds[number + 1])
                 ]
-            finally:
-                os.close(handle)
         return content
+
+    def checksums(self, column: int) -> NDArray[np.uint32]:
+        """CRC-32 of one member of every sample, (n,); all of them are read unless their digests were recorded."""
+        if self.digests is not None and (self.digests[:, column] != NO_DIGEST).all():
+            return self.digests[:, column].astype(np.uint32)
+        read = (self.read(sample, column) for sample in range(len(self)))
+        return np.fromiter((zlib.crc32(content) for content in read), np.uint32, len(self))
 
     def digest(self) -> str:
         """The data version: names, keys, offsets and sizes, and the content of blocks spread over every shard.
@@ -106,136 +119,91 @@ class Index:
             total.update(bytes.fromhex(content))
         return total.hexdigest()[:16]
 
+    def only(self, samples: NDArray[np.bool_]) -> Index:
+        """The index of some of the samples."""
+        return replace(
+            self,
+            keys=tuple(key for key, is_kept in zip(self.keys, samples.tolist(), strict=True) if is_kept),
+            shard=self.shard[samples],
+            offsets=self.offsets[samples],
+            sizes=self.sizes[samples],
+            digests=None if self.digests is None else self.digests[samples],
+        )
+
+    @contextmanager
+    def _opened(self, number: int) -> Iterator[int]:
+        """A shard, opened to be read, if it is still the one that was indexed."""
+        path = self.shards[number].path
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise MLScaleError(f"the shard {path!r} cannot be opened", why=error.strerror or str(error)) from error
+        try:
+            state = state_of(os.fstat(handle))
+            if self.states and state != self.states[number]:
+                self._expect_unchanged(number, state)
+            yield handle
+        finally:
+            os.close(handle)
+
+    def _expect_unchanged(self, number: int, state: State) -> None:
+        """Go on with a shard that was touched or replaced by a copy of itself.
+
+        Raises:
+            MLScaleError: it is another one now.
+        """
+        shard, before = self.shards[number], self.states[number]
+        size = state[2]
+        same = size == before[2] and sampled_content(shard.path) == self.contents[number]
+        if not same or not self._has_samples_at_their_places(number, size):
+            changed = f"it had {before[2]:,} bytes and has {size:,}" if size != before[2] else "its content is another"
+            raise MLScaleError(
+                f"the shard {shard.path!r} was changed or replaced after it was indexed",
+                why=f"{changed}; samples would be read from the wrong places",
+                fix="start again, and let nothing change a shard while a run reads it",
+            )
+        report_once(f"data      {shard.path} was touched or replaced while it was read; it holds the same samples")
+        self.states[number] = state
+
+    def _has_samples_at_their_places(self, number: int, size: int) -> bool:
+        """Whether the tar that is there now has the samples of the index where the index has them."""
+        try:
+            scanned = scan(self.shards[number].path, size).samples
+        except (OSError, tarfile.TarError) as error:
+            raise MLScaleError(f"the shard {self.shards[number].path!r} cannot be read", why=str(error)) from error
+        places = {(sample.key, extension): place for sample in scanned for extension, place in sample.members.items()}
+        for sample in np.flatnonzero(self.shard == number).tolist():
+            for column in np.flatnonzero(self.offsets[sample] >= 0).tolist():
+                place = (int(self.offsets[sample, column]), int(self.sizes[sample, column]))
+                if places.get((self.keys[sample], self.extensions[column])) != place:
+                    return False
+        return True
+
     def _read_from(self, handle: int, sample: int, column: int) -> bytes:
         size = int(self.sizes[sample, column])
         content = os.pread(handle, size, int(self.offsets[sample, column]))
         if len(content) != size:
             shard = self.shards[self.shard[sample]]
             raise MLScaleError(
-                f"The shard {shard.path!r} has become shorter since it was indexed.",
+                f"the shard {shard.path!r} has become shorter since it was indexed",
                 why=f"sample {self.place(sample)} should have {size} bytes of {self.extensions[column]}, "
                 f"and {len(content)} are left",
-                fix="write the shard anew, and let nothing change it while a run reads it",
+                fix="write the shard again, and let nothing change it while a run reads it",
             )
+        if self.digests is not None:
+            self._compare(content, sample, column)
         return content
 
-
-def build_index(shards: Sequence[Shard], *, where: str, keep: str = "auto") -> Index:
-    """Index all shards. What was indexed before is read, if the shard is still as it was; see `index_file.load`.
-
-    Args:
-        shards: in order.
-        where: the key path of the split, for errors.
-        keep: one of `KEEP`.
-
-    Raises:
-        MLScaleError: a shard is not a tar, is truncated, or holds no sample. All such shards at once.
-    """
-    problems: list[MLScaleError] = []
-    parts: list[ShardIndex] = []
-    unwritable: dict[str, str] = {}
-
-    def one(shard: Shard) -> ShardIndex | MLScaleError:
-        try:
-            return _load_or_scan(shard, where, keep, unwritable)
-        except MLScaleError as problem:
-            return problem
-
-    with ThreadPoolExecutor(4) as pool:
-        for result in pool.map(one, shards):
-            if isinstance(result, ShardIndex):
-                parts.append(result)
-            else:
-                problems.append(result)
-    raise_all(problems)
-    for folder, why in unwritable.items():
-        print(f"index     kept in the cache: {folder} cannot be written to ({why})", file=sys.stderr, flush=True)
-    return _join(shards, parts)
-
-
-def _join(shards: Sequence[Shard], parts: Sequence[ShardIndex]) -> Index:
-    extensions = tuple(sorted({extension for part in parts for extension in part.extensions}))
-    total = sum(len(part.keys) for part in parts)
-    offsets = np.full((total, len(extensions)), -1, np.int64)
-    sizes = np.zeros((total, len(extensions)), np.int64)
-    start = 0
-    for part in parts:
-        columns = [extensions.index(extension) for extension in part.extensions]
-        stop = start + len(part.keys)
-        offsets[start:stop, columns] = part.offsets
-        sizes[start:stop, columns] = part.sizes
-        start = stop
-    return Index(
-        shards=tuple(shards),
-        keys=tuple(key for part in parts for key in part.keys),
-        shard=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.keys) for part in parts]),
-        extensions=extensions,
-        offsets=offsets,
-        sizes=sizes,
-        contents=tuple(part.content for part in parts),
-    )
-
-
-def _load_or_scan(shard: Shard, where: str, keep: str, unwritable: dict[str, str]) -> ShardIndex:
-    status = os.stat(shard.path)
-    near, far = beside(shard.path), in_cache(shard.path)
-    if keep != "cache" and (index := load(near, shard.path, status)):
-        return index
-    cached = load(far, shard.path, status)
-    index = cached or _scan(shard, status.st_size, where)
-    if keep == "beside":
-        try:
-            save(near, shard.path, status, index)
-            return index
-        except OSError as error:
-            unwritable[os.path.dirname(shard.path)] = error.strerror or str(error)
-    if cached is None:
-        with suppress(OSError):  # A cache that cannot be written costs time, not the run.
-            save(far, shard.path, status, index)
-    return index
-
-
-def _scan(shard: Shard, length: int, where: str) -> ShardIndex:
-    """Read the headers of one tar."""
-    try:
-        samples = scan(shard.path, length)
-        content = sampled_content(shard.path)
-    except (tarfile.TarError, OSError, EOFError) as error:
-        raise _unreadable(shard, length, error, where) from error
-    if not samples:
-        raise MLScaleError(
-            f"The shard {shard.path!r} holds no sample.",
-            where=where,
-            why="it has no member named key.extension",
-            fix="members of a sample share a key: 000.jpg and 000.cls",
-        )
-    extensions = sorted({extension for sample in samples for extension in sample.members})
-    table = np.array(
-        [[sample.members.get(extension, (-1, 0)) for extension in extensions] for sample in samples], dtype=np.int64
-    )
-    return ShardIndex(
-        keys=tuple(sample.key for sample in samples),
-        extensions=tuple(extensions),
-        offsets=np.ascontiguousarray(table[:, :, 0]),
-        sizes=np.ascontiguousarray(table[:, :, 1]),
-        content=content,
-    )
-
-
-def _unreadable(shard: Shard, length: int, error: Exception, where: str) -> MLScaleError:
-    if length == 0:
-        what, why = f"The shard {shard.path!r} is empty.", "the file has no bytes"
-    elif isinstance(error, OSError) and not isinstance(error, tarfile.TarError):
-        what, why = f"The shard {shard.path!r} cannot be read.", error.strerror or str(error)
-    elif _starts_like_tar(shard.path):
-        what, why = f"The shard {shard.path!r} is damaged.", str(error)
-    else:
-        what, why = f"The shard {shard.path!r} is not a tar file.", str(error)
-    return MLScaleError(
-        what, where=where, why=why, fix=f"tar tf {shlex.quote(shard.path)}   shows what tar makes of it"
-    )
-
-
-def _starts_like_tar(path: str) -> bool:
-    with open(path, "rb") as stream:
-        return stream.read(512)[257:262] == b"ustar"
+    def _compare(self, content: bytes, sample: int, column: int) -> None:
+        """Compare bytes with their digest: 23 µs for 95 KB, 2 % of what it costs to decode them."""
+        assert self.digests is not None
+        stated = int(self.digests[sample, column])
+        if stated != NO_DIGEST and zlib.crc32(content) != stated:
+            raise CorruptMemberError(
+                f"the .{self.extensions[column]} member of sample {self.place(sample)} is corrupt",
+                where=self.shards[self.shard[sample]].path,
+                why=f"the CRC-32 of its {len(content):,} bytes is {zlib.crc32(content):08x}, "
+                f"and {stated:08x} was recorded by mlscale prepare",
+                fix="restore the shard (mlscale prepare with the same data=… names all that is corrupt), "
+                "or data.verify=false",
+            )

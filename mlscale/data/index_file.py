@@ -1,8 +1,8 @@
-"""Indexes on disk: beside the shards, where they serve every user and machine, or in this user's cache.
+"""Indexes on disk: next to the shards, where they serve every user and machine, or in this user's cache.
 
 An index file is a .npz: a JSON document as the contract `index` says (`about`), the keys joined by NUL bytes (`keys`),
-and `offsets` and `sizes`, int64 (samples, extensions). One that is damaged, of another format, or of another state of
-the shard is none.
+`offsets` and `sizes`, int64 (samples, extensions), and, once `mlscale prepare` has read the members, their `digests`.
+One that is corrupt, of a later format, or of another state of the shard is not used.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ import hashlib
 import io
 import json
 import os
-from dataclasses import dataclass
+import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +21,17 @@ from numpy.typing import NDArray
 
 from mlscale import contracts
 from mlscale.data.cache import cache_dir, write_file_aside
+from mlscale.data.system_files import Skipped
 
 BESIDE = ".mlscale-index"
 """The folder of index files in a folder of shards."""
 
 _BLOCK = 4096
 _BLOCKS = 16
+_MOST_TAIL = 1 << 21
+"""Zeros after the last member of a shard of which an index may know a part alone."""
+_CLOCK_NS = 2_000_000_000
+"""A file that was changed so shortly before it was indexed may be changed again without its times showing it."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +44,9 @@ class ShardIndex:
         offsets: byte offset of each member, int64 (n, m); -1 where a sample lacks it.
         sizes: bytes of each member, int64 (n, m).
         content: digest of blocks of the shard, see `sampled_content`.
+        digests: CRC-32 of each member, uint32 (n, m), 0 where a sample lacks it; None where they were not computed.
+        skipped: what is in the shard besides, by kind.
+        end: the byte at which the last member ends; None where it is not known.
     """
 
     keys: tuple[str, ...]
@@ -45,6 +54,44 @@ class ShardIndex:
     offsets: NDArray[np.int64]
     sizes: NDArray[np.int64]
     content: str
+    digests: NDArray[np.uint32] | None = None
+    skipped: dict[str, Skipped] = field(default_factory=dict)
+    end: int | None = None
+
+    def has_places_of(self, other: ShardIndex) -> bool:
+        """Whether both have the same members at the same places."""
+        return (
+            (self.keys, self.extensions) == (other.keys, other.extensions)
+            and np.array_equal(self.offsets, other.offsets)
+            and np.array_equal(self.sizes, other.sizes)
+        )
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An index as a file holds it.
+
+    Args:
+        index: what the shard held.
+        about: which state of it that was.
+    """
+
+    index: ShardIndex
+    about: dict[str, Any]
+
+    def is_of(self, shard: str, status: os.stat_result) -> bool:
+        """Whether the shard is still as it was.
+
+        It is if neither its inode nor its times have changed. A copy has others: its size, its blocks and where its
+        last member ends are compared instead.
+        """
+        about = self.about
+        if about["size"] != status.st_size:
+            return False
+        before = (about.get("inode"), about["mtime_ns"], about.get("ctime_ns"))
+        if before == (status.st_ino, status.st_mtime_ns, status.st_ctime_ns):
+            return True
+        return about["content"] == sampled_content(shard) and _ends_with(self.index, shard, status.st_size)
 
 
 def beside(shard: str) -> Path:
@@ -70,7 +117,7 @@ def save(path: Path, shard: str, status: os.stat_result, index: ShardIndex) -> N
     Raises:
         OSError: the folder cannot be written to.
     """
-    about = {
+    about: dict[str, Any] = {
         "format": contracts.stamp("index"),
         "shard": os.path.basename(shard),
         "size": status.st_size,
@@ -78,7 +125,13 @@ def save(path: Path, shard: str, status: os.stat_result, index: ShardIndex) -> N
         "content": index.content,
         "samples": len(index.keys),
         "extensions": list(index.extensions),
+        "digest": "crc32" if index.digests is not None else None,
+        "end": index.end,
+        "skipped": {kind: list(skipped) for kind, skipped in index.skipped.items()},
     }
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _CLOCK_NS:
+        about |= {"inode": status.st_ino, "ctime_ns": status.st_ctime_ns}
+    digests: dict[str, Any] = {} if index.digests is None else {"digests": index.digests}
     stream = io.BytesIO()
     np.savez(
         stream,
@@ -86,16 +139,13 @@ def save(path: Path, shard: str, status: os.stat_result, index: ShardIndex) -> N
         keys=np.frombuffer("\0".join(index.keys).encode("utf-8", "surrogateescape"), np.uint8),
         offsets=index.offsets,
         sizes=index.sizes,
+        **digests,
     )
     write_file_aside(path, stream.getvalue(), mode=status.st_mode & 0o666)
 
 
-def load(path: Path, shard: str, status: os.stat_result) -> ShardIndex | None:
-    """The index that a file holds, if it is whole and of this shard as it is now.
-
-    A shard is as it was if its size is the same and so is either the time of its last change or, because copies have
-    other times, the digest of its blocks.
-    """
+def load(path: Path) -> Saved | None:
+    """The index that a file holds; None where it is not a whole one."""
     if not path.is_file():
         return None
     try:
@@ -108,26 +158,42 @@ def load(path: Path, shard: str, status: os.stat_result) -> ShardIndex | None:
                 offsets=saved["offsets"],
                 sizes=saved["sizes"],
                 content=about["content"],
+                end=about.get("end"),
+                digests=saved["digests"] if about.get("digest") == "crc32" else None,
+                skipped={kind: Skipped(int(count), str(first)) for kind, (count, first) in _skipped(about).items()},
             )
-        fits = _fits(index, about, status)
-    except Exception:  # Whatever a damaged archive raises: zipfile, zlib, json, numpy and the contract all have theirs.
+        return Saved(index, about) if _is_whole(index, about) else None
+    except Exception:  # Whatever a corrupt archive raises: zipfile, zlib, json, numpy and the contract all have theirs.
         return None
-    if not fits or not (about["mtime_ns"] == status.st_mtime_ns or about["content"] == sampled_content(shard)):
-        return None
-    return index
 
 
-def _fits(index: ShardIndex, about: dict[str, Any], status: os.stat_result) -> bool:
+def _skipped(about: dict[str, Any]) -> dict[str, Any]:
+    return dict(about.get("skipped") or {})
+
+
+def _is_whole(index: ShardIndex, about: dict[str, Any]) -> bool:
     shape = (about["samples"], len(index.extensions))
+    digests = index.digests
     return (
-        about["size"] == status.st_size
-        and len(index.keys) == about["samples"] > 0
+        len(index.keys) == about["samples"] > 0
         and index.offsets.shape == index.sizes.shape == shape
         and index.offsets.dtype == index.sizes.dtype == np.int64
+        and (digests is None or (digests.shape == shape and digests.dtype == np.uint32))
+        and isinstance(about["mtime_ns"], int)
         and len(bytes.fromhex(index.content)) == 32
         and bool((index.sizes >= 0).all() and (index.offsets >= -1).all())
-        and int((index.offsets + index.sizes).max()) <= status.st_size
+        and int((index.offsets + index.sizes).max()) <= about["size"]
     )
+
+
+def _ends_with(index: ShardIndex, shard: str, size: int) -> bool:
+    """Whether nothing but zeros comes after the last member: else the index may lack the rest of the shard."""
+    last = int((index.offsets + index.sizes).max()) if index.end is None else index.end
+    if size - last > _MOST_TAIL:
+        return False
+    with open(shard, "rb") as stream:
+        stream.seek(last)
+        return not stream.read().strip(b"\0")
 
 
 def sampled_content(path: str) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -96,6 +98,27 @@ def encode_labels(labels: Sequence[Label], classes: Classes, *, where: str) -> N
             fix="take the classes out of this split, or add samples of them to data.train",
         )
     return np.fromiter((numbers[label] for label in labels), np.int64, len(labels))
+
+
+def digest_labels(labels: NDArray[Any], names: Sequence[str] | None = None) -> str:
+    """Return the digest of the labels of a split: what the data version does not cover, and a resumed run relies on.
+
+    Args:
+        labels: of each sample, in order; numbers of any shape.
+        names: of the classes by number, where they have names.
+    """
+    values = np.ascontiguousarray(labels)
+    total = hashlib.sha256(f"labels 1 {values.dtype.newbyteorder('<').str} {values.shape}".encode())
+    total.update(values.astype(values.dtype.newbyteorder("<")).tobytes())
+    total.update("\0".join(names or ()).encode("utf-8", "surrogateescape"))
+    return total.hexdigest()[:16]
+
+
+def join_label_digests(digests: Mapping[str, str]) -> str | None:
+    """Return the digest of all splits' labels; None where there are none."""
+    if not digests:
+        return None
+    return hashlib.sha256("|".join(f"{split}={digest}" for split, digest in digests.items()).encode()).hexdigest()[:16]
 
 
 def _negative(counts: Mapping[Label, int], numbers: Sequence[int], where: str) -> MLScaleError:

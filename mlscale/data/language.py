@@ -30,6 +30,7 @@ class Blocks:
     """
 
     bad: Mapping[int, str] = {}
+    labels = None
 
     def __init__(self, documents: Sequence[Document], length: int, stride: int) -> None:
         self.version = digest(documents) + f" {length}/{stride}"

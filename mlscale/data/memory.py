@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -15,6 +16,7 @@ from mlscale.data.augment import Augment, BatchAugment
 from mlscale.data.bad_samples import BadSample, Stream
 from mlscale.data.crop import RandomCrop
 from mlscale.data.facts import DataFacts
+from mlscale.data.labels import digest_labels, join_label_digests
 from mlscale.data.module import OrderedData
 from mlscale.data.order import sample_seeds
 from mlscale.data.plan import Batch, Plan
@@ -30,12 +32,15 @@ class Rows(Protocol):
     Attributes:
         version: digest of what it holds.
         bad: what is wrong with a sample that cannot be used, by its number.
+        labels: what is predicted of each, (n,) or (n, …); None where it follows from x.
     """
 
     @property
     def version(self) -> str: ...
     @property
     def bad(self) -> Mapping[int, str]: ...
+    @property
+    def labels(self) -> Array | None: ...
     def __len__(self) -> int: ...
     def key(self, sample: int) -> str:
         """The name of a sample, unique in its split."""
@@ -66,6 +71,7 @@ class MemoryData(OrderedData):
         super().__init__(batch_size=batch_size, workers=0, seed=seed, augment=augment, policy=policy)
         self._facts: DataFacts | None = None
         self._splits: dict[str, Rows] = {}
+        self._digests_of_labels: dict[str, str] = {}
 
     def facts(self) -> DataFacts:
         """What is known of the data. Read once, then remembered.
@@ -74,8 +80,13 @@ class MemoryData(OrderedData):
             MLScaleError: data is missing, empty, damaged or inconsistent; all problems at once.
         """
         if self._facts is None:
-            splits, self._facts = self._read()
+            splits, facts = self._read()
             self._splits = dict(splits)
+            labels = {split: rows.labels for split, rows in splits.items()}
+            self._digests_of_labels = {
+                split: digest_labels(each, facts.class_names) for split, each in labels.items() if each is not None
+            }
+            self._facts = replace(facts, label_digest=join_label_digests(self._digests_of_labels))
         return self._facts
 
     def rows(self, split: str) -> Rows:
@@ -109,6 +120,10 @@ class MemoryData(OrderedData):
                 "Samples without classes can't be drawn by class.", where="data.sampling", fix="data.sampling=shuffle"
             )
         return train.take(np.arange(len(train), dtype=np.int64))[1].astype(np.int64)
+
+    def _label_digests(self) -> Mapping[str, str]:
+        self.facts()
+        return self._digests_of_labels
 
     def _stream(self, split: str) -> tuple[Stream, int, str]:
         rows = self.rows(split)

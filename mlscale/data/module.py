@@ -90,6 +90,10 @@ class OrderedData(LightningDataModule):
         """The class of each training sample, int64 (n,)."""
         raise NotImplementedError
 
+    def _label_digests(self) -> Mapping[str, str]:
+        """The digest of the labels of each split that has any."""
+        return {}
+
     def _weights(self, named: str) -> NDArray[np.float64]:
         """The weight of each training sample, float64 (n,), as `data.weights` names them."""
         raise NotImplementedError
@@ -147,7 +151,8 @@ class OrderedData(LightningDataModule):
 
     def state_dict(self) -> dict[str, Any]:
         """The place in the order, and what the order depends on."""
-        return {**self._progress.state_dict(), **self._order_of(self._stream("train")[2])}
+        order = self._order_of(self._stream("train")[2])
+        return {**self._progress.state_dict(), **order, "labels": dict(self._label_digests())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from a place. Whether it belongs to this data is asked when training starts: evaluation may differ."""
@@ -220,6 +225,22 @@ class OrderedData(LightningDataModule):
             "order_version": ORDER_VERSION,
         }
 
+    def _check_labels(self, before: Mapping[str, str]) -> None:
+        """Refuse to resume on other labels: the data version, which keys the order of samples, does not cover them.
+
+        Args:
+            before: the digests of a checkpoint; empty in one of an earlier version.
+        """
+        for split, digest in self._label_digests().items():
+            if before.get(split, digest) != digest:
+                raise MLScaleError(
+                    "the labels are not those of the checkpoint",
+                    where=f"data.{split}",
+                    why=f"samples were relabelled: the digest of the {split} labels was {before[split]} "
+                    f"and is {digest}",
+                    fix="restore the labels, or start a new run from the weights alone: init_from=<id of this run>",
+                )
+
     def _eval_loader(self, split: str) -> EvalLoader:
         stream, samples, _ = self._stream(split)
         layout = self._layout()
@@ -245,6 +266,8 @@ class OrderedData(LightningDataModule):
         if self._restored is None:
             return
         before = {**_BEFORE, **self._restored}
+        if before["version"] == version:
+            self._check_labels(before.get("labels") or {})
         for name, value in self._order_of(version).items():
             if before[name] != value:
                 raise MLScaleError(

@@ -11,15 +11,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.asked import LABELS
+from mlscale.data.digests import Recorded, record_digests
 from mlscale.data.images import ImageData
-from mlscale.data.index import KEEP, Index, build_index
+from mlscale.data.index import Index
+from mlscale.data.index_build import KEEP, build_index
 from mlscale.data.pil import MAX_PIXELS
 from mlscale.data.policy import Policy, whole_shares
 from mlscale.data.source import Source, TarSource
 from mlscale.data.sources import Shard, Spec, find_shards
-from mlscale.errors import MLScaleError
+from mlscale.errors import MLScaleError, all_of
 
 _ALLOWABLE = ("pickle", "pipe")
+_INCOMPLETE = ("error", "skip")
 
 
 class WebDataset(ImageData):
@@ -41,6 +44,8 @@ class WebDataset(ImageData):
         allow: 'pickle' decodes pickled members, 'pipe' runs `pipe:` commands.
         index: where the offsets of samples are kept once they were found: 'beside' the shards, for every user and
             machine; in the 'cache'; 'auto' reads what lies beside the shards and writes to the cache.
+        incomplete: samples that lack their image or label are an 'error', or 'skip' leaves them out and counts them.
+        verify: compare what is read with the digests that `mlscale prepare` has recorded, where it has.
         seed: of order and augmentation.
         augment: `Augment`, or a callable on one image; training only.
         sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
@@ -75,6 +80,8 @@ class WebDataset(ImageData):
         labels: str = "one",
         classes: int | Sequence[str] | None = None,
         max_pixels: int = MAX_PIXELS,
+        incomplete: str = "error",
+        verify: bool = True,
     ) -> None:
         super().__init__(
             batch_size=batch_size,
@@ -94,14 +101,15 @@ class WebDataset(ImageData):
                 why=f"the words are: {', '.join(_ALLOWABLE)}",
                 fix="data.allow=[]",
             )
-        if index not in KEEP:
-            raise MLScaleError(
-                f"data.index is {index!r}.",
-                where="data.index",
-                why=f"the words are: {', '.join(KEEP)}",
-                fix="data.index=auto",
-            )
-        self._index = index
+        for name, value, options in (("index", index, KEEP), ("incomplete", incomplete, _INCOMPLETE)):
+            if value not in options:
+                raise MLScaleError(
+                    f"data.{name} is {value!r}",
+                    where=f"data.{name}",
+                    why=f"it is one of: {', '.join(options)}",
+                    fix=f"data.{name}={options[0]}",
+                )
+        self._index, self._skip_incomplete, self._verify = index, incomplete == "skip", verify
         self._sources = train if isinstance(train, Mapping) else None
         self._shares = self._check_mix(mix)
         self._specs: dict[str, Spec] = {"val": val, **({} if test is None else {"test": test})}
@@ -144,15 +152,17 @@ class WebDataset(ImageData):
 
     def _open_split(self, split: str) -> Source:
         where = self._where(split)
-        self._indexes[split] = index = build_index(self._shards(split), where=where, keep=self._index)
-        return TarSource(
-            index,
+        source = TarSource(
+            build_index(self._shards(split), where=where, keep=self._index, verify=self._verify),
             image_key=self._image_key,
             label_key=self._label_key,
             allow=self._allow,
             where=where,
             one=self.labels == "one",
+            skip_incomplete=self._skip_incomplete,
         )
+        self._indexes[split] = source.index
+        return source
 
     def _shards(self, split: str) -> list[Shard]:
         where = self._where(split)
@@ -180,6 +190,23 @@ class WebDataset(ImageData):
                 f"This data has no {split} split.", where=self._where(split), fix=f"data.{split}=<shards>"
             )
         return [os.path.abspath(shard.path) for shard in self._shards(split)]
+
+    def record_digests(self) -> Recorded:
+        """Record a digest of every member of all splits, or compare it with the one that was recorded before.
+
+        Raises:
+            MLScaleError: members are not as they were; see `digests.record_digests`.
+        """
+        done = all_of({split: partial(self._record, split) for split in ("train", "val", "test") if self._has(split)})
+        return Recorded(
+            shards=sum(part.shards for part in done.values()),
+            compared=sum(part.compared for part in done.values()),
+            samples=sum(part.samples for part in done.values()),
+            folders=tuple(dict.fromkeys(folder for part in done.values() for folder in part.folders)),
+        )
+
+    def _record(self, split: str) -> Recorded:
+        return record_digests(self._shards(split), where=self._where(split), keep=self._index)
 
     def _mix(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
         if self._sources is None or self._shares is None:

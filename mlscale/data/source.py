@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.decode import PICKLED, check_extension, decode_value, is_image
-from mlscale.data.index import Index
+from mlscale.data.index import CorruptMemberError, Index
+from mlscale.data.system_files import report_once
 from mlscale.errors import MLScaleError
 
 Label = int | str
@@ -40,6 +41,7 @@ class TarSource:
         image_key: extension of the image member; several that are alternatives are joined by ';'. None finds it.
         label_key: extension of the label member.
         one: each sample has one class, and all are read; otherwise whoever wants labels reads their members.
+        skip_incomplete: leave out samples that lack their image or label, and report how many; else they are an error.
         allow: 'pickle' decodes pickled members.
         where: the key path of the split, for errors.
 
@@ -56,16 +58,23 @@ class TarSource:
         allow: Collection[str],
         where: str,
         one: bool = True,
+        skip_incomplete: bool = False,
     ) -> None:
-        self._index = index
+        self._index, self._skip_incomplete = index, skip_incomplete
         label_key = label_key.lower()
         self._columns = self._image_columns(image_key, label_key, where)
         for column in self._columns:
             check_extension(index.extensions[column], allow=allow, where="data.image_key")
-        self._column = self._choose(where)
         self._label_column = self._find_labels(label_key, allow, where)
+        self._index = self._complete(label_key, where)
+        self._column = self._choose(where)
         self.raw_labels: list[Label] = self._labels(label_key, where) if one else []
-        self.version = index.digest()
+        self.version = self._index.digest()
+
+    @property
+    def index(self) -> Index:
+        """Of the samples that there are."""
+        return self._index
 
     def __len__(self) -> int:
         return len(self._index)
@@ -74,16 +83,28 @@ class TarSource:
         return self._index.place(sample)
 
     def read(self, sample: int) -> tuple[str, bytes]:
-        column = int(self._column[sample])
-        return self._index.extensions[column], self._index.read(sample, column)
+        return self._read(sample, int(self._column[sample]))
 
     def read_label(self, sample: int) -> tuple[str, bytes]:
         """Extension and bytes of a sample's label member. May be called by several threads."""
-        return self._index.extensions[self._label_column], self._index.read(sample, self._label_column)
+        return self._read(sample, self._label_column)
 
     def read_labels(self) -> tuple[str, list[bytes]]:
         """Extension and bytes of the label members of all samples. For small ones."""
         return self._index.extensions[self._label_column], self._index.read_all(self._label_column)
+
+    def label_checksums(self) -> NDArray[np.uint32]:
+        """CRC-32 of each label member, (n,). Read only where `mlscale prepare` has not recorded them."""
+        return self._index.checksums(self._label_column)
+
+    def _read(self, sample: int, column: int) -> tuple[str, bytes]:
+        try:
+            return self._index.extensions[column], self._index.read(sample, column)
+        except CorruptMemberError as error:
+            from mlscale.data.bad_samples import BadSample  # with torch, which is not needed to read
+
+            where = f"its .{self._index.extensions[column]} member in {error.where}"
+            raise BadSample(sample, self.key(sample), "is corrupt", where=where, why=error.why) from error
 
     def _image_columns(self, image_key: str | None, label_key: str, where: str) -> list[int]:
         extensions = self._index.extensions
@@ -103,13 +124,38 @@ class TarSource:
             )
         return [extensions.index(extension) for extension in wanted]
 
+    def _complete(self, label_key: str, where: str) -> Index:
+        """The index of the samples that have an image and a label.
+
+        Raises:
+            MLScaleError: others are there, and not to be skipped; or there are only others.
+        """
+        index = self._index
+        images = _dotted([index.extensions[column] for column in self._columns])
+        lacking: dict[str, NDArray[np.bool_]] = {
+            images: np.logical_and.reduce(index.offsets[:, self._columns] < 0, axis=1),
+            f".{label_key}": index.offsets[:, self._label_column] < 0,
+        }
+        for member, absent in lacking.items():
+            if absent.any() and (not self._skip_incomplete or absent.all()):
+                raise self._missing(absent, member, where)
+        incomplete = lacking[images] | lacking[f".{label_key}"]
+        if not incomplete.any():
+            return index
+        if incomplete.all():
+            raise self._missing(incomplete, f"{images} and .{label_key}", where)
+        counts = ", ".join(f"without {member}: {int(absent.sum()):,}" for member, absent in lacking.items())
+        report_once(
+            f"data      {where}: skipped incomplete samples: {int(incomplete.sum()):,} of {len(index):,} ({counts}), "
+            f"the first: {index.place(int(np.argmax(incomplete)))}"
+        )
+        return index.only(~incomplete)
+
     def _choose(self, where: str) -> NDArray[np.intp]:
         """The column of each sample's image."""
         present = self._index.offsets[:, self._columns] >= 0
         counts = present.sum(axis=1)
         names = [self._index.extensions[column] for column in self._columns]
-        if (counts == 0).any():
-            raise self._missing(counts == 0, _dotted(names), where)
         if (counts > 1).any():
             raise MLScaleError(
                 "It is not clear which member is the image.",
@@ -121,7 +167,7 @@ class TarSource:
         return columns
 
     def _find_labels(self, label_key: str, allow: Collection[str], where: str) -> int:
-        """The column of labels, which every sample has."""
+        """The column of labels."""
         extensions = self._index.extensions
         if label_key not in extensions:
             raise MLScaleError(
@@ -131,11 +177,7 @@ class TarSource:
                 fix=f"data.label_key=<one of {_dotted(extensions)}>",
             )
         check_extension(label_key, allow=allow, where="data.label_key")
-        column = extensions.index(label_key)
-        absent = self._index.offsets[:, column] < 0
-        if absent.any():
-            raise self._missing(absent, f".{label_key}", where)
-        return column
+        return extensions.index(label_key)
 
     def _labels(self, label_key: str, where: str) -> list[Label]:
         contents = self._index.read_all(self._label_column)
@@ -153,11 +195,18 @@ class TarSource:
             ) from error
 
     def _missing(self, absent: NDArray[np.bool_], member: str, where: str) -> MLScaleError:
+        first = int(np.argmax(absent))
+        key, shard = self._index.keys[first], self._index.shard[first]
+        # What `tar --append` and joined shards leave: a member that was meant to replace the one before.
+        times = sum(other == key for other, at in zip(self._index.keys, self._index.shard, strict=True) if at == shard)
         return MLScaleError(
-            f"{int(absent.sum())} of {len(self._index)} samples have no {member} member.",
+            f"{int(absent.sum())} of {len(self._index)} samples have no {member} member",
             where=where,
-            why=f"the first is {self._index.place(int(np.argmax(absent)))}",
-            fix="write the shards so that every sample has an image and a label",
+            why=f"the first is {self._index.place(first)}"
+            + (f", a key that is in this shard {times} times" if times > 1 else ""),
+            fix="data.incomplete=skip leaves them out"
+            if not absent.all()
+            else "write the shards so that a sample's image and label share a key: 000.jpg and 000.cls",
         )
 
 

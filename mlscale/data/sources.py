@@ -16,6 +16,7 @@ from pathlib import Path
 import braceexpand
 
 from mlscale.data.cache import cache_dir, write_aside
+from mlscale.data.system_files import without_system_files
 from mlscale.errors import Exit, MLScaleError, raise_all
 
 Spec = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
@@ -88,9 +89,9 @@ def _expand(entry: str, where: str, allow: Collection[str]) -> list[str]:
 
 
 def _folder(path: str, where: str) -> list[str]:
-    shards = sorted(os.path.join(path, name) for name in os.listdir(path) if name.endswith(".tar"))
-    if shards:
-        return shards
+    names = without_system_files([name for name in sorted(os.listdir(path)) if name.endswith(".tar")], where=where)
+    if names:
+        return [os.path.join(path, name) for name in names]
     packed = sorted(name for name in os.listdir(path) if re.search(r"\.(tgz|tar\.\w+)$", name))
     if packed:
         _check_kind(os.path.join(path, packed[0]), where)

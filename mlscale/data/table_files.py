@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from mlscale.data.columns import Column, Numbers, Table, as_numbers
+from mlscale.data.system_files import without_system_files
 from mlscale.errors import Exit, MLScaleError
 
 MOST_BYTES = 2 << 30
@@ -67,7 +68,8 @@ def read_table(paths: str | Sequence[str], *, where: str, texts: Collection[str]
 def _files(patterns: Sequence[str], where: str) -> list[Path]:
     paths: list[Path] = []
     for pattern in patterns:
-        found = sorted(Path(name) for name in glob.glob(str(Path(pattern).expanduser()), recursive=True))
+        names = glob.glob(str(Path(pattern).expanduser()), recursive=True)
+        found = sorted(Path(name) for name in without_system_files(names, where=where))
         if not (found := [path for path in found if path.is_file()]):
             raise MLScaleError(
                 f"There is no table {pattern!r}.",

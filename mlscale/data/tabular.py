@@ -32,7 +32,7 @@ class TableRows:
     """
 
     def __init__(self, table: Table, x: NDArray[np.float32], y: Array, bad: Mapping[int, str]) -> None:
-        self.bad, self._keys, self.x, self.y = bad, table.keys, x, y
+        self.bad, self._keys, self.x, self.labels = bad, table.keys, x, y
         total = hashlib.sha256(b"table 1")
         for name, column in table.columns.items():
             total.update(f"{name}\0{len(table)}\0".encode("utf-8", "surrogateescape"))
@@ -48,7 +48,7 @@ class TableRows:
 
     def take(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
         """x float32 (n, features); y int64 (n,) or float32 (n, targets)."""
-        return self.x[samples], self.y[samples]
+        return self.x[samples], self.labels[samples]
 
 
 class TabularData(MemoryData):

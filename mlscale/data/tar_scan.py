@@ -1,138 +1,133 @@
-"""Where the members of a tar lie, read from its headers alone.
-
-Plain headers (ustar, and those of webdataset's and Python's writers) are read here, ten times as fast as tarfile does;
-a tar with anything else (long names, sparse files, global headers) is left to tarfile as a whole.
-"""
+"""The samples of a tar: which members belong together, and what was left out."""
 
 from __future__ import annotations
 
 import os
 import re
-import tarfile
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from mlscale.data.secure import base_plus_ext
+from mlscale.data.system_files import KIND, Skipped, count_skipped, is_system_file
+from mlscale.data.tar_reader import FILE, HARD_LINK, SYMBOLIC_LINK, CorruptTarError, Member, TarReader
 
-_BLOCK = 512
-_FILE, _OLD_FILE, _FOLDER, _PAX = b"0", b"\0", b"5", b"x"
-_MATTERS = (b" path=", b" size=", b" GNU.", b" hdrcharset=")
-"""Records of an extended header that change where a member lies or what it is called."""
+LINKS = "skipped symbolic links (tar -h stores what they point to)"
+DEVICES = "skipped devices and pipes"
+LOOSE = "skipped members without key and extension"
+JOINED = "further archives that were joined by cat, and are read too"
+SURPLUS = "shards with an unusual number of zeros at their end: samples may be missing there"
+
 _META = re.compile(r"__[^/]*__($|/)")
 
-Member = tuple[int, int]
+Place = tuple[int, int]
 """Offset and size, in bytes."""
 
 
 class Sample(NamedTuple):
-    """Members that share what stands before the first dot of their names, by their extensions."""
+    """Members that share what is before the first dot of their names, by their extensions."""
 
     key: str
-    members: dict[str, Member]
+    members: dict[str, Place]
 
 
-class _UnusualError(Exception):
-    """A header that tarfile is to read."""
+@dataclass(frozen=True)
+class Scanned:
+    """What a tar holds.
+
+    Args:
+        samples: in the order of their first members.
+        skipped: what is in the tar besides, by kind.
+        end: the byte at which the last member ends.
+    """
+
+    samples: list[Sample] = field(default_factory=list)
+    skipped: dict[str, Skipped] = field(default_factory=dict)
+    end: int = 0
 
 
-def scan(path: str, length: int) -> list[Sample]:
-    """The samples of a tar of `length` bytes, in order.
+class LostSamplesError(CorruptTarError):
+    """A tar whose samples can't all be read.
+
+    Attributes:
+        whole: samples before the place.
+        following: members after it, at least.
+    """
+
+    whole: int = 0
+    following: int = 0
+
+
+def scan(path: str, length: int) -> Scanned:
+    """The samples of a tar of `length` bytes.
 
     Raises:
-        tarfile.TarError: it is no tar, is damaged, ends early, or has a member twice.
+        LostSamplesError: it is not a tar, a part of it is missing or overwritten, or a member is there twice.
         OSError: it cannot be read.
     """
-    if length == 0:
-        raise tarfile.ReadError("the file has no bytes")
+    handle = os.open(path, os.O_RDONLY)
     try:
-        return _samples(_plain(path, length), length)
-    except _UnusualError:
-        return _samples(_any(path), length)
+        reader, scanned = TarReader(handle, length), Scanned()
+        try:
+            if length == 0:
+                raise CorruptTarError("the file has no bytes", 0, is_cut=True)
+            _group(_followed(reader, scanned), scanned)
+        except CorruptTarError as error:
+            lost = LostSamplesError(str(error), error.offset, is_cut=error.is_cut)
+            lost.whole = len(scanned.samples)
+            if error.offset and not error.is_cut:  # else it is not a tar, or nothing follows
+                lost.following = reader.count_following(error.offset + 1)
+            raise lost from error
+    finally:
+        os.close(handle)
+    for byte in reader.joins:
+        count_skipped(scanned.skipped, JOINED, f"{os.path.basename(path)} from byte {byte:,} on")
+    if reader.surplus:
+        count_skipped(scanned.skipped, SURPLUS, f"{os.path.basename(path)}, {reader.surplus:,} bytes")
+    return replace(scanned, end=reader.end)
 
 
-def _samples(members: Iterable[tuple[str, int, int]], length: int) -> list[Sample]:
-    """In the order of their first members. Those of a sample need not be neighbours: `tar cf shard.tar .` writes files
-    in whatever order the folder lists them. A key that comes again with what its sample has already is another sample,
-    as in two shards that were joined; but not right behind it."""
-    samples: list[Sample] = []
+def _followed(members: Iterable[Member], scanned: Scanned) -> Iterator[tuple[str, int, int]]:
+    """Name, offset and size of each file; a hard link has those of the file that it is a link to."""
+    places: dict[str, Place] = {}
+    for name, kind, start, size, target in members:
+        if kind == HARD_LINK:
+            place = places.get(target) or places.get(target.removeprefix("./"))
+            if place is None:
+                raise CorruptTarError(f"{name!r} is a hard link to {target!r}, which is not before it", start - 512)
+            start, size = place
+        elif kind != FILE:
+            count_skipped(scanned.skipped, LINKS if kind == SYMBOLIC_LINK else DEVICES, name)
+            continue
+        places[name.removeprefix("./")] = (start, size)
+        yield name, start, size
+
+
+def _group(files: Iterable[tuple[str, int, int]], scanned: Scanned) -> None:
+    """Put members together to samples.
+
+    Those of a sample need not be neighbours: `tar cf shard.tar .` writes files in whatever order the folder lists them.
+    A key that comes again with what its sample has already is another sample, as in two shards that were joined; but
+    not right behind it.
+    """
+    samples = scanned.samples
     latest: dict[str, Sample] = {}
-    for name, offset, size in members:
+    for name, offset, size in files:
+        if is_system_file(name):
+            count_skipped(scanned.skipped, KIND, name)
+            continue
         if name.startswith("__") and _META.match(name):
             continue
         key, extension = base_plus_ext(name)
-        if key is None:
+        if key is None or key.endswith("/"):  # a name that begins with a dot, which webdataset joins to its folder
+            count_skipped(scanned.skipped, LOOSE, name)
             continue
-        if offset + size > length:
-            raise tarfile.ReadError(f"member {name!r} ends after the end of the file")
         sample, extension = latest.get(key), extension.lower()
         if sample is not None and extension in sample.members:
             if sample is samples[-1]:
-                raise tarfile.ReadError(f"member {name!r} stands there twice")
+                raise CorruptTarError(f"member {name!r} is there twice", offset - 512)
             sample = None
         if sample is None:
             sample = latest[key] = Sample(key, {})
             samples.append(sample)
         sample.members[extension] = (offset, size)
-    return samples
-
-
-def _plain(path: str, length: int) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of each file."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        offset = 0
-        while offset < length:
-            header = os.pread(handle, _BLOCK, offset)
-            if not header.strip(b"\0"):
-                return
-            kind, size = _checked(header, offset)
-            start = offset + _BLOCK
-            if kind in (_FILE, _OLD_FILE):
-                yield _name(header, kind), start, size
-            elif kind == _PAX:
-                records = os.pread(handle, size, start)
-                if len(records) < size or any(word in records for word in _MATTERS):
-                    raise _UnusualError
-            elif kind != _FOLDER:
-                raise _UnusualError
-            offset = start + -(-size // _BLOCK) * _BLOCK
-    finally:
-        os.close(handle)
-
-
-def _checked(header: bytes, offset: int) -> tuple[bytes, int]:
-    """Type and size that a header states."""
-    try:
-        stated = int(header[148:156].strip(b" \0"), 8)
-        size = int(header[124:136].strip(b" \0") or b"0", 8)
-    except ValueError as error:
-        if header[124:125] in (b"\x80", b"\xff"):  # a size of more than 8 GiB
-            raise _UnusualError from error
-        raise tarfile.ReadError(f"what stands at byte {offset} is no header") from error
-    # The sum of all bytes, with the checksum's own eight taken for spaces.
-    if len(header) < _BLOCK or stated != sum(header) - sum(header[148:156]) + 8 * 32:
-        raise tarfile.ReadError(f"what stands at byte {offset} is no header")
-    return header[156:157], size
-
-
-def _name(header: bytes, kind: bytes) -> str:
-    name, prefix = header[:100].partition(b"\0")[0], header[345:500].partition(b"\0")[0]
-    if kind == _OLD_FILE and name.endswith(b"/"):  # how the oldest tars wrote folders
-        raise _UnusualError
-    return (prefix + b"/" + name if prefix else name).decode("utf-8", "surrogateescape")
-
-
-def _any(path: str) -> Iterator[tuple[str, int, int]]:
-    """The same by tarfile, which takes a damaged header in the middle for the end: so what is there is looked at."""
-    with tarfile.open(path, "r:", encoding="utf-8", errors="surrogateescape") as tar:
-        for member in tar:
-            tar.members = []  # type: ignore[attr-defined]  # keeps memory flat, as webdataset does
-            if member.issparse():
-                raise tarfile.ReadError(f"member {member.name!r} is sparse")
-            if member.isreg():
-                yield member.name, member.offset_data, member.size
-        end: int = tar.offset
-    with open(path, "rb") as stream:
-        stream.seek(end)
-        if stream.read(_BLOCK).strip(b"\0"):
-            raise tarfile.ReadError(f"what stands at byte {end} is no header")

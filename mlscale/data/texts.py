@@ -53,12 +53,13 @@ class TextRows:
 
     Attributes:
         texts: what counts of each.
+        labels: as given.
     """
 
     def __init__(self, given: Labelled, labels: NDArray[np.int64], length: int) -> None:
         self.bad: Mapping[int, str] = given.bad
         self.texts, self._keys = [text[:length] for text in given.texts], given.keys
-        self._labels, self._length = labels, length
+        self.labels, self._length = labels, length
         total = hashlib.sha256(b"texts 1" + labels.astype("<i8").tobytes())
         for text, key in zip(given.texts, given.keys, strict=True):
             total.update(f"{key}\0{len(text)}\0".encode("utf-8", "surrogateescape") + text)
@@ -77,7 +78,7 @@ class TextRows:
             text = self.texts[sample]
             x[row, : len(text)] = np.frombuffer(text, np.uint8)
             x[row, : len(text)] += 1
-        return x, self._labels[samples]
+        return x, self.labels[samples]
 
 
 def as_tokens(texts: Sequence[str | bytes], length: int) -> NDArray[np.int64]:

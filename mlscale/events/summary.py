@@ -13,6 +13,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 _IDS = 2**32
+_AT_ONCE = 1 << 18
+"""Numbers that are summarised at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +119,14 @@ def moments(raw: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]
     Args:
         raw: inputs as clients send them, (n, c, …).
     """
-    values = raw.reshape(len(raw), raw.shape[1] if raw.ndim > 1 else 1, -1).astype(np.float64)
+    flat = raw.reshape(len(raw), raw.shape[1] if raw.ndim > 1 else 1, -1)
+    means, stds = (np.empty(flat.shape[:2], np.float32) for _ in range(2))
+    step = max(1, _AT_ONCE // max(1, flat[0].size if len(flat) else 1))
     with np.errstate(all="ignore"):  # a client may send infinities
-        return values.mean(-1).astype(np.float32), values.std(-1).astype(np.float32)
+        for start in range(0, len(flat), step):  # as double, all that waits would take half a gigabyte
+            values = flat[start : start + step].astype(np.float64)
+            means[start : start + step], stds[start : start + step] = values.mean(-1), values.std(-1)
+    return means, stds
 
 
 def _kept(ids: Sequence[str], raw: NDArray[Any] | None, share: float) -> list[bytes | None]:

@@ -17,6 +17,16 @@ def data_facts(cfg: DictConfig) -> dict[str, Any] | None:
     Raises:
         MLScaleError: data that does not exist, is empty or damaged, all of it at once.
     """
+    data = prepared_data(cfg)
+    return None if data is None else asdict(data.facts())
+
+
+def prepared_data(cfg: DictConfig) -> Any | None:
+    """The data module, prepared; None for one that says nothing of itself.
+
+    Raises:
+        MLScaleError: data that can't be had.
+    """
     from mlscale.train.assemble import build_data, is_plain
 
     if is_plain(cfg.get("data")):
@@ -25,4 +35,4 @@ def data_facts(cfg: DictConfig) -> dict[str, Any] | None:
     if data is None or not hasattr(data, "facts"):
         return None
     data.prepare_data()
-    return asdict(data.facts())
+    return data

@@ -102,6 +102,18 @@ def cause(folder: Path, world_size: int, error: ChildFailedError) -> MLScaleErro
     )
 
 
+def fork_server_killed(folder: Path) -> MLScaleError:
+    """Return the error for ranks whose fork server was killed; they end within a second, without a report."""
+    time.sleep(_GRACE_SECONDS)  # until they have ended: another attempt may begin then
+    return MLScaleError(
+        "the process that starts the ranks (the fork server) was killed",
+        where=str(folder),
+        why="its ranks end with it; SIGKILL is what Linux sends when memory runs out",
+        fix="mlscale runs resume last; with more memory, or fewer processes (trainer.devices), if that was it",
+        exit=Exit.ENVIRONMENT,
+    )
+
+
 def _missing(folder: Path, world_size: int, records: dict[int, dict[str, Any]]) -> MLScaleError:
     missing = [rank for rank in range(world_size) if rank not in records]
     who = f"rank{'s' if len(missing) > 1 else ''} {', '.join(map(str, missing))} did not take part"

@@ -11,6 +11,7 @@ import socket
 import threading
 import uuid
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from multiprocessing import forkserver, spawn
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from typing import Any
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import failures
 from mlscale.launch.worker import rank_main, train
+from mlscale.runs import process
 
 _SAVE_SECONDS = 600  # what ranks that are told to stop may take for their last step and their last checkpoint
 
@@ -67,16 +69,39 @@ def launch(folder: Path, world_size: int, checkpoint: Path | None = None) -> Non
         for name in [*logging.Logger.manager.loggerDict]:
             if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
                 logging.getLogger(name).setLevel(logging.CRITICAL)
+    server = _ForkServer.now()
     try:
         with _handlers_restored(config.signals_to_handle.split(",")), _second_interrupt_kills(), _without_main():
             elastic_launch(config, rank_main)(str(folder), dict(os.environ), str(checkpoint or ""), os.getpid())
     except ChildFailedError as error:
+        if server.is_gone():
+            raise failures.told(folder, world_size) or failures.fork_server_killed(folder) from None
         raise failures.cause(folder, world_size, error) from None
+    except (OSError, EOFError) as error:
+        if server.is_gone():  # while it was asked for a rank
+            raise failures.fork_server_killed(folder) from error
+        raise
     except SignalException as stop:
         # The ranks were told; what they could save, they saved.
         code = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGUSR1: Exit.SAVED}.get(stop.sigval, Exit.TERMINATED)
         unsaved = MLScaleError(f"stopped by {stop.sigval.name}, nothing saved", where=str(folder), exit=code)
         raise failures.told(folder, world_size) or unsaved from None
+
+
+@dataclass(frozen=True)
+class _ForkServer:
+    """The process that forks ranks. When it is killed, the ends of its ranks can't be known: they end themselves."""
+
+    pid: int | None
+    started: int | None
+
+    @classmethod
+    def now(cls) -> _ForkServer:
+        pid = forkserver._forkserver._forkserver_pid  # type: ignore[attr-defined]  # no public name
+        return cls(pid, process.start_ticks(pid) if pid else None)
+
+    def is_gone(self) -> bool:
+        return self.pid is not None and not process.alive(self.pid, self.started)
 
 
 @contextlib.contextmanager

@@ -113,11 +113,11 @@ def train(folder: Path, checkpoint: Path | None = None) -> None:
 
 def end_with(launcher: int) -> None:
     """End this rank when the launching process is gone, killed without a chance to say so: nobody waits for it, and
-    another attempt at the run may begin. The fork server lives as long as its ranks, so it tells nothing."""
-    started = process.start_ticks(launcher)
+    another attempt at the run may begin. The same when its parent, the fork server, is gone: its end is not seen."""
+    started, parent = process.start_ticks(launcher), os.getppid()
 
     def watch() -> None:
-        while process.alive(launcher, started):
+        while process.alive(launcher, started) and os.getppid() == parent:
             time.sleep(_WATCH_SECONDS)
         os.kill(os.getpid(), signal.SIGKILL)
 

@@ -11,13 +11,13 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.loadtest.outcome import Outcome
 from mlscale.loadtest.questions import PROTOCOLS
-from mlscale.loadtest.server import Model
+from mlscale.loadtest.server import Credentials, Model
 from mlscale.runs.files import read_json, write_json
 from mlscale.runs.process import end_session
 
@@ -40,6 +40,7 @@ class Plan:
         protocol: see `questions.question`.
         batch: samples in a request.
         samples: an .npz file, see `samples.read`; None for random ones.
+        credentials: for the server.
 
     Raises:
         MLScaleError: a number that is none of its kind, or an unknown protocol.
@@ -55,6 +56,7 @@ class Plan:
     protocol: str = "bytes"
     batch: int = 1
     samples: str | None = None
+    credentials: Credentials = field(default_factory=Credentials)
 
     def __post_init__(self) -> None:
         low = [name for name in ("users", "seconds", "timeout_s", "batch") if not 0 < getattr(self, name) < math.inf]
@@ -79,8 +81,10 @@ def drive(plan: Plan) -> Outcome:
     with tempfile.TemporaryDirectory(prefix="mlscale-loadtest-") as scratch:
         names = ("plan.json", "outcome.json", "end", "locust.log")
         settings, outcome, end, log = (Path(scratch) / name for name in names)
-        write_json(settings, {**asdict(plan), "outcome": str(outcome), "end": str(end)})
-        started = _started(_command(plan), settings, log)
+        document = {**asdict(plan), "outcome": str(outcome), "end": str(end)}
+        del document["credentials"]  # secrets go to no file
+        write_json(settings, {**document, "ca_file": plan.credentials.ca_file})
+        started = _started(_command(plan), settings, log, plan.credentials.key)
         with _ended_by_signal(end), started as process:
             try:
                 code = process.wait(deadline)
@@ -115,11 +119,12 @@ def _ended_by_signal(end: Path) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _started(command: list[str], settings: Path, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def _started(command: list[str], settings: Path, log: Path, key: str | None) -> Iterator[subprocess.Popen[bytes]]:
     """The process, in a group of its own; whatever happens, none of the group is left."""
     # Settings of other load tests stand in LOCUST_* and in the folder one stands in; this one's are its own.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
     environment |= {"MLSCALE_LOADTEST": str(settings), "PYTHONPATH": os.pathsep.join(filter(None, map(str, sys.path)))}
+    environment |= {"MLSCALE_LOADTEST_KEY": key} if key else {}
     with log.open("wb") as said:
         process = subprocess.Popen(
             command,

@@ -19,11 +19,12 @@ from mlscale.loadtest.outcome import Outcome
 from mlscale.loadtest.questions import Question, Wrong, question, read
 from mlscale.loadtest.samples import Samples, random_of
 from mlscale.loadtest.samples import read as read_samples
-from mlscale.loadtest.server import Model
+from mlscale.loadtest.server import Credentials, Model
 from mlscale.runs.files import write_json
 
 SETTINGS: dict[str, Any] = json.loads(Path(os.environ["MLSCALE_LOADTEST"]).read_text(encoding="utf-8"))
 MODEL = Model(**{**SETTINGS["model"], "shape": tuple(SETTINGS["model"]["shape"])})
+CREDENTIALS = Credentials(os.environ.get("MLSCALE_LOADTEST_KEY"), SETTINGS["ca_file"])
 OUTCOME = Outcome()
 
 
@@ -64,6 +65,7 @@ class Client(FastHttpUser):
 
     wait_time = constant_throughput(SETTINGS["rate"] / SETTINGS["users"]) if SETTINGS["rate"] else constant(0)
     connection_timeout = network_timeout = SETTINGS["timeout_s"]
+    insecure, ssl_context_factory = False, staticmethod(CREDENTIALS.context)
     max_retries = max_redirects = 0  # an answer that needs a second try is a failure
 
     @task
@@ -71,7 +73,11 @@ class Client(FastHttpUser):
         """One request; nothing that a server may answer ends the user."""
         asked = next(QUESTIONS)
         began = time.perf_counter()
-        sent: dict[str, Any] = {"data": asked.body, "headers": dict(asked.headers), "catch_response": True}
+        sent: dict[str, Any] = {
+            "data": asked.body,
+            "headers": {**asked.headers, **CREDENTIALS.headers},
+            "catch_response": True,
+        }
         with self.client.post(asked.path, **sent) as response:
             ms = 1000 * (time.perf_counter() - began)
             status, headers, body = response.status_code, response.headers or {}, response.content or b""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
-from dataclasses import dataclass
+import ssl
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -37,19 +38,52 @@ class Model:
     classes: int
 
 
-def look(url: str, name: str | None = None) -> Model:
+@dataclass(frozen=True)
+class Credentials:
+    """What a server wants to see, and what is wanted of it.
+
+    Attributes:
+        key: of its API; None where it asks for none.
+        ca_file: what its certificate is verified with; None for what the system trusts.
+    """
+
+    key: str | None = field(default=None, repr=False)
+    ca_file: str | None = None
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Of each request."""
+        return {"Authorization": f"Bearer {self.key}"} if self.key else {}
+
+    def context(self) -> ssl.SSLContext:
+        """For TLS.
+
+        Raises:
+            MLScaleError: `ca_file` can't be read.
+        """
+        try:
+            return ssl.create_default_context(cafile=self.ca_file)
+        except OSError as error:
+            raise MLScaleError(
+                f"{self.ca_file} can't be used", where="ca_file", why=error.strerror or str(error), fix="ca_file=ca.pem"
+            ) from error
+
+
+def look(url: str, name: str | None = None, credentials: Credentials | None = None) -> Model:
     """Ask the server for its model, `GET /v2/models/<name>`.
 
     Args:
         url: http://host:port.
         name: the model's; None for the only one that `POST /v2/repository/index` lists.
+        credentials: for the server.
 
     Raises:
         MLScaleError: nobody answers (exit code 5, within a second), there is no such model, or it is none that this
             load test can ask.
     """
-    name = name or _only(url)
-    document = _get(url, "GET", f"/v2/models/{quote(name, safe='')}")
+    credentials = credentials or Credentials()
+    name = name or _only(url, credentials)
+    document = _get(url, "GET", f"/v2/models/{quote(name, safe='')}", credentials)
     try:
         (given,) = document["inputs"]
         shape = tuple(int(size) for size in given["shape"][1:])
@@ -66,9 +100,9 @@ def look(url: str, name: str | None = None) -> Model:
         ) from error
 
 
-def _only(url: str) -> str:
+def _only(url: str, credentials: Credentials) -> str:
     """The name of the server's only model."""
-    listed = _get(url, "POST", "/v2/repository/index")
+    listed = _get(url, "POST", "/v2/repository/index", credentials)
     entries = listed if isinstance(listed, list) else []
     names = sorted({str(entry["name"]) for entry in entries if isinstance(entry, dict) and "name" in entry})
     if len(names) == 1:
@@ -81,12 +115,12 @@ def _only(url: str) -> str:
     )
 
 
-def _get(url: str, method: str, path: str) -> Any:
-    connection = _connection(url)
+def _get(url: str, method: str, path: str, credentials: Credentials) -> Any:
+    connection = _connection(url, credentials)
     try:
         connection.connect()
         connection.sock.settimeout(_ANSWER_SECONDS)
-        connection.request(method, urlsplit(url).path.rstrip("/") + path)
+        connection.request(method, urlsplit(url).path.rstrip("/") + path, headers=credentials.headers)
         response = connection.getresponse()
         body = response.read(_LARGEST)
     except (OSError, http.client.HTTPException) as error:
@@ -109,19 +143,24 @@ def _get(url: str, method: str, path: str) -> Any:
             f"the server does not tell what its model takes: {method} {path} is {response.status}",
             where=url,
             why=" ".join(str(said).split())[:300] if said else "",
-            fix="asked=<the model's name>; it is to speak the V2 inference protocol, as mlscale serve does",
+            fix="api_key='${oc.env:SERVE_KEY}'"
+            if response.status == 401
+            else "asked=<the model's name>; it is to speak the V2 inference protocol, as mlscale serve does",
         )
     return document
 
 
-def _connection(url: str) -> http.client.HTTPConnection:
+def _connection(url: str, credentials: Credentials) -> http.client.HTTPConnection:
     try:
         parts = urlsplit(url)
-        kinds: dict[str, type[http.client.HTTPConnection]]
-        kinds = {"http": http.client.HTTPConnection, "https": http.client.HTTPSConnection}
         if not parts.hostname:
             raise ValueError("no host")
-        return kinds[parts.scheme](parts.hostname, parts.port, timeout=_CONNECT_SECONDS)
+        if parts.scheme == "https":
+            context = credentials.context()
+            return http.client.HTTPSConnection(parts.hostname, parts.port, timeout=_CONNECT_SECONDS, context=context)
+        if parts.scheme != "http":
+            raise ValueError("another scheme")
+        return http.client.HTTPConnection(parts.hostname, parts.port, timeout=_CONNECT_SECONDS)
     except (KeyError, ValueError, http.client.InvalidURL) as error:
         raise MLScaleError(
             f"'{url}' is no address of a server", where="url", fix="url=http://127.0.0.1:8000"

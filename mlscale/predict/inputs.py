@@ -13,6 +13,15 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.data.system_files import (
+    KIND,
+    Skipped,
+    count_skipped,
+    is_system_file,
+    is_system_folder,
+    report_skipped,
+    without_system_files,
+)
 from mlscale.errors import MLScaleError
 
 IMAGES = frozenset({"jpg", "jpeg", "png", "ppm", "pgm", "bmp", "tif", "tiff", "webp"})
@@ -78,6 +87,7 @@ def open_inputs(
         names = os.listdir(folder)
         if any(name.endswith(".tar") for name in names):
             return TarInputs(words, member)
+        names = without_system_files(sorted(names), where="input")
         if any(name.lower().endswith(TABLES) for name in names) and not images(folder):
             return TableInputs(
                 [str(folder / n) for n in sorted(names) if n.lower().endswith(TABLES)], member, key, columns, encoded
@@ -91,13 +101,22 @@ def open_inputs(
 def images(folder: Path) -> list[str]:
     """The images below a folder, sorted; links are followed, but not round in circles; hidden files are left out."""
     found = []
+    skipped: dict[str, Skipped] = {}
     for parent, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(n for n in folders if not n.startswith(".") and not _leads_back(Path(parent, n), folder))
+        for name in sorted((*folders, *names)):
+            if is_system_file(name) or is_system_folder(name):
+                count_skipped(skipped, KIND, Path(parent, name).relative_to(folder).as_posix())
+        folders[:] = sorted(
+            name
+            for name in folders
+            if not name.startswith(".") and not is_system_folder(name) and not _leads_back(Path(parent, name), folder)
+        )
         found += [
             Path(parent, name).relative_to(folder).as_posix()
             for name in names
             if not name.startswith(".") and name.rpartition(".")[2].lower() in IMAGES
         ]
+    report_skipped(skipped, where=f"input={folder}")
     return sorted(found)
 
 
@@ -158,7 +177,7 @@ class TarInputs:
 
     def __init__(self, spec: Sequence[str], member: str | None) -> None:
         from mlscale.data.decode import check_extension
-        from mlscale.data.index import build_index
+        from mlscale.data.index_build import build_index
         from mlscale.data.sources import find_shards
 
         self._index = build_index(find_shards(list(spec), where="input"), where="input")

@@ -34,16 +34,26 @@ def read(path: Path) -> dict[str, list[tuple[float, float]]]:
     empty: a run without a CSV file has a page, too."""
     logged: dict[str, list[tuple[float, float]]] = {}
     try:
-        with path.open(newline="", encoding="utf-8") as file:
-            for row in csv.DictReader(file):
-                step = _number(row.pop("step", None))
-                for name, text in row.items():
-                    value = _number(text)
-                    if step is not None and value is not None and name:
-                        logged.setdefault(name, []).append((step, value))
-    except (OSError, UnicodeDecodeError, csv.Error):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
         return {}
+    header = _fields(lines[0]) if lines else []
+    for line in lines[1:]:
+        row = dict(zip(header, _fields(line), strict=False))
+        step = _number(row.pop("step", None))
+        for name, text in row.items():
+            value = _number(text)
+            if step is not None and value is not None and name:
+                logged.setdefault(name, []).append((step, value))
     return logged
+
+
+def _fields(line: str) -> list[str]:
+    """The fields of one line; none where it is damaged."""
+    try:
+        return next(csv.reader([line]), [])
+    except csv.Error:
+        return []
 
 
 def _plot(title: str, logged: Mapping[str, Sequence[tuple[float, float]]], y: str) -> Line:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import hashlib
 import json
 import os
@@ -24,7 +23,7 @@ from typing import Any, BinaryIO, Literal
 
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
-from mlscale.runs.files import ASIDE, PRIVATE_FILE, sync_folder
+from mlscale.runs.files import ASIDE, PRIVATE_FILE, lock, remove_unlocked, sync_folder
 from mlscale.runs.identity import now
 
 SUFFIX = ".ckpt"
@@ -58,6 +57,8 @@ class Record:
         metric, value: what the callback that wrote it watches, and its value then.
         time: ISO 8601, with its time zone.
         bytes: of the archive, without the record; set when it is committed.
+        run: the id of the run that it is of; None where that is not recorded.
+        config_hash: of what that run computes.
     """
 
     kind: Kind
@@ -68,6 +69,16 @@ class Record:
     value: float | None = None
     time: str = ""
     bytes: int = 0
+    run: str | None = None
+    config_hash: str | None = None
+
+    def foreign_to(self, run: str, config_hash: str) -> str:
+        """Return why it is not a checkpoint of that run; empty where it is, and where it does not name its run."""
+        if self.run not in (None, run):
+            return f"it is of the run {self.run}"
+        if self.config_hash not in (None, config_hash):
+            return "it was saved with other settings"
+        return ""
 
 
 @dataclass(frozen=True)
@@ -112,7 +123,7 @@ class Writer:
         handle = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
         self._file = os.fdopen(handle, "wb", buffering=0)
         with contextlib.suppress(OSError):  # some file systems have no locks; then nobody tidies up there
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(handle)
 
     def write(self, data: bytes | memoryview) -> int:
         """Take the next bytes of the archive."""
@@ -220,8 +231,12 @@ def stored(folder: Path) -> list[Stored]:
     return sorted(found, key=reached)
 
 
-def latest_valid(folder: Path) -> tuple[Path | None, list[str]]:
-    """The checkpoint to go on from: the last reached one whose digest holds; None where there is none.
+def latest_valid(folder: Path, of: tuple[str, str] | None = None) -> tuple[Path | None, list[str]]:
+    """Return the checkpoint to resume from: the last reached one whose digest holds; None where there is none.
+
+    Args:
+        folder: where they are.
+        of: id and config hash of the run that it must be of; None for any.
 
     Returns:
         its path; and a sentence for each that had to be left out: later ones, and those that tell no step. Those of
@@ -230,6 +245,9 @@ def latest_valid(folder: Path) -> tuple[Path | None, list[str]]:
     warnings = []
     for found in reversed(stored(folder)):
         if found.record is not None and not found.record.resumable:
+            continue
+        if found.record is not None and of is not None and (why := found.record.foreign_to(*of)):
+            warnings.append(f"{found.path} is left out: {why}")
             continue
         try:
             checked = verify(found.path)
@@ -271,9 +289,7 @@ def explain(checked: Stored) -> str:
 def tidy(folder: Path) -> None:
     """Remove what processes that were killed while they wrote left in `folder`; what is being written is locked."""
     for path in folder.glob(f"{ASIDE}*{SUFFIX}-*"):
-        with contextlib.suppress(OSError), path.open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+        remove_unlocked(path)
 
 
 def reached(found: Stored) -> tuple[bool, int, datetime, str]:

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import tarfile
+import zlib
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.recover import CONFIG, report, yaml_values
 
 Pairs = dict[str, tuple[Any, Any]]  # name to its values in both runs; None where one lacks it
 _NO_SETTING = ("derived", "hydra")
@@ -77,14 +77,19 @@ def _pairs(first: Mapping[str, Any], second: Mapping[str, Any]) -> Pairs:
 
 
 def _config(run: RunFolder) -> dict[str, Any]:
-    config = yaml.safe_load(run.config_text) or {}
+    config = yaml_values(run.path / CONFIG)
     return dict(flatten({key: value for key, value in config.items() if key not in _NO_SETTING}))
 
 
 def _facts(run: Mapping[str, Any]) -> dict[str, Any]:
     code = run["code"] or {}
     facts = {key: run[key] for key in ("verb", "seed", "data_version", "order_version", "parent")}
-    return {**facts, "commit": code.get("commit"), "uncommitted_changes": code.get("dirty")}
+    return {
+        **facts,
+        "label_digest": run.get("label_digest"),
+        "commit": code.get("commit"),
+        "uncommitted_changes": code.get("dirty"),
+    }
 
 
 def _changed_code(first: Path, second: Path) -> tuple[str, ...]:
@@ -97,9 +102,12 @@ def _digests(archive: Path) -> dict[str, str]:
     if not archive.is_file():
         return {}
     found = {}
-    with tarfile.open(archive, "r:gz") as tar:
-        for entry in tar:
-            content = tar.extractfile(entry)
-            if content is not None:
-                found[entry.name] = hashlib.sha256(content.read()).hexdigest()
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for entry in tar:
+                content = tar.extractfile(entry)
+                if content is not None:
+                    found[entry.name] = hashlib.sha256(content.read()).hexdigest()
+    except (tarfile.TarError, OSError, EOFError, zlib.error, UnicodeError, ValueError) as error:
+        report(f"{archive} is damaged ({error}): what differs in the code is not known wholly")
     return found

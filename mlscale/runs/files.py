@@ -31,19 +31,27 @@ def write_bytes(path: Path, content: bytes) -> None:
     aside = path.with_name(f"{ASIDE}{path.name}-{secrets.token_hex(4)}")
     try:
         with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE), "wb") as file:
+            with contextlib.suppress(OSError):  # some file systems have no locks; nobody tidies up there
+                lock(file.fileno())
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(path)
+            aside.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        aside.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            aside.unlink(missing_ok=True)
         raise unwritable(path, error) from error
 
 
 def write_text(path: Path, text: str) -> None:
     """`write_bytes` for text, as UTF-8."""
-    write_bytes(path, text.encode("utf-8", errors="surrogateescape"))
+    write_bytes(path, encoded(text))
+
+
+def encoded(text: str) -> bytes:
+    """The bytes that `write_text` writes."""
+    return text.encode("utf-8", errors="surrogateescape")
 
 
 def write_json(path: Path, value: object) -> None:
@@ -59,7 +67,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise MLScaleError(f"can't read {path.name}", where=str(path), why=str(error)) from error
     if not isinstance(value, dict):
         raise MLScaleError(f"{path.name} does not hold a JSON object", where=str(path))
@@ -78,6 +86,35 @@ def plain(value: object) -> Any:
         return [plain(item) for item in value]
     item = getattr(value, "item", None)
     return plain(item()) if callable(item) else str(value)
+
+
+def tidy(folder: Path) -> None:
+    """Remove the files aside that killed processes left anywhere below `folder`; what is being written is locked."""
+    for parent, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(ASIDE)]
+        for name in names:
+            if name.startswith(ASIDE):
+                remove_unlocked(Path(parent, name))
+
+
+def remove_unlocked(path: Path) -> None:
+    """Remove a file unless a process holds a lock on it, or it can't be removed."""
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        lock(file.fileno())
+        path.unlink()
+
+
+def lock(handle: int) -> None:
+    """Lock an open file for as long as it is open; the system takes the lock back when the process ends.
+
+    Raises:
+        OSError: another process holds it, or the file system has no locks.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def sync_folder(folder: Path) -> None:
@@ -194,10 +231,26 @@ def unwritable(path: Path, error: OSError) -> MLScaleError:
     return MLScaleError(
         f"can't write {path.name}",
         where=str(path),
-        why=error.strerror or str(error),
+        why=reason_of(error, path),
         fix=_ELSEWHERE.format("runs_dir"),
         exit=Exit.ENVIRONMENT,
     )
+
+
+def reason_of(error: OSError, path: Path) -> str:
+    """Return why `path` could not be written, in words: the system reports missing inodes as missing space."""
+    text = error.strerror or str(error)
+    if error.errno == errno.ENOSPC and _lacks_inodes(path):
+        return f"{text}: no free inodes, so no further file can be made, though bytes may be free (df -i)"
+    return text
+
+
+def _lacks_inodes(path: Path) -> bool:
+    for folder in (path, *path.absolute().parents):
+        with contextlib.suppress(OSError):
+            system = os.statvfs(folder)
+            return system.f_files > 0 and system.f_favail == 0  # a file system without a limit counts none
+    return False
 
 
 @contextlib.contextmanager

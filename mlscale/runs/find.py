@@ -8,6 +8,7 @@ from pathlib import Path
 from mlscale.errors import MLScaleError
 from mlscale.runs.files import ASIDE
 from mlscale.runs.folder import RUN, RunFolder
+from mlscale.runs.recover import report
 
 LAST = "last"
 
@@ -23,7 +24,17 @@ def find(ref: str | Path, root: str | Path = "runs") -> RunFolder:
         return RunFolder.open(text)
     if Path(text).name == RUN and Path(text).is_file():
         return RunFolder.open(Path(text).parent)
-    runs = list_runs(root)
+    runs, broken = list_runs(root), damaged(root)
+    if broken and (not runs or text == LAST):
+        _report_damaged(broken, runs)
+    if not runs and broken:
+        raise MLScaleError(
+            "no run here can be read",
+            where=", ".join(map(str, broken)),
+            why=next(iter(broken.values())),
+            fix="restore its run.json or config.yaml from a copy; checkpoints in it can still be used: "
+            f"init_from={next(iter(broken))}/checkpoints/last.ckpt",
+        )
     if not runs:
         raise MLScaleError(
             "there are no runs here",
@@ -46,6 +57,13 @@ def find(ref: str | Path, root: str | Path = "runs") -> RunFolder:
         raise MLScaleError(f"no run {text!r}", where=str(root), fix="mlscale runs ls")
     names = ", ".join(run.path.name for run in found[:5]) + (", …" if len(found) > 5 else "")
     raise MLScaleError(f"{text!r} means {len(found)} runs", where=str(root), why=names, fix="type more of its id")
+
+
+def _report_damaged(broken: dict[Path, str], runs: list[RunFolder]) -> None:
+    """Report folders that can't be read and may be newer than the last run that can."""
+    for path, why in broken.items():
+        if not runs or path.name.rsplit("-", 1)[-1] > runs[0].id:
+            report(f"{path} can't be read ({why}), and is not the last run for that")
 
 
 def list_runs(root: str | Path = "runs") -> list[RunFolder]:

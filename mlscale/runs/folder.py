@@ -15,16 +15,16 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.contracts import expect, stamp
+from mlscale.contracts import stamp
 from mlscale.errors import MLScaleError
-from mlscale.runs import machine, process
+from mlscale.runs import machine, own, process, recover
 from mlscale.runs.files import (
     ASIDE,
     artefacts,
+    encoded,
     make_folders,
     make_private,
     plain,
-    read_json,
     remove_empty,
     remove_tree,
     sha256,
@@ -42,7 +42,8 @@ from mlscale.runs.sweep import start_sweep
 if TYPE_CHECKING:
     from mlscale.report.figures import Figure, Step
 
-RUN, MANIFEST, CONFIG, DERIVED = "run.json", "manifest.json", "config.yaml", "derived.yaml"
+RUN, MANIFEST, CONFIG, DERIVED = recover.RUN, recover.MANIFEST, recover.CONFIG, recover.DERIVED
+CODE = "code.tar.gz"
 SUBFOLDERS = ("results", "logs", "checkpoints")
 ENDINGS = ("done", "failed", "diverged", "interrupted")
 
@@ -78,6 +79,7 @@ class RunFolder:
         derived: Mapping[str, Any] | None = None,
         seed: int | None = None,
         data_version: str | None = None,
+        label_digest: str | None = None,
         order_version: int | str | None = None,
         decode_version: int | None = None,
         overrides: Sequence[str] = (),
@@ -102,6 +104,7 @@ class RunFolder:
             derived: what `derived.yaml` keeps; `run_dir` and `name` are added.
             seed, data_version, order_version: what the order of samples follows from.
             decode_version: of the decoder that images become pixels by; None where there are none.
+            label_digest: of the labels of all splits, which the data version does not cover.
             overrides: as typed; kept masked.
             tags, notes: the user's words; kept masked.
             metric, mode: what judges this run, for `runs ls`.
@@ -130,6 +133,7 @@ class RunFolder:
                 "config_hash": config_hash(config_yaml),
                 "seed": seed,
                 "data_version": data_version,
+                "label_digest": label_digest,
                 "order_version": order_version,
                 **({"decode_version": decode_version} if decode_version is not None else {}),
                 "code": code.summary() if code else None,
@@ -144,13 +148,14 @@ class RunFolder:
                 "loggers": dict(loggers or {}),
                 "attempts": [_attempt()],
             }
-            kept = {**(derived or {}), "run_dir": str(path), "name": path.name}
+            derived_yaml = _yaml({**(derived or {}), "run_dir": str(path), "name": path.name})
+            document |= _proof(run_id, config_yaml, derived_yaml, code)
             made = make_folders(path.parent)
             if sweep:
                 start_sweep(sweep, name)
             aside = path.with_name(f"{ASIDE}{path.name}-{secrets.token_hex(4)}")
             try:
-                _fill(aside, document, config_yaml, kept, code)
+                _fill(aside, document, config_yaml, derived_yaml, code)
                 aside.rename(path)
             except OSError as error:
                 _clear(aside, made)
@@ -168,47 +173,48 @@ class RunFolder:
         """The run in the folder `path`.
 
         Raises:
-            MLScaleError: it is no run folder, or its run.json is damaged or of a later format.
+            MLScaleError: it is no run folder, its run.json is of a later format, or it is damaged beyond recovery.
         """
         folder = Path(path).absolute()
         if not (folder / RUN).is_file():
             raise MLScaleError("this is no run folder: it has no run.json", where=str(path), fix="mlscale runs ls")
-        document = read_json(folder / RUN)
-        expect("run", document, str(folder / RUN))
-        return cls(folder, str(document["id"]), masker or Masker())
+        return cls(folder, str(recover.run_document(folder)["id"]), masker or Masker())
 
     # What it holds
 
     @property
     def run(self) -> dict[str, Any]:
-        """run.json."""
-        return read_json(self.path / RUN)
+        """run.json, or what can be recovered of it."""
+        return recover.run_document(self.path)
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        """manifest.json; None as long as the run is not sealed."""
-        return read_json(self.path / MANIFEST) if (self.path / MANIFEST).is_file() else None
+        """manifest.json; None as long as the run is not sealed, and where the seal is damaged."""
+        return recover.manifest(self.path)
 
     @property
     def config_text(self) -> str:
-        """config.yaml: the composed config, interpolations kept."""
+        """config.yaml: the composed config, interpolations kept.
+
+        Raises:
+            MLScaleError: it is damaged.
+        """
+        recover.yaml_values(self.path / CONFIG)
         return (self.path / CONFIG).read_text(encoding="utf-8")
 
     @property
     def derived(self) -> dict[str, Any]:
-        """derived.yaml: the values that were filled in at start."""
-        import yaml
+        """derived.yaml: the values that were filled in at start.
 
-        values: dict[str, Any] = yaml.safe_load((self.path / DERIVED).read_text(encoding="utf-8")) or {}
-        return values
+        Raises:
+            MLScaleError: it is damaged.
+        """
+        return recover.yaml_values(self.path / DERIVED)
 
     @property
     def results(self) -> dict[str, dict[str, Any]]:
-        """The results by verb."""
-        found = {path.stem: read_json(path) for path in sorted((self.path / "results").glob("[!.]*.json"))}
-        return {
-            verb: result for verb, result in found.items() if str(result.get("format")).startswith("mlscale/result/")
-        }
+        """The results by command."""
+        return recover.results(self.path)
 
     @property
     def checkpoints(self) -> list[Path]:
@@ -260,15 +266,21 @@ class RunFolder:
     def set_anew(self, config_yaml: str, derived: Mapping[str, Any]) -> None:
         """Keep the config of this attempt, in which devices, trackers or the time limit may be others, and the values
         that were filled in for it: another layout derives others."""
-        write_text(self.path / CONFIG, protect_yaml(config_yaml))
-        kept = {**derived, "run_dir": str(self.path), "name": self.path.name}
-        write_text(self.path / DERIVED, _yaml(kept))
+        derived = {**derived, "run_dir": str(self.path), "name": self.path.name}
+        self._replace(protect_yaml(config_yaml), _yaml(derived))
+
+    def _replace(self, config_yaml: str, derived_yaml: str) -> None:
+        """Replace config.yaml and derived.yaml. A run of this user stays one."""
+        if not own.doubt(self.path):  # the proof comes first, for a kill may come between
+            self.update(**_proof(self.id, config_yaml, derived_yaml, before=self.run.get("proof")))
+        write_text(self.path / CONFIG, config_yaml)
+        write_text(self.path / DERIVED, derived_yaml)
 
     def judge_by(self, metric: str | None, mode: str | None) -> None:
         """Keep what judges the run, where that is known only once something has been logged. The first rank calls it,
         while the launching process waits."""
         self.update(metric=metric, mode=mode)
-        write_text(self.path / DERIVED, _yaml({**self.derived, "metric": metric, "mode": mode}))
+        self._replace(self.config_text, _yaml({**self.derived, "metric": metric, "mode": mode}))
 
     def attempt(self) -> None:
         """Go on with this run: note the attempt, and take off the seal of the last one."""
@@ -293,7 +305,10 @@ class RunFolder:
             hardware: what the caller knows of accelerators, added to what the system tells.
         """
         assert status in ENDINGS, status
-        make_private(self.path)
+        try:
+            make_private(self.path)
+        except OSError as error:  # a disk that has become read-only
+            raise unwritable(self.path, error) from error
         started = datetime.fromisoformat(self.run["attempts"][-1]["started"])
         files = [path for path in artefacts(self.path) if path != self.path / MANIFEST]
         manifest = {
@@ -335,14 +350,23 @@ def _attempt() -> dict[str, Any]:
     return {"started": now(), "host": socket.gethostname(), **process.this()}
 
 
-def _fill(folder: Path, run: dict[str, Any], config: str, derived: dict[str, Any], code: Snapshot | None) -> None:
+def _proof(
+    run_id: str, config: str, derived: str, code: Snapshot | None = None, before: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """What run.json holds to prove that this user created the run: nothing, where the user has no key."""
+    contents = {CONFIG: encoded(config), DERIVED: encoded(derived), **({CODE: code.archive} if code else {})}
+    proof = own.prove(run_id, contents, before)
+    return {"proof": proof} if proof else {}
+
+
+def _fill(folder: Path, run: dict[str, Any], config: str, derived: str, code: Snapshot | None) -> None:
     folder.mkdir(mode=0o700)
     for name in SUBFOLDERS:
         (folder / name).mkdir(mode=0o700)
     write_text(folder / CONFIG, config)
-    write_text(folder / DERIVED, _yaml(derived))
+    write_text(folder / DERIVED, derived)
     if code is not None:
-        write_bytes(folder / "code.tar.gz", code.archive)
+        write_bytes(folder / CODE, code.archive)
         write_json(folder / "code.json", code.document())
     write_json(folder / RUN, run)
 

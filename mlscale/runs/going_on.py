@@ -10,9 +10,11 @@ import yaml
 
 from mlscale.errors import MLScaleError
 from mlscale.runs import checkpoints
+from mlscale.runs.files import tidy
 from mlscale.runs.find import find, unfinished
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import config_hash, differing
+from mlscale.runs.recover import report
 
 AUTO = "auto"
 
@@ -26,12 +28,14 @@ class GoingOn:
         checkpoint: where to go on from; None where it was killed before it saved anything, and starts over.
         step: the optimizer step that the checkpoint was saved after.
         lines: what there is to say about it.
+        inexact: why it may not be bitwise identical to the run without the interruption, as far as is known by now.
     """
 
     folder: RunFolder
     checkpoint: Path | None
     step: int
     lines: tuple[str, ...]
+    inexact: tuple[str, ...] = ()
 
 
 def to_go_on(resume: str, config_yaml: str, code: str | None, root: Path) -> RunFolder | None:
@@ -44,8 +48,8 @@ def to_go_on(resume: str, config_yaml: str, code: str | None, root: Path) -> Run
     if resume == AUTO:
         return unfinished(config_hash(config_yaml), code, root)
     run = find(resume, root)
-    if run.run["config_hash"] != config_hash(config_yaml):
-        keys = differing(yaml.safe_load(run.config_text), yaml.safe_load(config_yaml))
+    keys = differing(yaml.safe_load(run.config_text), yaml.safe_load(config_yaml))
+    if run.run["config_hash"] != config_hash(config_yaml) and keys:
         raise MLScaleError(
             f"with other settings this would be another run than {run.path.name}",
             where=", ".join(keys[:5]),
@@ -70,20 +74,60 @@ def open_attempt(run: RunFolder, world_size: int, code: str | None) -> GoingOn:
             why=why,
             fix="mlscale runs show " + run.id + (", or a new run with other settings" if why else ""),
         )
-    checkpoint, left_out = checkpoints.latest_valid(run.path / "checkpoints")
+    tidy(run.path)
+    checkpoint, left_out = _latest(run)
     record = checkpoints.look(checkpoint).record if checkpoint else None
     step = record.step if record else 0
-    before = run.derived.get("world_size")
+    before = _world_size(run)
     lines = [*left_out, _from(run, checkpoint, step)]
     if before not in (None, world_size):
         lines.append(
             f"layout    {before} process{_es(before)} before, {world_size} now: the same global batches, "
             "but sums in another order, so not the same bits"
         )
+    inexact = []
     if code != (run.run["code"] or {}).get("digest"):
-        lines.append("code      has changed since the run began: it goes on with today's")
+        lines.append("code      has changed since the run began: it is resumed with today's")
+        inexact.append("the code has changed")
     run.attempt()
-    return GoingOn(run, checkpoint, step, tuple(lines))
+    return GoingOn(run, checkpoint, step, tuple(lines), tuple(inexact))
+
+
+def _world_size(run: RunFolder) -> int | None:
+    """Processes of the attempt before; None where that is lost."""
+    try:
+        return run.derived.get("world_size")
+    except MLScaleError as damage:
+        report(f"{damage.where} is damaged ({damage.why}): derived again")
+        return None
+
+
+def _latest(run: RunFolder) -> tuple[Path | None, list[str]]:
+    """The run's own latest valid checkpoint, and what is left out.
+
+    Raises:
+        MLScaleError: there are checkpoints of another run, and none of its own.
+    """
+    folder, own = run.path / "checkpoints", (run.id, str(run.run["config_hash"]))
+    checkpoint, left_out = checkpoints.latest_valid(folder, own)
+    if checkpoint is None:
+        for stored in checkpoints.stored(folder):
+            if stored.record and stored.record.resumable and (why := stored.record.foreign_to(*own)):
+                raise MLScaleError(
+                    f"the checkpoint {stored.path.name} is not one of the run {run.path.name}",
+                    where=str(stored.path),
+                    why=f"{why}, and the run has no checkpoint of its own to resume from",
+                    fix=f"init_from={stored.path} starts a new run from its weights; or move it out of this folder: "
+                    "then the run starts over",
+                )
+        lost = run.run.get("rebuilt") and yaml.safe_load(run.config_text).get("init_from")
+        if lost:
+            raise MLScaleError(
+                "which weights the run started from is lost with its run.json, and it has saved nothing since",
+                where=str(run.path),
+                fix=f"a new run: mlscale like={run.path} init_from={lost}",
+            )
+    return checkpoint, left_out
 
 
 def unfinished_line(run: RunFolder) -> str:

@@ -19,7 +19,7 @@ def order(folder: Path, place: str | None = None, step: int = 0) -> None:
     """Tell a run that will trace into `folder` that this process is who it trains for, and where to stop.
 
     Args:
-        place: step, validation or save: the first of its kind from `step` on; None to go on to the end.
+        place: step, validation, save or between: the first of its kind from `step` on; None to go on to the end.
         step: optimizer steps taken by then.
     """
     make_folders(folder)

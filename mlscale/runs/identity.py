@@ -54,6 +54,16 @@ def new_id() -> str:
     return _base32(ticks, _TIME_DIGITS) + _base32(secrets.randbelow(32**_RANDOM_DIGITS), _RANDOM_DIGITS)
 
 
+def started_at(run_id: str) -> str | None:
+    """The time in a run id, ISO 8601 with its zone; None where the text is not an id."""
+    if len(run_id) != ID_LENGTH or not set(run_id) <= set(_DIGITS):
+        return None
+    ticks = 0
+    for digit in run_id[:_TIME_DIGITS]:
+        ticks = 32 * ticks + _DIGITS.index(digit)
+    return datetime.fromtimestamp(_EPOCH + ticks / _TICKS).astimezone().isoformat(timespec="milliseconds")
+
+
 def now() -> str:
     """The time with its zone, ISO 8601."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")

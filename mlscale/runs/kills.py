@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from dataclasses import dataclass
 
 from mlscale.runs.traces import Line
 
-_KINDS = ("step", "save", "validation")
+_KINDS = ("step", "save", "validation", "between")
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,8 @@ class Kill:
     """A point of a run's life.
 
     Attributes:
-        place: step (before a forward pass), save (a checkpoint is half written), or validation (after its first batch).
+        place: step (before a forward pass), save (a checkpoint is half written), validation (after its first batch), or
+            between (of the checkpoints that are saved at one boundary the first is committed, the second half written).
         step: optimizer steps taken by then.
     """
 
@@ -23,7 +25,12 @@ class Kill:
     step: int
 
     def __str__(self) -> str:
-        within = {"step": "", "save": ", a checkpoint half written", "validation": ", within a validation"}
+        within = {
+            "step": "",
+            "save": ", a checkpoint half written",
+            "validation": ", within a validation",
+            "between": ", between two checkpoints",
+        }
         return f"step {self.step:,}{within[self.place]}"
 
 
@@ -53,10 +60,19 @@ def choose(lines: list[Line], count: int, seed: int) -> list[Kill]:
     return kills
 
 
+def _steps_with(place: str, lines: list[Line]) -> list[int]:
+    """The steps at which the run can be killed at a place, sorted."""
+    if place != "between":
+        return sorted({line.step for line in lines if line.kind == place})
+    saves = Counter(line.step for line in lines if line.kind == "save")
+    total = steps_of(lines)  # after it no step is left to take, so there is nothing to compare
+    return sorted(step for step, count in saves.items() if count > 1 and step < total)
+
+
 def _of_kind(place: str, lines: list[Line], low: int, high: int, draw: random.Random) -> Kill:
     """A point of a kind between two steps; just later if there is none; a step where the run has none of it at all."""
     if place != "step":
-        there = sorted({line.step for line in lines if line.kind == place})
+        there = _steps_with(place, lines)
         within = [step for step in there if low <= step <= high] or [step for step in there if step > high][:1]
         if within or there:
             return Kill(place, draw.choice(within or there[-1:]))

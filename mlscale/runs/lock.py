@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 from mlscale.errors import MLScaleError
 from mlscale.runs import process
+from mlscale.runs.files import make_folders
 from mlscale.runs.folder import RunFolder
 
 _LINGER_SECONDS = 15.0  # children of a process that was killed may hold its lock until they notice
@@ -30,6 +33,43 @@ def held(run: RunFolder) -> Iterator[None]:
     finally:
         forked.clear()
         os.close(handle)
+
+
+@contextlib.contextmanager
+def claimed(root: Path, *, wanted: bool = True) -> Iterator[list[Path]]:
+    """Let one process at a time look for an unfinished run below `root` and start one where there is none.
+
+    Yields the folders that it made, for a start that leaves nothing in them. Without `wanted` it does nothing.
+
+    The folder itself is locked: nothing is left behind, and the system takes the lock back when the process ends. On a
+    file system without locks nobody waits.
+    """
+    if not wanted:
+        yield []
+        return
+    made = make_folders(root)
+    handle = os.open(root, os.O_RDONLY)
+    forked = _closed_in_children(handle)
+    try:
+        _wait(handle)
+        yield made
+    finally:
+        forked.clear()
+        os.close(handle)
+
+
+def _wait(handle: int) -> None:
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("waiting   another process is starting a run here", file=sys.stderr, flush=True)
+        fcntl.flock(handle, fcntl.LOCK_EX)
+    except OSError:  # a file system without locks
+        return
 
 
 def _take(handle: int, run: RunFolder) -> None:

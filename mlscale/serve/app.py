@@ -4,22 +4,43 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import lru_cache, partial
 from importlib.metadata import version as package_version
+from typing import NamedTuple
 from urllib.parse import unquote
 
 from mlscale.errors import MLScaleError
-from mlscale.serve import labels, page, predict, tensors, v2
+from mlscale.serve import json_numbers, labels, page, predict, tensors, v2, v2_model
+from mlscale.serve.access import Access
 from mlscale.serve.answers import Answers, only
-from mlscale.serve.http import HTML, Exchange, body_of
+from mlscale.serve.http import HTML, Exchange, Head
 from mlscale.serve.inference import Inference, Protocol
 from mlscale.serve.labels import LabelSink
 from mlscale.serve.metrics import KIND
 from mlscale.serve.refused import Refused
+from mlscale.serve.workers import INLINE_BYTES, Workers
 
 Load = Callable[[str | None, bool, Callable[[MLScaleError | None], None]], None]
-_V2 = Protocol("infer", v2.asked, tensors.answer)
-_PREDICT = Protocol("predict", predict.asked, predict.answer)
+_V2 = Protocol("infer", v2.body_limit, v2.json_bytes, v2.asked, tensors.numbers_written, tensors.answer)
+_PREDICT = Protocol(
+    "predict", predict.body_limit, predict.json_bytes, predict.asked, predict.numbers_written, predict.answer
+)
 _READ = (b"GET", b"HEAD")
+_SMALL_BYTES = 64 << 10
+"""Of a body that says little, or nothing."""
+_CACHED_BYTES = 256
+
+
+class Target(NamedTuple):
+    """Where a request goes.
+
+    Attributes:
+        parts: of its path.
+        kind: predict, infer, labels, control, health, metrics, or other.
+    """
+
+    parts: tuple[str, ...]
+    kind: str
 
 
 class App:
@@ -28,9 +49,10 @@ class App:
     Args:
         inference: answers those that ask the model.
         answers: how clients are answered.
+        workers: what reads for long.
+        access: who may send what.
         sink: where labels go; None: nowhere.
         load: loads a version and calls back; None where clients may not ask for it.
-        body_bytes: of a request, unpacked, at most.
 
     Attributes:
         ready: False while it drains.
@@ -38,31 +60,60 @@ class App:
     """
 
     def __init__(
-        self, inference: Inference, answers: Answers, sink: LabelSink | None, load: Load | None, *, body_bytes: int
+        self,
+        inference: Inference,
+        answers: Answers,
+        workers: Workers,
+        access: Access,
+        sink: LabelSink | None,
+        load: Load | None,
     ) -> None:
         self.ready, self.stale = True, ""
-        self._inference, self._answers, self._sink, self._load = inference, answers, sink, load
-        self._body_bytes = body_bytes
-        self._protocols = {b"/predict": _PREDICT, f"/v2/models/{inference.model.name}/infer".encode(): _V2}
+        self._inference, self._answers, self._workers, self._access = inference, answers, workers, access
+        self._sink, self._load = sink, load
+
+    def screen(self, head: Head, health_only: bool) -> int:
+        """How many bytes the body of a request may have; called before it is read.
+
+        Raises:
+            Refused: it may not be sent, or not now.
+        """
+        kind = _target(head.target).kind
+        if kind == "health":
+            return _SMALL_BYTES
+        if health_only and kind != "metrics":
+            raise Refused("too many connections", 503, b"Retry-After: 1\r\n")
+        self._access.check(head.method, head.headers)
+        if head.method != b"POST":
+            return _SMALL_BYTES
+        if kind in ("labels", "control"):  # a web page may send other types to any server, without asking it
+            _only_json(head)
+        match kind:
+            case "predict":
+                return self._inference.limit(_PREDICT, head.headers)
+            case "infer":
+                return self._inference.limit(_V2, head.headers)
+            case "labels":
+                return labels.MAX_BYTES
+        return _SMALL_BYTES
 
     def handle(self, exchange: Exchange) -> None:
         """Answer a request, now or later."""
         try:
-            path = exchange.target.partition(b"?")[0]
-            protocol = self._protocols.get(path)
-            if protocol is not None:
-                self._inference.infer(exchange, protocol)
+            target = _target(exchange.target)
+            if target.kind == "predict":
+                self._inference.infer(exchange, _PREDICT)
             else:
-                self._route(exchange, [unquote(part) for part in path.decode("latin-1").strip("/").split("/")])
+                self._route(exchange, target.parts)
         except Refused as refused:
             self._answers.refuse(exchange, refused)
         except Exception as error:
             self._answers.broken(exchange, error)
 
-    def _route(self, exchange: Exchange, parts: list[str]) -> None:
+    def _route(self, exchange: Exchange, parts: tuple[str, ...]) -> None:
         model = self._inference.model
         match parts:
-            case [""]:
+            case ():
                 exchange.route = "page"
                 only(exchange, *_READ)
                 self._answers.plain(exchange, page.html(model).encode(), HTML)
@@ -77,7 +128,7 @@ class App:
             case ["v2"]:
                 exchange.route = "v2"
                 only(exchange, *_READ)
-                about = {"name": "mlscale", "version": package_version("mlscale"), "extensions": v2.EXTENSIONS}
+                about = {"name": "mlscale", "version": package_version("mlscale"), "extensions": v2_model.EXTENSIONS}
                 self._answers.json(exchange, about)
             case ["v2", "health", ("live" | "ready") as asked]:
                 exchange.route = "health"
@@ -87,6 +138,10 @@ class App:
                 exchange.route = "repository"
                 only(exchange, b"POST")
                 self._repository(exchange, rest)
+            case ["v2", "models", "stats"]:
+                exchange.route = "v2"
+                only(exchange, *_READ)
+                self._statistics(exchange)
             case ["v2", "models", name, "versions", version, *rest]:
                 exchange.route = "v2"
                 self._of_model(exchange, name, version, rest)
@@ -113,51 +168,77 @@ class App:
     def _of_model(self, exchange: Exchange, name: str, version: str | None, rest: list[str]) -> None:
         model, unknown = self._inference.model, 400 if rest == ["ready"] else 404
         if name != model.name:
+            if rest == ["stats"]:
+                raise Refused(f"requested model '{name[:200]}' is not available")
             raise Refused(f"Request for unknown model: '{name[:200]}' is not found", unknown)
         # `resnet:v7` may be asked for as v7 and as 7: Triton's versions are numbers.
         known = (model.version, model.version.partition(":")[2], model.version.partition(":v")[2])
         if version is not None and (version not in known or not version):
+            if rest == ["stats"]:
+                raise Refused(f"requested model version is not available for model '{name}'")
             raise Refused(f"Request for unknown model: '{name}' version {version[:200]} is not found", unknown)
         match rest:
             case []:
                 only(exchange, *_READ)
-                self._answers.json(exchange, v2.metadata(model))
+                self._answers.json(exchange, v2_model.metadata(model))
             case ["ready"]:
                 only(exchange, *_READ)
                 self._answers.plain(exchange, status=200 if self.ready else 400)
             case ["infer"]:
                 self._inference.infer(exchange, _V2)
+            case ["config"]:
+                only(exchange, *_READ)
+                self._answers.json(exchange, v2_model.configuration(model))
+            case ["stats"]:
+                only(exchange, *_READ)
+                self._statistics(exchange)
             case _:
                 raise Refused("Not Found", 404)
+
+    def _statistics(self, exchange: Exchange) -> None:
+        said = v2_model.statistics(self._inference.model, self._inference.statistics)
+        self._answers.json(exchange, {"model_stats": [said]})
 
     def _swap(self, exchange: Exchange, name: str) -> None:
         if self._load is None:
             raise Refused("explicit model load is not allowed on this server: control=true allows it", 403)
-        wanted, accept_change = _load_parameters(body_of(exchange, self._body_bytes))
+        load = self._load
 
         def done(error: MLScaleError | None) -> None:
             if error is None:
                 self._answers.plain(exchange)
             else:
-                self._answers.refuse(exchange, Refused(f"failed to load '{name}', {v2.told(error)}"))
+                self._answers.refuse(exchange, Refused(f"failed to load '{name}', {json_numbers.told(error)}"))
 
-        self._load(wanted, accept_change, done)
+        def read() -> None:
+            load(*_load_parameters(exchange.body), done)
+
+        self._workers.unpack(exchange, _SMALL_BYTES, read, partial(self._answers.refuse, exchange))
 
     def _labels(self, exchange: Exchange) -> None:
         if self._sink is None:
             raise Refused("this server keeps no labels: it was started with events=null", 404)
-        model = self._inference.model
-        given = labels.read(model, body_of(exchange, self._body_bytes))
+        sink, model, refuse = self._sink, self._inference.model, partial(self._answers.refuse, exchange)
 
-        def done(error: MLScaleError | None) -> None:
-            if error is None:
-                self._answers.json(exchange, {"accepted": len(given.ids)})
-                return
-            self._answers.say(f"labels were not kept: {v2.told(error)}")
-            refused = Refused("the labels could not be written; send them again", 503, b"Retry-After: 10\r\n")
-            self._answers.refuse(exchange, refused)
+        def keep(given: labels.Labels) -> None:
+            sink.submit(model.name, given, partial(self._kept, exchange, len(given.ids)))
 
-        self._sink.submit(model.name, given, done)
+        def read() -> None:
+            call = (labels.read, model.servable.labels, exchange.body)
+            if len(exchange.body) > INLINE_BYTES:
+                self._workers.json(exchange, call, keep, refuse)
+            else:
+                keep(labels.read(*call[1:]))
+
+        self._workers.unpack(exchange, labels.MAX_BYTES, read, refuse)
+
+    def _kept(self, exchange: Exchange, count: int, error: MLScaleError | None) -> None:
+        if error is None:
+            self._answers.json(exchange, {"accepted": count})
+            return
+        self._answers.say(f"labels were not kept: {json_numbers.told(error)}")
+        refused = Refused("the labels could not be written; send them again", 503, b"Retry-After: 10\r\n")
+        self._answers.refuse(exchange, refused)
 
     def _metrics(self) -> bytes:
         inference, events, model = self._inference, self._inference.events, self._inference.model
@@ -172,7 +253,7 @@ class App:
         return self._answers.metrics.text(model=model.name, version=model.version, others=others)
 
 
-def _load_parameters(body: bytes) -> tuple[str | None, bool]:
+def _load_parameters(body: bytes | bytearray) -> tuple[str | None, bool]:
     """Return version and accept_change of `{"parameters": {"version": "resnet:v8", "accept_change": true}}`.
 
     Raises:
@@ -190,3 +271,35 @@ def _load_parameters(body: bytes) -> tuple[str | None, bool]:
     if not isinstance(accept_change, bool):
         raise Refused("parameters.accept_change is true or false")
     return version, accept_change
+
+
+def _only_json(head: Head) -> None:
+    kind = head.headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
+    if kind != b"application/json":
+        shown = kind.decode("latin-1")[:200] or "no type"
+        raise Refused(f"this takes application/json, not {shown}: send 'Content-Type: application/json'", 415)
+
+
+@lru_cache(512)
+def _cached(target: bytes) -> Target:
+    path = target.partition(b"?")[0].decode("latin-1").strip("/")
+    parts = tuple(unquote(part) for part in path.split("/")) if path else ()
+    match parts:
+        case ["predict" | "labels" | "metrics" as kind]:
+            return Target(parts, kind)
+        case (
+            ["v2", "health", "live" | "ready"]
+            | ["v2", "models", _, "ready"]
+            | ["v2", "models", _, "versions", _, "ready"]
+        ):
+            return Target(parts, "health")
+        case ["v2", "models", _, "infer"] | ["v2", "models", _, "versions", _, "infer"]:
+            return Target(parts, "infer")
+        case ["v2", "repository", "models", *_]:
+            return Target(parts, "control")
+    return Target(parts, "other")
+
+
+def _target(target: bytes) -> Target:
+    """Where a target leads; the one reading of it for who may send it and for who answers it."""
+    return _cached(target) if len(target) <= _CACHED_BYTES else _cached.__wrapped__(target)

@@ -71,16 +71,24 @@ class Batcher:
             Refused: too much waits (503, with the seconds after which to try again), or it could never be taken.
         """
         rows = len(job.raw)
-        if rows > self.max_queue:
-            raise Refused(f"inference request batch-size must be <= {self.max_queue} for '{job.model.name}'")
-        if self.rows + rows > self.max_queue:
-            seconds = max(1, math.ceil(self.rows * self._row_s))
-            raise Refused(f"{self.rows} samples wait already; try again", 503, b"Retry-After: %d\r\n" % seconds)
+        self.check(job.model, rows)
         self._waiting.append(job)
         self.rows += rows
         if not self._busy:
             self._busy = True
             self.loop.call_soon(self._next)  # after all sockets that can be read now: they make one batch
+
+    def check(self, model: Model, rows: int) -> None:
+        """See that as many rows may be submitted.
+
+        Raises:
+            Refused: see `submit`.
+        """
+        if rows > self.max_queue:
+            raise Refused(f"inference request batch-size must be <= {self.max_queue} for '{model.name}'")
+        if self.rows + rows > self.max_queue:
+            seconds = max(1, math.ceil(self.rows * self._row_s))
+            raise Refused(f"{self.rows} samples wait already; try again", 503, b"Retry-After: %d\r\n" % seconds)
 
     @property
     def idle(self) -> bool:

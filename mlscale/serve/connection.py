@@ -1,7 +1,7 @@
 """A client's connection: llhttp parses what comes, answers go out in the order of the requests.
 
 Who sends or reads too slowly is cut off by `Connections.sweep`. A connection holds one body that is not whole yet, 64
-requests, and as many more as fit into 16 KiB.
+requests, and as many more as fit into 16 KiB; it reads on when they are answered and the client has read the answers.
 """
 
 from __future__ import annotations
@@ -9,220 +9,367 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
+from collections.abc import Callable
 from typing import Any, cast
 
 import httptools
 
-from mlscale.serve.http import Connections, Exchange
+from mlscale.serve.http import COMPACT, Connections, Exchange, Head, busy, origin_form, too_large
+from mlscale.serve.refused import Refused
+from mlscale.serve.sockets import unread_bytes
 
 _MAX_HEAD_BYTES = 32 << 10
-_MAX_PIPELINED = 64
+_MAX_PIPELINED, _AT_ONCE = 64, 16
+"""Requests of one connection that are not answered; that are handled before others have their turn."""
 _PIECE_BYTES = 16 << 10
-_LINGER_S = 2.0
+_TURN_S, _LINGER_S, _SETTLE_S = 0.002, 2.0, 0.1
+_NEVER = float("inf")
+_ONCE = frozenset(
+    {b"host", b"content-type", b"authorization", b"x-api-key", b"origin", b"inference-header-content-length"}
+)
+"""Headers that decide what a request may do: two of them are read one way here, perhaps, and another way by a proxy."""
 
 
 class Connection(asyncio.Protocol):
     """One client."""
 
     def __init__(self, shared: Connections) -> None:
-        self.shared, self.deadline = shared, float("inf")
+        self.shared, self.deadline = shared, _NEVER
         self._parser: Any = httptools.HttpRequestParser(self)
         self._waiting: deque[Exchange] = deque()
+        self._unhandled: deque[Exchange] = deque()
         self._transport: asyncio.Transport | None = None
-        self._receiving = self._deaf = self._blocked = self._paused = self._feeding = False
-        self._counted, self._unfed = 0, b""
-        self._body: list[bytes] = []
-        self._start()
+        self._abort: Callable[[], object] = lambda: None
+        self._entered = self._health_only = False
+        self._receiving = self._refused = self._deaf = self._ended = False
+        self._blocked = self._paused = self._feeding = self._due = False
+        self._held = self._unsent = self._handled = 0
+        self._unfed, self._since = b"", time.monotonic()
+        self._head, self._target = Head(b"", b"", {}), b""
+        self._headers: dict[bytes, bytes] = {}
+        self._body: bytes | bytearray = b""
+        self._head_bytes = self._overhead = self._limit = 0
+        self._whole_head = False
 
     # What asyncio calls
 
+    def enter(self, peer: object, abort: Callable[[], object]) -> None:
+        """Count as a connection from `peer`; `abort` ends it until `connection_made`, while TLS is negotiated."""
+        self._entered, self._abort = True, abort
+        self.shared.all.add(self)
+        self._health_only = not self.shared.admission.enter(self, peer)
+        self._wait_until(self.shared.limits.head_s)
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self.shared.all.add(self)
-        self.deadline = time.monotonic() + self.shared.limits.receive_s
-        if len(self.shared.all) > self.shared.limits.connections:
-            self._refuse(503, b"too many connections")
+        if not self._entered:
+            self.enter(transport.get_extra_info("peername"), self._transport.abort)
+        self._abort = self._transport.abort
 
     def data_received(self, data: bytes) -> None:
-        self._unfed += data
-        self._feed()
+        if not self._deaf:
+            self._unfed += data
+            self._feed()
 
-    def _feed(self) -> None:
-        """Parse what came, piece by piece: not on, while there are as many requests as may wait."""
-        if self._feeding:  # the parser calls, who answers at once calls back
-            return
-        self._feeding = True
-        while self._unfed and not self._deaf and len(self._waiting) < _MAX_PIPELINED:
-            piece, self._unfed = self._unfed[:_PIECE_BYTES], self._unfed[_PIECE_BYTES:]
-            try:
-                self._parser.feed_data(piece)
-            except httptools.HttpParserUpgrade:  # it may ask; the answer is in HTTP/1.1, and what follows is not read
-                self._deaf = True
-            except httptools.HttpParserError:
-                self._refuse(400, b"this is no HTTP/1.1 request")
-        self._feeding = False
-        if self._deaf:
-            self._unfed = b""
-        if self._receiving and self.deadline == float("inf"):
-            self.deadline = time.monotonic() + self.shared.limits.receive_s
+    def eof_received(self) -> bool:
+        """The client sends no more, and may still read: what it has asked is answered."""
+        self._ended = True
+        secure = self._transport is None or self._transport.get_extra_info("sslcontext") is not None
+        return bool(self._waiting or self._unfed) and not secure  # TLS has no half of a connection
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.shared.all.discard(self)
-        self._uncount(self._counted)
-        for exchange in self._waiting:
-            self._uncount(len(exchange.body))
+        self.shared.admission.leave(self)
+        self.hold(-self._held)
         self._waiting.clear()
-        self._counted, self._transport, self._deaf = 0, None, True
+        self._unhandled.clear()
+        self._transport, self._deaf, self._unfed, self._abort = None, True, b"", lambda: None
 
     def pause_writing(self) -> None:
         self._blocked = True
-        self.deadline = time.monotonic() + self.shared.limits.receive_s
+        self._wait_until(self.shared.limits.receive_s)
         self._pace()
 
     def resume_writing(self) -> None:
         self._blocked = False
+        self.count_unsent()
         self._rest()
-        self._pace()
+        self._feed()
 
     # What the parser calls
 
     def on_message_begin(self) -> None:
-        self._start()
-        self._receiving = True
-        self._busy()  # until this data was fed: then it has receive_s
+        self._begin()
+        self._receiving, self._since = True, time.monotonic()
 
     def on_url(self, url: bytes) -> None:
         self._target += url
         self._count_head(len(url))
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers[name.lower()] = value
         self._count_head(len(name) + len(value))
+        if self._whole_head:  # a trailer: it comes too late to say anything
+            return
+        name = name.lower()
+        if name in _ONCE and name in self._headers:
+            self._refuse(Refused(f"there are two headers '{name.decode()}'"))
+        self._headers[name] = value
 
     def on_headers_complete(self) -> None:
-        if self._deaf:
+        self._whole_head = True
+        if self._deaf or self._upgrades():
             return
+        self._head = Head(self._parser.get_method(), origin_form(self._target, self._headers), self._headers)
         stated = self._headers.get(b"content-length", b"0")
-        if not stated.isdigit() or int(stated[:20]) > self.shared.limits.body_bytes:
-            self._refuse(413, b"the body is over %d bytes" % self.shared.limits.body_bytes)
-        elif self.shared.bodies_bytes + int(stated) > self.shared.limits.bodies_bytes:
-            self._refuse(503, b"too many large requests at once", b"Retry-After: 1\r\n")
-        elif self._headers.get(b"expect", b"").lower() == b"100-continue" and not self._waiting and self._transport:
+        try:
+            self._limit = self.shared.screen(self._head, self._health_only)
+            if not stated.isdigit() or int(stated[:20]) > self._limit:
+                raise too_large(self._limit)
+            if self.shared.held_bytes + int(stated) > self.shared.limits.memory_bytes:
+                raise busy()
+        except Refused as refused:
+            self._refuse(refused)
+            return
+        if self._headers.get(b"expect", b"").lower() == b"100-continue" and not self._waiting and self._transport:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
+        self._overhead -= len(body)
         if self._deaf:
             return
-        self._counted += len(body)
-        self.shared.bodies_bytes += len(body)
-        self._body.append(body)
-        if self._counted > self.shared.limits.body_bytes:
-            self._refuse(413, b"the body is over %d bytes" % self.shared.limits.body_bytes)
-        elif self.shared.bodies_bytes > self.shared.limits.bodies_bytes:
-            self._refuse(503, b"too many large requests at once", b"Retry-After: 1\r\n")
+        try:
+            if len(self._body) + len(body) > self._limit:
+                raise too_large(self._limit)
+            self.hold(len(body))
+        except Refused as refused:
+            self._refuse(refused)
+            return
+        if not self._body:
+            self._body = body
+        elif isinstance(self._body, bytearray):  # grows in place: joining 64 MB at the end would stop everybody
+            self._body += body
+        else:
+            self._body = bytearray(self._body + body)
 
     def on_message_complete(self) -> None:
-        if self._deaf:
+        if self._deaf or self._upgrades():
             return
-        body = self._body[0] if len(self._body) == 1 else b"".join(self._body)
-        keep = self._parser.should_keep_alive() and not self._parser.should_upgrade()
-        exchange = Exchange(self, self._parser.get_method(), self._target, self._headers, body, keep)
-        self._counted, self._body = 0, []
-        self._receiving = False
-        self._busy()
+        keep = bool(self._parser.should_keep_alive()) and not self._health_only and self._head.method != b"CONNECT"
+        old = self._parser.get_http_version() == "1.0"
+        exchange = Exchange(self, self._head, self._body, keep=keep, old=old)
+        self._receiving, self._body = False, b""
         self._waiting.append(exchange)
         self._deaf = not keep
-        self._pace()
-        self.shared.handle(exchange)
+        if self._unhandled or self._handled >= _AT_ONCE:
+            self._unhandled.append(exchange)
+        else:
+            self._handled += 1
+            self.shared.handle(exchange)
 
     # What it does
 
-    def flush(self) -> None:
-        """Send the answers whose turn it is."""
-        outputs = []
+    def flush(self, answered: Exchange) -> None:
+        """Send the answers whose turn it is; `answered` is one of those that wait."""
+        if self._transport is None:
+            return
+        self.hold(answered.answer_bytes, refuse=False)
+        outputs: list[bytes] = []
         while self._waiting and self._waiting[0].answered:
             exchange = self._waiting.popleft()
-            self._uncount(len(exchange.body))
-            outputs.append(exchange.output)
-            if exchange.last:
+            last = not exchange.keep or (self.shared.draining and self._has_all())
+            outputs += exchange.output(last=last)
+            self.hold(-len(exchange.body) - exchange.answer_bytes, refuse=False)
+            if last:
                 self._send(outputs)
-                self._close(linger=not exchange.method)
+                self._close(linger=self._refused)
                 return
         if outputs:
             self._send(outputs)
             self._rest()
-            self._pace()
             self._feed()
+
+    def hold(self, size: int, *, refuse: bool = True) -> None:
+        """Count `size` more bytes in memory.
+
+        Raises:
+            Refused: requests hold all that they may (503).
+        """
+        if refuse and size > 0 and self.shared.held_bytes + size > self.shared.limits.memory_bytes:
+            raise busy()
+        if self._transport is None:  # it is closed, and counts nothing any more
+            return
+        self._held += size
+        self.shared.held_bytes += size
+
+    def count_unsent(self) -> None:
+        """Answers that the client has not read are memory, too."""
+        unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        self.hold(unsent - self._unsent, refuse=False)
+        self._unsent = unsent
 
     def time_out(self) -> None:
         """Its time is over: tell a client that has begun a request, and close."""
-        if self._receiving and not self._waiting and not self._blocked:
-            self._refuse(408, b"the request did not arrive in time")
-        elif self._transport is not None:
-            self._transport.abort()
+        if self._receiving and not self._blocked:
+            self._refuse(Refused("the request did not arrive in time", 408))
+        else:
+            self.abort()
 
     def abort(self) -> None:
         """Close, whatever is under way."""
-        if self._transport is not None:
-            self._transport.abort()
+        self._abort()
 
     def close_if_idle(self) -> None:
-        """Close unless there is a request to answer, or to receive."""
-        if not self._waiting and not self._receiving:
+        """Close unless there is a request to answer, or to receive, or one may just have been sent."""
+        if (
+            self._transport is not None
+            and not self._waiting
+            and self._has_all()
+            and time.monotonic() - self._since > _SETTLE_S
+        ):
             self._close()
 
-    def _start(self) -> None:
-        self._target, self._headers, self._head_bytes, self._body = b"", dict[bytes, bytes](), 0, []
+    def _begin(self) -> None:
+        self._head, self._target, self._headers, self._body = Head(b"", b"", {}), b"", {}, b""
+        self._head_bytes = self._overhead = self._limit = 0
+        self._whole_head = False
+
+    def _feed(self) -> None:
+        """Handle what came, piece by piece: not on, while there are as many requests as may wait, or answers unread."""
+        if self._feeding or self._transport is None:  # the parser calls, who answers at once calls back
+            return
+        self._feeding, self._handled = True, 0
+        end = time.perf_counter() + _TURN_S
+        while self._unhandled and self._may_handle():
+            self._handled += 1
+            self.shared.handle(self._unhandled.popleft())
+        while self._unfed and not self._deaf and len(self._waiting) < _MAX_PIPELINED and self._may_handle():
+            self._parse(self._unfed[:_PIECE_BYTES])
+            if time.perf_counter() > end:
+                break
+        if self._deaf:
+            self._unfed = b""
+        self._feeding = False
+        if self._ended and not self._waiting and not self._unfed:
+            self._close()
+            return
+        if not self._blocked and (self._unhandled or (self._unfed and len(self._waiting) < _MAX_PIPELINED)):
+            self._soon()
+        self._pace()
+        self._set_deadline()
+
+    def _may_handle(self) -> bool:
+        return self._handled < _AT_ONCE and not self._blocked
+
+    def _soon(self) -> None:
+        """Go on when others have had their turn."""
+        if not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._due = False
+        self._feed()
+
+    def _parse(self, piece: bytes) -> None:
+        self._unfed = self._unfed[len(piece) :]
+        self._overhead += len(piece)
+        try:
+            self._parser.feed_data(piece)
+        except httptools.HttpParserUpgrade as upgrade:
+            if not self._deaf:
+                self._stay(piece[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._refuse(Refused("this is no HTTP/1.1 request"))
+        # A header, trailer or chunk extension without an end is not seen by the callbacks.
+        if self._receiving and self._overhead > _MAX_HEAD_BYTES + _PIECE_BYTES + 16 * len(self._body):
+            self._refuse(_long_head())
+
+    def _upgrades(self) -> bool:
+        """Whether llhttp takes this request for one that leaves HTTP/1.1, and its body for something else."""
+        return bool(self._parser.should_upgrade()) and self._parser.get_method() != b"CONNECT"
+
+    def _stay(self, rest: bytes) -> None:
+        """A client that offers another protocol (h2c, websocket) is answered in this one: parse its request without the
+        offer. Its body follows."""
+        method, version = self._parser.get_method(), self._parser.get_http_version().encode()
+        self._parser, self._receiving = httptools.HttpRequestParser(self), False
+        lines = [b"%b %b HTTP/%b" % (method, self._target, version)]
+        lines += [b"%b: %b" % item for item in self._headers.items() if item[0] != b"upgrade"]
+        self._unfed = b"\r\n".join(lines) + b"\r\n\r\n" + rest + self._unfed
+
+    def _has_all(self) -> bool:
+        """Whether nothing of another request has come, as far as this machine knows."""
+        if self._waiting or self._receiving or self._unfed or self._unhandled:
+            return False
+        return self._transport is None or not unread_bytes(self._transport)
+
+    def _wait_until(self, seconds: float) -> None:
+        self._since = time.monotonic()
+        self.deadline = self._since + seconds
+
+    def _set_deadline(self) -> None:
+        """Whose turn is it? No limit while it is the server's."""
+        limits = self.shared.limits
+        if self._blocked or self._transport is None:
+            return
+        if self._receiving and not self._paused:
+            self.deadline = self._since + (limits.receive_s if self._whole_head else limits.head_s)
+        elif self._waiting or self._unfed:
+            self._wait_until(_NEVER)
 
     def _rest(self) -> None:
-        if not self._waiting and not self._receiving and not self._blocked:
-            self.deadline = time.monotonic() + self.shared.limits.idle_s
-
-    def _busy(self) -> None:
-        """No limit while it is the server that takes its time."""
-        if not self._blocked:
-            self.deadline = float("inf")
+        """All is answered: the next request may take its time."""
+        if not self._waiting and not self._blocked:
+            self._wait_until(self.shared.limits.idle_s)
 
     def _count_head(self, size: int) -> None:
         self._head_bytes += size + 4
         if self._head_bytes > _MAX_HEAD_BYTES:
-            self._refuse(431, b"the head of the request is over %d bytes" % _MAX_HEAD_BYTES)
+            self._refuse(_long_head())
 
-    def _refuse(self, status: int, why: bytes, headers: bytes = b"") -> None:
+    def _refuse(self, refused: Refused) -> None:
         """Answer a request that is not read to its end, after those before it, and close."""
         if self._deaf:
             return
-        self._deaf, self._receiving = True, False
-        self._uncount(self._counted)
-        self._counted, self._body = 0, []
-        exchange = Exchange(self, b"", b"", {}, b"", keep=False)
+        self._deaf = self._refused = True
+        self.hold(-len(self._body), refuse=False)
+        self._body = b""
+        exchange = Exchange(self, self._head._replace(headers={}), b"", keep=False)
         self._waiting.append(exchange)
-        self.shared.refused(status)
-        exchange.answer(status, b'{"error":"%b"}' % why, headers=headers)
-
-    def _uncount(self, size: int) -> None:
-        self.shared.bodies_bytes -= size
+        self.shared.refused(refused.status)
+        exchange.answer(refused.status, COMPACT({"error": refused.message}).encode(), headers=refused.headers)
 
     def _pace(self) -> None:
         """Read no more while a client does not read, or has asked too much at once."""
         if self._transport is None or self._transport.is_closing():
             return
-        pause = self._blocked or len(self._waiting) >= _MAX_PIPELINED
+        pause = self._blocked or bool(self._unfed or self._unhandled) or len(self._waiting) >= _MAX_PIPELINED
         if pause != self._paused:
             self._paused = pause
             (self._transport.pause_reading if pause else self._transport.resume_reading)()
 
     def _send(self, outputs: list[bytes]) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(outputs[0] if len(outputs) == 1 else b"".join(outputs))
+            if sum(map(len, outputs)) <= _PIECE_BYTES:
+                self._transport.write(b"".join(outputs))
+            else:
+                self._transport.writelines(outputs)
+            self.count_unsent()
 
     def _close(self, *, linger: bool = False) -> None:
         """Close; where the client still sends, only once it has had time to read the answer: a reset would eat it."""
         self._deaf = True
         if self._transport is None or self._transport.is_closing():
             return
-        if linger and self._transport.can_write_eof():
-            self._transport.write_eof()
-            self.deadline = time.monotonic() + _LINGER_S
-        else:
+        if not linger:
             self._transport.close()
+            return
+        self._receiving, self._unfed = False, b""
+        if self._transport.can_write_eof():
+            self._transport.write_eof()
+        self._pace()
+        self._wait_until(_LINGER_S)
+
+
+def _long_head() -> Refused:
+    return Refused(f"the head of the request is over {_MAX_HEAD_BYTES} bytes", 431)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
+from mlscale.serve.admission import Admission
 from mlscale.serve.refused import Refused
 
 if TYPE_CHECKING:
@@ -17,9 +19,11 @@ if TYPE_CHECKING:
 
 JSON, TEXT, BINARY, HTML = b"application/json", b"text/plain; charset=utf-8", b"application/octet-stream", b"text/html"
 COMPACT = json.JSONEncoder(separators=(",", ":")).encode
+_REFUSED = re.compile(rb";\s*q=0(\.0*)?\s*$")
+_ABSOLUTE = re.compile(rb"https?://(?:[^/?#@]*@)?([^/?#@]*)", re.IGNORECASE)
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
-_COMPRESSED_FROM = 1024
-"""Bytes of an answer that are worth compressing."""
+COMPRESSED_FROM, COMPRESSED_TO = 1024, 64 << 10
+"""Bytes of an answer that are worth compressing, and that may be compressed in the event loop: a millisecond."""
 
 
 @dataclass
@@ -27,18 +31,40 @@ class Limits:
     """What connections may take.
 
     Attributes:
-        body_bytes: of one request, also when it is unpacked.
-        bodies_bytes: of all requests that are being received or answered.
-        connections: at once.
+        body_bytes: of one request, also when it is decompressed.
+        memory_bytes: of all requests that are received or answered, and of answers that are not sent yet.
+        connections: at once, besides those reserved for health and metrics.
+        per_address: connections of one client address; None: as many as there are.
+        head_s: seconds from a request's first byte to the end of its head; as long may a new connection be silent.
         receive_s: seconds from a request's first byte to its last; as long may a client not read its answer.
         idle_s: seconds between requests.
     """
 
     body_bytes: int = 64 << 20
-    bodies_bytes: int = 512 << 20
+    memory_bytes: int = 256 << 20
     connections: int = 1024
+    per_address: int | None = 256
+    head_s: float = 10.0
     receive_s: float = 30.0
     idle_s: float = 75.0
+
+
+class Head(NamedTuple):
+    """A request before its body has arrived.
+
+    Attributes:
+        method, target: as sent, such as b"POST" and b"/predict".
+        headers: by lower-case name.
+    """
+
+    method: bytes
+    target: bytes
+    headers: dict[bytes, bytes]
+
+
+Screen = Callable[[Head, bool], int]
+"""Return how many bytes the body may have, before it is read, or raise Refused; the second argument: whether the
+connection is for health and metrics alone."""
 
 
 @dataclass(eq=False)
@@ -47,29 +73,36 @@ class Connections:
 
     Attributes:
         limits: what they may take.
+        screen: called with each head.
         handle: called with each whole request; answers it, now or later.
         refused: called with the status of each request that was answered before it was whole.
+        admission: who may connect.
         all: those that are open.
-        bodies_bytes: of the requests in memory.
-        draining: answer what was asked, and close.
+        held_bytes: of requests and answers in memory.
+        draining: answer what was sent, and close.
     """
 
     limits: Limits
+    screen: Screen
     handle: Callable[[Exchange], None]
     refused: Callable[[int], None]
     all: set[Connection] = field(default_factory=set)
-    bodies_bytes: int = 0
+    held_bytes: int = 0
     draining: bool = False
 
+    def __post_init__(self) -> None:
+        self.admission = Admission(self.limits.connections, self.limits.per_address)
+
     def sweep(self) -> None:
-        """Close the connections whose time is over; called each second."""
+        """Close the connections whose time is over, and see which answers were sent; called each second."""
         now = time.monotonic()
+        for connection in self.all:
+            connection.count_unsent()
         for connection in [each for each in self.all if each.deadline < now]:
             connection.time_out()
 
-    def drain(self) -> None:
-        """Close connections without a request now, the others after their answers."""
-        self.draining = True
+    def close_idle(self) -> None:
+        """Close connections that have sent no request which is not answered."""
         for connection in list(self.all):
             connection.close_if_idle()
 
@@ -80,83 +113,120 @@ class Exchange:
     Attributes:
         method, target: as sent, such as b"POST" and b"/predict".
         headers: by lower-case name.
-        body: as sent; see `body_of`.
+        body: as sent; see `decompressed`.
+        keep: whether the client wants the connection to stay open after the answer.
         arrived: `time.perf_counter` at its last byte.
         route: what metrics call it; set by who handles it.
     """
 
     __slots__ = (
+        "_answer",
         "_connection",
-        "_keep",
+        "_status",
         "answered",
         "arrived",
         "body",
         "headers",
+        "keep",
         "method",
-        "output",
+        "old",
         "route",
         "target",
     )
 
     def __init__(
-        self, connection: Connection, method: bytes, target: bytes, headers: dict[bytes, bytes], body: bytes, keep: bool
+        self, connection: Connection, head: Head, body: bytes | bytearray, *, keep: bool, old: bool = False
     ) -> None:
-        self.method, self.target, self.headers, self.body = method, target, headers, body
+        self.method, self.target, self.headers = head
+        self.body, self.keep, self.old = body, keep, old
         self.arrived = time.perf_counter()
         self.route, self.answered = "other", False
-        self.output = b""
-        self._connection, self._keep = connection, keep
+        self._connection = connection
 
     def answer(self, status: int, body: bytes = b"", kind: bytes = JSON, headers: bytes = b"") -> None:
         """Answer; the first answer counts, and goes out when those before it have. A client may have gone meanwhile."""
         if self.answered:
             return
-        keep = self._keep and not self._connection.shared.draining
-        if len(body) >= _COMPRESSED_FROM and b"accept-encoding" in self.headers:
-            body, headers = _compressed(body, headers, self.headers[b"accept-encoding"])
-        self.output = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b%b\r\n%b" % (
+        if COMPRESSED_FROM <= len(body) <= COMPRESSED_TO and b"Content-Encoding:" not in headers:
+            body, headers = compressed(body, headers, self.headers)
+        self._status = b"HTTP/1.1 %d %b\r\nContent-Type: %b\r\nContent-Length: %d\r\n%b" % (
             status,
             _REASONS[status],
             kind,
             len(body),
             headers,
-            b"" if keep else b"Connection: close\r\n",
-            b"" if self.method == b"HEAD" else body,
         )
-        self.answered, self._keep = True, keep
-        self._connection.flush()
+        self._answer = b"" if self.method == b"HEAD" else body
+        self.answered = True
+        self._connection.flush(self)
+
+    def output(self, *, last: bool) -> tuple[bytes, bytes]:
+        """The answer's head and body. `last`: the connection closes after it."""
+        if last:
+            return self._status + b"Connection: close\r\n\r\n", self._answer
+        return self._status + (b"Connection: keep-alive\r\n\r\n" if self.old else b"\r\n"), self._answer
 
     @property
-    def last(self) -> bool:
-        """Whether the connection closes after this answer."""
-        return not self._keep
+    def answer_bytes(self) -> int:
+        """Of the answer's body."""
+        return len(self._answer)
+
+    def hold(self, body: bytes) -> None:
+        """Keep `body` in place of what was sent: it is decompressed, and counts as what it is.
+
+        Raises:
+            Refused: there is no memory for it (503).
+        """
+        self._connection.hold(len(body) - len(self.body))
+        self.body = body
 
 
-def body_of(exchange: Exchange, limit: int) -> bytes:
+def origin_form(target: bytes, headers: dict[bytes, bytes]) -> bytes:
+    """The path in `http://host/path`, as clients of proxies send it; its host goes to the headers."""
+    match = _ABSOLUTE.match(target)
+    if match is None:
+        return target
+    headers[b"host"] = match[1]
+    return target[match.end() :] or b"/"
+
+
+def decompressed(headers: Mapping[bytes, bytes], body: bytes | bytearray, limit: int) -> bytes | bytearray:
     """The body, decompressed where it came as gzip or deflate.
 
     Raises:
         Refused: it is in another encoding, damaged, or over `limit` bytes.
     """
-    encoding = exchange.headers.get(b"content-encoding", b"identity").lower()
+    encoding = headers.get(b"content-encoding", b"identity").lower()
     if encoding == b"identity":
-        return exchange.body
+        return body
     if encoding not in (b"gzip", b"deflate"):
         raise Refused("the body is compressed, and not by gzip or deflate", 415, b"Accept-Encoding: gzip, deflate\r\n")
     unpacker = zlib.decompressobj(31 if encoding == b"gzip" else 15)
     try:
-        body = unpacker.decompress(exchange.body, limit + 1)
+        content = unpacker.decompress(body, limit + 1)
     except zlib.error as error:
         raise Refused("the body is damaged: it can't be decompressed") from error
-    if len(body) > limit:
-        raise Refused(f"the body is over {limit} bytes", 413)
+    if len(content) > limit:
+        raise too_large(limit)
     if not unpacker.eof:
         raise Refused("the body is damaged: it can't be decompressed")
-    return body
+    return content
 
 
-def _compressed(body: bytes, headers: bytes, accepted: bytes) -> tuple[bytes, bytes]:
-    names = [name.partition(b";")[0].strip().lower() for name in accepted.split(b",") if b"q=0" not in name]
+def too_large(limit: int) -> Refused:
+    """What is told of a body that is over `limit` bytes."""
+    return Refused(f"the body is over {limit} bytes", 413)
+
+
+def busy() -> Refused:
+    """What is told where requests hold all the memory that they may."""
+    return Refused("too many large requests at once", 503, b"Retry-After: 1\r\n")
+
+
+def compressed(body: bytes, headers: bytes, asked: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
+    """An answer's body and head as the client accepts them; as they are where it accepts neither gzip nor deflate."""
+    accepted = asked.get(b"accept-encoding", b"")
+    names = [name.partition(b";")[0].strip().lower() for name in accepted.split(b",") if not _REFUSED.search(name)]
     name = next((name for name in (b"gzip", b"deflate") if name in names), None)
     if name is None:
         return body, headers

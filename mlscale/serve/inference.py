@@ -1,6 +1,6 @@
 """A request for inference from its bytes to its answer: read, batched, computed, written, kept as events.
 
-What takes long to read or write (long JSON, images, compressed bodies) is done in threads, so that nobody waits for it.
+What takes long to read or write (long JSON, images, compressed bodies) is done by workers, so that nobody waits for it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from itertools import count
 from typing import Any, NamedTuple
@@ -20,13 +19,14 @@ from numpy.typing import NDArray
 from mlscale.events.writer import EventWriter
 from mlscale.serve.answers import Answers, only
 from mlscale.serve.batcher import Batcher, Job
-from mlscale.serve.http import Exchange, body_of
+from mlscale.serve.http import COMPRESSED_TO, Exchange, compressed
 from mlscale.serve.model import Model, Outputs
 from mlscale.serve.refused import Refused
+from mlscale.serve.v2_model import Statistics
+from mlscale.serve.workers import INLINE_BYTES, INLINE_NUMBERS, Workers
 
-_LONG_BODY, _LONG_ANSWER = 256 << 10, 50_000
-"""Bytes of a body, numbers of an answer."""
-_THREADS = 2
+Written = tuple[bytes, bytes, bytes]
+"""An answer: its body, its type, and lines of its head."""
 
 
 class Protocol(NamedTuple):
@@ -34,13 +34,20 @@ class Protocol(NamedTuple):
 
     Attributes:
         route: its name in metrics.
-        read: from a model, headers and a body to a request with `raw`, `id` and perhaps `ids`; raises Refused.
-        write: from a model, that request, ids and outputs to a body, its type, and lines of the head; raises Refused.
+        limit: from a model, headers and the most rows to the most bytes that a body may have; None where it can't say.
+        json_bytes: from headers and a body to how much of it is JSON.
+        read: from a model, headers and a body to a request, a named tuple with `raw`, `id` and perhaps `ids`; raises
+            Refused.
+        numbers: from such a request and outputs to how many numbers the answer will hold as text.
+        write: from a model, that request, ids and outputs to the answer; raises Refused.
     """
 
     route: str
-    read: Callable[[Model, Mapping[bytes, bytes], bytes], Any]
-    write: Callable[[Model, Any, Sequence[str], Outputs], tuple[bytes, bytes, bytes]]
+    limit: Callable[[Model, Mapping[bytes, bytes], int], int | None]
+    json_bytes: Callable[[Mapping[bytes, bytes], bytes | bytearray], int]
+    read: Callable[[Model, Mapping[bytes, bytes], bytes | bytearray], Any]
+    numbers: Callable[[Any, Outputs], int]
+    write: Callable[[Model, Any, Sequence[str], Outputs], Written]
 
 
 class Inference:
@@ -50,9 +57,10 @@ class Inference:
         loop: the event loop.
         model: the version that answers what arrives from now on; set another one to swap.
         answers: how clients are answered.
+        workers: what reads and writes for long.
         events: where predictions go; None: nowhere.
         max_queue: samples that may wait.
-        body_bytes: of a request, unpacked, at most.
+        body_bytes: of a request, decompressed, at most.
     """
 
     def __init__(
@@ -60,6 +68,7 @@ class Inference:
         loop: asyncio.AbstractEventLoop,
         model: Model,
         answers: Answers,
+        workers: Workers,
         events: EventWriter | None,
         *,
         max_queue: int,
@@ -67,40 +76,57 @@ class Inference:
     ) -> None:
         self.model, self.events = model, events
         self.batcher = Batcher(loop, max_queue, self._computed)
-        self._loop, self._answers, self._body_bytes = loop, answers, body_bytes
-        self._threads = ThreadPoolExecutor(_THREADS, "read")
+        self._answers, self._workers, self._body_bytes = answers, workers, body_bytes
         self._token, self._count = secrets.token_hex(6), count()
-        self._in_threads = 0
+        self._counted, self._statistics = model, Statistics()
 
     @property
     def idle(self) -> bool:
         """Whether every request was answered."""
-        return self.batcher.idle and not self._in_threads
+        return self.batcher.idle and self._workers.idle
+
+    @property
+    def statistics(self) -> Statistics:
+        """Of the version that serves now, since it does."""
+        if self._counted is not self.model:
+            self._counted, self._statistics = self.model, Statistics()
+        return self._statistics
 
     def close(self) -> None:
         """End the threads; nothing may wait."""
         self.batcher.close()
-        self._threads.shutdown(wait=True)
+
+    def limit(self, protocol: Protocol, headers: Mapping[bytes, bytes]) -> int:
+        """How many bytes the body of a request may have, as sent, and decompressed."""
+        own = protocol.limit(self.model, headers, self.batcher.max_queue)
+        return self._body_bytes if own is None else min(own, self._body_bytes)
 
     def infer(self, exchange: Exchange, protocol: Protocol) -> None:
         """Answer a request, later."""
         exchange.route = protocol.route
         only(exchange, b"POST")
-        model, headers = self.model, exchange.headers
-        image = headers.get(b"content-type", b"").startswith(b"image/")
-        if len(exchange.body) > _LONG_BODY or image or b"content-encoding" in headers:
+        if b"content-encoding" in exchange.headers:
+            read = partial(self._read, exchange, self.model, protocol)
+            limit = self.limit(protocol, exchange.headers)
+            self._workers.unpack(exchange, limit, read, partial(self._reject, exchange))
+        else:
+            self._read(exchange, self.model, protocol)
 
-            def read() -> Any:
-                return protocol.read(model, headers, body_of(exchange, self._body_bytes))
-
-            self._threaded(exchange, read, partial(self._submit, exchange, model, protocol))
-            return
+    def _read(self, exchange: Exchange, model: Model, protocol: Protocol) -> None:
+        headers, body = exchange.headers, exchange.body
+        reject, submit = partial(self._reject, exchange), partial(self._submit, exchange, model, protocol)
         try:
-            self._submit(exchange, model, protocol, protocol.read(model, headers, exchange.body))
+            if len(body) > INLINE_BYTES and protocol.json_bytes(headers, body) > INLINE_BYTES:
+                self._workers.json(exchange, (protocol.read, model.portable, headers, body), submit, reject)
+            elif headers.get(b"content-type", b"").startswith(b"image/"):
+                self._workers.thread(exchange, partial(protocol.read, model, headers, body), submit, reject)
+            else:
+                submit(protocol.read(model, headers, body))
         except Refused as refused:
-            self._reject(exchange, refused)
+            reject(refused)
 
     def _submit(self, exchange: Exchange, model: Model, protocol: Protocol, request: Any) -> None:
+        self.batcher.check(model, len(request.raw))  # before there is an id for each of a million rows
         ids = self._ids(request.id, getattr(request, "ids", ()), len(request.raw))
         done = partial(self._done, exchange, model, protocol, request, ids)
         self.batcher.submit(Job(model, request.raw, ids, exchange.arrived, done))
@@ -120,34 +146,29 @@ class Inference:
             self._answers.refuse(exchange, Refused(f"the model '{model.name}' failed on these inputs", 500))
             return
         named = b"mlscale-version: %b\r\nmlscale-id: %b\r\n" % (model.version.encode(), ids[0].encode())
+        refuse = partial(self._answers.refuse, exchange)
 
-        def send(written: tuple[bytes, bytes, bytes]) -> None:
+        def packed(written: Written) -> Written:
+            body, kind, headers = written
+            body, headers = compressed(body, headers, exchange.headers)
+            return body, kind, headers
+
+        def send(written: Written) -> None:
             self._answers.plain(exchange, written[0], written[1], written[2] + named)
 
-        write = partial(protocol.write, model, request, ids, said)
-        if said.probabilities.size > _LONG_ANSWER:
-            self._threaded(exchange, write, send)
-            return
         try:
-            send(write())
+            if protocol.numbers(request, said) > INLINE_NUMBERS:
+                call = (protocol.write, model.portable, request._replace(raw=request.raw[:0]), ids, said)
+                self._workers.json(exchange, call, send, refuse, after=packed)
+                return
+            written = protocol.write(model, request, ids, said)
         except Refused as refused:
-            self._answers.refuse(exchange, refused)
-
-    def _threaded(self, exchange: Exchange, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
-        """Do `work` in a thread and go on with what it gives; answer where it refuses, or breaks."""
-        self._in_threads += 1
-
-        def back(done: Future[Any]) -> None:
-            self._in_threads -= 1
-            try:
-                then(done.result())
-            except Refused as refused:
-                self._reject(exchange, refused)
-            except Exception as error:
-                self._answers.broken(exchange, error)
-
-        future = self._threads.submit(work)
-        future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(back, done))
+            refuse(refused)
+            return
+        if len(written[0]) > COMPRESSED_TO and b"accept-encoding" in exchange.headers:
+            self._workers.thread(exchange, partial(packed, written), send, refuse)
+        else:
+            send(written)
 
     def _ids(self, named: str, each: Sequence[str], rows: int) -> Sequence[str]:
         """An id for each sample: the client's, or one of ours."""
@@ -164,9 +185,12 @@ class Inference:
         metrics.batches.add(len(raw))
         metrics.compute_s += seconds
         metrics.predictions[model.version] += len(raw)
+        now = time.perf_counter()
+        if model is self.model:
+            total = len(jobs) * now - sum(job.arrived for job in jobs)
+            self.statistics.add(len(jobs), len(raw), total, seconds)
         if self.events is None:
             return
-        now = time.perf_counter()
         spent = np.array([1000 * (now - job.arrived) for job in jobs], np.float32)
         latency = np.repeat(spent, [len(job.raw) for job in jobs])
         ids = [id_ for job in jobs for id_ in job.ids]
@@ -202,6 +226,8 @@ class Inference:
         self, ids: Sequence[str], model: Model, exchange: Exchange, outcome: str, raw: NDArray[Any] | None
     ) -> None:
         """Keep that a request came to nothing."""
+        if model is self.model:
+            self.statistics.fail(time.perf_counter() - exchange.arrived)
         if self.events is not None:
             spent = 1000 * (time.perf_counter() - exchange.arrived)
             self.events.add(ids, version=model.version, raw=raw, latency_ms=spent, outcome=outcome)

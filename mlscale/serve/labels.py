@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from mlscale.errors import MLScaleError
-from mlscale.events.store import EventStore
-from mlscale.serve.model import Model
 from mlscale.serve.refused import Refused
 from mlscale.serve.v2 import checked_id
 
-_MAX_WAITING = 200_000
+if TYPE_CHECKING:
+    from mlscale.events.store import EventStore
+
+MAX_BYTES = 2 << 20
+_AT_ONCE, _MAX_WAITING = 10_000, 100_000
+"""Labels of a request, which are written together, and of all that wait."""
 _MAX_LABEL = 1000
 
 
@@ -42,7 +46,7 @@ class LabelSink:
     def __init__(self, store: EventStore, loop: asyncio.AbstractEventLoop) -> None:
         self.written = 0
         self._store, self._loop = store, loop
-        self._waiting: list[_Item] = []
+        self._waiting: deque[_Item] = deque()
         self._rows, self._closed = 0, False
         self._change = threading.Condition()
         self._thread = threading.Thread(target=self._run, name="labels", daemon=True)
@@ -73,11 +77,21 @@ class LabelSink:
             with self._change:
                 while not self._waiting and not self._closed:
                     self._change.wait()
-                items, self._waiting, self._rows = self._waiting, [], 0
+                items = self._next()
             if not items:
                 return
             for model in {item.model for item in items}:
                 self._write(model, [item for item in items if item.model == model])
+
+    def _next(self) -> list[_Item]:
+        """The requests that are written next: at least one, and no more labels than one may have."""
+        items: list[_Item] = []
+        rows = 0
+        while self._waiting and (not items or rows + len(self._waiting[0].labels.ids) <= _AT_ONCE):
+            items.append(self._waiting.popleft())
+            rows += len(items[-1].labels.ids)
+        self._rows -= rows
+        return items
 
     def _write(self, model: str, items: Sequence[_Item]) -> None:
         problem = None
@@ -93,12 +107,14 @@ class LabelSink:
             self._loop.call_soon_threadsafe(item.done, problem)
 
 
-def read(model: Model, body: bytes) -> Labels:
-    """Read `[{"id": …, "label": …}, …]`, or one such object. A label is the name of a class, or its number.
+def read(names: Sequence[str], body: bytes | bytearray) -> Labels:
+    """Read `[{"id": …, "label": …}, …]`, or one such object. A label is the name of a class, or its number in `names`.
 
     Raises:
         Refused: it is something else.
     """
+    if body.count(b"{") > _AT_ONCE:  # before they are objects
+        raise Refused(f"at most {_AT_ONCE:,} labels at once", 413)
     try:
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
@@ -106,16 +122,13 @@ def read(model: Model, body: bytes) -> Labels:
     entries = [document] if isinstance(document, dict) else document
     if not isinstance(entries, list) or not entries or not all(isinstance(each, dict) for each in entries):
         raise Refused('send [{"id": "…", "label": "…"}, …]')
-    if len(entries) > _MAX_WAITING:
-        raise Refused(f"at most {_MAX_WAITING:,} labels at once", 413)
     ids = [checked_id(each.get("id")) for each in entries]
     if not all(ids):
         raise Refused('each label has the id of its event: send [{"id": "…", "label": "…"}, …]')
-    return Labels(ids, [_name(model, each.get("label")) for each in entries])
+    return Labels(ids, [_name(names, each.get("label")) for each in entries])
 
 
-def _name(model: Model, label: object) -> str:
-    names = model.servable.labels
+def _name(names: Sequence[str], label: object) -> str:
     if isinstance(label, str) and 0 < len(label) <= _MAX_LABEL and label.isprintable():
         return label
     if type(label) is int and 0 <= label < len(names):

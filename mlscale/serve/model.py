@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import median
@@ -19,6 +19,8 @@ from mlscale.export.trial import raise_unless_it_computes
 _INLINE_ONE_S, _INLINE_BATCH_S = 0.001, 0.005
 """A thread costs a sample 0.1 ms, and an answer that is computed in the loop delays the others by its own time."""
 _ROUNDS, _ENOUGH_S = 5, 0.5
+_JSON_BYTES, _JSON_MORE, _FEW_VALUES = {"uint8": 8}, 64 << 10, 16 << 10
+"""Bytes of a number in JSON by the input's type, bytes of the rest of a request, numbers that any model may be sent."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +80,22 @@ class Model:
     def sample_bytes(self) -> int:
         """Of one raw sample."""
         return int(np.prod(self.sample_shape)) * np.dtype(self.servable.input.dtype).itemsize
+
+    @cached_property
+    def json_values(self) -> int:
+        """How many numbers a long request in JSON may hold: those of a full batch."""
+        return max(self.max_batch * int(np.prod(self.sample_shape)), _FEW_VALUES)
+
+    @cached_property
+    def json_bytes(self) -> int:
+        """How long a request in JSON may be: a full batch, its numbers written with all their digits."""
+        return self.json_values * _JSON_BYTES.get(self.servable.input.dtype, 24) + _JSON_MORE
+
+    @cached_property
+    def portable(self) -> Model:
+        """The same without what computes: for reading and writing requests in another process."""
+        servable = replace(self.servable, document={}, engine=None)  # type: ignore[arg-type]
+        return replace(self, servable=servable)
 
     def compute(self, raw: NDArray[Any]) -> Outputs:
         """Answers for n samples, (n, …), at most `max_batch` at once.

@@ -20,7 +20,7 @@ pre{{background:#f3f3f3;padding:1rem}}</style>
 <p>Takes {escape(given.dtype)} samples of {shape}, and tells one of {len(model.servable.labels)} classes.</p>
 <pre>curl --data-binary @samples.raw -H 'Content-Type: application/octet-stream' http://…/predict
 curl -d '{{"inputs": [ … ]}}' http://…/predict
-curl -d '[{{"id": " … ", "label": "{escape(model.servable.labels[0])}"}}]' http://…/labels</pre>
+curl -H 'Content-Type: application/json' -d '[{{"id": " … ", "label": "{escape(model.servable.labels[0])}"}}]' http://…/labels</pre>
 <ul>{"".join(f'<li><a href="{escape(link)}">{escape(link)}</a></li>' for link in links)}</ul>
 </html>
 """

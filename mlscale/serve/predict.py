@@ -9,10 +9,12 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from mlscale.serve import images, v2
+from mlscale.serve import images, json_numbers, v2
 from mlscale.serve.http import COMPACT, JSON
 from mlscale.serve.model import Model, Outputs
 from mlscale.serve.refused import Refused
+
+_JSON_KINDS = (b"application/json", b"text/json", b"application/x-www-form-urlencoded")  # curl -d says the last
 
 
 class Asked(NamedTuple):
@@ -29,28 +31,48 @@ class Asked(NamedTuple):
     id: str
 
 
-def asked(model: Model, headers: Mapping[bytes, bytes], body: bytes) -> Asked:
+def body_limit(model: Model, headers: Mapping[bytes, bytes], max_rows: int) -> int | None:
+    """How many bytes a request may have; None for images, of which nobody knows."""
+    kind = _kind(headers)
+    if kind == b"application/octet-stream":
+        return max_rows * model.sample_bytes
+    return None if kind in images.KINDS else model.json_bytes
+
+
+def json_bytes(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> int:
+    """How much of a request is JSON."""
+    return len(body) if _kind(headers) in _JSON_KINDS else 0
+
+
+def numbers_written(request: Asked, said: Outputs) -> int:
+    """How many numbers the answer holds."""
+    return said.probabilities.size + 8 * len(said.labels)
+
+
+def asked(model: Model, headers: Mapping[bytes, bytes], body: bytes | bytearray) -> Asked:
     """Read a request by its content type.
 
     Raises:
         Refused: it is not what the model takes.
     """
-    kind = headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
+    kind = _kind(headers)
     named = v2.checked_id(headers.get(b"mlscale-id", b"").decode("latin-1"))
     if kind == b"application/octet-stream":
         return Asked(v2.from_bytes(model, body), (), named)
     if kind in images.KINDS:
-        return Asked(images.pixels(model, body, kind), (), named)
-    if kind in (b"application/json", b"text/json", b"application/x-www-form-urlencoded"):  # curl -d says the last
+        return Asked(images.pixels(model, bytes(body), kind), (), named)
+    if kind in _JSON_KINDS:
         return _of_json(model, body, named)
     raise Refused(
-        f"can't read {kind.decode('latin-1')}: send application/json, application/octet-stream, image/jpeg, image/png",
+        f"can't read {kind.decode('latin-1')[:200]}: send application/json, application/octet-stream, image/jpeg, "
+        "image/png",
         415,
     )
 
 
-def _of_json(model: Model, body: bytes, named: str) -> Asked:
+def _of_json(model: Model, body: bytes | bytearray, named: str) -> Asked:
     try:
+        json_numbers.check_expansion(model, body)
         document = json.loads(body)
     except (ValueError, RecursionError) as error:
         raise Refused(f"this is no JSON: {error}") from error
@@ -58,8 +80,8 @@ def _of_json(model: Model, body: bytes, named: str) -> Asked:
         raise Refused('send {"inputs": [sample, …]}, with "id" beside it if you like')
     unknown = sorted(set(document) - {"inputs", "id"})
     if unknown:
-        raise Refused(f"unknown key '{unknown[0]}'; known are inputs and id")
-    raw, id_ = v2.numbers(model, document["inputs"]), document.get("id")
+        raise Refused(f"unknown key '{unknown[0][:200]}'; known are inputs and id")
+    raw, id_ = json_numbers.numbers(model, document["inputs"]), document.get("id")
     if not len(raw):
         raise Refused("there are no samples")
     if not isinstance(id_, list):
@@ -85,3 +107,7 @@ def answer(model: Model, request: Asked, ids: Sequence[str], said: Outputs) -> t
         raise Refused("the model gives no finite numbers for these inputs")
     document = {"model_name": model.name, "model_version": model.version, "predictions": predictions}
     return COMPACT(document).encode(), JSON, b""
+
+
+def _kind(headers: Mapping[bytes, bytes]) -> bytes:
+    return headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import ipaddress
 import os
 import socket
+import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +18,24 @@ from mlscale.events.store import EventStore
 from mlscale.events.writer import EventWriter
 from mlscale.registry.servables import Located
 from mlscale.runs.files import write_json
+from mlscale.serve.access import Access, check_exposure
+from mlscale.serve.admission import RESERVED
 from mlscale.serve.answers import Answers
 from mlscale.serve.app import App
-from mlscale.serve.connection import Connection
 from mlscale.serve.http import Connections, Limits
 from mlscale.serve.inference import Inference
 from mlscale.serve.labels import LabelSink
+from mlscale.serve.listener import Listener
 from mlscale.serve.metrics import Metrics
 from mlscale.serve.model import Model
 from mlscale.serve.reload import Reloader, Source
-from mlscale.serve.sockets import Stop, bound, new_loop, stop_signal
+from mlscale.serve.sockets import Stop, allow_files, bound, is_loopback, new_loop, stop_signal
+from mlscale.serve.workers import Workers
 
 _SWEEP_S = 1.0
-_BACKLOG = 1024
+_OTHER_FILES = 256
+_UNREADY_S = 5.0
+"""What a load balancer takes to notice, where one may be before the server."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +47,7 @@ class Settings:
     max_queue: int
     limits: Limits
     drain_s: float
+    unready_s: float | None
     follow: bool
     poll_s: float
     control: bool | None
@@ -51,6 +57,9 @@ class Settings:
     sample_share: float
     flush_s: float
     events_bytes: int
+    access: Access
+    tls: ssl.SSLContext | None
+    behind_proxy: bool
 
 
 @dataclass(frozen=True)
@@ -80,9 +89,17 @@ def serve(source: Source, settings: Settings, say: Callable[[str], None]) -> Ser
         say: writes a line to the log.
 
     Raises:
-        MLScaleError: the model can't be loaded, or the port not be had (exit code 5).
+        MLScaleError: the model can't be loaded, other machines could ask without a key, or the port not be had (exit
+            code 5).
     """
     with bound(settings.host, settings.port) as listening:
+        check_exposure(
+            settings.host,
+            loopback=is_loopback(listening),
+            key=settings.access.key,
+            tls=settings.tls is not None,
+            behind_proxy=settings.behind_proxy,
+        )
         located, model, instead = source.first()
         with asyncio.Runner(loop_factory=new_loop) as runner:
             return runner.run(_Server(source, settings, say, located, model, instead).run(listening))
@@ -111,8 +128,15 @@ class _Server:
         store = settings.events
         events = self._writer(store) if store else None
         sink = LabelSink(store, loop) if store else None
+        self._workers = Workers(loop, answers)
         self._inference = Inference(
-            loop, self._first, answers, events, max_queue=settings.max_queue, body_bytes=settings.limits.body_bytes
+            loop,
+            self._first,
+            answers,
+            self._workers,
+            events,
+            max_queue=settings.max_queue,
+            body_bytes=settings.limits.body_bytes,
         )
         reloader = Reloader(
             self._source,
@@ -122,12 +146,15 @@ class _Server:
             self._not_swapped,
             accept_change=settings.accept_change,
         )
-        load = self._loader(reloader) if self._may_control() else None
-        self._app = App(self._inference, answers, sink, load, body_bytes=settings.limits.body_bytes)
-        connections = Connections(settings.limits, self._app.handle, answers.early)
+        local = is_loopback(listening) and not settings.behind_proxy
+        control = local if settings.control is None else settings.control
+        load = self._loader(reloader) if control else None
+        self._app = App(self._inference, answers, self._workers, self._access(local), sink, load)
+        connections = Connections(settings.limits, self._app.screen, self._app.handle, answers.early)
+        allow_files(settings.limits.connections + RESERVED + _OTHER_FILES)
         gc.collect()
         gc.freeze()  # what is there stays: collections look at what requests make
-        server = await loop.create_server(lambda: Connection(connections), sock=listening, backlog=_BACKLOG)
+        listener = Listener(listening, connections, settings.tls)
         tasks = [asyncio.create_task(self._each_second(connections, events))]
         if settings.follow:
             tasks.append(asyncio.create_task(reloader.follow(settings.poll_s)))
@@ -136,8 +163,8 @@ class _Server:
             self._say(self._instead)
         self._announce(listening)
         await stop.wait()
-        self._app.ready = False
-        server.close()
+        await self._unready(connections, stop, local)
+        listener.close()
         self._say(f"stopping: {self._inference.batcher.rows} samples wait")
         await self._drained(connections, stop)
         for task in tasks:
@@ -151,6 +178,11 @@ class _Server:
         version = self._inference.model.version
         return Served(self._metrics, version, time.monotonic() - begin, written, dropped)
 
+    def _access(self, local: bool) -> Access:
+        """The name of `host` is the server's; names are checked where no proxy or key keeps other pages out."""
+        access = self._settings.access
+        return replace(access, bound=self._settings.host.lower(), check_host=local or bool(access.hosts))
+
     def _writer(self, store: EventStore) -> EventWriter:
         settings = self._settings
         return store.writer(
@@ -162,8 +194,12 @@ class _Server:
 
     def _announce(self, listening: socket.socket) -> None:
         host, port = listening.getsockname()[:2]
-        url = f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        scheme = "https" if self._settings.tls else "http"
+        url = f"{scheme}://[{host}]:{port}" if ":" in host else f"{scheme}://{host}:{port}"
         self._say(f"serving {self._first.version} on {url}")
+        if self._settings.behind_proxy:
+            needs = "" if self._settings.access.key else " and authenticate: this server asks for no key"
+            self._say(f"behind_proxy=true: the proxy before it has to terminate TLS{needs}")
         if self._settings.ready_file:
             write_json(self._settings.ready_file, {"url": url, "pid": os.getpid(), "version": self._first.version})
 
@@ -202,14 +238,6 @@ class _Server:
 
         return load
 
-    def _may_control(self) -> bool:
-        if self._settings.control is not None:
-            return self._settings.control
-        try:
-            return ipaddress.ip_address(self._settings.host).is_loopback
-        except ValueError:
-            return self._settings.host == "localhost"
-
     async def _each_second(self, connections: Connections, events: EventWriter | None) -> None:
         """Close what is too slow; tell once why events are lost."""
         told = ""
@@ -221,15 +249,29 @@ class _Server:
                 self._say(f"events are lost: {problem}" if problem else "events are kept again")
                 told = problem
 
+    async def _unready(self, connections: Connections, stop: Stop, local: bool) -> None:
+        """Tell those that send clients here to send no more, and give them time; all is answered meanwhile."""
+        self._app.ready, connections.draining = False, True
+        seconds = self._settings.unready_s
+        if seconds is None:
+            seconds = 0.0 if local else _UNREADY_S
+        if stop.by_person or not seconds:
+            return
+        self._say(f"not ready: for {seconds:g} s requests are answered as before")
+        end = time.monotonic() + seconds
+        while time.monotonic() < end and stop.count < 2:
+            await asyncio.sleep(0.05)
+
     async def _drained(self, connections: Connections, stop: Stop) -> None:
         """Wait until every request was answered and read, for `drain_s` at most, or until told again."""
-        connections.drain()
         end = time.monotonic() + self._settings.drain_s
         while (connections.all or not self._inference.idle) and time.monotonic() < end and stop.count < 2:
+            connections.close_idle()
             await asyncio.sleep(0.01)
 
     def _close(self, reloader: Reloader, events: EventWriter | None, sink: LabelSink | None) -> None:
         self._inference.close()
+        self._workers.close()
         reloader.close()
         if events:
             events.close()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import ipaddress
 import signal
 import socket
 import sys
@@ -14,12 +15,13 @@ from mlscale.errors import Exit, MLScaleError
 
 
 class Stop(asyncio.Event):
-    """Set by a signal; `count` says how often."""
+    """Set by a signal; `count` is how often, `by_person` whether the first was SIGINT, Ctrl-C."""
 
-    count = 0
+    count, by_person = 0, False
 
-    def ask(self) -> None:
+    def ask(self, number: int) -> None:
         """Stop."""
+        self.by_person = number == signal.SIGINT if not self.count else self.by_person
         self.count += 1
         self.set()
 
@@ -29,7 +31,7 @@ def stop_signal(loop: asyncio.AbstractEventLoop) -> Stop:
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread
-            loop.add_signal_handler(number, stop.ask)
+            loop.add_signal_handler(number, stop.ask, number)
     return stop
 
 
@@ -72,3 +74,32 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
         ) from error
     with listening:
         yield listening
+
+
+def allow_files(count: int) -> None:
+    """Let this process open `count` files, where its hard limit allows that: a shell's limit is 1,024, often."""
+    with contextlib.suppress(ImportError, OSError, ValueError):
+        import resource
+
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        wanted = count if hard == resource.RLIM_INFINITY else min(count, hard)
+        if soft != resource.RLIM_INFINITY and soft < wanted:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+
+
+def is_loopback(listening: socket.socket) -> bool:
+    """Whether only this machine can connect."""
+    return ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
+
+
+def unread_bytes(transport: asyncio.BaseTransport) -> int:
+    """Bytes that have arrived at a connection, and were not read yet; 0 where the system does not say."""
+    connection = transport.get_extra_info("socket")
+    if connection is None or sys.platform == "win32":
+        return 0
+    import fcntl
+    import termios
+
+    with contextlib.suppress(OSError, ValueError):
+        return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+    return 0

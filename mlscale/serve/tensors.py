@@ -24,6 +24,13 @@ def answer(model: Model, request: Asked, ids: Sequence[str], said: Outputs) -> t
     return b"".join([head, *tails]), BINARY, b"Inference-Header-Content-Length: %d\r\n" % len(head)
 
 
+def numbers_written(request: Asked, said: Outputs) -> int:
+    """How many numbers the answer holds as JSON, or as text."""
+    rows, classes = said.probabilities.shape
+    sizes = ((wanted.top or (0 if wanted.binary else classes)) for wanted in request.outputs if wanted.name != LABEL)
+    return int(rows) * (len(request.outputs) + sum(sizes))
+
+
 def _tensor(model: Model, wanted: Wanted, said: Outputs, tails: list[bytes]) -> dict[str, Any]:
     """An output in the answer's JSON; its bytes go to `tails` where it is binary."""
     values: NDArray[Any] | list[str]

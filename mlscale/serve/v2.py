@@ -1,29 +1,31 @@
 """The Open Inference Protocol V2 over HTTP, JSON and binary tensors: what Triton Inference Server speaks.
 
-https://github.com/kserve/open-inference-protocol and Triton's extensions binary_tensor_data, classification and
-model_repository; statuses and messages are those of Triton 2.51.
+https://github.com/kserve/open-inference-protocol and Triton's extensions binary_tensor_data and classification;
+statuses and messages are those of Triton 2.51, which calls a request that it can't parse an error of its own, 500.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.errors import MLScaleError
-from mlscale.export.servable import accepted
+from mlscale.serve import json_numbers
 from mlscale.serve.model import Model
 from mlscale.serve.refused import Refused
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32", "int64": "INT64"}
-EXTENSIONS = ["classification", "model_repository", "binary_tensor_data"]
 PROBABILITIES, LABEL = "probabilities", "label"
 _LENGTH = b"inference-header-content-length"
-_MAX_ID = 200
+_MAX_ID, _MOST_TENSORS = 200, 64
+_NO_MEMBER, _NO_ARRAY = (
+    "attempt to access non-existing object member '{}'",
+    "attempt to access JSON non-array as array",
+)
 
 
 class Wanted(NamedTuple):
@@ -34,8 +36,7 @@ class Wanted(NamedTuple):
     top: int
 
 
-@dataclass(frozen=True, eq=False)
-class Asked:
+class Asked(NamedTuple):
     """A request for inference.
 
     Attributes:
@@ -49,41 +50,44 @@ class Asked:
     outputs: Sequence[Wanted]
 
 
-def metadata(model: Model) -> dict[str, Any]:
-    """What `GET /v2/models/M` says."""
-    given, gives = model.servable.input, model.servable.output
-    tensors = [
-        (gives.name, "FP32", list(gives.shape)),
-        (PROBABILITIES, "FP32", list(gives.shape)),
-        (LABEL, "BYTES", [-1]),
-    ]
-    return {
-        "name": model.name,
-        "versions": [model.version],
-        "platform": "onnxruntime_onnx",
-        "inputs": [{"name": given.name, "datatype": DATATYPES[given.dtype], "shape": list(given.shape)}],
-        "outputs": [{"name": name, "datatype": kind, "shape": shape} for name, kind, shape in tensors],
-    }
+def body_limit(model: Model, headers: Mapping[bytes, bytes], max_rows: int) -> int | None:
+    """How many bytes a request may have: its JSON, and samples behind it."""
+    length = headers.get(_LENGTH)
+    if length is None:
+        return model.json_bytes
+    return max_rows * model.sample_bytes + min(_json_length(length), model.json_bytes)
 
 
-def asked(model: Model, headers: Mapping[bytes, bytes], body: bytes) -> Asked:
+def json_bytes(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> int:
+    """How much of a request is JSON."""
+    length = headers.get(_LENGTH)
+    return len(body) if length is None else _json_length(length)
+
+
+def asked(model: Model, headers: Mapping[bytes, bytes], body: bytes | bytearray) -> Asked:
     """Read a request for inference.
 
     Raises:
         Refused: it is not what the model takes.
     """
     length = headers.get(_LENGTH)
-    if length is None:
-        return _asked(model, _document(body), b"")
-    if not length.isdigit() or int(length) > len(body):
-        raise Refused(f"Unable to parse Inference-Header-Content-Length, got: {length.decode('latin-1')}")
-    if int(length) == 0:
+    if length is None and body:
+        return _asked(model, _document(model, body), memoryview(b""))
+    size = 0 if length is None else _json_length(length)
+    if size > len(body):
+        raise Refused(f"inference header size should be in range (0, {len(body)}), got: {size}")
+    if size == 0:
+        if not body or len(body) % model.sample_bytes:
+            raise Refused(
+                f"input byte size mismatch for input 'raw_input' for model '{model.name}'. Expected "
+                f"{model.sample_bytes}, got {len(body)}"
+            )
         raw = from_bytes(model, body)
         return Asked(raw, "", [Wanted(name, True, 0) for name in names(model)])
-    return _asked(model, _document(body[: int(length)]), body[int(length) :])
+    return _asked(model, _document(model, body[:size]), memoryview(body)[size:])
 
 
-def from_bytes(model: Model, body: bytes) -> NDArray[Any]:
+def from_bytes(model: Model, body: bytes | bytearray | memoryview) -> NDArray[Any]:
     """Samples in C order, one after the other.
 
     Raises:
@@ -111,103 +115,148 @@ def checked_id(value: object) -> str:
     return value
 
 
-def _document(text: bytes) -> dict[str, Any]:
+def _json_length(stated: bytes) -> int:
+    if not stated.isdigit() or len(stated) > 18:
+        raise Refused(f"Unable to parse Inference-Header-Content-Length, got: {shown(stated.decode('latin-1'))}")
+    return int(stated)
+
+
+def _document(model: Model, text: bytes | bytearray) -> dict[str, Any]:
+    json_numbers.check_expansion(model, text)
     try:
         document = json.loads(text)
     except (ValueError, RecursionError) as error:  # Triton calls it an error of its own
         raise Refused(f"failed to parse the request JSON buffer: {error}", 500) from error
     if not isinstance(document, dict):
-        raise Refused("failed to parse the request JSON buffer: it holds no object", 500)
+        raise _unable("inputs", _NO_MEMBER.format("inputs"))
     return document
 
 
-def _asked(model: Model, document: dict[str, Any], tail: bytes) -> Asked:
-    given, inputs = model.servable.input, document.get("inputs")
-    if not isinstance(inputs, list) or not all(isinstance(each, dict) for each in inputs):
-        raise Refused("Unable to find 'inputs': a list of objects in the request JSON")
+def _asked(model: Model, document: dict[str, Any], tail: memoryview) -> Asked:
+    given, inputs = model.servable.input, _listed(document, "inputs")
     for each in inputs:
-        if each.get("name") != given.name:
-            raise Refused(f"unexpected inference input '{each.get('name')}' for model '{model.name}'")
-    if len(inputs) != 1:
+        if _text(each, "name") != given.name:
+            raise Refused(f"unexpected inference input '{shown(each['name'])}' for model '{model.name}'")
+    if len(inputs) > 1:
+        raise Refused(f"input '{given.name}' already exists in request")
+    if not inputs:
         raise Refused(
-            f"expected 1 inputs but got {len(inputs)} inputs for model '{model.name}'. Got input(s) "
-            f"{[each.get('name') for each in inputs]}, the model takes ['{given.name}']"
+            f"expected 1 inputs but got 0 inputs for model '{model.name}'. Got input(s) [], but missing required "
+            f"input(s) ['{given.name}']. Please provide all required input(s)."
         )
     binary = bool(_parameters(document).get("binary_data_output", False))
     return Asked(_input(model, inputs[0], tail), checked_id(document.get("id")), _outputs(model, document, binary))
 
 
-def _input(model: Model, entry: dict[str, Any], tail: bytes) -> NDArray[Any]:
+def _input(model: Model, entry: dict[str, Any], tail: memoryview) -> NDArray[Any]:
     """The one input, in the model's dtype and shape."""
-    given, shape, datatype = model.servable.input, entry.get("shape"), entry.get("datatype")
+    given, datatype = model.servable.input, _text(entry, "datatype")
+    if "shape" not in entry:
+        raise _unable("shape", _NO_MEMBER.format("shape"))
+    shape = entry["shape"]
+    if not isinstance(shape, list):
+        raise _unable("shape", _NO_ARRAY)
     if datatype != DATATYPES[given.dtype]:
         raise Refused(
-            f"inference input '{given.name}' data-type is '{datatype}', but model '{model.name}' expects "
+            f"inference input '{given.name}' data-type is '{shown(datatype)}', but model '{model.name}' expects "
             f"'{DATATYPES[given.dtype]}'"
         )
-    whole = isinstance(shape, list) and all(type(size) is int and 0 < size < 2**31 for size in shape)
-    if not whole or tuple(shape[1:]) != model.sample_shape:  # type: ignore[index]
+    whole = len(shape) == len(given.shape) and all(type(size) is int and 0 < size < 2**31 for size in shape)
+    if not whole or tuple(shape[1:]) != model.sample_shape:
         raise Refused(
             f"unexpected shape for input '{given.name}' for model '{model.name}'. Expected "
-            f"[{','.join(map(str, given.shape))}], got {json.dumps(shape, separators=(',', ':'))[:200]}"
+            f"[{','.join(map(str, given.shape))}], got {shown(shape)}"
         )
-    size, expected = _parameters(entry).get("binary_data_size"), shape[0] * model.sample_bytes  # type: ignore[index]
-    if size is not None:
-        if size != expected or len(tail) != expected:
-            raise Refused(
-                f"input byte size mismatch for input '{given.name}' for model '{model.name}'. Expected {expected}, got "
-                f"{len(tail) if size == expected else size}"
-            )
-        return from_bytes(model, tail)
-    if tail:
+    size, data = _parameters(entry).get("binary_data_size"), "data" in entry
+    if (size is None) is not data:
+        raise Refused(
+            "Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', "
+            "'shared_memory_region' in 'parameters'. But "
+            + ("set 'data' 'binary_data_size'" if data else "no field is set")
+        )
+    if data:
+        if tail:
+            raise Refused(f"unexpected additional input data for model '{model.name}'")
+        return _from_json(model, entry["data"], tuple(shape))
+    return _from_tail(model, size, tail, shape[0] * model.sample_bytes)
+
+
+def _from_tail(model: Model, size: object, tail: memoryview, expected: int) -> NDArray[Any]:
+    """The bytes behind the JSON, which says how many there are."""
+    name = model.servable.input.name
+    if type(size) is not int or size < 0:
+        raise _unable("binary_data_size", "attempt to access JSON non-unsigned-integer as unsigned-integer")
+    if len(tail) < size:
+        missing = min(size - len(tail), 2**63)
+        raise Refused(
+            f"unexpected size for input '{name}', expecting {missing} additional bytes for model '{model.name}'"
+        )
+    if len(tail) > size:
         raise Refused(f"unexpected additional input data for model '{model.name}'")
-    return numbers(model, entry.get("data"), tuple(shape))  # type: ignore[arg-type]
+    if size != expected:
+        raise Refused(
+            f"input byte size mismatch for input '{name}' for model '{model.name}'. Expected {expected}, got {size}"
+        )
+    return from_bytes(model, tail)
 
 
-def numbers(model: Model, data: object, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
-    """Samples out of JSON: nested lists; flat ones, too, where `shape`, (n, …), is known.
-
-    Raises:
-        Refused: they are ragged, no numbers, of another shape, or do not fit the model's dtype.
-    """
-    given = model.servable.input
-    try:
-        array = np.asarray(data)
-    except (ValueError, RecursionError, OverflowError) as error:
-        raise Refused(f"the data of input '{given.name}' is ragged, or no list of numbers") from error
-    if array.dtype.kind not in "iuf":
-        raise Refused(f"the data of input '{given.name}' is no list of numbers")
-    if shape is not None:
-        if array.size != np.prod(shape, dtype=object):
-            raise Refused(
-                f"unable to parse 'data': expected {np.prod(shape, dtype=object)} elements for input '{given.name}', "
-                f"got {array.size}"
-            )
-        array = array.reshape(shape)
-    elif array.shape == model.sample_shape:
-        array = array[None]
-    try:
-        return accepted(array, given)
-    except MLScaleError as error:
-        raise Refused(told(error)) from error
+def _from_json(model: Model, data: object, shape: tuple[int, ...]) -> NDArray[Any]:
+    if not isinstance(data, list):
+        raise _unable("data", _NO_ARRAY)
+    array = json_numbers.array_of(model, data)
+    if array.size != math.prod(shape):
+        raise _unable("data", "Shape does not match true shape of 'data' field")
+    return json_numbers.accept(model, array.reshape(shape))
 
 
-def told(error: MLScaleError) -> str:
-    """An error as one sentence for a client."""
-    return "; ".join(text for text in (error.what, error.why, error.fix) if text)
+def shown(value: object) -> str:
+    """Something out of a request, short enough for a message."""
+    if isinstance(value, list):
+        return "[" + ",".join(shown(each) for each in value[:8] if not isinstance(each, list | dict)) + "]"
+    return str(value)[:200] if isinstance(value, str | int | float) and abs(_size(value)) < 2**63 else "…"
+
+
+def _size(value: str | float) -> float:
+    return 0 if isinstance(value, str) else value
+
+
+def _unable(name: str, why: str) -> Refused:
+    """As Triton calls what it can't read: an error of its own."""
+    return Refused(f"Unable to parse '{name}': {why}", 500)
+
+
+def _listed(document: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
+    if name not in document:
+        raise _unable(name, _NO_MEMBER.format(name))
+    entries = document[name]
+    if not isinstance(entries, list):
+        raise _unable(name, _NO_ARRAY)
+    if len(entries) > _MOST_TENSORS:
+        raise Refused(f"there are {len(entries)} '{name}' in the request JSON, over {_MOST_TENSORS}")
+    if not all(isinstance(each, dict) for each in entries):
+        raise Refused(f"'{name}' in the request JSON is no list of objects")
+    return entries
+
+
+def _text(entry: Mapping[str, Any], name: str) -> str:
+    if name not in entry:
+        raise _unable(name, _NO_MEMBER.format(name))
+    if not isinstance(entry[name], str):
+        raise _unable(name, "attempt to access JSON non-string as string")
+    return str(entry[name])
 
 
 def _outputs(model: Model, document: dict[str, Any], binary: bool) -> list[Wanted]:
-    wanted = document.get("outputs")
-    if wanted is None or wanted == []:
+    entries = _listed(document, "outputs") if document.get("outputs") is not None else []
+    if not entries:
         return [Wanted(name, binary, 0) for name in names(model)]
-    if not isinstance(wanted, list) or not all(isinstance(each, dict) for each in wanted):
-        raise Refused("'outputs' in the request JSON is no list of objects")
-    found = []
-    for each in wanted:
-        name, said = each.get("name"), _parameters(each)
+    found: list[Wanted] = []
+    for each in entries:
+        name, said = _text(each, "name"), _parameters(each)
         if name not in names(model):
-            raise Refused(f"unexpected inference output '{name}' for model '{model.name}'")
+            raise Refused(f"unexpected inference output '{shown(name)}' for model '{model.name}'")
+        if any(name == other.name for other in found):  # each would be computed, written and sent again
+            raise Refused(f"output '{name}' already exists in request")
         top = said.get("classification", 0)
         if type(top) is not int or top < 0 or (top and name == LABEL):
             raise Refused(f"'classification' of output '{name}' is no number of classes")

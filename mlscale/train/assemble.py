@@ -21,7 +21,8 @@ from mlscale.config.build import accepts, brings_precision, build, build_each, t
 from mlscale.config.derive import epoch_steps
 from mlscale.config.metric import follow_own_metrics, is_set
 from mlscale.errors import MLScaleError
-from mlscale.runs.folder import RunFolder
+from mlscale.runs.files import read_json
+from mlscale.runs.folder import RUN, RunFolder
 from mlscale.runs.initial import Initial
 from mlscale.runs.mask import Masker
 from mlscale.tasks import lazy
@@ -30,6 +31,7 @@ from mlscale.train import lightning_patches, pretrained
 from mlscale.train.after import after_fit
 from mlscale.train.callbacks import StepSeed
 from mlscale.train.checkpoint_io import VerifiedCheckpointIO
+from mlscale.train.checkpoints import Checkpoints
 from mlscale.train.compiling import Compile, set_tf32
 from mlscale.train.initial import keep, start_from
 from mlscale.train.input_size import unsuited_input
@@ -75,9 +77,9 @@ class Outcome:
         best: path of the best checkpoint, and the value of the run's metric there.
         failed_saves: checkpoints for which there was no room.
         resumed_step: the optimizer step that it went on from; None for a fit from the beginning.
-        exact: whether what it went on with is, to the bit, what it would have been without the interruption, as far as
-            is known: on as many ranks as before, from a checkpoint that holds all of their state, on a CPU or with
-            deterministic algorithms.
+        inexact: why a resumed fit may not be bitwise identical to one without the interruption, a phrase each; empty
+            where it is, as far as is known: on as many ranks as before, with the same threads, libraries and CPU, from
+            a checkpoint that holds all of their state, on a CPU or with deterministic algorithms.
         replayed: batches that were loaded again, because their loader has no place of its own.
         joined: metrics of what joined the run from outside and came after the fit.
         remarks: the same in words.
@@ -93,7 +95,7 @@ class Outcome:
     best: tuple[str, float] | None
     failed_saves: int = 0
     resumed_step: int | None = None
-    exact: bool = True
+    inexact: tuple[str, ...] = ()
     replayed: int = 0
     joined: dict[str, float] = field(default_factory=dict)
     remarks: tuple[str, ...] = ()
@@ -182,9 +184,8 @@ def fit(cfg: DictConfig, resume: str | None = None, initial: Initial | None = No
         raise
     finally:
         finish(trainer.loggers, failed=failed)
-    io = trainer.strategy.checkpoint_io
-    if resume is None and isinstance(io, VerifiedCheckpointIO) and (told := io.kept_nothing()):
-        raise told
+    if lost := _lost_final_state(trainer):
+        raise lost
     outcome = _outcome(cfg, trainer, time.perf_counter() - start)
     came_after = after_fit(trainer, parts.task)
     return replace(
@@ -193,6 +194,17 @@ def fit(cfg: DictConfig, resume: str | None = None, initial: Initial | None = No
         remarks=tuple(each.remark for each in came_after if each.remark),
         met=all(each.ok for each in came_after),
     )
+
+
+def _lost_final_state(trainer: Any) -> MLScaleError | None:
+    """The error for a fit whose end is in no checkpoint, though it was to be: such a run is not done."""
+    io = trainer.strategy.checkpoint_io
+    if not isinstance(io, VerifiedCheckpointIO):
+        return None
+    due = [callback.final_saved for callback in trainer.callbacks if isinstance(callback, Checkpoints)]
+    known = [saved for saved in due if saved is not None]
+    lost = not all(known) if known else io.unsaved  # a user's own callbacks: the last save that was tried
+    return io.lost_final_state() if lost else None
 
 
 def _start_from(task: pl.LightningModule, initial: Initial, cfg: DictConfig) -> None:
@@ -295,13 +307,21 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> 
     if plugin is not None:
         trainer.strategy.precision_plugin = plugin  # by its name Lightning would make one of its own
     if type(trainer.strategy.checkpoint_io) is TorchCheckpointIO:  # a plugin of the user's, in trainer.plugins, stays
-        trainer.strategy.checkpoint_io = VerifiedCheckpointIO()
+        trainer.strategy.checkpoint_io = VerifiedCheckpointIO(*_identity(cfg.derived.get("run_dir")))
     return trainer
 
 
 def _ranks(cfg: DictConfig) -> dict[str, int]:
     """Lightning's own strategies take the number of processes from the Trainer."""
     return {"world_size": cfg.derived.world_size} if accepts(cfg.strategy, "world_size") else {}
+
+
+def _identity(folder: str | None) -> tuple[str | None, str | None]:
+    """Id and config hash of the run in a folder, for its checkpoints; None for both where it is not a run's."""
+    if not folder or not (Path(folder) / RUN).is_file():
+        return None, None
+    document = read_json(Path(folder) / RUN)
+    return document.get("id"), document.get("config_hash")
 
 
 def _unused(cfg: DictConfig, callbacks: list[Any]) -> dict[str, bool]:
@@ -370,7 +390,7 @@ def _outcome(cfg: DictConfig, trainer: pl.Trainer, seconds: float) -> Outcome:
         peak_memory_bytes=watch.peak_memory_bytes,
         best=best,
         resumed_step=resume.resumed_step,
-        exact=resume.same_layout and _repeats(trainer) and sums_alike(trainer.strategy, trainer.world_size),
+        inexact=tuple(_inexact(trainer, resume)),
         replayed=resume.replayed,
         failed_saves=len(io.failed) if isinstance(io, VerifiedCheckpointIO) else 0,
     )
@@ -380,6 +400,14 @@ def _callback(trainer: Any, kind: type[T]) -> T:
     return next(callback for callback in trainer.callbacks if isinstance(callback, kind))
 
 
-def _repeats(trainer: pl.Trainer) -> bool:
-    """Whether the same step gives the same bits: CPU kernels do, for one number of threads."""
-    return trainer.strategy.root_device.type == "cpu" or torch.are_deterministic_algorithms_enabled()
+def _inexact(trainer: pl.Trainer, resume: ExactResume) -> list[str]:
+    """Why a resumed fit may not be bitwise identical; nothing for one from the beginning."""
+    if resume.resumed_step is None:
+        return []
+    found = list(resume.inexact)
+    # The same step gives the same bits on a CPU, for one number of threads.
+    if trainer.strategy.root_device.type != "cpu" and not torch.are_deterministic_algorithms_enabled():
+        found.append("no trainer.deterministic=true")
+    if not sums_alike(trainer.strategy, trainer.world_size):
+        found.append("this strategy adds up the first step's gradients in another order")
+    return found

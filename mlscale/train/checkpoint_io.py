@@ -10,7 +10,7 @@ import logging
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs import checkpoints
 from mlscale.runs.checkpoints import NO_ROOM, Kind, Record, Writer
+from mlscale.runs.files import reason_of
 
 _HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 _log = logging.getLogger(__name__)
@@ -52,9 +53,13 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
     - A load verifies the digest, and reads tensors and plain values alone.
 
     Paths of other protocols than local files (s3://…) are written and read as Lightning does, weights-only.
+
+    Args:
+        run, config_hash: of the run that saves; every checkpoint names them.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, run: str | None = None, config_hash: str | None = None) -> None:
+        self.run, self.config_hash = run, config_hash
         self.failed: list[FailedSave] = []
         self.unsaved = False
         self._saved = 0
@@ -82,14 +87,14 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path)
             return
         target = Path(path).expanduser().absolute()
-        record = describe(checkpoint, target)
+        record = replace(describe(checkpoint, target), run=self.run, config_hash=self.config_hash)
         try:
             _commit(checkpoint, target, record, tidied=self._tidied)
         except OSError as error:
             if error.errno not in NO_ROOM:
                 raise _unwritable(target, error) from error
             self.unsaved = True
-            self.failed.append(FailedSave(str(target), record.step, error.strerror or str(error)))
+            self.failed.append(FailedSave(str(target), record.step, reason_of(error, target)))
             _warn(_no_room(target, record, error))
             return
         self._saved += 1
@@ -114,16 +119,24 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             return
         super().remove_checkpoint(path)
 
-    def kept_nothing(self) -> MLScaleError | None:
-        """The error for a fit of which nothing is left: no save found room. None where one did, or none was tried."""
-        if not self.failed or self._saved:
+    def lost_final_state(self) -> MLScaleError | None:
+        """Return the error for a fit whose final state could not be saved; None where no save has failed."""
+        if not self.failed:
             return None
-        count = len(self.failed)
+        count, last = len(self.failed), self.failed[-1]
+        folder = Path(last.path).parent
+        there, _ = checkpoints.latest_valid(folder) if folder.is_dir() else (None, [])
+        many = "its only save" if count == 1 and not self._saved else f"{count} save{'s' * (count != 1)}"
         return MLScaleError(
-            f"no checkpoint could be saved: {'the only save' if count == 1 else f'all {count} saves'} found no room",
-            where=str(Path(self.failed[-1].path).parent),
-            why=self.failed[-1].reason,
-            fix="runs_dir=<a folder you may write to, with free space>",
+            f"the final state of the run could not be saved: {many} failed, the last one at step {last.step:,}",
+            where=last.path,
+            why=last.reason,
+            fix="free space there, then mlscale runs resume last"
+            + (
+                f": it resumes from {there.name}"
+                if there
+                else ", which starts it over; or a new run with runs_dir=<a folder with free space>"
+            ),
             exit=Exit.ENVIRONMENT,
         )
 
@@ -285,7 +298,7 @@ def _warn(message: str) -> None:
 def _no_room(target: Path, record: Record, error: OSError) -> str:
     there = [found.path.name for found in checkpoints.stored(target.parent) if found.record]
     return (
-        f"no room to save {target} at step {record.step}: {error.strerror} "
+        f"disk full: {target} was not saved at step {record.step}: {reason_of(error, target)} "
         f"({shutil.disk_usage(target.parent).free:,} bytes free). The training goes on; "
         f"{'what was saved before stays: ' + ', '.join(there) if there else 'nothing is saved yet'}."
     )
@@ -295,7 +308,7 @@ def _unwritable(target: Path, error: OSError) -> MLScaleError:
     return MLScaleError(
         f"can't write the checkpoint {target.name}",
         where=str(target),
-        why=error.strerror or str(error),
+        why=reason_of(error, target),
         fix="a folder you may write to: runs_dir=…, or dirpath= of the callback that saves",
         exit=Exit.ENVIRONMENT,
     )

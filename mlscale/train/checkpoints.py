@@ -13,6 +13,7 @@ from torch import Tensor
 from mlscale.config.directions import loss_among
 from mlscale.errors import MLScaleError
 from mlscale.train.boundary import inside_accumulation
+from mlscale.train.checkpoint_io import load
 from mlscale.train.unsaved import last_save_failed
 
 _LOOK_SECONDS = 1.0  # between two looks at the clock that all ranks share
@@ -92,6 +93,7 @@ class Checkpoints(ModelCheckpoint):
         self._saved_at = 0  # the optimizer step of the last periodic one
         self._periodic: list[str] = []  # the names of those that are kept; others of such names are not ours to remove
         self._clock = _SharedClock()
+        self.final_saved: bool | None = None  # whether `last.ckpt` is the state at the fit's end; None: none is due
         self._loss_of_best: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -139,6 +141,18 @@ class Checkpoints(ModelCheckpoint):
         """Save the last one."""
         if self.keeps_last and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
             trainer.save_checkpoint(self._in_folder(self.CHECKPOINT_NAME_LAST))
+            self.final_saved = not last_save_failed(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last one of a run that was killed before it could, and had no step left to take."""
+        resumed_from = trainer.ckpt_path
+        if not self.keeps_last or self.final_saved is not None or not resumed_from:
+            return
+        last = Path(self._in_folder(self.CHECKPOINT_NAME_LAST))
+        if trainer.is_global_zero and not _same_file(Path(resumed_from), last):
+            # What it was resumed from is the state at its end: copied, for nothing here has computed since.
+            trainer.strategy.checkpoint_io.save_checkpoint(load(resumed_from), last)
+        self.final_saved = not last_save_failed(trainer)
 
     def _save_periodic(self, trainer: Trainer) -> None:
         name = f"step={trainer.global_step}"
@@ -157,6 +171,10 @@ class Checkpoints(ModelCheckpoint):
 
     def _in_folder(self, stem: str) -> str:
         return str(Path(str(self.dirpath)) / f"{stem}{self.FILE_EXTENSION}")
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return other.exists() and one.samefile(other)
 
 
 class _SharedClock:

@@ -3,6 +3,7 @@
 import contextlib
 import csv
 import os
+import shutil
 import sys
 import time
 from argparse import Namespace
@@ -100,6 +101,10 @@ class CSV(Logger):
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self.flush()
+        if self._rows:
+            count = len(self._rows)
+            with contextlib.suppress(OSError):
+                tqdm.write(f"warning   disk full: {count} rows of {self.path} are lost", file=sys.stderr)
 
     def flush(self) -> None:
         """Write now. Where the disk has no room the entries are kept for the next time: training goes on."""
@@ -143,11 +148,27 @@ class CSV(Logger):
         """The columns and the rows of the file; a row that was being written when the run was killed is left out."""
         if not self.path.exists():
             return [], []
-        with self.path.open(newline="", encoding="utf-8") as file:
-            whole = [line for line in file if line.endswith("\n")]
-        reader = csv.DictReader(whole)
-        rows = [row for row in reader if None not in row.values()]
-        return list(reader.fieldnames or []), rows
+        lines = self.path.read_bytes().split(b"\n")[:-1]
+        if not lines:
+            return [], []
+        header = _fields(lines[0])
+        if header is None or header[:1] != ["step"]:
+            self._keep_damaged("its header can't be read, so it is begun anew")
+            self.path.unlink()
+            return [], []
+        read = [_fields(line) for line in lines[1:]]
+        whole = [fields if fields is not None and len(fields) == len(header) else None for fields in read]
+        if lost := whole.count(None):
+            self._keep_damaged(f"{lost} of its {len(whole)} rows can't be read and are left blank")
+        blank = [""] * len(header)  # a damaged row keeps its place: checkpoints count rows
+        return header, [dict(zip(header, fields or blank, strict=True)) for fields in whole]
+
+    def _keep_damaged(self, what: str) -> None:
+        """Keep the file as it is under another name before it is replaced, and report it, once."""
+        kept = self.path.with_name(f"{self.path.name}.damaged")
+        if not kept.exists():
+            shutil.copyfile(self.path, kept)
+            tqdm.write(f"warning   {self.path} is damaged: {what}; as it was: {kept.name}", file=sys.stderr)
 
     def _write(self, rows: list[dict[str, str]]) -> None:
         """Replace the file: written aside, then renamed."""
@@ -161,3 +182,13 @@ class CSV(Logger):
         except OSError:
             aside.unlink(missing_ok=True)
             raise
+
+
+def _fields(line: bytes) -> list[str] | None:
+    """The fields of one line; None where it can't be read. A metric's name and value hold no line break."""
+    if b"\0" in line:  # a block that never reached the disk
+        return None
+    try:
+        return next(csv.reader([line.decode("utf-8").rstrip("\r")], strict=True), [])
+    except (UnicodeDecodeError, csv.Error):
+        return None

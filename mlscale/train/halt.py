@@ -39,12 +39,14 @@ class Halt:
             _end_with(order["pid"], order["pid_start"])
 
     def at(self, place: str, trainer: Any) -> None:
-        """The run is at a place: step (before a forward pass), validation (after its first batch), or save."""
+        """The run is at a place: step (before a forward pass), validation (after its first batch), save, or between: at
+        the second save of a boundary."""
         if place != self._place or trainer.global_step < self._step:
             return
-        if place == "save" and isinstance(trainer.strategy.checkpoint_io, checkpoint_io.VerifiedCheckpointIO):
+        saves = place in ("save", "between")
+        if saves and isinstance(trainer.strategy.checkpoint_io, checkpoint_io.VerifiedCheckpointIO):
             _write_half(self._wait)
-        elif place != "save" or trainer.is_global_zero:
+        elif not saves or trainer.is_global_zero:
             self._wait()
 
     def _wait(self) -> None:

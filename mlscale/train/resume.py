@@ -8,6 +8,7 @@ in which hook a checkpoint was saved, and then skips or repeats the rest of it. 
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 import torch.distributed as dist
@@ -15,7 +16,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from pytorch_lightning.loops.fit_loop import RestartStage
 
-from mlscale.train import boundary, generators, lightning_results, rank_buffers
+from mlscale.train import arithmetic, boundary, generators, lightning_results, rank_buffers
 
 KEY = "mlscale_resume"
 _FORMAT = 1
@@ -38,6 +39,8 @@ class ExactResume(Callback):
     Attributes:
         resumed_step: the optimizer step that this fit went on from; None for one from the beginning.
         same_layout: whether it ran on as many ranks as now.
+        inexact: why what follows may differ in its last bits from the run without the interruption; empty where all
+            that is recorded about the computation is as before.
         replayed: batches of a loader without a place of its own that were loaded again.
     """
 
@@ -45,6 +48,7 @@ class ExactResume(Callback):
         self.seed = seed
         self.resumed_step: int | None = None
         self.same_layout = True
+        self.inexact: list[str] = []
         self.replayed = 0
         self._own: dict[str, Any] | None = None
         self._placed = False
@@ -66,6 +70,7 @@ class ExactResume(Callback):
     def _state(self, trainer: Any, module: LightningModule) -> dict[str, Any]:
         loader = trainer.fit_loop._combined_loader
         return {
+            "arithmetic": arithmetic.facts(trainer.strategy.root_device),
             "generators": generators.state(trainer.strategy.root_device),
             "results": lightning_results.state(trainer, module),
             "callbacks": {c.state_key: c.rank_state() for c in trainer.callbacks if hasattr(c, "rank_state")},
@@ -80,9 +85,11 @@ class ExactResume(Callback):
         kept = checkpoint.get(KEY)
         if kept is None:  # somebody else's checkpoint
             self.same_layout = False
+            self.inexact = ["the checkpoint is not of mlscale: it holds no random generators"]
             return
         ranks = kept["ranks"]
         self.same_layout = len(ranks) == trainer.world_size
+        self.inexact = self._compared(ranks, trainer)
         for number, log in enumerate(_loggers(trainer)):
             if kept["loggers"].get(str(number)) is not None:
                 log.load_state_dict(kept["loggers"][str(number)])
@@ -94,6 +101,18 @@ class ExactResume(Callback):
         if self.same_layout:
             self._own = ranks[trainer.global_rank]
 
+    def _compared(self, ranks: list[Any], trainer: Any) -> list[str]:
+        """What any rank computes with that is not what it computed with before."""
+        if not self.same_layout:
+            return [f"processes {len(ranks)} before, {trainer.world_size} now"]
+        now = arithmetic.facts(trainer.strategy.root_device)
+        found = arithmetic.differing(ranks[trainer.global_rank].get("arithmetic"), now)
+        if trainer.world_size > 1:
+            of_all: list[Any] = [None] * trainer.world_size
+            dist.all_gather_object(of_all, found)
+            found = list(dict.fromkeys(each for of_rank in of_all for each in of_rank))
+        return found
+
     def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit":
             self._seed_loaders(trainer)
@@ -104,6 +123,8 @@ class ExactResume(Callback):
         """Restore the averages: a run that has no step left to take reports them, too."""
         if self._own is not None:
             lightning_results.restore(self._own["results"], trainer, pl_module)
+        if self.inexact and self.same_layout and trainer.is_global_zero:  # of another layout the launcher reports
+            print(f"machine   {'; '.join(self.inexact)}: not the same bits", file=sys.stderr, flush=True)
 
     def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
         """Take the next step, instead of what Lightning concludes from its counters."""

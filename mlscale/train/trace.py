@@ -39,6 +39,7 @@ class Trace(Callback):
         self._file: TextIO | None = None
         self._halt = Halt(self.folder)
         self._written = ("", -1)
+        self._saved_at, self._saves = -1, 0  # the step of the last save, and how many there were at it
         self._losses: list[str] = []
         self._batches: list[str] = []
         self._keys: list[str] = []
@@ -89,7 +90,9 @@ class Trace(Callback):
         if self._losses or at_epoch:
             self._look("epoch" if at_epoch else "step", trainer, pl_module)
         self._write({"kind": "save", "step": trainer.global_step})
-        self._halt.at("save", trainer)
+        self._saves = self._saves + 1 if trainer.global_step == self._saved_at else 1
+        self._saved_at = trainer.global_step
+        self._halt.at("save" if self._saves == 1 else "between", trainer)
 
     def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not inside_accumulation(trainer):

@@ -93,9 +93,12 @@ VERBS = {
         ),
     ),
     "prepare": Verb(
-        "write a bundled data set into the cache as WebDataset shards",
+        "write a bundled data set into the cache as WebDataset shards, or record digests of your own",
         True,
-        (("mlscale prepare data=fashion_mnist", "60,000 images, once"),),
+        (
+            ("mlscale prepare data=fashion_mnist", "60,000 images, once"),
+            ("mlscale prepare data=webdataset data.train=shards data.val=val", "a digest of every member of these"),
+        ),
     ),
     "estimate": Verb(
         "tell memory, time and cost of a training run before it starts",

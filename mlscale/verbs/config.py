@@ -32,7 +32,9 @@ def main(argv: Sequence[str]) -> int:
 
         print(dump(json_schema(find_roots(args.config_dir), args.verb)))
         return int(Exit.DONE)
+    # Only `show` takes parts of the config; elsewhere a word without '=' is a mistake, which `parse` reports.
     parts = [word for word in words if "=" not in word and not word.startswith(("-", "~"))]
+    parts = parts if args.command == "show" else []
     words = [word for word in words if word not in parts]
     request = parse(args.verb, [*words, *(flag for folder in args.config_dir for flag in ("--config-dir", folder))])
     if args.command == "check":
@@ -55,7 +57,7 @@ def _parser() -> Options:
     show, _, _ = (
         commands.add_parser(name, parents=[common], help=text, usage=usage, examples=_examples(name))
         for name, text, usage in (
-            ("show", "the composed config", _usage("show")),
+            ("show", "the composed config", f"{_usage('show')} [PART …]"),
             ("check", "every problem of a config, at once", _usage("check")),
             ("schema", "a JSON schema of the config, for editors", None),
         )
@@ -70,12 +72,13 @@ def _examples(command: str) -> str:
 
 
 def _usage(command: str) -> str:
-    return f"mlscale config {command} [recipe=NAME] [group=option …] [key=value …] [PART …] [options]"
+    return f"mlscale config {command} [recipe=NAME] [group=option …] [key=value …] [options]"
 
 
 def _show(request: Request, parts: Sequence[str], *, origin: bool, resolve: bool) -> str:
     """The config as YAML, secrets masked; a config with problems is shown, too: one looks at it to find them."""
     from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
 
     from mlscale.config.compose import compose
     from mlscale.config.origin import annotated, origin_of
@@ -85,7 +88,13 @@ def _show(request: Request, parts: Sequence[str], *, origin: bool, resolve: bool
     masker = Masker.of(cfg)
     shown = OmegaConf.create(masker.mask_tree(OmegaConf.to_container(cfg, resolve=False)))
     if resolve:
-        OmegaConf.resolve(shown)
+        try:
+            OmegaConf.resolve(shown)
+        except OmegaConfBaseException as error:
+            why = masker.mask(str(error).strip().splitlines()[0])
+            raise MLScaleError(
+                "the config can't be resolved", where="--resolve", why=why, fix="leave --resolve out"
+            ) from None
         shown = OmegaConf.create(masker.mask_tree(OmegaConf.to_container(shown)))
     shown = _only(shown, parts)
     if origin:

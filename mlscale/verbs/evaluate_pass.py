@@ -56,11 +56,10 @@ def frozen_for(cfg: DictConfig, subject: Subject) -> tuple[DictConfig, int]:
     Raises:
         MLScaleError: several devices are asked for; the data does not fit the model.
     """
-    import yaml
 
     from mlscale.launch.facts import data_facts
     from mlscale.launch.machine import this_machine
-    from mlscale.runs.folder import DERIVED
+    from mlscale.runs.recover import DERIVED, yaml_values
     from mlscale.verbs.precision_probe import kept
 
     typed = {word.lstrip("+").partition("=")[0] for word in cfg.derived.overrides or []}
@@ -80,7 +79,7 @@ def frozen_for(cfg: DictConfig, subject: Subject) -> tuple[DictConfig, int]:
     facts = data_facts(cfg)
     trained: dict[str, Any] = {}
     if subject.home is not None:
-        trained = yaml.safe_load((subject.home / DERIVED).read_text(encoding="utf-8")) or {}
+        trained = yaml_values(subject.home / DERIVED)
         if subject.servable is None:  # it encodes samples itself, and knows its classes by name
             check_encoded_alike(cfg, subject.home, facts, trained)
         facts = as_trained(facts, trained)

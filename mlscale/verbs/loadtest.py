@@ -33,15 +33,19 @@ def run(cfg: DictConfig) -> Result:
     from mlscale.loadtest.drive import Plan, drive
     from mlscale.loadtest.outcome import Objective
     from mlscale.loadtest.samples import random_of, read
-    from mlscale.loadtest.server import look
+    from mlscale.loadtest.server import Credentials, look
 
     start = time.perf_counter()
     objective = Objective(**cfg.slo)
-    model = look(cfg.url, cfg.asked)
+    ca_file = str(Path(cfg.ca_file).expanduser().absolute()) if cfg.ca_file else None
+    credentials = Credentials(cfg.api_key, ca_file)
+    model = look(cfg.url, cfg.asked, credentials)
     path = Path(cfg.samples).expanduser().absolute() if cfg.samples else None
     samples = read(path, model) if path else random_of(model)
     keys = ("url", "users", "rate", "seconds", "warmup_s", "timeout_s", "protocol", "batch")
-    plan = Plan(model=model, samples=str(path) if path else None, **{key: cfg[key] for key in keys})
+    plan = Plan(
+        model=model, samples=str(path) if path else None, credentials=credentials, **{key: cfg[key] for key in keys}
+    )
     say([f"loadtest  {cfg.url}: {model.name}, {samples.name}, {_load(plan)}"], Masker.of(cfg))
     with raised_on_terminate():
         outcome = drive(plan)

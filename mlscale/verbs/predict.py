@@ -143,17 +143,16 @@ def _servable(subject: Subject) -> _Of:
 
 def _checkpoint(cfg: DictConfig, subject: Subject) -> _Of:
     """A checkpoint and the config that its model is built from."""
-    import yaml
     from omegaconf import OmegaConf
 
     from mlscale.runs.files import sha256
-    from mlscale.runs.folder import DERIVED
+    from mlscale.runs.recover import DERIVED, yaml_values
     from mlscale.verbs.evaluate_pass import checkpoint_of
     from mlscale.verbs.trained import Home, as_it_was_trained
 
     assert subject.home is not None
     path, _ = checkpoint_of(subject, cfg)
-    derived = yaml.safe_load((subject.home / DERIVED).read_text(encoding="utf-8")) or {}
+    derived = yaml_values(subject.home / DERIVED)
     ready = as_it_was_trained(cfg, Home(subject.home, derived))
     digest = sha256(path)
     version = subject.version if subject.run is None else f"{subject.model}:{digest[:12]}"

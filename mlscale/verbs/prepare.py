@@ -1,8 +1,9 @@
-"""Write a bundled data set into the cache as WebDataset shards."""
+"""Write a bundled data set into the cache as WebDataset shards, and record digests of what shards hold."""
 
 from __future__ import annotations
 
 import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 from mlscale.errors import MLScaleError
@@ -13,23 +14,31 @@ if TYPE_CHECKING:
 
 
 def run(cfg: DictConfig) -> Result:
-    """Prepare the data of `data=…`; where it was prepared before, only read what it holds.
+    """Prepare the data of `data=…`; where it was prepared before, compare what it holds with its digests.
 
     Raises:
-        MLScaleError: there is no data, or it can't be had.
+        MLScaleError: there is no data, it can't be had, or it has changed since it was prepared.
     """
     from mlscale.data.facts import described
-    from mlscale.launch.facts import data_facts
+    from mlscale.launch.facts import prepared_data
 
     start = time.perf_counter()
-    facts = data_facts(cfg)
-    if facts is None:
+    data = prepared_data(cfg)
+    if data is None:
         raise MLScaleError(
             "there is nothing to prepare", where="data", why="this data says nothing of itself", fix="data=digits"
         )
+    recorded = data.record_digests() if hasattr(data, "record_digests") else None
+    facts = asdict(data.facts())
     sentence = (
         f"{facts['train_samples']:,} training and {facts['val_samples']:,} validation samples of {described(facts)}"
     )
+    artifacts = {"data_version": facts["version"]}
+    if facts["label_digest"] is not None:
+        artifacts["label_digest"] = facts["label_digest"]
+    if recorded is not None:
+        sentence += f"; {recorded}"
+        artifacts["index"] = ", ".join(map(str, recorded.folders))
     return Result(
         verb="prepare",
         ok=True,
@@ -39,5 +48,5 @@ def run(cfg: DictConfig) -> Result:
             "val_samples": facts["val_samples"],
             "time_s": time.perf_counter() - start,
         },
-        artifacts={"data_version": facts["version"]},
+        artifacts=artifacts,
     )

@@ -21,7 +21,8 @@ _WORDS = {"unsigned": "no digest"}
 def show(run: RunFolder, *, as_json: bool) -> int:
     """Read every checkpoint of the run, and print a line for each; exit code 2 if any is torn or altered."""
     found = verified(run.path)
-    latest, _ = checkpoints.latest_valid(run.path / "checkpoints")
+    own = (run.id, str(run.run["config_hash"]))
+    latest, _ = checkpoints.latest_valid(run.path / "checkpoints", own)
     if as_json:
         document = {
             "run": str(run.path),
@@ -37,6 +38,8 @@ def show(run: RunFolder, *, as_json: bool) -> int:
         for each in found:
             if each.bad:
                 print(f"{each.path}: {checkpoints.explain(each)}")
+            elif each.record and (why := each.record.foreign_to(*own)):
+                print(f"{each.path}: not one of this run: {why}")
         print(f"the run goes on from {latest.name}" if latest else "there is none to go on from")
     return int(Exit.USER if any(each.bad for each in found) else Exit.DONE)
 

@@ -41,22 +41,27 @@ def run(cfg: DictConfig) -> Result:
 
 def _settings(cfg: DictConfig) -> Settings:
     from mlscale.events.store import EventStore
+    from mlscale.serve.access import Access, checked_key
     from mlscale.serve.http import Limits
     from mlscale.serve.server import Settings
+    from mlscale.serve.tls import tls_context
 
-    body = int(cfg.max_body_bytes)
+    per_address = None if cfg.behind_proxy else cfg.max_connections_per_address
     return Settings(
         host=str(cfg.host),
         port=int(cfg.port),
         max_queue=int(cfg.max_queue),
         limits=Limits(
-            body_bytes=body,
-            bodies_bytes=max(8 * body, 512 << 20),
+            body_bytes=int(cfg.max_body_bytes),
+            memory_bytes=int(cfg.max_memory_bytes),
             connections=int(cfg.max_connections),
+            per_address=per_address,
+            head_s=min(float(cfg.head_timeout_s), float(cfg.timeout_s)),
             receive_s=float(cfg.timeout_s),
             idle_s=float(cfg.idle_s),
         ),
         drain_s=float(cfg.drain_s),
+        unready_s=None if cfg.unready_s is None else float(cfg.unready_s),
         follow=bool(cfg.follow),
         poll_s=float(cfg.poll_s),
         control=cfg.control,
@@ -66,14 +71,17 @@ def _settings(cfg: DictConfig) -> Settings:
         sample_share=float(cfg.sample_share),
         flush_s=float(cfg.flush_s),
         events_bytes=int(cfg.max_events_bytes),
+        access=Access(checked_key(cfg.api_key), frozenset(str(host).lower() for host in cfg.hosts)),
+        tls=tls_context(Path(cfg.tls_cert), Path(cfg.tls_key)) if cfg.tls_cert else None,
+        behind_proxy=bool(cfg.behind_proxy),
     )
 
 
 _AT_LEAST: dict[str, Any] = {
     "port": 0, "threads": 1, "max_batch": 1, "max_queue": 1, "poll_s": 0.01, "sample_share": 0,
     "flush_s": 0.01,
-    "max_events_bytes": 1 << 20, "max_body_bytes": 1024, "max_connections": 1, "timeout_s": 0.1, "idle_s": 0.1,
-    "drain_s": 0,
+    "max_events_bytes": 1 << 20, "max_body_bytes": 1024, "max_connections": 1, "max_connections_per_address": 1,
+    "head_timeout_s": 0.1, "timeout_s": 0.1, "idle_s": 0.1, "drain_s": 0, "unready_s": 0,
 }  # fmt: skip
 _AT_MOST: dict[str, Any] = {"port": 65535, "sample_share": 1}
 
@@ -82,7 +90,7 @@ def _out_of_range(cfg: DictConfig) -> list[MLScaleError]:
     problems = [
         MLScaleError(f"{key} is {cfg[key]}", where=key, why=f"it is at least {least}", fix=f"{key}={least}")
         for key, least in _AT_LEAST.items()
-        if not cfg[key] >= least
+        if cfg[key] is not None and not cfg[key] >= least
     ]
     problems += [
         MLScaleError(f"{key} is {cfg[key]}", where=key, why=f"it is at most {most}", fix=f"{key}={most}")
@@ -96,6 +104,25 @@ def _out_of_range(cfg: DictConfig) -> list[MLScaleError]:
                 where="max_queue",
                 why=f"a batch of {cfg.max_batch} could never fill",
                 fix=f"max_queue={cfg.max_batch}",
+            )
+        )
+    if cfg.max_memory_bytes < cfg.max_body_bytes:
+        problems.append(
+            MLScaleError(
+                f"max_memory_bytes is {cfg.max_memory_bytes}, less than max_body_bytes",
+                where="max_memory_bytes",
+                why="a request of that size could never be received",
+                fix=f"max_memory_bytes={4 * cfg.max_body_bytes}",
+            )
+        )
+    if (cfg.tls_cert is None) is not (cfg.tls_key is None):
+        absent = "tls_key" if cfg.tls_key is None else "tls_cert"
+        problems.append(
+            MLScaleError(
+                f"{absent} is not set",
+                where=absent,
+                why="TLS takes a certificate and its key",
+                fix=f"{absent}=<file>.pem",
             )
         )
     return problems

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
+import sys
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
@@ -13,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from mlscale.config.derive import derive
-from mlscale.config.frozen import with_derived
+from mlscale.config.frozen import composed, with_derived
 from mlscale.config.metric import kept_choice
 from mlscale.config.notices import notices
+from mlscale.config.trust import distrusted
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.ended import tell_end
 from mlscale.launch.garbage import put_off
@@ -23,18 +26,19 @@ from mlscale.launch.start import say, start_lines
 from mlscale.report import Result, keep, number
 from mlscale.report.curves import curves
 from mlscale.report.text import percent
-from mlscale.runs.files import check_writable
+from mlscale.runs import own
+from mlscale.runs.files import check_writable, remove_empty
 from mlscale.runs.find import find, unfinished
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.going_on import open_attempt, to_go_on, unfinished_line
+from mlscale.runs.going_on import AUTO, open_attempt, to_go_on, unfinished_line
 from mlscale.runs.identity import config_hash
 from mlscale.runs.initial import Initial
-from mlscale.runs.lock import held
+from mlscale.runs.lock import claimed, held
 from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import protect
 from mlscale.runs.snapshot import Snapshot, take
 from mlscale.verbs.first_weights import initial_of
-from mlscale.verbs.precision_probe import kept, settled
+from mlscale.verbs.precision_probe import is_auto, kept, settled
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -63,21 +67,24 @@ def run(cfg: DictConfig) -> Result:
     facts = data_facts(cfg)
     derived = derive(cfg, facts, machine)
     start = Start.of(cfg, masker)
-    earlier = to_go_on(cfg.resume, start.config_yaml, start.digest, Path(cfg.runs_dir)) if cfg.resume else None
-    origin = Origin() if earlier else Origin.of(cfg)
-    probed = None if earlier else settled(cfg, derived, machine)
-    derived |= kept(cfg, earlier.derived) if earlier else probed.outcome if probed else {}
-    derived |= kept_choice(cfg, earlier.derived) if earlier else {}
-    folder = earlier or create(cfg, start, derived, masker, origin)
-    with held(folder):
-        checkpoint, lines = None, [*origin.lines(), *start.unfinished(cfg, folder)]
+    with contextlib.ExitStack() as locks:
+        with claimed(Path(cfg.runs_dir), wanted=cfg.resume == AUTO) as made:
+            locks.callback(remove_empty, made)  # a start that is refused leaves nothing
+            earlier = to_go_on(cfg.resume, start.config_yaml, start.digest, Path(cfg.runs_dir)) if cfg.resume else None
+            origin = Origin() if earlier else Origin.of(cfg)
+            probed = None if earlier else settled(cfg, derived, machine)
+            derived |= _choices_before(cfg, earlier) if earlier else probed.outcome if probed else {}
+            folder = earlier or create(cfg, start, derived, masker, origin)
+            locks.enter_context(held(folder))
+        inexact: tuple[str, ...] = ()
+        checkpoint, lines = None, [*origin.lines(), *start.unfinished(cfg, folder), *_unproven(folder)]
         if probed is not None:
             lines.append(probed.line)
             folder.write_json(_PROBE, dict(probed.figures))
         if earlier is not None:
             going = open_attempt(folder, derived["world_size"], start.digest)
             folder.set_anew(start.config_yaml, derived)
-            checkpoint, lines = going.checkpoint, list(going.lines)
+            checkpoint, lines, inexact = going.checkpoint, list(going.lines), going.inexact
         ready = with_derived(cfg, folder.derived)
         say((*start_lines(ready, facts), *lines, *notices(ready, machine)), masker)
         try:
@@ -86,11 +93,11 @@ def run(cfg: DictConfig) -> Result:
             if earlier is None and isinstance(error, MLScaleError) and error.unbuilt and error.exit == Exit.USER:
                 folder.discard()  # a config that is refused leaves nothing
             else:
-                folder.seal(_ending(error), sentence=str(error))
+                _seal_failed(folder, error)
                 tell_end(ready, folder)
             raise
         ready = with_derived(cfg, folder.derived)  # the metric may have been chosen meanwhile
-        result = keep(conclude(ready, folder), folder)
+        result = keep(conclude(ready, folder, inexact), folder)
         folder.seal("done", metrics=result.metrics, sentence=result.sentence)
         tell_end(ready, folder)
     return result
@@ -175,6 +182,7 @@ def create(cfg: DictConfig, start: Start, derived: dict[str, Any], masker: Maske
         derived=derived,
         seed=cfg.seed,
         data_version=derived["data_version"],
+        label_digest=derived["label_digest"],
         order_version=_order_version(),
         decode_version=derived.get("decode_version"),
         overrides=list(cfg.derived.overrides or []),
@@ -190,8 +198,42 @@ def create(cfg: DictConfig, start: Start, derived: dict[str, Any], masker: Maske
     )
 
 
-def conclude(cfg: DictConfig, folder: RunFolder) -> Result:
-    """The result, from what rank 0 left in the run folder."""
+def _choices_before(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
+    """What the run chose when it began, where its config leaves that open: the precision, and the metric.
+
+    Raises:
+        MLScaleError: derived.yaml, which holds them, is damaged.
+    """
+    try:
+        before = run.derived
+    except MLScaleError as damage:
+        if not is_auto(cfg) and cfg.metric is not None and cfg.mode is not None:
+            return {}
+        why = "which precision or metric the run chose is lost with it"
+        fix = f"restore it from a copy, or a new run: mlscale like={run.path}"
+        raise MLScaleError(damage.what, where=damage.where, why=why, fix=fix) from damage
+    return kept(cfg, before) | kept_choice(cfg, before)
+
+
+def _unproven(folder: RunFolder) -> list[str]:
+    """A line where later commands will not believe this run's config, for nothing can prove who created it."""
+    if folder.run.get("proof"):
+        return []
+    problems = distrusted(OmegaConf.to_container(composed(folder.path), resolve=False), folder.path)
+    return [f"trust     later commands on this run need trust=true: {own.obstacle()}"] if problems else []
+
+
+def _seal_failed(folder: RunFolder, error: BaseException) -> None:
+    """Seal a run that ended with `error`; where the disk is full it stays unsealed, and the error is reported."""
+    try:
+        folder.seal(_ending(error), sentence=str(error))
+    except MLScaleError as unwritten:
+        with contextlib.suppress(OSError):
+            print(f"warning   {unwritten.what}: {unwritten.why}", file=sys.stderr, flush=True)
+
+
+def conclude(cfg: DictConfig, folder: RunFolder, inexact: tuple[str, ...] = ()) -> Result:
+    """The result, from what rank 0 left in the run folder; `inexact`: why a resumed run may have other bits."""
     fit = json.loads((folder.path / "results/fit.json").read_text())
     metrics: dict[str, Any] = {}
     if fit["best"] is not None:
@@ -215,7 +257,7 @@ def conclude(cfg: DictConfig, folder: RunFolder) -> Result:
         sentence="; ".join(
             [
                 f"{cfg.name}: {_headline(cfg, metrics, fit['best'])} after {steps:,} step{'s' * (steps != 1)}"
-                + _resumed(fit)
+                + _resumed(fit, inexact)
                 + _unsaved(fit),
                 *fit.get("remarks", ()),
             ]
@@ -229,7 +271,7 @@ def conclude(cfg: DictConfig, folder: RunFolder) -> Result:
 def _unsaved(fit: dict[str, Any]) -> str:
     """How many saves of a checkpoint failed, if any did."""
     count = fit.get("failed_saves", 0)
-    return f"; {count} save{'s' * (count != 1)} of a checkpoint found no room" if count else ""
+    return f"; disk full: {count} save{'s' * (count != 1)} of a checkpoint failed" if count else ""
 
 
 def _headline(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint: list[Any] | None) -> str:
@@ -243,12 +285,13 @@ def _headline(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint: list[An
     return f"best {cfg.metric} {shown[0]} ({Path(best_checkpoint[0]).name}), {shown[1]} at the end,"
 
 
-def _resumed(fit: dict[str, Any]) -> str:
-    """What held of a run that was cut short."""
+def _resumed(fit: dict[str, Any], inexact: tuple[str, ...]) -> str:
+    """What holds of a run that was resumed: bitwise identical is claimed where nothing is known to differ."""
     if fit["resumed_step"] is None:
         return ""
-    held = "to the bit" if fit["exact"] else "with the same samples, not to the bit"
-    return f"; went on from step {fit['resumed_step']:,} {held}"
+    why = "; ".join([*fit["inexact"], *inexact])
+    held = f"with the same samples, not bitwise identical ({why})" if why else "bitwise identical"
+    return f"; resumed from step {fit['resumed_step']:,} {held}"
 
 
 def _shown(name: str, value: float) -> str:

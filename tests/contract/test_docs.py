@@ -86,6 +86,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_command_composes(run_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(run_folder)
     monkeypatch.syspath_prepend(run_folder)
+    monkeypatch.setenv("SERVE_KEY", "what serve.md exports")
     wrong = []
     for command in dict.fromkeys(ALL):
         verb, rest = verb_and_rest(command)

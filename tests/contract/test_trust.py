@@ -84,3 +84,37 @@ def test_a_malicious_checkpoint_runs_nothing(project: Path, tmp_path: Path, arch
     assert told in done.stderr
     assert "Traceback" not in done.stderr
     assert not mark.exists()
+
+
+def timm_project(tmp_path: Path) -> tuple[Path, dict[str, str]]:
+    """A user's folder with a run whose model no option of mlscale builds: timm's, by another name of its factory."""
+    folder = tmp_path / "user"
+    folder.mkdir()
+    env = environment(tmp_path, XDG_STATE_HOME=str(tmp_path / "state"))
+    words = ["debug=fast", "model=timm", "model.model_name=test_resnet", "model._target_=timm.models.create_model"]
+    done = mlscale(folder, *words, env=env)
+    assert done.returncode == 0, done.stderr
+    return folder, env
+
+
+def test_ones_own_run_needs_no_key_and_anothers_does(tmp_path: Path) -> None:
+    folder, env = timm_project(tmp_path)
+    words = ["evaluate", "run=last", "checkpoint=last"]
+    assert mlscale(folder, *words, env=env).returncode == 0
+    theirs = mlscale(folder, *words, env={**env, "XDG_STATE_HOME": str(tmp_path / "theirs")})
+    assert theirs.returncode == 2
+    assert "may not build timm.models.create_model" in theirs.stderr
+    assert "trust=true once you have read its config.yaml" in theirs.stderr
+    config = only_run(folder) / "config.yaml"
+    config.write_text(config.read_text().replace("timm.models.create_model", "timm.models._factory.create_model"))
+    edited = mlscale(folder, *words, env=env)
+    assert edited.returncode == 2
+    assert "its config.yaml is not the one that you created it with" in edited.stderr
+
+
+def test_a_state_folder_that_can_not_be_written_breaks_no_training(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file where the folder would be")
+    folder, env = timm_project(tmp_path)
+    done = mlscale(folder, "evaluate", "run=last", "checkpoint=last", env=env)
+    assert done.returncode == 2
+    assert mlscale(folder, "evaluate", "run=last", "checkpoint=last", "trust=true", env=env).returncode == 0

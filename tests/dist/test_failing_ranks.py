@@ -8,6 +8,7 @@ import pytest
 
 from mlscale.cli import main
 from tests.conftest import runs_in
+from tests.resume.commands import ended
 
 FAIL = "+callbacks.fail={_target_:tests.dist.recorder.Fail,how:%s}"
 SECONDS = 60  # far below the minutes of a hang; a busy machine takes ten
@@ -40,6 +41,19 @@ def test_the_cause_is_told_once(
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["status"] == "failed"
     assert said in manifest["sentence"]
+
+
+def test_a_killed_fork_server_is_the_cause_and_the_run_is_resumed(folder: Path) -> None:
+    words = ("+recipe=resnet", "model=mlp", "snapshot=false", "trainer.devices=2", "trainer.max_epochs=3")
+    code, said = ended(folder, *words, FAIL % "fork server")
+    assert code == 5, said
+    assert said.count("error: the process that starts the ranks (the fork server) was killed") == 1, said
+    assert "pytorch.org" not in said
+    assert "Traceback" not in said
+    code, said = ended(folder, "runs", "resume", "last")
+    assert code == 0, said
+    assert "resumed from step 22 bitwise identical" in said
+    assert len(runs_in(folder)) == 1
 
 
 def test_one_process_and_a_bug(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

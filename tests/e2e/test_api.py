@@ -123,7 +123,7 @@ def test_an_interrupt_stops_politely_and_the_run_goes_on(folder: Path, monkeypat
     assert find("last").status == "interrupted"
     result = mlscale.run("train", ["resume=last"])
     assert result.metrics["steps"] == 44
-    assert "went on from step 3 to the bit" in result.sentence
+    assert "resumed from step 3 bitwise identical" in result.sentence
 
 
 @pytest.mark.slow

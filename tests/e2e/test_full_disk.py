@@ -12,8 +12,17 @@ from mlscale import verbs
 from mlscale.errors import Exit, MLScaleError
 from mlscale.registry import LocalRegistry
 from mlscale.runs.checkpoints import verify
+from mlscale.runs.files import unwritable
+from mlscale.train.checkpoint_io import VerifiedCheckpointIO
 
 ROOM = "6m"  # two checkpoints of the small ResNet with its momentum, and no third beside them
+
+
+def mlscale(cwd: Path, *words: str) -> "subprocess.CompletedProcess[str]":
+    """A command, run in `cwd`."""
+    return subprocess.run(
+        [sys.executable, "-m", "mlscale", *words], cwd=cwd, capture_output=True, text=True, timeout=200
+    )
 
 
 @pytest.fixture
@@ -28,30 +37,89 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_the_training_goes_on_and_what_was_saved_stays(small_disk: Path, tmp_path: Path) -> None:
+def test_the_training_goes_on_and_ends_resumable(small_disk: Path, tmp_path: Path) -> None:
     verbs.call("prepare", ["data=digits", f"data.root={tmp_path}/digits"])
     words = [
         "+recipe=resnet", "debug=limit", "trainer.max_epochs=3", "snapshot=false",
         f"data.root={tmp_path}/digits", f"runs_dir={small_disk}",
     ]  # fmt: skip
-    done = subprocess.run(
-        [sys.executable, "-m", "mlscale", *words], cwd=tmp_path, capture_output=True, text=True, timeout=200
-    )
-    assert done.returncode == 0, done.stderr
-    assert "warning   no room to save" in done.stderr
+    done = mlscale(tmp_path, *words)
+    assert done.returncode == 5, done.stderr
+    assert "warning   disk full: " in done.stderr
     assert "No space left on device" in done.stderr
     assert "what was saved before stays: best.ckpt, last.ckpt" in done.stderr
-    assert "of a checkpoint found no room" in done.stdout
+    assert "error: the final state of the run could not be saved: " in done.stderr
+    assert "then mlscale runs resume last: it resumes from last.ckpt" in done.stderr
     assert "epoch 3/3" in done.stderr
     kept = list(small_disk.glob("*/*/checkpoints/*"))
     assert sorted(path.name for path in kept) == ["best.ckpt", "last.ckpt"]
     assert {verify(path).state for path in kept} == {"ok"}
-    listed = subprocess.run(
-        [sys.executable, "-m", "mlscale", "runs", "checkpoints", "last", "--root", str(small_disk)],
-        cwd=tmp_path, capture_output=True, text=True, timeout=60,
-    )  # fmt: skip
+    listed = mlscale(tmp_path, "runs", "checkpoints", "last", "--root", str(small_disk))
     assert listed.returncode == 0
     assert "the run goes on from last.ckpt" in listed.stdout
+    subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
+    resumed = mlscale(tmp_path, *words, "resume=auto")
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed from step " in resumed.stdout
+    assert "bitwise identical" in resumed.stdout
+    assert len(list(small_disk.glob("*/*/run.json"))) == 1
+
+
+def test_missing_inodes_are_reported_as_such(small_disk: Path, tmp_path: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=100m,nr_inodes=40", str(small_disk)], check=True)
+    (small_disk / "runs").mkdir()
+    for number in range(40):
+        try:
+            (small_disk / f"{number}").touch()
+        except OSError as full:
+            told = unwritable(small_disk / "runs/new", full)
+            break
+    assert told.exit == Exit.ENVIRONMENT
+    assert "no free inodes" in told.why
+    io = VerifiedCheckpointIO()
+    io.save_checkpoint({"state_dict": {}, "global_step": 3}, small_disk / "runs/last.ckpt")
+    lost = io.lost_final_state()
+    assert lost is not None
+    assert "no free inodes" in lost.why
+    (small_disk / "0").unlink()
+    io.save_checkpoint({"state_dict": {}, "global_step": 4}, small_disk / "runs/last.ckpt")
+    assert verify(small_disk / "runs/last.ckpt").state == "ok"
+
+
+def test_a_disk_that_becomes_read_only_leaves_a_run_to_resume(small_disk: Path, tmp_path: Path) -> None:
+    subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
+    words = [
+        "+recipe=resnet", "model=mlp", "debug=limit", "trainer.max_epochs=2", "snapshot=false",
+        f"runs_dir={small_disk}", "resume=auto",
+    ]  # fmt: skip
+    (tmp_path / "closing.py").write_text(CLOSING)
+    closing = f"+callbacks.closing={{_target_:closing.Closing,folder:{small_disk},note:{tmp_path}/note}}"
+    done = mlscale(tmp_path, *words, closing)
+    assert done.returncode == 5, done.stderr
+    assert "Read-only file system" in done.stderr
+    assert "Traceback" not in done.stderr
+    subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
+    resumed = mlscale(tmp_path, *words, closing)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "resumed from step " in resumed.stdout
+    assert len(list(small_disk.glob("*/*/run.json"))) == 1
+
+
+CLOSING = """
+import subprocess
+from pathlib import Path
+import pytorch_lightning as pl
+
+
+class Closing(pl.Callback):
+    def __init__(self, folder, note):
+        self.folder, self.note = folder, Path(note)
+
+    def on_train_epoch_start(self, trainer, module):
+        if trainer.current_epoch == 1 and not self.note.exists():
+            self.note.touch()
+            subprocess.run(["mount", "-o", "remount,ro", self.folder], check=True)
+"""
 
 
 def test_a_version_that_finds_no_room_is_not_there(small_disk: Path, tmp_path: Path) -> None:

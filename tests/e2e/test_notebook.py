@@ -78,4 +78,4 @@ def test_an_interrupt_stops_the_run_and_leaves_the_kernel(folder: Path, kernel: 
     (shown,) = error["traceback"]
     assert "stopped by SIGINT after optimizer step 3, saved to" in shown
     assert "Traceback" not in shown
-    assert "went on from step 3 to the bit" in second[-1]["data"]["text/plain"]
+    assert "resumed from step 3 bitwise identical" in second[-1]["data"]["text/plain"]

@@ -205,7 +205,8 @@ def test_clients_load_versions_where_they_may(tmp_path: Path, registry: LocalReg
     with serving(tmp_path, "digits@champion", "follow=false") as server:
         registry.promote("digits:v2")
         assert server.ask("/v2/models/digits").json["versions"] == ["digits:v1"]
-        assert (server.ask(path, b"").status, server.ask(path, b"").body) == (200, b"")
+        loaded = server.ask(path, b"", {"Content-Type": "application/json"})
+        assert (loaded.status, loaded.body) == (200, b"")
         assert server.ask("/v2/models/digits").json["versions"] == ["digits:v2"]
         assert server.ask(path, {"parameters": {"version": "digits:v1"}}).status == 200
         assert server.ask("/v2/models/digits/versions/1/ready").status == 200
@@ -214,7 +215,7 @@ def test_clients_load_versions_where_they_may(tmp_path: Path, registry: LocalReg
             assert (reply.status, reply.json["error"][:23]) == (400, "failed to load 'digits'"), wrong
         assert server.ask("/v2/models/digits").json["versions"] == ["digits:v1"]
     with serving(tmp_path, "digits@champion", "control=false") as server:
-        assert server.ask(path, b"").status == 403
+        assert server.ask(path, {}).status == 403
 
 
 def test_what_can_not_be_served_is_told(tmp_path: Path, registry: LocalRegistry) -> None:
@@ -240,11 +241,10 @@ def test_what_can_not_be_served_is_told(tmp_path: Path, registry: LocalRegistry)
 def test_requests_under_way_are_answered_before_the_end(tmp_path: Path) -> None:
     with serving(tmp_path) as server, server.socket() as idle, server.socket() as half, server.socket() as keen:
         body = pixels(1).tobytes()
-        head = (
-            b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Type: application/octet-stream\r\nContent-Length: 64\r\n\r\n"
-        )
+        kind = b"Content-Type: application/octet-stream\r\n"
+        head = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Length: 64\r\n" + kind + b"\r\n"
         half.sendall(head + body[:10])
-        keen.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: x\r\n\r\n")
+        keen.sendall(b"GET /v2/health/ready HTTP/1.1\r\nHost: localhost\r\n\r\n")
         assert keen.recv(1000).startswith(b"HTTP/1.1 200")
         server.process.send_signal(signal.SIGTERM)
         assert idle.recv(1000) == b""  # nothing was asked: closed

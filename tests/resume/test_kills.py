@@ -14,6 +14,7 @@ from tests.conftest import runs_in
 from tests.resume.commands import ROOT, WORDS, end, ended
 
 SLOW = pytest.mark.slow
+LAST_STEP = 22  # of `WORDS`
 QUICK = ("resnet", "tabular")  # the others are drilled, too, and take a minute and a half
 NAMES = sorted(path.stem for path in ROOT.glob("recipes/recipe/*.yaml"))
 RECIPES = [pytest.param(name, marks=() if name in QUICK else SLOW) for name in NAMES]
@@ -30,6 +31,7 @@ SMALLER = {  # what takes a minute otherwise
         ("validation", "group", 1),
         ("writing", "group", 1),
         ("between", "group", 1),
+        ("last between", "group", 1),
         ("exit", "group", 1),
         ("unsealed", "group", 1),
         pytest.param("start-up", "launcher", 2, marks=SLOW),
@@ -37,12 +39,15 @@ SMALLER = {  # what takes a minute otherwise
         pytest.param("validation", "rank", 2, marks=SLOW),
         pytest.param("writing", "group", 2, marks=SLOW),
         pytest.param("exit", "group", 2, marks=SLOW),
+        pytest.param("last between", "group", 2, marks=SLOW),
     ],
 )
 def test_it_goes_on_to_the_bit(
     folder: Path, undisturbed: dict[int, Path], moment: str, whom: str, devices: int
 ) -> None:
-    words = (*WORDS, f"trainer.devices={devices}", end(moment, folder, whom=whom), "resume=auto")
+    *last, at = moment.split()  # of the first epoch, or of the last
+    arguments = {"whom": whom, **({"step": LAST_STEP} if last else {})}
+    words = (*WORDS, f"trainer.devices={devices}", end(at, folder, **arguments), "resume=auto")
     code, said = ended(folder, *words)
     assert code == (5 if whom == "rank" else -signal.SIGKILL), said
     (run,) = runs_in(folder)

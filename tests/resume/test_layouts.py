@@ -51,4 +51,4 @@ def test_the_same_global_batches(folder: Path, before: int, after: int) -> None:
     assert (
         f"layout    {before} process{'es' if before > 1 else ''} before, {after} now: the same global batches" in said
     )
-    assert "went on from step 10 with the same samples, not to the bit" in said
+    assert "resumed from step 10 with the same samples, not bitwise identical" in said

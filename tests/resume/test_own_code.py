@@ -99,7 +99,7 @@ def test_it_goes_on_to_the_bit(folder: Path, devices: int, every: int, killed: i
     assert code == -signal.SIGKILL, said
     code, said = ended(folder, "runs", "resume", "last", "trust=true")
     assert code == 0, said
-    assert f"went on from step {went_on} to the bit" in said
+    assert f"resumed from step {went_on} bitwise identical" in said
     (whole,) = runs_in(folder / "undisturbed")
     (run,) = runs_in(folder / "runs")
     assert differences(whole, run) == []

@@ -50,6 +50,21 @@ def test_max_time_is_that_of_each_attempt(folder: Path, undisturbed: dict[int, P
     assert differences(undisturbed[devices], run) == []
 
 
+def test_of_two_that_start_at_once_one_trains(folder: Path) -> None:
+    words = ("+recipe=resnet", "model=mlp", "snapshot=false", "trainer.max_epochs=8", "resume=auto")
+    both = [command(folder, *words) for _ in range(2)]
+    said = {process.wait(): process.communicate()[1] for process in both}
+    assert sorted(said) == [0, 2], said
+    assert "another process is working on the run" in said[2]
+    assert len(runs_in(folder)) == 1
+
+
+def test_a_refused_start_leaves_nothing(folder: Path) -> None:
+    code, said = ended(folder, "+recipe=resnet", "model._target_=torch.nn.Linear", "resume=auto")
+    assert code == 2, said
+    assert list(folder.iterdir()) == []
+
+
 @SLOW
 def test_of_two_that_go_on_with_a_run_one_wins(folder: Path) -> None:
     words = (*WORDS, "trainer.max_epochs=20", end("step", folder))
@@ -60,5 +75,5 @@ def test_of_two_that_go_on_with_a_run_one_wins(folder: Path) -> None:
     assert sorted(said_by) == [0, 2]
     assert "another process is working on the run" in said_by[2].communicate()[1]
     (run,) = runs_in(folder)
-    assert "went on from step 4 to the bit" in said_by[0].communicate()[0]
+    assert "resumed from step 4 bitwise identical" in said_by[0].communicate()[0]
     assert len(list(run.glob("results/train.json"))) == 1

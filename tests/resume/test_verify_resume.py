@@ -94,16 +94,17 @@ def test_the_means_of_batch_norm_are_each_ranks_own(folder: Path, scratch: Path)
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("devices", [1, 2])
 def test_killed_at_a_step_a_save_and_a_validation(folder: Path, scratch: Path, devices: int) -> None:
-    done = verify(folder, *SHORT, "keep=true", f"trainer.devices={devices}", "kills=3")
+    done = verify(folder, *SHORT, "keep=true", f"trainer.devices={devices}", "kills=4")
     assert done.returncode == 0, done.stderr
     result = json.loads(done.stdout)
-    assert result["metrics"]["identical"] == 3
+    assert result["metrics"]["identical"] == 4
+    assert "between two checkpoints; " in done.stderr
     assert "a checkpoint half written; " in done.stderr
     assert "within a validation; " in done.stderr
     kept = Path(result["artifacts"]["scratch"])
     assert kept.parent == scratch
     traces = list(kept.glob("*/killed-*/trace/rank*.jsonl"))
-    assert len(traces) == 3 * devices
+    assert len(traces) == 4 * devices
     assert all(text.count('"kind":"attempt"') == 2 for text in (path.read_text() for path in traces))
 
 

@@ -1,68 +1,157 @@
-"""The table of foreign names: what it suggests is what this config takes."""
+"""Names from elsewhere, and what is suggested for them: what a suggestion says composes, and passes the check."""
 
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
+from collections.abc import Iterator
 from functools import cache
 
 import pytest
-from omegaconf import OmegaConf
 
-from mlscale.config.aliases import ALIASES, PRECISIONS, Alias
+from mlscale.config import not_yet
+from mlscale.config.advice import advise, of_group, render
+from mlscale.config.aliases import Alias, table
 from mlscale.config.argv import parse
+from mlscale.config.check import _Check, check
 from mlscale.config.compose import compose
 from mlscale.config.fields import shipped
-from mlscale.config.nodes import all_nodes
-from mlscale.config.roots import find_roots
-from mlscale.config.suggest import Names, advise, nearest, override, render, show
+from mlscale.config.origin import origin_of
+from mlscale.config.roots import VERB_CONFIGS, find_roots
+from mlscale.config.suggest import nearest, override, show
+from mlscale.config.templates import Names, option_types
+from mlscale.verbs import VERBS
 
-EVERYTHING = (
-    ("logger=[csv,wandb]", "callbacks=[default,freeze,early_stopping]", "scheduler=one_cycle"),
-    ("data=imagefolder", "optimizer=adamw", "strategy=ddp", "model=resnet18"),
-    ("data=webdataset", "model=mlp", "augment=cutmix"),
-    ("callbacks=[default,ema,grad_norm,lr_monitor,loss_spike,device_stats,notify]", "scheduler=warmup_cosine"),
-)
+SAMPLES = (2, "some", "torch.nn.Identity", 0.5, True, ["a"], [1], {"a": 1}, None)
 
 
 @cache
 def names(*overrides: str) -> Names:
     request = parse("train", overrides)
-    tree = OmegaConf.to_container(compose(request))
-    top = [path for path in shipped().top if not path.startswith("derived.")]
-    return Names(
-        [*top, *(path for node in all_nodes(tree, "", shipped()) for path in node.paths)], request.roots.groups
-    )
+    return _Check(compose(request), request.roots.groups, None, "train").names
 
 
-def suggested(alias: Alias) -> list[str]:
-    """Every override that the alias may suggest, with a stand-in for the value."""
-    whole = [*alias.values.values(), alias.text, alias.also, *(f"{key}=1" for key in alias.keys)]
-    return [word for text in whole for word in text.split()]
+def alias(name: str) -> Alias:
+    found = table().get(name)
+    assert found is not None
+    return found
 
 
-def test_the_table_is_long() -> None:
-    assert len(ALIASES) >= 150
+def answers() -> dict[str, str]:
+    """Every suggestion that the table gives in the shipped config, and a name and value that it is given for."""
+    found: dict[str, str] = {}
+    for name, entry in table().keys.items():
+        for value in [*entry.values, *SAMPLES]:
+            advice = render(entry, name, value, names())
+            if advice is not None:
+                found.setdefault(advice.fix, f"{name}={value}")
+                if value in SAMPLES and "<" not in advice.fix:
+                    break  # one value that fits
+    for group, entry in table().options.items():
+        for value in [*entry.values, *SAMPLES]:
+            if fix := of_group(group, value, names()):
+                found.setdefault(fix, f"{group}={value}")
+    return {fix: typed for fix, typed in found.items() if not fix.startswith(("leave ", "mlscale "))}
 
 
-@pytest.mark.parametrize("name", sorted(ALIASES))
-def test_an_alias_suggests_what_exists(name: str) -> None:
-    alias, groups = ALIASES[name], find_roots().groups
-    known = {path for overrides in EVERYTHING for path in names(*overrides).paths} | {"model.weights"}
-    known |= set(shipped().of("precision"))  # a group that builds nothing
-    assert alias.note or suggested(alias) or alias.group
-    for word in suggested(alias):
-        key, _, value = word.lstrip("~").partition("=")
-        if key in groups:
-            options = re.split(r"[\[\],]+", value.strip("[]"))
-            assert set(options) <= set(groups[key]) | {"{value}"}, word
+def stand_in(fix: str) -> list[str]:
+    """The words of a suggestion, placeholders filled in as a user would."""
+    kinds = {"int": "1", "float": "1", "bool": "true", "str": "x", "list[str]": "[x]", "list[int]": "[1]", "dict": "{}"}
+    kinds |= {"list[float]": "[0.9,0.99]", "steps": "3", "n": "2", "pixels": "8", "list": "[]"}
+
+    def filled(match: re.Match[str]) -> str:
+        text = match[1].partition(" or ")[0]
+        return kinds.get(text, "1" if "of this" in text else "x" if text == match[1] else text)
+
+    return shlex.split(re.sub(r"<([^>]*)>", filled, fix).replace("'", "")) if "<" in fix else shlex.split(fix)
+
+
+def packed(fixes: list[str]) -> Iterator[list[str]]:
+    """Suggestions that say nothing about the same key or group, together: to compose each alone takes minutes."""
+    packs: list[tuple[set[str], set[str], list[str]]] = []
+    for fix in fixes:
+        keys = {word.split("=")[0].lstrip("~") for word in stand_in(fix)}
+        groups = {key.split(".")[0] for key in keys if key in find_roots().groups or key.endswith("_target_")}
+        heads = {key.split(".")[0] for key in keys}
+        for taken_keys, taken_groups, members in packs:
+            taken_heads = {key.split(".")[0] for key in taken_keys}
+            if not keys & taken_keys and not groups & taken_heads and not heads & taken_groups:
+                taken_keys |= keys
+                taken_groups |= groups
+                members.append(fix)
+                break
         else:
-            assert key in known or key.endswith("._target_") or key == "callbacks.progress", word
+            packs.append((keys, groups, [fix]))
+    for _, _, members in packs:
+        yield members
 
 
-@pytest.mark.parametrize("name", sorted(set(PRECISIONS.values())))
-def test_precisions_are_options(name: str) -> None:
-    assert name in find_roots().groups["precision"]
+def problems(words: list[str]) -> list[str]:
+    request = parse("train", words)
+    origin = origin_of("train", request.overrides, request.roots)
+    return [str(problem) for problem in check(compose(request), groups=request.roots.groups, origin=origin)]
+
+
+@pytest.mark.slow
+def test_every_suggestion_of_the_table_composes_and_passes_the_check() -> None:
+    typed = answers()
+    wrong: list[str] = []
+    choices = {
+        fix for fix in typed if re.fullmatch(r"\w+=<[^>]*\|[^>]*>", fix)
+    }  # all options of a group, to choose from
+    assert len(typed) > 180
+    for members in packed([fix for fix in typed if fix not in choices]):
+        if found := problems([word for fix in members for word in stand_in(fix)]):
+            wrong += [f"{[(typed[fix], fix) for fix in members]}: {found}"]
+    assert wrong == []
+
+
+def test_every_template_can_be_suggested_in_some_config() -> None:
+    known = set(names().paths)
+    for option in shipped().options:
+        known |= set(option_types(option.group, option.name))
+    for entry in [*table().keys.values(), *table().options.values()]:
+        for template in entry.to:
+            for word in template.split(" "):
+                key = word.partition("=")[0]
+                assert key in known or key in find_roots().groups or key.endswith("_target_"), template
+        assert entry.to or entry.values or entry.group or entry.unsupported
+
+
+def test_the_table_is_long_and_says_each_name_once() -> None:
+    assert len(table().keys) >= 1000
+    assert not set(table().commands) & set(VERBS)
+    for command in table().commands.values():
+        assert command.split()[0] in VERBS
+
+
+def test_a_name_that_is_a_key_here_means_that_key() -> None:
+    """`patience` is no foreign name for anything but the key of this name, unless the table says so."""
+    leaves = {path.rpartition(".")[2] for path in names().paths if "." in path and shipped().get(path)}
+    for name, entry in table().keys.items():
+        if name in leaves and not entry.first and not entry.unsupported and not entry.group:
+            keys = [word.partition("=")[0].rpartition(".")[2] for fix in entry.to for word in fix.split(" ")]
+            assert name in keys, name
+
+
+def test_what_exists_is_not_said_to_be_missing() -> None:
+    groups = find_roots().groups
+    existing = {*VERBS, *VERB_CONFIGS, *groups, *(f"{group}={option}" for group in groups for option in groups[group])}
+    existing |= {option for options in groups.values() for option in options if option != "none"}
+    existing |= {part for option in shipped().options for field in option.fields for part in field.path.split(".")}
+    existing |= {part for path in names().paths for part in path.split(".")}
+    assert {not_yet_name(name) for name in existing} & set(not_yet.features()) == set()
+
+
+def not_yet_name(name: str) -> str:
+    return "=".join(re.sub(r"[_\-. ]", "", part.lower()) for part in name.split("="))
+
+
+def test_what_does_it_meanwhile_composes() -> None:
+    for feature in set(not_yet.features().values()):
+        if feature.instead and not feature.instead.startswith(("mlscale ", "-m ")):
+            assert problems(stand_in(feature.instead)) in ([], ["'data.root' does not exist"]), feature
 
 
 @pytest.mark.parametrize(
@@ -76,7 +165,7 @@ def test_precisions_are_options(name: str) -> None:
         ("mixed_precision", "no", "precision=fp32"),
         ("precision", 16, "precision=fp16"),
         ("optimizer.name", "AdamW", "optimizer=adamw"),
-        ("optimizer_name", "rmsprop", "optimizer._target_=torch.optim.rmsprop"),
+        ("optimizer_name", "rmsprop", "optimizer._target_=torch.optim.RMSprop"),
         ("optimizer_name", "my_pkg.Lion", "optimizer._target_=my_pkg.Lion"),
         ("arch", "efficientnet_b0", "model=timm model.model_name=efficientnet_b0"),
         ("net", "my_pkg.Net", "model._target_=my_pkg.Net"),
@@ -89,7 +178,7 @@ def test_precisions_are_options(name: str) -> None:
         ("report_to", "wandb", "logger=wandb"),
         ("distributed_backend", "nccl", "strategy=ddp"),
         ("greater_is_better", False, "mode=min"),
-        ("val_split", 0.2, "data=imagefolder data.val_fraction=0.2"),
+        ("val_split", 0.2, "data=imagefolder data.root=<folder> data.val_fraction=0.2"),
         ("verbose", 0, "~callbacks.progress"),
         ("callback", "early_stopping", "callbacks=[default,early_stopping]"),
         ("bs", 64, "data.batch_size=64"),
@@ -111,9 +200,28 @@ def test_values_translate(typed: str, value: object, fix: str) -> None:
 
 
 def test_the_first_key_that_the_config_has() -> None:
-    assert render(ALIASES["data_dir"], "/d", names()) == "data.root=/d"
-    assert render(ALIASES["data_dir"], "/d", names("data=webdataset")) == "data.train=/d"
-    assert render(ALIASES["data_dir"], "/d", names("data=none")) == "data=imagefolder data.root=/d"
+    for overrides, fix in [
+        ((), "data.root=/d"),
+        (("data=webdataset",), "data.train=/d"),
+        (("data=none",), "data=imagefolder data.root=/d"),
+    ]:
+        advice = render(alias("data_dir"), "data_dir", "/d", names(*overrides))
+        assert advice is not None
+        assert advice.fix == fix
+
+
+@pytest.mark.parametrize(
+    ("typed", "fix"),
+    [
+        ("mode=minimise", "mode=min"),
+        ("mode=Maximize", "mode=max"),
+        ("mode=mni", "mode=min"),
+        ("mode=wide", "mode=<max or min>"),
+    ],
+)
+def test_the_value_of_a_choice_is_never_the_opposite(typed: str, fix: str) -> None:
+    (problem,) = check(compose(parse("train", [typed])), groups={})
+    assert problem.fix == (f"'{fix}'" if "<" in fix else fix)
 
 
 def test_nearest() -> None:

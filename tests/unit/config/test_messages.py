@@ -164,8 +164,8 @@ unknown key 'wandb_project'
         """
 unknown key 'dropout'
   where: command line: dropout=0.1
-  why:   the models set their own layers; a model of yours takes it as an argument of its class
-  fix:   mlscale config show prints every key there is
+  why:   not supported: the models set their own layers; a model of yours takes it as an argument of its class
+  fix:   leave dropout out
 """,
     ),
     (
@@ -227,7 +227,7 @@ unknown key 'model.depth'
 unknown key 'model.filters'
   where: command line: model.filters=9
   why:   mlscale.tasks.ResNet takes no 'filters'
-  fix:   there are: model.in_channels, model.num_classes, model.widths, model.blocks
+  fix:   model=text_cnn model.filters=9
 """,
     ),
     (
@@ -339,8 +339,8 @@ unknown key 'optmizer'
         """
 'trainer.num_nodes' is not set here
   where: command line: trainer.num_nodes=2
-  why:   mlscale starts the processes itself, on this machine
-  fix:   trainer.devices=2
+  why:   mlscale starts its processes on this machine; several machines are not supported yet
+  fix:   leave trainer.num_nodes out
 """,
     ),
     (

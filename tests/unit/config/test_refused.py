@@ -43,9 +43,9 @@ CASES = {
         "  fix:   callbacks=[default,early_stopping]",
     ),
     "an option that none is near": (
-        ["data=mnist", "precision=fp8"],
-        "unknown option 'fp8' of the group 'precision'\n"
-        "  where: command line: precision=fp8\n"
+        ["data=mnist", "precision=fp7"],
+        "unknown option 'fp7' of the group 'precision'\n"
+        "  where: command line: precision=fp7\n"
         f"  why:   options: {options('precision')}\n"
         "  fix:   precision=<auto|bf16|bf16_true|fp16|fp16_true|fp32>\n\n"
         "unknown option 'mnist' of the group 'data'\n"

@@ -82,11 +82,32 @@ def test_what_shards_may_do_must_be_typed(run: Path) -> None:
     assert refused(config, run, "data.allow") == []
 
 
-@pytest.mark.parametrize("extra", [[], ["+recipe=resnet", "logger=[csv,tensorboard,wandb]", "data=webdataset"]])
+@pytest.mark.parametrize(
+    "extra", [[], ["+recipe=resnet", "logger=[csv,tensorboard,wandb]", "data=webdataset"], ["model=timm"]]
+)
 def test_every_shipped_target_is_known(run: Path, extra: list[str]) -> None:
     from omegaconf import OmegaConf
 
     assert refused(OmegaConf.to_container(compose(parse("train", extra))), run) == []
+
+
+def test_every_target_of_a_shipped_file_is_known_and_a_users_file_makes_none_known(run: Path) -> None:
+    """Found by glob, so that an option that is added is known, too; interpolated ones are none."""
+    from mlscale.config.roots import shipped_folder
+
+    texts = [file.read_text() for name in ("conf", "recipes") for file in shipped_folder(name).rglob("*.yaml")]
+    targets = {
+        line.split("_target_:")[1].split("#")[0].strip()
+        for text in texts
+        for line in text.splitlines()
+        if line.lstrip().startswith("_target_:")
+    }
+    assert len(targets) > 50
+    assert "timm.create_model" in targets
+    assert [what for target in targets for what in refused({"_target_": target}, run)] == []
+    Path("conf/model").mkdir(parents=True)
+    Path("conf/model/mine.yaml").write_text("_target_: os.system\n")
+    assert len(refused({"_target_": "os.system"}, run)) == 1
 
 
 def test_a_class_of_the_session_is_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

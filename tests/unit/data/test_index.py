@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from mlscale.data.index import Index, build_index
+from mlscale.data.index import Index
+from mlscale.data.index_build import build_index
 from mlscale.data.sources import Shard, find_shards
 from mlscale.errors import MLScaleError, Problems
 from tests.unit.data.conftest import picture, write_shards, write_tar
@@ -103,20 +105,20 @@ def test_the_version_follows_the_content_alone(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("content", "what"),
-    [(b"", "is empty"), (b"\xff\xd8 a photograph, not a tar" * 50, "is not a tar file")],
+    [(b"", "is empty"), (b"\xff\xd8 a photograph, not a tar" * 50, "is not a tar file"), (b"text" * 999, "not a tar")],
 )
 def test_what_is_no_tar(tmp_path: Path, content: bytes, what: str) -> None:
     path = tmp_path / "x.tar"
     path.write_bytes(content)
     with pytest.raises(MLScaleError, match=what) as caught:
         index(path)
-    assert caught.value.fix.startswith(f"tar tf {path}")
+    assert str(path) in caught.value.fix
 
 
 def test_a_truncated_shard(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "x.tar", [("a.png", picture(0, size=(64, 64))), ("a.cls", b"0")])
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(MLScaleError, match="is damaged"):
+    with pytest.raises(MLScaleError, match="is cut off"):
         index(path)
 
 
@@ -125,20 +127,84 @@ def test_a_shard_without_samples_and_one_with_a_name_twice(tmp_path: Path) -> No
     write_tar(tmp_path / "1.tar", [("a.cls", b"0"), ("a.cls", b"1")])
     with pytest.raises(Problems) as caught:
         index(tmp_path)
-    assert [p.what.split("tar' ")[1] for p in caught.value.problems] == ["holds no sample.", "is damaged."]
-    assert "stands there twice" in caught.value.problems[1].why
+    assert [p.what.split("tar' ")[1] for p in caught.value.problems] == ["holds no sample", "is corrupt"]
+    assert "is there twice" in caught.value.problems[1].why
 
 
 def test_a_shard_that_shrinks_while_it_is_used(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "x.tar", [("a.cls", b"0"), ("b.cls", b"1")])
     found = index(path)
     os.truncate(path, 1000)
-    with pytest.raises(MLScaleError, match="become shorter") as caught:
+    with pytest.raises(MLScaleError, match="was changed or replaced") as caught:
         found.read(1, 0)
-    assert "x.tar/b" in caught.value.why
+    assert "2" in caught.value.why
     path.unlink()
     with pytest.raises(MLScaleError, match="cannot be opened"):
         found.read(0, 0)
+
+
+def test_a_shard_that_is_replaced_while_it_is_used(tmp_path: Path) -> None:
+    """By one of the same size, whose samples are at the same places: the labels that were read are those of another."""
+    path = write_tar(tmp_path / "x.tar", [("a.jpg", b"A"), ("a.cls", b"0"), ("b.jpg", b"B"), ("b.cls", b"1")])
+    for other in ("replaced", "written over"):
+        found = index(path)
+        was = found.read(1, 1)
+        new = write_tar(tmp_path / "new", [("a.jpg", was), ("a.cls", b"1"), ("b.jpg", b"x"), ("b.cls", b"0")])
+        if other == "replaced":
+            os.replace(new, path)
+        else:
+            path.write_bytes(new.read_bytes().replace(b"x", b"y"))
+        for read in (lambda: found.read(1, 1), lambda: found.read_all(0)):  # noqa: B023
+            with pytest.raises(MLScaleError, match="was changed or replaced after it was indexed"):
+                read()
+
+
+def test_a_shard_that_is_touched_or_replaced_by_a_copy_is_read_on(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = write_tar(tmp_path / "x.tar", [("a.jpg", b"A"), ("a.cls", b"0")])
+    found = index(path)
+    os.utime(path, (1, 1))
+    assert found.read(0, 1) == b"A"
+    shutil.copyfile(path, tmp_path / "copy")
+    os.replace(tmp_path / "copy", path)
+    assert [found.read(0, 1), found.read(0, 0)] == [b"A", b"0"]
+    assert capsys.readouterr().err.count("was touched or replaced while it was read") == 1
+
+
+@pytest.mark.parametrize("damage", ["in the padding", "at a member", "in a member", "zeroed", "garbled", "sparse"])
+def test_the_command_that_the_message_names_repairs_the_shard(tmp_path: Path, damage: str) -> None:
+    samples = [(f"{i}.{kind}", bytes([65 + i]) * 900) for i in range(4) for kind in ("jpg", "cls")]
+    path = write_tar(tmp_path / "a 'b'.tar", samples)
+    at = index(path).offsets[2].min()
+    content = bytearray(path.read_bytes())
+    length = {"in the padding": at + 950, "at a member": at - 512, "in a member": at + 100}.get(damage, len(content))
+    if damage == "zeroed":
+        content[at - 512 : at] = bytes(512)
+    elif damage == "garbled":
+        content[at - 400] ^= 1
+    path.write_bytes(content[:length])
+    if damage == "sparse":
+        subprocess.run(["tar", "-xf", path, "--one-top-level=set"], cwd=tmp_path, check=True)
+        with open(tmp_path / "set/9.jpg", "wb") as stream:
+            os.truncate(stream.fileno(), 100_000)
+        subprocess.run(["tar", "--format=gnu", "--sort=name", "-Scf", path, "-C", "set", "."], cwd=tmp_path, check=True)
+    with pytest.raises(MLScaleError, match=r"is cut off|is corrupt") as caught:
+        index(path)
+    before = {"in the padding": 3, "sparse": 4}.get(damage, 2)
+    assert f"{before} samples begin before it" in caught.value.why
+    command = caught.value.fix.partition("; or ")[2].partition("   ")[0]
+    subprocess.run(command, shell=True, check=False, capture_output=True)
+    if "repaired" in command:
+        os.replace(f"{path}.repaired", path)  # what is left of the shard is not written over
+    found = index(path)
+    whole = {found.keys[sample].removeprefix("./") for sample in range(len(found))}
+    expected = {"0", "1", "2"} if damage == "in the padding" else {"0", "1"} if length < len(content) else set("0123")
+    assert whole == expected | ({"9"} if damage == "sparse" else set())
+    for sample, key in enumerate(found.keys):
+        for column in np.flatnonzero(found.offsets[sample] >= 0).tolist():
+            size = 900 if "9" not in key else 100_000
+            assert len(found.read(sample, column)) == size
 
 
 def test_the_cache_is_by_file_and_not_by_name(tmp_path: Path) -> None:

@@ -5,21 +5,24 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mlscale.data import WebDataset
-from mlscale.data.index import Index, build_index
+from mlscale.data.index import Index
+from mlscale.data.index_build import build_index
 from mlscale.data.index_file import beside, in_cache, load
 from mlscale.data.sources import find_shards
-from mlscale.data.tar_scan import Sample, scan
+from mlscale.data.tar_scan import Scanned, scan
 from mlscale.errors import MLScaleError
-from tests.unit.data.conftest import write_shards
+from tests.unit.data.conftest import write_shards, write_tar
 
-EXAMPLE = Path(__file__).parents[2] / "contract" / "examples" / "index-1"
+EXAMPLES = Path(__file__).parents[2] / "contract" / "examples"
 
 
 @pytest.fixture
@@ -27,11 +30,11 @@ def scanned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """Paths of shards that were read through."""
     paths: list[str] = []
 
-    def noted(path: str, length: int) -> list[Sample]:
+    def noted(path: str, length: int) -> Scanned:
         paths.append(path)
         return scan(path, length)
 
-    monkeypatch.setattr("mlscale.data.index.scan", noted)
+    monkeypatch.setattr("mlscale.data.index_build.scan", noted)
     return paths
 
 
@@ -104,7 +107,7 @@ def test_a_file_that_is_no_index_of_this_shard_is_made_anew(tmp_path: Path, dama
     saved = dict(np.load(path))
     about = json.loads(saved["about"].tobytes())
     if damage == "later":
-        about["format"] = "mlscale/index/2"
+        about["format"] = "mlscale/index/3"
     if damage == "other":
         about["samples"] = 5
     if damage == "beyond":
@@ -117,10 +120,10 @@ def test_a_file_that_is_no_index_of_this_shard_is_made_anew(tmp_path: Path, dama
         path.write_bytes(bad[damage])
     else:
         np.savez(path, **saved)
-    assert load(path, str(shard), shard.stat()) is None
+    assert load(path) is None
     assert same(build(folder, "beside"), first)
     assert len(scanned) == 2
-    assert load(path, str(shard), shard.stat()) is not None
+    assert load(path) is not None
 
 
 def test_many_may_build_at_once(tmp_path: Path) -> None:
@@ -131,16 +134,19 @@ def test_many_may_build_at_once(tmp_path: Path) -> None:
     assert sorted(os.listdir(folder / ".mlscale-index")) == ["000.tar.npz", "001.tar.npz"]
 
 
-def test_an_index_of_an_earlier_version_still_loads(tmp_path: Path, scanned: list[str]) -> None:
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_index_of_an_earlier_version_still_loads(tmp_path: Path, scanned: list[str], number: int) -> None:
+    example = EXAMPLES / f"index-{number}"
     (tmp_path / "s" / ".mlscale-index").mkdir(parents=True)
-    shutil.copyfile(EXAMPLE / "000.tar", tmp_path / "s" / "000.tar")
-    shutil.copyfile(EXAMPLE / "000.tar.npz", beside(str(tmp_path / "s" / "000.tar")))
+    shutil.copyfile(example / "000.tar", tmp_path / "s" / "000.tar")
+    shutil.copyfile(example / "000.tar.npz", beside(str(tmp_path / "s" / "000.tar")))
     found = build(tmp_path / "s")
     assert scanned == []
     assert (found.keys, found.extensions) == (("cat/0", "dog/1"), ("cls", "txt"))
     assert [found.read(0, 1), found.read(1, 0)] == [b"a cat", b"1"]
-    about = json.loads(np.load(EXAMPLE / "000.tar.npz")["about"].tobytes())
-    assert about == json.loads(EXAMPLE.with_suffix(".json").read_text())
+    assert (found.digests is not None) is (number == 2)
+    about = json.loads(np.load(example / "000.tar.npz")["about"].tobytes())
+    assert about == json.loads(example.with_suffix(".json").read_text())
 
 
 def test_the_cache_knows_a_shard_by_its_real_path(tmp_path: Path) -> None:
@@ -150,6 +156,79 @@ def test_the_cache_knows_a_shard_by_its_real_path(tmp_path: Path) -> None:
     assert in_cache(str(folder / "000.tar")) != in_cache(str(folder / "001.tar"))
 
 
-def test_a_word_that_is_none(tmp_path: Path) -> None:
-    with pytest.raises(MLScaleError, match=r"data\.index is 'besides'"):
-        WebDataset(tmp_path, tmp_path, index="besides")
+@pytest.mark.parametrize("words", [{"index": "besides"}, {"incomplete": "leave"}])
+def test_a_word_that_is_none(tmp_path: Path, words: dict[str, Any]) -> None:
+    ((name, word),) = words.items()
+    with pytest.raises(MLScaleError, match=rf"data\.{name} is '{word}'"):
+        WebDataset(tmp_path, tmp_path, **words)
+
+
+def without_times(path: Path, write: Callable[[], object]) -> None:
+    """Change a file, and set the time of its last change back, as `cp -p` and `rsync -t` do."""
+    before = path.stat()
+    write()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+@pytest.mark.parametrize("keep", ["cache", "beside"])
+@pytest.mark.parametrize("aside", [True, False])
+def test_a_shard_that_was_written_again_with_the_times_it_had(tmp_path: Path, keep: str, aside: bool) -> None:
+    """Its size and its time say that it is the one that was indexed."""
+    folder = write_shards(tmp_path / "s", 6, shards=1)
+    shard = folder / "000.tar"
+    build(folder, keep)
+    renamed = bytearray(shard.read_bytes())
+    for start in range(0, len(renamed), 512):
+        if renamed[start : start + 6] == b"00003.":
+            renamed[start : start + 5] = b"0000x"
+            header = renamed[start : start + 512]
+            header[148:156] = b" " * 8
+            renamed[start + 148 : start + 156] = b"%06o\0 " % sum(header)
+
+    def write() -> None:
+        (tmp_path / "new").write_bytes(renamed)
+        if aside:
+            os.replace(tmp_path / "new", shard)
+        else:
+            shard.write_bytes(renamed)
+
+    without_times(shard, write)
+    assert build(folder, keep).keys == ("00000", "00001", "00002", "0000x", "00004", "00005")
+
+
+def test_an_index_of_a_part_of_a_shard_is_not_used(tmp_path: Path, scanned: list[str]) -> None:
+    """Format 1 was also written of shards that were read up to a zeroed header; these were repaired since."""
+    folder = write_shards(tmp_path / "s", 40, shards=1, size=(64, 64))
+    shard = str(folder / "000.tar")
+    whole = build(folder, "beside")
+    path = beside(shard)
+    saved = dict(np.load(path))
+    about = json.loads(saved["about"].tobytes())
+    about |= {"samples": 6, "format": "mlscale/index/1"}
+    for key in ("inode", "ctime_ns", "skipped", "digest", "end"):
+        about.pop(key, None)
+    arrays = {name: saved[name][:6] for name in ("offsets", "sizes")}
+    keys = np.frombuffer("\0".join(whole.keys[:6]).encode(), np.uint8)
+    np.savez(path, about=np.frombuffer(json.dumps(about).encode(), np.uint8), keys=keys, **arrays)
+    saved_index = load(path)
+    assert saved_index is not None
+    assert not saved_index.is_of(shard, os.stat(shard))
+    assert same(build(folder, "beside"), whole)
+
+
+def test_what_was_skipped_is_reported_from_the_index_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, scanned: list[str]
+) -> None:
+    write_tar(tmp_path / "s/0.tar", [("d/a.jpg", b"j"), ("d/a.cls", b"0"), ("d/._a.jpg", b"x"), ("d/._a.cls", b"x")])
+    line = "data      data.train: skipped files of macOS, Windows or a storage system: 2, the first: 0.tar/d/._a.jpg\n"
+    for _ in range(2):
+        monkeypatch.setattr("mlscale.data.system_files._reported", set())
+        assert build(tmp_path / "s").keys == ("d/a",)
+        build(tmp_path / "s")
+        assert capsys.readouterr().err == line
+    assert len(scanned) == 1
+    monkeypatch.setattr("mlscale.data.system_files._reported", set())
+    monkeypatch.setenv("RANK", "1")
+    build(tmp_path / "s")
+    assert capsys.readouterr().err == ""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from mlscale.data.loader import EvalLoader, Progress, TrainLoader
 from mlscale.data.plan import Batch, Layout, Plan
@@ -138,3 +140,77 @@ def test_a_batch_that_cannot_be_laid_out(layout: Layout, what: str, fix: str) ->
     assert what in caught.value.what
     assert caught.value.fix == fix
     assert caught.value.where == "data.batch_size"
+
+
+ORDER = Shuffled(N, seed=0, version="v")
+
+
+def padded(epoch: int, size: int, samples: int = N) -> list[tuple[int, int, float]]:
+    """What `last=pad` is defined as: each place, its sample (from the epoch's start again past its end), its weight."""
+    order = Shuffled(samples, seed=0, version="v").epoch(epoch)(0, samples).tolist()
+    places = range(-(-samples // size) * size)
+    return [(place, order[place % samples], 1.0 if place < samples else 0.0) for place in places]
+
+
+def seen(loader: TrainLoader) -> list[list[tuple[int, int, float]]]:
+    """The same of each batch that a loader gives until its epoch ends."""
+    return [list(zip(batch["at"][1], batch["samples"], batch["weight"], strict=True)) for batch in loader]
+
+
+@pytest.mark.parametrize(("world", "accumulate"), LAYOUTS)
+def test_pad_fills_the_batch_across_the_epochs_end_up_by_its_first_samples(world: int, accumulate: int) -> None:
+    ranks = [train(Layout(24, world, rank, accumulate), pad=True) for rank in range(world)]
+    assert [loader.dropped for loader in ranks] == [0] * world
+    for epoch in range(3):
+        per_rank = [seen(loader) for loader in ranks]
+        assert [len(batches) for batches in per_rank] == [5 * accumulate] * world
+        found = [row for number in range(5 * accumulate) for batches in per_rank for row in batches[number]]
+        assert found == padded(epoch, 24)
+        assert sum(weight for *_, weight in found) == N
+        assert [loader.progress for loader in ranks] == [Progress(epoch + 1, 0)] * world
+
+
+@pytest.mark.parametrize("samples", [1, 5, 23, 24, 25, 47, 48])
+def test_pad_of_data_that_fills_less_than_a_batch_goes_round_more_than_once(samples: int) -> None:
+    sampling = Shuffled(samples, seed=0, version="v")
+    loader = TrainLoader(echo, sampling, Layout(24), progress=Progress(), pad=True)
+    for epoch in range(2):
+        assert [row for batch in seen(loader) for row in batch] == padded(epoch, 24, samples)
+
+
+@pytest.mark.parametrize("stop", range(1, 11))
+def test_pad_is_resumed_from_any_batch(stop: int) -> None:
+    """Before the batch that straddles the epoch's end, from it, and after it."""
+    whole, first = train(Layout(24, 1, 0, 2), pad=True), train(Layout(24, 1, 0, 2), pad=True)
+    both = seen(whole) + seen(whole)
+    assert len(both) == 20
+    given = []
+    for batch in first:
+        given.append(batch)
+        if len(given) == stop:
+            break
+    state = first.progress.state_dict()
+    assert state == ({"epoch": 1, "position": 0} if stop == 10 else {"epoch": 0, "position": 12 * stop})
+    resumed = train(Layout(24, 1, 0, 2), Progress(**state), pad=True)
+    rest = seen(resumed) + (seen(resumed) if stop < 10 else [])
+    assert rest == both[stop:]
+
+
+def test_a_bad_sample_of_the_batch_across_the_end_is_replaced_out_of_the_same_global_batch() -> None:
+    told: list[list[int]] = []
+
+    def asking(plans: Iterable[Plan], whole: Callable[[Plan], NDArray[np.int64]]) -> Iterator[Batch]:
+        for plan in plans:
+            told.append(whole(plan).tolist())
+            yield {}
+
+    loader = TrainLoader(asking, ORDER, Layout(24, 2, 1, 2), progress=Progress(), pad=True)
+    list(loader)
+    places = [sample for _, sample, _ in padded(0, 24)]
+    assert told == [places[number // 2 * 24 : number // 2 * 24 + 24] for number in range(10)]
+
+
+def test_without_pad_nothing_has_a_weight_and_the_rest_is_left_out() -> None:
+    loader = train(Layout(24))
+    assert [batch["weight"] for batch in loader] == [None] * 4
+    assert (loader.dropped, loader.progress) == (5, Progress(1, 0))

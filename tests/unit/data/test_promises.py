@@ -31,6 +31,7 @@ from mlscale.data.bundled import DEBIAN_FASHION_MNIST
 from mlscale.data.memory import MemoryData
 from mlscale.data.module import OrderedData
 from mlscale.data.plan import Layout
+from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture, write_masked, write_shards, write_tar
 
 BATCH = 24
@@ -296,8 +297,6 @@ def batched(items: Iterator[Any], count: int) -> Iterator[list[Any]]:
 
 
 def test_a_checkpoint_of_another_policy_is_refused(tmp_path: Path) -> None:
-    from mlscale.errors import MLScaleError
-
     state = webdataset(tmp_path, sampling="balanced").state_dict()
     data = webdataset(tmp_path)
     data.load_state_dict(state)
@@ -305,6 +304,38 @@ def test_a_checkpoint_of_another_policy_is_refused(tmp_path: Path) -> None:
         data.train_dataloader()
     assert caught.value.where == "data.sampling"
     assert "its policy is balanced" in caught.value.why
+
+
+def test_a_weighted_run_is_resumed_with_its_weights_alone(tmp_path: Path) -> None:
+    weights, keys = tmp_path / "w.csv", set[str]()
+    for batch in webdataset(tmp_path, last="pad").train_dataloader():
+        keys |= set(batch["key"])
+    weights.write_text("".join(f"{key},{1 + number % 3}\n" for number, key in enumerate(sorted(keys))))
+    choices = {"sampling": "weighted", "weights": str(weights), "epoch_samples": 4 * BATCH}
+    first = webdataset(tmp_path, **choices)
+    whole = [batch["key"] for batch in first.train_dataloader()]
+    state = {**first.state_dict(), "epoch": 0, "position": 2 * BATCH}
+    again = webdataset(tmp_path, **choices)
+    again.load_state_dict(state)
+    assert [batch["key"] for batch in again.train_dataloader()] == whole[2:]
+    for changed in (
+        {"epoch_samples": 5 * BATCH},
+        {"weights": _another(weights)},
+        {"sampling": "balanced", "weights": None},
+    ):
+        other = webdataset(tmp_path, **{**choices, **changed})
+        other.load_state_dict(state)
+        with pytest.raises(MLScaleError, match="another order") as caught:
+            other.train_dataloader()
+        assert caught.value.where == "data.sampling"
+        assert "its policy is weighted" in caught.value.why
+
+
+def _another(weights: Path) -> str:
+    """The same keys, one of them with another weight."""
+    path = weights.with_name("another.csv")
+    path.write_text(weights.read_text().replace(",1\n", ",2\n", 1))
+    return str(path)
 
 
 def test_a_checkpoint_from_before_policies_goes_on(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 import tracemalloc
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from mlscale.data.order import ORDER_VERSION, Passes, Permutation
 from mlscale.data.sampling import Balanced, Mixed, Sampling, Shuffled, Weighted, evenly_spread
 
-KEY = {"seed": 0, "version": "v"}
+KEY: dict[str, Any] = {"seed": 0, "version": "v"}
 LABELS = np.random.RandomState(0).choice(5, 400, p=[0.6, 0.2, 0.1, 0.07, 0.03]).astype(np.int64)
 WEIGHTS = np.array([1.0, 0.5, 0.0, 2.5, 1.0, 0.25] * 10)
 
@@ -54,6 +55,37 @@ def test_golden_values() -> None:
     assert passes(groups, draws).tolist() == GOLDEN_PASSES
 
 
+GOLDEN_NAMES = {
+    "shuffle": "shuffle",
+    "balanced": "balanced f2101b127869c02b",
+    "weighted": "weighted cc1ea13da86b2bbd",
+    "mixed": "mix f121f0edfc2466ec",
+    "stretches": "mix 3c9b6474c68a5c87",
+}
+
+
+def test_names_are_kept_in_checkpoints() -> None:
+    """If this fails, no run with such a policy can be resumed by this version."""
+    assert {name: sampling.policy for name, sampling in POLICIES.items()} == GOLDEN_NAMES
+
+
+def test_the_name_of_a_policy_changes_with_all_that_its_order_depends_on() -> None:
+    """A checkpoint is compared with it, so that a place in one order is never taken as one in another."""
+    other = LABELS.copy()
+    other[7] = (other[7] + 1) % 5
+    heavier = WEIGHTS.copy()
+    heavier[7] += 1e-12
+    weighted = [(WEIGHTS, 400), (heavier, 400), (WEIGHTS, 401)]
+    balanced = [(LABELS, 400), (other, 400), (LABELS, 401)]
+    mixes = [([100, 30], [1, 2], 400), ([100, 31], [1, 2], 400), ([100, 30], [1, 3], 400), ([100, 30], [1, 2], 401)]
+    names = [Weighted(*each, **KEY).policy for each in weighted]
+    names += [Balanced(*each, **KEY).policy for each in balanced]
+    names += [*(mixed(*each).policy for each in mixes), Shuffled(400, **KEY).policy]
+    assert len(set(names)) == len(names)
+    assert [name.split()[0] for name in names] == ["weighted"] * 3 + ["balanced"] * 3 + ["mix"] * 4 + ["shuffle"]
+    assert Weighted(WEIGHTS.astype(">f8"), 400, **KEY).policy == names[0]  # whatever the machine's byte order
+
+
 @pytest.mark.parametrize("name", POLICIES)
 def test_any_place_is_answered_alone(name: str) -> None:
     """Skipping ahead is arithmetic: a span is a slice of the whole, wherever it begins."""
@@ -78,9 +110,9 @@ def test_epochs_and_seeds_differ(name: str) -> None:
 def test_what_an_order_depends_on_is_in_its_policy() -> None:
     policies = [sampling.policy for sampling in POLICIES.values()]
     policies += [
-        Balanced(LABELS, 401, **KEY).policy,  # type: ignore[arg-type]
-        Balanced(np.roll(LABELS, 1), 400, **KEY).policy,  # type: ignore[arg-type]
-        Weighted(WEIGHTS * np.arange(60), 400, **KEY).policy,  # type: ignore[arg-type]
+        Balanced(LABELS, 401, **KEY).policy,
+        Balanced(np.roll(LABELS, 1), 400, **KEY).policy,
+        Weighted(WEIGHTS * np.arange(60), 400, **KEY).policy,
         mixed([100, 30, 270], [5, 2, 3], 400).policy,
         mixed([100, 31, 269], [5, 3, 2], 400).policy,
     ]

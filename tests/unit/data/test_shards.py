@@ -210,13 +210,44 @@ def test_a_validation_label_that_training_lacks(tmp_path: Path) -> None:
     assert "negative" in failure(shard(tmp_path / "t.tar", b"0", b"1"), shard(tmp_path / "w.tar", b"-1")).what
 
 
+def test_incomplete_samples_are_left_out_and_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    members = [
+        (f"{i}.{kind}", picture(i) if kind == "png" else b"%d" % (i % 2)) for i in range(8) for kind in ("png", "cls")
+    ]
+    lacking = [member for member in members if member[0] not in ("3.cls", "5.png")]
+    whole = WebDataset(write_tar(tmp_path / "whole.tar", members), write_shards(tmp_path / "v", 4, classes=2))
+    some = WebDataset(
+        write_tar(tmp_path / "some.tar", lacking), write_shards(tmp_path / "v", 4, classes=2), incomplete="skip"
+    )
+    assert failure(tmp_path / "some.tar").fix.startswith("data.incomplete=skip")
+    assert some.facts().train_samples == 6
+    told = "skipped incomplete samples: 2 of 8 (without .png: 1, without .cls: 1), the first: some.tar/3"
+    assert f"data      data.train: {told}" in capsys.readouterr().err
+    assert some.facts().class_counts == (4, 2)
+    assert [some.decoded("train").source.key(sample) for sample in range(6)] == [
+        f"some.tar/{i}" for i in (0, 1, 2, 4, 6, 7)
+    ]
+    assert some.members("train", "cls") == [b"0", b"1", b"0", b"0", b"0", b"1"]
+    assert np.array_equal(some.decoded("train").sample(3), whole.decoded("train").sample(4))
+    none = write_tar(tmp_path / "none.tar", [("0.png", picture(0)), ("1.cls", b"0")])
+    with pytest.raises(MLScaleError, match=r"2 of 2 samples have no \.png and \.cls member"):
+        WebDataset(none, tmp_path / "v", incomplete="skip").facts()
+
+
+def test_a_member_that_was_appended_again_is_named(tmp_path: Path) -> None:
+    members = [("0.png", picture(0)), ("0.cls", b"0"), ("1.png", picture(1)), ("1.cls", b"1"), ("0.cls", b"1")]
+    error = failure(write_tar(tmp_path / "x.tar", members))
+    assert error.what == "1 of 3 samples have no .png member"
+    assert "x.tar/0, a key that is in this shard 2 times" in error.why
+
+
 def test_members_that_are_missing_or_ambiguous(tmp_path: Path) -> None:
     image = picture(0)
     no_label = write_tar(tmp_path / "a.tar", [("0.png", image), ("0.json", b"0")])
     assert failure(no_label).what == "The samples have no label '.cls'."
     assert failure(no_label).fix == "data.label_key=<one of .json, .png>"
     one_lacks = write_tar(tmp_path / "b.tar", [("0.png", image), ("0.cls", b"0"), ("1.png", image)])
-    assert failure(one_lacks).what == "1 of 2 samples have no .cls member."
+    assert failure(one_lacks).what == "1 of 2 samples have no .cls member"
     assert "b.tar/1" in failure(one_lacks).why
     two = write_tar(tmp_path / "c.tar", [("0.png", image), ("0.mask.png", image), ("0.cls", b"0")])
     assert failure(two).what == "It is not clear which member is the image."

@@ -20,7 +20,7 @@ def test_a_run_that_could_save_nothing_is_told_as_the_disk_s(tmp_path: Path) -> 
     command = [sys.executable, "-m", "mlscale", *words]
     done = subprocess.run(command, cwd=tmp_path, preexec_fn=limited, capture_output=True, text=True, timeout=120)
     assert done.returncode == 5, done.stderr
-    assert "warning   no room to save" in done.stderr
-    assert "error: no checkpoint could be saved: all 2 saves found no room" in done.stderr
+    assert "warning   disk full: " in done.stderr
+    assert "error: the final state of the run could not be saved: 2 saves failed" in done.stderr
     assert "why:   File too large" in done.stderr
-    assert "fix:   runs_dir=<a folder you may write to, with free space>" in done.stderr
+    assert "fix:   free space there, then mlscale runs resume last, which starts it over" in done.stderr

@@ -155,6 +155,25 @@ def test_the_best_by_whatever_name(tmp_path: Path) -> None:
     assert best(tmp_path, "loss", "min") == tmp_path / "best.ckpt"
 
 
+def test_a_checkpoint_of_another_run_is_left_out(tmp_path: Path) -> None:
+    def of(name: str, step: int, run: str | None, config_hash: str | None = "abc") -> None:
+        writer = Writer(tmp_path / f"{name}.ckpt")
+        torch.save({"step": step}, writer)  # type: ignore[arg-type]
+        writer.commit(Record("last", step, 0, run=run, config_hash=config_hash))
+
+    of("own", 3, "mine")
+    of("theirs", 9, "other")
+    of("changed", 8, "mine", "def")
+    path, left_out = latest_valid(tmp_path, ("mine", "abc"))
+    assert path == tmp_path / "own.ckpt"
+    assert left_out == [
+        f"{tmp_path / 'theirs.ckpt'} is left out: it is of the run other",
+        f"{tmp_path / 'changed.ckpt'} is left out: it was saved with other settings",
+    ]
+    of("old", 10, None, None)  # of an earlier mlscale, which named no run
+    assert latest_valid(tmp_path, ("mine", "abc")) == (tmp_path / "old.ckpt", [])
+
+
 def test_an_empty_or_missing_folder(tmp_path: Path) -> None:
     assert latest_valid(tmp_path) == (None, [])
     assert latest_valid(tmp_path / "none") == (None, [])

@@ -59,7 +59,8 @@ def test_runs_of_a_sweep(start: Start, tmp_path: Path) -> None:
 
 def test_a_torn_run_is_told_and_hides_no_other(start: Start, tmp_path: Path) -> None:
     good, torn = start(), start()
-    (torn.path / "run.json").write_text('{"format": "mls')
+    for name in ("run.json", "config.yaml"):  # nothing is left to rebuild it from
+        (torn.path / name).write_text('{"format": "mls')
     assert list_runs(tmp_path / "runs") == [good]
     assert list(damaged(tmp_path / "runs")) == [torn.path]
 

@@ -51,6 +51,14 @@ def test_two_steps_are_enough(count: int) -> None:
     assert all(kill.step == 1 for kill in kills if kill.place == "step")
 
 
+def test_the_fourth_is_between_two_checkpoints_of_a_boundary_before_the_end() -> None:
+    run = [*life(100, 10), *(Line("save", step, 1, {}) for step in range(50, 101, 10))]
+    kill = choose(run, 4, 0)[-1]
+    assert (kill.place, kill.step) == ("between", 90)
+    assert str(kill) == "step 90, between two checkpoints"
+    assert choose(life(100, 10), 4, 0)[-1].place == "step"  # no boundary has two
+
+
 def test_words() -> None:
     assert steps_of(life(7, 2)) == 7
     assert str(Kill("save", 1200)) == "step 1,200, a checkpoint half written"

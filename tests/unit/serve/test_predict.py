@@ -183,7 +183,7 @@ def test_what_is_no_image_for_this_model() -> None:
     ],
 )
 def test_labels_that_are_wrong(server: Server, body: Any, told: str) -> None:
-    reply = server.ask("/labels", body)
+    reply = server.ask("/labels", body, {"Content-Type": "application/json"})
     assert (reply.status, told in reply.json["error"]) == (400, True), reply.body
 
 

@@ -120,36 +120,59 @@ def without(**changes: Any) -> dict[str, Any]:
     return {"inputs": [{key: value for key, value in {**ENTRY, **changes}.items() if value is not None}]}
 
 
+UNSIGNED = "Unable to parse 'binary_data_size': attempt to access JSON non-unsigned-integer as unsigned-integer"
 GOLDEN: list[tuple[Any, int, str]] = [
     (b"{", 500, "failed to parse the request JSON buffer: Expecting property name enclosed in double quotes: line 1 column 2 (char 1)"),
-    (b"[]", 500, "failed to parse the request JSON buffer: it holds no object"),
-    (b"[" * 100_000, 500, "failed to parse the request JSON buffer: maximum recursion depth exceeded while decoding a JSON array from a unicode string"),
-    ({}, 400, "Unable to find 'inputs': a list of objects in the request JSON"),
-    ({"inputs": [1]}, 400, "Unable to find 'inputs': a list of objects in the request JSON"),
-    ({"inputs": []}, 400, "expected 1 inputs but got 0 inputs for model 'digits'. Got input(s) [], the model takes ['input']"),
+    (b"", 400, "input byte size mismatch for input 'raw_input' for model 'digits'. Expected 64, got 0"),
+    (b"[]", 500, "Unable to parse 'inputs': attempt to access non-existing object member 'inputs'"),
+    (b"[" * 10_000, 500, "failed to parse the request JSON buffer: maximum recursion depth exceeded while decoding a JSON array from a unicode string"),
+    (b"[" * 100_000, 413, "a request in JSON has at most 256 samples: send more as bytes"),
+    ({}, 500, "Unable to parse 'inputs': attempt to access non-existing object member 'inputs'"),
+    ({"inputs": None}, 500, "Unable to parse 'inputs': attempt to access JSON non-array as array"),
+    ({"inputs": 5}, 500, "Unable to parse 'inputs': attempt to access JSON non-array as array"),
+    ({"inputs": [1]}, 400, "'inputs' in the request JSON is no list of objects"),
+    ({"inputs": []}, 400, "expected 1 inputs but got 0 inputs for model 'digits'. Got input(s) [], but missing required input(s) ['input']. Please provide all required input(s)."),
+    (without(name=5), 500, "Unable to parse 'name': attempt to access JSON non-string as string"),
+    (without(datatype=None), 500, "Unable to parse 'datatype': attempt to access non-existing object member 'datatype'"),
+    (without(shape=None), 500, "Unable to parse 'shape': attempt to access non-existing object member 'shape'"),
+    (without(shape="x"), 500, "Unable to parse 'shape': attempt to access JSON non-array as array"),
+    (without(shape=[10**18, 1, 8, 8]), 400, "unexpected shape for input 'input' for model 'digits'. Expected [-1,1,8,8], got [1000000000000000000,1,8,8]"),
+    (without(shape=[10**4000, 1, 8, 8]), 400, "unexpected shape for input 'input' for model 'digits'. Expected [-1,1,8,8], got […,1,8,8]"),
+    (without(shape=[[[[[]]]]] * 200), 400, "unexpected shape for input 'input' for model 'digits'. Expected [-1,1,8,8], got []"),
+    (without(name="x" * 60_000), 400, f"unexpected inference input '{'x' * 200}' for model 'digits'"),
+    (without(data=RAW2.ravel().tolist()[:-1]), 500, "Unable to parse 'data': Shape does not match true shape of 'data' field"),
+    (without(data=[]), 500, "Unable to parse 'data': Shape does not match true shape of 'data' field"),
+    (without(data="x"), 500, "Unable to parse 'data': attempt to access JSON non-array as array"),
     (without(name="x"), 400, "unexpected inference input 'x' for model 'digits'"),
-    ({"inputs": [ENTRY, ENTRY]}, 400, "expected 1 inputs but got 2 inputs for model 'digits'. Got input(s) ['input', 'input'], the model takes ['input']"),
+    ({"inputs": [ENTRY, ENTRY]}, 400, "input 'input' already exists in request"),
+    ({"inputs": [ENTRY], "outputs": [{"name": "label"}, {"name": "label"}]}, 400, "output 'label' already exists in request"),
+    ({"inputs": [ENTRY], "outputs": [{"name": "label"}] * 70}, 400, "there are 70 'outputs' in the request JSON, over 64"),
     (without(datatype="FP32"), 400, "inference input 'input' data-type is 'FP32', but model 'digits' expects 'UINT8'"),
     (without(shape=[2, 64]), 400, "unexpected shape for input 'input' for model 'digits'. Expected [-1,1,8,8], got [2,64]"),
     (without(shape=[0, 1, 8, 8]), 400, "unexpected shape for input 'input' for model 'digits'. Expected [-1,1,8,8], got [0,1,8,8]"),
     (without(shape=[2.0, 1, 8, 8]), 400, "unexpected shape for input 'input' for model 'digits'. Expected [-1,1,8,8], got [2.0,1,8,8]"),
     (without(shape=[257, 1, 8, 8], data=[0] * 16448), 400, "inference request batch-size must be <= 256 for 'digits'"),
-    (without(shape=[3, 1, 8, 8]), 400, "unable to parse 'data': expected 192 elements for input 'input', got 128"),
-    (without(shape=[2147483647, 1, 8, 8]), 400, "unable to parse 'data': expected 137438953408 elements for input 'input', got 128"),
+    (without(shape=[3, 1, 8, 8]), 500, "Unable to parse 'data': Shape does not match true shape of 'data' field"),
+    (without(shape=[2147483647, 1, 8, 8]), 500, "Unable to parse 'data': Shape does not match true shape of 'data' field"),
     (without(data=[[1], [2, 3]]), 400, "the data of input 'input' is ragged, or no list of numbers"),
-    (without(data=["a"] * 128), 400, "the data of input 'input' is no list of numbers"),
-    (without(data=[True] * 128), 400, "the data of input 'input' is no list of numbers"),
-    (without(data=None), 400, "the data of input 'input' is no list of numbers"),
+    (without(data=["a"] * 128), 400, "the data of input 'input' is ragged, or no list of numbers"),
+    (without(data=["a" * 30_000] + [""] * 500), 400, "the data of input 'input' is ragged, or no list of numbers"),
+    (without(data=[True] * 128), 400, "the data of input 'input' is ragged, or no list of numbers"),
+    (without(data=None), 400, "Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', 'shared_memory_region' in 'parameters'. But no field is set"),
     (without(data=[0.5] * 128), 400, "the values do not fit uint8; they run from 0.5 to 0.5, and are not all whole numbers of uint8; send pixels as they are decoded, 0 to 255: the model normalises them itself"),
     (without(data=[float("nan")] * 128), 400, "the values do not fit uint8; they run from nan to nan, and are not all whole numbers of uint8; send pixels as they are decoded, 0 to 255: the model normalises them itself"),
-    (without(data=[10**30] * 128), 400, "the data of input 'input' is no list of numbers"),
+    (without(data=[10**30] * 128), 400, "the data of input 'input' has numbers that are too large"),
+    (without(data=[0.5, 10**400] * 64), 400, "the data of input 'input' has numbers that are too large"),
     (without(parameters=[1]), 400, "'parameters' in the request JSON is no object"),
-    (without(parameters={"binary_data_size": 128}, data=None), 400, "input byte size mismatch for input 'input' for model 'digits'. Expected 128, got 0"),
+    (without(parameters={"binary_data_size": 128}, data=None), 400, "unexpected size for input 'input', expecting 128 additional bytes for model 'digits'"),
+    (without(parameters={"binary_data_size": 10**30}, data=None), 400, f"unexpected size for input 'input', expecting {2**63} additional bytes for model 'digits'"),
+    (without(parameters={"binary_data_size": 128}), 400, "Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', 'shared_memory_region' in 'parameters'. But set 'data' 'binary_data_size'"),
     ({**without(), "id": 7}, 400, "an id is a text of at most 200 printable characters"),
     ({**without(), "id": "\ud800"}, 400, "an id is a text of at most 200 printable characters"),
     ({**without(), "id": "a\r\nb"}, 400, "an id is a text of at most 200 printable characters"),
     ({**without(), "outputs": [{"name": "x"}]}, 400, "unexpected inference output 'x' for model 'digits'"),
-    ({**without(), "outputs": {"name": "x"}}, 400, "'outputs' in the request JSON is no list of objects"),
+    ({**without(), "outputs": {"name": "x"}}, 500, "Unable to parse 'outputs': attempt to access JSON non-array as array"),
+    ({**without(), "outputs": [{}]}, 500, "Unable to parse 'name': attempt to access non-existing object member 'name'"),
     ({**without(), "outputs": [{"name": "logits", "parameters": {"classification": -1}}]}, 400, "'classification' of output 'logits' is no number of classes"),
 ]  # fmt: skip
 
@@ -185,25 +208,40 @@ def test_errors_word_for_word(server: Server, request_: Any, status: int, error:
     ],
 )
 def test_places_that_are_not_there(server: Server, path: str, method: str, status: int, error: str) -> None:
-    reply = server.ask(path, b"" if method == "POST" else None, method=method)
+    json_ = {"Content-Type": "application/json"}
+    reply = server.ask(path, b"" if method == "POST" else None, json_, method)
     assert (reply.status, reply.json) == (status, {"error": error})
 
 
 def test_sizes_that_lie(server: Server) -> None:
     entry = {key: value for key, value in ENTRY.items() if key != "data"}
-    for size, tail, got in ((127, RAW2.tobytes(), "127"), (128, b"short", "5"), ("128", RAW2.tobytes(), "128")):
+    for size, tail, status, told in (
+        (127, RAW2.tobytes(), 400, "unexpected additional input data for model 'digits'"),
+        (128, b"short", 400, "unexpected size for input 'input', expecting 123 additional bytes for model 'digits'"),
+        (
+            64,
+            RAW2.tobytes()[:64],
+            400,
+            "input byte size mismatch for input 'input' for model 'digits'. Expected 128, got 64",
+        ),
+        ("128", RAW2.tobytes(), 500, UNSIGNED),
+        (-1, RAW2.tobytes(), 500, UNSIGNED),
+    ):
         reply = binary(server, {"inputs": [{**entry, "parameters": {"binary_data_size": size}}]}, tail)
-        told = f"input byte size mismatch for input 'input' for model 'digits'. Expected 128, got {got}"
-        assert (reply.status, reply.json["error"]) == (400, told)
+        assert (reply.status, reply.json["error"]) == (status, told)
     assert (
         binary(server, {"inputs": [ENTRY]}, b"more").json["error"]
         == "unexpected additional input data for model 'digits'"
     )
-    for length in ("-1", "x", "999"):
+    assert binary(server, {"inputs": [entry]}, RAW2.tobytes()).status == 400
+    reply = server.ask(INFER, b"{}", {"Inference-Header-Content-Length": "999"})
+    assert reply.json == {"error": "inference header size should be in range (0, 2), got: 999"}
+    for length in ("-1", "x", "9" * 5000):
         reply = server.ask(INFER, b"{}", {"Inference-Header-Content-Length": length})
-        assert reply.json == {"error": f"Unable to parse Inference-Header-Content-Length, got: {length}"}
+        assert reply.json == {"error": f"Unable to parse Inference-Header-Content-Length, got: {length[:200]}"}
     reply = server.ask(INFER, b"12345", {"Inference-Header-Content-Length": "0"})
-    assert reply.json == {"error": "5 bytes are no whole number of samples: one has 64 bytes, uint8 of [1, 8, 8]"}
+    told = "input byte size mismatch for input 'raw_input' for model 'digits'. Expected 64, got 5"
+    assert reply.json == {"error": told}
 
 
 def test_one_connection_for_right_and_wrong(server: Server) -> None:
@@ -211,3 +249,41 @@ def test_one_connection_for_right_and_wrong(server: Server) -> None:
         for _ in range(20):
             assert ask(connection, INFER, b"{").status == 500
             assert ask(connection, INFER, {"inputs": [ENTRY]}).status == 200
+
+
+def test_what_performance_tools_ask_for(server: Server) -> None:
+    """perf_analyzer and model_analyzer read shapes without the batch from /config, and differences of /stats."""
+    version = server.version.partition(":")[2]
+    for path in ("/v2/models/digits/config", f"/v2/models/digits/versions/{version}/config"):
+        config = server.ask(path).json
+        assert (config["name"], config["max_batch_size"], config["platform"]) == ("digits", 8, "onnxruntime_onnx")
+        (given,) = config["input"]
+        assert (given["name"], given["data_type"], given["dims"]) == ("input", "TYPE_UINT8", [1, 8, 8])
+        outputs = {each["name"]: (each["data_type"], each["dims"]) for each in config["output"]}
+        assert outputs == {
+            "logits": ("TYPE_FP32", [10]),
+            "probabilities": ("TYPE_FP32", [10]),
+            "label": ("TYPE_STRING", [1]),
+        }
+
+    def stats(path: str = "/v2/models/digits/stats") -> dict[str, Any]:
+        (one,) = server.ask(path).json["model_stats"]
+        return dict(one)
+
+    before = stats()
+    assert (before["name"], before["version"]) == ("digits", server.version)
+    for _ in range(3):
+        assert server.ask(INFER, {"inputs": [ENTRY]}).status == 200
+    assert server.ask(INFER, {"inputs": []}).status == 400
+    after = stats(f"/v2/models/digits/versions/{version}/stats")
+    assert server.ask("/v2/models/stats").json["model_stats"] == [after]
+    for path, count in (("inference_count", 6), ("execution_count", 3)):
+        assert after[path] - before[path] == count
+    for name, count in (("success", 3), ("fail", 1), ("queue", 3), ("compute_infer", 3), ("cache_hit", 0)):
+        assert after["inference_stats"][name]["count"] - before["inference_stats"][name]["count"] == count
+    times = {name: value["ns"] for name, value in after["inference_stats"].items()}
+    assert times["success"] >= times["compute_infer"] + times["queue"] - 2 > 0
+    assert sum(batch["compute_infer"]["count"] for batch in after["batch_stats"]) == after["execution_count"]
+    assert after["last_inference"] > 1_700_000_000_000
+    assert (server.ask("/v2/models/x/stats").status, server.ask("/v2/models/x/config").status) == (400, 404)
+    assert server.ask("/v2/models/digits/stats", b"").status == 405

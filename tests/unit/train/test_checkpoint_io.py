@@ -198,7 +198,8 @@ def test_without_room_the_training_goes_on_and_the_old_one_stays(
     saves = 4 if "save_last" in arguments else 2
     assert len(io.failed) == saves
     told = capsys.readouterr().err
-    assert len(re.findall(r"warning   no room to save .*: File too large \([\d,]+ bytes free\)", told)) == saves
+    line = r"warning   disk full: .* was not saved at step \d+: File too large \([\d,]+ bytes free\)"
+    assert len(re.findall(line, told)) == saves
     assert io.failed[0].step == 8
     left = sorted((tmp_path / "kept").iterdir())
     assert {record(path).step for path in left} == {4}

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.report import curves
 from mlscale.train import loggers
 from mlscale.train.csv_logger import CSV
 from mlscale.train.told import Told
@@ -47,6 +48,61 @@ def test_metrics_that_come_later_widen_the_file(tmp_path: Path) -> None:
         {"step": "1", "train/loss": "", "val/loss": "1.5"},
     ]
     assert [path.name for path in (tmp_path / "logs").iterdir()] == ["metrics.csv"]
+
+
+@pytest.mark.parametrize("junk", [b"\xff\xfe\xfa", b"\x00\x00", b'"', b"1,2,3,4,5,6", b"", b"\n\n", b'"' * 200_001])
+@pytest.mark.parametrize("row", [1, 3, 4])
+def test_a_damaged_row_keeps_its_place_and_the_file_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], junk: bytes, row: int
+) -> None:
+    logger = CSV(str(tmp_path))
+    for step in range(5):
+        logger.log_metrics({"train/loss": step / 2}, step)
+    state = logger.state_dict()
+    assert state == {"rows": 5}
+    lines = (tmp_path / "metrics.csv").read_bytes().splitlines(keepends=True)
+    lines[row] = junk + lines[row] if junk != b"1,2,3,4,5,6" else junk + b"\r\n"
+    (tmp_path / "metrics.csv").write_bytes(b"".join(lines))
+    before = (tmp_path / "metrics.csv").read_bytes()
+    second = CSV(str(tmp_path))
+    second.load_state_dict({"rows": 5})
+    second.log_metrics({"train/loss": 9.0, "new": 1.0}, 9)
+    second.finalize("success")
+    kept = [each["train/loss"] for each in rows(tmp_path)]
+    if junk == b"":
+        assert kept == ["0.0", "0.5", "1.0", "1.5", "2.0", "9.0"]
+        return
+    assert kept[-1] == "9.0"
+    assert set(kept) >= {str(step / 2) for step in range(5) if step != row - 1} - (
+        {"1.5", "2.0"} if b"\n" in junk else set()
+    )
+    assert len(kept) == 6
+    assert (tmp_path / "metrics.csv.damaged").read_bytes() == before
+    assert capsys.readouterr().err.count("is damaged") == 1
+
+
+def test_a_damaged_header_begins_the_file_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "metrics.csv").write_bytes(b"st\xffep,train/loss\r\n0,1.0\r\n")
+    logger = CSV(str(tmp_path))
+    logger.load_state_dict({"rows": 1})
+    logger.log_metrics({"train/loss": 2.0}, 1)
+    logger.finalize("success")
+    assert rows(tmp_path) == [{"step": "1", "train/loss": "2.0"}]
+    assert (tmp_path / "metrics.csv.damaged").exists()
+    assert "begun anew" in capsys.readouterr().err
+
+
+def test_rows_that_the_disk_never_took_are_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    logger = CSV(str(tmp_path))
+    with a_full_disk(5):
+        logger.log_metrics({"train/loss": 2.0}, 1)
+        logger.finalize("success")
+    assert "disk full: 1 rows of" in capsys.readouterr().err
+
+
+def test_curves_leave_out_what_is_damaged(tmp_path: Path) -> None:
+    (tmp_path / "metrics.csv").write_bytes(b'step,train/loss\n0,1.0\n1,\xff\n2,0.5\n\x00\x01\n"3,4\n4,0.25\n')
+    assert curves.read(tmp_path / "metrics.csv") == {"train/loss": [(0, 1.0), (2, 0.5), (4, 0.25)]}
 
 
 def test_a_second_attempt_goes_on_in_the_same_file(tmp_path: Path) -> None:

@@ -49,7 +49,8 @@ def test_ls(root: Path, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     sweep = root / "2026-01-01" / "grid-00000000000a"
     jobs = [made(root, "job", lr=lr, sweep=sweep) for lr in (0.1, 0.01)]
     torn = made(root)
-    (torn.path / "run.json").write_text("{")
+    for name in ("run.json", "config.yaml"):  # nothing is left to rebuild it from
+        (torn.path / name).write_text("{")
     assert runs("ls") == 0
     told = capsys.readouterr()
     lines = told.out.splitlines()

@@ -11,7 +11,7 @@ from omegaconf import OmegaConf
 
 from mlscale.verbs.train import conclude
 
-FIT = {
+FIT: dict[str, Any] = {
     "best": None,
     "metrics": {"val/accuracy": 0.5},
     "samples": None,
@@ -19,7 +19,7 @@ FIT = {
     "seconds": 1.0,
     "steps": 10,
     "resumed_step": 10,
-    "exact": True,
+    "inexact": [],
 }
 
 

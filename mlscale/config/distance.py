@@ -1,0 +1,62 @@
+"""How far a name is from another one: typos of one or two keys, swapped letters, other case, other separators."""
+
+from __future__ import annotations
+
+from functools import cache
+
+_DOUBLED = 0.6  # a letter that is typed twice, or once where it stands twice
+_SWAPPED = 0.9  # two letters in the wrong order
+
+
+@cache
+def folded(name: str) -> str:
+    """The name without what people write differently: case, and the separators `_`, `-`, `.` and space."""
+    return "".join(letter for letter in name.lower() if letter not in "_-. ")
+
+
+@cache
+def _letters(name: str) -> int:
+    """The letters of a name, a bit each."""
+    bits = 0
+    for letter in name:
+        bits |= 1 << (ord(letter) & 63)
+    return bits
+
+
+@cache
+def distance(typed: str, name: str, limit: float = 4.0) -> float:
+    """The weighted number of edits from `typed` to `name`, both folded; `limit` + 1 where it is above `limit`.
+
+    Damerau–Levenshtein (optimal string alignment), with a doubled letter and a swapped pair cheaper than other edits.
+    """
+    far = limit + 1
+    if typed == name:
+        return 0.0
+    letters, others = _letters(typed), _letters(name)
+    if max((letters & ~others).bit_count(), (others & ~letters).bit_count()) > limit:
+        return far  # each letter that only one of them has costs an edit
+    before: list[float] = []
+    row = [_removals(name, index) for index in range(len(name) + 1)]
+    for i, letter in enumerate(typed, 1):
+        last, row = row, [float(i)]
+        for j, other in enumerate(name, 1):
+            extra = _DOUBLED if i > 1 and typed[i - 2] == letter else 1.0
+            absent = _DOUBLED if j > 1 and name[j - 2] == other else 1.0
+            cost = min(last[j - 1] + (letter != other), last[j] + extra, row[j - 1] + absent)
+            if i > 1 and j > 1 and letter == name[j - 2] and typed[i - 2] == other:
+                cost = min(cost, before[j - 2] + _SWAPPED)
+            row.append(cost)
+        if min(row) > limit and min(last) > limit:
+            return far
+        before = last
+    return row[-1] if row[-1] <= limit else far
+
+
+def _removals(name: str, count: int) -> float:
+    return sum(_DOUBLED if index and name[index - 1] == name[index] else 1.0 for index in range(count))
+
+
+def limit_of(name: str) -> float:
+    """The edits that a typo of this length may have before another name is meant."""
+    length = len(folded(name))
+    return 1.0 if length <= 5 else 2.0 if length <= 9 else 3.0

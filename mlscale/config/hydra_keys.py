@@ -1,0 +1,80 @@
+"""Settings of Hydra's own that have no effect here, and what does it instead. None is ignored silently."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from mlscale.errors import MLScaleError
+
+# Why a setting has no effect, and what to type: {value} is what was typed, "" for leaving it out.
+_INSTEAD: Mapping[str, tuple[str, str]] = {
+    "hydra.run.dir": ("each run makes a folder of its own in runs_dir", "runs_dir={value}"),
+    "hydra.run": ("each run makes a folder of its own in runs_dir", "runs_dir={value}"),
+    "hydra.sweep.subdir": ("each run of a sweep makes a folder of its own in the sweep's", ""),
+    "hydra.output_subdir": ("a run keeps config.yaml and derived.yaml in its folder", ""),
+    "hydra.job.chdir": ("a run stays in the folder where it was started; its files go to its own folder", ""),
+    "hydra.job.name": ("name is what a run is called", "name={value}"),
+    "hydra.job.env_set": ("environment variables are set before the command", "export NAME=value"),
+    "hydra.verbose": ("a run writes its log into the logs folder of its run folder", "MLSCALE_TRACEBACK=1 mlscale …"),
+    "hydra.job_logging": ("a run writes its log into the logs folder of its run folder", ""),
+    "hydra.hydra_logging": ("a run writes its log into the logs folder of its run folder", ""),
+    "hydra.searchpath": ("config folders are named by a flag", "--config-dir {value}"),
+    "hydra.mode": ("a flag asks for several jobs", "mlscale -m …"),
+    "hydra.callbacks": ("callbacks of a run are Lightning's", "callbacks=[default,…]"),
+}
+_OF_A_SWEEP = ("hydra.sweep.dir", "hydra.sweeper", "hydra.launcher")
+
+
+def without_effect(word: str, *, multirun: bool) -> Iterator[MLScaleError]:
+    """The error for an override of Hydra's own settings, unless it has an effect."""
+    typed, _, value = word.lstrip("+~").partition("=")
+    key = typed.split("@", 1)[0].replace("/", ".")
+    if key != "hydra" and not key.startswith("hydra."):
+        return
+    if _below(key, _OF_A_SWEEP):
+        if not multirun:
+            why = "it belongs to a sweep"
+            yield MLScaleError(f"'{typed}' has no effect", where=_line(word), why=why, fix=f"mlscale -m … {word}")
+        return
+    yield _error(typed, key, _line(word), value)
+
+
+def in_file(content: Mapping[str, object], shown: str) -> Iterator[MLScaleError]:
+    """The errors for such settings in a config file that writes at the top.
+
+    Args:
+        content: what the file holds, in plain containers.
+        shown: the file as messages name it.
+    """
+    defaults = content.get("defaults")
+    for entry in defaults if isinstance(defaults, list) else []:
+        for key in entry if isinstance(entry, dict) else []:
+            name = str(key).rpartition(" ")[2].lstrip("/")
+            if name.startswith("hydra/") and not _below(name.replace("/", "."), _OF_A_SWEEP):
+                yield _error(name, name.replace("/", "."), f"{shown}: defaults", "")
+    for key in _leaves("hydra", content.get("hydra", {})):
+        if not _below(key, _OF_A_SWEEP):
+            yield _error(key, key, f"{shown}: {key}", "<folder>")
+
+
+def _leaves(path: str, node: object) -> Iterator[str]:
+    if not isinstance(node, dict):
+        yield path
+        return
+    for key, value in node.items():
+        yield from _leaves(f"{path}.{key}", value)
+
+
+def _error(typed: str, key: str, where: str, value: str) -> MLScaleError:
+    found = next((name for name in _INSTEAD if _below(key, (name,))), "")
+    why, fix = _INSTEAD.get(found, ("mlscale makes the folders and logs of a run itself", ""))
+    fix = fix.replace("{value}", value.strip("[]'\"") or "<value>") or f"leave {typed} out"
+    return MLScaleError(f"'{typed}' has no effect", where=where, why=why, fix=fix)
+
+
+def _below(key: str, names: tuple[str, ...]) -> bool:
+    return any(key == name or key.startswith(f"{name}.") for name in names)
+
+
+def _line(word: str) -> str:
+    return f"command line: {word.lstrip('+')}"

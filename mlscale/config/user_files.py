@@ -1,0 +1,187 @@
+"""Config files of users, read with care: what YAML would turn into something else, or into gigabytes, is an error.
+
+The file is looked at event by event, before anything is built from it: an alias bomb has few events, and many nodes.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig, ListConfig
+
+from mlscale.errors import MLScaleError, raise_all
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_MOST_BYTES = 1 << 20
+_MOST_NODES = 100_000
+_DEEPEST = 50
+_LEADING_ZERO = re.compile(r"[-+]?0[0-9_]*[0-9]")
+_BASE_60 = re.compile(r"[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
+_ENOUGH = 5  # problems of one file
+
+
+@dataclass
+class _Open:
+    """A collection that is not closed yet: how many nodes it has, aliases expanded, and how many direct members."""
+
+    anchor: str | None
+    mapping: bool
+    nodes: int = 1
+    members: int = 0
+
+    @property
+    def at_key(self) -> bool:
+        return self.mapping and self.members % 2 == 0
+
+
+def check_text(file: Path, shown: str) -> None:
+    """Check a config file before it is read.
+
+    Args:
+        shown: the file as messages name it.
+
+    Raises:
+        MLScaleError: it is too large, not UTF-8, not YAML, or holds what YAML reads otherwise than it looks.
+    """
+    try:
+        data = file.read_bytes()
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise MLScaleError("a config file can't be read", where=shown, why=why, fix=f"ls -l {shown}") from None
+    if len(data) > _MOST_BYTES:
+        why = f"it has {len(data):,} bytes, and a config file {_MOST_BYTES:,} at most"
+        raise MLScaleError(
+            "a config file is too large", where=shown, why=why, fix="keep data in a file that code reads"
+        )
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        where = f"{shown}: line {line}"
+        fix = f"iconv -f latin1 -t utf-8 {shown} > {shown}.utf8 && mv {shown}.utf8 {shown}"
+        raise MLScaleError("a config file is not UTF-8", where=where, why=str(error.reason), fix=fix) from None
+    try:
+        raise_all(list(islice(_scan(text, shown), _ENOUGH)))
+    except yaml.YAMLError as error:
+        raise not_yaml(error, shown) from None
+
+
+def check_content(config: Any, shown: str) -> None:
+    """Check what a config file holds: keys, and a defaults list that Hydra can read.
+
+    Raises:
+        MLScaleError: it holds a list or a single value, or its `defaults` is no list of options.
+    """
+    if not isinstance(config, DictConfig):
+        raise MLScaleError(
+            "a config file holds no keys", where=shown, why="it is a list", fix="write `key: value` lines"
+        )
+    node = config._get_node("defaults")
+    if node is None:
+        return
+    if not isinstance(node, ListConfig):
+        fix = "write `defaults:` and below it a line for each option: `  - override /optimizer: sgd`"
+        raise MLScaleError("'defaults' is no list", where=f"{shown}: defaults", fix=fix)
+    for index in range(len(node)):
+        if not _is_default(node._get_node(index)):
+            fix = "write `- override /group: option`, `- option` for one of the same group, or `- _self_`"
+            where = f"{shown}: defaults[{index}]"
+            raise MLScaleError("an entry of 'defaults' names no option", where=where, fix=fix)
+
+
+def not_yaml(error: yaml.YAMLError, shown: str = "") -> MLScaleError:
+    """The error for a file that is not YAML."""
+    mark = getattr(error, "problem_mark", None)
+    name = shown or (mark.name if mark else "a config file")
+    where = f"{name}: line {mark.line + 1}, column {mark.column + 1}" if mark else name
+    why = str(getattr(error, "problem", None) or error)
+    return MLScaleError("a config file is not valid YAML", where=where, why=why, fix="correct the line")
+
+
+def _is_default(node: Any) -> bool:
+    if isinstance(node, DictConfig):
+        return len(node) == 1 and _names_options(next(iter(node._content.values())))  # type: ignore[union-attr]
+    return not isinstance(node, ListConfig) and isinstance(node._value(), str)
+
+
+def _names_options(node: Any) -> bool:
+    if isinstance(node, ListConfig):
+        return all(isinstance(node._get_node(index)._value(), str) for index in range(len(node)))  # type: ignore[union-attr]
+    return not isinstance(node, DictConfig) and isinstance(node._value(), (str, type(None)))
+
+
+def _scan(text: str, shown: str) -> Iterator[MLScaleError]:
+    """What is wrong with the text of a file, event by event."""
+    nodes: dict[str | None, int] = {}
+    stack: list[_Open] = []
+    documents = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        where = f"{shown}: line {event.start_mark.line + 1}" if event.start_mark else shown
+        if isinstance(event, yaml.DocumentStartEvent):
+            documents += 1
+            if documents > 1:
+                raise MLScaleError("a config file holds several documents", where=where, fix="take the line `---` out")
+        elif isinstance(event, yaml.CollectionStartEvent):
+            if stack and stack[-1].at_key:
+                raise MLScaleError("a key is a list or a dictionary", where=where, fix="keys are names: `name: value`")
+            stack.append(_Open(event.anchor, isinstance(event, yaml.MappingStartEvent)))
+            if len(stack) > _DEEPEST:
+                why = f"more than {_DEEPEST} levels"
+                raise MLScaleError("a config file is nested too deeply", where=where, why=why, fix="take levels out")
+        elif isinstance(event, yaml.CollectionEndEvent):
+            closed = stack.pop()
+            if closed.anchor:
+                nodes[closed.anchor] = closed.nodes
+            _add(stack, closed.nodes, where)
+        elif isinstance(event, yaml.AliasEvent):
+            if any(item.anchor == event.anchor for item in stack):
+                fix = f"take *{event.anchor} out"
+                raise MLScaleError(f"*{event.anchor} is inside itself", where=where, why="it has no end", fix=fix)
+            _add(stack, nodes.get(event.anchor, 1), where)
+        elif isinstance(event, yaml.ScalarEvent):
+            if event.anchor:
+                nodes[event.anchor] = 1
+            if event.implicit[0]:
+                at_top = len(stack) == 1 and stack[-1].at_key
+                yield from _key(event.value, where) if at_top else _number(event.value, where)
+            _add(stack, 1, where)
+
+
+def _add(stack: list[_Open], nodes: int, where: str) -> None:
+    if stack:
+        stack[-1].nodes += nodes
+        stack[-1].members += 1
+        if sum(item.nodes for item in stack) > _MOST_NODES:
+            why = f"with its aliases (*name) written out it has more than {_MOST_NODES:,} values"
+            raise MLScaleError("a config file is too large", where=where, why=why, fix="use fewer aliases")
+
+
+def _key(text: str, where: str) -> Iterator[MLScaleError]:
+    """A key at the top of a file that is no name: YAML reads `1`, `on` and `null` as a number, a switch and nothing."""
+    tag = yaml.resolver.Resolver().resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
+    kind = str(tag).rpartition(":")[2]
+    if kind not in ("str", "merge", "timestamp"):
+        what = f"the key {text or 'without a name'} is no name"
+        yield MLScaleError(what, where=where, why=f"YAML reads it as {kind}", fix=f"write '{text}': in quotes")
+
+
+def _number(text: str, where: str) -> Iterator[MLScaleError]:
+    """A number that YAML reads otherwise than it looks."""
+    if _LEADING_ZERO.fullmatch(text):
+        digits = text.replace("_", "").lstrip("+-")
+        octal = not set(digits) & {"8", "9"}
+        why = f"YAML reads it as octal: {int(digits, 8)}" if octal else "YAML reads it as text: a leading zero is octal"
+        fix = f"write {digits.lstrip('0') or '0'}, or '{text}' in quotes for a text"
+        yield MLScaleError(f"{text} is no decimal number", where=where, why=why, fix=fix)
+    elif _BASE_60.fullmatch(text):
+        value: float = 0
+        for part in text.lstrip("+-").replace("_", "").split(":"):
+            value = value * 60 + float(part)
+        why = f"YAML reads digits with colons in base 60: {value:g}"
+        yield MLScaleError(f"{text} is no time", where=where, why=why, fix=f"write '{text}' in quotes")

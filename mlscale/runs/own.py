@@ -1,0 +1,196 @@
+"""Prove that a run was created by this user: tags over what it would import, by a key in the user's state folder.
+
+`$XDG_STATE_HOME/mlscale/run.key` (by default `~/.local/state/mlscale/run.key`) is made once for each user. Each run has
+a key of its own, derived from it and the run's id; `run.json` holds the tags (HMAC-SHA-256) of the run's configuration,
+derived values and code. Whoever edits or replaces one of these files can't make its tag, and neither can whoever packs
+or writes a folder elsewhere. The key of one run travels to another machine in `MLSCALE_RUN_KEY=<run id>:<hex>`: it
+proves that run alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlscale.errors import MLScaleError
+from mlscale.runs.files import PRIVATE_FILE, PRIVATE_FOLDER, read_json
+
+VARIABLE = "MLSCALE_RUN_KEY"
+PROVEN = ("config.yaml", "derived.yaml", "code.tar.gz")
+"""The files of a run, or of a version made of it, that say which code is imported and how it is called."""
+_KEY_BYTES = 32
+_KEPT = 4  # tags of a file: while an attempt replaces it, the one before is valid, too
+
+
+class NoKeyError(Exception):
+    """There is no key to prove or check anything with; the text says why."""
+
+
+def state_folder() -> Path:
+    """The user's state folder for mlscale; it need not exist.
+
+    Raises:
+        NoKeyError: the user has no home folder.
+    """
+    given = os.environ.get("XDG_STATE_HOME", "")
+    if os.path.isabs(given):  # the specification ignores relative ones
+        return Path(given) / "mlscale"
+    try:
+        return Path.home() / ".local" / "state" / "mlscale"
+    except RuntimeError as error:
+        raise NoKeyError("the user has no home folder") from error
+
+
+def prove(run_id: str, contents: Mapping[str, bytes], before: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
+    """Make the proof of a run of this user.
+
+    Args:
+        run_id: the run's.
+        contents: name to content of the files that are written, some of `PROVEN`.
+        before: the proof so far, which stays valid.
+
+    Returns:
+        what run.json keeps as `proof`; None where there is no key, which fails no run: see `obstacle`.
+    """
+    try:
+        key = _run_key(run_id, create=True)
+    except NoKeyError:
+        return None
+    tags: dict[str, list[str]] = {name: list(each) for name, each in (before or {}).get("tags", {}).items()}
+    for name, content in contents.items():
+        known = [tag for tag in tags.get(name, []) if tag != _tag(key, name, content)]
+        tags[name] = [*known, _tag(key, name, content)][-_KEPT:]
+    return {"key": _fingerprint(key), "tags": tags}
+
+
+def obstacle() -> str:
+    """Return why runs of this user can't be proven, as where their home folder is read-only; empty where they can."""
+    try:
+        _user_key(create=True)
+    except NoKeyError as error:
+        return str(error)
+    return ""
+
+
+def doubt(folder: Path) -> str:
+    """Return why it is not proven that this user created what `folder` holds; an empty text where it is.
+
+    Args:
+        folder: a run's, or that of a version's files.
+    """
+    run_id, proof = _claimed(folder)
+    if not proof:
+        return "nothing in it proves that you created it"
+    try:
+        key = _run_key(run_id, create=False)
+    except NoKeyError as error:
+        return f"whether you created it can't be checked: {error}"
+    if not hmac.compare_digest(str(proof.get("key", "")), _fingerprint(key)):
+        return "it was created by another user, or on another machine"
+    for name in PROVEN:
+        if not _holds(key, folder / name, proof):
+            return f"its {name} is not the one that you created it with"
+    return ""
+
+
+def travelling_key(run_id: str) -> str:
+    """The value of `MLSCALE_RUN_KEY` that lets another machine check and continue this run of the user's.
+
+    Raises:
+        NoKeyError: there is no key.
+    """
+    return f"{run_id}:{_run_key(run_id, create=False).hex()}"
+
+
+def _claimed(folder: Path) -> tuple[str, Mapping[str, Any]]:
+    """The id of the run that made `folder`, and the proof that its run.json or its version's record carries."""
+    with contextlib.suppress(MLScaleError):
+        if (folder / "run.json").is_file():
+            document = read_json(folder / "run.json")
+        else:
+            document = read_json(folder.parent / "version.json").get("run") or {}
+        proof = document.get("proof")
+        if isinstance(proof, Mapping) and isinstance(proof.get("tags"), Mapping):
+            return str(document.get("id")), proof
+    return "", {}
+
+
+def _holds(key: bytes, path: Path, proof: Mapping[str, Any]) -> bool:
+    """Whether a file is one that was proven; one that is absent imports nothing."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    tags = proof["tags"].get(path.name)
+    tag = _tag(key, path.name, content)
+    return isinstance(tags, list) and any(hmac.compare_digest(str(known), tag) for known in tags)
+
+
+def _tag(key: bytes, name: str, content: bytes) -> str:
+    return hmac.new(key, name.encode() + b"\0" + content, hashlib.sha256).hexdigest()
+
+
+def _fingerprint(key: bytes) -> str:
+    """What tells a run's key from another one without giving it away."""
+    return hmac.new(key, b"fingerprint", hashlib.sha256).hexdigest()[:16]
+
+
+def _run_key(run_id: str, *, create: bool) -> bytes:
+    """The key of one run: given by the environment, or derived from the user's.
+
+    Raises:
+        NoKeyError: there is neither.
+    """
+    given_for, _, given = os.environ.get(VARIABLE, "").partition(":")
+    if given_for and given_for == run_id:
+        return _parsed(given, VARIABLE)
+    return hmac.new(_user_key(create=create), run_id.encode(), hashlib.sha256).digest()
+
+
+def _user_key(*, create: bool) -> bytes:
+    path = state_folder() / "run.key"
+    try:
+        if create and not path.exists():
+            _make_key(path)
+        with path.open(encoding="ascii") as file:
+            about = os.fstat(file.fileno())
+            if about.st_uid != os.geteuid() or about.st_mode & 0o022:
+                raise NoKeyError(f"{path} may be written by other users")
+            return _parsed(file.read().strip(), str(path))
+    except UnicodeDecodeError:
+        return _parsed("", str(path))
+    except OSError as error:
+        raise NoKeyError(f"{path}: {error.strerror or error}") from error
+
+
+def _make_key(path: Path) -> None:
+    """Write a new key, whole; of several processes that do so at once the first one wins."""
+    path.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
+    aside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    try:
+        with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE), "w", encoding="ascii") as file:
+            file.write(secrets.token_hex(_KEY_BYTES) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        with contextlib.suppress(FileExistsError):
+            os.link(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
+
+
+def _parsed(text: str, where: str) -> bytes:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != _KEY_BYTES:
+        raise NoKeyError(f"{where} holds no key; remove it, and a new one is made")
+    return key

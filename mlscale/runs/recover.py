@@ -1,0 +1,200 @@
+"""Read a run's documents though some are damaged: what the rest of the folder still holds is put together again.
+
+A disk or a copy that failed leaves files cut short or altered. What can't be recovered is reported, once for each file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+import sys
+from collections.abc import Mapping
+from datetime import datetime
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from mlscale.contracts import expect, stamp
+from mlscale.errors import MLScaleError
+from mlscale.runs.files import read_json
+from mlscale.runs.identity import config_hash, started_at
+
+RUN, MANIFEST, CONFIG, DERIVED = "run.json", "manifest.json", "config.yaml", "derived.yaml"
+_RUN_KEYS: Mapping[str, type] = {
+    "id": str, "name": str, "verb": str, "created": str, "config_hash": str, "overrides": list, "loggers": dict,
+    "attempts": list,
+}  # fmt: skip
+_OTHER_RUN_KEYS = ("seed", "data_version", "order_version", "code", "parent", "sweep")
+_MANIFEST_KEYS: Mapping[str, type | tuple[type, ...]] = {
+    "status": str, "metrics": dict, "duration_s": (int, float), "artefacts": dict, "packages": dict, "hardware": dict,
+}  # fmt: skip
+_LOST = "overrides, attempts, ids of trackers, parent, initial weights and the proof of who created it"
+_NO_PROCESS = (1 << 31) - 1  # beyond the largest process number
+
+
+def run_document(folder: Path) -> dict[str, Any]:
+    """Return run.json; where it is damaged, what the other files of the run say, which is reported.
+
+    Raises:
+        MLScaleError: it is of a later format; or it is damaged, and so is config.yaml.
+    """
+    try:
+        return _checked_run(folder / RUN)
+    except _DamagedError as damage:
+        document = _rebuilt(folder)
+        if document is None:
+            raise MLScaleError(
+                "run.json is damaged, and config.yaml is not there to rebuild it from",
+                where=str(folder),
+                why=str(damage),
+            ) from damage
+        report(f"{folder / RUN} is damaged ({damage}): rebuilt from the run's other files; lost: {_LOST}")
+        return document
+
+
+def manifest(folder: Path) -> dict[str, Any] | None:
+    """Return manifest.json; None where the run is not sealed, or where the seal is damaged, which is reported."""
+    if not (folder / MANIFEST).is_file():
+        return None
+    try:
+        document = read_json(folder / MANIFEST)
+        if any(not isinstance(document.get(key), kind) for key, kind in _MANIFEST_KEYS.items()):
+            raise MLScaleError("", why="it lacks what a seal holds")
+        expect("manifest", document, str(folder / MANIFEST))
+        return document
+    except MLScaleError as damage:
+        report(
+            f"{folder / MANIFEST} is damaged ({damage.why or damage.what}): the run counts as not sealed; "
+            "mlscale runs resume seals it again"
+        )
+        return None
+
+
+def results(folder: Path) -> dict[str, dict[str, Any]]:
+    """Return the results by command; damaged ones are reported and left out."""
+    found = {}
+    for path in sorted((folder / "results").glob("[!.]*.json")):
+        try:
+            document = read_json(path)
+        except MLScaleError as damage:
+            report(f"{path} is damaged ({damage.why or damage.what})")
+            continue
+        whole = isinstance(document.get("metrics"), dict) and isinstance(document.get("sentence"), str)
+        if str(document.get("format")).startswith("mlscale/result/") and whole:
+            found[path.stem] = document
+    return found
+
+
+def yaml_values(path: Path) -> dict[str, Any]:
+    """Return what a YAML file of a run holds.
+
+    Raises:
+        MLScaleError: it is absent, damaged, or holds something else than keys and values.
+    """
+    import yaml
+
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
+        raise _unreadable(path, str(error).split("\n")[0]) from error
+    if values is not None and not isinstance(values, dict):
+        raise _unreadable(path, f"it holds a {type(values).__name__}")
+    return values or {}
+
+
+@cache
+def report(line: str) -> None:
+    """Print a line about a damaged file, once."""
+    with contextlib.suppress(OSError):
+        print(f"warning   {line}", file=sys.stderr, flush=True)
+
+
+class _DamagedError(Exception):
+    """A document of a run can't be used; the text says why."""
+
+
+def _unreadable(path: Path, why: str) -> MLScaleError:
+    fix = "restore it, from a copy or a version of the run: mlscale versions ls"
+    if path.name == DERIVED:
+        fix = f"mlscale runs resume {path.parent.name.rsplit('-', 1)[-1]} derives it again; or restore it from a copy"
+    return MLScaleError(f"the run's {path.name} is damaged", where=str(path), why=why, fix=fix)
+
+
+def _checked_run(path: Path) -> dict[str, Any]:
+    try:
+        document = read_json(path)
+    except MLScaleError as error:
+        raise _DamagedError(error.why or error.what) from error
+    if str(document.get("format")).startswith("mlscale/run/"):
+        expect("run", document, str(path))  # a later format is not damage
+    else:
+        raise _DamagedError("it names no format")
+    for key, kind in _RUN_KEYS.items():
+        if not isinstance(document.get(key), kind):
+            raise _DamagedError(f"it has no {key}")
+    lacking = [key for key in _OTHER_RUN_KEYS if key not in document]
+    attempts = document["attempts"]
+    if lacking or not attempts or not all(_is_attempt(each) for each in attempts) or not _is_time(document["created"]):
+        raise _DamagedError(f"it has no {lacking[0]}" if lacking else "its attempts or times can't be read")
+    if not isinstance(document["code"], dict | None):
+        raise _DamagedError("it has no code")
+    return document
+
+
+def _is_attempt(value: Any) -> bool:
+    return (
+        isinstance(value, dict)
+        and _is_time(value.get("started"))
+        and {"host", "pid"} <= value.keys()
+        and (isinstance(value["pid"], int) and isinstance(value.get("pid_start"), int | None))
+    )
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        return datetime.fromisoformat(value).tzinfo is not None
+    except (TypeError, ValueError):
+        return False
+
+
+def _rebuilt(folder: Path) -> dict[str, Any] | None:
+    """A run.json from the folder's name, config.yaml, derived.yaml and code.json; None without a config."""
+    try:
+        config = yaml_values(folder / CONFIG)
+        text = (folder / CONFIG).read_text(encoding="utf-8")
+    except (MLScaleError, OSError):
+        return None
+    derived: dict[str, Any] = {}
+    code: dict[str, Any] = {}
+    with contextlib.suppress(MLScaleError):
+        derived = yaml_values(folder / DERIVED)
+    with contextlib.suppress(MLScaleError):
+        code = read_json(folder / "code.json")
+    name, _, run_id = folder.name.rpartition("-")
+    created = started_at(run_id) or datetime.fromtimestamp((folder / CONFIG).stat().st_mtime).astimezone().isoformat()
+    attempt = {"started": created, "host": socket.gethostname(), "pid": _NO_PROCESS, "pid_start": None}
+    in_sweep = (folder.parent / "sweep.json").is_file()
+    summary = {key: code[key] for key in ("digest", "commit", "dirty") if key in code}
+    counts = {key: len(code[key]) for key in ("files", "skipped") if key in code}
+    return {
+        "format": stamp("run"),
+        "id": run_id,
+        "name": str(config.get("name") or name),
+        "verb": "train",
+        "created": created,
+        "config_hash": config_hash(text),
+        "seed": config.get("seed"),
+        "data_version": derived.get("data_version"),
+        "order_version": derived.get("order_version", 1),
+        "code": {**summary, **counts} if "digest" in code else None,
+        "parent": None,
+        "sweep": folder.parent.name.rsplit("-", 1)[-1] if in_sweep else None,
+        "overrides": [],
+        "tags": [str(tag) for tag in config.get("tags") or []],
+        "notes": str(config.get("notes") or ""),
+        "metric": config.get("metric"),
+        "mode": config.get("mode") if config.get("mode") in ("min", "max") else None,
+        "loggers": {},
+        "attempts": [attempt],
+        "rebuilt": True,
+    }

@@ -1,0 +1,135 @@
+"""Who may send requests: programs that know the key, and no web page of another site.
+
+A browser sends what any page asks it to, also to servers of this machine and its network. It names the page's origin
+(Origin, Sec-Fetch-Site), and the name that it has looked up (Host): a name that was made to point here (DNS rebinding)
+is not this server's. Both are checked before a body is read.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlscale.errors import MLScaleError
+from mlscale.serve.refused import Refused
+
+_LOCAL = re.compile(r"(.+\.)?localhost")
+_SHORTEST_KEY = 16
+_SAFE = (b"GET", b"HEAD", b"OPTIONS")
+_DEFAULT_PORTS = {"http": ":80", "https": ":443"}
+
+
+@dataclass(frozen=True)
+class Access:
+    """What a request must have.
+
+    Attributes:
+        key: what `Authorization: Bearer` or `x-api-key` must hold; b"" for nothing.
+        hosts: names that the server has besides localhost and IP addresses, and whose pages may use it; "*" for any.
+        bound: the name that it listens on.
+        check_host: whether other names are refused.
+    """
+
+    key: bytes = b""
+    hosts: frozenset[str] = frozenset()
+    bound: str = "localhost"
+    check_host: bool = True
+
+    def check(self, method: bytes, headers: Mapping[bytes, bytes], *, key: bool = True) -> None:
+        """See that a request may be answered; `key`: whether it needs the key.
+
+        Raises:
+            Refused: for another host or of another origin (403), or without the key (401).
+        """
+        host = headers.get(b"host", b"").decode("latin-1")
+        if self.check_host and host and not self._is_ours(host):
+            name = _name(host)[:200]
+            raise Refused(f"'{name}' is not a name of this server; hosts=[{name}] at its start would make it one", 403)
+        if method not in _SAFE:
+            self._check_origin(headers, host)
+        if key and self.key and not hmac.compare_digest(_given(headers), self.key):
+            raise Refused(
+                "this needs the key of the server: send 'Authorization: Bearer <key>' or 'x-api-key: <key>'",
+                401,
+                b"WWW-Authenticate: Bearer\r\n",
+            )
+
+    def _is_ours(self, host: str) -> bool:
+        name = _name(host)
+        return (
+            bool(_LOCAL.fullmatch(name))
+            or name == self.bound
+            or not {name, "*"}.isdisjoint(self.hosts)
+            or _is_address(name)
+        )
+
+    def _check_origin(self, headers: Mapping[bytes, bytes], host: str) -> None:
+        origin = headers.get(b"origin", b"").decode("latin-1").lower()
+        scheme, _, place = origin.partition("://")
+        same = bool(place) and place == host.lower().removesuffix(_DEFAULT_PORTS.get(scheme, ":"))
+        if same or (place and _name(place) in self.hosts):
+            return
+        if origin or headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin"):
+            raise Refused(f"this was sent by a web page of another site: {origin[:200] or 'unknown'}", 403)
+
+
+def checked_key(key: str | None) -> bytes:
+    """A key as it is compared.
+
+    Raises:
+        MLScaleError: it is too short, or can't be sent in a header.
+    """
+    if key is None:
+        return b""
+    fix = "python -c 'import secrets; print(secrets.token_urlsafe(32))' makes one"
+    if len(key) < _SHORTEST_KEY:
+        raise MLScaleError(
+            f"api_key has {len(key)} characters", where="api_key", why=f"it has at least {_SHORTEST_KEY}", fix=fix
+        )
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise MLScaleError(
+            "api_key can't be sent in a header", where="api_key", why="it has other characters than ASCII's", fix=fix
+        )
+    return key.encode()
+
+
+def check_exposure(address: str, *, loopback: bool, key: bytes, tls: bool, behind_proxy: bool) -> None:
+    """See that other machines can't ask without a key, or overhear it.
+
+    Raises:
+        MLScaleError: they could.
+    """
+    if loopback or behind_proxy or (key and tls):
+        return
+    missing = " and ".join(name for name, there in (("api_key", key), ("tls_cert, tls_key", tls)) if not there)
+    raise MLScaleError(
+        f"host={address} lets other machines send requests, and {missing} is not set",
+        where="host",
+        why="anybody who reaches the port could ask, label and read, or overhear the key",
+        fix="host=127.0.0.1; or api_key='${oc.env:SERVE_KEY}' tls_cert=cert.pem tls_key=key.pem; or behind_proxy=true, "
+        "where a proxy terminates TLS and authenticates",
+    )
+
+
+def _given(headers: Mapping[bytes, bytes]) -> bytes:
+    scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+    return token.strip() if scheme.lower() == b"bearer" else headers.get(b"x-api-key", b"")
+
+
+def _name(host: str) -> str:
+    """The name in `name:port`, lower case."""
+    if host.startswith("["):  # an IPv6 address
+        return host[1:].partition("]")[0].lower() if ":" in host.partition("]")[0] else ""
+    return host.partition(":")[0].lower().removesuffix(".")
+
+
+def _is_address(name: str) -> bool:
+    """Whether it is an IP address: what was looked up under a name is none."""
+    try:
+        ipaddress.ip_address(name.partition("%")[0])
+    except ValueError:
+        return False
+    return True

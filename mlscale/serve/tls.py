@@ -1,0 +1,34 @@
+"""TLS: the certificate and its key."""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import NoReturn
+
+from mlscale.errors import MLScaleError
+
+
+def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
+    """Read a certificate, with those that signed it, and its private key, both PEM.
+
+    Raises:
+        MLScaleError: they can't be read, are none, or do not belong together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    try:
+        context.load_cert_chain(certificate, key, password=_no_password)
+    except OSError as error:  # ssl.SSLError is one
+        raise MLScaleError(
+            "the certificate or its key can't be used",
+            where=f"tls_cert={certificate} tls_key={key}",
+            why=getattr(error, "reason", None) or error.strerror or str(error),
+            fix="both are PEM files, the key is that of the certificate and has no password",
+        ) from error
+    return context
+
+
+def _no_password() -> NoReturn:
+    raise OSError("the key has a password")

@@ -1,0 +1,127 @@
+"""What the V2 protocol tells of a model: metadata, and Triton's configuration and statistics, which tools ask for."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import Any
+
+from mlscale.serve.model import Model
+from mlscale.serve.v2 import DATATYPES, LABEL, PROBABILITIES
+
+EXTENSIONS = ["classification", "model_repository", "model_configuration", "binary_tensor_data", "statistics"]
+
+
+def metadata(model: Model) -> dict[str, Any]:
+    """What `GET /v2/models/M` says."""
+    given, outputs = model.servable.input, _outputs(model)
+    return {
+        "name": model.name,
+        "versions": [model.version],
+        "platform": "onnxruntime_onnx",
+        "inputs": [{"name": given.name, "datatype": DATATYPES[given.dtype], "shape": list(given.shape)}],
+        "outputs": [{"name": name, "datatype": kind, "shape": [-1, *dims]} for name, kind, dims in outputs],
+    }
+
+
+def configuration(model: Model) -> dict[str, Any]:
+    """What `GET /v2/models/M/config` says: shapes without the batch, as Triton has them."""
+    given = model.servable.input
+    data_type = f"TYPE_{DATATYPES[given.dtype]}"
+    return {
+        "name": model.name,
+        "platform": "onnxruntime_onnx",
+        "backend": "onnxruntime",
+        "version_policy": {"latest": {"num_versions": 1}},
+        "max_batch_size": model.max_batch,
+        "input": [{"name": given.name, "data_type": data_type, "format": "FORMAT_NONE", "dims": list(given.shape[1:])}],
+        "output": [
+            {"name": name, "data_type": "TYPE_STRING" if kind == "BYTES" else f"TYPE_{kind}", "dims": dims or [1]}
+            for name, kind, dims in _outputs(model)
+        ],
+        "instance_group": [{"name": model.name, "kind": "KIND_CPU", "count": 1, "gpus": []}],
+        "default_model_filename": "model.onnx",
+        "dynamic_batching": {"preferred_batch_size": [model.max_batch], "max_queue_delay_microseconds": 0},
+        "parameters": {},
+    }
+
+
+@dataclass
+class Statistics:
+    """Of one version: counted since it serves; seconds are sums over requests.
+
+    Attributes:
+        rows, requests, failed: samples and requests that were answered, and requests that were not.
+        batches: computations, by their rows: how many, and seconds.
+        total_s, compute_s, failed_s: from a request's last byte until it is computed; of that in the model.
+        last: when the last one was computed, seconds since 1970.
+    """
+
+    rows: int = 0
+    requests: int = 0
+    failed: int = 0
+    batches: dict[int, list[float]] = field(default_factory=lambda: defaultdict(lambda: [0, 0.0]))
+    total_s: float = 0.0
+    compute_s: float = 0.0
+    failed_s: float = 0.0
+    last: float = 0.0
+
+    def add(self, requests: int, rows: int, total_s: float, seconds: float) -> None:
+        """Count a batch that took `seconds`, its requests `total_s` together."""
+        self.rows += rows
+        self.requests += requests
+        self.total_s += total_s
+        self.compute_s += seconds * requests
+        batch = self.batches[rows]
+        batch[0] += 1
+        batch[1] += seconds
+        self.last = time.time()
+
+    def fail(self, seconds: float) -> None:
+        """Count a request without an answer."""
+        self.failed += 1
+        self.failed_s += seconds
+
+
+def statistics(model: Model, counts: Statistics) -> dict[str, Any]:
+    """What `GET /v2/models/M/stats` says. Reading and writing are not measured apart."""
+    waited = max(0.0, counts.total_s - counts.compute_s)
+    nothing = _duration(0, 0.0)
+    return {
+        "name": model.name,
+        "version": model.version,
+        "last_inference": int(1000 * counts.last),
+        "inference_count": counts.rows,
+        "execution_count": int(sum(count for count, _ in counts.batches.values())),
+        "inference_stats": {
+            "success": _duration(counts.requests, counts.total_s),
+            "fail": _duration(counts.failed, counts.failed_s),
+            "queue": _duration(counts.requests, waited),
+            "compute_input": _duration(counts.requests, 0.0),
+            "compute_infer": _duration(counts.requests, counts.compute_s),
+            "compute_output": _duration(counts.requests, 0.0),
+            "cache_hit": nothing,
+            "cache_miss": nothing,
+        },
+        "batch_stats": [
+            {
+                "batch_size": rows,
+                "compute_input": _duration(count, 0.0),
+                "compute_infer": _duration(count, seconds),
+                "compute_output": _duration(count, 0.0),
+            }
+            for rows, (count, seconds) in sorted(counts.batches.items())
+        ],
+    }
+
+
+def _outputs(model: Model) -> list[tuple[str, str, list[int]]]:
+    """Name, datatype and shape without the batch."""
+    gives = model.servable.output
+    dims = list(gives.shape[1:])
+    return [(gives.name, "FP32", dims), (PROBABILITIES, "FP32", dims), (LABEL, "BYTES", [])]
+
+
+def _duration(count: float, seconds: float) -> dict[str, int]:
+    return {"count": int(count), "ns": int(1e9 * seconds)}

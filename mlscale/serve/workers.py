@@ -1,0 +1,99 @@
+"""What would stop the event loop is done beside it: decompression and images in threads, long JSON in a process."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from typing import Any
+
+from mlscale.serve.answers import Answers
+from mlscale.serve.http import Exchange, decompressed
+from mlscale.serve.json_process import JsonProcess
+from mlscale.serve.refused import Refused
+
+INLINE_BYTES, INLINE_NUMBERS = 64 << 10, 4096
+"""JSON that is read, and numbers that are written as JSON, in the event loop: some milliseconds of it."""
+_THREADS = 2
+
+
+class Workers:
+    """Does work for exchanges; every method is for the thread of the event loop, where `then` is called, too.
+
+    Args:
+        loop: the event loop.
+        answers: how clients are answered where the work fails.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, answers: Answers) -> None:
+        self._loop, self._answers = loop, answers
+        self._threads, self._one = ThreadPoolExecutor(_THREADS, "read"), ThreadPoolExecutor(1, "json")
+        self._json, self._running = JsonProcess(), 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing runs or waits."""
+        return not self._running
+
+    def close(self) -> None:
+        """End threads and process; nothing may wait."""
+        self._threads.shutdown(wait=True)
+        self._one.shutdown(wait=True)
+        self._json.close()
+
+    def unpack(
+        self, exchange: Exchange, limit: int, then: Callable[[], None], reject: Callable[[Refused], None]
+    ) -> None:
+        """Put the decompressed body in place of a compressed one and go on with `then`."""
+        if b"content-encoding" not in exchange.headers:
+            then()
+            return
+
+        def unpacked(body: bytes) -> None:
+            exchange.hold(body)
+            then()
+
+        self.thread(exchange, lambda: decompressed(exchange.headers, exchange.body, limit), unpacked, reject)
+
+    def thread(
+        self,
+        exchange: Exchange,
+        work: Callable[[], Any],
+        then: Callable[[Any], None],
+        reject: Callable[[Refused], None],
+    ) -> None:
+        """Do `work` in a thread and go on with what it gives; answer where it breaks, call `reject` if it refuses."""
+        self._run(self._threads, exchange, work, then, reject)
+
+    def json(
+        self,
+        exchange: Exchange,
+        call: tuple[Any, ...],
+        then: Callable[[Any], None],
+        reject: Callable[[Refused], None],
+        after: Callable[[Any], Any] = lambda value: value,
+    ) -> None:
+        """Like `thread`, for a call, (function, arguments…), in the process; `after` is done in the thread."""
+        self._run(self._one, exchange, lambda: after(self._json.call(*call)), then, reject)
+
+    def _run(
+        self,
+        where: Executor,
+        exchange: Exchange,
+        work: Callable[[], Any],
+        then: Callable[[Any], None],
+        reject: Callable[[Refused], None],
+    ) -> None:
+        self._running += 1
+
+        def back(done: Future[Any]) -> None:
+            self._running -= 1
+            try:
+                then(done.result())
+            except Refused as refused:
+                reject(refused)
+            except Exception as error:
+                self._answers.broken(exchange, error)
+
+        future = where.submit(work)
+        future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(back, done))

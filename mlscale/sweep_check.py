@@ -1,0 +1,89 @@
+"""What is wrong with every job of a multirun: found before the first one starts, reported once, no folder made."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice, product
+
+from mlscale.config.argv import Request
+from mlscale.errors import MLScaleError, Problems, raise_all
+
+_MOST_JOBS = 100  # that are looked at: with as many the mistake is not that of one job
+
+
+def check_sweep(request: Request) -> None:
+    """Compose and check job after job, until one lacks the mistakes of those before it; a right one ends it at once.
+
+    Raises:
+        MLScaleError: there is no job, or every one has this mistake.
+    """
+    from hydra.errors import HydraException
+
+    common: list[MLScaleError] | None = None
+    try:
+        jobs = list(islice(_jobs(request), _MOST_JOBS))
+    except HydraException:
+        return  # an override that can't be parsed, which composing reports
+    for overrides in jobs:
+        found = _problems(replace(request, overrides=tuple(overrides), multirun=False))
+        what = {problem.what for problem in found}
+        common = found if common is None else [problem for problem in common if problem.what in what]
+        if not common:
+            return
+    raise_all(common or [])
+
+
+def _problems(request: Request) -> list[MLScaleError]:
+    from mlscale.ready import compose_checked
+
+    try:
+        compose_checked(request)
+    except Problems as several:
+        return list(several.problems)
+    except MLScaleError as problem:
+        return [problem]
+    return []
+
+
+def _jobs(request: Request) -> Iterator[list[str]]:
+    """The overrides of each job; of a range that a sweeper searches in, its start.
+
+    Raises:
+        MLScaleError: a sweep has no values.
+    """
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+
+    from mlscale.config.compose import hydra_ready
+
+    choices: list[list[str]] = []
+    with hydra_ready(request.roots):
+        loader = GlobalHydra.instance().config_loader()
+        for override in OverridesParser.create(config_loader=loader).parse_overrides(list(request.overrides)):
+            line = str(override.input_line)
+            if not override.is_sweep_override():
+                choices.append([line])
+                continue
+            key = override.get_key_element()
+            if override.is_discrete_sweep():
+                values = [str(value) for value in override.sweep_string_iterator()]
+            else:
+                values = [str(override.value().start)]  # type: ignore[union-attr]
+            if not values:
+                raise _no_values(line.lstrip("+"), request)
+            choices.append([f"{key}={value}" for value in values])
+    for job in product(*choices):
+        yield [word for word in job if not re.match(r"hydra[./]", word)]
+
+
+def _no_values(typed: str, request: Request) -> MLScaleError:
+    key = typed.partition("=")[0]
+    options = request.roots.groups.get(key, ())
+    return MLScaleError(
+        f"{typed} matches nothing, so there is no job",
+        where=f"command line: {typed}",
+        why=f"options: {', '.join(options)}" if options else f"'{key}' is no group, and only a group has options",
+        fix=f"{key}={','.join(options[:2])}" if options else f"{key}=<value>,<value>",
+    )

@@ -1,0 +1,129 @@
+"""What a resumed run may claim: the checkpoint is its own, and all that its last bits depend on is as before."""
+
+import random
+import shutil
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+
+from mlscale.cli import main
+from mlscale.runs import recover
+from mlscale.runs.checkpoints import look
+from mlscale.runs.folder import RunFolder
+from mlscale.train import arithmetic
+from mlscale.train.checkpoint_io import VerifiedCheckpointIO
+from tests.conftest import runs_in
+from tests.resume.commands import end, ended
+from tests.unit.runs.test_recover import SEED, damaged
+
+WORDS = (
+    "+recipe=resnet", "model=mlp", "snapshot=false", "trainer.max_epochs=2", "++trainer.limit_train_batches=3",
+    "++trainer.limit_val_batches=1",
+)  # fmt: skip
+
+
+def killed(folder: Path, *words: str) -> RunFolder:
+    """A run that was killed in its second epoch."""
+    code, said = ended(folder, *WORDS, *words, end("step", folder, step=4))
+    assert code == -signal.SIGKILL, said
+    return RunFolder.open(runs_in(folder)[-1])
+
+
+def result(capsys: pytest.CaptureFixture[str]) -> str:
+    """What was said on both streams."""
+    said = capsys.readouterr()
+    return said.out + said.err
+
+
+def test_another_number_of_threads_is_reported(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    killed(folder)
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    assert main(["runs", "resume", "last"]) == 0
+    said = result(capsys)
+    assert "with the same samples, not bitwise identical (threads 1 before, 2 now)" in said
+    assert "machine   threads 1 before, 2 now: not the same bits" in said
+
+
+def test_nothing_else_is(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = killed(folder)
+    assert main(["runs", "resume", "last"]) == 0
+    assert "resumed from step 3 bitwise identical" in result(capsys)
+    record = look(run.path / "checkpoints/last.ckpt").record
+    assert record is not None
+    assert (record.run, record.config_hash) == (run.id, run.run["config_hash"])
+
+
+def test_a_checkpoint_that_records_none_of_it_is_read_and_not_called_identical(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = killed(folder)
+    for path in run.checkpoints:  # as an earlier mlscale wrote it
+        state = torch.load(path, weights_only=True)
+        for rank in state["mlscale_resume"]["ranks"]:
+            del rank["arithmetic"]
+        VerifiedCheckpointIO().save_checkpoint(state, path)
+    assert main(["runs", "resume", "last"]) == 0
+    assert f"not bitwise identical ({arithmetic.NOT_RECORDED})" in result(capsys)
+
+
+def test_a_checkpoint_of_another_run_is_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    theirs = killed(folder)
+    shutil.rmtree(folder / "notes")
+    mine = killed(folder, "optimizer.lr=0.02")
+    stolen = mine.path / "checkpoints/last.ckpt"
+    for path in mine.checkpoints:
+        path.unlink()
+    shutil.copy(theirs.path / "checkpoints/last.ckpt", stolen)
+    assert main(["runs", "resume", mine.id]) == 2
+    said = result(capsys)
+    assert f"error: the checkpoint last.ckpt is not one of the run {mine.path.name}" in said
+    assert f"it is of the run {theirs.id}" in said
+    assert mine.status == "crashed"
+    assert main([*WORDS, "optimizer.lr=0.02", f"init_from={stolen}"]) == 0  # the fix that it names
+    stolen.rename(folder / "away.ckpt")
+    assert main(["runs", "resume", mine.id]) == 0
+
+
+@pytest.mark.parametrize("name", ["threads", "torch", "oneDNN", "CPU"])
+def test_each_fact_is_compared(name: str) -> None:
+    now = arithmetic.facts(torch.device("cpu"))
+    assert arithmetic.differing(now, now) == []
+    assert arithmetic.differing({**now, name: "x"}, now) == [f"{name} x before, {now[name]} now"]
+    assert arithmetic.differing({k: v for k, v in now.items() if k != name}, now)
+    assert arithmetic.differing(None, now) == [arithmetic.NOT_RECORDED]
+
+
+def test_oneDNN_that_is_off_or_limited_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = arithmetic.facts(torch.device("cpu"))
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    assert len(arithmetic.differing(before, arithmetic.facts(torch.device("cpu")))) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_damaged_folder_is_resumed_and_evaluated_or_refused_in_words(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Each file of a killed run in turn, a fresh seed each time: FUZZ_SEED repeats one."""
+    run = killed(folder)
+    files = sorted(path.relative_to(run.path) for path in run.path.rglob("*") if path.is_file())
+    shutil.copytree(run.path, folder / "copy")
+    for name in files:
+        draw = random.Random(f"{SEED} {name}")
+        shutil.rmtree(run.path)
+        shutil.copytree(folder / "copy", run.path)
+        content = damaged((run.path / name).read_bytes(), draw)
+        (run.path / name).write_bytes(content)
+        checkpoints = {path.name: path.read_bytes() for path in run.checkpoints}
+        for words in (["evaluate", "run=last", "checkpoint=last"], ["runs", "resume", "last"]):
+            recover.report.cache_clear()
+            code, said = main(words), result(capsys)
+            assert code in (0, 2, 5), (SEED, name, words, content[:80], said)
+            assert "Traceback" not in said
+            assert code == 0 or said.count("error: ") >= 1
+            if code:  # what was refused has lost nothing
+                assert {path.name: path.read_bytes() for path in run.checkpoints} == checkpoints

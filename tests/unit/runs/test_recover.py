@@ -1,0 +1,145 @@
+"""Any file of a run may be cut short or altered: commands recover what they can and report the rest."""
+
+import contextlib
+import io
+import json
+import os
+import random
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from mlscale.cli import main
+from mlscale.runs import recover
+from mlscale.runs.find import find, list_runs
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.snapshot import take
+from tests.unit.runs.test_checkpoints import save
+
+Start = Callable[..., RunFolder]
+SEED = int(os.environ.get("FUZZ_SEED", random.randrange(1 << 32)))
+FACTS = ("id", "name", "created", "config_hash", "seed", "data_version", "order_version", "code", "metric", "mode")
+
+
+def damaged(content: bytes, draw: random.Random) -> bytes:
+    """What a failing disk or a copy that was cut makes of a file."""
+    at = draw.randrange(len(content) + 1)
+    length = draw.randrange(1, 64)
+    return draw.choice(
+        [
+            content[:at],
+            b"",
+            content[:at] + draw.randbytes(length) + content[at + length :],
+            content[:at] + bytes(length) + content[at + length :],
+            content[:at] + bytes([content[at - 1] ^ (1 << draw.randrange(8))]) + content[at:] if content else b"\xff",
+            draw.randbytes(len(content)),
+            content[:at] + content,
+            b"[" * 5000,
+            b"null",
+            b"{}",
+        ]
+    )
+
+
+def made(start: Start, folder: Path) -> RunFolder:
+    """A sealed run with some of everything."""
+    (folder / "code").mkdir(exist_ok=True)
+    (folder / "code/model.py").write_text("SIZE = 1\n")
+    config = "seed: 1\nname: resnet\nmetric: val/accuracy\nmode: max\ntrainer:\n  devices: 1\n"
+    derived = {"world_size": 1, "data_version": "abc", "order_version": 1}
+    run = start(
+        config_yaml=config, derived=derived, code=take(folder / "code"), metric="val/accuracy", mode="max",
+        data_version="abc", order_version=1,
+    )  # fmt: skip
+    save(run.path / "checkpoints/last.ckpt", 3)
+    (run.path / "logs/metrics.csv").write_text("step,train/loss\n1,0.5\n")
+    result = {"verb": "train", "ok": True, "sentence": "done", "metrics": {"a": 1.0}, "artifacts": {}, "overrides": []}
+    run.result("train", result)
+    run.seal("done", metrics={"val/accuracy": 0.5})
+    return run
+
+
+def said_by(*words: str) -> tuple[int, str]:
+    """The exit code of a command in this process, and what it said."""
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        code = main(list(words))
+    return code, out.getvalue()
+
+
+@pytest.mark.parametrize("length", [0, 1, 50, 200, -1])
+def test_a_run_json_that_is_cut_is_rebuilt(
+    start: Start, tmp_path: Path, length: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = made(start, tmp_path)
+    before = run.run
+    (run.path / "run.json").write_bytes((run.path / "run.json").read_bytes()[:length].rstrip(b"}\n"))
+    found = find("last", tmp_path / "runs")
+    assert found.path == run.path
+    assert {key: found.run[key] for key in FACTS} == {
+        **{key: before[key] for key in FACTS},
+        "created": found.run["created"],
+    }
+    assert found.run["created"][:19] == before["created"][:19]
+    told = capsys.readouterr().err
+    assert told.count("run.json is damaged") == 1
+    assert "lost: overrides, attempts" in told
+    assert found.status == "done"
+    (run.path / "manifest.json").unlink()
+    assert found.status == "crashed"
+    found.attempt()
+    assert json.loads((run.path / "run.json").read_text())["id"] == before["id"]
+
+
+def test_what_can_not_be_rebuilt_is_named(start: Start, tmp_path: Path) -> None:
+    run = made(start, tmp_path)
+    for name in ("run.json", "config.yaml"):
+        (run.path / name).write_text("")
+    (run.path / "config.yaml").write_bytes(b"\xff\xfe")
+    code, said = said_by("runs", "show", "last", "--root", str(tmp_path / "runs"))
+    assert code == 2
+    assert "error: no run here can be read" in said
+    assert str(run.path) in said
+    other = start(name="other")
+    (run.path).rename(run.path.with_name("resnet-zzzzzzzzzzzz"))
+    recover.report.cache_clear()
+    code, said = said_by("runs", "show", "last", "--root", str(tmp_path / "runs"))
+    assert code == 0
+    assert other.id in said
+    assert "and is not the last run for that" in said
+
+
+def test_a_later_format_is_not_damage(start: Start, tmp_path: Path) -> None:
+    run = made(start, tmp_path)
+    run.update(format="mlscale/run/99")
+    assert list_runs(tmp_path / "runs") == []
+    assert "later mlscale" in said_by("runs", "ls", "--root", str(tmp_path / "runs"))[1]
+
+
+@pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 12))])
+def test_no_command_breaks(start: Start, tmp_path: Path, number: int) -> None:
+    """Each file in turn, a fresh seed each time: FUZZ_SEED repeats one."""
+    draw = random.Random(f"{SEED} {number}")
+    whole, run = made(start, tmp_path), made(start, tmp_path)
+    root, copy = tmp_path / "runs", tmp_path / "copy"
+    shutil.copytree(run.path, copy)
+    files = sorted(path.relative_to(run.path) for path in run.path.rglob("*") if path.is_file())
+    assert len(files) >= 10
+    for name in files:
+        content = damaged((copy / name).read_bytes(), draw)
+        (run.path / name).write_bytes(content)
+        recover.report.cache_clear()
+        for words in (
+            ["ls"], ["ls", "--json"], ["show", run.id], ["show", "last", "--json", "--verify"], ["show", str(run.path)],
+            ["diff", whole.id, str(run.path)], ["checkpoints", str(run.path)],
+        ):  # fmt: skip
+            code, said = said_by("runs", *words, "--root", str(root))
+            assert code in (0, 2), (SEED, number, name, words, content[:80], said)
+            assert "Traceback" not in said
+            if words == ["ls"]:
+                assert whole.id in said, (SEED, number, name, said)
+                assert run.path.name in said or run.id in said, (SEED, number, name, said)
+        assert (run.path / name).read_bytes() == content  # to look changes nothing
+        shutil.copy(copy / name, run.path / name)

@@ -1,0 +1,57 @@
+"""Mistakes of every job of a multirun are reported once, before there is a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from mlscale.cli import main
+from mlscale.config.argv import parse
+from mlscale.errors import MLScaleError
+from mlscale.sweep_check import check_sweep
+
+
+@pytest.mark.parametrize(
+    ("words", "what"),
+    [
+        ("optimizer.lrr=1 seed=1,2,3", "unknown key 'optimizer.lrr'"),
+        ("trainer.max_epochs=ten seed=1,2", "'trainer.max_epochs' must be int or null, not the text 'ten'"),
+        ("data=digitz seed=1,2", "unknown option 'digitz' of the group 'data'"),
+        ("optimizer.lrr=1,2", "unknown key 'optimizer.lrr'"),
+        ("optimizer=glob(x*)", "optimizer=glob(x*) matches nothing, so there is no job"),
+        ("seed=1,2 model=glob(nope*)", "model=glob(nope*) matches nothing, so there is no job"),
+    ],
+)
+def test_a_mistake_of_all_jobs(words: str, what: str) -> None:
+    with pytest.raises(MLScaleError) as caught:
+        check_sweep(parse("train", ["-m", *words.split()]))
+    assert caught.value.what == what
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "optimizer=adamw,sgd optimizer.nesterov=true",  # wrong for the first alone
+        "optimizer=sgd,adamw optimizer.nesterov=true",
+        "optimizer.lr=fast,0.1",
+        "seed=range(1,3) model=glob(res*)",
+    ],
+)
+def test_a_job_that_is_right_runs(words: str) -> None:
+    check_sweep(parse("train", ["-m", *words.split()]))
+
+
+def test_it_leaves_nothing_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["-m", "optimizer.lrr=1", "seed=1,2"]) == 2
+    assert capsys.readouterr().err.count("unknown key 'optimizer.lrr'") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("words", [["-m", "~", "seed=1,2"], ["-m", "trainer=<<: 1"], ["-m", "\x01=1", "seed=1,2"]])
+def test_an_override_that_can_not_be_parsed_is_the_users(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(words) == 2
+    assert "fix:" in capsys.readouterr().err
