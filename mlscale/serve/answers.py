@@ -28,10 +28,12 @@ class Answers:
         self, exchange: Exchange, body: bytes = b"", kind: bytes = JSON, headers: bytes = b"", status: int = 200
     ) -> None:
         """Answer with a body."""
+        if status == 200 and exchange.route in INFERENCE:
+            seconds = time.perf_counter() - exchange.arrived
+            headers += _server_timing(exchange, seconds)
+            self.metrics.latency.add(seconds)
         exchange.answer(status, body, kind, headers)
         self.metrics.requests[exchange.route, status] += 1
-        if status == 200 and exchange.route in INFERENCE:
-            self.metrics.latency.add(time.perf_counter() - exchange.arrived)
 
     def json(self, exchange: Exchange, document: object) -> None:
         """Answer with a document."""
@@ -50,6 +52,16 @@ class Answers:
     def early(self, status: int) -> None:
         """Count a request that was answered before it was whole."""
         self.metrics.requests["unread", status] += 1
+
+
+def _server_timing(exchange: Exchange, seconds: float) -> bytes:
+    """The header `Server-Timing` (W3C), in ms: until its batch began, its batch, and from its last byte to now."""
+    queue_s = exchange.began - exchange.arrived
+    return b"Server-Timing: queue;dur=%.3f, compute;dur=%.3f, total;dur=%.3f\r\n" % (
+        1000 * queue_s,
+        1000 * exchange.compute_s,
+        1000 * seconds,
+    )
 
 
 def only(exchange: Exchange, *methods: bytes) -> None:

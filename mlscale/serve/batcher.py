@@ -30,14 +30,14 @@ class Job:
         raw: what it takes, (n, …), checked.
         ids: of each sample.
         arrived: `time.perf_counter` at the last byte of the request.
-        done: called with the answer, or with what went wrong.
+        done: called with the answer, or with what went wrong, when its batch began and how many seconds that took.
     """
 
     model: Model
     raw: NDArray[Any]
     ids: Sequence[str]
     arrived: float
-    done: Callable[[Outputs | Exception], None]
+    done: Callable[[Outputs | Exception, float, float], None]
 
 
 Computed = Callable[[Model, Sequence[Job], NDArray[Any], Outputs, float], None]
@@ -108,18 +108,21 @@ class Batcher:
         raw = jobs[0].raw if len(jobs) == 1 else np.concatenate([job.raw for job in jobs])
         begin = time.perf_counter()
         if model.inline and len(raw) <= model.max_batch:
-            self._finish(jobs, raw, _tried(model, raw), time.perf_counter() - begin)
+            self._finish(jobs, raw, _tried(model, raw), begin, time.perf_counter() - begin)
             self.loop.call_soon(self._next)
             return
         future = self._worker.submit(_tried, model, raw)
 
         def back(done: Future[Outputs | Exception]) -> None:
-            self.loop.call_soon_threadsafe(self._back, jobs, raw, done.result(), time.perf_counter() - begin)
+            seconds = time.perf_counter() - begin
+            self.loop.call_soon_threadsafe(self._back, jobs, raw, done.result(), begin, seconds)
 
         future.add_done_callback(back)
 
-    def _back(self, jobs: list[Job], raw: NDArray[Any], result: Outputs | Exception, seconds: float) -> None:
-        self._finish(jobs, raw, result, seconds)
+    def _back(
+        self, jobs: list[Job], raw: NDArray[Any], result: Outputs | Exception, begin: float, seconds: float
+    ) -> None:
+        self._finish(jobs, raw, result, begin, seconds)
         self._next()
 
     def _taken(self) -> list[Job]:
@@ -134,22 +137,24 @@ class Batcher:
         self.rows -= rows
         return jobs
 
-    def _finish(self, jobs: list[Job], raw: NDArray[Any], result: Outputs | Exception, seconds: float) -> None:
+    def _finish(
+        self, jobs: list[Job], raw: NDArray[Any], result: Outputs | Exception, begin: float, seconds: float
+    ) -> None:
         if isinstance(result, Exception):
             if len(jobs) > 1:  # one of them spoilt it, perhaps: none fails for another
                 for job in jobs:
-                    self._finish([job], job.raw, _tried(job.model, job.raw), seconds)
+                    self._finish([job], job.raw, _tried(job.model, job.raw), begin, seconds)
             else:
-                jobs[0].done(result)
+                jobs[0].done(result, begin, seconds)
             return
         self._row_s += 0.1 * (seconds / max(1, len(raw)) - self._row_s)
         self.computed(jobs[0].model, jobs, raw, result, seconds)
         if len(jobs) == 1:
-            jobs[0].done(result)
+            jobs[0].done(result, begin, seconds)
             return
         at = 0
         for job in jobs:
-            job.done(result[at : at + len(job.raw)])
+            job.done(result[at : at + len(job.raw)], begin, seconds)
             at += len(job.raw)
 
 

@@ -117,6 +117,7 @@ class Exchange:
         keep: whether the client wants the connection to stay open after the answer.
         arrived: `time.perf_counter` at its last byte.
         route: what metrics call it; set by who handles it.
+        began, compute_s: when its batch began to be computed, and how long that took; set by who computes it.
     """
 
     __slots__ = (
@@ -125,7 +126,9 @@ class Exchange:
         "_status",
         "answered",
         "arrived",
+        "began",
         "body",
+        "compute_s",
         "headers",
         "keep",
         "method",
@@ -141,6 +144,7 @@ class Exchange:
         self.body, self.keep, self.old = body, keep, old
         self.arrived = time.perf_counter()
         self.route, self.answered = "other", False
+        self.began = self.compute_s = 0.0
         self._connection = connection
 
     def answer(self, status: int, body: bytes = b"", kind: bytes = JSON, headers: bytes = b"") -> None:

@@ -139,7 +139,10 @@ class Inference:
         request: Any,
         ids: Sequence[str],
         said: Outputs | Exception,
+        began: float,
+        seconds: float,
     ) -> None:
+        exchange.began, exchange.compute_s = began, seconds
         if isinstance(said, Exception):
             self._answers.say(f"{model.version} failed: {' '.join(str(said).split())[:500]}")
             self._nothing(ids, model, exchange, "failed", request.raw)

@@ -38,7 +38,7 @@ class Run:
     def ask(self, raw: NDArray[Any], model: Model = INLINE) -> None:
         """Submit a job."""
         answer: asyncio.Future[Outputs | Exception] = asyncio.get_running_loop().create_future()
-        self.batcher.submit(Job(model, raw, ["x"] * len(raw), 0.0, answer.set_result))
+        self.batcher.submit(Job(model, raw, ["x"] * len(raw), 0.0, lambda said, *_: answer.set_result(said)))
         self.answers.append(answer)
 
 
