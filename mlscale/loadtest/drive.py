@@ -23,6 +23,8 @@ from mlscale.runs.process import end_session
 
 _START_SECONDS, _GRACE_SECONDS = 60.0, 5.0
 """What Locust may take to start on a busy machine, and to end after it was told to."""
+_CALIBRATION_S = 1.0
+"""How long the client asks an empty server, at most; a quarter of that is its warm-up."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,11 @@ class Plan:
     samples: str | None = None
     credentials: Credentials = field(default_factory=Credentials)
 
+    @property
+    def calibration_s(self) -> float:
+        """Seconds that the client asks an empty server before the test."""
+        return min(_CALIBRATION_S, self.seconds / 4)
+
     def __post_init__(self) -> None:
         low = [name for name in ("users", "seconds", "timeout_s", "batch") if not 0 < getattr(self, name) < math.inf]
         low += ["rate"] if self.rate is not None and not 0 < self.rate < math.inf else []
@@ -71,17 +78,19 @@ class Plan:
 
 
 def drive(plan: Plan) -> Outcome:
-    """Let Locust ask as planned, and wait for it: warm-up, measured seconds, what is still to be answered, a minute.
+    """Let Locust ask as planned, and wait for it: calibration, warm-up, measured seconds, what is still to be answered,
+    a minute.
     SIGUSR1 ends the measured seconds early; what was measured by then counts.
 
     Raises:
         MLScaleError: Locust ended without an outcome, or not at all (exit code 5); its last words are told.
     """
-    deadline = _START_SECONDS + plan.warmup_s + plan.seconds + plan.timeout_s + _GRACE_SECONDS
+    deadline = _START_SECONDS + 2 * plan.calibration_s + plan.warmup_s + plan.seconds + 2 * plan.timeout_s
+    deadline += _GRACE_SECONDS
     with tempfile.TemporaryDirectory(prefix="mlscale-loadtest-") as scratch:
         names = ("plan.json", "outcome.json", "end", "locust.log")
         settings, outcome, end, log = (Path(scratch) / name for name in names)
-        document = {**asdict(plan), "outcome": str(outcome), "end": str(end)}
+        document = {**asdict(plan), "calibration_s": plan.calibration_s, "outcome": str(outcome), "end": str(end)}
         del document["credentials"]  # secrets go to no file
         write_json(settings, {**document, "ca_file": plan.credentials.ca_file})
         started = _started(_command(plan), settings, log, plan.credentials.key)
@@ -96,7 +105,7 @@ def drive(plan: Plan) -> Outcome:
 
 
 def _command(plan: Plan) -> list[str]:
-    backstop = math.ceil(_START_SECONDS + plan.warmup_s + plan.seconds)
+    backstop = math.ceil(_START_SECONDS + 2 * plan.calibration_s + plan.warmup_s + plan.seconds)
     return [
         *(sys.executable, "-m", "locust", "--locustfile", str(Path(__file__).with_name("plan.py"))),
         *("--headless", "--only-summary", "--loglevel", "WARNING", "--exit-code-on-error", "0"),

@@ -1,4 +1,4 @@
-"""What came of a load test, as the process that asked wrote it down, and what of an objective it misses."""
+"""What came of a load test, as the process that asked wrote it down, and what it is compared with."""
 
 from __future__ import annotations
 
@@ -8,9 +8,13 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from mlscale.errors import MLScaleError
+from mlscale.loadtest.client_load import ClientLoad
 from mlscale.loadtest.latencies import Latencies
+from mlscale.loadtest.server_timing import ServerTime
 
 _MOST_KINDS = 20
+_LATENCIES = ("latencies", "server", "service", "network")
+_NESTED = (*_LATENCIES, "client")
 
 
 @dataclass
@@ -25,6 +29,10 @@ class Outcome:
         labelled, correct: of these, how many had a label to compare with, and were right.
         versions: requests by the version that answered.
         latencies: of requests that were answered rightly in form.
+        server: of them, what the server itself took, where it sends that (`Server-Timing`).
+        service: of that, what it took without waiting for other requests, where it sends that, too.
+        network: of the same requests, all the rest: network, client, and what waited to be read by the server.
+        client: what the client had to do.
     """
 
     seconds: float = 0.0
@@ -35,6 +43,10 @@ class Outcome:
     correct: int = 0
     versions: Counter[str] = field(default_factory=Counter)
     latencies: Latencies = field(default_factory=Latencies)
+    server: Latencies = field(default_factory=Latencies)
+    service: Latencies = field(default_factory=Latencies)
+    network: Latencies = field(default_factory=Latencies)
+    client: ClientLoad = field(default_factory=ClientLoad)
 
     def failed(self, why: str) -> None:
         """Count a request that was not answered, or wrongly."""
@@ -42,7 +54,13 @@ class Outcome:
         self.failures[why if why in self.failures or len(self.failures) < _MOST_KINDS else "others"] += 1
 
     def answered(
-        self, ms: float, version: str, count: int, said: tuple[str, ...] | None, right: tuple[str, ...] | None
+        self,
+        ms: float,
+        version: str,
+        count: int,
+        said: tuple[str, ...] | None,
+        right: tuple[str, ...] | None,
+        server: ServerTime | None = None,
     ) -> None:
         """Count a request that was answered.
 
@@ -51,11 +69,17 @@ class Outcome:
             version: that computed it.
             count: samples in it.
             said, right: names of their classes; None where they are not known.
+            server: what the server itself took of `ms`; None where it does not send it.
         """
         self.requests += 1
         self.versions[version] += 1
         self.samples += count
         self.latencies.add(ms)
+        if server is not None:
+            self.server.add(server.total_ms)
+            self.network.add(max(0.0, ms - server.total_ms))
+            if server.service_ms is not None:
+                self.service.add(server.service_ms)
         if said is not None and right is not None:
             self.labelled += count
             self.correct += sum(a == b for a, b in zip(said, right, strict=True))
@@ -73,7 +97,8 @@ class Outcome:
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
-        return {**plain, "latencies": self.latencies.as_dict()}
+        nested = {name: getattr(self, name).as_dict() for name in _NESTED}
+        return {**plain, **nested}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Outcome:
@@ -83,7 +108,8 @@ class Outcome:
                 **document,
                 "failures": Counter(document["failures"]),
                 "versions": Counter(document["versions"]),
-                "latencies": Latencies.from_dict(document["latencies"]),
+                **{name: Latencies.from_dict(document[name]) for name in _LATENCIES},
+                "client": ClientLoad.from_dict(document["client"]),
             }
         )
 
@@ -112,20 +138,3 @@ class Objective:
             value = getattr(self, each.name)
             if value is not None and not value >= 0:
                 raise MLScaleError(f"slo.{each.name} is {value}", where=f"slo.{each.name}", fix=f"slo.{each.name}=null")
-
-    def missed(self, outcome: Outcome) -> list[str]:
-        """A phrase for each term that does not hold, with its figure. No request at all holds nothing."""
-        if not outcome.requests:
-            return ["no request came to an end"]
-        found = []
-        for share, name in ((0.5, "p50_ms"), (0.95, "p95_ms"), (0.99, "p99_ms")):
-            most, value = getattr(self, name), outcome.latencies.quantile(share)
-            if most is not None and not value <= most:
-                found.append(f"p{share * 100:g} is {value:.3g} ms, more than slo.{name}={most:g}")
-        failed, rate = outcome.failed_requests, outcome.requests_per_s
-        if self.max_failures is not None and failed > self.max_failures:
-            kinds = ", ".join(f"{count:,} × {why}" for why, count in outcome.failures.most_common(3))
-            found.append(f"{failed:,} of {outcome.requests:,} requests failed ({kinds})")
-        if self.min_requests_per_s is not None and not rate >= self.min_requests_per_s:
-            found.append(f"{rate:,.1f} requests/s, fewer than slo.min_requests_per_s={self.min_requests_per_s:g}")
-        return found

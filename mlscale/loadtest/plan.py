@@ -9,23 +9,28 @@ import itertools
 import json
 import os
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import gevent
 from locust import FastHttpUser, constant, constant_throughput, events, task
 
+from mlscale.loadtest.calibration import start_empty_server
+from mlscale.loadtest.client_load import read_usage
 from mlscale.loadtest.outcome import Outcome
 from mlscale.loadtest.questions import Question, Wrong, question, read
 from mlscale.loadtest.samples import Samples, random_of
 from mlscale.loadtest.samples import read as read_samples
 from mlscale.loadtest.server import Credentials, Model
+from mlscale.loadtest.server_timing import read_server_time
 from mlscale.runs.files import write_json
 
 SETTINGS: dict[str, Any] = json.loads(Path(os.environ["MLSCALE_LOADTEST"]).read_text(encoding="utf-8"))
 MODEL = Model(**{**SETTINGS["model"], "shape": tuple(SETTINGS["model"]["shape"])})
 CREDENTIALS = Credentials(os.environ.get("MLSCALE_LOADTEST_KEY"), SETTINGS["ca_file"])
-OUTCOME = Outcome()
+_TICK_S = 0.01
+"""How often it is looked how late the event loop is."""
 
 
 def _questions() -> list[Question]:
@@ -46,18 +51,46 @@ def _questions() -> list[Question]:
     ]
 
 
-QUESTIONS = itertools.cycle(_questions())
+@dataclass
+class Phase:
+    """Requests to one server; those count that begin between `opened` and `closed`, by the monotonic clock.
 
+    Attributes:
+        base: before the path; "" for the server that is tested.
+        headers: of each request, for it to be allowed.
+    """
 
-class Window:
-    """What counts: requests that begin between `open` and `close`, by the monotonic clock."""
+    base: str
+    headers: dict[str, str] = field(default_factory=dict)
+    outcome: Outcome = field(default_factory=Outcome)
+    opened: float = float("inf")
+    closed: float = float("inf")
 
-    opened = closed = float("inf")
-
-    @classmethod
-    def holds(cls, began: float) -> bool:
+    def holds(self, began: float) -> bool:
         """Whether a request that began then counts."""
-        return cls.opened <= began < cls.closed
+        return self.opened <= began < self.closed
+
+    def pause(self, seconds: float) -> None:
+        """Let the users ask for so long, or until the test is to end early."""
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end and not Path(SETTINGS["end"]).exists():
+            gevent.sleep(min(0.05, seconds / 20))
+
+    def measure(self, seconds: float) -> None:
+        """Count what is asked for so long."""
+        self.opened = time.perf_counter()
+        self.pause(seconds)
+        self.closed = time.perf_counter()
+        self.outcome.seconds = self.closed - self.opened
+
+
+ALL_QUESTIONS = _questions()
+QUESTIONS = itertools.cycle(ALL_QUESTIONS)
+STARTED = start_empty_server(
+    ALL_QUESTIONS[0], SETTINGS["url"], CREDENTIALS, SETTINGS["timeout_s"], Path(SETTINGS["outcome"]).with_name("answer")
+)
+SERVER = Phase("", CREDENTIALS.headers)
+EMPTY = Phase(STARTED[1]) if STARTED else None
 
 
 class Client(FastHttpUser):
@@ -68,50 +101,71 @@ class Client(FastHttpUser):
     insecure, ssl_context_factory = False, staticmethod(CREDENTIALS.context)
     max_retries = max_redirects = 0  # an answer that needs a second try is a failure
 
+    phase = EMPTY or SERVER
+
     @task
     def ask(self) -> None:
         """One request; nothing that a server may answer ends the user."""
-        asked = next(QUESTIONS)
+        asked, phase = next(QUESTIONS), Client.phase
         began = time.perf_counter()
-        sent: dict[str, Any] = {
-            "data": asked.body,
-            "headers": {**asked.headers, **CREDENTIALS.headers},
-            "catch_response": True,
-        }
-        with self.client.post(asked.path, **sent) as response:
+        sent: dict[str, Any] = {"data": asked.body, "headers": {**asked.headers, **phase.headers}}
+        with self.client.post(phase.base + asked.path, catch_response=True, **sent) as response:
             ms = 1000 * (time.perf_counter() - began)
             status, headers, body = response.status_code, response.headers or {}, response.content or b""
             try:
                 said = read(SETTINGS["protocol"], asked, status, headers, body, MODEL.classes)
+                server_time = read_server_time(headers)
             except Wrong as wrong:
                 why = str(wrong) if status else f"no answer: {type(response.error).__name__} {response.error}"[:200]
                 response.failure(why)
-                if Window.holds(began):
-                    OUTCOME.failed(why)
+                if phase.holds(began):
+                    phase.outcome.failed(why)
             else:
                 response.success()
-                if Window.holds(began):
-                    OUTCOME.answered(ms, said.version, asked.count, said.labels, asked.labels)
+                if phase.holds(began):
+                    phase.outcome.answered(ms, said.version, asked.count, said.labels, asked.labels, server_time)
+
+
+def _run_phases() -> None:
+    """Calibrate, warm up, measure. What was asked by then is waited for (--stop-timeout)."""
+    client = SERVER.outcome.client
+    if EMPTY:
+        EMPTY.pause(SETTINGS["calibration_s"] / 4)
+        EMPTY.measure(SETTINGS["calibration_s"])
+        client.empty, client.empty_requests_per_s = EMPTY.outcome.latencies, EMPTY.outcome.requests_per_s
+        Client.phase = SERVER
+    SERVER.pause(SETTINGS["warmup_s"])
+    watch = gevent.spawn(_watch_lag)
+    cpu_s, wait_s = read_usage()
+    SERVER.measure(SETTINGS["seconds"])
+    now_cpu_s, now_wait_s = read_usage()
+    client.cpu_s, client.wait_s = now_cpu_s - cpu_s, now_wait_s - wait_s
+    watch.kill()
+
+
+def _watch_lag() -> None:
+    """Count how much later than it asked for this greenlet comes to its turn, as an answer would."""
+    while True:
+        began = time.perf_counter()
+        gevent.sleep(_TICK_S)
+        SERVER.outcome.client.lag.add(max(0.0, 1000 * (time.perf_counter() - began - _TICK_S)))
 
 
 def _schedule(environment: Any, **_: Any) -> None:
-    """When all users ask: warm up, measure, end. What was asked by then is waited for (--stop-timeout)."""
-
-    def measure() -> None:
-        gevent.sleep(SETTINGS["warmup_s"])
-        Window.opened = time.perf_counter()
-        while time.perf_counter() < Window.opened + SETTINGS["seconds"] and not Path(SETTINGS["end"]).exists():
-            gevent.sleep(min(0.05, SETTINGS["seconds"] / 20))
-        Window.closed = time.perf_counter()
+    def run() -> None:
+        _run_phases()
         environment.runner.quit()
 
-    environment.events.spawning_complete.add_listener(lambda **_: gevent.spawn(measure))
+    environment.events.spawning_complete.add_listener(lambda **_: gevent.spawn(run))
 
 
 def _write(**_: Any) -> None:
-    if Window.opened < float("inf"):
-        OUTCOME.seconds = min(time.perf_counter(), Window.closed) - Window.opened
-    write_json(Path(SETTINGS["outcome"]), OUTCOME.as_dict())
+    if STARTED:
+        STARTED[0].kill()
+    outcome = SERVER.outcome
+    if outcome.seconds == 0 and SERVER.opened < float("inf"):  # ended from outside
+        outcome.seconds = time.perf_counter() - SERVER.opened
+    write_json(Path(SETTINGS["outcome"]), outcome.as_dict())
 
 
 for hook, listener in ((events.init, _schedule), (events.quit, _write)):

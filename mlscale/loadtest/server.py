@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.loadtest.questions import DATATYPES
+from mlscale.loadtest.questions import DATATYPES, Question
 
 _CONNECT_SECONDS, _ANSWER_SECONDS = 0.8, 5.0
 _LARGEST = 16 << 20
@@ -98,6 +98,23 @@ def look(url: str, name: str | None = None, credentials: Credentials | None = No
             where=f"{url}/v2/models/{name}",
             why=f"it is to have one input of a fixed shape, of {', '.join(DATATYPES)}: {type(error).__name__} {error}",
         ) from error
+
+
+def send_once(
+    url: str, question: Question, credentials: Credentials, timeout_s: float
+) -> tuple[int, dict[str, str], bytes] | None:
+    """Send one question and return the status, headers and body of its answer; None where there is none in time."""
+    connection = _connection(url, credentials)
+    try:
+        connection.timeout = timeout_s
+        path = urlsplit(url).path.rstrip("/") + question.path
+        connection.request("POST", path, question.body, {**question.headers, **credentials.headers})
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), response.read(_LARGEST)
+    except (OSError, http.client.HTTPException):
+        return None
+    finally:
+        connection.close()
 
 
 def _only(url: str, credentials: Credentials) -> str:

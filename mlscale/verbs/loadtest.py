@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlscale.export.needs import need
 from mlscale.launch.drill import raised_on_terminate
 from mlscale.launch.start import say
-from mlscale.report import Bars, Result, Series, number
+from mlscale.report import Bars, Figure, Result, Series, number
 from mlscale.runs.mask import Masker
 
 if TYPE_CHECKING:
@@ -17,9 +17,7 @@ if TYPE_CHECKING:
 
     from mlscale.loadtest.drive import Plan
     from mlscale.loadtest.outcome import Outcome
-
-_REACHED = 0.95
-"""The share of `rate` that must have been asked for: the latencies of a lower one are those of another test."""
+    from mlscale.loadtest.verdict import Verdict
 
 
 def run(cfg: DictConfig) -> Result:
@@ -34,6 +32,7 @@ def run(cfg: DictConfig) -> Result:
     from mlscale.loadtest.outcome import Objective
     from mlscale.loadtest.samples import random_of, read
     from mlscale.loadtest.server import Credentials, look
+    from mlscale.loadtest.verdict import decide
 
     start = time.perf_counter()
     objective = Objective(**cfg.slo)
@@ -49,11 +48,8 @@ def run(cfg: DictConfig) -> Result:
     say([f"loadtest  {cfg.url}: {model.name}, {samples.name}, {_load(plan)}"], Masker.of(cfg))
     with raised_on_terminate():
         outcome = drive(plan)
-    missed = objective.missed(outcome)
-    if plan.rate and outcome.requests < _REACHED * plan.rate * outcome.seconds:
-        asked = outcome.requests / outcome.seconds if outcome.seconds else 0.0
-        missed.append(f"{number(asked)} of rate={plan.rate:g} requests/s were sent: more users, or a lower rate")
-    return _result(plan, outcome, missed, time.perf_counter() - start)
+    verdict = decide(objective, outcome, users=plan.users, rate=plan.rate)
+    return _result(plan, outcome, verdict, time.perf_counter() - start)
 
 
 def _load(plan: Plan) -> str:
@@ -62,7 +58,7 @@ def _load(plan: Plan) -> str:
     return f"{pace} for {plan.seconds:g} s after {plan.warmup_s:g} s"
 
 
-def _result(plan: Plan, outcome: Outcome, missed: list[str], seconds: float) -> Result:
+def _result(plan: Plan, outcome: Outcome, verdict: Verdict, seconds: float) -> Result:
     latencies, failed = outcome.latencies, outcome.failed_requests
     p50, p95, p99 = (latencies.quantile(share) for share in (0.5, 0.95, 0.99))
     accuracy = outcome.correct / outcome.labelled if outcome.labelled else None
@@ -71,11 +67,10 @@ def _result(plan: Plan, outcome: Outcome, missed: list[str], seconds: float) -> 
         f"{failed:,} of {outcome.requests:,} failed",
         *([f"accuracy {accuracy:.4f}"] if accuracy is not None else []),
     ]
-    told = f"the objective is missed: {'; '.join(missed)}" if missed else "the objective is met"
     return Result(
         verb="loadtest",
-        ok=not missed,
-        sentence=f"{', '.join(parts)}: {told}",
+        ok=verdict.decision == "met",
+        sentence=f"{', '.join(parts)}: {_conclusion(plan, outcome, verdict)}",
         metrics={
             "requests": outcome.requests,
             "failures": failed,
@@ -88,17 +83,75 @@ def _result(plan: Plan, outcome: Outcome, missed: list[str], seconds: float) -> 
             "longest_ms": latencies.highest,
             **({"rate_requests_per_s": plan.rate} if plan.rate else {}),
             **({"accuracy": accuracy} if accuracy is not None else {}),
+            **_parts(outcome),
             "users": plan.users,
             "time_s": seconds,
         },
         artifacts={"server": plan.url, "versions": ", ".join(sorted(outcome.versions)) or "none"},
         figures=_figures(outcome),
+        details={
+            "objective": {
+                "verdict": verdict.decision,
+                "missed": list(verdict.missed),
+                "undecided": list(verdict.undecided),
+                "client_limits": list(verdict.limits),
+            }
+        },
     )
 
 
-def _figures(outcome: Outcome) -> tuple[Bars, ...]:
+def _conclusion(plan: Plan, outcome: Outcome, verdict: Verdict) -> str:
+    """Return what is known of the objective, and what to type where that is nothing."""
+    limited = f"the client was the limit: {'; '.join(verdict.limits)}" if verdict.limits else ""
+    match verdict.decision:
+        case "met":
+            return f"the objective is met{f', although {limited}' if limited else ''}"
+        case "missed":
+            phrases = [*verdict.missed, *([limited] if limited else [])]
+            return f"the objective is missed: {'; '.join(phrases)}"
+    rate = _attainable_rate(plan, outcome)
+    fixes = [f"rate={rate:g}"] if rate else []
+    fixes += [f"users={plan.users // 2}"] if plan.users > 1 and not plan.rate else []
+    return (
+        f"the objective is undecided: {'; '.join([*([limited] if limited else []), *verdict.undecided])}; try "
+        f"{', or '.join([*fixes, 'the same from several machines or cores at once, or wrk'])}"
+    )
+
+
+def _attainable_rate(plan: Plan, outcome: Outcome) -> float:
+    """Return half of what the client was able to send, in two digits; 0 where it sent nothing."""
+    rate = outcome.requests_per_s / 2
+    return float(f"{min(rate, plan.rate or rate):.2g}")
+
+
+def _parts(outcome: Outcome) -> dict[str, float]:
+    """Where the time of an answer went, and what the client had to do; only what is known."""
+    client = outcome.client
+    known: dict[str, float] = {}
+    for name, latencies in (("server", outcome.server), ("network_and_client", outcome.network)):
+        if latencies.count:
+            known |= {f"{name}_p{100 * share:g}_ms": latencies.quantile(share) for share in (0.5, 0.95, 0.99)}
+    if outcome.seconds:
+        known["client_busy_percent"] = 100 * (client.cpu_s + client.wait_s) / outcome.seconds
+        known["client_cpu_percent"] = 100 * client.cpu_s / outcome.seconds
+    if client.lag.count:
+        known["client_lag_p99_ms"] = client.lag.quantile(0.99)
+    if client.empty.count:
+        known["empty_server_requests_per_s"] = client.empty_requests_per_s
+        known["empty_server_p99_ms"] = client.empty.quantile(0.99)
+    return known
+
+
+def _figures(outcome: Outcome) -> tuple[Figure, ...]:
     edges, counts = outcome.latencies.histogram()
     if not counts:
         return ()
     labels = [f"{edge:.3g}" for edge in edges[:-1]]
-    return (Bars("Latency", labels, [Series("requests", counts)], "ms", "requests"),)
+    latency = Bars("Latency", labels, [Series("requests", counts)], "ms", "requests")
+    if not outcome.server.count:
+        return (latency,)
+    parts = [
+        Series(name, [latencies.quantile(share) for share in (0.5, 0.95, 0.99)])
+        for name, latencies in (("server", outcome.server), ("network and client", outcome.network))
+    ]
+    return latency, Bars("Where the time goes", ["p50", "p95", "p99"], parts, "share of the requests", "ms")

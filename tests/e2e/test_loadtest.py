@@ -14,7 +14,7 @@ import pytest
 
 from mlscale.cli import main
 from tests.contract.test_documents import validate
-from tests.unit.loadtest.servers import label, serving
+from tests.unit.loadtest.servers import Answer, fast_server, label, serving
 
 SHORT = ("users=2", "seconds=0.8", "warmup_s=0.2")
 
@@ -36,11 +36,15 @@ def test_an_objective_that_is_met(folder: Path, capsys: pytest.CaptureFixture[st
     assert 0 < metrics["p50_ms"] <= metrics["p95_ms"] <= metrics["p99_ms"] <= metrics["longest_ms"]
     assert metrics["requests_per_s"] == pytest.approx(metrics["requests"] / 0.8, rel=0.5)
     assert said["artifacts"]["versions"] == "sums:v1"
-    assert said["sentence"].endswith("accuracy 1.0000: the objective is met")
+    assert "accuracy 1.0000: the objective is met" in said["sentence"]
+    assert said["details"]["objective"]["verdict"] == "met"
+    assert metrics["empty_server_requests_per_s"] > 10
+    assert 0 < metrics["client_cpu_percent"] <= metrics["client_busy_percent"]
+    assert "server_p50_ms" not in metrics  # this server does not send it
     assert sorted(path.name for path in folder.iterdir()) == ["s.npz"]
 
 
-def test_each_term_that_is_missed_is_told_with_exit_code_4(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_each_term_that_does_not_hold_is_exit_code_4(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     terms = ("slo.p50_ms=0.001", "slo.min_requests_per_s=1e9", "rate=100000")
     with serving() as server:
         code = main(["loadtest", f"url={server.url}", *SHORT, *terms])
@@ -49,6 +53,58 @@ def test_each_term_that_is_missed_is_told_with_exit_code_4(folder: Path, capsys:
     assert "more than slo.p50_ms=0.001" in out
     assert "fewer than slo.min_requests_per_s=1e+09" in out
     assert "of rate=100000 requests/s were sent" in out
+    assert "the objective is undecided: the client was the limit: it " in out  # nor could Locust send as many
+
+
+def test_a_slow_server_misses_its_objective(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def slow(answer: Answer, number: int) -> Answer:
+        time.sleep(0.15)
+        return (answer[0], {**answer[1], "Server-Timing": "queue;dur=0, total;dur=150"}, answer[2])
+
+    with serving(slow) as server:
+        code = main(["loadtest", f"url={server.url}", "asked=sums", *SHORT, "slo.p99_ms=100", "output=json"])
+    said = json.loads(capsys.readouterr().out)
+    assert (code, said["details"]["objective"]["verdict"]) == (4, "missed")
+    assert "more than slo.p99_ms=100: the server takes 150 ms without its queue" in said["sentence"]
+    assert said["metrics"]["server_p99_ms"] == pytest.approx(150, rel=0.01)
+    assert 0 < said["metrics"]["network_and_client_p50_ms"] < said["metrics"]["p50_ms"]
+
+
+def test_a_client_at_its_limit_leaves_it_undecided_and_its_advice_decides_it(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with fast_server(folder) as url:
+        words = ["loadtest", f"url={url}", "asked=sums", "users=50", "seconds=1", "warmup_s=0.2", "slo.p50_ms=0.3"]
+        code = main([*words, "output=json"])
+        said = json.loads(capsys.readouterr().out)
+        assert (code, said["ok"], said["details"]["objective"]["verdict"]) == (4, False, "undecided")
+        assert said["details"]["objective"]["client_limits"]
+        sentence = said["sentence"]
+        assert "the objective is undecided: the client was the limit: it " in sentence
+        assert "users=25" in sentence
+        rate = next(word for word in sentence.replace(",", " ").split() if word.startswith("rate="))
+        assert main([*words[:-1], "slo.p99_ms=5000", rate]) == 0
+        assert "the objective is met" in capsys.readouterr().out
+
+
+@pytest.mark.slow  # two processes keep a core busy for the whole test
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="no system call for it here")
+def test_a_client_that_gets_no_core_leaves_it_undecided(folder: Path) -> None:
+    core = min(os.sched_getaffinity(0))
+    pinned = f"import os; os.sched_setaffinity(0, {{{core}}})"
+    busy = [subprocess.Popen([sys.executable, "-c", f"{pinned}\nwhile True: pass"]) for _ in range(2)]
+    words = ["asked=sums", "users=100", "rate=400", "seconds=1.5", "slo.p99_ms=5", "output=json"]
+    try:
+        with fast_server(folder) as url:
+            code = f"{pinned}\nfrom mlscale.cli import main\nraise SystemExit(main())"
+            command = [sys.executable, "-c", code, "loadtest", f"url={url}", *words]
+            done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=90)
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+    said = json.loads(done.stdout)
+    assert (done.returncode, said["details"]["objective"]["verdict"]) == (4, "undecided"), said["sentence"]
 
 
 def test_nobody_there_is_exit_code_5(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

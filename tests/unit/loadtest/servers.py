@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from mlscale.loadtest import empty_server
+from mlscale.loadtest.calibration import whole_answer
 
 CLASSES, SHAPE = 3, (1, 4, 4)
 Answer = tuple[int, dict[str, str], bytes]
@@ -89,6 +95,25 @@ class _Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
+
+
+@contextlib.contextmanager
+def fast_server(folder: Path) -> Iterator[str]:
+    """A server in a process of its own that gives one answer to everything, at once: a model's description, and a
+    prediction for one sample."""
+    given = {"name": "input", "datatype": "UINT8", "shape": [-1, *SHAPE]}
+    gives = {"name": "probabilities", "datatype": "FP32", "shape": [-1, CLASSES]}
+    prediction = {"label": "a", "probabilities": [0.8, 0.1, 0.1]}
+    document = {"inputs": [given], "outputs": [gives], "model_version": "sums:v1", "predictions": [prediction]}
+    answer = folder / "answer"
+    answer.write_bytes(whole_answer({"Content-Type": "application/json"}, json.dumps(document).encode()))
+    command = [sys.executable, empty_server.__file__, str(answer)]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield f"http://127.0.0.1:{process.stdout.readline().strip()}"
+    finally:
+        process.communicate()  # the end of its input is its end
 
 
 def _of(document: Any) -> Answer:

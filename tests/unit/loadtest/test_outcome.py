@@ -4,6 +4,8 @@ import pytest
 
 from mlscale.errors import MLScaleError
 from mlscale.loadtest.outcome import Objective, Outcome
+from mlscale.loadtest.server_timing import ServerTime
+from mlscale.loadtest.verdict import decide
 
 
 def outcome(*latencies: float, failures: tuple[str, ...] = (), seconds: float = 2.0) -> Outcome:
@@ -15,10 +17,25 @@ def outcome(*latencies: float, failures: tuple[str, ...] = (), seconds: float = 
     return made
 
 
+def missed(objective: Objective, found: Outcome) -> list[str]:
+    return list(decide(objective, found, users=1).missed)
+
+
 def test_counts() -> None:
     found = outcome(1.0, 2.0, 30.0, failures=("status 503",))
     assert (found.requests, found.failed_requests, found.requests_per_s) == (4, 1, 1.5)
     assert (found.labelled, found.correct, dict(found.versions)) == (3, 2, {"m:v1": 3})
+    assert Outcome.from_dict(found.as_dict()).as_dict() == found.as_dict()
+
+
+def test_the_servers_time_is_counted_apart() -> None:
+    found = outcome()
+    found.answered(10.0, "m:v1", 1, None, None, ServerTime(4.0, 3.0))
+    found.answered(10.0, "m:v1", 1, None, None, ServerTime(12.0, None))  # clocks differ by a little
+    found.answered(10.0, "m:v1", 1, None, None)
+    found.client.cpu_s = 1.5
+    parts = (found.server, found.service, found.network)
+    assert [(part.count, part.total) for part in parts] == [(2, 16.0), (1, 3.0), (2, 6.0)]
     assert Outcome.from_dict(found.as_dict()).as_dict() == found.as_dict()
 
 
@@ -38,25 +55,25 @@ def test_no_end_of_kinds_of_failures() -> None:
     ],
 )
 def test_each_term_that_is_missed_is_told(objective: Objective, phrases: list[str]) -> None:
-    missed = objective.missed(outcome(1.0, 2.0, 30.0))
-    assert len(missed) == len(phrases)
-    assert all(phrase in told for told, phrase in zip(missed, phrases, strict=True))
+    found = missed(objective, outcome(1.0, 2.0, 30.0))
+    assert len(found) == len(phrases)
+    assert all(phrase in told for told, phrase in zip(found, phrases, strict=True))
 
 
 def test_failures_are_bounded() -> None:
     found = outcome(1.0, failures=("status 503", "status 503", "no answer"))
-    assert Objective().missed(found) == ["3 of 4 requests failed (2 × status 503, 1 × no answer)"]
-    assert Objective(max_failures=3).missed(found) == []
-    assert Objective(max_failures=None).missed(found) == []
+    assert missed(Objective(), found) == ["3 of 4 requests failed (2 × status 503, 1 × no answer)"]
+    assert missed(Objective(max_failures=3), found) == []
+    assert missed(Objective(max_failures=None), found) == []
 
 
 def test_no_requests_hold_nothing() -> None:
-    assert Objective(max_failures=None).missed(Outcome(seconds=1.0)) == ["no request came to an end"]
+    assert missed(Objective(max_failures=None), Outcome(seconds=1.0)) == ["no request came to an end"]
 
 
 def test_only_failures_hold_no_latency() -> None:
-    missed = Objective(p99_ms=50, max_failures=None).missed(outcome(failures=("no answer",)))
-    assert missed == ["p99 is nan ms, more than slo.p99_ms=50"]
+    found = missed(Objective(p99_ms=50, max_failures=None), outcome(failures=("no answer",)))
+    assert found == ["p99 is nan ms, more than slo.p99_ms=50"]
 
 
 def test_a_term_below_zero_is_none() -> None:

@@ -1,0 +1,46 @@
+"""An empty server beside the client, which answers as the real one did once."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from mlscale.loadtest.questions import Question
+from mlscale.loadtest.server import Credentials, send_once
+
+_PER_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encoding"}
+
+
+def start_empty_server(
+    question: Question, url: str, credentials: Credentials, timeout_s: float, answer_file: Path
+) -> tuple[subprocess.Popen[bytes], str] | None:
+    """Send a question to the real server, and start an empty one that gives the same answer.
+
+    Returns:
+        the process, which ends with its standard input, and its URL; None where the real server does not answer with
+        status 200 (the test itself will report that), or where no other server can be started here.
+    """
+    answered = send_once(url, question, credentials, timeout_s)
+    if answered is None or answered[0] != 200:
+        return None
+    try:
+        answer_file.write_bytes(whole_answer(*answered[1:]))
+        process = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("empty_server.py")), str(answer_file)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+        )
+    except OSError:
+        return None
+    assert process.stdout is not None
+    port = process.stdout.readline().strip().decode()
+    return (process, f"http://127.0.0.1:{port}") if port else None
+
+
+def whole_answer(headers: Mapping[str, str], body: bytes) -> bytes:
+    """Return an answer as it is sent: the status, the headers that are not the connection's, and the body."""
+    kept = {name: value for name, value in headers.items() if name.lower() not in _PER_CONNECTION}
+    lines = [f"{name}: {value}" for name, value in {**kept, "Content-Length": str(len(body))}.items()]
+    return "\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode("latin-1") + body

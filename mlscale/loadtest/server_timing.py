@@ -1,0 +1,44 @@
+"""The header `Server-Timing` (W3C): what a server itself took for an answer."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import NamedTuple
+
+_ENTRY = re.compile(r"(?:^|,)\s*([^\s;,=]+)((?:\s*;[^,]*)?)")
+_DURATION = re.compile(r';\s*dur\s*=\s*"?(\d+(?:\.\d+)?)', re.IGNORECASE)
+
+
+class ServerTime(NamedTuple):
+    """What a server took for an answer.
+
+    Attributes:
+        total_ms: from the request to the answer.
+        service_ms: of that, without waiting for other requests; None where the server does not send how long that was.
+    """
+
+    total_ms: float
+    service_ms: float | None
+
+
+def read_server_time(headers: Mapping[str, str]) -> ServerTime | None:
+    """Return the entry `total`, and what it is without `queue`. Without `total`, the longest entry: each is a part.
+
+    Returns:
+        None where the server does not send the header, or no duration in it.
+    """
+    header = headers.get("Server-Timing") or headers.get("server-timing")
+    if not header:
+        return None
+    durations = {
+        name.lower(): float(found[1])
+        for name, parameters in _ENTRY.findall(header)
+        if (found := _DURATION.search(parameters))
+    }
+    if not durations:
+        return None
+    total, queue = durations.get("total"), durations.get("queue")
+    if total is None:
+        return ServerTime(max(durations.values()), None)
+    return ServerTime(total, None if queue is None else max(0.0, total - queue))

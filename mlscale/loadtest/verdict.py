@@ -1,0 +1,132 @@
+"""Whether an objective is met, is missed, or can't be decided because the client was the limit and not the server.
+
+A client at its limit makes latencies longer and rates lower than the server's own, and it sends in bursts, which wait
+in the server's queue. So a term that is missed stays open, unless what the server takes without its queue misses it.
+One that is met holds for the load that was sent; in a closed loop that is less than `users` clients without a pause
+would send, and it counts where it would hold with all their requests in the server, one computed after the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from mlscale.loadtest.outcome import Objective, Outcome
+
+_BUSY = 0.9
+"""The share of the time for which a client computes or waits for a core, from which it is at its limit."""
+_NEAR = 0.8
+"""The share of what the client gets from an empty server, from which the server hardly counts."""
+_REACHED = 0.95
+"""The share of `rate` that must have been sent: the latencies of a lower one are those of another test."""
+_FAR = 10.0
+"""How many times what the client takes by itself a latency must be, to be the server's whatever the client."""
+_MIN_CALIBRATED = 20
+_QUANTILES = ((0.5, "p50_ms"), (0.95, "p95_ms"), (0.99, "p99_ms"))
+
+Decision = Literal["met", "missed", "undecided"]
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What is known of an objective.
+
+    Attributes:
+        missed: a phrase for each term that is missed, with its value.
+        undecided: a phrase for each term of which nothing is known.
+        limits: why the client was the limit; empty where it was not.
+    """
+
+    missed: tuple[str, ...] = ()
+    undecided: tuple[str, ...] = ()
+    limits: tuple[str, ...] = ()
+
+    @property
+    def decision(self) -> Decision:
+        """Of the whole objective: one missed term misses it."""
+        return "missed" if self.missed else "undecided" if self.undecided else "met"
+
+
+def decide(objective: Objective, outcome: Outcome, *, users: int, rate: float | None = None) -> Verdict:
+    """Compare an outcome with an objective.
+
+    Args:
+        users: clients that asked at the same time.
+        rate: requests/s that were to be sent (open loop); None for a closed loop.
+    """
+    limits = tuple(_client_limits(outcome, rate))
+    terms = [*_latency_terms(objective, outcome, users if rate is None else 1, bool(limits))]
+    terms += [*_count_terms(objective, outcome, bool(limits)), *_rate_terms(objective, outcome, rate, bool(limits))]
+    if not outcome.requests:
+        terms = [("undecided" if limits else "missed", "no request came to an end")]
+    missed = tuple(phrase for decision, phrase in terms if decision == "missed")
+    return Verdict(missed, tuple(phrase for decision, phrase in terms if decision == "undecided"), limits)
+
+
+def _client_limits(outcome: Outcome, rate: float | None) -> Iterator[str]:
+    client, seconds = outcome.client, outcome.seconds
+    if seconds and client.cpu_s + client.wait_s >= _BUSY * seconds:
+        yield (
+            f"it was busy for {min(1.0, (client.cpu_s + client.wait_s) / seconds):.0%} of the time "
+            f"({client.cpu_s / seconds:.0%} computing, {client.wait_s / seconds:.0%} waiting for a core)"
+        )
+    most = client.empty_requests_per_s if client.empty.count >= _MIN_CALIBRATED else 0.0
+    if rate is None and most and outcome.requests_per_s >= _NEAR * most:
+        yield f"it gets {most:,.0f} requests/s from a server that answers at once, {outcome.requests_per_s:,.0f} here"
+    if rate is not None and most and most < _REACHED * rate:
+        yield f"it sends {most:,.0f} of rate={rate:g} requests/s to a server that answers at once"
+
+
+Term = tuple[Decision, str]
+
+
+def _latency_terms(objective: Objective, outcome: Outcome, users: int, limited: bool) -> Iterator[Term]:
+    times = outcome.service if outcome.service.count else outcome.latencies
+    for share, name in _QUANTILES:
+        bound, value = getattr(objective, name), outcome.latencies.quantile(share)
+        if bound is None:
+            continue
+        told = f"p{share * 100:g} is {value:.3g} ms"
+        if value <= bound:
+            if limited and users * times.mean > bound:
+                yield "undecided", f"{told}, but {users} requests were never in the server at once"
+            continue
+        own, alone = outcome.service.quantile(share), _client_alone(outcome, share)
+        more = f"{told}, more than slo.{name}={bound:g}"
+        if own > bound:
+            yield "missed", f"{more}: the server takes {own:.3g} ms without its queue"
+        elif limited:
+            yield "undecided", more
+        elif alone > bound and value < _FAR * alone:
+            yield "undecided", f"{more}, but the client alone takes {alone:.3g} ms"
+        else:
+            yield "missed", more
+
+
+def _client_alone(outcome: Outcome, share: float) -> float:
+    """Return a latency that the client causes by itself, in ms; NaN where nothing is known."""
+    client = outcome.client
+    known = [each.quantile(share) for each in (client.empty, client.lag) if each.count >= _MIN_CALIBRATED]
+    return max(known, default=math.nan)
+
+
+def _count_terms(objective: Objective, outcome: Outcome, limited: bool) -> Iterator[Term]:
+    failed, most = outcome.failed_requests, objective.max_failures
+    if most is None or failed <= most:
+        return
+    kinds = ", ".join(f"{count:,} × {why}" for why, count in outcome.failures.most_common(3))
+    late = sum(count for why, count in outcome.failures.items() if "timeout" in why.lower() or "timed out" in why)
+    decision: Decision = "undecided" if limited and failed - late <= most else "missed"
+    yield decision, f"{failed:,} of {outcome.requests:,} requests failed ({kinds})"
+
+
+def _rate_terms(objective: Objective, outcome: Outcome, rate: float | None, limited: bool) -> Iterator[Term]:
+    least, reached = objective.min_requests_per_s, outcome.requests_per_s
+    decision: Decision = "undecided" if limited else "missed"
+    if least is not None and not reached >= least:
+        yield decision, f"{reached:,.1f} requests/s, fewer than slo.min_requests_per_s={least:g}"
+    sent = outcome.requests / outcome.seconds if outcome.seconds else 0.0
+    if rate is not None and outcome.requests < _REACHED * rate * outcome.seconds:
+        yield decision, f"{sent:,.1f} of rate={rate:g} requests/s were sent: more users, or a lower rate"

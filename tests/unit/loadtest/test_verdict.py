@@ -1,0 +1,127 @@
+"""What is known of an objective: met, missed, or undecided because the client was the limit and not the server."""
+
+import pytest
+
+from mlscale.loadtest.client_load import ClientLoad, read_usage
+from mlscale.loadtest.latencies import Latencies
+from mlscale.loadtest.outcome import Objective, Outcome
+from mlscale.loadtest.server_timing import ServerTime
+from mlscale.loadtest.verdict import decide
+
+CLOSED_RATE = 50.0  # requests/s of the outcomes below
+CALM, BUSY, STARVED = (0.5, 0.2), (1.9, 0.0), (0.3, 1.6)  # of 2 s: computing, waiting for a core
+
+
+def same(ms: float, count: int = 100) -> Latencies:
+    made = Latencies()
+    for _ in range(count):
+        made.add(ms)
+    return made
+
+
+def outcome(
+    ms: float = 10.0,
+    *,
+    client: tuple[float, float] = CALM,
+    empty: tuple[float, float] | None = (1000.0, 1.0),
+    lag: float = 1.0,
+    server: ServerTime | None = None,
+    failures: tuple[str, ...] = (),
+) -> Outcome:
+    """100 answers of `ms` in 2 s; `empty`: requests/s and latency that the client gets from an empty server."""
+    made = Outcome(seconds=2.0)
+    for _ in range(100):
+        made.answered(ms, "m:v1", 1, None, None, server)
+    for why in failures:
+        made.failed(why)
+    rate, own = empty or (0.0, 0.0)
+    made.client = ClientLoad(*client, same(lag), rate, same(own) if empty else Latencies())
+    return made
+
+
+def decided(objective: Objective, found: Outcome, users: int = 2, rate: float | None = None) -> str:
+    return decide(objective, found, users=users, rate=rate).decision
+
+
+@pytest.mark.parametrize("client", [BUSY, STARVED])
+def test_what_a_client_at_its_limit_misses_is_undecided(client: tuple[float, float]) -> None:
+    for objective in (Objective(p50_ms=5), Objective(p99_ms=5), Objective(min_requests_per_s=60)):
+        assert decided(objective, outcome()) == "missed"
+        verdict = decide(objective, outcome(client=client), users=2)
+        assert (verdict.decision, len(verdict.undecided), verdict.missed) == ("undecided", 1, ())
+        assert "busy for 95% of the time" in verdict.limits[0]
+
+
+def test_a_server_that_hardly_counts_leaves_it_undecided() -> None:
+    near = outcome(empty=(CLOSED_RATE / 0.85, 9.0))
+    assert decided(Objective(min_requests_per_s=60), near) == "undecided"
+    (why,) = decide(Objective(), near, users=2).limits
+    assert why == "it gets 59 requests/s from a server that answers at once, 50 here"
+    assert decided(Objective(min_requests_per_s=60), outcome(empty=(CLOSED_RATE / 0.75, 9.0))) == "missed"
+    assert not decide(Objective(), near, users=2, rate=50.0).limits  # a rate that is reached says nothing
+
+
+@pytest.mark.parametrize("alone", [{"empty": (1000.0, 9.0)}, {"lag": 9.0}])
+def test_a_client_that_takes_longer_by_itself_leaves_it_undecided(alone: dict[str, object]) -> None:
+    found = outcome(**alone)  # type: ignore[arg-type]
+    assert decided(Objective(p95_ms=5), found) == "undecided"
+    assert decided(Objective(p95_ms=9.5), found) == "missed"  # the client alone would meet it
+    slow = outcome(95.0, **alone)  # type: ignore[arg-type]
+    assert decided(Objective(p95_ms=5), slow) == "missed"  # far more than the client's
+
+
+def test_the_servers_own_time_decides_whatever_the_client() -> None:
+    slow, queued = ServerTime(9.0, 8.0), ServerTime(9.0, 1.0)
+    assert decided(Objective(p99_ms=5), outcome(client=BUSY, server=slow)) == "missed"
+    assert decided(Objective(p99_ms=5), outcome(client=BUSY, server=queued)) == "undecided"  # bursts wait in its queue
+    assert decided(Objective(p99_ms=5), outcome(client=BUSY, server=ServerTime(9.0, None))) == "undecided"
+
+
+def test_what_is_met_in_spite_of_the_client_counts_where_more_load_would_meet_it() -> None:
+    """In a closed loop, such a client never has the requests of all its users in the server."""
+    found = outcome(client=BUSY, server=ServerTime(2.0, 1.0))
+    assert decided(Objective(p99_ms=50), found, users=40) == "met"
+    assert decided(Objective(p99_ms=50), found, users=60) == "undecided"
+    assert decided(Objective(p99_ms=50), outcome(), users=60) == "met"
+    assert decided(Objective(p99_ms=50), outcome(client=BUSY), users=4) == "met"
+    assert decided(Objective(p99_ms=50), outcome(client=BUSY), users=60, rate=50.0) == "met"  # all of it was sent
+    assert decided(Objective(min_requests_per_s=40), outcome(client=BUSY)) == "met"
+
+
+def test_a_rate_that_is_not_reached() -> None:
+    assert decided(Objective(), outcome(), rate=60.0) == "missed"
+    assert decided(Objective(), outcome(client=BUSY), rate=60.0) == "undecided"
+    verdict = decide(Objective(), outcome(empty=(50.0, 1.0)), users=2, rate=60.0)
+    assert verdict.decision == "undecided"
+    assert verdict.limits == ("it sends 50 of rate=60 requests/s to a server that answers at once",)
+    assert decided(Objective(), outcome(), rate=50.0) == "met"
+
+
+@pytest.mark.parametrize(
+    ("why", "decision"),
+    [("status 503", "missed"), ("no answer: ReadTimeout", "undecided"), ("no answer: timed out", "undecided")],
+)
+def test_failures_are_the_servers_but_for_timeouts(why: str, decision: str) -> None:
+    assert decided(Objective(), outcome(failures=(why,))) == "missed"
+    assert decided(Objective(), outcome(client=BUSY, failures=(why,))) == decision
+    assert decided(Objective(max_failures=1), outcome(client=BUSY, failures=(why,))) == "met"
+
+
+def test_one_missed_term_misses_the_objective() -> None:
+    verdict = decide(Objective(p99_ms=5), outcome(client=BUSY, failures=("status 500",)), users=2)
+    assert (verdict.decision, len(verdict.missed), len(verdict.undecided)) == ("missed", 1, 1)
+
+
+def test_nothing_is_said_of_a_client_that_was_not_measured() -> None:
+    bare = outcome(empty=None)
+    bare.client = ClientLoad()
+    assert decided(Objective(p99_ms=5), bare) == "missed"
+    assert decided(Objective(p99_ms=50), bare) == "met"
+
+
+def test_usage_counts_what_this_process_does() -> None:
+    before = read_usage()
+    sum(range(300_000))
+    after = read_usage()
+    assert after[0] > before[0]
+    assert after[1] >= before[1] >= 0
