@@ -28,7 +28,7 @@ def start_empty_server(
     try:
         answer_file.write_bytes(whole_answer(*answered[1:]))
         process = subprocess.Popen(
-            [sys.executable, str(Path(__file__).with_name("empty_server.py")), str(answer_file)],
+            [sys.executable, "-P", str(Path(__file__).with_name("empty_server.py")), str(answer_file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )

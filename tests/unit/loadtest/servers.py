@@ -107,7 +107,7 @@ def fast_server(folder: Path) -> Iterator[str]:
     document = {"inputs": [given], "outputs": [gives], "model_version": "sums:v1", "predictions": [prediction]}
     answer = folder / "answer"
     answer.write_bytes(whole_answer({"Content-Type": "application/json"}, json.dumps(document).encode()))
-    command = [sys.executable, empty_server.__file__, str(answer)]
+    command = [sys.executable, "-P", empty_server.__file__, str(answer)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout is not None
