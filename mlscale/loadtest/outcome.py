@@ -13,7 +13,7 @@ from mlscale.loadtest.latencies import Latencies
 from mlscale.loadtest.server_timing import ServerTime
 
 _MOST_KINDS = 20
-_LATENCIES = ("latencies", "server", "service", "network")
+_LATENCIES = ("latencies", "server", "service", "compute", "network")
 _NESTED = (*_LATENCIES, "client")
 
 
@@ -30,7 +30,7 @@ class Outcome:
         versions: requests by the version that answered.
         latencies: of requests that were answered rightly in form.
         server: of them, what the server itself took, where it sends that (`Server-Timing`).
-        service: of that, what it took without waiting for other requests, where it sends that, too.
+        service, compute: of that, what it took without its queue, and for the batch, where it sends that, too.
         network: of the same requests, all the rest: network, client, and what waited to be read by the server.
         client: what the client had to do.
     """
@@ -45,6 +45,7 @@ class Outcome:
     latencies: Latencies = field(default_factory=Latencies)
     server: Latencies = field(default_factory=Latencies)
     service: Latencies = field(default_factory=Latencies)
+    compute: Latencies = field(default_factory=Latencies)
     network: Latencies = field(default_factory=Latencies)
     client: ClientLoad = field(default_factory=ClientLoad)
 
@@ -80,6 +81,8 @@ class Outcome:
             self.network.add(max(0.0, ms - server.total_ms))
             if server.service_ms is not None:
                 self.service.add(server.service_ms)
+            if server.compute_ms is not None:
+                self.compute.add(server.compute_ms)
         if said is not None and right is not None:
             self.labelled += count
             self.correct += sum(a == b for a, b in zip(said, right, strict=True))

@@ -15,15 +15,17 @@ class ServerTime(NamedTuple):
 
     Attributes:
         total_ms: from the request to the answer.
-        service_ms: of that, without waiting for other requests; None where the server does not send how long that was.
+        service_ms: of that, without its queue; None where the server does not send how long it waited there.
+        compute_ms: of that, the batch it was in; None where the server does not send it.
     """
 
     total_ms: float
-    service_ms: float | None
+    service_ms: float | None = None
+    compute_ms: float | None = None
 
 
 def read_server_time(headers: Mapping[str, str]) -> ServerTime | None:
-    """Return the entry `total`, and what it is without `queue`. Without `total`, the longest entry: each is a part.
+    """Return the entry `total`, what it is without `queue`, and `compute`; without `total` the longest of all entries.
 
     Returns:
         None where the server does not send the header, or no duration in it.
@@ -40,5 +42,5 @@ def read_server_time(headers: Mapping[str, str]) -> ServerTime | None:
         return None
     total, queue = durations.get("total"), durations.get("queue")
     if total is None:
-        return ServerTime(max(durations.values()), None)
-    return ServerTime(total, None if queue is None else max(0.0, total - queue))
+        return ServerTime(max(durations.values()))
+    return ServerTime(total, None if queue is None else max(0.0, total - queue), durations.get("compute"))

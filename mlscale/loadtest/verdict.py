@@ -1,7 +1,7 @@
 """Whether an objective is met, is missed, or can't be decided because the client was the limit and not the server.
 
 A client at its limit makes latencies longer and rates lower than the server's own, and it sends in bursts, which wait
-in the server's queue. So a term that is missed stays open, unless what the server takes without its queue misses it.
+in the server. So a term that is missed stays open, unless what the server computes for half of the answers misses it.
 One that is met holds for the load that was sent; in a closed loop that is less than `users` clients without a pause
 would send, and it counts where it would hold with all their requests in the server, one computed after the other.
 """
@@ -93,10 +93,10 @@ def _latency_terms(objective: Objective, outcome: Outcome, users: int, limited: 
             if limited and users * times.mean > bound:
                 yield "undecided", f"{told}, but {users} requests were never in the server at once"
             continue
-        own, alone = outcome.service.quantile(share), _client_alone(outcome, share)
+        own, alone = outcome.compute.quantile(0.5), _client_alone(outcome, share)
         more = f"{told}, more than slo.{name}={bound:g}"
         if own > bound:
-            yield "missed", f"{more}: the server takes {own:.3g} ms without its queue"
+            yield "missed", f"{more}: half of the batches take {own:.3g} ms to compute"
         elif limited:
             yield "undecided", more
         elif alone > bound and value < _FAR * alone:

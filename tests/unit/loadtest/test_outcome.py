@@ -30,12 +30,12 @@ def test_counts() -> None:
 
 def test_the_servers_time_is_counted_apart() -> None:
     found = outcome()
-    found.answered(10.0, "m:v1", 1, None, None, ServerTime(4.0, 3.0))
-    found.answered(10.0, "m:v1", 1, None, None, ServerTime(12.0, None))  # clocks differ by a little
+    found.answered(10.0, "m:v1", 1, None, None, ServerTime(4.0, 3.0, 2.0))
+    found.answered(10.0, "m:v1", 1, None, None, ServerTime(12.0))  # clocks differ by a little
     found.answered(10.0, "m:v1", 1, None, None)
     found.client.cpu_s = 1.5
-    parts = (found.server, found.service, found.network)
-    assert [(part.count, part.total) for part in parts] == [(2, 16.0), (1, 3.0), (2, 6.0)]
+    parts = (found.server, found.service, found.compute, found.network)
+    assert [(part.count, part.total) for part in parts] == [(2, 16.0), (1, 3.0), (1, 2.0), (2, 6.0)]
     assert Outcome.from_dict(found.as_dict()).as_dict() == found.as_dict()
 
 

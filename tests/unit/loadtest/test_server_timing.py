@@ -8,10 +8,10 @@ from mlscale.loadtest.server_timing import ServerTime, read_server_time
 @pytest.mark.parametrize(
     ("header", "expected"),
     [
-        ("queue;dur=1.5, compute;dur=2, total;dur=4", ServerTime(4.0, 2.5)),
-        ("total;dur=4", ServerTime(4.0, None)),
-        ('cache;desc="hit, or so";dur=0.5,app;dur=12.25', ServerTime(12.25, None)),
-        ('Total ; desc="all" ; DUR="7"', ServerTime(7.0, None)),
+        ("queue;dur=1.5, compute;dur=2, total;dur=4", ServerTime(4.0, 2.5, 2.0)),
+        ("total;dur=4", ServerTime(4.0)),
+        ('cache;desc="hit, or so";dur=0.5,app;dur=12.25', ServerTime(12.25)),
+        ('Total ; desc="all" ; DUR="7"', ServerTime(7.0)),
         ("queue;dur=5, total;dur=4", ServerTime(4.0, 0.0)),
         ("miss", None),
         ("app;dur=x, ;;=,", None),
