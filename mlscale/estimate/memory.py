@@ -7,6 +7,7 @@ allocate nothing, whatever the size of the model.
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from textwrap import shorten
@@ -86,7 +87,7 @@ def traced(build: Callable[[], LightningModule], batch: Any, loop: Loop) -> Live
         Exception: a step asked for a value that a fake tensor has not.
     """
     fake = FakeTensorMode()
-    with _eager(), _seeds_kept():
+    with _eager(), _seeds_kept(), _without_log():
         try:
             with fake, _no_initialisation():
                 task: LightningModule | None = build()
@@ -196,6 +197,18 @@ def _eager() -> Iterator[None]:
     """A compiled model is measured as it is without the compiler."""
     with torch.compiler.set_stance("force_eager"):
         yield
+
+
+@contextlib.contextmanager
+def _without_log() -> Iterator[None]:
+    """Fake tensors log a traceback for what a model can't do; it is raised, too, and reported then."""
+    log = logging.getLogger("torch._subclasses.fake_tensor")
+    before = log.disabled
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 @contextlib.contextmanager

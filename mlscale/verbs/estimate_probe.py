@@ -16,6 +16,7 @@ from mlscale.estimate.plan import Plan, limited, plan
 from mlscale.estimate.step import Loop
 from mlscale.runs.machine import free_memory_bytes, resident_bytes
 from mlscale.train.assemble import build_data, build_task
+from mlscale.train.input_size import unsuited_input
 from mlscale.train.quiet import quiet
 from mlscale.train.signals import seconds_of
 from mlscale.verbs import short_fit
@@ -77,7 +78,19 @@ def measure_memory(cfg: DictConfig, accelerator: str) -> Memory:
     quiet()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*self\.log\(\).*trainer.*")  # there is none here
-        return peak_memory(lambda: build_task(cfg), first_batch(cfg), loop, free_memory_bytes())
+        try:
+            return peak_memory(lambda: build_task(cfg), first_batch(cfg), loop, free_memory_bytes())
+        except Exception as error:
+            if told := _unsuited(cfg, error):
+                raise told from error
+            raise
+
+
+def _unsuited(cfg: DictConfig, error: Exception) -> MLScaleError | None:
+    """Return what to report where the model can't take the images of the data; None for another error."""
+    ranks = cfg.derived.world_size * (cfg.trainer.get("accumulate_grad_batches", 1) or 1)
+    batch = cfg.derived.per_device_batch
+    return unsuited_input(error, build_task(cfg), build_data(cfg), per_device_batch=batch, ranks=ranks)
 
 
 def first_batch(cfg: DictConfig) -> Any:

@@ -40,6 +40,31 @@ def test_a_gate_that_is_not_met(folder: Path, capsys: pytest.CaptureFixture[str]
     assert not runs_in(folder)
 
 
+POOLING = """
+import torch
+
+
+class Pooling(torch.nn.Sequential):
+    def __init__(self, num_classes=10):
+        pools = [torch.nn.MaxPool2d(2) for _ in range(4)]
+        super().__init__(*pools, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(1, num_classes))
+"""
+
+
+def test_images_that_are_too_small_for_a_model(
+    folder: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Digits have 8×8 pixels, of which four poolings leave none; torch logs that by itself, with a traceback."""
+    (folder / "pooling_model.py").write_text(POOLING)
+    monkeypatch.syspath_prepend(folder)
+    model = ["model=none", "model._target_=pooling_model.Pooling"]
+    assert main(["estimate", "recipe=resnet", *model, "estimate.probe_seconds=0"]) == 2
+    told = capfd.readouterr().err
+    assert "Pooling can't take images of 8×8 pixels" in told
+    assert "fix:   data.image_size=16" in told
+    assert "Traceback" not in told
+
+
 def test_a_larger_batch_in_bf16_accumulated(folder: Path) -> None:
     words = ["recipe=resnet", "estimate.probe_seconds=0", "data.batch_size=512"]
     whole, half, bf16 = (
