@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.runs.files import unwritable
 from mlscale.runs.mask import Masker
 
 if TYPE_CHECKING:
@@ -36,15 +37,22 @@ def of_another_rank(error: BaseException) -> str:
 
 
 def write(folder: Path, rank: int, error: MLScaleError) -> None:
-    """Leave a failure for the parent process."""
+    """Leave a failure for the parent process.
+
+    Raises:
+        SystemExit: the run folder takes none, as on a disk that is full or read-only; the exit code says so instead.
+    """
     error = error.masked(Masker.of_process().mask)
     record = {name: getattr(error, name) for name in ("what", "where", "why", "fix")}
     record |= {"exit": int(error.exit), "unbuilt": error.unbuilt, "time": time.time()}
     path = _path(folder, rank)
-    path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_suffix(".tmp")
-    aside.write_text(json.dumps(record))
-    aside.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside.write_text(json.dumps(record))
+        aside.replace(path)
+    except OSError as unwritten:
+        raise SystemExit(int(Exit.ENVIRONMENT)) from unwritten
 
 
 def write_of_another(folder: Path, rank: int, what: str, error: BaseException) -> None:
@@ -91,6 +99,8 @@ def cause(folder: Path, world_size: int, error: ChildFailedError) -> MLScaleErro
             fix="fewer processes (trainer.devices), a smaller data.batch_size, or more memory",
             exit=Exit.ENVIRONMENT,
         )
+    if failure.exitcode == Exit.ENVIRONMENT and rank not in records:
+        return _unwritten(folder, rank)
     if records:
         return _missing(folder, world_size, records)
     return MLScaleError(
@@ -99,6 +109,23 @@ def cause(folder: Path, world_size: int, error: ChildFailedError) -> MLScaleErro
         why=str(failure.message)[:500],
         fix="trainer.devices=1 runs it in this process; MLSCALE_TRACEBACK=1 shows where it failed",
         exit=Exit.BUG,
+    )
+
+
+def _unwritten(folder: Path, rank: int) -> MLScaleError:
+    """The error for a rank that could not leave a message; see `write`."""
+    aside = folder / "logs" / f"rank{rank}-failure.tmp"
+    try:
+        aside.write_text("{}" * 512)
+        aside.unlink()
+    except OSError as error:
+        return unwritable(aside.parent, error)
+    return MLScaleError(
+        f"rank {rank} could not write to the run folder, not even why it ended",
+        where=str(folder),
+        why="there was no room, or it was read-only, and no longer is",
+        fix="mlscale runs resume last",
+        exit=Exit.ENVIRONMENT,
     )
 
 
