@@ -9,6 +9,7 @@ in which hook a checkpoint was saved, and then skips or repeats the rest of it. 
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Any
 
 import torch.distributed as dist
@@ -89,6 +90,9 @@ class ExactResume(Callback):
             return
         ranks = kept["ranks"]
         self.same_layout = len(ranks) == trainer.world_size
+        for callback in _choosing(trainer):
+            of_ranks = [rank.get("best", {}).get(callback.state_key) for rank in ranks]
+            _follow(callback, checkpoint["callbacks"].get(callback.state_key), of_ranks)
         self.inexact = self._compared(ranks, trainer)
         for number, log in enumerate(_loggers(trainer)):
             if kept["loggers"].get(str(number)) is not None:
@@ -226,6 +230,32 @@ def _stateful(fetcher: Any) -> bool:
 def _choosing(trainer: Any) -> list[ModelCheckpoint]:
     """Callbacks that look at a metric. One that the ranks do not share differs between them, and all have to agree."""
     return [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
+
+
+def _follow(callback: ModelCheckpoint, kept: dict[str, Any] | None, of_ranks: list[dict[str, Any] | None]) -> None:
+    """Name what a callback has kept where it lies now, after the run was moved, copied or reached by another path.
+
+    Lightning compares the folder's name alone, forgets what is best where that differs, and so overwrites the best
+    with a worse one. Where the files did not come along, it is right to.
+    """
+    before = (kept or {}).get("dirpath")
+    if not kept or not before or callback.dirpath is None or str(before) == str(callback.dirpath):
+        return
+    now = Path(callback.dirpath)
+
+    def moved(path: str) -> str:
+        inside = bool(path) and Path(path).is_relative_to(before)
+        return str(now / Path(path).relative_to(before)) if inside else path
+
+    if not all(Path(moved(path)).is_file() for path in kept.get("best_k_models", {})):
+        return
+    kept["dirpath"] = callback.dirpath
+    for state in (kept, *of_ranks):
+        for name, value in (state or {}).items():
+            if name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                state[name] = moved(value)  # type: ignore[index]  # an empty one has no items
+            elif name == "best_k_models":
+                state[name] = {moved(path): score for path, score in value.items()}  # type: ignore[index]
 
 
 def _loggers(trainer: Any) -> list[Any]:

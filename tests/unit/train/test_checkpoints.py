@@ -15,6 +15,7 @@ from mlscale.runs.checkpoints import Record, stored
 from mlscale.train import boundary
 from mlscale.train.checkpoint_io import VerifiedCheckpointIO
 from mlscale.train.checkpoints import Checkpoints
+from mlscale.train.resume import ExactResume
 from tests.unit.fitting import At, Loader, batches, classifier, trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:Checkpoint directory .* is not empty")
@@ -148,3 +149,31 @@ def test_intervals_that_are_none(arguments: dict[str, Any]) -> None:
     with pytest.raises(MLScaleError, match=next(iter(arguments))) as caught:
         Checkpoints(**arguments)
     assert "callbacks.checkpoint." in caught.value.fix
+
+
+def test_a_run_that_was_moved_keeps_what_is_best(tmp_path: Path) -> None:
+    """Ours and a callback of the user's; the first epoch is the best."""
+
+    def fit(folder: Path, epochs: int, resumed: Path | None = None) -> list[ModelCheckpoint]:
+        own: list[ModelCheckpoint] = [
+            Checkpoints(folder, monitor="score", mode="max"),
+            ModelCheckpoint(folder, "mine-{step}", "score", mode="max", save_top_k=2),
+        ]
+        run = trainer(
+            enable_checkpointing=True, plugins=[VerifiedCheckpointIO()],
+            callbacks=[ExactResume(0), Worse(), *own], max_epochs=epochs,
+        )  # fmt: skip
+        boundary.apply(run)
+        run.fit(classifier(), Loader(batches(3)), Loader(batches(1)), ckpt_path=resumed)
+        return own
+
+    fit(tmp_path / "before", epochs=2)
+    now = tmp_path / "elsewhere" / "now"
+    now.parent.mkdir()
+    (tmp_path / "before").rename(now)
+    ours, mine = fit(now, 4, now / "last.ckpt")
+    assert {found.path.name: found.record.step for found in stored(now) if found.record} == {
+        "best.ckpt": 3, "last.ckpt": 12, "mine-step=3.ckpt": 3, "mine-step=6.ckpt": 6,
+    }  # fmt: skip
+    assert (ours.best_model_path, float(ours.best_model_score or 0)) == (str(now / "best.ckpt"), -3)
+    assert set(mine.best_k_models) == {str(now / f"mine-step={step}.ckpt") for step in (3, 6)}
