@@ -14,6 +14,7 @@ from mlscale.runs.files import tidy
 from mlscale.runs.find import find, unfinished
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import config_hash, differing
+from mlscale.runs.own import doubt
 from mlscale.runs.recover import report
 
 AUTO = "auto"
@@ -48,13 +49,23 @@ def to_go_on(resume: str, config_yaml: str, code: str | None, root: Path) -> Run
     if resume == AUTO:
         return unfinished(config_hash(config_yaml), code, root)
     run = find(resume, root)
+    if run.run["config_hash"] == config_hash(config_yaml):
+        return run
     keys = differing(yaml.safe_load(run.config_text), yaml.safe_load(config_yaml))
-    if run.run["config_hash"] != config_hash(config_yaml) and keys:
+    if keys:
         raise MLScaleError(
             f"with other settings this would be another run than {run.path.name}",
             where=", ".join(keys[:5]),
             why="a run goes on as it began; only devices, trackers, names and places may change",
             fix="leave them out, or start a new run",
+        )
+    if doubt(run.path):  # a proof that holds: an earlier mlscale hashed the same config otherwise
+        raise MLScaleError(
+            f"the config.yaml of {run.path.name} is not the one that it began with",
+            where=str(run.path / "config.yaml"),
+            why="it was edited or damaged, and its checkpoints are of what it was",
+            fix="restore it from a copy; or a new run, of the config as it is now: "
+            f"mlscale like={run.id} init_from={run.id}",
         )
     return run
 
