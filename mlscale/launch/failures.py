@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 _OF_ANOTHER = _TIMEOUT, _PEER = "timeout", "peer lost"
+_UNWRITTEN = "the run folder takes no message of this rank"
 _TIMED_OUT = ("timeout", "timed out")
 _PEER_LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "remote process exited")
 # How long a rank that only suffers from another one waits, before the agent sees it end and ends them all: the others
@@ -40,7 +41,7 @@ def write(folder: Path, rank: int, error: MLScaleError) -> None:
     """Leave a failure for the parent process.
 
     Raises:
-        SystemExit: the run folder takes none, as on a disk that is full or read-only; the exit code says so instead.
+        MLScaleError: the run folder takes none, as on a disk that is full or read-only; `cause` knows it by its text.
     """
     error = error.masked(Masker.of_process().mask)
     record = {name: getattr(error, name) for name in ("what", "where", "why", "fix")}
@@ -52,7 +53,7 @@ def write(folder: Path, rank: int, error: MLScaleError) -> None:
         aside.write_text(json.dumps(record))
         aside.replace(path)
     except OSError as unwritten:
-        raise SystemExit(int(Exit.ENVIRONMENT)) from unwritten
+        raise MLScaleError(_UNWRITTEN, why=str(unwritten), exit=Exit.ENVIRONMENT) from unwritten
 
 
 def write_of_another(folder: Path, rank: int, what: str, error: BaseException) -> None:
@@ -99,7 +100,7 @@ def cause(folder: Path, world_size: int, error: ChildFailedError) -> MLScaleErro
             fix="fewer processes (trainer.devices), a smaller data.batch_size, or more memory",
             exit=Exit.ENVIRONMENT,
         )
-    if failure.exitcode == Exit.ENVIRONMENT and rank not in records:
+    if rank not in records and _UNWRITTEN in str(failure.message):
         return _unwritten(folder, rank)
     if records:
         return _missing(folder, world_size, records)
