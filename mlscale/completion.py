@@ -6,7 +6,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 from mlscale.config.fields import Fields, Option, read
 from mlscale.config.roots import VERB_CONFIGS, Roots, find_roots
@@ -154,8 +155,15 @@ def _of_key(key: str, fields: Fields) -> list[str]:
         item.word: item.type for option in fields.options for item in option.fields if item.path == key and item.word
     }
     (kind,) = kinds.values() if len(kinds) == 1 else (None,)
-    few = kind.schema.get("enum", ()) if kind else ()
-    return ["true", "false"] if kind is BOOL else [str(value) for value in few] if isinstance(few, list) else []
+    if kind is BOOL:
+        return ["true", "false"]
+    return [str(value) for value in _enumerated(kind.schema)] if kind else []
+
+
+def _enumerated(schema: Mapping[str, Any]) -> list[object]:
+    """The few values of a type, or of one that may be null as well."""
+    either = schema.get("anyOf", [schema])
+    return [value for one in either for value in one.get("enum", ())]
 
 
 def _paths(node: str, before: Sequence[str], fields: Fields) -> Iterator[str]:

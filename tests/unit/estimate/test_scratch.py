@@ -60,7 +60,7 @@ def test_convolutions(
 ) -> None:
     layer = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=groups == 1).to(dtype)
     x = torch.randn(batch, inputs, 14, 14).to(dtype).contiguous(memory_format=FORMATS[layout]).requires_grad_()
-    error = 0.05  # of one call; most calls are not the peak of a step
+    error = 0.1  # of one call, of more samples than are measured; most calls are not the peak of a step
     assert counted(lambda: layer(x)) == pytest.approx(allocated(lambda: layer(x)), rel=error)
     y = layer(x)
     gradient = torch.ones_like(y, memory_format=torch.contiguous_format)  # another layout than its input's
