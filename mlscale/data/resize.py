@@ -17,13 +17,20 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 _WEIGHT_BITS = 15
 _MOST_PRECISION = 22
+_BLOCK = 1 << 20
+"""Values that are computed with at once."""
 
 
 def resize_uint8(pixels: Pixels, size: tuple[int, int]) -> Pixels:
     """Bring an array (h, w, channels) to `size` (height, width); a new array."""
     height, width, channels = pixels.shape
-    narrowed = _resize_rows(_transposed(pixels).reshape(width, height * channels), size[1])
-    rows = _transposed(narrowed.reshape(size[1], height, channels)).reshape(height, size[1] * channels)
+    narrowed = np.empty((size[1], height, channels), np.uint8)
+    step = max(1, _BLOCK // (width * channels))
+    for first in range(0, height, step):  # a picture of many pixels takes little memory besides itself
+        part = pixels[first : first + step]
+        turned = _transposed(part).reshape(width, len(part) * channels)
+        narrowed[:, first : first + step] = _resize_rows(turned, size[1]).reshape(size[1], len(part), channels)
+    rows = _transposed(narrowed).reshape(height, size[1] * channels)
     return _resize_rows(rows, size[0]).reshape(*size, channels)
 
 
@@ -47,6 +54,15 @@ def _resize_rows(values: Pixels, count: int) -> Pixels:
     """Bring an array (n, m) to `count` rows."""
     if len(values) == count:
         return values.copy()
+    result = np.empty((count, values.shape[1]), np.uint8)
+    step = max(1, _BLOCK // len(values))
+    for first in range(0, values.shape[1], step):
+        block = slice(first, first + step)
+        result[:, block] = _resize_block(values[:, block], count)
+    return result
+
+
+def _resize_block(values: Pixels, count: int) -> Pixels:
     rows, weights, precision = _filter(len(values), count)
     wide = values.astype(np.int32)
     total = np.full((count, values.shape[1]), 1 << (precision - 1), np.int32)

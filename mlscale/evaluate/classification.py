@@ -112,7 +112,11 @@ def f1_of(hits: int, support: int, predicted: int) -> Interval:
     union = support + predicted - hits
     if not union:
         return Interval(float("nan"), float("nan"), float("nan"))
-    share = wilson(hits, union)
+    return f1_from(wilson(hits, union))
+
+
+def f1_from(share: Interval) -> Interval:
+    """F1 from the share of hits among what is of a class or was taken for it."""
     return Interval(*(2 * each / (1 + each) for each in (share.value, share.low, share.high)))
 
 

@@ -6,11 +6,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.evaluate import thresholds
+from mlscale.evaluate.classification import f1_from, f1_of
 from mlscale.evaluate.gather import Gathered
 from mlscale.evaluate.told import LEAST, Judged, entry, in_numbers, in_percent, named, percent
 from mlscale.report import Heading, Table
+from mlscale.stats.bootstrap import LEAST as FEWEST
 from mlscale.stats.bootstrap import bootstrap
-from mlscale.stats.intervals import Interval, wilson
+from mlscale.stats.intervals import Interval, share_interval, wilson
 from mlscale.stats.ranking import Ranking, ranking
 
 Floats = NDArray[np.float64]
@@ -67,15 +69,29 @@ def _f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_], seed: int) -> tu
     k = truth.shape[1]
     rows = np.concatenate([truth & predicted, truth, predicted], 1)
 
-    def statistic(sums: Floats) -> Floats:
+    def macro(sums: Floats) -> Floats:
         hits, both = sums[:, :k], sums[:, k : 2 * k] + sums[:, 2 * k :]
-        each = np.where(both > 0, 2 * hits / np.maximum(both, 1), np.nan)
-        macro = np.nan_to_num(each).mean(1)  # as torchmetrics: a label that is nowhere counts 0
-        micro = 2 * hits.sum(1) / np.maximum(both.sum(1), 1)
-        return np.concatenate([macro[:, None], micro[:, None], each], 1)
+        # As torchmetrics: a label that is nowhere counts 0.
+        mean: Floats = np.where(both > 0, 2 * hits / np.maximum(both, 1), 0).mean(1, keepdims=True)
+        return mean
 
-    found = bootstrap(rows, statistic, seed=seed)
-    return [found[0], found[1]], [found[2 + place] for place in range(k)]
+    hits, support, told = rows.sum(0).reshape(3, k).tolist()
+    each = [f1_of(*counts) for counts in zip(hits, support, told, strict=True)]
+    return [bootstrap(rows, macro, seed=seed)[0], micro_f1(truth, predicted)], each
+
+
+def micro_f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Interval:
+    """F1 of all labels together, from the share of hits among what is true or was told, as of one label. Labels of one
+    sample may be right or wrong together: the variance is that of samples."""
+    hits, union = (truth & predicted).sum(1), (truth | predicted).sum(1)
+    n, total = len(truth), int(union.sum())
+    if not total:
+        return Interval(0.0, float("nan"), float("nan"))
+    share = float(hits.sum() / total)
+    if n < FEWEST:
+        return Interval(2 * share / (1 + share), float("nan"), float("nan"))
+    variance = float(((hits - share * union) ** 2).sum()) / total**2 * n / (n - 1)
+    return f1_from(share_interval(share, variance, total))
 
 
 def _table(

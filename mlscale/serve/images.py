@@ -1,23 +1,43 @@
 """Encoded pictures as a model takes them: decoded and brought to size as `preprocessing` of the servable says.
 
 The decoder is that of training and of `predict`: the same bytes give the same pixels, or are rejected for the same
-reason. It runs without torch.
+reason. It runs without torch. Pillow holds the interpreter's lock for parts of its work that grow with the picture, and
+needs memory that no body shows, so that an image of many pixels is decoded in a process of its own.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.data.image_decoder import decode_image
+from mlscale.data.picture import open_picture
 from mlscale.data.pil import MAX_PIXELS, TooLarge
 from mlscale.serve.model import Model
 from mlscale.serve.refused import Refused
 
 KINDS = (b"image/jpeg", b"image/png", b"image/webp", b"image/bmp", b"image/gif", b"image/tiff")
 """Content types that are decoded; by what the body holds, whichever of them it is sent as."""
+_FEW_PIXELS = 1 << 19
+"""That are decoded in a thread: the event loop waits for some milliseconds of it."""
+
+
+def kind_of(headers: Mapping[bytes, bytes]) -> bytes:
+    """The content type, as it is compared."""
+    return headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
+
+
+def is_large(content: bytes | bytearray) -> bool:
+    """Whether an image has many pixels, by its header; one that can't be read has none."""
+    try:
+        picture = open_picture(bytes(content), max_pixels=sys.maxsize)
+    except Exception:  # Pillow raises what its decoders raise; `pixels` will tell
+        return False
+    return picture.height * picture.width > _FEW_PIXELS
 
 
 def pixels(model: Model, content: bytes, kind: bytes) -> NDArray[Any]:

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.events.writer import EventWriter
+from mlscale.serve import images
 from mlscale.serve.answers import Answers, only
 from mlscale.serve.batcher import Batcher, Job
 from mlscale.serve.http import COMPRESSED_TO, Exchange, compressed
@@ -118,8 +119,8 @@ class Inference:
         try:
             if len(body) > INLINE_BYTES and protocol.json_bytes(headers, body) > INLINE_BYTES:
                 self._workers.json(exchange, (protocol.read, model.portable, headers, body), submit, reject)
-            elif headers.get(b"content-type", b"").startswith(b"image/"):
-                self._workers.thread(exchange, partial(protocol.read, model, headers, body), submit, reject)
+            elif images.kind_of(headers) in images.KINDS:
+                self._workers.image(exchange, (protocol.read, model.portable, headers, body), submit, reject)
             else:
                 submit(protocol.read(model, headers, body))
         except Refused as refused:

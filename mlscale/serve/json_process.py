@@ -1,5 +1,5 @@
-"""A process that reads and writes long JSON: Python's decoders hold the interpreter's lock from the first byte to the
-last, so a thread would stop the event loop as well.
+"""A process that reads and writes long JSON, or decodes large images: Python's decoders hold the interpreter's lock
+from the first byte to the last, and Pillow's for parts of it, so a thread would stop the event loop as well.
 
 It starts when it is first needed, runs one call at a time, and is replaced when it dies or takes too long.
 """

@@ -94,7 +94,8 @@ class Model:
     @cached_property
     def portable(self) -> Model:
         """The same without what computes: for reading and writing requests in another process."""
-        servable = replace(self.servable, document={}, engine=None)  # type: ignore[arg-type]
+        document = {"preprocessing": self.servable.document["preprocessing"]}
+        servable = replace(self.servable, document=document, engine=None)  # type: ignore[arg-type]
         return replace(self, servable=servable)
 
     def compute(self, raw: NDArray[Any]) -> Outputs:

@@ -33,7 +33,7 @@ class Asked(NamedTuple):
 
 def body_limit(model: Model, headers: Mapping[bytes, bytes], max_rows: int) -> int | None:
     """How many bytes a request may have; None for images, of which nobody knows."""
-    kind = _kind(headers)
+    kind = images.kind_of(headers)
     if kind == b"application/octet-stream":
         return max_rows * model.sample_bytes
     return None if kind in images.KINDS else model.json_bytes
@@ -41,7 +41,7 @@ def body_limit(model: Model, headers: Mapping[bytes, bytes], max_rows: int) -> i
 
 def json_bytes(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> int:
     """How much of a request is JSON."""
-    return len(body) if _kind(headers) in _JSON_KINDS else 0
+    return len(body) if images.kind_of(headers) in _JSON_KINDS else 0
 
 
 def numbers_written(request: Asked, said: Outputs) -> int:
@@ -55,7 +55,7 @@ def asked(model: Model, headers: Mapping[bytes, bytes], body: bytes | bytearray)
     Raises:
         Refused: it is not what the model takes.
     """
-    kind = _kind(headers)
+    kind = images.kind_of(headers)
     named = v2.checked_id(headers.get(b"mlscale-id", b"").decode("latin-1"))
     if kind == b"application/octet-stream":
         return Asked(v2.from_bytes(model, body), (), named)
@@ -107,7 +107,3 @@ def answer(model: Model, request: Asked, ids: Sequence[str], said: Outputs) -> t
         raise Refused("the model gives no finite numbers for these inputs")
     document = {"model_name": model.name, "model_version": model.version, "predictions": predictions}
     return COMPACT(document).encode(), JSON, b""
-
-
-def _kind(headers: Mapping[bytes, bytes]) -> bytes:
-    return headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()

@@ -136,6 +136,8 @@ class Reloader:
             MLScaleError: it could not be loaded, is a version of another model, or takes or answers something else
                 than the one that serves, and that was not accepted; the old one serves.
         """
+        if ref is not None and parse(ref).name != self._located.name:  # a client names no file, nor anything in the log
+            raise self._no_version(ref)
         loop = asyncio.get_running_loop()
         async with self._one:
             try:
@@ -181,10 +183,10 @@ class Reloader:
 
     def _check(self, located: Located, ref: str | None) -> None:
         if located.name != self._located.name or (ref is not None and located.ref is None):
-            raise MLScaleError(
-                f"'{ref or self._source.text}' is no version of {self._located.name}",
-                fix=f"{self._located.name}:v<number>",
-            )
+            raise self._no_version(ref or self._source.text)
+
+    def _no_version(self, text: str) -> MLScaleError:
+        return MLScaleError(f"'{text}' is no version of {self._located.name}", fix=f"{self._located.name}:v<number>")
 
     def _raise_if_schema_changed(self, model: Model) -> None:
         if change := schema_change(self._model.servable, model.servable):

@@ -1,4 +1,5 @@
-"""What would stop the event loop is done beside it: decompression and images in threads, long JSON in a process."""
+"""What would stop the event loop is done beside it: decompression and small images in threads, long JSON and large
+images in processes."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
+from mlscale.serve import images
 from mlscale.serve.answers import Answers
 from mlscale.serve.http import Exchange, decompressed
 from mlscale.serve.json_process import JsonProcess
@@ -15,6 +17,11 @@ from mlscale.serve.refused import Refused
 INLINE_BYTES, INLINE_NUMBERS = 64 << 10, 4096
 """JSON that is read, and numbers that are written as JSON, in the event loop: some milliseconds of it."""
 _THREADS = 2
+_LARGE_IMAGES = 8
+"""That may wait for the process, besides the one that is decoded: more would wait longer than clients do."""
+
+_LARGE = object()
+"""Says that an image was not decoded yet."""
 
 
 class Workers:
@@ -29,6 +36,8 @@ class Workers:
         self._loop, self._answers = loop, answers
         self._threads, self._one = ThreadPoolExecutor(_THREADS, "read"), ThreadPoolExecutor(1, "json")
         self._json, self._running = JsonProcess(), 0
+        self._image = ThreadPoolExecutor(1, "image")
+        self._images, self._large = JsonProcess(), 0
 
     @property
     def idle(self) -> bool:
@@ -39,7 +48,9 @@ class Workers:
         """End threads and process; nothing may wait."""
         self._threads.shutdown(wait=True)
         self._one.shutdown(wait=True)
+        self._image.shutdown(wait=True)
         self._json.close()
+        self._images.close()
 
     def unpack(
         self, exchange: Exchange, limit: int, then: Callable[[], None], reject: Callable[[Refused], None]
@@ -75,6 +86,39 @@ class Workers:
     ) -> None:
         """Like `thread`, for a call, (function, arguments…), in the process; `after` is done in the thread."""
         self._run(self._one, exchange, lambda: after(self._json.call(*call)), then, reject)
+
+    def image(
+        self,
+        exchange: Exchange,
+        call: tuple[Any, ...],
+        then: Callable[[Any], None],
+        reject: Callable[[Refused], None],
+    ) -> None:
+        """Like `json`, for an image, the last argument; one of few pixels is decoded in a thread, others in turn."""
+        function, *arguments = call
+
+        def small() -> Any:
+            return _LARGE if images.is_large(arguments[-1]) else function(*arguments)
+
+        def large() -> Any:
+            try:
+                return self._images.call(*call)
+            finally:
+                self._loop.call_soon_threadsafe(self._one_less)
+
+        def go_on(value: Any) -> None:
+            if value is not _LARGE:
+                then(value)
+                return
+            if self._large > _LARGE_IMAGES:
+                raise Refused("too many large images wait to be decoded", 503, b"Retry-After: 1\r\n")
+            self._large += 1
+            self._run(self._image, exchange, large, then, reject)
+
+        self.thread(exchange, small, go_on, reject)
+
+    def _one_less(self) -> None:
+        self._large -= 1
 
     def _run(
         self,

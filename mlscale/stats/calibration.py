@@ -50,12 +50,14 @@ def reliability(confidence: NDArray[np.generic], correct: NDArray[np.generic], b
         correct: whether it was right, (n,).
 
     Raises:
-        ValueError: no samples, or one of them NaN, or arrays of different length.
+        ValueError: no samples, a confidence of NaN, arrays of different length, or one that is neither right nor wrong.
     """
     if np.shape(confidence) != np.shape(correct) or not np.size(confidence):
         raise ValueError(
             f"confidence and correct must be of the same samples: {np.shape(confidence)}, {np.shape(correct)}"
         )
+    if not np.isin(correct, (0, 1)).all():
+        raise ValueError("correct must be true or false, 1 or 0")
     values, right, place = (
         np.asarray(confidence, np.float64),
         np.asarray(correct, np.float64),

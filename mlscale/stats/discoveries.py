@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 
 @dataclass(frozen=True)
 class Discoveries:
@@ -34,9 +36,10 @@ def benjamini_hochberg(p: Sequence[float], fdr: float) -> Discoveries:
     """
     from scipy.stats import false_discovery_control
 
-    if not all(0 <= each <= 1 for each in (*p, fdr)):
+    values = np.asarray(p, np.float64)  # whole numbers, too: scipy divides in place
+    if values.ndim != 1 or not ((values >= 0) & (values <= 1)).all() or not 0 <= fdr <= 1:
         raise ValueError("p-values and their rate of false discoveries must be between 0 and 1")
-    if not p:
+    if not len(values):
         return Discoveries((), ())
-    q = tuple(float(each) for each in false_discovery_control(p, method="bh"))
+    q = tuple(float(each) for each in false_discovery_control(values, method="bh"))
     return Discoveries(q, tuple(each <= fdr for each in q))

@@ -38,9 +38,46 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
 
     if not (n >= 1 and 0 <= successes <= n):
         raise ValueError(f"{successes} of {n} is not a share")
-    _check_confidence(confidence)
+    check_confidence(confidence)
     found = binomtest(successes, n).proportion_ci(confidence, method="wilson")
     return Interval(successes / n, float(found.low), float(found.high))
+
+
+def share_interval(value: float, variance: float, n: int, confidence: float = 0.95) -> Interval:
+    """Wilson's interval of a share that is no plain count, at the number of trials that has its variance.
+
+    For trials that depend on each other, and for figures that behave as shares do; the best of such intervals near 0
+    and 1: Franco et al., Comparative study of confidence intervals for proportions in complex sample surveys, 2019.
+
+    Args:
+        value: the share, 0 to 1.
+        variance: of it, as estimated; NaN where it is not known.
+        n: trials, n ≥ 1; believed where the value is so near 0 or 1 that its variance is hardly known.
+        confidence: two-sided.
+
+    Raises:
+        ValueError: n is less than 1, the value is no share, or the confidence is not between 0 and 1.
+    """
+    from scipy.stats import norm
+
+    if not (n >= 1 and 0 <= value <= 1):
+        raise ValueError(f"{value} of {n} trials is not a share")
+    check_confidence(confidence)
+    binomial = value * (1 - value) / n
+    trials = n / observed_scale(value, variance / binomial if binomial > 0 else 1.0, n)
+    z2 = float(norm.ppf((1 + confidence) / 2)) ** 2
+    middle = (value + z2 / (2 * trials)) / (1 + z2 / trials)
+    half = math.sqrt(z2 * value * (1 - value) / trials + z2 * z2 / (4 * trials * trials)) / (1 + z2 / trials)
+    return Interval(value, max(0.0, min(middle - half, value)), min(1.0, max(middle + half, value)))
+
+
+def observed_scale(value: float, observed: float, n: int) -> float:
+    """Return how many times the model's variance the true one is: what was observed, drawn towards 1 where the value is
+    so near 0 or 1 that hardly any samples say so."""
+    errors = 2 * n * min(value, 1 - value)
+    if not math.isfinite(observed) or errors <= 0:
+        return 1.0
+    return max((errors * observed + 1) / (errors + 1), 1e-6)
 
 
 def quantile(values: NDArray[Any], q: float, confidence: float = 0.95) -> Interval:
@@ -64,7 +101,7 @@ def quantile(values: NDArray[Any], q: float, confidence: float = 0.95) -> Interv
         raise ValueError(f"a quantile needs numbers, and these are {ordered.shape} with {np.isnan(ordered).sum()} NaN")
     if not 0 < q < 1:
         raise ValueError(f"q must be between 0 and 1, and is {q}")
-    _check_confidence(confidence)
+    check_confidence(confidence)
     n, tail = len(ordered), (1 - confidence) / 2
     # P(B ≤ low − 1) ≤ tail and P(B ≥ high) ≤ tail for the binomial B, as ranks that count from one.
     low = int(binom.ppf(tail, n, q))
@@ -76,6 +113,6 @@ def quantile(values: NDArray[Any], q: float, confidence: float = 0.95) -> Interv
     )
 
 
-def _check_confidence(confidence: float) -> None:
+def check_confidence(confidence: float) -> None:
     if not 0 < confidence < 1:
         raise ValueError(f"confidence must be between 0 and 1, and is {confidence}")

@@ -122,6 +122,8 @@ def score_interval(gained: int, lost: int, n: int, confidence: float = 0.95) -> 
 def _check_pairs(gained: int, lost: int) -> None:
     if not (gained >= 0 and lost >= 0):
         raise ValueError(f"the numbers of pairs must not be negative: {gained} and {lost}")
+    if gained % 1 or lost % 1:
+        raise ValueError(f"the numbers of pairs must be whole: {gained} and {lost}")
 
 
 def _score(gained: int, lost: int, n: int, difference: float) -> float:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.stats.intervals import Interval
+from mlscale.stats.intervals import Interval, observed_scale, share_interval
 
 Floats = NDArray[np.float64]
 _MOST_STEPS = 2000
@@ -54,7 +54,9 @@ def ranking(
     The interval of the AUC has those values whose score test does not reject the observed one: the variance is a
     function of the tested value (Newcombe, Confidence intervals for an effect size measure based on the Mann–Whitney
     statistic, part 2, 2006), scaled to DeLong's of these samples as far as there are errors to estimate that from. The
-    interval of the average precision is Wilson's at the number of positives that has the bootstrap's variance.
+    interval of the average precision is Wilson's at the number of positives that has the bootstrap's variance; with as
+    many positives as there are, it is the binomial interval of Boyd, Eng and Page, Area under the precision–recall
+    curve: point estimates and confidence intervals, 2013.
 
     Args:
         scores: the higher, the more likely positive, (n,); infinite ones are the first or the last, NaN is left out.
@@ -67,11 +69,13 @@ def ranking(
         None where there are no positives, or no negatives: no curve is defined.
 
     Raises:
-        ValueError: scores and truth differ in length.
+        ValueError: scores and truth differ in length, or one is neither positive nor negative.
     """
     values, positive = np.asarray(scores, np.float64), np.asarray(truth, bool)
     if values.ndim != 1 or values.shape != positive.shape:
         raise ValueError(f"scores and truth must be of the same samples: {values.shape} and {positive.shape}")
+    if not np.isin(truth, (0, 1)).all():
+        raise ValueError("truth must be positive or not: true or false, 1 or 0")
     known = ~np.isnan(values)
     values, positive = values[known], positive[known]
     if not positive.any() or positive.all():
@@ -88,7 +92,7 @@ def ranking(
     shown = np.unique(np.linspace(0, len(steps) - 1, _MOST_POINTS).astype(int))
     return Ranking(
         auc=auc_interval(float(auc[0]), variances[0], int(tp[-1]), int(fp[-1]), confidence),
-        average_precision=precision_interval(float(average[0]), variances[1], int(tp[-1]), confidence),
+        average_precision=share_interval(float(average[0]), variances[1], int(tp[-1]), confidence),
         false_positive_rate=fp[shown] / fp[-1],
         recall=recall[shown],
         precision=precision[shown],
@@ -142,7 +146,7 @@ def auc_interval(auc: float, variance: float, positives: int, negatives: int, co
 
     z = float(norm.ppf((1 + confidence) / 2))
     expected = _auc_variance(auc, positives, negatives)
-    scale = _scale(auc, variance / expected if expected > 0 else 1.0, min(positives, negatives))
+    scale = observed_scale(auc, variance / expected if expected > 0 else 1.0, min(positives, negatives))
 
     def beyond(tested: float) -> float:
         return (tested - auc) ** 2 - z * z * scale * _auc_variance(tested, positives, negatives)
@@ -154,36 +158,11 @@ def auc_interval(auc: float, variance: float, positives: int, negatives: int, co
     return Interval(auc, min(float(low), auc), max(float(high), auc))
 
 
-def precision_interval(value: float, variance: float, positives: int, confidence: float = 0.95) -> Interval:
-    """Return Wilson's interval of an average precision, at the number of positives that has this variance.
-
-    With as many positives as there are, it is the binomial interval of Boyd, Eng and Page, Area under the
-    precision–recall curve: point estimates and confidence intervals, 2013.
-    """
-    from scipy.stats import norm
-
-    binomial = value * (1 - value) / positives
-    n = positives / _scale(value, variance / binomial if binomial > 0 else 1.0, positives)
-    z2 = float(norm.ppf((1 + confidence) / 2)) ** 2
-    middle = (value + z2 / (2 * n)) / (1 + z2 / n)
-    half = math.sqrt(z2 * value * (1 - value) / n + z2 * z2 / (4 * n * n)) / (1 + z2 / n)
-    return Interval(value, max(0.0, min(middle - half, value)), min(1.0, max(middle + half, value)))
-
-
 def _auc_variance(auc: float, positives: int, negatives: int) -> float:
     """Hanley and McNeil's variance of an AUC (1982), in the symmetrical form of Newcombe's method 5."""
     others = (positives + negatives) / 2 - 1
     share = others * (1 - auc) / (2 - auc) + others * auc / (1 + auc)
     return auc * (1 - auc) * (1 + share) / (positives * negatives)
-
-
-def _scale(value: float, observed: float, n: int) -> float:
-    """Return how many times the model's variance the true one is: what was observed, drawn towards 1 where the value is
-    so near 0 or 1 that hardly any samples say so."""
-    errors = 2 * n * min(value, 1 - value)
-    if not math.isfinite(observed) or errors <= 0:
-        return 1.0
-    return max((errors * observed + 1) / (errors + 1), 1e-6)
 
 
 def _bootstrap_variance(hits: Floats, misses: Floats, draws: int, seed: int) -> float:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlscale.stats.intervals import Interval
+from mlscale.stats.intervals import Interval, check_confidence
 
 
 def ratio(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> Interval:
@@ -20,7 +20,8 @@ def ratio(first: Sequence[float], second: Sequence[float], confidence: float = 0
         confidence: that the true ratio lies within, two-sided.
 
     Raises:
-        ValueError: fewer than two rounds, rounds that do not pair, or numbers that are not positive and finite.
+        ValueError: fewer than two rounds, rounds that do not pair, or numbers that are not positive and finite, or
+            the confidence is not between 0 and 1.
     """
     from scipy.stats import t
 
@@ -29,6 +30,7 @@ def ratio(first: Sequence[float], second: Sequence[float], confidence: float = 0
         raise ValueError("a ratio needs two rounds of positive numbers at least")
     if not all((np.isfinite(each) & (each > 0)).all() for each in sides):
         raise ValueError("a ratio needs positive numbers, none of them infinite or NaN")
+    check_confidence(confidence)
     logs = np.log(sides[0]) - np.log(sides[1])
     mean, error = float(logs.mean()), float(logs.std(ddof=1)) / math.sqrt(len(logs))
     reach = float(t.ppf((1 + confidence) / 2, len(logs) - 1)) * error

@@ -57,6 +57,10 @@ def test_figures() -> None:
             "hardly faster, 1.03× as fast as fp32 (1.02 to 1.04), where 1.05× is wanted",
         ),
         (
+            {"single": timed(2, 1.98, 0.99, 1.03)},
+            "hardly faster, 1.01× as fast as fp32 (0.99 to 1.03), where 1.05× is wanted",
+        ),
+        (
             {"single": timed(2, 1.6, 1.049, 1.5)},
             "undecided whether it is fast enough: 1.25× as fast as fp32 (1.05 to 1.50), where 1.05× is wanted",
         ),
@@ -113,3 +117,27 @@ def test_both_models_get_the_same_samples(digits: Digits, convolutions: bytes) -
     for times in (figures.single, figures.batch):
         assert 0 < times.ratio.low <= times.ratio.value <= times.ratio.high
         assert min(times.first.cpu_ms, times.first.wall_ms, times.second.cpu_ms, times.second.wall_ms) > 0
+
+
+def test_fp32_is_timed_against_int8_until_the_bound_is_decided(
+    digits: Digits, convolutions: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(2)
+    other = export(served(classifier(ResNet(1, 10, widths=(8, 16))), input_of(digits)), input_of(digits))
+    answers: list[Any] = []
+    bounds: list[float | None] = []
+
+    def compare_times(first: Any, second: Any, *, bound: float | None = None, budget_s: float = 10) -> TimesCompared:
+        answers.extend((first(), second()))
+        bounds.append(bound)
+        return timed(2, 1, 1.9, 2.1)
+
+    monkeypatch.setattr("mlscale.compress.judge.compare_times", compare_times)
+    compare(convolutions, other, validation(digits), min_speedup=1.07)
+    assert bounds == [1.07, None]
+    raw = next(iter(validation(digits))).raw
+    fp32, int8 = (Engine(model).run(raw[:1]) for model in (convolutions, other))
+    assert abs(fp32 - int8).max() > 0.01
+    for answer, expected, samples in zip(answers, (fp32, int8, fp32, int8), (1, 1, 32, 32), strict=True):
+        assert len(answer) == samples
+        np.testing.assert_allclose(answer[:1], expected, atol=1e-4)

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 import torch
 from torch.nn.functional import interpolate
 
+from mlscale.data import resize
 from mlscale.data.resize import resize_uint8
 
 
-def test_bitwise_equal_to_torch() -> None:
+@pytest.mark.parametrize("block", [resize._BLOCK, 5000])
+def test_bitwise_equal_to_torch(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resize, "_BLOCK", block)
     random = np.random.default_rng(0)
     for case in range(80):
         height, width = (int(side) for side in random.integers(1, 400, 2))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,9 +13,11 @@ import torch
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
+from mlscale.evaluate import slices
 from mlscale.evaluate.compare import compare
 from mlscale.evaluate.gather import About, Gather, Gathered
 from mlscale.evaluate.judge import judge
+from mlscale.evaluate.multilabel import micro_f1
 from mlscale.report import Figure, Picture, Table
 from mlscale.report.html import page
 from mlscale.runs.files import plain
@@ -107,6 +110,29 @@ def test_labels() -> None:
     shown(told.figures)
 
 
+def test_a_rare_label_without_errors_has_an_interval_as_a_class_has() -> None:
+    y = np.zeros((60, 2), np.int64)
+    y[:4, 0], y[::2, 1] = 1, 1
+    logits = np.where(y > 0, 2.0, -2.0)
+    logits[5:8, 1] *= -1
+    gather = Gather(About("multilabel", ("rare", "often")))
+    gather.take({"logits": torch.from_numpy(logits)}, (torch.zeros(60, 4), torch.from_numpy(y)))
+    rare = next(each for each in judge(gather.finish()).details["labels"] if each["label"] == "rare")
+    assert rare["f1"] == {"value": 1, "low": pytest.approx(2 * 0.5101 / 1.5101, abs=1e-3), "high": 1}
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["labels apart", "labels of a sample together"])
+def test_the_interval_of_micro_f1_holds_near_one(together: bool) -> None:
+    # Half of the labels are true, 3 % of them are missed; together: both of a sample, or none.
+    rng, held = np.random.default_rng(11), 0
+    for _ in range(400):
+        truth = np.tile(rng.random((120, 1)) < 0.5, (1, 2)) if together else rng.random((120, 2)) < 0.5
+        missed = np.tile(rng.random((120, 1)) < 0.03, (1, 2)) if together else rng.random((120, 2)) < 0.03
+        found = micro_f1(truth, truth & ~missed)
+        held += found.low <= 2 * 0.97 / 1.97 <= found.high
+    assert held / 400 >= 0.9
+
+
 def regressed(noise: float, seed: int = 0, shift: float = 0.0) -> Gathered:
     rng = np.random.default_rng(0)
     y = rng.normal(size=(250, 1)) * 10 + 1e4
@@ -170,13 +196,13 @@ def test_a_slice_that_is_worse_is_found_and_small_ones_are_not_believed() -> Non
     named: dict[str, Any] = {"camera": camera.tolist(), "day": [str(d) for d in day], "few": few, "one": ["a"] * 900}
     named["brightness"] = gathered.columns["brightness"].tolist()
     told = judge(gathered, named)
-    slices: list[dict[str, Any]] = told.details["slices"]
-    assert (slices[0]["column"], slices[0]["value"]) == ("camera", "old")
-    assert slices[0]["q"] < 0.01
-    assert [each["q"] <= 0.05 for each in slices if each["column"] == "day"] == [False] * 7
-    assert len([each for each in slices if each["column"] == "brightness"]) == 4  # quartiles
-    assert {each["column"]: each["small"] for each in slices if each["value"] == "yes"} == {"few": True}
-    assert not any(each["column"] == "one" for each in slices)
+    found: list[dict[str, Any]] = told.details["slices"]
+    assert (found[0]["column"], found[0]["value"]) == ("camera", "old")
+    assert found[0]["q"] < 0.01
+    assert [each["q"] <= 0.05 for each in found if each["column"] == "day"] == [False] * 7
+    assert len([each for each in found if each["column"] == "brightness"]) == 4  # quartiles
+    assert {each["column"]: each["small"] for each in found if each["value"] == "yes"} == {"few": True}
+    assert not any(each["column"] == "one" for each in found)
     assert told.metrics["worse_slices"] == 1
     assert "camera old is worse than the rest" in " ".join(told.remarks)
     shown(told.figures)
@@ -192,8 +218,44 @@ def test_no_slice_is_found_where_there_is_none() -> None:
     assert finds <= 4  # 5 % of 20, and what chance adds
 
 
+def of_losses(ours: NDArray[Any], others: NDArray[Any]) -> Mapping[str, Any]:
+    """What is said of the slice of the first among both."""
+    camera = ["a"] * len(ours) + ["b"] * len(others)
+    told = slices.judge({"camera": camera}, np.concatenate([ours, others]), share=False, figure="squared_error")
+    (found,) = [each for each in told.details["slices"] if each["value"] == "a"]
+    return {**found, "worse": told.metrics["worse_slices"]}
+
+
+def test_losses_of_one_mean_are_no_worse_slice_whatever_their_shape() -> None:
+    finds = 0
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        finds += of_losses(rng.chisquare(1, 300), rng.gamma(4, 0.25, 700))["worse"] > 0
+    assert finds <= 6  # 5 % of 40, and what chance adds; a test of ranks finds them all
+
+
+def test_a_slice_of_larger_mean_losses_is_found() -> None:
+    rng = np.random.default_rng(3)
+    found = of_losses(rng.chisquare(1, 300) * 1.6, rng.gamma(4, 0.25, 700))
+    assert found["worse"] == 1
+    assert found["q"] < 0.01
+
+
+@pytest.mark.parametrize(
+    ("ours", "others", "tested"),
+    [
+        (np.full(40, 0.1), np.full(60, 0.1), True),
+        (np.append(np.ones(39), np.inf), np.ones(60), True),
+        (np.arange(40.0), np.zeros(3), False),  # three alike would look certain
+    ],
+)
+def test_losses_that_show_nothing(ours: NDArray[Any], others: NDArray[Any], tested: bool) -> None:
+    found = of_losses(ours, others)
+    assert found["worse"] == 0
+    assert found["q"] == 1 if tested else np.isnan(found["q"])
+
+
 def judge_slices(gathered: Gathered, named: Any) -> float:
-    from mlscale.evaluate import slices
     from mlscale.evaluate.judge import goodness
 
     good, share, figure = goodness(gathered)

@@ -114,6 +114,24 @@ def test_undecided_speed_keeps_the_champion(
     assert any("undecided" in each for each in against) == (low <= 1.3 < high)
 
 
+def test_the_challenger_is_timed_against_the_champion_until_the_bound_is_decided(
+    model: Callable[[float], Servable], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+
+    def compare_times(first: Callable[[], Any], second: Callable[[], Any], *, bound: float) -> TimesCompared:
+        seen.extend((-float(first()[0, 1]), -float(second()[0, 1]), bound))
+        return TimesCompared(CallTime(3, 4), CallTime(1, 2), Interval(1.2, 1.1, 1.25), 16)
+
+    monkeypatch.setattr("mlscale.retrain.gate.compare_times", compare_times)
+    bounds = replace(BOUNDS, max_latency_ratio=1.3)
+    figures = judge(model(0.5), model(0.7), samples(20, 0.7), samples(20, 0.7), bounds).figures
+    assert seen == pytest.approx([0.7, 0.5, 1.3])
+    assert [figures[f"{who}_{clock}_ms"] for who in ("challenger", "champion") for clock in ("cpu", "latency")] == [
+        3, 4, 1, 2,
+    ]  # fmt: skip
+
+
 def differing(gained: int, lost: int, same: int) -> list[tuple[NDArray[Any], list[str]]]:
     """Samples of which the model at 0.7 has so many right and wrong where the one at 0.5 is the other way round."""
     values = np.array([0.6] * (gained + lost) + [0.9] * same, np.float32)[:, None]
@@ -124,7 +142,7 @@ def differing(gained: int, lost: int, same: int) -> list[tuple[NDArray[Any], lis
     ("gained", "lost", "alpha", "better"),
     # One-sided mid-p: 5 to 0 is 1/64, 4 to 0 is 1/32, 7 to 1 is 0.0195; two-sided would be twice that.
     [
-        (4, 0, 0.05, True), (4, 0, 0.03, False), (5, 0, 0.03, True), (5, 0, 0.015, False),
+        (4, 0, 0.05, True), (4, 0, 0.03, False), (5, 0, 0.03, True), (5, 0, 1 / 64, True), (5, 0, 0.015, False),
         (7, 1, 0.02, True), (7, 1, 0.019, False), (0, 7, 0.4, False),
     ],
 )  # fmt: skip

@@ -76,6 +76,19 @@ def test_what_a_page_may_send_unasked_is_no_label_and_no_order(server: Server, k
     )
 
 
+@pytest.mark.parametrize(
+    "ref", ["{stored}", "~/digits", "../x:v1", "x\nserving digits:v9", "\x1b[2Jx", "x", "x:v1", ""]
+)
+def test_clients_name_no_file_and_write_no_line_of_the_log(server: Server, ref: str) -> None:
+    before = server.said
+    asked = {"parameters": {"version": ref.format(stored=STORED)}}
+    reply = server.ask(LOAD, asked, JSON)
+    assert reply.status == 400
+    assert "names no version" in reply.json["error"] or "is no version of digits" in reply.json["error"]
+    assert server.said == before
+    assert server.metric("mlscale_stale") == 0
+
+
 def test_the_key(locked: Server) -> None:
     asks: tuple[tuple[str, bytes | None, dict[str, str]], ...] = (
         ("/predict", ONE, RAW),

@@ -4,6 +4,7 @@ import io
 import json
 import zlib
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -97,6 +98,32 @@ def test_an_image_of_another_size_is_refused_where_no_resize_is_named(server: Se
         "the image has 8×9 pixels (height × width), the model takes 8×8, and its servable.yaml names no way to resize"
     )
     assert (reply.status, reply.json) == (400, {"error": told})
+
+
+@pytest.mark.parametrize("kind", ["image/png", "Image/PNG; q=1"])
+def test_an_image_of_many_pixels_is_no_load_of_the_server(server: Server, kind: str) -> None:
+    """Some kilobytes that are 36 MB once decoded: elsewhere, and not by what reads all other requests."""
+
+    def peak() -> int:
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+        return int(status.partition("VmHWM:")[2].split()[0]) << 10
+
+    png = io.BytesIO()
+    Image.new("L", (6000, 6000)).save(png, "PNG")
+    before = peak()
+    replies = list[int]()
+    clients = [
+        Thread(target=lambda: replies.append(server.ask("/predict", png.getvalue(), {"Content-Type": kind}).status))
+        for _ in range(12)
+    ]
+    for client in clients:
+        client.start()
+    for client in clients:
+        client.join()
+    assert set(replies) <= {400, 503}
+    assert replies.count(400) >= 9  # one is decoded, eight wait
+    assert peak() - before < 20 << 20
+    assert server.ask("/predict", pixels(1).tobytes(), RAW).status == 200
 
 
 def model_of(

@@ -13,9 +13,10 @@ from scipy import stats
 from mlscale.stats.calibration import bins_of, reliability, temperature
 from mlscale.stats.chi2 import chi2
 from mlscale.stats.discoveries import benjamini_hochberg
-from mlscale.stats.intervals import quantile, wilson
+from mlscale.stats.intervals import quantile, share_interval, wilson
 from mlscale.stats.ks import ks
 from mlscale.stats.paired import mcnemar, mcnemar_exact, paired, score_interval
+from mlscale.stats.ranking import ranking
 from mlscale.stats.ratios import ratio
 
 NAN, INF = math.nan, math.inf
@@ -47,6 +48,14 @@ def array(*values: float) -> Any:
         lambda: score_interval(1, 1, 3, NAN),
         lambda: paired(array(), array()), lambda: paired(array(1, NAN), array(1, 0)),
         lambda: paired(array(2), array(1)),
+        lambda: mcnemar(2.5, 3),  # type: ignore[arg-type]
+        lambda: mcnemar(INF, 3),  # type: ignore[arg-type]
+        lambda: score_interval(2.5, 0, 9),  # type: ignore[arg-type]
+        lambda: reliability(array(0.5), array(2)), lambda: reliability(array(0.5), array(NAN)),
+        lambda: ranking(array(1, 2), array(2, 0)), lambda: ranking(array(1, 2), array(NAN, 0)),
+        lambda: ranking(array(1, 2), array(-1, 1)),
+        lambda: share_interval(NAN, 0.1, 5), lambda: share_interval(1.1, 0.1, 5), lambda: share_interval(0.5, 0.1, 0),
+        lambda: share_interval(0.5, 0.1, 5, 1.0), lambda: ratio([1, 2], [2, 3], 2), lambda: ratio([1, 2], [2, 3], NAN),
         lambda: ratio([1], [1]), lambda: ratio([1, 2], [1]), lambda: ratio([1, -2], [1, -2]),
         lambda: ratio([1, 0], [1, 1]),
         lambda: ratio([1, 1], [0, 1]), lambda: ratio([1, NAN], [1, 1]), lambda: ratio([1, INF], [1, INF]),
@@ -108,3 +117,16 @@ def test_random_cases_as_scipy_has_them(seed: int) -> None:
     )
     low, high = score_interval(gained, lost, gained + lost + 5, max(level, 0.51))
     assert -1 <= low <= (gained - lost) / (gained + lost + 5) <= high <= 1
+
+
+@pytest.mark.parametrize("p", [[0, 0, 1], (0.0, 0.0, 1.0), np.array([0, 0, 1]), np.array([0, 0, 1], np.float32)])
+def test_p_values_may_be_whole_numbers_and_arrays(p: Any) -> None:
+    assert benjamini_hochberg(p, 0.05).found == (True, True, False)
+
+
+def test_a_share_of_independent_trials_has_wilsons_interval() -> None:
+    for hits, n in ((0, 7), (7, 7), (3, 7), (999, 1000)):
+        value = hits / n
+        found, known = share_interval(value, value * (1 - value) / n, n), wilson(hits, n)
+        assert (found.low, found.high) == pytest.approx((known.low, known.high))
+    assert share_interval(0.5, 2 * 0.25 / 1000, 1000).high > share_interval(0.5, 0.25 / 1000, 1000).high
