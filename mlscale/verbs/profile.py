@@ -81,9 +81,16 @@ class Profile:
         return next((part for part in self.shares if part != _WAIT), _COMPUTE)
 
     @property
+    def is_of_step(self) -> bool:
+        """Whether a part of the step bounds the run. A loader can take cores from computing alone: where another part
+        takes more, its gain is small, or chance."""
+        bound = self.verdict.bound
+        return bound == "step" or (bound == "cores" and self.slowest != _COMPUTE)
+
+    @property
     def bound(self) -> str:
         """What bounds the run; time is called compute only where it was timed as compute."""
-        return self.slowest if self.verdict.bound == "step" else self.verdict.bound
+        return self.slowest if self.is_of_step else self.verdict.bound
 
 
 def measure(cfg: DictConfig, facts: Any, found: Load, masker: Masker) -> Profile:
@@ -152,22 +159,22 @@ def _told(profile: Profile) -> str:
     """What bounds the run, in words."""
     verdict = profile.verdict
     wait, gain = f"{verdict.wait:.0%}", f"{verdict.headspace.value:.2f}×"
-    if verdict.bound == "data":
+    if profile.is_of_step:
+        took = f" takes {profile.shares[profile.slowest]:.0%} of the time and" if profile.shares else ""
+        told = (
+            f"{profile.slowest}{took} bounds the run: it waits for data {wait} of the time, "
+            f"a perfect loader gives {gain} (measured)"
+        )
+    elif verdict.bound == "data":
         told = f"the step waits for data {wait} of the time: a perfect loader would be {gain} as fast (measured)"
     elif verdict.bound == "cores":
         told = (
             f"the loader takes cores from the step: it waits for data only {wait} of the time, "
             f"and yet a perfect loader would be {gain} as fast (measured)"
         )
-    elif verdict.bound == "unclear":
+    else:
         rounds = ", ".join(f"{each:.2f}×" for each in verdict.headspace.rounds)
         told = f"unclear what bounds the run: a perfect loader gave {rounds} in turn, and {wait} of the time is a wait"
-    else:
-        took = f" takes {profile.shares[profile.slowest]:.0%} of the time and" if profile.shares else ""
-        told = (
-            f"{profile.slowest}{took} bounds the run: it waits for data {wait} of the time, "
-            f"a perfect loader gives {gain} (measured)"
-        )
     named = [f"{part} {share:.0%}" for part, share in profile.shares.items() if _is_worth_naming(profile, part, share)]
     return f"{told}; of the time of an epoch: {', '.join(named)}" if named else told
 

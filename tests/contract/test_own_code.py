@@ -318,7 +318,7 @@ def test_what_is_wrong_with_their_data(folder: Path) -> None:
     for train, val, problems in [
         ("t.tar", "eight.tar", ["2 of 16 samples have a label that the training data does not have."]),
         ("none.tar", "empty", ["The path 'none.tar' does not exist.", "The folder 'empty' holds no shard."]),
-        ("not.tar", "t.tar", ["The shard 'not.tar' is not a tar file."]),
+        ("not.tar", "t.tar", ["the shard 'not.tar' is not a tar file"]),
         ("", "t.tar", ["No shards are named."]),
     ]:
         said = mlscale("data=webdataset", f"data.train={train}", f"data.val={val}", *FAST)

@@ -84,6 +84,13 @@ def test_a_part_that_takes_more_than_computing_bounds_the_run() -> None:
     assert "logger CSV_percent" not in found.metrics
 
 
+def test_a_loader_takes_no_cores_from_a_part_that_does_not_compute() -> None:
+    asleep = concluded(0.02, 1.11, callback_Sleeper=0.76, computing=0.08)
+    assert asleep.artifacts["bound_by"] == "callback Sleeper"
+    assert asleep.sentence.startswith("callback Sleeper takes 76% of the time and bounds the run")
+    assert concluded(0.02, 1.11, computing=0.76, callback_Sleeper=0.08).artifacts["bound_by"] == "cores"
+
+
 def test_a_large_part_is_named_whatever_bounds_the_run() -> None:
     assert "of the time of an epoch: validation 30%" in concluded(0.0, 1.0, computing=0.6, validation=0.3).sentence
     assert "of the time of an epoch: computing 40%, callback X 20%" in (
