@@ -66,8 +66,13 @@ def nearest_metric(name: str, logged: Iterable[str]) -> str | None:
 
 def loss_among(logged: Iterable[str]) -> str | None:
     """Return the loss of the whole, of what a validation logs."""
-    losses = [name for name in logged if _deciding(list(_words(name))) == "loss" and stage(name) != "train"]
+    losses = [name for name in logged if is_loss(name) and stage(name) != "train"]
     return min(losses, key=lambda name: ("total" not in name, len(name), name), default=None)
+
+
+def is_loss(name: str) -> bool:
+    """Whether a metric is a loss, by its name."""
+    return _deciding(list(_words(name))) == "loss"
 
 
 def stage(name: str) -> str | None:

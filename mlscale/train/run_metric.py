@@ -13,7 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from mlscale.config.directions import choose, direction, stage
+from mlscale.config.directions import choose, direction, is_loss, stage
 from mlscale.errors import MLScaleError
 from mlscale.train.lightning_results import names_in_training
 from mlscale.train.progress import Progress
@@ -32,8 +32,9 @@ class RunMetric(Callback):
 
     The sanity validation shows what is logged. Where nobody has set a metric and the task's own is not among it, one
     is chosen. A run without a sanity validation chooses at its first validation, one without any validation takes the
-    training loss. A metric that somebody has set, and what callbacks and schedulers monitor besides, must be logged:
-    the run ends before its first step where it is a validation's, and after it where it may be the training's.
+    training loss, or no metric where training steps return none and log several. A metric that somebody has set, and
+    what callbacks and schedulers monitor besides, must be logged: the run ends before its first step where it is a
+    validation's, and after it where it may be the training's.
 
     Args:
         metric: the run's metric; None where it is open.
@@ -68,7 +69,10 @@ class RunMetric(Callback):
         if not logged or _mentions(pl_module, trainer, "sanity_checking"):
             return
         if not self.given and self.metric not in logged:
-            self._choose(trainer, logged)
+            if choose(logged, self.mode if self.given_mode else None):
+                self._choose(trainer, logged)
+            else:
+                self._open = True  # what the training gives is known after an epoch of it
         for name, where in self._watched(trainer):
             if name not in logged and stage(name) == "val":
                 raise _refused(not_logged(name, where, logged, during="the sanity validation"))
@@ -124,19 +128,25 @@ class RunMetric(Callback):
         for callback in trainer.callbacks:
             monitor = getattr(callback, "monitor", None)
             strict = isinstance(callback, ModelCheckpoint) or getattr(callback, "strict", False)
-            if isinstance(monitor, str) and strict and monitor != self.metric:
+            if isinstance(monitor, str) and strict and monitor not in (self.metric, UNCHOSEN):
                 found.append((monitor, f"{type(callback).__name__}(monitor='{monitor}')"))
         for config in trainer.lr_scheduler_configs:
-            if config.reduce_on_plateau and config.strict and config.monitor not in (None, self.metric):
+            if config.reduce_on_plateau and config.strict and config.monitor not in (None, self.metric, UNCHOSEN):
                 found.append((config.monitor, f"the monitor of {type(config.scheduler).__name__}"))
         return found
 
 
 def _of_training(trainer: Any, validated: Iterable[str], mode: str | None) -> str | None:
-    trained = set(_on_all_ranks(trainer.callback_metrics)) - set(validated)
-    if any(isinstance(callback, TrainMetrics) for callback in trainer.callbacks):
-        trained.add(_TRAIN_LOSS)  # which it logs later in this hook
-    return _TRAIN_LOSS if _TRAIN_LOSS in trained and mode != "max" else choose(trained, mode)
+    logged = set(trainer.callback_metrics) - set(validated)
+    if any(isinstance(callback, TrainMetrics) and callback.has_loss for callback in trainer.callbacks):
+        logged.add(_TRAIN_LOSS)  # which it logs later in this hook
+    trained = _on_all_ranks(logged)
+    if _TRAIN_LOSS in trained and mode != "max":
+        return _TRAIN_LOSS
+    losses = [name for name in trained if is_loss(name)]
+    if len(losses) > 1 and not any("total" in name for name in losses):
+        return None  # adversaries: what is better for one of them is worse for the other
+    return choose(trained, mode)
 
 
 def _why_not(trainer: Any, validated: list[str]) -> str:

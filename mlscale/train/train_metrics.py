@@ -54,6 +54,11 @@ class TrainMetrics(Callback):
         self._epoch_steps = 0
         self._restored: Mapping[str, Any] | None = None
 
+    @property
+    def has_loss(self) -> bool:
+        """Whether training steps of this epoch have given a loss, so that ``train/loss`` is logged at its end."""
+        return self._counted > 0 or (self._epoch_counted is not None and bool(self._epoch_counted.item()))
+
     def rank_state(self) -> dict[str, Any]:
         """What this rank has added up in the epoch and not logged yet."""
         return {

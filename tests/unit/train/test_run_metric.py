@@ -126,6 +126,40 @@ def test_one_that_is_logged_is_chosen(
     assert told[0].startswith(f"metric    {metric}, {'less' if mode == 'min' else 'more'} is better: ")
 
 
+class Adversaries(LogsInTraining):
+    """Optimizes manually, and returns nothing."""
+
+    def __init__(self, *names: str) -> None:
+        super().__init__()
+        self.logged, self.automatic_optimization = names, False
+
+    def training_step(self, batch: torch.Tensor, index: int) -> None:  # type: ignore[override]
+        optimizer: Any = self.optimizers()
+        loss = self.layer(batch).sum()
+        self.manual_backward(loss)
+        optimizer.step()
+        for name in self.logged:
+            self.log(name, loss)
+
+
+@pytest.mark.parametrize(
+    ("names", "metric"),
+    [(("g_loss", "d_loss"), None), (("train/G_loss", "train/D_loss"), None), ((), None), (("elbo_loss",), "elbo_loss"),
+     (("total_loss", "kl_loss"), "total_loss")],
+)  # fmt: skip
+@pytest.mark.parametrize("validate", [True, False])
+def test_a_module_that_returns_no_loss_needs_none(
+    names: tuple[str, ...], metric: str | None, validate: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    module = Adversaries(*names)
+    if not validate:
+        module.validation_step = None  # type: ignore[assignment,method-assign]
+    judge, checkpoints, _ = fit(module, folder=tmp_path, validate=validate)
+    assert judge.metric == checkpoints.monitor == metric
+    assert (tmp_path / "best.ckpt").is_file()
+    assert f"metric    {metric or 'none'}" in capsys.readouterr().err
+
+
 def test_without_a_validation_it_is_the_training_loss(tmp_path: Path) -> None:
     module = Module()
     module.validation_step = None  # type: ignore[assignment,method-assign]
