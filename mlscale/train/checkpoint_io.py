@@ -9,11 +9,13 @@ import contextlib
 import logging
 import shutil
 import sys
+from collections import Counter, OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import torch
 from lightning_fabric.utilities.cloud_io import _is_local_file_protocol
 from pytorch_lightning.plugins.io import TorchCheckpointIO
@@ -83,6 +85,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             raise TypeError(f"{type(self).__name__} has no storage options")
         self.unsaved = False
         self._leave_out(checkpoint)
+        checkpoint = _numbers_of_python(checkpoint)
         if not _is_local_file_protocol(path):
             super().save_checkpoint(checkpoint, path)
             return
@@ -259,6 +262,26 @@ def _plain(value: Any) -> Any:
         items = [_plain(item) for item in value]
         return tuple(items) if isinstance(value, tuple) else items
     raise TypeError(type(value))
+
+
+def _numbers_of_python(value: Any) -> Any:
+    """`value` with numpy's numbers as the same numbers of Python, which a weights-only load reads: a schedule that is
+    computed by numpy leaves them in the states of optimizers and schedulers. Others (float32) would be other numbers.
+    """
+    if isinstance(value, np.float64 | np.int64 | np.bool_):
+        return value.item()
+    if type(value) in (dict, OrderedDict, Counter):
+        pairs = [(_numbers_of_python(key), _numbers_of_python(item)) for key, item in value.items()]
+        same = all(
+            new is old
+            for pair, item in zip(pairs, value.items(), strict=True)
+            for new, old in zip(pair, item, strict=True)
+        )
+        return value if same else type(value)(dict(pairs))
+    if type(value) in (list, tuple):
+        parts = [_numbers_of_python(item) for item in value]
+        return value if all(a is b for a, b in zip(value, parts, strict=True)) else type(value)(parts)
+    return value
 
 
 def _foreign(path: Path) -> list[str]:

@@ -5,12 +5,14 @@ import re
 import resource
 import shutil
 import warnings
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import pytorch_lightning as pl
 import torch
@@ -134,6 +136,27 @@ def test_other_types_are_told_when_saved_and_refused_when_loaded(
         load(tmp_path / "kept/best.ckpt")
     assert "tests.unit.train.test_checkpoint_io.Odd" in caught.value.why
     assert "save_hyperparameters(ignore=" in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("made", "read"),
+    [
+        (np.float64(0.1), 0.1),
+        (
+            {"base_lrs": [np.float64(0.1)], "last": (np.int64(3), np.bool_(True))},
+            {"base_lrs": [0.1], "last": (3, True)},
+        ),
+        (Counter({np.int64(5): 1}), Counter({5: 1})),
+    ],
+    ids=["number", "nested", "keys"],
+)
+def test_numbers_of_numpy_are_kept_as_the_same_numbers_of_python(made: Any, read: Any, tmp_path: Path) -> None:
+    checkpoint = {"lr_schedulers": [made], "state_dict": nn.Linear(1, 1).state_dict(), "global_step": 1}
+    VerifiedCheckpointIO().save_checkpoint(checkpoint, tmp_path / "last.ckpt")
+    [kept] = load(tmp_path / "last.ckpt")["lr_schedulers"]
+    assert kept == read
+    assert repr(kept) == repr(read)
+    assert checkpoint["lr_schedulers"] == [made]
 
 
 def test_a_pickle_runs_no_code(tmp_path: Path) -> None:
