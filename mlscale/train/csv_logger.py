@@ -16,10 +16,15 @@ from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
+from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoints import NO_ROOM
 from mlscale.train.media import png, written_table
 
 _SECONDS = 5.0  # between two writes
+
+
+class NoExperiment(MLScaleError, AttributeError):  # noqa: N818 - hasattr(logger, "experiment") must be False
+    """The module asks the CSV file for what only a tracker has, such as TensorBoard's `add_image`."""
 
 
 class CSV(Logger):
@@ -52,6 +57,15 @@ class CSV(Logger):
     @property
     def save_dir(self) -> str:
         return str(self.path.parent)
+
+    @property
+    def experiment(self) -> Any:
+        raise NoExperiment(
+            "logger=csv has no 'experiment'",
+            where="self.logger.experiment in the module, or in a callback",
+            why="it is a file; what is written through 'experiment' is a tracker's",
+            fix="logger=tensorboard, for add_image and the like; or logger=wandb, logger=mlflow for theirs",
+        )
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:

@@ -199,3 +199,11 @@ def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         loggers.tensorboard(str(tmp_path))
     assert "pip install 'mlscale[tensorboard]'" in caught.value.fix
     assert caught.value.exit is Exit.ENVIRONMENT
+
+
+def test_what_only_a_tracker_has_is_told_with_the_logger_that_has_it(tmp_path: Path) -> None:
+    logger = CSV(str(tmp_path))
+    assert not hasattr(logger, "experiment")
+    with pytest.raises(MLScaleError, match="'experiment'") as caught:
+        logger.experiment.add_image("x", None, 0)
+    assert caught.value.fix.startswith("logger=tensorboard")
