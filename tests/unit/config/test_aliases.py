@@ -58,7 +58,7 @@ def answers() -> dict[str, str]:
 def stand_in(fix: str) -> list[str]:
     """The words of a suggestion, placeholders filled in as a user would."""
     kinds = {"int": "1", "float": "1", "bool": "true", "str": "x", "list[str]": "[x]", "list[int]": "[1]", "dict": "{}"}
-    kinds |= {"list[float]": "[0.9,0.99]", "steps": "3", "n": "2", "pixels": "8", "list": "[]"}
+    kinds |= {"list[float]": "[0.9,0.99]", "steps": "3", "n": "2", "pixels": "8", "list": "[]", "part": "0.5"}
 
     def filled(match: re.Match[str]) -> str:
         text = match[1].partition(" or ")[0]
@@ -178,6 +178,9 @@ def test_what_does_it_meanwhile_composes() -> None:
         ("report_to", "wandb", "logger=wandb"),
         ("distributed_backend", "nccl", "strategy=ddp"),
         ("greater_is_better", False, "mode=min"),
+        ("warmup_epochs", 5, "scheduler=warmup_cosine scheduler.warmup=<part>"),
+        ("min_lr", 1e-6, "scheduler=warmup_cosine scheduler.final=<part>"),
+        ("max_duration", "10ep", "trainer.max_epochs=<int>"),
         ("val_split", 0.2, "data=imagefolder data.root=<folder> data.val_fraction=0.2"),
         ("verbose", 0, "~callbacks.progress"),
         ("callback", "early_stopping", "callbacks=[default,early_stopping]"),
