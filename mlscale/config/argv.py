@@ -17,6 +17,7 @@ from mlscale.errors import MLScaleError, raise_all
 
 APPENDED = ("recipe", "tuned", "debug", "sweep")
 _OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=\s]+?)(?:=(?P<value>.*))?$", re.DOTALL)
+_SPACED = re.compile(r"\s*([+~]*[A-Za-z_][\w.@/]*)\s*=\s*(\S+)\s*")  # which `_OVERRIDE` takes for no override
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 
@@ -124,6 +125,10 @@ def _not_overrides(verb: str, words: Sequence[str], roots: Roots) -> Iterator[ML
         if _bare(word) and rest[:1] == ["="] and bare == [0, 1]:
             what, fix = f"there are spaces around the '=' of '{word}'", f"{word}={rest[1]}"
             del rest[:2]
+        elif _OVERRIDE.match(word) and word.endswith("=") and 0 in bare:
+            what, fix = f"there is a space after the '=' of '{word[:-1]}'", f"{word}{rest.pop(0)}"
+        elif not _OVERRIDE.match(word) and (spaced := _SPACED.fullmatch(word)):
+            what, fix = f"there are spaces around the '=' of '{spaced[1]}'", f"{spaced[1]}={spaced[2]}"
         elif word.startswith("-"):
             key, sign, value = word.lstrip("-").replace("-", "_").partition("=")
             if not sign and 0 in bare:

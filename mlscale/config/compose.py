@@ -32,7 +32,7 @@ from mlscale.config.argv import APPENDED, Request
 from mlscale.config.hydra_keys import in_file
 from mlscale.config.refused import refusals
 from mlscale.config.roots import VERB_CONFIGS, VERB_GROUP, Roots, shipped_folder
-from mlscale.config.user_files import check_content, check_text, not_yaml
+from mlscale.config.user_files import check_content, check_recipe, check_text, not_yaml
 from mlscale.errors import MLScaleError, raise_all
 
 VERSION_BASE = "1.3"
@@ -62,6 +62,9 @@ class OwnFolder(FileConfigSource):
             why = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
             raise MLScaleError("a config file can't be read", where=shown, why=why, fix="correct the line") from None
         check_content(result.config, shown)
+        if config_path.startswith("recipe/"):
+            groups = SearchPath.roots.groups if SearchPath.roots else ()
+            check_recipe(result.config, result.header.get("package"), groups, shown)  # type: ignore[arg-type]
         if result.header.get("package") == "_global_":
             raise_all(list(in_file(OmegaConf.to_container(result.config, resolve=False), shown)))  # type: ignore[arg-type]
         return result

@@ -92,9 +92,10 @@ def _explain(
             return MLScaleError(what, where=where(path), why=why, fix=f"{group}=none, or choose an option of {other}")
         why = f"there is no key '{key}'"
         close = nearest(key, paths)
-        fix = (
-            override(path, "${" + close + "}") if close and raw.strip() == "${" + match[1] + "}" else f"{path}=<value>"
-        )
+        if key in paths:  # an option of its group has it, and this one has not
+            fix = f"{key}=<value>"
+        elif close and raw.strip() == "${" + match[1] + "}":
+            fix = override(path, "${" + close + "}")
     elif isinstance(error, UnsupportedInterpolationType):
         name = raw.partition("${")[2].partition(":")[0]
         why = f"there is no resolver '{name}'"

@@ -24,6 +24,7 @@ _NOT_FOUND = re.compile(r"In '(?P<file>[^']*)': Could not (?:find|load) '(?P<gro
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(?P<key>[^=]*)=(?P<value>.*)'")
 _DELETE = re.compile(r"Could not delete (?:from config\.|.*?:)? ?'?(?P<key>[^'\s]+)'?")
 _GROUP = re.compile(r"Could not override '(?P<key>[^']*)'")
+_TWICE = re.compile(r"Multiple values for (?P<group>\S+?)\. To override a value use 'override \S+: (?P<option>.*)'")
 _MISSING_PRIMARY = re.compile(r"Cannot find primary config '(?P<name>[^']*)'")
 
 
@@ -98,6 +99,13 @@ def _explain(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[
         return MLScaleError(
             f"'{match['key']}' can't be set this way", where=_line(culprit, match["key"]), why=_first_line(text)
         ), culprit
+    if match := _TWICE.search(text):
+        return MLScaleError(
+            f"the group '{match['group']}' is selected twice",
+            where="the `defaults` of a config file",
+            why="an option is selected already, by conf/base/run.yaml or a file before",
+            fix=f"write `- override /{match['group']}: {match['option']}`",
+        ), None
     if isinstance(error, yaml.YAMLError):
         return not_yaml(error), None
     if isinstance(error, (HydraException, OmegaConfBaseException)):

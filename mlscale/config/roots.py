@@ -88,7 +88,7 @@ class Roots:
         for root in self.roots:
             for file in sorted(root.path.rglob("*.yaml")):
                 group = file.parent.relative_to(root.path).as_posix()
-                if group not in (".", VERB_GROUP):
+                if group not in (".", VERB_GROUP) and file.is_file():  # no folder, no link that leads nowhere
                     found.append((group, file.stem, file, root))
         return found
 

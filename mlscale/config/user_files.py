@@ -6,7 +6,7 @@ The file is looked at event by event, before anything is built from it: an alias
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -23,6 +23,7 @@ _MOST_NODES = 100_000
 _DEEPEST = 50
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9_]*[0-9]")
 _BASE_60 = re.compile(r"[-+]?[1-9][0-9_]*(?::[0-5]?[0-9])+(?:\.[0-9_]*)?")
+_UTF_16 = (b"\xff\xfe", b"\xfe\xff")  # how such a file begins
 _ENOUGH = 5  # problems of one file
 
 
@@ -64,7 +65,8 @@ def check_text(file: Path, shown: str) -> None:
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         where = f"{shown}: line {line}"
-        fix = f"iconv -f latin1 -t utf-8 {shown} > {shown}.utf8 && mv {shown}.utf8 {shown}"
+        encoding = "utf-16" if data[:2] in _UTF_16 else "latin1"
+        fix = f"iconv -f {encoding} -t utf-8 {shown} > {shown}.utf8 && mv {shown}.utf8 {shown}"
         raise MLScaleError("a config file is not UTF-8", where=where, why=str(error.reason), fix=fix) from None
     try:
         raise_all(list(islice(_scan(text, shown), _ENOUGH)))
@@ -93,6 +95,34 @@ def check_content(config: Any, shown: str) -> None:
             fix = "write `- override /group: option`, `- option` for one of the same group, or `- _self_`"
             where = f"{shown}: defaults[{index}]"
             raise MLScaleError("an entry of 'defaults' names no option", where=where, fix=fix)
+
+
+def check_recipe(config: DictConfig, package: str | None, groups: Iterable[str], shown: str) -> None:
+    """Check that a recipe sets what it names at the top of the config, and not below `recipe`.
+
+    Args:
+        package: what its header says.
+        groups: names of groups.
+
+    Raises:
+        MLScaleError: the header is missing or another one, or an entry of its `defaults` is looked for below `recipe`.
+    """
+    if package != "_global_":
+        raise MLScaleError(
+            "a recipe does not begin with `# @package _global_`",
+            where=shown,
+            why=f"its keys would go below '{package or 'recipe'}'",
+            fix="write `# @package _global_` as its first line",
+        )
+    for entry in config._get_node("defaults") or ():  # type: ignore[union-attr]
+        name = str(next(iter(entry), "")).split()[-1:] if isinstance(entry, DictConfig) else []
+        if name and name[0] in groups and name[0] != "recipe":
+            raise MLScaleError(
+                f"an entry of 'defaults' names the group '{name[0]}' without a slash",
+                where=f"{shown}: defaults",
+                why=f"it is looked for below 'recipe': recipe/{name[0]}",
+                fix=f"write `- override /{name[0]}: {entry[next(iter(entry))]}`",
+            )
 
 
 def not_yaml(error: yaml.YAMLError, shown: str = "") -> MLScaleError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 from collections.abc import Callable, Iterator, Sequence
 
@@ -105,6 +106,10 @@ def converted(value: object, types: Sequence[Type]) -> tuple[bool, object]:
     return False, value
 
 
+_QUOTES = "\"'“”„‘’«»`"
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+
+
 class _Placeholder:
     def __init__(self, text: str) -> None:
         self.text = text
@@ -126,17 +131,24 @@ def _valid(value: object, kind: Type, field: Field | None, parameter: Parameter 
     return _Placeholder(kind.text)
 
 
+def _numbers(text: str) -> Iterator[int | float]:
+    """The numbers that a text may mean: `1,000` is a thousand, `0,5` a half, `30s` thirty."""
+    plain = text.replace(",", "" if _THOUSANDS.fullmatch(text) else ".")
+    for read in (int, float):
+        for form in (plain, plain.rstrip("msx")):
+            with contextlib.suppress(ValueError):
+                yield read(form)
+
+
 def _forms(value: object, kind: Type) -> Iterator[object]:
     if isinstance(value, str):
-        text = value.strip().lower()
+        text = value.strip().strip(_QUOTES).lower()
         if text in ("true", "yes", "on", "false", "no", "off"):
             yield text in ("true", "yes", "on")
-        for read in (int, float):
-            for form in (text, text.replace(",", "."), text.replace(",", ""), text.rstrip("%msx")):
-                try:
-                    yield read(form)
-                except ValueError:
-                    continue
+        if text.endswith("%"):
+            yield from (number / 100 for number in _numbers(text[:-1]))
+        else:
+            yield from _numbers(text)
         words = [
             word for word in kind.text.split(" or ") if word not in ("int", "float", "bool", "str", "list", "null")
         ]

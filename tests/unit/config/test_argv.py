@@ -102,3 +102,10 @@ def test_what_was_meant_by_words_of_other_command_lines(verb: str, words: str, f
         parse(verb, words.split())
     assert str(caught.value).count("fix:") == 1
     assert str(caught.value).endswith(f"fix:   {fix}")
+
+
+@pytest.mark.parametrize("words", [["optimizer.lr=", "0.1"], ["optimizer.lr = 0.1"], ["optimizer.lr", "=", "0.1"]])
+def test_spaces_around_the_sign_are_told_with_what_was_meant(words: list[str]) -> None:
+    with pytest.raises(MLScaleError, match="space") as caught:
+        parse("train", ["+recipe=resnet", *words])
+    assert caught.value.fix == "optimizer.lr=0.1"

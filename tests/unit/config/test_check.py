@@ -152,3 +152,14 @@ def test_quick_and_without_torch(tmp_path: Path) -> None:
     results = [run() for _ in range(3)]
     assert {imported for _, imported in results} == {"[]"}
     assert min(seconds for seconds, _ in results) < 0.25
+
+
+@pytest.mark.parametrize(
+    ("typed", "meant"),
+    [("0,01", "0.01"), ("“0.01”", "0.01"), ("5%", "0.05"), ("1,000", "1000"), ("«3e-4»", "0.0003"), ("0.1s", "0.1")],
+)
+def test_a_number_that_is_written_otherwise_is_suggested_as_meant(typed: str, meant: str) -> None:
+    request = parse("train", ["+recipe=resnet"])
+    cfg = compose(request)
+    cfg.optimizer.lr = typed
+    assert [problem.fix for problem in check(cfg, groups=request.roots.groups)] == [f"optimizer.lr={meant}"]

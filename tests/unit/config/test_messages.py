@@ -18,11 +18,21 @@ OWN = {
     "conf/model/lacks.yaml": "_target_: shop.Net\n",
     "conf/model/nowhere.yaml": "_target_: shpo.Net\nhidden: 64\n",
     "conf/model/untargeted.yaml": "hidden: 64\n",
+    "conf/optimizer/nested.yaml": "_target_: torch.optim.AdamW\n_partial_: true\n",
     "conf/recipe/bare.yaml": "# @package _global_\nmodel: resnet\n",
     "conf/recipe/foreign.yaml": "# @package _global_\ngpus: 8\ntrainer:\n  precision: bf16-mixed\n",
 }
 
 CASES = [
+    (
+        "scheduler=one_cycle optimizer=nested",
+        """
+'scheduler.max_lr' can't be resolved: ${optimizer.lr}
+  where: conf/scheduler/one_cycle.yaml: scheduler.max_lr
+  why:   there is no key 'optimizer.lr'
+  fix:   optimizer.lr=<value>
+""",
+    ),
     (
         "trainer.devcies=8",
         """

@@ -95,3 +95,12 @@ def test_a_package_that_declares_folders_is_seen(
     assert "theirs" not in find_roots().groups["model"]
     monkeypatch.syspath_prepend(str(tmp_path))
     assert "theirs" in find_roots().groups["model"]
+
+
+def test_what_is_no_file_is_no_option(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "conf" / "optimizer"
+    (folder / "folder.yaml").mkdir(parents=True)
+    (folder / "link.yaml").symlink_to("nowhere.yaml")
+    (folder / "mine.yaml").write_text("lr: 1\n")
+    monkeypatch.chdir(tmp_path)
+    assert {"folder", "link", "mine"}.intersection(find_roots().groups["optimizer"]) == {"mine"}

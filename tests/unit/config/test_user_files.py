@@ -22,6 +22,17 @@ WRONG = {
     "a leading zero": (b"seed: 089", "089 is no decimal number", "write 89, or '089' in quotes for a text"),
     "base 60": (b"trainer: {max_time: 12:30:00}", "12:30:00 is no time", "write '12:30:00' in quotes"),
     "latin-1": ("# é\nname: café".encode("latin-1"), "a config file is not UTF-8", "iconv -f latin1 -t utf-8"),
+    "utf-16": ("name: cafe".encode("utf-16"), "a config file is not UTF-8", "iconv -f utf-16 -t utf-8"),
+    "a recipe without a package": (
+        b"name: x",
+        "a recipe does not begin with `# @package _global_`",
+        "as its first line",
+    ),
+    "a recipe of another package": (
+        b"# @package recipe\nname: x",
+        "a recipe does not begin with `# @package _global_`",
+        "as its first line",
+    ),
     "a number as key": (b"1: x", "the key 1 is no name", "write '1': in quotes"),
     "a switch as key": (b"on: x", "the key on is no name", "write 'on': in quotes"),
     "nothing as key": (b"null: x", "the key null is no name", "write 'null': in quotes"),
@@ -66,6 +77,22 @@ def test_what_is_wrong_with_a_file_is_said_with_the_file_and_the_fix(name: str, 
     assert caught.value.what == what
     assert caught.value.where.startswith("conf/recipe/mine.yaml")
     assert fix in caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("entry", "what"),
+    [
+        ("override model: mlp", "an entry of 'defaults' names the group 'model' without a slash"),
+        ("model: mlp", "an entry of 'defaults' names the group 'model' without a slash"),
+        ("/model: mlp", "the group 'model' is selected twice"),
+    ],
+)
+def test_a_recipe_is_told_how_to_select_an_option(entry: str, what: str, recipes: Path) -> None:
+    (recipes / "mine.yaml").write_text(f"# @package _global_\ndefaults:\n  - {entry}\n")
+    with pytest.raises(MLScaleError) as caught:
+        compose(parse("train", ["recipe=mine"]))
+    assert caught.value.what == what
+    assert caught.value.fix == "write `- override /model: mlp`"
 
 
 def test_such_a_file_keeps_the_config_from_composing(recipes: Path) -> None:
@@ -117,7 +144,7 @@ def test_no_file_gives_anything_but_a_config_or_an_error_of_ours(recipes: Path) 
     folder = OwnFolder("own", str(recipes.parent))
     read = 0
     for turn in range(800):
-        content = broken(random_)
+        content = b"# @package _global_\n" + broken(random_)
         (recipes / "mine.yaml").write_bytes(content)
         try:
             folder.load_config("recipe/mine")
