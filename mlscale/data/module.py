@@ -24,6 +24,7 @@ from mlscale.data.policy import Policy
 from mlscale.data.sampling import Balanced, Mixed, Sampling, Shuffled, Weighted
 from mlscale.errors import MLScaleError
 
+_ANEW = "mlscale like=<id of the run> init_from=<id of the run>, a new run from its weights"
 _WHERE = {
     "seed": "seed",
     "version": "data.train",
@@ -238,7 +239,7 @@ class OrderedData(LightningDataModule):
                     where=f"data.{split}",
                     why=f"samples were relabelled: the digest of the {split} labels was {before[split]} "
                     f"and is {digest}",
-                    fix="restore the labels, or start a new run from the weights alone: init_from=<id of this run>",
+                    fix=f"restore the labels; or {_ANEW}",
                 )
 
     def _eval_loader(self, split: str) -> EvalLoader:
@@ -273,17 +274,17 @@ class OrderedData(LightningDataModule):
                 raise MLScaleError(
                     "the checkpoint was trained on images that were decoded in another way"
                     if name == "decode_version"
-                    else "The checkpoint's place in the data is a place in another order.",
+                    else "the samples come in another order than those of the checkpoint",
                     where=_WHERE[name],
                     why=f"its {name.replace('_', ' ')} is {before[name]}, and this run's is {value}",
-                    fix=f"seed={before[name]}" if name == "seed" else "start a new run from the weights alone",
+                    fix=f"seed={before[name]}" if name == "seed" else _ANEW,
                 )
         if self._progress.position % layout.micro:
             raise MLScaleError(
-                f"The run stands at sample {self._progress.position}, where no batch of {layout.micro} begins.",
+                f"the run was saved at sample {self._progress.position}, where no batch of {layout.micro} begins",
                 where="data.batch_size",
                 why="the batch size has changed since the checkpoint was written",
-                fix="go on with the batch size of the run, or start a new run from the weights alone",
+                fix=f"the batch size of the run; or {_ANEW}",
             )
 
 

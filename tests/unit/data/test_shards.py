@@ -111,7 +111,7 @@ def test_a_place_in_another_order_is_refused(seven: dict[str, Any]) -> None:
     assert caught.value.fix == "seed=1"
     data = WebDataset(**seven, batch_size=16, seed=1)
     data.load_state_dict({**state, "position": 8})
-    with pytest.raises(MLScaleError, match="stands at sample 8"):
+    with pytest.raises(MLScaleError, match="was saved at sample 8"):
         data.train_dataloader()
 
 
@@ -125,7 +125,7 @@ def test_a_checkpoint_of_another_decode_version_is_refused(seven: dict[str, Any]
     with pytest.raises(MLScaleError, match="images that were decoded in another way") as caught:
         data.train_dataloader()
     assert caught.value.why == f"its decode version is {recorded or 1}, and this run's is 2"
-    assert caught.value.fix == "start a new run from the weights alone"
+    assert caught.value.fix.startswith("mlscale like=<id of the run> init_from=<id of the run>")
 
 
 def test_class_names_are_numbered_in_sorted_order(tmp_path: Path) -> None:
