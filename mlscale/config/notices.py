@@ -105,6 +105,14 @@ def _average(cfg: DictConfig) -> list[str]:
     return [f"callbacks.ema renews the average {times} {within}: {fix} suits so short a run"]
 
 
+def unpromised_data(cfg: DictConfig) -> str:
+    """Return what gives a run its samples where it does not promise the same ones again; '' where it does."""
+    if not cfg.get("data"):
+        return "the task's own loader"
+    promises: Any = getattr(target(cfg.data), "promises", None)
+    return "" if promises is not None and promises.resume else str(cfg.data["_target_"])
+
+
 def _promises(cfg: DictConfig) -> list[str]:
     if not cfg.get("data"):
         return ["data=none: order and resume are whatever the task's own loaders give"]

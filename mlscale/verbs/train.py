@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from mlscale.config.derive import derive
 from mlscale.config.frozen import composed, with_derived
 from mlscale.config.metric import kept_choice
-from mlscale.config.notices import notices
+from mlscale.config.notices import notices, unpromised_data
 from mlscale.config.trust import distrusted
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.ended import tell_end
@@ -257,7 +257,7 @@ def conclude(cfg: DictConfig, folder: RunFolder, inexact: tuple[str, ...] = ()) 
         sentence="; ".join(
             [
                 f"{cfg.name}: {_headline(cfg, metrics, fit['best'])} after {steps:,} step{'s' * (steps != 1)}"
-                + _resumed(fit, inexact)
+                + _resumed(fit, inexact, unpromised_data(cfg))
                 + _unsaved(fit),
                 *fit.get("remarks", ()),
             ]
@@ -285,12 +285,19 @@ def _headline(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint: list[An
     return f"best {cfg.metric} {shown[0]} ({Path(best_checkpoint[0]).name}), {shown[1]} at the end,"
 
 
-def _resumed(fit: dict[str, Any], inexact: tuple[str, ...]) -> str:
-    """What holds of a run that was resumed: bitwise identical is claimed where nothing is known to differ."""
+def _resumed(fit: dict[str, Any], inexact: tuple[str, ...], data: str) -> str:
+    """What holds of a run that was resumed: bitwise identical is claimed where nothing is known to differ.
+
+    Args:
+        fit: what rank 0 left.
+        inexact: why it may have other bits.
+        data: what may give other samples than before; '' where they are promised to be the same.
+    """
     if fit["resumed_step"] is None:
         return ""
     why = "; ".join([*fit["inexact"], *inexact])
-    held = f"with the same samples, not bitwise identical ({why})" if why else "bitwise identical"
+    same = f", if {data} gives the same samples again" if data else ""
+    held = f"with the same samples{same}, not bitwise identical ({why})" if why else f"bitwise identical{same}"
     return f"; resumed from step {fit['resumed_step']:,} {held}"
 
 
