@@ -12,6 +12,7 @@ import ipaddress
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 
 from mlscale.errors import MLScaleError
 from mlscale.serve.refused import Refused
@@ -126,6 +127,7 @@ def _name(host: str) -> str:
     return host.partition(":")[0].lower().removesuffix(".")
 
 
+@lru_cache(256)  # a client sends the same name with each request, and to read an address takes two microseconds
 def _is_address(name: str) -> bool:
     """Whether it is an IP address: what was looked up under a name is none."""
     try:

@@ -172,20 +172,23 @@ class Connection(asyncio.Protocol):
         """Send the answers whose turn it is; `answered` is one of those that wait."""
         if self._transport is None:
             return
-        self.hold(answered.answer_bytes, refuse=False)
+        held = answered.answer_bytes  # counted at once: what waits for its turn is memory, too
         outputs: list[bytes] = []
-        while self._waiting and self._waiting[0].answered:
+        last = False
+        while self._waiting and self._waiting[0].answered and not last:
             exchange = self._waiting.popleft()
             last = not exchange.keep or (self.shared.draining and self._has_all())
             outputs += exchange.output(last=last)
-            self.hold(-len(exchange.body) - exchange.answer_bytes, refuse=False)
-            if last:
-                self._send(outputs)
-                self._close(linger=self._refused)
-                return
-        if outputs:
-            self._send(outputs)
-            self._rest()
+            held -= len(exchange.body) + exchange.answer_bytes
+        self.hold(held, refuse=False)
+        if not outputs:
+            return
+        self._send(outputs)
+        if last:
+            self._close(linger=self._refused)
+            return
+        self._rest()
+        if self._receiving or self._unfed or self._unhandled or self._ended or self._paused:
             self._feed()
 
     def hold(self, size: int, *, refuse: bool = True) -> None:
@@ -204,8 +207,9 @@ class Connection(asyncio.Protocol):
     def count_unsent(self) -> None:
         """Answers that the client has not read are memory, too."""
         unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
-        self.hold(unsent - self._unsent, refuse=False)
-        self._unsent = unsent
+        if unsent != self._unsent:
+            self.hold(unsent - self._unsent, refuse=False)
+            self._unsent = unsent
 
     def time_out(self) -> None:
         """Its time is over: tell a client that has begun a request, and close."""
