@@ -105,9 +105,9 @@ def check_exposure(address: str, *, loopback: bool, key: bytes, tls: bool, behin
     """
     if loopback or behind_proxy or (key and tls):
         return
-    missing = " and ".join(name for name, there in (("api_key", key), ("tls_cert, tls_key", tls)) if not there)
+    missing = [name for name, there in (("api_key", key), ("tls_cert with tls_key", tls)) if not there]
     raise MLScaleError(
-        f"host={address} lets other machines send requests, and {missing} is not set",
+        f"host={address} lets other machines send requests without {' and '.join(missing)}",
         where="host",
         why="anybody who reaches the port could ask, label and read, or overhear the key",
         fix="host=127.0.0.1; or api_key='${oc.env:SERVE_KEY}' tls_cert=cert.pem tls_key=key.pem; or behind_proxy=true, "

@@ -219,8 +219,8 @@ def test_what_does_not_start(tmp_path: Path, certificate: tuple[Path, Path]) -> 
     env = environment(tmp_path)
     for words, told in (
         (["host=0.0.0.0"], "lets other machines send requests"),
-        (["host=::", f"api_key={KEY}"], "tls_cert, tls_key is not set"),
-        (["host=0.0.0.0", f"tls_cert={cert}", f"tls_key={key}"], "api_key is not set"),
+        (["host=::", f"api_key={KEY}"], "without tls_cert with tls_key"),
+        (["host=0.0.0.0", f"tls_cert={cert}", f"tls_key={key}"], "without api_key"),
         (["api_key=short"], "api_key has 5 characters"),
         ([f"tls_cert={cert}"], "tls_key is not set"),
         ([f"tls_cert={cert}", f"tls_key={cert}"], "the certificate or its key can't be used"),
