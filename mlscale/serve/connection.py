@@ -121,7 +121,10 @@ class Connection(asyncio.Protocol):
             return
         self._head = Head(self._parser.get_method(), origin_form(self._target, self._headers), self._headers)
         stated = self._headers.get(b"content-length", b"0")
+        coding = self._headers.get(b"transfer-encoding", b"chunked").strip().lower()
         try:
+            if coding != b"chunked":  # its body would be taken for what it is not
+                raise Refused("the transfer encoding is not 'chunked'; compress by Content-Encoding", 501)
             self._limit = self.shared.screen(self._head, self._health_only)
             if not stated.isdigit() or int(stated[:20]) > self._limit:
                 raise too_large(self._limit)

@@ -207,6 +207,7 @@ def server_refuses(server: Server, packed: bytes) -> int:
         (b"GET /" + b"a" * 90_000, b"431"),
         (b"GET / HTTP/1.1\r\na: " + b"b" * 90_000, b"431"),  # one header, and no end of it
         (b"GET / HTTP/1.1\r\n" + b"a" * 90_000, b"431"),
+        (HEAD + b"Transfer-Encoding: gzip, chunked\r\n\r\n2\r\n\x1f\x8b\r\n0\r\n\r\n", b"501"),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n1;" + b"a" * 90_000, b"431"),
         (HEAD + b"Transfer-Encoding: chunked\r\n\r\n0\r\na: " + b"b" * 90_000, b"431"),
         (b"GET / HTTP/1.1\r\nHost: localhost\r\nHost: elsewhere.example\r\n\r\n", b"400"),
