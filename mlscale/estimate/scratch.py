@@ -18,7 +18,7 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 
 _aten = torch.ops.aten
-_SAMPLES = 16  # at most: from 8 on, kernels are those of larger batches, and scratch memory is affine in the batch
+_SAMPLES = 24  # at most: from 16 on, kernels are those of larger batches, and scratch memory is affine in the batch
 _MULTIPLICATIONS = 3e8  # of one call, at most: some hundredths of a second
 _GROUPED = 2e7  # of one with groups, whose kernels are slow
 
@@ -35,9 +35,10 @@ def cpu_scratch(func: Any, args: tuple[Any, ...], result: Any) -> int:
     """
     if func is _aten.convolution.default:
         bias = None if args[2] is None else _layout(args[2])
-        return _of_convolution(None, _layout(args[0]), _layout(args[1]), bias, _hashable(args[3:]))
+        return _of_convolution(None, _layout(args[0]), _layout(args[1]), bias, _hashable(args[3:]), _threads())
     if func is _aten.convolution_backward.default:
-        return _of_convolution(_layout(args[0]), _layout(args[1]), _layout(args[2]), None, _hashable(args[3:]))
+        gradient, read, weight = map(_layout, args[:3])
+        return _of_convolution(gradient, read, weight, None, _hashable(args[3:]), _threads())
     if func is _aten.native_batch_norm_backward.default:
         return _bytes(args[1])
     return 0
@@ -45,11 +46,19 @@ def cpu_scratch(func: Any, args: tuple[Any, ...], result: Any) -> int:
 
 @cache
 def _of_convolution(
-    gradient: Layout | None, read: Layout, weight: Layout, bias: Layout | None, settings: tuple[Any, ...]
+    gradient: Layout | None,
+    read: Layout,
+    weight: Layout,
+    bias: Layout | None,
+    settings: tuple[Any, ...],
+    threads: int,
 ) -> int:
     """Return the scratch memory of a convolution, or with a gradient of its backward pass, bytes.
 
     Measured on the whole batch where that is small, otherwise on two smaller ones, and extrapolated.
+
+    Args:
+        threads: that compute; the kernel depends on how many there are.
     """
 
     def measure(count: int) -> int:
@@ -58,13 +67,14 @@ def _of_convolution(
     samples, most = read[0][0], _affordable(read, weight, settings)
     if samples <= most:
         return measure(samples)
-    small, large = measure(most // 2), measure(most)
-    slope = (large - small) / (most - most // 2)
+    few = max(1, 2 * most // 3)
+    small, large = measure(few), measure(most)
+    slope = (large - small) / (most - few)
     return max(0, round(large + slope * (samples - most)))
 
 
 def _affordable(read: Layout, weight: Layout, settings: tuple[Any, ...]) -> int:
-    """Return how many samples a measurement may have: from 2 to 16, whatever the size of the model."""
+    """Return how many samples a measurement may have: from 2 to 24, whatever the size of the model."""
     groups = next(item for item in reversed(settings) if type(item) is int)
     each = read[0][1:].numel() * weight[0][0] * weight[0][2:].numel() / groups
     limit = _MULTIPLICATIONS if groups == 1 else _GROUPED
@@ -124,6 +134,10 @@ def _recording() -> Iterator[list[int]]:
 def _zeros(layout: Layout, samples: int | None = None) -> Tensor:
     size, stride, dtype = layout
     return torch.empty_strided(size if samples is None else (samples, *size[1:]), stride, dtype=dtype).zero_()
+
+
+def _threads() -> int:
+    return torch.get_num_threads()
 
 
 def _layout(tensor: Tensor) -> Layout:

@@ -7,6 +7,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from omegaconf import DictConfig
 
 from mlscale.errors import MLScaleError
@@ -76,6 +77,7 @@ def measure_memory(cfg: DictConfig, accelerator: str) -> Memory:
         cpu_kernels=accelerator == "cpu",
     )
     quiet()
+    torch.set_num_threads(cfg.derived.threads)  # kernels, and what they take, depend on it
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=r".*self\.log\(\).*trainer.*")  # there is none here
         try:

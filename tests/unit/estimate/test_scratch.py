@@ -1,7 +1,7 @@
 """What CPU kernels take while they compute, against the allocator, call by call."""
 
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -40,6 +40,15 @@ def counted(call: Callable[[], Any]) -> int:
 
 
 FORMATS = {"NCHW": torch.contiguous_format, "NHWC": torch.channels_last}
+
+
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"], autouse=True)
+def threads(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Another number of threads means other kernels."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(request.param)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("layout", FORMATS)

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -123,8 +124,13 @@ def _first_key(folder: str) -> str:
 
 
 def test_many_processes_make_one_key(tmp_path: Path) -> None:
-    with multiprocessing.get_context("fork").Pool(8) as pool:
-        assert len(set(pool.map(_first_key, [str(tmp_path / "new")] * 32, chunksize=1))) == 1
+    # Torch's launcher may have left a handler of SIGTERM in this process, with which a pool can't end its workers.
+    handled = (signal.SIGTERM, signal.SIG_DFL)
+    with multiprocessing.get_context("fork").Pool(8, initializer=signal.signal, initargs=handled) as pool:
+        keys = pool.map(_first_key, [str(tmp_path / "new")] * 32, chunksize=1)
+        pool.close()
+        pool.join()
+    assert len(set(keys)) == 1
     assert [path.name for path in (tmp_path / "new/mlscale").iterdir()] == ["run.key"]
 
 
