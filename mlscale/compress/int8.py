@@ -78,7 +78,7 @@ class Int8(Callback):
         method: Literal["auto", "static", "dynamic"] = "auto",
         calibration_samples: int = 256,
         samples: int | None = None,
-        max_accuracy_drop: float = 0.01,
+        max_accuracy_drop: float = 0.02,
         min_agreement: float = 0.95,
         min_speedup: float = 1.05,
         required: bool = False,

@@ -82,7 +82,7 @@ def test_slow_data_bounds_the_run_and_workers_are_the_proven_remedy(parts: Path)
     assert f"type {workers}, proven" in found.sentence
     assert found.metrics[f"{workers}_ratio"] > 1.05
     assert not runs_in(parts)  # nothing is left behind
-    assert len(found.figures) == 2
+    assert len(found.figures) == 3
 
 
 def test_a_heavy_model_does_not_wait(parts: Path) -> None:
