@@ -76,8 +76,10 @@ def _tell(error: MLScaleError, cause: BaseException | None = None) -> None:
     masker = Masker.of_process()
     if os.environ.get("MLSCALE_TRACEBACK"):
         print(masker.mask("".join(traceback.format_exception(cause or error))), file=sys.stderr)
+    # Words of a command line may hold bytes that are no text; a stream that is not Python's own refuses them.
+    text = masker.mask(f"error: {error}").encode("utf-8", "backslashreplace").decode()
     with contextlib.suppress(BrokenPipeError):
-        print(masker.mask(f"error: {error}"), file=sys.stderr)
+        print(text, file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,10 @@ def _explain(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[
     if match := _GROUP.search(text):
         culprit = _typed(overrides, match["key"])
         return MLScaleError(
-            f"'{match['key']}' can't be set this way", where=_line(culprit, match["key"]), why=_first_line(text)
+            f"'{match['key']}' can't be set this way",
+            where=_line(culprit, match["key"]),
+            why=_first_line(text),
+            fix=f"{match['key'].partition('@')[0]}=<option>; mlscale config show prints what there is",
         ), culprit
     if match := _TWICE.search(text):
         return MLScaleError(

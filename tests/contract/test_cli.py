@@ -247,3 +247,8 @@ def test_console_script_and_module_are_the_same(folder: Path) -> None:
         assert said[0].returncode == said[1].returncode
         assert (said[0].stdout, said[0].stderr) == (said[1].stdout, said[1].stderr)
     assert list(folder.iterdir()) == []
+
+
+def test_a_word_that_is_no_text_is_reported(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "show", "--config-dir", "name=\udcff"]) == 2
+    assert "--config-dir does not exist: name=\\udcff" in capsys.readouterr().err
