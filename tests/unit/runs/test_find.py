@@ -19,7 +19,11 @@ def test_ids_sort_by_time() -> None:
     time.sleep(0.07)
     assert first < new_id()
     assert len(first) == ID_LENGTH
-    assert len({new_id() for _ in range(1000)}) == 1000
+
+
+def test_a_process_never_makes_an_id_twice() -> None:
+    ids = [new_id() for _ in range(20_000)]  # by chance alone, about six of them would be twins
+    assert ids == sorted(set(ids))
 
 
 def test_find(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
