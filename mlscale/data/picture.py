@@ -1,8 +1,9 @@
 """Pictures by the fastest strict decoder: libjpeg-turbo for JPEG, libpng for plain PNG, else Pillow.
 
 Opening reads the header alone, so that a part can be chosen before anything is decoded, and what is too large is
-refused before it takes memory. What a decoder warns of is an error (see `jpeg`); of a PNG every checksum is compared.
-Pictures are turned the right way up as their EXIF orientation says; their colour profiles are left alone.
+refused before it takes memory. What a decoder warns of is an error (see `jpeg`); of a PNG every checksum is compared,
+and every row has to be there. Pictures are turned the right way up as their EXIF orientation says; their colour
+profiles are left alone.
 
 Training, `predict` and `serve` all decode by this. It needs numpy, simplejpeg and Pillow; where torch is loaded anyway,
 its faster decoder of plain PNG is used. Every decoder here releases the interpreter's lock.
@@ -201,6 +202,7 @@ class _Pil:
 
     def pixels(self, channels: int, shrink: int = 1) -> Pixels:
         with open_image(self._content, max_pixels=self._max_pixels) as image:
+            _expect_whole(image, self._content)
             picture: Image.Image = image
             if image.mode.startswith("I;16"):  # Pillow clips these when it converts them
                 picture = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -240,7 +242,14 @@ def read_indices(content: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any
     with open_image(content, max_pixels=max_pixels) as image:
         if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
             raise ValueError(f"its pixels are of Pillow's type '{image.mode}', and not one class number each")
+        _expect_whole(image, content)
         return upright(np.asarray(image), read_orientation(exif))
+
+
+def _expect_whole(image: Image.Image, content: bytes) -> None:
+    """Raise if Pillow decodes a PNG, and not all of it is there."""
+    if content.startswith(png.START):
+        png.check_rows(content, np.asarray(image.crop((0, image.height - 1, *image.size))))
 
 
 def buffer(name: str, size: int) -> NDArray[np.uint8]:

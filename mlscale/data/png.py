@@ -1,13 +1,26 @@
-"""PNG: every chunk has a checksum, which not every decoder compares; and few chunks matter to the pixels."""
+"""PNG: every chunk has a checksum, which not every decoder compares; and few chunks matter to the pixels.
+
+Right checksums do not prove that all rows are there: a writer that stopped early wrote them, too.
+"""
 
 from __future__ import annotations
 
 import struct
 import zlib
+from collections.abc import Iterator
+from typing import Any
+
+from numpy.typing import NDArray
 
 START = b"\x89PNG\r\n\x1a\n"
 _HEADER = b"\0\0\0\x0dIHDR"
 _NEEDED = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
+_CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+"""Values of a pixel, by the kind of picture."""
+_WHOLE = ((0, 0, 1, 1),)
+_INTERLACED = ((0, 0, 8, 8), (0, 4, 8, 8), (4, 0, 8, 4), (0, 2, 4, 4), (2, 0, 4, 2), (0, 1, 2, 2), (1, 0, 2, 1))
+"""The passes: first row, first column, and their distances."""
+_CHUNK = 1 << 16
 
 
 def check_chunks(content: bytes) -> tuple[bytes, bytes]:
@@ -40,6 +53,55 @@ def check_chunks(content: bytes) -> tuple[bytes, bytes]:
             exif = content[start:end] if kind == b"eXIf" else exif
         place = end + 4
     return b"".join(needed) if others else content, exif
+
+
+def check_rows(content: bytes, last_row: NDArray[Any]) -> None:
+    """Raise if rows are missing, which Pillow leaves black; libpng rejects such a file by itself.
+
+    Rows are stored in order, so that a picture whose last row has anything in it is whole. Only where it has not, or
+    where rows come in several passes, are the data unpacked to be counted.
+
+    Args:
+        content: the file, of which `check_chunks` made sure.
+        last_row: its last row as Pillow decoded it.
+
+    Raises:
+        ValueError: the data ends before the last row.
+    """
+    is_interlaced = content[28]
+    if is_interlaced or not last_row.any():
+        _expect_all_rows(content)
+
+
+def _expect_all_rows(content: bytes) -> None:
+    expected, found = _bytes_of_rows(content), 0
+    inflate = zlib.decompressobj()
+    data: bytes | memoryview
+    for data in _image_data(content):
+        while found < expected and (unpacked := inflate.decompress(data, _CHUNK)):
+            found += len(unpacked)
+            data = inflate.unconsumed_tail
+    if found < expected:
+        raise ValueError(f"the PNG is cut short: its rows take {expected:,} bytes, and its data unpacks to {found:,}")
+
+
+def _bytes_of_rows(content: bytes) -> int:
+    """What the rows of all passes take, each with the byte that names its filter."""
+    width, height, depth, kind = struct.unpack_from(">IIBB", content, 16)
+    total, bits = 0, depth * _CHANNELS[kind]
+    for top, left, down, right in _INTERLACED if content[28] else _WHOLE:
+        rows, columns = len(range(top, height, down)), len(range(left, width, right))
+        total += rows * (1 + -(-columns * bits // 8)) if columns else 0
+    return total
+
+
+def _image_data(content: bytes) -> Iterator[memoryview]:
+    view, place, kind = memoryview(content), len(START), b""
+    while kind != b"IEND":
+        length, kind = struct.unpack_from(">I4s", content, place)
+        if kind == b"IDAT":
+            yield view[place + 8 : place + 8 + length]
+        place += 12 + length
 
 
 def _name(kind: bytes) -> str:
