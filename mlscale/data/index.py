@@ -1,8 +1,8 @@
 """The offset index of shards: where each member of each sample is, so that any sample is one read away.
 
 Members that share what is before the first dot of their names are a sample, as webdataset has it; here they need not be
-neighbours. Nothing is mapped into memory: a file that is truncated while mapped kills the process, and a read costs
-microseconds.
+neighbours (see `tar_scan`). Nothing is mapped into memory: a file that is truncated while mapped kills the process, and
+a read costs microseconds.
 """
 
 from __future__ import annotations
@@ -171,11 +171,11 @@ class Index:
             scanned = scan(self.shards[number].path, size).samples
         except (OSError, tarfile.TarError) as error:
             raise MLScaleError(f"the shard {self.shards[number].path!r} cannot be read", why=str(error)) from error
-        places = {(sample.key, extension): place for sample in scanned for extension, place in sample.members.items()}
+        places = {(sample.key, *member) for sample in scanned for member in sample.members.items()}
         for sample in np.flatnonzero(self.shard == number).tolist():
             for column in np.flatnonzero(self.offsets[sample] >= 0).tolist():
                 place = (int(self.offsets[sample, column]), int(self.sizes[sample, column]))
-                if places.get((self.keys[sample], self.extensions[column])) != place:
+                if (self.keys[sample], self.extensions[column], place) not in places:
                     return False
         return True
 

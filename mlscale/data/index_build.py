@@ -191,6 +191,10 @@ def _corrupt(shard: Shard, length: int, error: LostSamplesError, where: str) -> 
         what, why, fix = "is empty", str(error), f"write {path} again"
     elif not _starts_like_tar(shard.path):
         what, why, fix = "is not a tar file", str(error), f"tar tf {path}   shows what tar makes of it"
+    elif error.is_duplicate:
+        what = "has two samples of one key in a row"
+        why = f"{error}: which members belong together can't be known; {error.whole:,} samples begin before it"
+        fix = f"write {path} again, with a key of its own for each sample"
     else:
         what = "is cut off" if error.is_cut else "is corrupt"
         why = f"{error}; {error.whole:,} samples begin before it" + (

@@ -15,6 +15,7 @@ from mlscale.data.tar_reader import FILE, HARD_LINK, SYMBOLIC_LINK, CorruptTarEr
 LINKS = "skipped symbolic links (tar -h stores what they point to)"
 DEVICES = "skipped devices and pipes"
 LOOSE = "skipped members without key and extension"
+AGAIN = "keys that come again in their shard, read as samples of their own"
 JOINED = "further archives that were joined by cat, and are read too"
 SURPLUS = "shards with an unusual number of zeros at their end: samples may be missing there"
 
@@ -52,10 +53,16 @@ class LostSamplesError(CorruptTarError):
     Attributes:
         whole: samples before the place.
         following: members after it, at least.
+        is_duplicate: nothing is lost, but a sample has a member twice.
     """
 
     whole: int = 0
     following: int = 0
+    is_duplicate: bool = False
+
+
+class _DuplicateMemberError(CorruptTarError):
+    """A member that the sample before it has already."""
 
 
 def scan(path: str, length: int) -> Scanned:
@@ -74,7 +81,7 @@ def scan(path: str, length: int) -> Scanned:
             _group(_followed(reader, scanned), scanned)
         except CorruptTarError as error:
             lost = LostSamplesError(str(error), error.offset, is_cut=error.is_cut)
-            lost.whole = len(scanned.samples)
+            lost.whole, lost.is_duplicate = len(scanned.samples), isinstance(error, _DuplicateMemberError)
             if error.offset and not error.is_cut:  # else it is not a tar, or nothing follows
                 lost.following = reader.count_following(error.offset + 1)
             raise lost from error
@@ -107,8 +114,8 @@ def _group(files: Iterable[tuple[str, int, int]], scanned: Scanned) -> None:
     """Put members together to samples.
 
     Those of a sample need not be neighbours: `tar cf shard.tar .` writes files in whatever order the folder lists them.
-    A key that comes again with what its sample has already is another sample, as in two shards that were joined; but
-    not right behind it.
+    A key that comes again with what its sample has already is another sample, as in two shards that were joined, and is
+    counted. Right behind its sample it is an error, as in webdataset: which members belong together can't be known.
     """
     samples = scanned.samples
     latest: dict[str, Sample] = {}
@@ -125,7 +132,8 @@ def _group(files: Iterable[tuple[str, int, int]], scanned: Scanned) -> None:
         sample, extension = latest.get(key), extension.lower()
         if sample is not None and extension in sample.members:
             if sample is samples[-1]:
-                raise CorruptTarError(f"member {name!r} is there twice", offset - 512)
+                raise _DuplicateMemberError(f"member {name!r} is there twice", offset - 512)
+            count_skipped(scanned.skipped, AGAIN, key)
             sample = None
         if sample is None:
             sample = latest[key] = Sample(key, {})

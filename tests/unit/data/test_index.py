@@ -13,6 +13,8 @@ import pytest
 from mlscale.data.index import Index
 from mlscale.data.index_build import build_index
 from mlscale.data.sources import Shard, find_shards
+from mlscale.data.system_files import Skipped
+from mlscale.data.tar_scan import AGAIN, scan
 from mlscale.errors import MLScaleError, Problems
 from tests.unit.data.conftest import picture, write_shards, write_tar
 
@@ -55,13 +57,44 @@ def test_members_of_a_sample_need_not_be_neighbours(tmp_path: Path) -> None:
     assert found.read_all(1) == [b"B", b"A", b"C"]
 
 
-def test_keys_that_come_again_as_where_two_shards_were_joined(tmp_path: Path) -> None:
+def test_keys_that_come_again_are_samples_of_their_own_and_reported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     one = [("a.jpg", b"A"), ("a.cls", b"0"), ("b.jpg", b"B"), ("b.cls", b"1")]
     other = [("a.jpg", b"C"), ("a.cls", b"2"), ("b.jpg", b"D"), ("b.cls", b"3")]
-    found = index(write_tar(tmp_path / "0.tar", [*one, *other]))
-    assert found.keys == ("a", "b", "a", "b")
-    assert found.read_all(0) == [b"0", b"1", b"2", b"3"]
-    assert found.read_all(1) == [b"A", b"B", b"C", b"D"]
+    path = write_tar(tmp_path / "0.tar", [*one, *other])
+    for _ in "scanned", "cached":
+        monkeypatch.setattr("mlscale.data.system_files._reported", set())
+        found = index(path)
+        assert found.keys == ("a", "b", "a", "b")
+        assert found.read_all(0) == [b"0", b"1", b"2", b"3"]
+        assert found.read_all(1) == [b"A", b"B", b"C", b"D"]
+        assert f"{AGAIN}: 2, the first: 0.tar/a\n" in capsys.readouterr().err
+    os.utime(path, (1, 1))  # while it is read
+    assert found.read(2, 1) == b"C"
+
+
+@pytest.mark.parametrize(
+    ("names", "number"),
+    [
+        ("a.jpg a.cls b.jpg b.cls a.cls a.jpg", 1),  # one that was appended
+        ("a.jpg b.jpg a.cls b.cls", 0),  # in the order of a folder
+        ("a.jpg a.cls b.jpg b.cls a.txt", 0),
+        ("a.jpg b.cls b.jpg a.JPG a.cls b.jpg b.cls a.jpg", 3),
+        ("d/a.jpg d/a.cls e/a.jpg e/a.cls", 0),
+    ],
+)
+def test_keys_that_come_again_are_counted(tmp_path: Path, names: str, number: int) -> None:
+    path = write_tar(tmp_path / "x.tar", [(name, b"0") for name in names.split()])
+    found = scan(str(path), path.stat().st_size).skipped
+    assert found == ({AGAIN: Skipped(number, "a")} if number else {})
+
+
+@pytest.mark.parametrize("names", ["a.jpg a.cls a.jpg a.cls", "a.cls a.cls", "b.jpg a.jpg a.cls a.JPG", "a.x.y a.x.y"])
+def test_two_samples_of_one_key_in_a_row_are_an_error(tmp_path: Path, names: str) -> None:
+    with pytest.raises(MLScaleError, match=r"x\.tar' has two samples of one key in a row") as caught:
+        index(write_tar(tmp_path / "x.tar", [(name, b"0") for name in names.split()]))
+    assert "is there twice: which members belong together" in caught.value.why
 
 
 def test_shards_with_different_members_are_joined(tmp_path: Path) -> None:
@@ -127,7 +160,10 @@ def test_a_shard_without_samples_and_one_with_a_name_twice(tmp_path: Path) -> No
     write_tar(tmp_path / "1.tar", [("a.cls", b"0"), ("a.cls", b"1")])
     with pytest.raises(Problems) as caught:
         index(tmp_path)
-    assert [p.what.split("tar' ")[1] for p in caught.value.problems] == ["holds no sample", "is corrupt"]
+    assert [p.what.split("tar' ")[1] for p in caught.value.problems] == [
+        "holds no sample",
+        "has two samples of one key in a row",
+    ]
     assert "is there twice" in caught.value.problems[1].why
 
 
