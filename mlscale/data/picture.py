@@ -21,7 +21,7 @@ import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
 
-from mlscale.data import jpeg, png
+from mlscale.data import jpeg, jpeg2000, png
 from mlscale.data.orientation import UPRIGHT, is_turned, read_orientation, upright
 from mlscale.data.pil import MAX_PIXELS, check_size, open_image
 
@@ -247,9 +247,12 @@ def read_indices(content: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any
 
 
 def _expect_whole(image: Image.Image, content: bytes) -> None:
-    """Raise if Pillow decodes a PNG, and not all of it is there."""
+    """Raise if Pillow decodes what is not all there: it leaves the rest black, of two formats without a message."""
+    image.load()
     if content.startswith(png.START):
         png.check_rows(content, np.asarray(image.crop((0, image.height - 1, *image.size))))
+    elif image.format == "JPEG2000":
+        jpeg2000.check_tiles(content)
 
 
 def buffer(name: str, size: int) -> NDArray[np.uint8]:

@@ -1,0 +1,51 @@
+"""JPEG 2000: where a file ends between two tiles, OpenJPEG leaves the others black without a message."""
+
+from __future__ import annotations
+
+import struct
+from collections import Counter
+from collections.abc import Iterator
+
+_START = b"\xff\x4f\xff\x51"
+"""Of the code stream, in a JP2 file or alone: its first marker, and that of its sizes."""
+_TILE_PART = 0xFF90
+
+
+def check_tiles(content: bytes) -> None:
+    """Raise if a tile, or a part of one, is missing.
+
+    Args:
+        content: a file that a decoder has accepted.
+
+    Raises:
+        ValueError: it ends before its last tile.
+    """
+    start = content.find(_START)
+    if start < 0:
+        return
+    right, bottom, _, _, width, height, left, top = struct.unpack_from(">8I", content, start + 8)
+    expected = -(-(right - left) // width) * -(-(bottom - top) // height)
+    found: Counter[int] = Counter()
+    stated: dict[int, int] = {}
+    for tile, parts in _tile_parts(content, start + 2):
+        found[tile] += 1
+        stated[tile] = max(parts, stated.get(tile, 1))
+    whole = sum(found[tile] >= parts for tile, parts in stated.items())
+    if whole < expected:
+        raise ValueError(f"the JPEG 2000 is cut short: {whole} of its {expected} tiles are whole")
+
+
+def _tile_parts(content: bytes, place: int) -> Iterator[tuple[int, int]]:
+    """The number of each part's tile, and of how many parts it is; 0 where that is not stated."""
+    while place + 12 <= len(content):
+        marker, length = struct.unpack_from(">HH", content, place)
+        if marker != _TILE_PART:
+            if marker < 0xFF00 or marker == 0xFFD9:
+                return
+            place += 2 + length
+            continue
+        tile, size, _, parts = struct.unpack_from(">HIBB", content, place + 4)
+        yield tile, parts
+        if not size:  # up to the end
+            return
+        place += size
