@@ -162,7 +162,7 @@ class Index:
                 why=f"{changed}; samples would be read from the wrong places",
                 fix="start again, and let nothing change a shard while a run reads it",
             )
-        report_once(f"data      {shard.path} was touched or replaced while it was read; its samples are where they were")
+        report_once(f"data      {shard.path} was touched or replaced while read; its samples are where they were")
         self.states[number] = state
 
     def _has_samples_at_their_places(self, number: int, size: int) -> bool:
