@@ -20,7 +20,6 @@ from mlscale.data.system_files import (
     is_system_file,
     is_system_folder,
     report_skipped,
-    without_system_files,
 )
 from mlscale.errors import MLScaleError
 
@@ -87,11 +86,9 @@ def open_inputs(
         names = os.listdir(folder)
         if any(name.endswith(".tar") for name in names):
             return TarInputs(words, member)
-        names = without_system_files(sorted(names), where="input")
-        if any(name.lower().endswith(TABLES) for name in names) and not images(folder):
-            return TableInputs(
-                [str(folder / n) for n in sorted(names) if n.lower().endswith(TABLES)], member, key, columns, encoded
-            )
+        tables = [name for name in sorted(names) if name.lower().endswith(TABLES) and not is_system_file(name)]
+        if tables and not images(folder):  # which reports what is skipped
+            return TableInputs([str(folder / name) for name in tables], member, key, columns, encoded)
         return FolderInputs(folder)
     if all(word.lower().endswith(TABLES) for word in words):
         return TableInputs(_found(words), member, key, columns, encoded)

@@ -70,6 +70,19 @@ def test_a_folder(tmp_path: Path) -> None:
     assert opened(tmp_path).digest != changed.digest
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.csv"])
+def test_files_of_a_system_are_reported_once(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("mlscale.data.system_files._reported", set())
+    (tmp_path / name).write_bytes(png() if name == "a.png" else b"x,y\n1,2\n")
+    for extra in (".DS_Store", f"._{name}", "Thumbs.db"):
+        (tmp_path / extra).write_bytes(b"\0\5\26\7")
+    assert len(opened(tmp_path, columns=("x", "y") if name == "a.csv" else ())) == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("skipped files of macOS, Windows or a storage system: 3, the first: .DS_Store")
+
+
 def test_links_are_followed_but_not_in_circles_or_to_nowhere(tmp_path: Path) -> None:
     photos, elsewhere = tmp_path / "photos", tmp_path / "elsewhere"
     for folder in (photos / "b", elsewhere):
