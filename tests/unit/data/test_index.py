@@ -205,7 +205,7 @@ def test_a_shard_that_is_touched_or_replaced_by_a_copy_is_read_on(
     shutil.copyfile(path, tmp_path / "copy")
     os.replace(tmp_path / "copy", path)
     assert [found.read(0, 1), found.read(0, 0)] == [b"A", b"0"]
-    assert capsys.readouterr().err.count("was touched or replaced while it was read") == 1
+    assert capsys.readouterr().err.count("was touched or replaced while read") == 1
 
 
 @pytest.mark.parametrize("damage", ["in the padding", "at a member", "in a member", "zeroed", "garbled", "sparse"])
