@@ -35,7 +35,7 @@ Make = Callable[[random.Random], bytes]
 
 
 def made(folder: Path, size: int, classes: int) -> Path:
-    """A servable of a linear model of (3, size, size) pixels."""
+    """A servable of a linear model of (3, size, size) pixels, which takes image files, too."""
     import onnx
     import yaml
     from onnx import TensorProto, helper, numpy_helper
@@ -61,6 +61,7 @@ def made(folder: Path, size: int, classes: int) -> Path:
     document["outputs"] = [{"name": "logits", "dtype": "float32", "shape": [-1, classes]}]
     document["labels"] = [f"class {n}" for n in range(classes)]
     document["name"] = "made"
+    document["preprocessing"].update(channels="RGB", resize={"short_side": size, "crop": "centre"})
     path = folder / "model.onnx"
     document["files"] = {"model.onnx": {"sha256": sha256(path), "bytes": path.stat().st_size}}
     (folder / "servable.yaml").write_text(yaml.safe_dump(document, sort_keys=False))

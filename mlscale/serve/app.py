@@ -226,7 +226,7 @@ class App:
         def read() -> None:
             call = (labels.read, model.servable.labels, exchange.body)
             if len(exchange.body) > INLINE_BYTES:
-                self._workers.json(exchange, call, keep, refuse)
+                self._workers.json(exchange, call, keep, refuse, memory_bytes=labels.MEMORY_BYTES)
             else:
                 keep(labels.read(*call[1:]))
 

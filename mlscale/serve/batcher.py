@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,14 @@ class Job:
     ids: Sequence[str]
     arrived: float
     done: Callable[[Outputs | Exception, float, float], None]
+
+
+class _Part(NamedTuple):
+    """Jobs that were computed at once, their samples, and what came of it."""
+
+    jobs: list[Job]
+    raw: NDArray[Any]
+    result: Outputs | Exception
 
 
 Computed = Callable[[Model, Sequence[Job], NDArray[Any], Outputs, float], None]
@@ -105,24 +113,23 @@ class Batcher:
             return
         jobs = self._taken()
         model = jobs[0].model
-        raw = jobs[0].raw if len(jobs) == 1 else np.concatenate([job.raw for job in jobs])
         begin = time.perf_counter()
-        if model.inline and len(raw) <= model.max_batch:
-            self._finish(jobs, raw, _tried(model, raw), begin, time.perf_counter() - begin)
-            self.loop.call_soon(self._next)
-            return
-        future = self._worker.submit(_tried, model, raw)
+        if model.inline and sum(len(job.raw) for job in jobs) <= model.max_batch:
+            part = _together(jobs)
+            if len(jobs) == 1 or not isinstance(part.result, Exception):
+                self._finish(part, begin, time.perf_counter() - begin)
+                self.loop.call_soon(self._next)
+                return
+        future = self._worker.submit(_parts, jobs)
 
-        def back(done: Future[Outputs | Exception]) -> None:
-            seconds = time.perf_counter() - begin
-            self.loop.call_soon_threadsafe(self._back, jobs, raw, done.result(), begin, seconds)
+        def back(done: Future[list[_Part]]) -> None:
+            self.loop.call_soon_threadsafe(self._back, done.result(), begin, time.perf_counter() - begin)
 
         future.add_done_callback(back)
 
-    def _back(
-        self, jobs: list[Job], raw: NDArray[Any], result: Outputs | Exception, begin: float, seconds: float
-    ) -> None:
-        self._finish(jobs, raw, result, begin, seconds)
+    def _back(self, parts: list[_Part], begin: float, seconds: float) -> None:
+        for part in parts:
+            self._finish(part, begin, seconds)
         self._next()
 
     def _taken(self) -> list[Job]:
@@ -137,15 +144,10 @@ class Batcher:
         self.rows -= rows
         return jobs
 
-    def _finish(
-        self, jobs: list[Job], raw: NDArray[Any], result: Outputs | Exception, begin: float, seconds: float
-    ) -> None:
+    def _finish(self, part: _Part, begin: float, seconds: float) -> None:
+        jobs, raw, result = part
         if isinstance(result, Exception):
-            if len(jobs) > 1:  # one of them spoilt it, perhaps: none fails for another
-                for job in jobs:
-                    self._finish([job], job.raw, _tried(job.model, job.raw), begin, seconds)
-            else:
-                jobs[0].done(result, begin, seconds)
+            jobs[0].done(result, begin, seconds)
             return
         self._row_s += 0.1 * (seconds / max(1, len(raw)) - self._row_s)
         self.computed(jobs[0].model, jobs, raw, result, seconds)
@@ -158,8 +160,17 @@ class Batcher:
             at += len(job.raw)
 
 
-def _tried(model: Model, raw: NDArray[Any]) -> Outputs | Exception:
+def _parts(jobs: list[Job]) -> list[_Part]:
+    """Compute jobs together; where that fails, each by itself: one of them spoilt it, perhaps."""
+    part = _together(jobs)
+    if len(jobs) == 1 or not isinstance(part.result, Exception):
+        return [part]
+    return [_together([job]) for job in jobs]
+
+
+def _together(jobs: list[Job]) -> _Part:
+    raw = jobs[0].raw if len(jobs) == 1 else np.concatenate([job.raw for job in jobs])
     try:
-        return model.compute(raw)
+        return _Part(jobs, raw, jobs[0].model.compute(raw))
     except Exception as error:  # whatever a graph does: the client is told, the server stays
-        return error
+        return _Part(jobs, raw, error.with_traceback(None))  # which would hold the inputs

@@ -1,12 +1,14 @@
 """A client's connection: llhttp parses what comes, answers go out in the order of the requests.
 
-Who sends or reads too slowly is cut off by `Connections.sweep`. A connection holds one body that is not whole yet, 64
-requests, and as many more as fit into 16 KiB; it reads on when they are answered and the client has read the answers.
+Who sends or reads too slowly is cut off by `Connections.sweep`; long answers are sent piece by piece. A connection
+holds one body that is not whole yet, 64 requests, and as many more as fit into 16 KiB; it reads on when they are
+answered and the client has read the answers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections import deque
 from collections.abc import Callable
@@ -16,14 +18,20 @@ import httptools
 
 from mlscale.serve.http import COMPACT, Connections, Exchange, Head, busy, origin_form, too_large
 from mlscale.serve.refused import Refused
-from mlscale.serve.sockets import unread_bytes
+from mlscale.serve.sockets import unread_bytes, unsent_bytes
 
 _MAX_HEAD_BYTES = 32 << 10
 _MAX_PIPELINED, _AT_ONCE = 64, 16
 """Requests of one connection that are not answered; that are handled before others have their turn."""
 _PIECE_BYTES = 16 << 10
+_SENT_BYTES, _SENT_AT_ONCE = 128 << 10, 4
+"""Bytes of an answer in a piece, and pieces before others have their turn: all at once would be copied, or encrypted,
+in one go."""
+_SLOWEST_BYTES_S = 4 << 10
+"""Bytes that a client sends or reads in a second at least, where it takes longer than it may in all."""
 _TURN_S, _LINGER_S, _SETTLE_S = 0.002, 2.0, 0.1
 _NEVER = float("inf")
+_HOST = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*", re.ASCII)
 _ONCE = frozenset(
     {b"host", b"content-type", b"authorization", b"x-api-key", b"origin", b"inference-header-content-length"}
 )
@@ -44,6 +52,9 @@ class Connection(asyncio.Protocol):
         self._receiving = self._refused = self._deaf = self._ended = False
         self._blocked = self._paused = self._feeding = self._due = False
         self._held = self._unsent = self._handled = 0
+        self._outgoing: deque[memoryview] = deque()
+        self._queued = self._received = self._given = self._moved = 0
+        self._lingers: bool | None = None
         self._unfed, self._since = b"", time.monotonic()
         self._head, self._target = Head(b"", b"", {}), b""
         self._headers: dict[bytes, bytes] = {}
@@ -83,24 +94,26 @@ class Connection(asyncio.Protocol):
         self.hold(-self._held)
         self._waiting.clear()
         self._unhandled.clear()
+        self._outgoing.clear()
         self._transport, self._deaf, self._unfed, self._abort = None, True, b"", lambda: None
 
     def pause_writing(self) -> None:
         self._blocked = True
         self._wait_until(self.shared.limits.receive_s)
+        self._moved = self._progress()
         self._pace()
 
     def resume_writing(self) -> None:
         self._blocked = False
+        self._moved = self._progress()
         self.count_unsent()
-        self._rest()
-        self._feed()
+        self._send_on()
 
     # What the parser calls
 
     def on_message_begin(self) -> None:
         self._begin()
-        self._receiving, self._since = True, time.monotonic()
+        self._receiving, self._since, self._moved = True, time.monotonic(), self._received
 
     def on_url(self, url: bytes) -> None:
         self._target += url
@@ -119,10 +132,13 @@ class Connection(asyncio.Protocol):
         self._whole_head = True
         if self._deaf or self._upgrades():
             return
+        host = self._headers.get(b"host", b"" if self._parser.get_http_version() == "1.0" else None)
         self._head = Head(self._parser.get_method(), origin_form(self._target, self._headers), self._headers)
         stated = self._headers.get(b"content-length", b"0")
         coding = self._headers.get(b"transfer-encoding", b"chunked").strip().lower()
         try:
+            if host is None or not _HOST.fullmatch(host):  # RFC 9112, 3.2
+                raise Refused("the header 'Host' is not a host's name" if host else "the header 'Host' is missing")
             if coding != b"chunked":  # its body would be taken for what it is not
                 raise Refused("the transfer encoding is not 'chunked'; compress by Content-Encoding", 501)
             self._limit = self.shared.screen(self._head, self._health_only)
@@ -144,6 +160,7 @@ class Connection(asyncio.Protocol):
             if len(self._body) + len(body) > self._limit:
                 raise too_large(self._limit)
             self.hold(len(body))
+            self._received += len(body)
         except Refused as refused:
             self._refuse(refused)
             return
@@ -209,14 +226,19 @@ class Connection(asyncio.Protocol):
 
     def count_unsent(self) -> None:
         """Answers that the client has not read are memory, too."""
-        unsent = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        unsent = 0 if self._transport is None else self._transport.get_write_buffer_size() + self._queued
         if unsent != self._unsent:
             self.hold(unsent - self._unsent, refuse=False)
             self._unsent = unsent
 
     def time_out(self) -> None:
-        """Its time is over: tell a client that has begun a request, and close."""
-        if self._receiving and not self._blocked:
+        """Its time is over: tell a client that has begun a request, and close; not where enough has moved meanwhile."""
+        seconds = self.shared.limits.receive_s
+        moves = self._blocked or (self._receiving and self._whole_head)
+        if moves and self._progress() - self._moved >= seconds * _SLOWEST_BYTES_S:
+            self._wait_until(seconds)
+            self._moved = self._progress()
+        elif self._receiving and not self._blocked:
             self._refuse(Refused("the request did not arrive in time", 408))
         else:
             self.abort()
@@ -259,13 +281,23 @@ class Connection(asyncio.Protocol):
         if self._ended and not self._waiting and not self._unfed:
             self._close()
             return
-        if not self._blocked and (self._unhandled or (self._unfed and len(self._waiting) < _MAX_PIPELINED)):
+        if not self._is_blocked() and (self._unhandled or (self._unfed and len(self._waiting) < _MAX_PIPELINED)):
             self._soon()
         self._pace()
         self._set_deadline()
 
     def _may_handle(self) -> bool:
-        return self._handled < _AT_ONCE and not self._blocked
+        return self._handled < _AT_ONCE and not self._is_blocked()
+
+    def _is_blocked(self) -> bool:
+        """Whether there are answers that the client has not read."""
+        return self._blocked or bool(self._outgoing)
+
+    def _progress(self) -> int:
+        """Bytes of bodies that the client has sent; while it has to read, of answers that have reached it."""
+        if not self._blocked or self._transport is None:
+            return self._received
+        return self._given - self._queued - self._transport.get_write_buffer_size() - unsent_bytes(self._transport)
 
     def _soon(self) -> None:
         """Go on when others have had their turn."""
@@ -317,7 +349,7 @@ class Connection(asyncio.Protocol):
     def _set_deadline(self) -> None:
         """Whose turn is it? No limit while it is the server's."""
         limits = self.shared.limits
-        if self._blocked or self._transport is None:
+        if self._is_blocked() or self._transport is None:
             return
         if self._receiving and not self._paused:
             self.deadline = self._since + (limits.receive_s if self._whole_head else limits.head_s)
@@ -326,7 +358,7 @@ class Connection(asyncio.Protocol):
 
     def _rest(self) -> None:
         """All is answered: the next request may take its time."""
-        if not self._waiting and not self._blocked:
+        if not self._waiting and not self._is_blocked():
             self._wait_until(self.shared.limits.idle_s)
 
     def _count_head(self, size: int) -> None:
@@ -350,23 +382,56 @@ class Connection(asyncio.Protocol):
         """Read no more while a client does not read, or has asked too much at once."""
         if self._transport is None or self._transport.is_closing():
             return
-        pause = self._blocked or bool(self._unfed or self._unhandled) or len(self._waiting) >= _MAX_PIPELINED
+        pause = self._is_blocked() or bool(self._unfed or self._unhandled) or len(self._waiting) >= _MAX_PIPELINED
         if pause != self._paused:
             self._paused = pause
             (self._transport.pause_reading if pause else self._transport.resume_reading)()
 
     def _send(self, outputs: list[bytes]) -> None:
         if self._transport is not None and not self._transport.is_closing():
-            if sum(map(len, outputs)) <= _PIECE_BYTES:
-                self._transport.write(b"".join(outputs))
+            size = sum(map(len, outputs))
+            self._given += size
+            if size <= _SENT_BYTES and not self._outgoing:
+                whole = size <= _PIECE_BYTES
+                self._transport.write(b"".join(outputs)) if whole else self._transport.writelines(outputs)
             else:
-                self._transport.writelines(outputs)
+                self._outgoing.extend(memoryview(each) for each in outputs if each)
+                self._queued += size
+                self._send_some()
             self.count_unsent()
+
+    def _send_some(self) -> None:
+        """Hand over pieces of answers, as many as the client reads, and the rest when others have had their turn."""
+        for _ in range(_SENT_AT_ONCE):
+            if not self._outgoing or self._blocked or self._transport is None:
+                return
+            piece = self._outgoing.popleft()
+            if len(piece) > _SENT_BYTES:
+                self._outgoing.appendleft(piece[_SENT_BYTES:])
+                piece = piece[:_SENT_BYTES]
+            self._queued -= len(piece)
+            self._transport.write(piece)
+        if self._outgoing and not self._blocked:
+            asyncio.get_running_loop().call_soon(self._send_on)
+
+    def _send_on(self) -> None:
+        """Go on with what is left of answers; where nothing is, with requests, or with closing."""
+        self._send_some()
+        if self._is_blocked():
+            return
+        if self._lingers is not None:
+            self._close(linger=self._lingers)
+            return
+        self._rest()
+        self._feed()
 
     def _close(self, *, linger: bool = False) -> None:
         """Close; where the client still sends, only once it has had time to read the answer: a reset would eat it."""
         self._deaf = True
         if self._transport is None or self._transport.is_closing():
+            return
+        if self._outgoing:
+            self._lingers = linger
             return
         if not linger:
             self._transport.close()

@@ -24,6 +24,8 @@ _ABSOLUTE = re.compile(rb"https?://(?:[^/?#@]*@)?([^/?#@]*)", re.IGNORECASE)
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 COMPRESSED_FROM, COMPRESSED_TO = 1024, 64 << 10
 """Bytes of an answer that are worth compressing, and that may be compressed in the event loop: a millisecond."""
+_PIECE_BYTES, _UNPACKED_BYTES = 64 << 10, 1 << 20
+"""Bytes of a body that are decompressed at once, and to so many at most."""
 
 
 @dataclass
@@ -175,7 +177,7 @@ class Exchange:
         """Of the answer's body."""
         return len(self._answer)
 
-    def hold(self, body: bytes) -> None:
+    def hold(self, body: bytes | bytearray) -> None:
         """Keep `body` in place of what was sent: it is decompressed, and counts as what it is.
 
         Raises:
@@ -206,10 +208,21 @@ def decompressed(headers: Mapping[bytes, bytes], body: bytes | bytearray, limit:
     if encoding not in (b"gzip", b"deflate"):
         raise Refused("the body is compressed, and not by gzip or deflate", 415, b"Accept-Encoding: gzip, deflate\r\n")
     unpacker = zlib.decompressobj(31 if encoding == b"gzip" else 15)
+    content = bytearray()  # grows in place: zlib would join all pieces at the end, and stop everybody
+    given = memoryview(body)
     try:
-        content = unpacker.decompress(body, limit + 1)
+        for at in range(0, len(body), _PIECE_BYTES):
+            if unpacker.eof:
+                break
+            piece: memoryview | bytes = given[at : at + _PIECE_BYTES]
+            while piece:
+                content += unpacker.decompress(piece, _UNPACKED_BYTES)
+                if len(content) > limit:
+                    raise too_large(limit)
+                piece = unpacker.unconsumed_tail
     except zlib.error as error:
         raise Refused("the body is damaged: it can't be decompressed") from error
+    content += unpacker.flush()
     if len(content) > limit:
         raise too_large(limit)
     if not unpacker.eof:

@@ -22,8 +22,10 @@ from mlscale.serve.refused import Refused
 
 KINDS = (b"image/jpeg", b"image/png", b"image/webp", b"image/bmp", b"image/gif", b"image/tiff")
 """Content types that are decoded; by what the body holds, whichever of them it is sent as."""
-_FEW_PIXELS = 1 << 19
-"""That are decoded in a thread: the event loop waits for some milliseconds of it."""
+_FEW_PIXELS, _FEW_BYTES = 1 << 19, 4 << 20
+"""Of an image that is decoded in a thread: the event loop waits for some milliseconds of it."""
+_PIXEL_BYTES = 24
+"""Of memory that a pixel takes while it is decoded, in all colours, and converted."""
 
 
 def kind_of(headers: Mapping[bytes, bytes]) -> bytes:
@@ -32,12 +34,23 @@ def kind_of(headers: Mapping[bytes, bytes]) -> bytes:
 
 
 def is_large(content: bytes | bytearray) -> bool:
-    """Whether an image has many pixels, by its header; one that can't be read has none."""
+    """Whether an image has many pixels, by its header, or bytes; one that can't be read has no pixels."""
+    if len(content) > _FEW_BYTES:  # a copy, and what is behind its header, would take long, too
+        return True
     try:
         picture = open_picture(bytes(content), max_pixels=sys.maxsize)
     except Exception:  # Pillow raises what its decoders raise; `pixels` will tell
         return False
     return picture.height * picture.width > _FEW_PIXELS
+
+
+def memory_bytes(model: Model) -> int:
+    """How much memory decoding an image may take: the most pixels that the model takes, with all their colours."""
+    return _max_pixels(model) * _PIXEL_BYTES
+
+
+def _max_pixels(model: Model) -> int:
+    return int(model.servable.document["preprocessing"].get("max_pixels") or MAX_PIXELS)
 
 
 def pixels(model: Model, content: bytes, kind: bytes) -> NDArray[Any]:
@@ -54,9 +67,7 @@ def pixels(model: Model, content: bytes, kind: bytes) -> NDArray[Any]:
         )
     size = (model.sample_shape[1], model.sample_shape[2])
     try:
-        decoded = decode_image(
-            content, size if said["resize"] else None, channels, max_pixels=said.get("max_pixels") or MAX_PIXELS
-        )
+        decoded = decode_image(content, size if said["resize"] else None, channels, max_pixels=_max_pixels(model))
     except TooLarge as error:
         raise Refused(f"the image is too large: {error}", 413) from error
     except Exception as error:  # Pillow raises what its decoders raise

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import secrets
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from itertools import count
+from itertools import count, pairwise
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,6 +28,8 @@ from mlscale.serve.workers import INLINE_BYTES, INLINE_NUMBERS, Workers
 
 Written = tuple[bytes, bytes, bytes]
 """An answer: its body, its type, and lines of its head."""
+_WRITTEN_BYTES = 256
+"""Of memory that a number takes while it is written as text."""
 
 
 class Protocol(NamedTuple):
@@ -118,9 +120,11 @@ class Inference:
         reject, submit = partial(self._reject, exchange), partial(self._submit, exchange, model, protocol)
         try:
             if len(body) > INLINE_BYTES and protocol.json_bytes(headers, body) > INLINE_BYTES:
-                self._workers.json(exchange, (protocol.read, model.portable, headers, body), submit, reject)
+                call = (protocol.read, model.portable, headers, body)
+                self._workers.json(exchange, call, submit, reject, memory_bytes=model.json_memory_bytes)
             elif images.kind_of(headers) in images.KINDS:
-                self._workers.image(exchange, (protocol.read, model.portable, headers, body), submit, reject)
+                call = (protocol.read, model.portable, headers, body)
+                self._workers.image(exchange, call, submit, reject, memory_bytes=images.memory_bytes(model))
             else:
                 submit(protocol.read(model, headers, body))
         except Refused as refused:
@@ -161,9 +165,9 @@ class Inference:
             self._answers.plain(exchange, written[0], written[1], written[2] + named)
 
         try:
-            if protocol.numbers(request, said) > INLINE_NUMBERS:
+            if (numbers := protocol.numbers(request, said)) > INLINE_NUMBERS:
                 call = (protocol.write, model.portable, request._replace(raw=request.raw[:0]), ids, said)
-                self._workers.json(exchange, call, send, refuse, after=packed)
+                self._workers.json(exchange, call, send, refuse, packed, memory_bytes=numbers * _WRITTEN_BYTES)
                 return
             written = protocol.write(model, request, ids, said)
         except Refused as refused:
@@ -198,26 +202,16 @@ class Inference:
         spent = np.array([1000 * (now - job.arrived) for job in jobs], np.float32)
         latency = np.repeat(spent, [len(job.raw) for job in jobs])
         ids = [id_ for job in jobs for id_ in job.ids]
-        finite = np.isfinite(said.probabilities).all(-1)
-        if not finite.all():
-            odd = np.flatnonzero(~finite)
+        for rows, finite in _runs(said.finite):  # parts of the arrays, since copies would take long
+            part = said[rows]
             self.events.add(
-                [ids[row] for row in odd],
+                ids[rows],
                 version=model.version,
-                raw=raw[odd],
-                latency_ms=latency[odd],
-                outcome="failed",
-            )
-            rows = np.flatnonzero(finite)
-            ids, raw, said, latency = [ids[row] for row in rows], raw[rows], said.take(rows), latency[rows]
-        if ids:
-            self.events.add(
-                ids,
-                version=model.version,
-                raw=raw,
-                labels=said.labels,
-                probabilities=said.probabilities,
-                latency_ms=latency,
+                raw=raw[rows],
+                labels=part.labels if finite else None,
+                probabilities=part.probabilities if finite else None,
+                latency_ms=latency[rows],
+                outcome="ok" if finite else "failed",
             )
 
     def _reject(self, exchange: Exchange, refused: Refused) -> None:
@@ -235,3 +229,9 @@ class Inference:
         if self.events is not None:
             spent = 1000 * (time.perf_counter() - exchange.arrived)
             self.events.add(ids, version=model.version, raw=raw, latency_ms=spent, outcome=outcome)
+
+
+def _runs(flags: NDArray[np.bool_]) -> Iterator[tuple[slice, bool]]:
+    """Return where the flags are alike, one after the other, and what they are there."""
+    edges = [0, *(np.flatnonzero(flags[1:] != flags[:-1]) + 1).tolist(), len(flags)]
+    return ((slice(begin, end), bool(flags[begin])) for begin, end in pairwise(edges) if end > begin)

@@ -20,6 +20,8 @@ MAX_BYTES = 2 << 20
 _AT_ONCE, _MAX_WAITING = 10_000, 100_000
 """Labels of a request, which are written together, and of all that wait."""
 _MAX_LABEL = 1000
+MEMORY_BYTES = _AT_ONCE * 1024
+"""That reading a request takes, at most."""
 
 
 class Labels(NamedTuple):

@@ -21,6 +21,8 @@ _INLINE_ONE_S, _INLINE_BATCH_S = 0.001, 0.005
 _ROUNDS, _ENOUGH_S = 5, 0.5
 _JSON_BYTES, _JSON_MORE, _FEW_VALUES = {"uint8": 8}, 64 << 10, 16 << 10
 """Bytes of a number in JSON by the input's type, bytes of the rest of a request, numbers that any model may be sent."""
+_READ_BYTES = 128
+"""Of memory that a number takes while it is read: an object, places in lists, and in arrays."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,20 +33,19 @@ class Outputs:
         logits, probabilities: float32 (n, classes).
         classes: int64 (n,).
         labels: their names, (n,).
+        finite: whether all probabilities of a sample are numbers, (n,).
     """
 
     logits: NDArray[np.float32]
     probabilities: NDArray[np.float32]
     classes: NDArray[np.int64]
     labels: list[str]
-
-    def take(self, rows: NDArray[np.int64]) -> Outputs:
-        """Those of some samples."""
-        labels = [self.labels[row] for row in rows.tolist()]
-        return Outputs(self.logits[rows], self.probabilities[rows], self.classes[rows], labels)
+    finite: NDArray[np.bool_]
 
     def __getitem__(self, rows: slice) -> Outputs:
-        return Outputs(self.logits[rows], self.probabilities[rows], self.classes[rows], self.labels[rows])
+        return Outputs(
+            self.logits[rows], self.probabilities[rows], self.classes[rows], self.labels[rows], self.finite[rows]
+        )
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,6 +93,11 @@ class Model:
         return self.json_values * _JSON_BYTES.get(self.servable.input.dtype, 24) + _JSON_MORE
 
     @cached_property
+    def json_memory_bytes(self) -> int:
+        """How much memory reading a request in JSON may take, besides copies of its text."""
+        return self.json_values * _READ_BYTES
+
+    @cached_property
     def portable(self) -> Model:
         """The same without what computes: for reading and writing requests in another process."""
         document = {"preprocessing": self.servable.document["preprocessing"]}
@@ -110,7 +116,9 @@ class Model:
             probabilities = softmax(logits)
         classes = probabilities.argmax(-1)
         names = self.servable.labels
-        return Outputs(logits, probabilities, classes, [names[number] for number in classes.tolist()])
+        labels = [names[number] for number in classes.tolist()]
+        finite = np.asarray(np.isfinite(probabilities).all(axis=-1))
+        return Outputs(logits, probabilities, classes, labels, finite)
 
 
 def load_model(folder: Path, *, name: str, version: str, threads: int, max_batch: int) -> Model:

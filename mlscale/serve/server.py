@@ -29,7 +29,7 @@ from mlscale.serve.listener import Listener
 from mlscale.serve.metrics import Metrics
 from mlscale.serve.model import Model
 from mlscale.serve.reload import Reloader, Source
-from mlscale.serve.sockets import Stop, allow_files, bound, is_loopback, new_loop, stop_signal
+from mlscale.serve.sockets import Stop, allow_files, bound, grow_in_place, is_loopback, new_loop, stop_signal
 from mlscale.serve.workers import Workers
 
 _SWEEP_S = 1.0
@@ -151,6 +151,7 @@ class _Server:
         load = self._loader(reloader) if control else None
         self._app = App(self._inference, answers, self._workers, self._access(local), sink, load)
         connections = Connections(settings.limits, self._app.screen, self._app.handle, answers.early)
+        grow_in_place()
         allow_files(settings.limits.connections + RESERVED + _OTHER_FILES)
         gc.collect()
         gc.freeze()  # what is there stays: collections look at what requests make

@@ -13,6 +13,9 @@ from collections.abc import Iterator
 
 from mlscale.errors import Exit, MLScaleError
 
+_M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 4 << 20
+"""Of malloc.h; and how large a block is mapped."""
+
 
 class Stop(asyncio.Event):
     """Set by a signal; `count` is how often, `by_person` whether the first was SIGINT, Ctrl-C."""
@@ -87,6 +90,15 @@ def allow_files(count: int) -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def grow_in_place() -> None:
+    """Let long bodies grow without a copy, which would stop all threads: the GNU library maps large blocks, which it
+    grows by moving pages, but after some use keeps blocks of up to 32 MiB in its heap, where they are copied."""
+    with contextlib.suppress(AttributeError, OSError, TypeError):
+        import ctypes
+
+        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _MAPPED_BYTES)
+
+
 def is_loopback(listening: socket.socket) -> bool:
     """Whether only this machine can connect."""
     return ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
@@ -94,12 +106,21 @@ def is_loopback(listening: socket.socket) -> bool:
 
 def unread_bytes(transport: asyncio.BaseTransport) -> int:
     """Bytes that have arrived at a connection, and were not read yet; 0 where the system does not say."""
+    return _queued_bytes(transport, "FIONREAD")
+
+
+def unsent_bytes(transport: asyncio.BaseTransport) -> int:
+    """Bytes that the system has taken for a connection, and the other side has not; 0 where the system does not say."""
+    return _queued_bytes(transport, "TIOCOUTQ")
+
+
+def _queued_bytes(transport: asyncio.BaseTransport, request: str) -> int:
     connection = transport.get_extra_info("socket")
     if connection is None or sys.platform == "win32":
         return 0
     import fcntl
     import termios
 
-    with contextlib.suppress(OSError, ValueError):
-        return int.from_bytes(fcntl.ioctl(connection.fileno(), termios.FIONREAD, bytes(4)), sys.byteorder)
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        return int.from_bytes(fcntl.ioctl(connection.fileno(), getattr(termios, request), bytes(4)), sys.byteorder)
     return 0

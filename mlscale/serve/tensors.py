@@ -12,6 +12,9 @@ from mlscale.serve.http import BINARY, COMPACT, JSON
 from mlscale.serve.model import Model, Outputs
 from mlscale.serve.v2 import LABEL, PROBABILITIES, Asked, Wanted
 
+_BYTES_PER_TEXT = 256
+"""Numbers that are copied in the time that one is written as text."""
+
 
 def answer(model: Model, request: Asked, ids: Sequence[str], said: Outputs) -> tuple[bytes, bytes, bytes]:
     """The answer to a request for inference: its body, content type, and more lines of its head."""
@@ -25,9 +28,13 @@ def answer(model: Model, request: Asked, ids: Sequence[str], said: Outputs) -> t
 
 
 def numbers_written(request: Asked, said: Outputs) -> int:
-    """How many numbers the answer holds as JSON, or as text."""
+    """How many numbers the answer holds as JSON, or as text; of those that are sent as bytes, one in so many."""
     rows, classes = said.probabilities.shape
-    sizes = ((wanted.top or (0 if wanted.binary else classes)) for wanted in request.outputs if wanted.name != LABEL)
+    sizes = (
+        wanted.top or (classes // _BYTES_PER_TEXT if wanted.binary else classes)
+        for wanted in request.outputs
+        if wanted.name != LABEL
+    )
     return int(rows) * (len(request.outputs) + sum(sizes))
 
 

@@ -60,7 +60,7 @@ class Workers:
             then()
             return
 
-        def unpacked(body: bytes) -> None:
+        def unpacked(body: bytes | bytearray) -> None:
             exchange.hold(body)
             then()
 
@@ -83,9 +83,12 @@ class Workers:
         then: Callable[[Any], None],
         reject: Callable[[Refused], None],
         after: Callable[[Any], Any] = lambda value: value,
+        *,
+        memory_bytes: int,
     ) -> None:
-        """Like `thread`, for a call, (function, arguments…), in the process; `after` is done in the thread."""
-        self._run(self._one, exchange, lambda: after(self._json.call(*call)), then, reject)
+        """Like `thread`, for a call, (function, arguments…), in the process, which may take so much memory for it;
+        `after` is done in the thread."""
+        self._run(self._one, exchange, lambda: after(self._json.call(*call, memory_bytes=memory_bytes)), then, reject)
 
     def image(
         self,
@@ -93,8 +96,10 @@ class Workers:
         call: tuple[Any, ...],
         then: Callable[[Any], None],
         reject: Callable[[Refused], None],
+        *,
+        memory_bytes: int,
     ) -> None:
-        """Like `json`, for an image, the last argument; one of few pixels is decoded in a thread, others in turn."""
+        """Like `json`, for an image, the last argument; a small one is decoded in a thread, others in turn."""
         function, *arguments = call
 
         def small() -> Any:
@@ -102,7 +107,7 @@ class Workers:
 
         def large() -> Any:
             try:
-                return self._images.call(*call)
+                return self._images.call(*call, memory_bytes=memory_bytes)
             finally:
                 self._loop.call_soon_threadsafe(self._one_less)
 
@@ -138,6 +143,8 @@ class Workers:
                 reject(refused)
             except Exception as error:
                 self._answers.broken(exchange, error)
+            finally:
+                del done  # its error's traceback holds this frame: the body would stay until a garbage collection
 
         future = where.submit(work)
         future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(back, done))

@@ -5,6 +5,7 @@ import gzip
 import json
 import random
 import socket
+import threading
 import time
 import zlib
 
@@ -14,6 +15,8 @@ from tests.serving import RAW, Server, pixels, wait_for
 
 ONE = pixels(1).tobytes()
 HEAD = b"POST /predict HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/octet-stream\r\n"
+METRICS = b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n"
+MANY = pixels(300).tobytes()
 LIVE = b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n"
 
 
@@ -268,6 +271,53 @@ def test_a_client_that_does_not_read_is_cut_off(strict: Server) -> None:
         with pytest.raises(ConnectionError):
             client.sendall(asked)
     assert strict.ask("/v2/health/live").status == 200
+
+
+def test_who_sends_slowly_and_steadily_is_answered(strict: Server) -> None:
+    """A body that takes four times as long as one may, at 10 KB a second."""
+    with strict.socket() as client:
+        client.sendall(HEAD + b"Content-Length: %d\r\n\r\n" % len(MANY))
+        for at in range(0, len(MANY), 1000):
+            client.sendall(MANY[at : at + 1000])
+            time.sleep(0.1)
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+
+
+def test_who_reads_slowly_and_steadily_gets_everything(strict: Server) -> None:
+    count, parts, begin = 1500, list[bytes](), time.monotonic()
+    with strict.socket() as client:
+        sent = METRICS * count + LIVE.replace(b"\r\n\r\n", b"\r\nConnection: close\r\n\r\n")
+        asking = threading.Thread(target=client.sendall, args=(sent,))
+        asking.start()
+        while part := client.recv(32768):
+            parts.append(part)
+            if time.monotonic() - begin < 2.5:
+                time.sleep(0.1)
+        asking.join()
+    assert b"".join(parts).count(b"HTTP/1.1 200 OK") == count + 1
+
+
+@pytest.mark.parametrize("host", [b"", b"Host: one two\r\n", b"Host: http://localhost/\r\n", b"Host: a@b\r\n"])
+@pytest.mark.parametrize("target", [b"/v2/health/live", b"http://localhost/v2/health/live"])
+def test_a_request_names_its_host(server: Server, host: bytes, target: bytes) -> None:
+    """RFC 9112, 3.2: in HTTP/1.1 always, and once; 1.0 had none."""
+    with server.socket() as client:
+        client.sendall(b"GET %b HTTP/1.1\r\n%b\r\n" % (target, host))
+        answered = to_the_end(client)
+    assert answered.startswith(b"HTTP/1.1 400")
+    assert b"the header 'Host'" in answered
+
+
+@pytest.mark.parametrize(
+    "host", [b"Host:\r\n", b"Host: [::1]:8000\r\n", b"Host: 127.0.0.1\r\n", b"HOST: LOCALHOST.:1\r\n"]
+)
+def test_every_form_of_a_host(server: Server, host: bytes) -> None:
+    with server.socket() as client:
+        client.sendall(b"GET /v2/health/live HTTP/1.1\r\n%b\r\n" % host)
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
+    with server.socket() as client:
+        client.sendall(b"GET /v2/health/live HTTP/1.0\r\n\r\n")
+        assert client.recv(1000).startswith(b"HTTP/1.1 200")
 
 
 ASK = HEAD + b"Content-Length: 64\r\n\r\n" + ONE

@@ -245,7 +245,8 @@ def test_what_is_no_number_is_not_sent_as_json() -> None:
     said = SERVABLE.predict(pixels(2))
     probabilities = said.probabilities.copy()
     probabilities[1] = np.nan
-    outputs = Outputs(probabilities, probabilities, said.classes, said.labels)
+    finite = np.array([True, False])
+    outputs = Outputs(probabilities, probabilities, said.classes, said.labels, finite)
     model = model_of("grey", None, (1, 8, 8))
     asked = predict.Asked(pixels(2), (), "")
     with pytest.raises(Refused, match="no finite numbers"):
