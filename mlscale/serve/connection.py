@@ -28,7 +28,7 @@ _SENT_BYTES, _SENT_AT_ONCE = 128 << 10, 4
 """Bytes of an answer in a piece, and pieces before others have their turn: all at once would be copied, or encrypted,
 in one go."""
 _SLOWEST_BYTES_S = 4 << 10
-"""Bytes that a client sends or reads in a second at least, where it takes longer than it may in all."""
+"""Bytes that a client sends or reads in a second at least, where it takes longer than `receive_s`."""
 _TURN_S, _LINGER_S, _SETTLE_S = 0.002, 2.0, 0.1
 _NEVER = float("inf")
 _HOST = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*", re.ASCII)

@@ -38,7 +38,8 @@ class Limits:
         connections: at once, besides those reserved for health and metrics.
         per_address: connections of one client address; None: as many as there are.
         head_s: seconds from a request's first byte to the end of its head; as long may a new connection be silent.
-        receive_s: seconds from a request's first byte to its last; as long may a client not read its answer.
+        receive_s: seconds from a request's first byte to its last, and in which an answer must be read; longer while
+            at least 4 KiB a second pass.
         idle_s: seconds between requests.
     """
 
