@@ -115,14 +115,19 @@ def test_too_much_is_refused_with_a_time_to_come_back() -> None:
     asyncio.run(main())
 
 
-def test_none_fails_for_another() -> None:
+@pytest.mark.parametrize("one_s", [0.0, 1.0])
+def test_none_fails_for_another(one_s: float) -> None:
+    """And computing each by itself stops nobody: it is not done in the event loop."""
+    threads: list[tuple[str, int]] = []
+
     class Picky(Model):
         def compute(self, raw: NDArray[Any]) -> Outputs:
+            threads.append((threading.current_thread().name, len(raw)))
             if (raw[:, 0, 0, 0] == 0).any():
                 raise MLScaleError("this one it does not like")
             return super().compute(raw)
 
-    picky = Picky(MODEL.servable, "digits", "digits:v1", 0.0, 0.0, 4)
+    picky = Picky(MODEL.servable, "digits", "digits:v1", one_s, one_s, 4)
     raw = np.maximum(pixels(4), 1)
     raw[2] = 0
 
@@ -135,6 +140,10 @@ def test_none_fails_for_another() -> None:
         assert isinstance(answers[2], MLScaleError)
 
     asyncio.run(main())
+    alone = [name for name, rows in threads if rows == 1]
+    # a model in a thread computes the first one at once, before the others have come
+    assert len(alone) >= 3
+    assert threading.current_thread().name not in alone
 
 
 def test_small_models_run_where_requests_are_read() -> None:
