@@ -147,7 +147,9 @@ AWKWARD = {
 }
 
 
-@pytest.mark.parametrize("kind", TAKEN)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=[pytest.mark.slow] if kind.startswith("v2 binary") else []) for kind in TAKEN]
+)
 def test_the_largest_that_is_taken(watched: Watched, kind: str) -> None:
     body, spent = TAKEN[kind](), list[float]()
     for _ in range(_TRIES):
