@@ -127,7 +127,7 @@ def classes_of(model: str, size: int, samples: int) -> dict[str, Make]:
         "many headers": lambda rng: b"GET / HTTP/1.1\r\nHost: localhost\r\n" + b"".join(b"%x:\r\n" % n for n in range(4000)) + b"\r\n",
         "one endless header": lambda rng: b"GET / HTTP/1.1\r\na: " + b"b" * (8 << 20),
         "pipelined": lambda rng: b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n" * 3000,
-        "pipelined, small": lambda rng: b"GET /v2/health/live HTTP/1.1\r\n\r\n" * 20_000,
+        "pipelined, small": lambda rng: b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n" * 20_000,
         "chunks of one byte": lambda rng: b"POST /predict HTTP/1.1\r\nHost: localhost\r\n" + octets.encode() + b"\r\nTransfer-Encoding: chunked\r\n\r\n" + b"1\r\n0\r\n" * 300_000 + b"0\r\n\r\n",
     }  # fmt: skip
 
