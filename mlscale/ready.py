@@ -138,6 +138,9 @@ def _on(frozen: DictConfig, folder: Path, request: Request) -> Request:
     from mlscale.config.compose import use_frozen
     from mlscale.config.trust import distrusted
     from mlscale.runs import own
+    from mlscale.runs.edited import report_edits
+    from mlscale.runs.folder import RunFolder
+    from mlscale.runs.recover import is_run_folder
 
     if request.verb != "train":
         _settle_metric(frozen, folder)
@@ -148,6 +151,8 @@ def _on(frozen: DictConfig, folder: Path, request: Request) -> Request:
         derived = _derived(folder, resumed=request.verb == "train")
         typed = request.values
         raise_all([*distrusted(config, folder, typed, doubt=doubt), *distrusted(derived, folder, doubt=doubt)])
+    if request.values.get("resume") in (None, "null", "") and is_run_folder(folder):
+        report_edits(RunFolder.open(folder))  # a run that is resumed is refused for that
     return use_frozen(frozen, request)
 
 

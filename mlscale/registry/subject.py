@@ -14,6 +14,7 @@ from mlscale.registry.servables import locate
 from mlscale.runs.checkpoints import SUFFIX
 from mlscale.runs.find import find, run_paths
 from mlscale.runs.folder import CONFIG, RUN, RunFolder
+from mlscale.runs.recover import is_run_folder
 
 BEST = "best"
 
@@ -111,7 +112,7 @@ def _of_file(path: Path) -> Subject:
             "there is no such checkpoint", where=f"checkpoint={path}", fix="mlscale runs checkpoints last"
         )
     for folder in path.parents[:3]:
-        if (folder / RUN).is_file():
+        if is_run_folder(folder):
             return _of_run(RunFolder.open(folder), str(path))
         if (folder / CONFIG).is_file():
             return Subject(path.name, folder, None, str(path), None, path.stem, path.name)

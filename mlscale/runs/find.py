@@ -8,7 +8,7 @@ from pathlib import Path
 from mlscale.errors import MLScaleError
 from mlscale.runs.files import ASIDE
 from mlscale.runs.folder import RUN, RunFolder
-from mlscale.runs.recover import report
+from mlscale.runs.recover import is_run_folder, report
 
 LAST = "last"
 
@@ -20,7 +20,7 @@ def find(ref: str | Path, root: str | Path = "runs") -> RunFolder:
         MLScaleError: there is none, or more than one.
     """
     text = str(ref)
-    if (Path(text) / RUN).is_file():
+    if text and is_run_folder(Path(text)):
         return RunFolder.open(text)
     if Path(text).name == RUN and Path(text).is_file():
         return RunFolder.open(Path(text).parent)
@@ -32,8 +32,7 @@ def find(ref: str | Path, root: str | Path = "runs") -> RunFolder:
             "no run here can be read",
             where=", ".join(map(str, broken)),
             why=next(iter(broken.values())),
-            fix="restore its run.json or config.yaml from a copy; checkpoints in it can still be used: "
-            f"init_from={next(iter(broken))}/checkpoints/last.ckpt",
+            fix=getattr(_damage(next(iter(broken))), "fix", ""),
         )
     if not runs:
         raise MLScaleError(
@@ -54,6 +53,9 @@ def find(ref: str | Path, root: str | Path = "runs") -> RunFolder:
             names = ", ".join(run.id for run in of_sweep)
             what = f"{text!r} is a sweep, not a run"
             raise MLScaleError(what, where=str(root), why=f"its runs are {names}", fix=of_sweep[0].id)
+        for path in broken:
+            if text and (path.name.startswith(text) or path.name.rpartition("-")[2].startswith(text)):
+                raise _damage(path) or MLScaleError(f"{path.name} can't be read", where=str(path))
         raise MLScaleError(f"no run {text!r}", where=str(root), fix="mlscale runs ls")
     names = ", ".join(run.path.name for run in found[:5]) + (", …" if len(found) > 5 else "")
     raise MLScaleError(f"{text!r} means {len(found)} runs", where=str(root), why=names, fix="type more of its id")
@@ -81,11 +83,18 @@ def damaged(root: str | Path = "runs") -> dict[Path, str]:
     """The run folders below `root` that can't be read, and why."""
     broken = {}
     for path in run_paths(root):
-        try:
-            RunFolder.open(path)
-        except MLScaleError as error:
+        if error := _damage(path):
             broken[path] = error.why or error.what
     return broken
+
+
+def _damage(path: Path) -> MLScaleError | None:
+    """The error that opening a run raises; None where it can be read."""
+    try:
+        RunFolder.open(path)
+    except MLScaleError as error:
+        return error
+    return None
 
 
 _LOOKED_AT = 200  # of the newest runs: a folder may hold tens of thousands
@@ -111,13 +120,13 @@ def unfinished(
 
 
 def run_paths(root: str | Path) -> Iterator[Path]:
-    """Every folder that has a run.json: `<root>/<date>/<run>` and `<root>/<date>/<sweep>/<run>`."""
+    """Every run's folder, damaged ones too: `<root>/<date>/<run>` and `<root>/<date>/<sweep>/<run>`."""
     for date in _folders(Path(root)):
         for entry in _folders(date):
-            if (entry / RUN).is_file():
+            if is_run_folder(entry):
                 yield entry
             else:  # a sweep
-                yield from (run for run in _folders(entry) if (run / RUN).is_file())
+                yield from (run for run in _folders(entry) if is_run_folder(run))
 
 
 def _folders(parent: Path) -> list[Path]:

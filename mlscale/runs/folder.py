@@ -33,7 +33,7 @@ from mlscale.runs.files import (
     write_json,
     write_text,
 )
-from mlscale.runs.identity import config_hash, folder_name, new_id, now
+from mlscale.runs.identity import config_hash, folder_name, key_digests, new_id, now
 from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import mask_overrides, protect_yaml
 from mlscale.runs.snapshot import Snapshot
@@ -131,6 +131,7 @@ class RunFolder:
                 "verb": verb,
                 "created": now(),
                 "config_hash": config_hash(config_yaml),
+                "config_digests": key_digests(config_yaml),
                 "seed": seed,
                 "data_version": data_version,
                 "label_digest": label_digest,
@@ -176,7 +177,7 @@ class RunFolder:
             MLScaleError: it is no run folder, its run.json is of a later format, or it is damaged beyond recovery.
         """
         folder = Path(path).absolute()
-        if not (folder / RUN).is_file():
+        if not recover.is_run_folder(folder):
             raise MLScaleError("this is no run folder: it has no run.json", where=str(path), fix="mlscale runs ls")
         return cls(folder, str(recover.run_document(folder)["id"]), masker or Masker())
 

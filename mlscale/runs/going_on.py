@@ -10,11 +10,11 @@ import yaml
 
 from mlscale.errors import MLScaleError
 from mlscale.runs import checkpoints
+from mlscale.runs.edited import edited_keys, is_edited
 from mlscale.runs.files import tidy
 from mlscale.runs.find import find, unfinished
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import config_hash, differing
-from mlscale.runs.own import doubt
 from mlscale.runs.recover import report
 
 AUTO = "auto"
@@ -59,11 +59,12 @@ def to_go_on(resume: str, config_yaml: str, code: str | None, root: Path) -> Run
             why="a run goes on as it began; only devices, trackers, names and places may change",
             fix="leave them out, or start a new run",
         )
-    if doubt(run.path):  # a proof that holds: an earlier mlscale hashed the same config otherwise
+    if is_edited(run):
+        edited = ", ".join(edited_keys(run))
         raise MLScaleError(
             f"the config.yaml of {run.path.name} is not the one that it began with",
             where=str(run.path / "config.yaml"),
-            why="it was edited or damaged, and its checkpoints are of what it was",
+            why=f"it was edited or damaged{edited and ': '}{edited}; its checkpoints are of what it was",
             fix="restore it from a copy; or a new run, of the config as it is now: "
             f"mlscale like={run.id} init_from={run.id}",
         )

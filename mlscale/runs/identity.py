@@ -18,6 +18,7 @@ _EPOCH = 1735689600  # 2025-01-01 UTC
 _TICKS = 32  # of a second; 35 bits of them last 34 years
 _TIME_DIGITS, _RANDOM_DIGITS = 7, 5
 ID_LENGTH = _TIME_DIGITS + _RANDOM_DIGITS
+_DIGEST_LENGTH = 8  # of a key's digest: enough to see an edit
 
 # What says where, how wide or under which name a run runs, but not what it computes.
 UNHASHED = (
@@ -93,13 +94,25 @@ def config_hash(config_yaml: str) -> str:
     import yaml
 
     config = yaml.safe_load(config_yaml) or {}
-    return hashlib.sha256(json.dumps(_hashed(config), sort_keys=True, default=str).encode()).hexdigest()
+    return _digest(_hashed(config))
+
+
+def key_digests(config_yaml: str) -> dict[str, str]:
+    """Return a short digest of each key that counts for `config_hash`, by its path: they tell which of them differ."""
+    import yaml
+
+    leaves = _leaves(_hashed(yaml.safe_load(config_yaml) or {}))
+    return {key: _digest(leaves[key])[:_DIGEST_LENGTH] for key in sorted(leaves)}
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """The keys in which two configs differ in what they compute, sorted."""
     first, second = _leaves(_hashed(one)), _leaves(_hashed(other))
     return sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
+
+
+def _digest(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _leaves(value: Any, path: str = "") -> dict[str, Any]:

@@ -13,6 +13,7 @@ from mlscale.runs import checkpoints, safetensors
 from mlscale.runs.files import sha256
 from mlscale.runs.find import find
 from mlscale.runs.folder import RUN, RunFolder
+from mlscale.runs.recover import is_run_folder, report
 
 PLAIN = (".pt", ".pth", ".bin")
 """How files end that hold a plain `state_dict`, written by `torch.save`."""
@@ -87,7 +88,7 @@ def find_initial(text: str, root: str | Path = "runs") -> Initial:
         MLScaleError: there is no such file or run, the run has no checkpoint, it is torn, or its digest does not hold.
     """
     path = Path(text).expanduser()
-    if path.is_dir() and not (path / RUN).is_file():
+    if path.is_dir() and not is_run_folder(path):
         path = _in_folder(path)
     elif not path.is_file() or path.name == RUN:
         if is_file_name(text):
@@ -181,4 +182,10 @@ def _in_folder(folder: Path) -> Path:
 
 def _run_of(path: Path) -> RunFolder | None:
     folder = path.parents[1] if path.parent.name == "checkpoints" else None
-    return RunFolder.open(folder) if folder and (folder / RUN).is_file() else None
+    if folder is None or not is_run_folder(folder):
+        return None
+    try:
+        return RunFolder.open(folder)
+    except MLScaleError as damage:  # its weights are all that is left of it
+        report(f"{damage.where}: {damage.what}: {damage.why}")
+        return None

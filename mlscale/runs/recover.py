@@ -29,6 +29,7 @@ _MANIFEST_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "status": str, "metrics": dict, "duration_s": (int, float), "artefacts": dict, "packages": dict, "hardware": dict,
 }  # fmt: skip
 _LOST = "overrides, attempts, ids of trackers, parent, initial weights and the proof of who created it"
+_TRACES = (CONFIG, DERIVED, MANIFEST, "code.json", "checkpoints")  # of a run, and of no sweep
 _NO_PROCESS = (1 << 31) - 1  # beyond the largest process number
 
 
@@ -36,20 +37,25 @@ def run_document(folder: Path) -> dict[str, Any]:
     """Return run.json; where it is damaged, what the other files of the run say, which is reported.
 
     Raises:
-        MLScaleError: it is of a later format; or it is damaged, and so is config.yaml.
+        MLScaleError: it is of a later format; or it is damaged or lost, and so is config.yaml.
     """
     try:
         return _checked_run(folder / RUN)
     except _DamagedError as damage:
         document = _rebuilt(folder)
         if document is None:
-            raise MLScaleError(
-                "run.json is damaged, and config.yaml is not there to rebuild it from",
-                where=str(folder),
-                why=str(damage),
-            ) from damage
-        report(f"{folder / RUN} is damaged ({damage}): rebuilt from the run's other files; lost: {_LOST}")
+            raise _unrecoverable(folder) from damage
+        state = f"is damaged ({damage})" if (folder / RUN).exists() else "is lost"
+        report(f"{folder / RUN} {state}: rebuilt from the run's other files; lost: {_LOST}")
         return document
+
+
+def is_run_folder(folder: Path) -> bool:
+    """Return whether a folder is a run's: it holds run.json, or, where that is lost, what else a run leaves."""
+    if (folder / RUN).is_file():
+        return True
+    has_id = started_at(folder.name.rpartition("-")[2]) is not None
+    return has_id and any((folder / name).exists() for name in _TRACES)
 
 
 def manifest(folder: Path) -> dict[str, Any] | None:
@@ -111,6 +117,20 @@ def report(line: str) -> None:
 
 class _DamagedError(Exception):
     """A document of a run can't be used; the text says why."""
+
+
+def _unrecoverable(folder: Path) -> MLScaleError:
+    """The error for a run that has neither run.json nor config.yaml: what is lost, and what can still be used."""
+    states = {name: "damaged" if (folder / name).exists() else "lost" for name in (RUN, CONFIG)}
+    weights = sorted((folder / "checkpoints").glob("[!.]*.ckpt"))
+    use = f"; or use its weights: init_from={weights[0]}" if weights else ""
+    return MLScaleError(
+        "the run can't be read",
+        where=str(folder),
+        why=f"{' and '.join(f'{name} is {state}' for name, state in states.items())}; lost with both: its config, "
+        f"{_LOST}; {len(weights) or 'no'} checkpoint{'s' * (len(weights) != 1)} left",
+        fix=f"restore one of the two from a copy{use}",
+    )
 
 
 def _unreadable(path: Path, why: str) -> MLScaleError:

@@ -40,8 +40,14 @@ def show(run: RunFolder, *, as_json: bool) -> int:
                 print(f"{each.path}: {checkpoints.explain(each)}")
             elif each.record and (why := each.record.foreign_to(*own)):
                 print(f"{each.path}: not one of this run: {why}")
-        print(f"the run goes on from {latest.name}" if latest else "there is none to go on from")
+        print(_resumes_from(run, latest))
     return int(Exit.USER if any(each.bad for each in found) else Exit.DONE)
+
+
+def _resumes_from(run: RunFolder, latest: Path | None) -> str:
+    if (status := run.status) in ("done", "diverged"):
+        return f"the run {'is done' if status == 'done' else 'has diverged'}: there is nothing to resume"
+    return f"the run resumes from {latest.name}" if latest else "there is none to resume from"
 
 
 def verified(folder: Path) -> list[Stored]:

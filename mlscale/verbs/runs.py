@@ -15,6 +15,7 @@ from mlscale.report import duration, key_values, number, size, table
 from mlscale.report.text import columns_of, label
 from mlscale.report.text import metric as shown_metric
 from mlscale.runs.compare import Pairs, compare
+from mlscale.runs.edited import report_edits
 from mlscale.runs.find import damaged, find, list_runs
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.overview import Overview, grouped, overview, sweep_id
@@ -169,6 +170,7 @@ def _show(args: argparse.Namespace) -> int:
             "manifest": manifest,
             "changed": changed,
         }
+        report_edits(run)
         return _print_json({**content, "results": run.results, "derived": run.derived, "config": run.config_text})
     print(key_values([("run", run.path), ("status", run.status), *_about(document, manifest)]))
     for verb, result in run.results.items():
@@ -178,6 +180,7 @@ def _show(args: argparse.Namespace) -> int:
         _section(f"result of {verb}", result["sentence"] + ("\n" + key_values(metrics) if metrics else ""))
     _section("checkpoints", key_values([(name, size(count)) for name, count in checkpoints]))
     _section("derived", key_values(list(run.derived.items())))
+    report_edits(run)
     _section("config", run.masker.mask(run.config_text).rstrip())
     if changed is not None:
         verdict = "\n".join(changed) if changed else "every file is as it was sealed" if manifest else "not sealed yet"
@@ -235,6 +238,8 @@ def _checkpoints(args: argparse.Namespace) -> int:
 
 def _diff(args: argparse.Namespace) -> int:
     first, second = find(args.first, args.root), find(args.second, args.root)
+    for run in (first, second):
+        report_edits(run)
     difference = compare(first, second)
     if args.json:
         return _print_json({"first": str(first.path), "second": str(second.path), **difference.as_dict()})

@@ -56,7 +56,7 @@ def test_the_training_goes_on_and_ends_resumable(small_disk: Path, tmp_path: Pat
     assert {verify(path).state for path in kept} == {"ok"}
     listed = mlscale(tmp_path, "runs", "checkpoints", "last", "--root", str(small_disk))
     assert listed.returncode == 0
-    assert "the run goes on from last.ckpt" in listed.stdout
+    assert "the run resumes from last.ckpt" in listed.stdout
     subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
     resumed = mlscale(tmp_path, *words, "resume=auto")
     assert resumed.returncode == 0, resumed.stderr

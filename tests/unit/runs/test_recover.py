@@ -13,8 +13,9 @@ import pytest
 
 from mlscale.cli import main
 from mlscale.runs import recover
-from mlscale.runs.find import find, list_runs
+from mlscale.runs.find import find, list_runs, run_paths
 from mlscale.runs.folder import RunFolder
+from mlscale.runs.initial import find_initial
 from mlscale.runs.snapshot import take
 from tests.unit.runs.test_checkpoints import save
 
@@ -109,6 +110,48 @@ def test_what_can_not_be_rebuilt_is_named(start: Start, tmp_path: Path) -> None:
     assert code == 0
     assert other.id in said
     assert "and is not the last run for that" in said
+
+
+@pytest.mark.parametrize("in_sweep", [False, True])
+@pytest.mark.parametrize("how", ["lost", "damaged"])
+def test_a_run_that_lost_both_documents_is_listed(start: Start, tmp_path: Path, how: str, in_sweep: bool) -> None:
+    sweep = tmp_path / "runs" / "2026-01-01" / "grid-1n8q4kx0a2cd" if in_sweep else None
+    other, run = start(name="other", sweep=sweep), start(sweep=sweep)
+    save(run.path / "checkpoints/best.ckpt", 3)
+    for name in ("run.json", "config.yaml"):
+        (run.path / name).unlink() if how == "lost" else (run.path / name).write_text("{")
+    root = ["--root", str(tmp_path / "runs")]
+    code, said = said_by("runs", "ls", *root)
+    assert code == 0
+    assert other.id in said
+    assert f"damaged: {run.path} (run.json is {how} and config.yaml is {how}" in said
+    assert "its config, overrides, attempts" in said
+    assert json.loads(said_by("runs", "ls", "--json", *root)[1])["damaged"].keys() == {str(run.path)}
+    for ref in (run.id, "resn", run.path.name, str(run.path)):
+        code, said = said_by("runs", "show", ref, *root)
+        assert (code, said.count("error: the run can't be read")) == (2, 1)
+    weights = said.rsplit("init_from=", 1)[1].strip()
+    assert find_initial(weights, tmp_path / "runs").checkpoint == run.path / "checkpoints/best.ckpt"
+
+
+@pytest.mark.parametrize("name", ["run.json", "config.yaml"])
+def test_a_run_that_lost_one_document_is_found(start: Start, tmp_path: Path, name: str) -> None:
+    run = made(start, tmp_path)
+    (run.path / name).unlink()
+    recover.report.cache_clear()
+    code, said = said_by("runs", "ls", "--root", str(tmp_path / "runs"))
+    assert (code, run.id in said, "damaged: " in said) == (0, True, False)
+    assert find(run.id, tmp_path / "runs").path == run.path
+    assert ("run.json is lost: rebuilt" in said) is (name == "run.json")
+
+
+def test_other_folders_are_no_runs(start: Start, tmp_path: Path) -> None:
+    sweep = tmp_path / "runs" / "2026-01-01" / "grid-1n8q4kx0a2cd"
+    run = start(sweep=sweep)
+    for name in ("notes", "notes-1n8q4kx0a2ce", "mine-abc/checkpoints"):
+        (tmp_path / "runs" / "2026-01-01" / name).mkdir(parents=True)
+    (sweep / "sweep.json").unlink()
+    assert list(run_paths(tmp_path / "runs")) == [run.path]
 
 
 def test_a_later_format_is_not_damage(start: Start, tmp_path: Path) -> None:

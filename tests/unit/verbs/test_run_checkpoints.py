@@ -55,7 +55,24 @@ def test_all_are_whole(listed: Listed, capsys: pytest.CaptureFixture[str]) -> No
     assert [line.split()[-1] for line in lines[2:6]] == ["ok"] * 4
     assert "other, weights" in lines[2]
     assert "val/accuracy 0.9917" in lines[3]
-    assert lines[6] == "the run goes on from last.ckpt"
+    assert lines[6] == "the run resumes from last.ckpt"
+
+
+@pytest.mark.parametrize(
+    ("ending", "told"),
+    [
+        ("done", "the run is done: there is nothing to resume"),
+        ("diverged", "the run has diverged: there is nothing to resume"),
+        ("interrupted", "the run resumes from last.ckpt"),
+        ("failed", "the run resumes from last.ckpt"),
+    ],
+)
+def test_a_run_that_has_ended_well_resumes_from_nothing(
+    run: RunFolder, listed: Listed, ending: str, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run.seal(ending)
+    assert listed() == 0
+    assert capsys.readouterr().out.splitlines()[-1] == told
 
 
 def test_damaged_ones(run: RunFolder, listed: Listed, capsys: pytest.CaptureFixture[str]) -> None:
@@ -72,7 +89,7 @@ def test_damaged_ones(run: RunFolder, listed: Listed, capsys: pytest.CaptureFixt
         "own.ckpt": "no digest",
     }  # fmt: skip
     assert f"{altered}: its content is not what was written" in told
-    assert "the run goes on from best.ckpt" in told
+    assert "the run resumes from best.ckpt" in told
 
 
 def test_json(run: RunFolder, listed: Listed, capsys: pytest.CaptureFixture[str]) -> None:
