@@ -139,6 +139,7 @@ def judge(cfg: DictConfig) -> RunMetric:
         given=is_set(cfg, "metric"),
         given_mode=is_set(cfg, "mode"),
         record=lambda metric, mode: RunFolder.open(cfg.derived.run_dir).judge_by(metric, mode),
+        announce=cfg.derived.get("announce_metric", True),
     )
     if cfg.metric is None:
         cfg.derived.metric = UNCHOSEN

@@ -42,6 +42,7 @@ class RunMetric(Callback):
         given: whether somebody has set the metric.
         given_mode: whether somebody has set the mode: a metric of that direction is chosen.
         record: keeps the choice (metric, mode) with the run; called on the first rank.
+        announce: whether the choice is printed; one of several short fits of the same run is enough.
     """
 
     def __init__(
@@ -52,10 +53,11 @@ class RunMetric(Callback):
         given: bool,
         given_mode: bool = False,
         record: Callable[[str | None, str | None], None] = lambda metric, mode: None,
+        announce: bool = True,
     ) -> None:
         self.metric, self.mode = metric, mode
         self.given, self.given_mode = given, given_mode
-        self.record = record
+        self.record, self.announce = record, announce
         self._open = metric is None
         self._known: frozenset[str] = frozenset()  # names of before this validation
         self._awaited: list[tuple[str, str]] = []  # what the training may log yet
@@ -113,7 +115,8 @@ class RunMetric(Callback):
         _follow(trainer, before, self.metric, self.mode)
         if trainer.is_global_zero:
             self.record(self.metric, self.mode)
-            print(self._line(source, validated), file=sys.stderr, flush=True)
+            if self.announce:
+                print(self._line(source, validated), file=sys.stderr, flush=True)
 
     def _line(self, source: str, logged: Iterable[str]) -> str:
         if self.metric is None:

@@ -225,7 +225,7 @@ def _probe(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: float) -> 
     few = (min(_FIRST_PASSES * accumulate, passes or _FIRST_PASSES), min(_FIRST_VALIDATION, validation or 2))
     if validation == 0:
         few = (few[0], 0)
-    first, fit = _fit(cfg, facts, few, epochs=1)
+    first, fit = _fit(cfg, facts, few, epochs=1, announce_metric=True)
     passes = passes if passes is not None else first.all_passes
     validation = validation if validation is not None else first.all_validation_batches
     steady, last = _fit(cfg, facts, probe.limits(first, seconds, passes, validation, accumulate), epochs=probe.EPOCHS)
@@ -234,12 +234,17 @@ def _probe(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: float) -> 
 
 
 def _fit(
-    cfg: DictConfig, facts: Mapping[str, Any] | None, batches: tuple[int, int], epochs: int
+    cfg: DictConfig,
+    facts: Mapping[str, Any] | None,
+    batches: tuple[int, int],
+    epochs: int,
+    *,
+    announce_metric: bool = False,
 ) -> tuple[probe.Timing, dict[str, Any]]:
     """A short fit with a clock."""
     with short_fit.scratch("estimate") as folder:
         clock = folder / "clock.json"
         callback = {"_target_": "mlscale.estimate.probe.Clock", "path": str(clock)}
         short = short_fit.shortened(cfg, batches, epochs, {"estimate_clock": callback})
-        outcome = short_fit.fit(short, facts, folder)
+        outcome = short_fit.fit(short, facts, folder, announce_metric=announce_metric)
         return probe.read(clock), outcome

@@ -44,7 +44,7 @@ class Probe:
 
     def steps_for(self, seconds: float) -> int:
         """Steps of each measured fit, so that all rounds take about `seconds`. Warms up this process, too."""
-        first = self.fit(_FIRST)
+        first = self.fit(_FIRST, announce_metric=True)
         return int(min(_MOST, max(_LEAST, seconds / (2 * ROUNDS) / first.step)))
 
     def rounds(self, steps: int) -> list[tuple[Parts, Parts]]:
@@ -74,8 +74,14 @@ class Probe:
             return Tried(remedy, None, summary(error))
         return Tried(remedy, Factor(tuple(factors)))
 
-    def fit(self, steps: int, *, replay: bool = False, threads: int | None = None) -> Parts:
-        """A fit of about `steps` steps after its warm-up, in two epochs at least: the start of one is timed, too."""
+    def fit(
+        self, steps: int, *, replay: bool = False, threads: int | None = None, announce_metric: bool = False
+    ) -> Parts:
+        """A fit of about `steps` steps after its warm-up, in two epochs at least: the start of one is timed, too.
+
+        With `announce_metric` it validates a batch before its first step where the run's metric is open: what the
+        validation logs decides which one it is.
+        """
         warm_up = min(_WARM_UP, max(2, steps // 4))
         half = -(-(steps + warm_up) // 2)
         passes = min(self.passes or half, half)
@@ -86,9 +92,13 @@ class Probe:
             with open_dict(short):
                 short.trainer.num_sanity_val_steps = 0
                 short.trainer.profiler = {"_target_": "mlscale.diagnose.timers.TwoTimers", "path": str(times)}
+                if announce_metric and self.cfg.derived.metric is None and self._validates:
+                    short.trainer.update(
+                        num_sanity_val_steps=1, limit_val_batches=1, check_val_every_n_epoch=epochs + 1
+                    )
             with warnings.catch_warnings():
                 warnings.filterwarnings("ignore", message="This DataLoader will create")  # whether it helps is measured
-                short_fit.fit(short, self.facts, folder, threads)
+                short_fit.fit(short, self.facts, folder, threads, announce_metric=announce_metric)
             timed = timers.read(times)
         done = sum(len(epoch.done) for epoch in timed)
         if done < 2:
@@ -121,6 +131,10 @@ class Probe:
                 }
             short_fit.fit(short, self.facts, folder)
             return step_parts.read(times).shares(self.passes, validated)
+
+    @property
+    def _validates(self) -> bool:
+        return bool(self.cfg.trainer.get("limit_val_batches") != 0)
 
     def _validation_batches(self) -> float | None:
         """Return how many batches a process validates per training epoch; None where the data does not say."""

@@ -62,15 +62,24 @@ def shortened(
     return short
 
 
-def fit(short: DictConfig, facts: Mapping[str, Any] | None, folder: Path, threads: int | None = None) -> dict[str, Any]:
+def fit(
+    short: DictConfig,
+    facts: Mapping[str, Any] | None,
+    folder: Path,
+    threads: int | None = None,
+    *,
+    announce_metric: bool = False,
+) -> dict[str, Any]:
     """Train, launched as a run is; returns what its first rank left.
 
     Args:
         facts: what the data says of itself.
         threads: CPU threads of a process; None for what the run would have.
+        announce_metric: whether a metric that is chosen for the run is printed: for one of several fits.
     """
     derived = derive(short, facts, this_machine())
     derived["threads"] = threads or derived["threads"]
+    derived["announce_metric"] = announce_metric
     derived |= {name: short.derived.get(name) for name in ("precision", "memory_format")}  # found already, if asked for
     short.derived = dict.fromkeys(short.derived)
     protected, environment = protect(short)

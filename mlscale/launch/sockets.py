@@ -1,0 +1,60 @@
+"""Keep the paths of multiprocessing's Unix sockets short, whatever TMPDIR is.
+
+The fork server listens on a socket below the temporary folder, and so does each worker of a DataLoader that passes on
+tensors. The path of one has at most 107 bytes (103 on macOS), which the TMPDIR of a cluster's job easily exceeds.
+Python 3.14 falls back to /tmp, too; earlier versions raise 'AF_UNIX path too long'.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+from pathlib import Path
+
+from mlscale.errors import Exit, MLScaleError
+
+_LONGEST = 107 if sys.platform == "linux" else 103  # bytes, without the NUL at the end
+_PREFIX = "pymp-"  # as multiprocessing calls its own folder
+_IN_FOLDER = len("/listener-12345678")
+_IN_TMPDIR = len(f"/{_PREFIX}12345678") + _IN_FOLDER
+_SHORT = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - the folder made in it is this user's alone
+
+
+def shorten_socket_paths() -> None:
+    """Make multiprocessing put its sockets into a folder with a short path, where that of TMPDIR is too long.
+
+    Processes that this one starts take the folder over; it is removed when this process ends.
+
+    Raises:
+        MLScaleError: no folder with a short path can be written to (exit code 5).
+    """
+    temporary = os.fsencode(tempfile.gettempdir())
+    if len(temporary) + _IN_TMPDIR <= _LONGEST:
+        return
+    from multiprocessing import process, util
+
+    config = process.current_process()._config  # type: ignore[attr-defined]  # no public name
+    made = config.get("tempdir")
+    if made and len(os.fsencode(made)) + _IN_FOLDER <= _LONGEST and Path(made).is_dir():
+        return
+    folder = _make_short_folder()
+    config["tempdir"] = folder
+    util.Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=-100)
+
+
+def _make_short_folder() -> str:
+    failed = []
+    for parent in _SHORT:
+        try:
+            return tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+        except OSError as error:
+            failed.append(f"{parent}: {error.strerror}")
+    raise MLScaleError(
+        "no folder for the sockets of processes",
+        where=f"TMPDIR={tempfile.gettempdir()}",
+        why=f"its path is too long for a Unix socket, and none of these can be written to: {', '.join(failed)}",
+        fix="TMPDIR=<a folder whose path has fewer than 70 characters>",
+        exit=Exit.ENVIRONMENT,
+    )

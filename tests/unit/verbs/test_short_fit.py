@@ -1,0 +1,78 @@
+"""Of several short fits one reports the metric that is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+
+from mlscale.config.derive import derive
+from mlscale.config.frozen import with_derived
+from mlscale.launch.machine import this_machine
+from mlscale.ready import ready
+from mlscale.verbs import profile_probe
+from mlscale.verbs.estimate_probe import _fit
+
+OWN = """
+import pytorch_lightning as pl
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+
+def loader():
+    return DataLoader(TensorDataset(torch.ones(8, 2)), 2)
+
+
+class Quadratic(pl.LightningModule):
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(2, 1)
+
+    def training_step(self, batch, index):
+        return self.net(batch[0]).square().mean()
+
+    def validation_step(self, batch, index):
+        self.log("held_mse", self.net(batch[0]).square().mean())
+
+    def configure_optimizers(self):
+        return torch.optim.SGD(self.parameters(), 0.1)
+
+    def train_dataloader(self):
+        return loader()
+
+    def val_dataloader(self):
+        return loader()
+"""
+WORDS = ["task._target_=short_fits_own.Quadratic", "data=none", "model=none", "optimizer=none"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "metric    held_mse, less is better: chosen from what the validation logs"),
+        (["trainer.limit_val_batches=0"], "metric    train/loss, less is better: there is no validation"),
+        (["metric=train/loss"], None),
+    ],
+)
+def test_the_metric_is_reported_once(
+    words: Sequence[str],
+    told: str | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "short_fits_own.py").write_text(dedent(OWN))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    cfg = ready("profile", [*WORDS, *words])
+    probe = profile_probe.of(with_derived(cfg, derive(cfg, None, this_machine())), None)
+    probe.steps_for(0.1)
+    probe.fit(2, replay=True)
+    probe.shares(2)
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("metric ")]
+    assert lines == ([told] if told else [])
+    for number in range(2):
+        _fit(probe.cfg, None, (1, 1), 1, announce_metric=not number)
+    assert capsys.readouterr().err.count("metric  ") == (told is not None)
