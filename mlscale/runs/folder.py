@@ -159,10 +159,11 @@ class RunFolder:
                 _fill(aside, document, config_yaml, derived_yaml, code)
                 aside.rename(path)
             except OSError as error:
+                refused = unwritable(path, error)  # what is cleared away frees the inodes that were missing
                 _clear(aside, made)
                 if path.exists():
                     continue
-                raise unwritable(path, error) from error
+                raise refused from error
             except MLScaleError:
                 _clear(aside, made)
                 raise

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mlscale.config.derive import LISTS_OF_THE_DATA, OF_THE_DATA, derive
 from mlscale.config.frozen import with_derived
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoints import SUFFIX, best
+from mlscale.runs.checkpoints import SUFFIX, best, look
+from mlscale.runs.recover import is_run_folder, report, run_document
 
 if TYPE_CHECKING:
     import pytorch_lightning as pl
@@ -107,7 +108,7 @@ def as_trained(facts: dict[str, Any] | None, trained: dict[str, Any]) -> dict[st
 
 
 def checkpoint_path(run: Path, name: str, metric: str | None, mode: str | None) -> Path:
-    """The file that `best`, the name of one of the run's checkpoints, or a path means.
+    """The file that `best`, the name of one of the run's checkpoints, or a path means. One of another run is reported.
 
     Raises:
         MLScaleError: there is none.
@@ -116,6 +117,7 @@ def checkpoint_path(run: Path, name: str, metric: str | None, mode: str | None) 
     path = Path(name) if "/" in name or name.endswith(SUFFIX) else folder / f"{name}{SUFFIX}"
     for found in (best(folder, metric, mode) if name == "best" else None, path, folder / name):
         if found and found.is_file():
+            _report_foreign(found, run)
             return found
     there = sorted(entry.name for entry in (run / "checkpoints").glob("*.ckpt"))
     raise MLScaleError(
@@ -126,6 +128,16 @@ def checkpoint_path(run: Path, name: str, metric: str | None, mode: str | None) 
         if there
         else f"mlscale runs resume {run.name}, if it was cut short; or train with callbacks=default, which keeps some",
     )
+
+
+def _report_foreign(checkpoint: Path, run: Path) -> None:
+    """Print a warning where a checkpoint names another run than the one whose model it is said to be."""
+    record = look(checkpoint).record
+    if record is None or not is_run_folder(run):
+        return
+    document = run_document(run)
+    if why := record.foreign_to(str(document["id"]), str(document["config_hash"])):
+        report(f"{checkpoint} is not a checkpoint of {run.name}: {why}")
 
 
 def load_weights(task: pl.LightningModule, path: Path) -> None:

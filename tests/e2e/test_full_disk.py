@@ -13,6 +13,7 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.registry import LocalRegistry
 from mlscale.runs.checkpoints import verify
 from mlscale.runs.files import unwritable
+from mlscale.runs.folder import RunFolder
 from mlscale.train.checkpoint_io import VerifiedCheckpointIO
 
 ROOM = "6m"  # two checkpoints of the small ResNet with its momentum, and no third beside them
@@ -84,6 +85,12 @@ def test_missing_inodes_are_reported_as_such(small_disk: Path, tmp_path: Path) -
     (small_disk / "0").unlink()
     io.save_checkpoint({"state_dict": {}, "global_step": 4}, small_disk / "runs/last.ckpt")
     assert verify(small_disk / "runs/last.ckpt").state == "ok"
+    for name in ("1", "2", "3"):  # enough for a run's folder, not for what is in it
+        (small_disk / name).unlink()
+    with pytest.raises(MLScaleError, match="can't write") as caught:
+        RunFolder.create(small_disk / "other", "new", verb="train", config_yaml="seed: 1\n")
+    assert "no free inodes" in caught.value.why
+    assert not (small_disk / "other").exists()
 
 
 def test_a_disk_that_becomes_read_only_leaves_a_run_to_resume(small_disk: Path, tmp_path: Path) -> None:

@@ -1,12 +1,16 @@
 """A run is measured again from its folder, as it was composed, with overrides on top."""
 
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 from mlscale import verbs
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
+from mlscale.runs.checkpoints import Record, Writer
+from mlscale.runs.folder import RunFolder
 from mlscale.verbs.trained import as_trained, checkpoint_path
 
 TRAINED = ("+recipe=resnet", "debug=fast", "model.widths=[8]", "snapshot=false", "callbacks=checkpoint")
@@ -135,3 +139,20 @@ def test_a_run_that_was_cut_short_before_it_saved_is_to_go_on(tmp_path: Path) ->
     with pytest.raises(MLScaleError, match="no checkpoint 'best'") as caught:
         checkpoint_path(tmp_path / "digits-1s2de0", "best", "val/accuracy", "max")
     assert caught.value.fix.startswith("mlscale runs resume digits-1s2de0, if it was cut short")
+
+
+def test_a_checkpoint_of_another_run_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first, second = (
+        RunFolder.create(tmp_path / "runs", name, verb="train", config_yaml="seed: 0\n") for name in ("first", "second")
+    )
+    for run in (first, second):
+        record = Record("best", 5, 1, run=run.id, config_hash=run.run["config_hash"])
+        writer = Writer(run.path / "checkpoints/best.ckpt")
+        torch.save({"weights": torch.arange(9)}, writer)  # type: ignore[arg-type]  # a file is what writes
+        writer.commit(record)
+    assert checkpoint_path(first.path, "best", None, None).is_file()
+    assert "warning" not in capsys.readouterr().err
+    shutil.copy(second.path / "checkpoints/best.ckpt", first.path / "checkpoints/best.ckpt")
+    assert checkpoint_path(first.path, "best", None, None).is_file()
+    told = capsys.readouterr().err
+    assert f"best.ckpt is not a checkpoint of {first.path.name}: it is of the run {second.id}" in told
