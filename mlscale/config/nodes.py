@@ -8,8 +8,11 @@ from functools import cached_property
 
 from mlscale.config.fields import Field, Fields
 from mlscale.config.signatures import NO_LITERAL, Parameter, Signature, Unknown, signature
-from mlscale.config.types import NONE, Type, from_annotation, of_default, union
+from mlscale.config.types import FINITE, NONE, Type, from_annotation, of_default, unbounded, union
 from mlscale.errors import MLScaleError
+
+_NEED_FINITE = frozenset({"mlscale", "torch", "torchvision", "timm", "pytorch_lightning", "lightning"})
+_ORDERS = frozenset({"norm_type", "ord", "p"})  # the order of a norm, which may be infinite
 
 
 @dataclass(frozen=True)
@@ -61,12 +64,22 @@ class Node:
         """
         parameter = self.signature.named.get(key) if isinstance(self.signature, Signature) else None
         annotated = _annotated(parameter)
+        if annotated is not None and self._may_be_infinite(key, parameter):
+            annotated = unbounded(annotated)
         field = self.field(key)
         commented = field.type if field is not None and field.word else None
         if commented is not None and annotated is not None:
             narrower = "enum" in str(commented.schema) or "any" in annotated.text
             return [annotated, commented] if narrower else [annotated]
-        return [kind for kind in (annotated, commented) if kind is not None]
+        kinds = [kind for kind in (annotated, commented) if kind is not None]
+        if not kinds and self.path in ("optimizer", "scheduler") and not self._may_be_infinite(key, parameter):
+            return [FINITE]  # their numbers have annotations like `Union[float, Tensor]`
+        return kinds
+
+    def _may_be_infinite(self, key: str, parameter: Parameter | None) -> bool:
+        """Whether NaN or infinity may be meant: by a user's own code, or where the default may be one."""
+        computed = parameter is not None and not parameter.required and parameter.default is NO_LITERAL
+        return self.target.partition(".")[0] not in _NEED_FINITE or key in _ORDERS or computed
 
     def not_found(self, where: Callable[[str], str]) -> MLScaleError:
         """The message for a target that does not exist."""

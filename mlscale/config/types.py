@@ -6,6 +6,7 @@ What isn't understood is not checked: `None` stands for 'any value'.
 from __future__ import annotations
 
 import ast
+import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +27,7 @@ def _is_int(value: object) -> bool:
 
 
 def _is_float(value: object) -> bool:
-    return isinstance(value, float) or _is_int(value)
+    return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
 
 
 INT = Type("int", _is_int, {"type": "integer"})
@@ -85,6 +86,29 @@ def tuple_of(*items: Type | None) -> Type:
     names = ", ".join(item.text if item else "any" for item in items)
     prefix = [item.schema if item else {} for item in items]
     return Type(f"list[{names}]", accepts, {"type": "array", "prefixItems": prefix, "minItems": len(items)})
+
+
+def is_finite(value: object) -> bool:
+    """Whether no number in a value is NaN or infinite."""
+    return _with_finite(value) == value
+
+
+def _with_finite(value: object) -> object:
+    """The value with a plain number in place of each NaN and infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return 0.5
+    if isinstance(value, list):
+        return [_with_finite(item) for item in value]
+    return {key: _with_finite(item) for key, item in value.items()} if isinstance(value, dict) else value
+
+
+FINITE = Type("a finite number", is_finite, {})
+"""Any value but NaN and infinity."""
+
+
+def unbounded(kind: Type) -> Type:
+    """The same type, NaN and infinity accepted as numbers."""
+    return Type(kind.text, lambda value: kind.accepts(_with_finite(value)), kind.schema)
 
 
 @cache

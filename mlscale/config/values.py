@@ -11,7 +11,7 @@ from mlscale.config.distance import folded
 from mlscale.config.fields import MISSING, Field
 from mlscale.config.signatures import Parameter
 from mlscale.config.suggest import nearest, override, show
-from mlscale.config.types import Type, from_annotation
+from mlscale.config.types import Type, from_annotation, is_finite
 from mlscale.errors import MLScaleError
 
 _TELLING = 8  # characters from which on a text that was resolved is not shown: it may come from the environment
@@ -32,7 +32,10 @@ def wrong_type(
         if not kind.accepts(value):
             why = field.text if field else ""
             fix = _meant(path, value) or override(path, _valid(value, kind, field, parameter))
-            yield MLScaleError(f"'{path}' must be {kind.text}, not {_told(value)}", where=where(path), why=why, fix=fix)
+            text = kind.text
+            if not is_finite(value):
+                text = "a finite number" if isinstance(value, float) else "of finite numbers"
+            yield MLScaleError(f"'{path}' must be {text}, not {_told(value)}", where=where(path), why=why, fix=fix)
             return
 
 
@@ -159,7 +162,7 @@ def _forms(value: object, kind: Type) -> Iterator[object]:
     elif isinstance(value, int) and not isinstance(value, bool):
         yield str(value)
         yield bool(value)
-    elif isinstance(value, float):
+    elif isinstance(value, float) and is_finite(value):
         yield str(value)
     if isinstance(value, list):
         if len(value) == 1:
