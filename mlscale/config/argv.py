@@ -9,11 +9,15 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from mlscale.config.roots import BASE_GROUPS, FROM_A_MODEL, FROM_A_RUN, Roots, find_roots
 from mlscale.errors import MLScaleError, raise_all
+
+if TYPE_CHECKING:
+    from mlscale.config.templates import Advice
 
 APPENDED = ("recipe", "tuned", "debug", "sweep")
 _OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=\s]+?)(?:=(?P<value>.*))?$", re.DOTALL)
@@ -51,7 +55,7 @@ def parse(verb: str, argv: Sequence[str]) -> Request:
     raise_all(list(_wrong_flags(known)))
     roots = find_roots(known.config_dir)
     raise_all([*_not_overrides(verb, words, roots), *_without_effect(words, multirun=known.multirun)])
-    overrides = _normalise(words, roots, multirun=known.multirun)
+    overrides = _normalise(verb, words, roots, multirun=known.multirun)
     return Request(
         verb=verb,
         typed=tuple(words),
@@ -120,7 +124,7 @@ def _not_overrides(verb: str, words: Sequence[str], roots: Roots) -> Iterator[ML
     """Words that are no `key=value`, each with what was meant: `--gpus 2`, `recipe = resnet`, `resnet`."""
     rest = list(words)
     while rest:
-        word = rest.pop(0)
+        word, why = rest.pop(0), "settings are typed as key=value"
         bare = [index for index, item in enumerate(rest[:2]) if _bare(item)]
         if _bare(word) and rest[:1] == ["="] and bare == [0, 1]:
             what, fix = f"there are spaces around the '=' of '{word}'", f"{word}={rest[1]}"
@@ -133,37 +137,32 @@ def _not_overrides(verb: str, words: Sequence[str], roots: Roots) -> Iterator[ML
             key, sign, value = word.lstrip("-").replace("-", "_").partition("=")
             if not sign and 0 in bare:
                 value = rest.pop(0)
-            what, fix = f"unknown flag '{word}'", _setting(key, value, roots.groups) or f"mlscale {verb} --help"
-        elif _bare(word) and 0 in bare and ("." in word or word in roots.groups or _foreign(word)):
-            what, fix = f"unknown word '{word}'", _setting(word, rest.pop(0), roots.groups)
+            advice = _setting_of(verb, key, value, roots)
+            what, why = f"unknown flag '{word}'", advice.why or why
+            fix = advice.fix or f"mlscale {verb} --help"
+        elif _bare(word) and 0 in bare and ("." in word or word in roots.groups or _is_foreign(word)):
+            advice = _setting_of(verb, word, rest.pop(0), roots)
+            what, why = f"unknown word '{word}'", advice.why or why
+            fix = advice.fix or f"mlscale {verb} --help"
         elif _bare(word) or not _OVERRIDE.match(word):
             what, fix = f"unknown word '{word}'", _meant(verb, word, roots)
         elif (group := word.lstrip("+~").partition("=")[0]) in roots.groups and group not in roots.groups_of(verb):
             what, fix = f"`mlscale {verb}` takes no {group}", f"leave {word} out; mlscale {verb} --help"
         else:
             continue
-        yield MLScaleError(what, where="command line", why="settings are typed as key=value", fix=fix)
+        yield MLScaleError(what, where="command line", why=why, fix=fix)
 
 
-def _foreign(word: str) -> bool:
-    from mlscale.config.aliases import table  # only where something is wrong
+def _setting_of(verb: str, key: str, value: str, roots: Roots) -> Advice:
+    from mlscale.config.foreign_words import setting_of  # only where something is wrong
 
-    return table().get(word) is not None
+    return setting_of(verb, key, value, roots.groups)
 
 
-def _setting(key: str, value: str, groups: Mapping[str, Sequence[str]]) -> str:
-    """The override that `--key value` of another program means; "" where only a flag was typed that means none."""
-    from mlscale.config.advice import advise
-    from mlscale.config.aliases import table
-    from mlscale.config.templates import default_names, readable
+def _is_foreign(word: str) -> bool:
+    from mlscale.config.foreign_words import is_foreign
 
-    if not value and table().get(key) is None:
-        return ""
-    names = default_names(groups)
-    if key in names.paths or key in groups:
-        return f"{key}={value}"
-    advice = advise(key, readable(value or "true"), names)
-    return advice.fix if advice else f"{key}={value}" if value else ""
+    return is_foreign(word)
 
 
 def _bare(word: str) -> bool:
@@ -176,7 +175,7 @@ def _meant(verb: str, word: str, roots: Roots) -> str:
     return f"run={word}" if verb in (*FROM_A_RUN, *FROM_A_MODEL) else f"mlscale {verb} --help"
 
 
-def _normalise(words: Sequence[str], roots: Roots, *, multirun: bool) -> list[str]:
+def _normalise(verb: str, words: Sequence[str], roots: Roots, *, multirun: bool) -> list[str]:
     plain: list[str] = []
     appended: dict[str, list[str]] = {name: [] for name in APPENDED}
     problems: list[MLScaleError] = []
@@ -198,8 +197,18 @@ def _normalise(words: Sequence[str], roots: Roots, *, multirun: bool) -> list[st
                 plain.append(f"++{key}={_readable(key, value or '', multirun=multirun)}")
             except MLScaleError as problem:
                 problems.append(problem)
-    raise_all(problems)
-    return [*plain, *(word for name in APPENDED for word in appended[name])]
+    ordered = [*plain, *(word for name in APPENDED for word in appended[name])]
+    raise_all([*problems, *_unreadable(verb, ordered, roots)])
+    return ordered
+
+
+def _unreadable(verb: str, words: Sequence[str], roots: Roots) -> Iterator[MLScaleError]:
+    if words:
+        from mlscale.config.unreadable import unreadable
+
+        for word in words:
+            if problem := unreadable(word, roots.groups, lambda key, value: _setting_of(verb, key, value, roots).fix):
+                yield problem
 
 
 def _readable(key: str, value: str, *, multirun: bool) -> str:

@@ -27,11 +27,13 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.config_source import ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import GrammarParseError
 
 from mlscale.config.argv import APPENDED, Request
 from mlscale.config.hydra_keys import in_file
 from mlscale.config.refused import refusals
 from mlscale.config.roots import VERB_CONFIGS, VERB_GROUP, Roots, shipped_folder
+from mlscale.config.unreadable import INTERPOLATION
 from mlscale.config.user_files import check_content, check_recipe, check_text, not_yaml
 from mlscale.errors import MLScaleError, raise_all
 
@@ -60,6 +62,7 @@ class OwnFolder(FileConfigSource):
             raise not_yaml(error, shown) from None
         except Exception as error:  # whatever OmegaConf does not take: an interpolation without an end, a huge number
             why = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            why = INTERPOLATION if isinstance(error, GrammarParseError) else why
             raise MLScaleError("a config file can't be read", where=shown, why=why, fix="correct the line") from None
         check_content(result.config, shown)
         if config_path.startswith("recipe/"):

@@ -18,6 +18,7 @@ from omegaconf.errors import (
 
 from mlscale.config.nodes import join
 from mlscale.config.suggest import nearest, override
+from mlscale.config.unreadable import INTERPOLATION
 from mlscale.config.values import expression
 from mlscale.errors import MLScaleError
 
@@ -102,5 +103,5 @@ def _explain(
         close = nearest(name, _RESOLVERS)
         fix = override(path, raw.replace(name, close, 1)) if close else fix
     elif isinstance(error, GrammarParseError):
-        why = "an interpolation is written ${key.path} or ${oc.env:NAME}"
+        why = INTERPOLATION
     return MLScaleError(what, where=where(path), why=why, fix=fix)

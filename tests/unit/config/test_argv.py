@@ -95,6 +95,11 @@ def test_all_unknown_words_at_once() -> None:
         ("evaluate", "last", "run=last"),
         ("train", "-x", "mlscale train --help"),
         ("train", "optimizer.lr", "mlscale train --help"),
+        ("train", "--trainer gpu", "trainer.accelerator=gpu"),
+        ("train", "--trainer.max_epochs many", "trainer.max_epochs=<int or null>"),
+        ("train", "--kd-loss-type kl", "compress=int8"),
+        ("train", "--qwerty 3", "mlscale train --help"),
+        ("loadtest", "--users 3", "users=3"),
     ],
 )
 def test_what_was_meant_by_words_of_other_command_lines(verb: str, words: str, fix: str) -> None:
