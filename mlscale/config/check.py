@@ -12,18 +12,19 @@ from math import prod
 
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.config import group_nodes, not_yet, rules
+from mlscale.config import group_nodes, moved_nodes, not_yet, rules
 from mlscale.config.advice import advise, render
-from mlscale.config.aliases import table
+from mlscale.config.aliases import Alias, table
 from mlscale.config.fields import MISSING, Field, shipped
 from mlscale.config.group_nodes import COMMAND_LINE
 from mlscale.config.imported import extends_mlscale, imported_signature, may_differ
 from mlscale.config.interpolations import resolved, unresolvable
+from mlscale.config.near_keys import with_value
 from mlscale.config.nodes import Node, all_nodes, inside, join
 from mlscale.config.roots import BASE_GROUPS, SERVICE_GROUPS, VERB_CONFIGS
 from mlscale.config.signatures import Kind, Parameter, Signature, Unknown
 from mlscale.config.suggest import nearest, override
-from mlscale.config.templates import Names
+from mlscale.config.templates import Advice, Names
 from mlscale.config.types import BOOL, Type
 from mlscale.config.values import missing, wrong_resolved, wrong_type
 from mlscale.errors import MLScaleError
@@ -150,7 +151,7 @@ class _Check:
         if feature:
             yield feature.error(override(path, value), self.where(path))
             return
-        advice = advise(path, value, self.names)
+        advice = self._moved(path, value) or advise(path, value, self.names)
         fix = advice.fix if advice else ""
         if self._in_file(path):
             fix = _in_place(path, fix)
@@ -158,7 +159,16 @@ class _Check:
         fix = fix or self._every_key(path)
         yield MLScaleError(what, where=self.where(path), why=why, fix=fix)
 
-    def _advised(self, path: str, value: object) -> str:
+    def _moved(self, path: str, value: object) -> Advice | None:
+        """What gives a group the object that was typed at `path`: `model.optimizer._target_=…`, `net._target_=…`."""
+        last, alias = path.rpartition(".")[2], table().get(path)
+        group = last if last in self.groups else alias.group if alias is not None else ""
+        fix = moved_nodes.moved(group, value, self.groups, self.fields, self._lacked_by)
+        return Advice(fix, f"the group '{group}' owns it") if fix else None
+
+    def _advised(self, path: str, value: object, *, exists: bool = False) -> str:
+        if exists and path in self.names.paths:
+            return with_value(path, value, self.names)
         advice = advise(path, value, self.names)
         return advice.fix if advice else ""
 
@@ -250,10 +260,18 @@ class _Check:
 
     def _node(self, node: Node, supplied: frozenset[str]) -> Iterator[MLScaleError]:
         """One object: its target, its keys, what it lacks; then the objects inside it."""
+        inner = node.value
         if node.value.get(rules.CHECK) is not False:
-            self.known[node.path] = self._known(node, supplied)
-            yield from self._own(self.known[node.path], supplied)
-        yield from self._inside(node.path, node.value)
+            self.known[node.path] = known = self._known(node, supplied)
+            yield from self._own(known, supplied)
+            inner = {key: value for key, value in inner.items() if not self._is_refused(known, key)}
+        yield from self._inside(node.path, inner)
+
+    def _is_refused(self, node: Node, key: str) -> bool:
+        """Whether the node does not take this key at all, which its own problem reports."""
+        signature = node.signature
+        unknown = isinstance(signature, Signature) and not signature.open and key not in signature.named
+        return join(node.path, key) in rules.OWNED or (unknown and key not in rules.NODE_KEYS)
 
     def _known(self, node: Node, supplied: frozenset[str]) -> Node:
         """The node with the signature of its imported target, where something would be refused, or left out, for what
@@ -338,11 +356,21 @@ class _Check:
         owner = rules.OWNED[path]
         if isinstance(value, str) and (feature := not_yet.of_option(owner.alias.group, value)):
             return feature.error(f"{path}={value}", self.where(path))
-        advice = render(owner.alias, path, value, self.names)
-        fix = advice.fix if advice else f"leave {path} out"
+        fix = self._fix_of_owned(owner.alias, path, value) or f"leave {path} out"
         if self._in_file(path):
             fix = _in_place(path, fix)
         return MLScaleError(f"'{path}' is not set here", where=self.where(path), why=owner.why, fix=fix)
+
+    def _fix_of_owned(self, alias: Alias, path: str, value: object) -> str:
+        if fix := moved_nodes.moved(alias.group, value, self.groups, self.fields, self._lacked_by):
+            return fix
+        if (
+            alias.group and isinstance(value, dict) and "_target_" not in value
+        ):  # settings of an object, and not which one
+            settings = [self._advised(join(alias.group, str(key)), item, exists=True) for key, item in value.items()]
+            return " ".join(settings) if all(settings) else ""
+        advice = render(alias, path, value, self.names)
+        return advice.fix if advice else ""
 
     def _required(self, node: Node, signature: Signature, supplied: frozenset[str]) -> list[str]:
         """Required arguments that nothing gives."""
@@ -357,14 +385,25 @@ class _Check:
 
     def _lacking(self, node: Node, signature: Signature, supplied: frozenset[str]) -> Iterator[MLScaleError]:
         for name in self._required(node, signature, supplied):
-            path, kinds = join(node.path, name), node.types(name)
-            fact = rules.FACTS.get(name)
             yield MLScaleError(
-                f"'{path}' is missing",
+                f"'{join(node.path, name)}' is missing",
                 where=self.where(join(node.path, "_target_")),
                 why=f"{node.target} requires '{name}'",
-                fix=f"'{path}=${{derived.{fact}}}'" if fact else f"{path}=<{kinds[0].text if kinds else 'value'}>",
+                fix=_given(node, name),
             )
+
+    def _lacked_by(self, node: Node) -> Iterator[str]:
+        """The overrides of what a node requires and does not have."""
+        node = replace(node, value={**node.value, "_partial_": False})
+        signature, supplied = node.signature, rules.SUPPLIED.get(node.path.partition(".")[0], frozenset())
+        if isinstance(signature, Signature):
+            yield from (_given(node, name) for name in self._required(node, signature, supplied))
+
+
+def _given(node: Node, name: str) -> str:
+    """The override that gives a required argument: a fact of the data, or a placeholder."""
+    path, kinds, fact = join(node.path, name), node.types(name), rules.FACTS.get(name)
+    return f"'{path}=${{derived.{fact}}}'" if fact else f"{path}=<{kinds[0].text if kinds else 'value'}>"
 
 
 def _in_place(path: str, fix: str) -> str:
