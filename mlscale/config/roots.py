@@ -66,7 +66,8 @@ class Roots:
         return {group: options for group, options in self.groups.items() if group in SERVICE_GROUPS}
 
     def shadowed(self) -> list[str]:
-        """One line for each shipped option that a user's file of the same name replaces."""
+        """One line for each shipped option that a user's file of the same name replaces, and each file that is not
+        read though it looks like one."""
         mine: dict[tuple[str, str], Path] = {}
         lines = []
         for group, option, file, root in self._options():
@@ -75,6 +76,12 @@ class Roots:
             elif not root.shipped:
                 mine.setdefault((group, option), file)
         for root in self.roots:
+            if not root.shipped:
+                lines += [
+                    f"{_relative(file)} is not read: the file of an option ends in .yaml"
+                    for file in sorted(root.path.rglob("*.yml"))
+                    if file.parent.relative_to(root.path).as_posix() in self.groups
+                ]
             for verb in VERB_CONFIGS:
                 if not root.shipped and (root.path / f"{verb}.yaml").is_file():
                     lines.append(
