@@ -35,6 +35,23 @@ def check_sweep(request: Request) -> None:
     raise_all(common or [])
 
 
+def check_every_job(request: Request) -> str:
+    """Compose and check every job; return which these were: `4 jobs`.
+
+    Raises:
+        MLScaleError: there is no job, or one has a mistake; a mistake of several jobs is reported once.
+    """
+    jobs = list(islice(_jobs(request), _MOST_JOBS + 1))
+    found: dict[str, MLScaleError] = {}
+    for overrides in jobs[:_MOST_JOBS]:
+        for problem in _problems(replace(request, overrides=tuple(overrides), multirun=False)):
+            found.setdefault(problem.what, problem)
+    raise_all(list(found.values()))
+    if len(jobs) > _MOST_JOBS:
+        return f"the first {_MOST_JOBS} jobs"
+    return "1 job" if len(jobs) == 1 else f"{len(jobs)} jobs"
+
+
 def _problems(request: Request) -> list[MLScaleError]:
     from mlscale.ready import compose_checked
 

@@ -19,6 +19,7 @@ mlscale config show +recipe=resnet                 the composed config, as a run
 mlscale config show +recipe=resnet --origin        which file or override set each key
 mlscale config show +recipe=resnet optimizer       one part of it
 mlscale config check +recipe=resnet lr=0.1         all problems at once; exit code 2 if there are any
+mlscale config check -m optimizer.lr=0.1,0.01      the same for every job of a sweep
 mlscale config schema > mlscale.schema.json        for editors: complete and check YAML while you type
 """
 
@@ -39,6 +40,12 @@ def main(argv: Sequence[str]) -> int:
     request = parse(args.verb, [*words, *(flag for folder in args.config_dir for flag in ("--config-dir", folder))])
     if args.command == "check":
         return _check(request)
+    if request.multirun:
+        raise MLScaleError(
+            "config show prints one config, and -m makes several",
+            where="command line: -m",
+            fix="leave -m out and type one value of each; mlscale config check -m checks every job",
+        )
     print(_show(request, parts, origin=args.origin, resolve=args.resolve), end="")
     return int(Exit.DONE)
 
@@ -123,7 +130,12 @@ def _only(cfg: DictConfig, parts: Sequence[str]) -> DictConfig:
 
 def _check(request: Request) -> int:
     from mlscale.ready import compose_checked
+    from mlscale.sweep_check import check_every_job
 
-    compose_checked(request)
-    print("no problems found; what depends on the data and the machine is checked when the run starts")
+    jobs = ""
+    if request.multirun:
+        jobs = f" in {check_every_job(request)}"
+    else:
+        compose_checked(request)
+    print(f"no problems found{jobs}; what depends on the data and the machine is checked when the run starts")
     return int(Exit.DONE)

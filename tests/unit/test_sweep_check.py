@@ -55,3 +55,29 @@ def test_it_leaves_nothing_behind(
 def test_an_override_that_can_not_be_parsed_is_the_users(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(words) == 2
     assert "fix:" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "fixes"),
+    [
+        ("optimizer.lrr=0.1,0.2", ["optimizer.lr=0.1"]),
+        ("optimizer.lr=fast,0.1", ["optimizer.lr=0.1"]),
+        ("optimizer=sgd,adamw optimizer.nesterov=true seed=1,x", ["optimizer=sgd optimizer.nesterov=true", "seed=0"]),
+    ],
+)
+def test_config_check_reports_the_mistakes_of_every_job_once(
+    words: str, fixes: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["config", "check", "-m", *words.split()]) == 2
+    told = [line.partition("fix:")[2].strip() for line in capsys.readouterr().err.splitlines() if "fix:" in line]
+    assert sorted(told) == sorted(fixes)
+
+
+def test_config_check_counts_the_jobs_that_are_right(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "check", "-m", "seed=1,2", "optimizer=sgd,adamw"]) == 0
+    assert capsys.readouterr().out.startswith("no problems found in 4 jobs; ")
+
+
+def test_config_show_prints_one_config(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["config", "show", "-m", "seed=1,2"]) == 2
+    assert "config check -m checks every job" in capsys.readouterr().err
