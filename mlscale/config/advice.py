@@ -26,7 +26,7 @@ def advise(path: str, value: object, names: Names) -> Advice | None:
     """What to type in place of the unknown `path`: the same key spelled right, a foreign name's meaning, the same key
     elsewhere, or the nearest one; None where nothing is near.
     """
-    whole = table().keys.get(_folded_path(path)) if "." in path else None
+    whole = table().of_path(path)
     if whole is not None and (advice := render(whole, path, value, names)):
         return advice
     here = same_key(path, value, names, anywhere=False)
@@ -106,10 +106,6 @@ def of_group(group: str, value: object, names: Names) -> str:
         added = group == "callbacks" and option not in ("default", "none")
         return f"{group}=[default,{option}]" if added else f"{group}={option}"
     return next(filter(None, (fill(template, value, names) for template in alias.to)), "")
-
-
-def _folded_path(path: str) -> str:
-    return ".".join(folded(part) for part in path.split("."))
 
 
 def _spellings(value: object) -> Iterator[str]:

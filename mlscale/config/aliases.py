@@ -27,6 +27,7 @@ class Alias:
         convert: how `{value}` is made of what was typed: `list` or `global_batch`.
         why: what differs from the place the name comes from.
         unsupported: why there is no such setting, and what does it instead.
+        entries: of a group that builds several, the option that an entry of this name is.
         first: it goes before a key of the same name.
     """
 
@@ -36,6 +37,7 @@ class Alias:
     convert: str = ""
     why: str = ""
     unsupported: str = ""
+    entries: Mapping[str, str] = field(default_factory=dict)
     first: bool = False
 
 
@@ -56,8 +58,19 @@ class Table:
     commands: Mapping[str, str]
 
     def get(self, path: str) -> Alias | None:
-        """The meaning of a key as it was typed, else of its last part."""
-        return self.keys.get(_key(path)) or self.keys.get(_key(path.rpartition(".")[2]))
+        """The meaning of a key as it was typed, else of its last two parts, else of its last."""
+        return self.of_path(path) or self.keys.get(_key(path.rpartition(".")[2]))
+
+    def of_path(self, path: str) -> Alias | None:
+        """The meaning of a key path as it was typed, else of its last two parts; None for a single name."""
+        parts = path.split(".")
+        if len(parts) == 1:
+            return None
+        return self.keys.get(_key(path)) or self.keys.get(_key(".".join(parts[-2:])))
+
+    def entry(self, group: str, name: str) -> str | None:
+        """The option whose entry in a group is called so elsewhere: `callbacks.model_checkpoint`."""
+        return self.options.get(group, Alias()).entries.get(folded(name))
 
 
 @cache
@@ -85,6 +98,7 @@ def _alias(entry: Mapping[str, Any]) -> Alias:
     return Alias(
         to=(to,) if isinstance(to, str) else tuple(to),
         values={folded(name): fix for name, fix in entry.get("values", {}).items()},
+        entries={folded(name): option for name, option in entry.get("entries", {}).items()},
         first=bool(entry.get("first")),
         **{name: entry.get(name, "") for name in ("group", "convert", "why", "unsupported")},
     )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from math import prod
 
 from omegaconf import DictConfig, OmegaConf
@@ -239,7 +239,8 @@ class _Check:
         elif "_target_" in value:
             yield from self._node(Node(name, value, self.fields), supplied)
         elif name in rules.BUILDS_SEVERAL:
-            yield from group_nodes.without_target(name, value, self.groups, self.where)
+            advised = partial(advise, names=self.names)
+            yield from group_nodes.without_target(name, value, self.groups, self.where, advised)
             yield from self._inside(name, value)
         elif name == "scheduler" and "scheduler" in value:
             yield from group_nodes.lightning_scheduler(value, self.where)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
-from mlscale.config import rules
+from mlscale.config import not_yet, rules
+from mlscale.config.aliases import table
 from mlscale.config.fields import Fields
 from mlscale.config.nodes import join
 from mlscale.config.suggest import nearest, override, show
-from mlscale.config.templates import option_types
+from mlscale.config.templates import Advice, option_types
+from mlscale.config.values import converted
 from mlscale.errors import MLScaleError
 
 COMMAND_LINE = "command line: "
@@ -56,31 +58,71 @@ def nothing_to_set(
 
 
 def without_target(
-    group: str, node: Mapping[str, object], groups: Mapping[str, Sequence[str]], where: Callable[[str], str]
+    group: str,
+    node: Mapping[str, object],
+    groups: Mapping[str, Sequence[str]],
+    where: Callable[[str], str],
+    advised: Callable[[str, object], Advice | None],
 ) -> Iterator[MLScaleError]:
-    """Entries of callbacks, logger, monitor and compress that can't be built."""
+    """Entries of callbacks, logger, monitor and compress that can't be built.
+
+    Args:
+        advised: what is meant by a key and its value.
+    """
     options = [option for option in groups.get(group, ()) if option not in ("none", "default")]
     present = ["default"] if "default" in groups.get(group, ()) else [key for key in node if key in options]
     for key, value in node.items():
         if not value or (isinstance(value, dict) and "_target_" in value):
             continue
-        path, option = join(group, str(key)), nearest(str(key), options)
-        chosen = dict.fromkeys([*(item for item in present if item != option), *([option] if option else [])])
-        rest = _settings(group, option, value) if option and isinstance(value, dict) else ""
-        yield MLScaleError(
-            f"'{path}' has no _target_",
-            where=where(path),
-            why=f"every entry of '{group}' is an object to build",
-            fix=f"{group}=[{','.join(chosen)}] {rest}".strip() if option else f"{path}._target_=<package.module.Class>",
+        path = join(group, str(key))
+        if feature := not_yet.of_option(group, str(key)):
+            yield feature.error(path, where(path))
+            continue
+        option = nearest(str(key), options) or table().entry(group, str(key))
+        if option is None:
+            advice = advised(path, value) if table().get(path) else None
+            why = advice.why if advice else f"every entry of '{group}' is an object to build"
+            fix = advice.fix if advice else f"{path}._target_=<package.module.Class>"
+            yield MLScaleError(f"'{path}' has no _target_", where=where(path), why=why, fix=fix)
+            continue
+        known, unknown = _settings(group, option, value)
+        for name in unknown:
+            takes = ", ".join(item.rpartition(".")[2] for item in option_types(group, option))
+            yield MLScaleError(
+                f"unknown key '{path}.{name}'",
+                where=where(f"{path}.{name}"),
+                why=f"not supported: the option {group}={option} takes {takes}",
+                fix=f"leave {path}.{name} out",
+            )
+        if known or not unknown:
+            chosen = ",".join(dict.fromkeys([*(item for item in present if item != option), option]))
+            words = [] if option in node and option != key else [f"{group}=[{chosen}]"]
+            yield MLScaleError(
+                f"'{path}' has no _target_",
+                where=where(path),
+                why=f"every entry of '{group}' is an object to build",
+                fix=" ".join([*words, *known]) or f"leave {path} out",
+            )
+
+
+def _settings(group: str, option: str, value: object) -> tuple[list[str], list[str]]:
+    """The settings that were typed, of the option that was meant, misspelt keys spelled as it has them; and the keys
+    that it has not.
+    """
+    path = f"{group}.{option}"
+    types = option_types(group, option)
+    names = [key.removeprefix(f"{path}.") for key in types]
+    known, unknown = [], []
+    for key, item in value.items() if isinstance(value, dict) else ():
+        name = str(key) if str(key) in names else nearest(str(key), names)
+        if name is None:
+            unknown.append(str(key))
+            continue
+        fits, form = converted(item, types[join(path, name)])
+        known.append(
+            override(join(path, name), form) if fits else f"{join(path, name)}=<{types[join(path, name)][-1].text}>"
         )
-
-
-def _settings(group: str, option: str, node: Mapping[str, object]) -> str:
-    """The settings that were typed, of the option that was meant, misspelt keys spelled as it has them."""
-    node_path = f"{group}.{option}"
-    known = [path.removeprefix(f"{node_path}.") for path in option_types(group, option)]
-    names = {str(key): nearest(str(key), known) or key for key in node}
-    return " ".join(override(f"{node_path}.{names[str(key)]}", value) for key, value in node.items())
+    return known, unknown
 
 
 def lightning_scheduler(node: Mapping[str, object], where: Callable[[str], str]) -> Iterator[MLScaleError]:

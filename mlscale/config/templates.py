@@ -51,7 +51,7 @@ def fill(template: str, value: object, names: Names, *, exactly: bool = True) ->
     if template.startswith("mlscale "):
         return template
     chosen: dict[str, Type | Sequence[Type] | None] = {}
-    built: set[str] = set()
+    built: dict[str, Node] = {}
     words = []
     for word in template.split(" "):
         key, _, right = word.partition("=")
@@ -71,9 +71,10 @@ def fill(template: str, value: object, names: Names, *, exactly: bool = True) ->
             return ""
         node = key.rpartition(".")[0]
         if key.endswith("._target_"):
-            built.add(node)
-        elif node not in built:
+            built[node] = Node(node, {"_target_": filled.value}, shipped())
+        elif not any(item.startswith(f"{node}.") for item in built):
             types = chosen[key] if key in chosen else names.types(key) if key in names.paths else None
+            types = built[node].types(key.removeprefix(f"{node}.")) if node in built else types
             if types is None:
                 return ""
             filled = _typed(filled, types, exactly=exactly)

@@ -1,0 +1,57 @@
+"""Where a name is near to nothing, the chosen option's own key of that meaning goes before another option's key."""
+
+from __future__ import annotations
+
+import shlex
+
+import pytest
+
+from mlscale.config.argv import parse
+from mlscale.config.check import check
+from mlscale.config.compose import compose
+from mlscale.config.origin import origin_of
+from mlscale.errors import MLScaleError
+
+TABLE = "data=table data.train=x.csv data.target=old"
+TEXTS = "data=text_table data.train=x.csv data.label=old"
+PLATEAU = "torch.optim.lr_scheduler.ReduceLROnPlateau"
+
+
+def problems(words: list[str]) -> list[MLScaleError]:
+    request = parse("train", words)
+    origin = origin_of("train", request.overrides, request.roots)
+    return check(compose(request), groups=request.roots.groups, origin=origin)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "typed", "fix"),
+    [
+        (TABLE, "data.label=y", "data.target=y"),
+        (TABLE, "data.labels=y", "data.target=y"),
+        (TABLE, "label_column=y", "data.target=y"),
+        (TEXTS, "data.target=y", "data.label=y"),
+        ("scheduler=one_cycle", "scheduler.warmup=0.1", "scheduler.pct_start=0.1"),
+        ("scheduler=warmup_cosine", "scheduler.pct_start=0.1", "scheduler.warmup=0.1"),
+        ("model=vit", "model.layers=4", "model.depth=4"),
+        ("model=gpt", "model.dim=64", "model.width=64"),
+        ("", "callbacks.model_checkpoint.save_top_k=2", "callbacks.checkpoint.save_top_k=2"),
+        ("", "logger.wandb.projct=x", "logger=[csv,wandb] logger.wandb.project=x"),
+        ("", "logger.wandb.job_type=x", "leave logger.wandb.job_type out"),
+        ("", "callbacks.model_summary.max_depth=1", "leave callbacks.model_summary out"),
+        ("", "logger.comet.workspace=x", "logger=csv"),
+    ],
+)
+def test_the_key_that_was_meant(chosen: str, typed: str, fix: str) -> None:
+    (problem,) = problems([*chosen.split(), typed])
+    assert problem.fix == fix
+    if not fix.startswith("leave "):
+        assert problems([*chosen.split(), *shlex.split(fix)]) == []
+
+
+@pytest.mark.parametrize("typed", ["model.scheduler.factor=0.5", "scheduler.patience=3", "model.scheduler.mode=min"])
+def test_what_a_scheduler_by_metric_takes(typed: str) -> None:
+    key, _, value = typed.partition("=")
+    (problem,) = problems([typed])
+    assert f"scheduler.scheduler._target_={PLATEAU}" in problem.fix
+    assert f"scheduler.scheduler.{key.rpartition('.')[2]}={value}" in problem.fix
+    assert problems(shlex.split(problem.fix)) == []
