@@ -26,12 +26,12 @@ def advise(path: str, value: object, names: Names) -> Advice | None:
     """What to type in place of the unknown `path`: the same key spelled right, a foreign name's meaning, the same key
     elsewhere, or the nearest one; None where nothing is near.
     """
-    whole = table().of_path(path)
-    if whole is not None and (advice := render(whole, path, value, names)):
-        return advice
     here = same_key(path, value, names, anywhere=False)
     if here is not None and key_of(here.fix) in names.paths:
         return here
+    whole = table().of_path(path)
+    if whole is not None and (advice := render(whole, path, value, names)):
+        return advice
     if named := _named_option(path, names):
         return render(named, path, value, names)
     alias = table().get(path)

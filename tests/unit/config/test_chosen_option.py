@@ -34,6 +34,7 @@ def problems(words: list[str]) -> list[MLScaleError]:
         ("scheduler=warmup_cosine", "scheduler.pct_start=0.1", "scheduler.warmup=0.1"),
         ("model=vit", "model.layers=4", "model.depth=4"),
         ("model=gpt", "model.dim=64", "model.width=64"),
+        ("model=vit", "Model.dim=64", "model.dim=64"),
         ("", "callbacks.model_checkpoint.save_top_k=2", "callbacks.checkpoint.save_top_k=2"),
         ("", "logger.wandb.projct=x", "logger=[csv,wandb] logger.wandb.project=x"),
         ("", "logger.wandb.job_type=x", "leave logger.wandb.job_type out"),
