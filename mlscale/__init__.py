@@ -15,7 +15,7 @@ from mlscale import lightning_names
 if TYPE_CHECKING:
     from mlscale.api import compose, run, train
     from mlscale.errors import MLScaleError
-    from mlscale.loaded import load
+    from mlscale.model_loading import load
     from mlscale.report import Result
 
 __version__ = "0.1.0"
@@ -25,7 +25,7 @@ _HOMES = {
     "MLScaleError": "mlscale.errors",
     "Result": "mlscale.report",
     "compose": "mlscale.api",
-    "load": "mlscale.loaded",
+    "load": "mlscale.model_loading",
     "run": "mlscale.api",
 }
 

@@ -60,7 +60,7 @@ def train(cfg: DictConfig) -> Result:
     """
     from omegaconf import DictConfig
 
-    from mlscale.ready import checked as check_again
+    from mlscale.assembly.ready import checked as check_again
 
     if not isinstance(cfg, DictConfig) or "derived" not in cfg:
         raise MLScaleError(
@@ -97,7 +97,7 @@ def checked(request: Request) -> DictConfig:
     Raises:
         MLScaleError: everything that is wrong with it.
     """
-    from mlscale.ready import compose_checked, on_its_run
+    from mlscale.assembly.ready import compose_checked, on_its_run
 
     request = on_its_run(request)
     tell_what_is_shadowed(request)

@@ -31,7 +31,7 @@ def work(verb: str, argv: Sequence[str]) -> int:
     if not request.flags:  # which print, and start nothing
         refuse_external_rank(verb)
     if request.multirun or request.flags:
-        from mlscale.ready import on_its_run
+        from mlscale.assembly.ready import on_its_run
 
         request = on_its_run(request)
         return _sweep(request) if request.multirun else _by_hydra(request)
@@ -70,9 +70,9 @@ def _masked(request: Request) -> AbstractContextManager[None]:
 
 def _sweep(request: Request) -> int:
     """Every job of a multirun; a job that fails does not end it."""
+    from mlscale.assembly.sweep_check import check_sweep
     from mlscale.config.compose import run_by_hydra
     from mlscale.sweep import Sweep, register_sweep_dir
-    from mlscale.sweep_check import check_sweep
 
     register_sweep_dir()
     check_sweep(request)

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from omegaconf import OmegaConf
 
 from mlscale import verbs
+from mlscale.assembly.ready import checked
 from mlscale.config.argv import Request
 from mlscale.config.directions import direction
 from mlscale.errors import Exit, MLScaleError
-from mlscale.ready import checked
 from mlscale.report import Result, number, table
 from mlscale.runs.files import write_json
 from mlscale.runs.folder import RunFolder, new_path

@@ -26,9 +26,9 @@ from typing import Any
 
 import torch
 
+from mlscale.assembly.ready import ready
+from mlscale.assembly.run import assemble
 from mlscale.config.frozen import with_derived
-from mlscale.ready import ready
-from mlscale.train.assemble import assemble
 from scripts.bench_overhead import CLASSES, CONFIG, make
 
 CALLBACKS = {  # the node's name, and what is set

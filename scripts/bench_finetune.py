@@ -29,7 +29,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from mlscale import verbs
-from mlscale.ready import ready
+from mlscale.assembly.ready import ready
 from mlscale.runs.folder import RunFolder
 from mlscale.stats.paired import paired
 
@@ -105,7 +105,7 @@ def run(folder: Path, words: list[str]) -> Any:
 
 def answers(run: RunFolder) -> NDArray[Any]:
     """Whether each validation image is right after the last epoch, bool (n,)."""
-    from mlscale.verbs.trained import as_it_was_trained, rebuilt
+    from mlscale.assembly.rebuild import as_it_was_trained, rebuilt
 
     def ask() -> NDArray[Any]:
         cfg = as_it_was_trained(ready("evaluate", [f"run={run.path}"]), run)

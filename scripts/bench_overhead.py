@@ -27,10 +27,10 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
+from mlscale.assembly.ready import ready
+from mlscale.assembly.run import assemble
 from mlscale.config.frozen import with_derived
-from mlscale.ready import ready
 from mlscale.tasks import MLP
-from mlscale.train.assemble import assemble
 
 WARM_UP = 20  # steps of a round that are not counted
 CLASSES = 10

@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 
 from mlscale import verbs
-from mlscale.ready import ready
+from mlscale.assembly.ready import ready
 from mlscale.runs.folder import RunFolder
 from mlscale.stats.paired import paired
 
@@ -91,7 +91,7 @@ def trained(recipe: str, precision: str, seed: int) -> tuple[NDArray[Any], dict[
 
 
 def _right(run: RunFolder) -> NDArray[Any]:
-    from mlscale.verbs.trained import as_it_was_trained, rebuilt
+    from mlscale.assembly.rebuild import as_it_was_trained, rebuilt
 
     cfg = as_it_was_trained(ready("evaluate", [f"run={run.path}", "precision=fp32"]), run)
     data, task = rebuilt(cfg, run.path / "checkpoints/last.ckpt", "validate")

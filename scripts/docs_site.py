@@ -80,8 +80,8 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
 # The public API: page to what it documents.
 REFERENCE = {
     "mlscale": (
-        "mlscale.api.compose", "mlscale.api.train", "mlscale.api.run", "mlscale.loaded.load",
-        "mlscale.loaded.Predictor",
+        "mlscale.api.compose", "mlscale.api.train", "mlscale.api.run", "mlscale.model_loading.load",
+        "mlscale.model_loading.Predictor",
     ),
     "results": ("mlscale.report.Result", "mlscale.errors.MLScaleError", "mlscale.errors.Exit"),
     "data": ("mlscale.data",),
@@ -97,7 +97,7 @@ _TOP = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "S
 # What the API's functions are called by whoever imports mlscale.
 _CALLED = {
     "mlscale.api.compose": "mlscale.compose", "mlscale.api.train": "mlscale.train", "mlscale.api.run": "mlscale.run",
-    "mlscale.loaded.load": "mlscale.load",
+    "mlscale.model_loading.load": "mlscale.load",
 }  # fmt: skip
 _BASH = re.compile(r"^```bash\n.*?^```$", flags=re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"(\[[^\]]*\])\((?!https?:|mailto:|#)([^)\s]+)\)")

@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mlscale.config.build import target
+from mlscale.assembly.build import target
 from mlscale.config.metric import BEST_OF_KIND, is_set
 from mlscale.errors import MLScaleError
 

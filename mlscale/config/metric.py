@@ -7,7 +7,7 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mlscale.config.build import target
+from mlscale.assembly.build import target
 from mlscale.config.directions import choose, direction
 from mlscale.errors import MLScaleError
 

@@ -16,9 +16,9 @@ from multiprocessing import forkserver, spawn
 from pathlib import Path
 from typing import Any
 
+from mlscale.assembly.worker import rank_main, train
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import failures
-from mlscale.launch.worker import rank_main, train
 from mlscale.runs import process
 
 _SAVE_SECONDS = 600  # what ranks that are told to stop may take for their last step and their last checkpoint
@@ -27,7 +27,7 @@ _SAVE_SECONDS = 600  # what ranks that are told to stop may take for their last 
 def warm_up(devices: Any) -> None:
     """Start the fork server for more than one process now, so that it imports torch while this process does."""
     if isinstance(devices, int) and devices > 1:
-        multiprocessing.set_forkserver_preload(["mlscale.launch.preload"])
+        multiprocessing.set_forkserver_preload(["mlscale.assembly.preload"])
         forkserver.ensure_running()
 
 

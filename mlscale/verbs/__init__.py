@@ -251,7 +251,7 @@ def call(verb: str, overrides: Sequence[str] = ()) -> Result:
     Raises:
         MLScaleError: everything that the command line would print.
     """
-    from mlscale.ready import ready
+    from mlscale.assembly.ready import ready
 
     return run(verb, ready(verb, overrides))
 

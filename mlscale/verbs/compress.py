@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from mlscale.assembly.rebuild import as_it_was_trained, checkpoint_path, rebuilt
 from mlscale.config.fits import check_classifies
 from mlscale.errors import MLScaleError
 from mlscale.export.needs import need
@@ -11,7 +12,6 @@ from mlscale.launch.start import say
 from mlscale.report import Result
 from mlscale.runs.find import find
 from mlscale.runs.mask import Masker, masked_output
-from mlscale.verbs.trained import as_it_was_trained, checkpoint_path, rebuilt
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -45,7 +45,7 @@ def _chosen(cfg: DictConfig) -> tuple[str, Any]:
     Raises:
         MLScaleError: none or several are chosen, or one that is a part of training alone.
     """
-    from mlscale.config.build import build_each
+    from mlscale.assembly.build import build_each
 
     built = build_each(cfg.get("compress"), "compress")
     if len(built) != 1:

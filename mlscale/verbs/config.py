@@ -129,8 +129,8 @@ def _only(cfg: DictConfig, parts: Sequence[str]) -> DictConfig:
 
 
 def _check(request: Request) -> int:
-    from mlscale.ready import compose_checked
-    from mlscale.sweep_check import check_every_job
+    from mlscale.assembly.ready import compose_checked
+    from mlscale.assembly.sweep_check import check_every_job
 
     jobs = ""
     if request.multirun:

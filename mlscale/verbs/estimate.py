@@ -34,11 +34,11 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: what the data, the machine or the price file lacks.
     """
+    from mlscale.assembly.facts import data_facts
+    from mlscale.assembly.precision_probe import outcome_of
     from mlscale.estimate.prices import load
-    from mlscale.launch.facts import data_facts
     from mlscale.launch.local import warm_up
     from mlscale.launch.machine import this_machine
-    from mlscale.verbs.precision_probe import outcome_of
 
     wanted = Wanted.of(cfg.estimate)
     prices = load(wanted.prices)

@@ -10,17 +10,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from omegaconf import DictConfig
 
+from mlscale.assembly import short_fits as short_fit
+from mlscale.assembly.run import build_data, build_task
 from mlscale.errors import MLScaleError
 from mlscale.estimate import probe
 from mlscale.estimate.memory import Memory, cut, peak_memory
 from mlscale.estimate.plan import Plan, limited, plan
 from mlscale.estimate.step import Loop
 from mlscale.runs.machine import free_memory_bytes, resident_bytes
-from mlscale.train.assemble import build_data, build_task
 from mlscale.train.input_size import unsuited_input
 from mlscale.train.quiet import quiet
 from mlscale.train.signals import seconds_of
-from mlscale.verbs import short_fit
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -8,7 +8,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.build import build
+from mlscale.assembly.build import build
+from mlscale.assembly.evaluation_pass import (
+    WHOLE,
+    Pass,
+    check_slices,
+    checkpoint_of,
+    frozen_for,
+    of_checkpoint,
+    of_servable,
+)
 from mlscale.errors import MLScaleError
 from mlscale.launch.start import say
 from mlscale.registry.subject import Subject, find_other, find_subject
@@ -17,7 +26,6 @@ from mlscale.report.kept import keep_in
 from mlscale.runs.files import named_by
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.mask import Masker, masked_output
-from mlscale.verbs.evaluate_pass import WHOLE, Pass, check_slices, checkpoint_of, frozen_for, of_checkpoint, of_servable
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -128,7 +136,7 @@ def look(cfg: DictConfig, subject: Subject, place: Place | None, masker: Masker)
 
 def _other(cfg: DictConfig, registry: Any, masker: Masker) -> Pass:
     """The model that the first is compared with, on its own config and whatever data was typed."""
-    from mlscale.ready import ready
+    from mlscale.assembly.ready import ready
 
     other = find_other(str(cfg.against), cfg.runs_dir, registry)
     words = [word for word in cfg.derived.overrides or [] if word.lstrip("+~").partition("=")[0] not in _OF_THE_MODEL]

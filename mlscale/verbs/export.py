@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlscale.assembly.rebuild import as_it_was_trained, checkpoint_path, rebuilt
 from mlscale.config.fits import check_classifies
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.needs import need
@@ -17,7 +18,6 @@ from mlscale.report import Result, keep
 from mlscale.report.text import percent
 from mlscale.runs.find import find
 from mlscale.runs.mask import Masker, masked_output
-from mlscale.verbs.trained import as_it_was_trained, checkpoint_path, rebuilt
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

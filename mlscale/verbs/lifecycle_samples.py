@@ -105,9 +105,9 @@ def samples_of(cfg: DictConfig, labels: tuple[str, ...], traffic: int) -> Sample
     Raises:
         MLScaleError: the data is none of images, or the images are not of one size and square (for a turn).
     """
+    from mlscale.assembly.run import build_data
     from mlscale.config.frozen import with_derived
     from mlscale.data.images import ImageData
-    from mlscale.train.assemble import build_data
 
     data = build_data(with_derived(cfg, {"per_device_batch": 1}))
     if not isinstance(data, ImageData):

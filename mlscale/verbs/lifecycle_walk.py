@@ -76,7 +76,7 @@ class Walk:
 
     def registry(self) -> LocalRegistry:
         """The tour's registry."""
-        from mlscale.config.build import build
+        from mlscale.assembly.build import build
 
         registry: LocalRegistry = build(self.cfg.registry, "registry")
         return registry

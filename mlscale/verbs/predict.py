@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlscale.config.build import build
+from mlscale.assembly.build import build
 from mlscale.errors import MLScaleError
 from mlscale.export.needs import need
 from mlscale.launch.start import say
@@ -109,7 +109,7 @@ def _asked(cfg: DictConfig) -> dict[str, Any]:
 
 def _encodes(cfg: DictConfig) -> bool:
     """Whether the run's data module encodes the columns of tables."""
-    from mlscale.config.build import target
+    from mlscale.assembly.build import target
     from mlscale.data.tabular import TabularData
 
     kind = target(cfg.data) if cfg.get("data") else None
@@ -145,10 +145,10 @@ def _checkpoint(cfg: DictConfig, subject: Subject) -> _Of:
     """A checkpoint and the config that its model is built from."""
     from omegaconf import OmegaConf
 
+    from mlscale.assembly.evaluation_pass import checkpoint_of
+    from mlscale.assembly.rebuild import Home, as_it_was_trained
     from mlscale.runs.files import sha256
     from mlscale.runs.recover import DERIVED, yaml_values
-    from mlscale.verbs.evaluate_pass import checkpoint_of
-    from mlscale.verbs.trained import Home, as_it_was_trained
 
     assert subject.home is not None
     path, _ = checkpoint_of(subject, cfg)

@@ -22,7 +22,7 @@ def spread(work: Work, world_size: int, progress: Callable[[int, int], None]) ->
             what they have committed stays.
     """
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["mlscale.launch.preload"] if work.servable is None else ["numpy", "pyarrow"])
+    context.set_forkserver_preload(["mlscale.assembly.preload"] if work.servable is None else ["numpy", "pyarrow"])
     told: Any = context.Queue()
     environment = dict(os.environ)
     ranks = [

@@ -102,10 +102,10 @@ def build_model(work: Work, rank: int = 0) -> Model:
     import torch
     from omegaconf import OmegaConf
 
+    from mlscale.assembly.rebuild import rebuilt
     from mlscale.data.images import ImageData
     from mlscale.evaluate.collect import kind_of
     from mlscale.predict.torch_model import TaskModel, encoding, takes_of
-    from mlscale.verbs.trained import rebuilt
 
     assert work.config is not None
     assert work.checkpoint is not None
@@ -148,7 +148,7 @@ def build_model(work: Work, rank: int = 0) -> Model:
 
 def rank_main(work: Work, rank: int, world_size: int, launcher: int, environment: Mapping[str, str], told: Any) -> None:
     """The entry of a process that the command started; what it has done and what is wrong goes into `told`, a queue."""
-    from mlscale.launch.worker import end_with
+    from mlscale.assembly.worker import end_with
     from mlscale.predict.inputs import open_inputs
     from mlscale.predict.parts import resume
 

@@ -19,8 +19,8 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: there is no data, it can't be had, or it has changed since it was prepared.
     """
+    from mlscale.assembly.facts import prepared_data
     from mlscale.data.facts import described
-    from mlscale.launch.facts import prepared_data
 
     start = time.perf_counter()
     data = prepared_data(cfg)

@@ -36,10 +36,10 @@ def run(cfg: DictConfig) -> Result:
         MLScaleError: what the data or the machine lacks, or a run too short to be measured.
     """
     began, found = time.perf_counter(), load.now()
-    from mlscale.launch.facts import data_facts
+    from mlscale.assembly.facts import data_facts
+    from mlscale.assembly.precision_probe import kept, outcome_of
     from mlscale.launch.local import warm_up
     from mlscale.launch.machine import this_machine
-    from mlscale.verbs.precision_probe import kept, outcome_of
 
     if cfg.profile.seconds <= 0:
         raise MLScaleError(

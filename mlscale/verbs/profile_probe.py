@@ -9,7 +9,9 @@ from typing import Any
 
 from omegaconf import DictConfig, open_dict
 
-from mlscale.config.build import accepts
+from mlscale.assembly import short_fits as short_fit
+from mlscale.assembly.build import accepts
+from mlscale.assembly.run import build_data
 from mlscale.culprit import summary
 from mlscale.diagnose import step_parts, timers
 from mlscale.diagnose.remedies import Remedy, Setup, Tried
@@ -17,8 +19,6 @@ from mlscale.diagnose.timers import Parts
 from mlscale.diagnose.verdict import ROUNDS, Factor
 from mlscale.errors import MLScaleError
 from mlscale.runs.machine import usable_cores
-from mlscale.train.assemble import build_data
-from mlscale.verbs import short_fit
 
 _FIRST = 6  # steps of the fit that tells how many fit into the time
 _LEAST, _MOST = 12, 2000  # steps of a measured fit

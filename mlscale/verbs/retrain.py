@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.build import build
+from mlscale.assembly.build import build
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.needs import need
 from mlscale.launch.start import say

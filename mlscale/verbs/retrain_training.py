@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import OmegaConf
 
 from mlscale import verbs
-from mlscale.config.build import accepts
+from mlscale.assembly.build import accepts
+from mlscale.assembly.ready import ready
 from mlscale.config.frozen import with_derived
 from mlscale.errors import MLScaleError, raise_all
-from mlscale.ready import ready
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -101,9 +101,9 @@ class Champion:
         Raises:
             MLScaleError: the run or the data are gone, or are not such as a challenger can be trained on.
         """
+        from mlscale.assembly.run import build_data
         from mlscale.retrain.lineage import before, origin_of
         from mlscale.retrain.shards import check_images
-        from mlscale.train.assemble import build_data
 
         run, checkpoint = origin_of(version, cfg.runs_dir)
         config = ready("train", [f"like={run.path}", *_believed(cfg)])

@@ -190,8 +190,8 @@ def _show(args: argparse.Namespace) -> int:
 
 def _resume(args: argparse.Namespace) -> int:
     from mlscale import verbs
+    from mlscale.assembly.ready import ready
     from mlscale.launch.threads import wait_passively
-    from mlscale.ready import ready
     from mlscale.report import emit
     from mlscale.runs.mask import Masker, masked_output
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.build import build
+from mlscale.assembly.build import build
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.export.needs import need
 from mlscale.report import Result, duration

@@ -14,13 +14,15 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from mlscale.assembly.end_notification import tell_end
+from mlscale.assembly.first_weights import initial_of
+from mlscale.assembly.precision_probe import is_auto, kept, settled
 from mlscale.config.derive import derive
 from mlscale.config.frozen import composed, with_derived
 from mlscale.config.metric import kept_choice
 from mlscale.config.notices import notices, unpromised_data
 from mlscale.config.trust import distrusted
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.ended import tell_end
 from mlscale.launch.garbage import put_off
 from mlscale.launch.start import say, start_lines
 from mlscale.report import Result, keep, number
@@ -37,8 +39,6 @@ from mlscale.runs.lock import claimed, held
 from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import protect
 from mlscale.runs.snapshot import Snapshot, take
-from mlscale.verbs.first_weights import initial_of
-from mlscale.verbs.precision_probe import is_auto, kept, settled
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -59,11 +59,11 @@ def run(cfg: DictConfig) -> Result:
     warm_up(cfg.trainer.devices)
     masker = Masker.of(cfg)
     with put_off():
-        from mlscale.launch.facts import data_facts
+        from mlscale.assembly.facts import data_facts
         from mlscale.launch.machine import this_machine
 
         machine = this_machine()
-        import_module("mlscale.train.assemble")
+        import_module("mlscale.assembly.run")
     facts = data_facts(cfg)
     derived = derive(cfg, facts, machine)
     start = Start.of(cfg, masker)

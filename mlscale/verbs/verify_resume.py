@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
+from mlscale.assembly.first_weights import initial_of
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import drill
 from mlscale.launch.start import say
@@ -26,7 +27,6 @@ from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import protect
 from mlscale.runs.traces import Line
 from mlscale.runs.verdict import Tried
-from mlscale.verbs.first_weights import initial_of
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -63,7 +63,7 @@ def test_only_build_calls_instantiate() -> None:
             for imported in imported_names(tree)
         )
     ]
-    assert callers == ["mlscale.config.build"]
+    assert callers == ["mlscale.assembly.build"]
 
 
 def test_only_the_command_line_ends_the_process() -> None:

@@ -8,9 +8,9 @@ import yaml
 from PIL import Image
 
 from mlscale import verbs
+from mlscale.assembly.ready import ready
 from mlscale.cli import main
 from mlscale.config.roots import BASE_GROUPS
-from mlscale.ready import ready
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(ROOT.glob("recipes/recipe/*.yaml"))

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 import mlscale
+from mlscale.assembly.build import build
 from mlscale.config import source
-from mlscale.config.build import build
 from mlscale.config.signatures import signature
 from mlscale.errors import MLScaleError
 

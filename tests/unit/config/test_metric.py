@@ -6,7 +6,7 @@ import pytest
 from omegaconf import DictConfig
 
 from mlscale import api
-from mlscale.config.build import build
+from mlscale.assembly.build import build
 from mlscale.config.metric import BEST_OF_KIND, follow_own_metrics, is_set, judged_by, kept_choice, unclear
 from mlscale.config.roots import find_roots
 

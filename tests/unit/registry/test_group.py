@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
-from mlscale.config.build import build
-from mlscale.ready import ready
+from mlscale.assembly.build import build
+from mlscale.assembly.ready import ready
 from mlscale.registry import LocalRegistry, WandbRegistry
 from mlscale.runs.identity import config_hash
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from mlscale import verbs
+from mlscale.assembly.rebuild import as_trained, checkpoint_path
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
 from mlscale.runs.checkpoints import Record, Writer
 from mlscale.runs.folder import RunFolder
-from mlscale.verbs.trained import as_trained, checkpoint_path
 
 TRAINED = ("+recipe=resnet", "debug=fast", "model.widths=[8]", "snapshot=false", "callbacks=checkpoint")
 

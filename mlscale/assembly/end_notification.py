@@ -6,7 +6,7 @@ import contextlib
 import sys
 from typing import TYPE_CHECKING
 
-from mlscale.config.build import build
+from mlscale.assembly.build import build
 from mlscale.culprit import summary
 from mlscale.runs.mask import Masker
 

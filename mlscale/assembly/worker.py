@@ -14,12 +14,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlscale.assembly.end_notification import tell_end
 from mlscale.config import frozen
 from mlscale.culprit import unforeseen
 from mlscale.errors import MLScaleError
 from mlscale.launch import debugger, failures, garbage, hung
 from mlscale.launch import rank as this_process
-from mlscale.launch.ended import tell_end
 from mlscale.runs import process
 from mlscale.runs.files import unwritable
 from mlscale.runs.folder import RunFolder
@@ -70,8 +70,8 @@ def train(folder: Path, checkpoint: Path | None = None) -> None:
     Raises:
         MLScaleError: what went wrong, out of memory among it, in words; or which signal stopped the run.
     """
+    from mlscale.assembly.run import fit
     from mlscale.train import signals, stall
-    from mlscale.train.assemble import fit
     from mlscale.train.memory import explain
 
     os.umask(0o077)  # checkpoints and logs hold what the run saw: they are the user's alone

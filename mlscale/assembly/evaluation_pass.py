@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlscale.assembly.evaluation_data import check_encoded_alike, normalise_as_trained
+from mlscale.assembly.rebuild import as_trained, checkpoint_path, load_weights
 from mlscale.config.derive import derive
 from mlscale.config.frozen import with_derived
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoints import best
-from mlscale.verbs.evaluate_data import check_encoded_alike, normalise_as_trained
-from mlscale.verbs.trained import as_trained, checkpoint_path, load_weights
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -57,10 +57,10 @@ def frozen_for(cfg: DictConfig, subject: Subject) -> tuple[DictConfig, int]:
         MLScaleError: several devices are asked for; the data does not fit the model.
     """
 
-    from mlscale.launch.facts import data_facts
+    from mlscale.assembly.facts import data_facts
+    from mlscale.assembly.precision_probe import kept
     from mlscale.launch.machine import this_machine
     from mlscale.runs.recover import DERIVED, yaml_values
-    from mlscale.verbs.precision_probe import kept
 
     typed = {word.lstrip("+").partition("=")[0] for word in cfg.derived.overrides or []}
     if "trainer.devices" in typed and str(cfg.trainer.devices) != "1":
@@ -111,9 +111,9 @@ def of_checkpoint(cfg: DictConfig, path: Path, called: str, table: SampleTable |
         called: what the model is called.
         table: gets every sample; None for none.
     """
+    from mlscale.assembly.run import assemble, measured
     from mlscale.evaluate.collect import Collect, kind_of
     from mlscale.evaluate.gather import Gather
-    from mlscale.train.assemble import assemble, measured
 
     parts = assemble(cfg)
     normalise_as_trained(parts.data, cfg)
@@ -143,10 +143,10 @@ def of_servable(cfg: DictConfig, folder: Path, called: str, table: SampleTable |
     """
     import torch
 
+    from mlscale.assembly.run import build_data
     from mlscale.evaluate.gather import About, Gather
     from mlscale.evaluate.raw import labelled, raw_samples
     from mlscale.export.servable import load
-    from mlscale.train.assemble import build_data
 
     servable = load(folder, threads=cfg.derived.threads)
     data: Any = build_data(cfg)

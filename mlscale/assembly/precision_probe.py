@@ -107,9 +107,9 @@ def _compare(
     import pytorch_lightning as pl
     import torch
 
+    from mlscale.assembly.run import build_task
     from mlscale.diagnose.precisions import compare
     from mlscale.estimate.memory import give_shapes
-    from mlscale.train.assemble import build_task
     from mlscale.train.quiet import quiet
 
     ready = with_derived(cfg, {**derived, **dict.fromkeys(OUTCOME)})
@@ -132,7 +132,7 @@ def _compare(
 
 def _batches(cfg: DictConfig) -> list[Any]:
     """The first training batches of one process."""
-    from mlscale.train.assemble import build_data, build_task
+    from mlscale.assembly.run import build_data, build_task
 
     one = cfg.copy()
     if cfg.get("data") and cfg.derived.per_device_batch:
@@ -161,9 +161,9 @@ def _figures(cfg: DictConfig, derived: Mapping[str, Any], best: Measured, found:
 
 def _traced(cfg: DictConfig, derived: Mapping[str, Any], measured: Measured) -> int:
     """The peak of a step's tensors on a CPU, traced with fake ones."""
+    from mlscale.assembly.run import build_task
     from mlscale.estimate.memory import traced
     from mlscale.estimate.step import Loop
-    from mlscale.train.assemble import build_task
 
     ready = with_derived(cfg, {**derived, **dict.fromkeys(OUTCOME)})
     with warnings.catch_warnings():

@@ -37,7 +37,7 @@ def as_it_was_trained(cfg: DictConfig, folder: RunFolder | Home) -> DictConfig:
     Raises:
         MLScaleError: the data is not what the run was trained on; its mean and deviation go into the model.
     """
-    from mlscale.launch.facts import data_facts
+    from mlscale.assembly.facts import data_facts
     from mlscale.launch.machine import this_machine
 
     cfg = cfg.copy()
@@ -73,7 +73,7 @@ def rebuilt(cfg: DictConfig, checkpoint: Path, stage: str) -> tuple[Any, Any]:
     """
     import torch
 
-    from mlscale.train.assemble import build_data, build_task
+    from mlscale.assembly.run import build_data, build_task
     from mlscale.train.quiet import quiet
 
     quiet()

@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
-from mlscale.config.build import accepts, brings_precision, build, build_each, target
+from mlscale.assembly.build import accepts, brings_precision, build, build_each, target
 from mlscale.config.derive import epoch_steps
 from mlscale.config.metric import follow_own_metrics, is_set
 from mlscale.errors import MLScaleError

@@ -12,7 +12,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mlscale.config.build import target
+from mlscale.assembly.build import target
 from mlscale.config.derive import derive
 from mlscale.launch.local import launch
 from mlscale.launch.machine import this_machine

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
+from mlscale.assembly.evaluation_data import check_encoded_alike
 from mlscale.errors import MLScaleError
-from mlscale.verbs.evaluate_data import check_encoded_alike
 
 THREE = {"num_classes": 3, "class_names": ["a", "b", "c"]}
 NUMBERS = {"num_classes": 3, "class_names": None}

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from mlscale.assembly.sweep_check import check_sweep
 from mlscale.cli import main
 from mlscale.config.argv import parse
 from mlscale.errors import MLScaleError
-from mlscale.sweep_check import check_sweep
 
 
 @pytest.mark.parametrize(

@@ -27,7 +27,7 @@ def prepared_data(cfg: DictConfig) -> Any | None:
     Raises:
         MLScaleError: data that can't be had.
     """
-    from mlscale.train.assemble import build_data, is_plain
+    from mlscale.assembly.run import build_data, is_plain
 
     if is_plain(cfg.get("data")):
         return None

@@ -53,7 +53,7 @@ def check_every_job(request: Request) -> str:
 
 
 def _problems(request: Request) -> list[MLScaleError]:
-    from mlscale.ready import compose_checked
+    from mlscale.assembly.ready import compose_checked
 
     try:
         compose_checked(request)

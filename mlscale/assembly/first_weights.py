@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlscale.config.build import build, target
+from mlscale.assembly.build import build, target
 from mlscale.registry.initial import initial_weights
 from mlscale.runs.initial import Initial
 

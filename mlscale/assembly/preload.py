@@ -14,12 +14,12 @@ with garbage.put_off():
     import torch.distributed.algorithms.ddp_comm_hooks.optimizer_overlap_hooks
     import torch.distributed.elastic.multiprocessing  # noqa: F401
 
+    import mlscale.assembly.run
+    import mlscale.assembly.worker
     import mlscale.data.bundled
     import mlscale.data.images
-    import mlscale.launch.worker
     import mlscale.tasks.classification
     import mlscale.tasks.resnet
-    import mlscale.train.assemble
     import mlscale.train.strategies  # noqa: F401
 
     PIL.Image.preinit()

@@ -11,10 +11,10 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
+from mlscale.assembly import precision_probe
 from mlscale.diagnose.precisions import FAR, Candidate, Measured
 from mlscale.errors import MLScaleError
 from mlscale.launch.machine import Machine
-from mlscale.verbs import precision_probe
 
 LAPTOP = Machine(cuda=0, mps=False, cores=4, cuda_bf16=False)
 AUTO = {"value": "${derived.precision}", "probe_seconds": 1.0, "tolerance": 0.05}
@@ -81,7 +81,7 @@ def test_figures_that_are_asked_for_are_taken_of_a_slow_precision_too(
 
 def test_a_module_that_logs_is_traced_without_a_word(monkeypatch: pytest.MonkeyPatch) -> None:
     """Warnings are errors in tests."""
-    monkeypatch.setattr("mlscale.train.assemble.build_task", lambda cfg: Logs())
+    monkeypatch.setattr("mlscale.assembly.run.build_task", lambda cfg: Logs())
     monkeypatch.setattr(precision_probe, "_batches", lambda cfg: [{"x": torch.zeros(4, 3)}])
     measured = Measured(Candidate(), math.nan, None, math.nan, math.nan)
     assert precision_probe._traced(CONFIG, DERIVED, measured) > 0

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from mlscale.config.build import accepts, build, build_each
+from mlscale.assembly.build import accepts, build, build_each
 from mlscale.errors import MLScaleError
 
 

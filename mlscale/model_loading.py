@@ -120,9 +120,9 @@ def _run_of(checkpoint: Path) -> Path:
 
 def _trained(subject: Subject, words: Sequence[str], *, trust: bool) -> Predictor:
     """A model with a checkpoint's weights, in this process; `words` name it on a command line."""
+    from mlscale.assembly.evaluation_pass import checkpoint_of
+    from mlscale.assembly.rebuild import Home, as_it_was_trained, rebuilt
     from mlscale.launch.sockets import shorten_socket_paths
-    from mlscale.verbs.evaluate_pass import checkpoint_of
-    from mlscale.verbs.trained import Home, as_it_was_trained, rebuilt
 
     shorten_socket_paths()
     assert subject.home is not None

@@ -8,10 +8,10 @@ from textwrap import dedent
 
 import pytest
 
+from mlscale.assembly.ready import ready
 from mlscale.config.derive import derive
 from mlscale.config.frozen import with_derived
 from mlscale.launch.machine import this_machine
-from mlscale.ready import ready
 from mlscale.verbs import profile_probe
 from mlscale.verbs.estimate_probe import _fit
 
