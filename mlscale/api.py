@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.config.argv import Request, parse
 from mlscale.errors import MLScaleError
 from mlscale.launch.external import refuse_external_rank

@@ -12,10 +12,10 @@ from importlib import import_module
 from types import ModuleType
 
 from mlscale.api import see_own_code
+from mlscale.commands import VERBS
 from mlscale.culprit import unforeseen
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import garbage
-from mlscale.verbs import VERBS
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -61,7 +61,7 @@ def _dispatch(words: list[str]) -> int:
         from mlscale.command import work
 
         return work(verb, rest)
-    return int(import_module(f"mlscale.verbs.{verb}").main(rest))
+    return int(import_module(f"mlscale.commands.{verb}").main(rest))
 
 
 def _texts() -> ModuleType:

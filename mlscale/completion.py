@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from mlscale.commands import VERBS
 from mlscale.config.fields import Fields, Option, read
 from mlscale.config.roots import VERB_CONFIGS, Roots, find_roots
 from mlscale.config.rules import OWNED, SUPPLIED
@@ -16,7 +17,6 @@ from mlscale.config.signatures import Signature, signature
 from mlscale.config.types import BOOL
 from mlscale.errors import MLScaleError
 from mlscale.registry import LocalRegistry
-from mlscale.verbs import VERBS
 
 SUB_COMMANDS = {
     "config": ("show", "check", "schema"),

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from importlib.metadata import version as installed
 
+from mlscale.commands import VERBS
 from mlscale.config.roots import BASE_GROUPS, VERB_CONFIGS, VERB_GROUP, Roots, find_roots, shipped_folder
 from mlscale.config.suggest import nearest
 from mlscale.errors import MLScaleError
-from mlscale.verbs import VERBS
 
 _KEY = re.compile(r"(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?: +(?P<value>[^#\s][^#]*?))?(?: *# ?(?P<text>.*))?$")
 _WIDEST = 34  # characters of a setting beside which its meaning is aligned

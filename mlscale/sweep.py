@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.assembly.ready import checked
 from mlscale.config.argv import Request
 from mlscale.config.directions import direction

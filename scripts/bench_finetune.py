@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.assembly.ready import ready
 from mlscale.runs.folder import RunFolder
 from mlscale.stats.paired import paired

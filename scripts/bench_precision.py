@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.assembly.ready import ready
 from mlscale.runs.folder import RunFolder
 from mlscale.stats.paired import paired

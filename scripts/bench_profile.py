@@ -23,7 +23,7 @@ from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.launch.threads import wait_passively
 from mlscale.report import Result, table
 

@@ -14,9 +14,9 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
+from mlscale.commands import VERBS
 from mlscale.config.roots import BASE_GROUPS, VERB_CONFIGS, find_roots
 from mlscale.help import of_verb
-from mlscale.verbs import VERBS
 
 ROOT = Path(__file__).resolve().parents[1]
 

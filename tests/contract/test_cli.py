@@ -11,7 +11,7 @@ from textwrap import dedent
 import pytest
 
 from mlscale.cli import main
-from mlscale.verbs import VERBS
+from mlscale.commands import VERBS
 from tests.conftest import runs_in
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,7 +58,7 @@ def test_help_at_every_level_is_light_and_has_examples(folder: Path) -> None:
         assert len(said.splitlines()) > 4, words
     listed = [line.split()[0] for line in results[0][1].split("verbs:\n")[1].split("\n\n")[0].splitlines()]
     assert listed == list(VERBS)
-    doors = {path.stem for path in (ROOT / "mlscale/verbs").glob("*.py")}
+    doors = {path.stem for path in (ROOT / "mlscale/commands").glob("*.py")}
     assert {name.replace("-", "_") for name in listed} <= doors  # nothing is listed before it works
     for verb, (_, said, _) in zip(VERBS, results[2:], strict=False):
         assert VERBS[verb].examples[0][0] in said, verb

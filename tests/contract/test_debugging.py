@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import debugger
 from scripts.mlflow_server import free_port

@@ -13,8 +13,8 @@ import pytest
 
 import mlscale
 from mlscale.cli import main
+from mlscale.commands import VERBS
 from mlscale.config.argv import parse
-from mlscale.verbs import VERBS
 from scripts.docs_commands import ROOT, Command, commands, files, overlooked, pages
 
 # Pages whose commands run from top to bottom, in a folder of their own.
@@ -58,9 +58,10 @@ def test_every_command_parses(page: str, folder: Path) -> None:
         if VERBS[verb].working:
             parse(verb, rest)
         else:
-            module = importlib.import_module(f"mlscale.verbs.{verb}")
+            module = importlib.import_module(f"mlscale.commands.{verb}")
             options = (
-                getattr(module, "_options", None) or importlib.import_module("mlscale.verbs.version_options").options
+                getattr(module, "_options", None)
+                or importlib.import_module("mlscale.commands.versions.version_arguments").options
             )
             if verb != "config":  # takes what the verbs take
                 options().parse_args(rest)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.train import loggers
 from scripts.mlflow_server import Server, free_port, serving
 from tests.contract import tracked

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.export import collected
 from mlscale.export.servable import load
 from mlscale.runs.checkpoints import content_digest

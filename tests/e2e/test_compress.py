@@ -10,7 +10,7 @@ import onnx
 import pytest
 import torch
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.cli import main
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.servable import PARITY, load

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.cli import main
-from mlscale.verbs import estimate_probe
-from mlscale.verbs.estimate_probe import _BASE, _RESIDENT
+from mlscale.commands.estimate import measurements as estimate_probe
+from mlscale.commands.estimate.measurements import _BASE, _RESIDENT
 from tests.conftest import runs_in
 
 SHORT = ["recipe=resnet", "trainer.max_epochs=3", "estimate.probe_seconds=1"]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.cli import main
 from mlscale.errors import MLScaleError
 from mlscale.evaluate.table import document

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.cli import main
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import PARITY, load

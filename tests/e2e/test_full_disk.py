@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.errors import Exit, MLScaleError
 from mlscale.registry import LocalRegistry
 from mlscale.runs.checkpoints import verify

@@ -14,7 +14,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.cli import main
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore

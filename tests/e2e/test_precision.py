@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 import yaml
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.cli import main
 from mlscale.runs.folder import RunFolder
 from scripts.same_run import differences

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.cli import main
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
@@ -144,7 +144,7 @@ def test_what_is_wrong_is_told_and_leaves_nothing(place: Path, tmp_path: Path, w
 def test_a_process_that_dies_is_told_and_the_same_command_goes_on(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from mlscale.verbs import predict_launch
+    from mlscale.commands.predict import worker_processes as predict_launch
 
     words = [f"servable={place}/model", "part_rows=16", "batch=4", "trainer.devices=2"]
     kill = iter([True])

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlscale import verbs
+from mlscale import commands as verbs
 
 
 def weights(*words: str) -> dict[str, torch.Tensor]:

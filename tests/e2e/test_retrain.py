@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
 from mlscale.export.servable import load

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.cli import main
 from tests.conftest import runs_in
 

@@ -7,7 +7,7 @@ import torch
 import yaml
 from PIL import Image
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.assembly.ready import ready
 from mlscale.cli import main
 from mlscale.config.roots import BASE_GROUPS

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.cli import main
 from scripts.same_run import differences
 from tests.conftest import runs_in

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from mlscale.commands import VERBS
 from mlscale.completion import SCRIPTS, SUB_COMMANDS, complete, main
 from mlscale.config.roots import find_roots
 from mlscale.errors import MLScaleError
-from mlscale.verbs import VERBS
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(sys.executable).parent
@@ -82,7 +82,7 @@ def test_looking_verbs_offer_sub_commands_then_names() -> None:
 @pytest.mark.parametrize("verb", sorted(SUB_COMMANDS))
 def test_sub_commands_are_all_that_a_verb_takes(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        importlib.import_module(f"mlscale.verbs.{verb}").main(["--help"])
+        importlib.import_module(f"mlscale.commands.{verb}").main(["--help"])
     assert f" {'|'.join(SUB_COMMANDS[verb])} ..." in capsys.readouterr().out
 
 

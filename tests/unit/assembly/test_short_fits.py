@@ -9,11 +9,11 @@ from textwrap import dedent
 import pytest
 
 from mlscale.assembly.ready import ready
+from mlscale.commands.estimate.measurements import _fit
+from mlscale.commands.profile import timed_fits as profile_probe
 from mlscale.config.derive import derive
 from mlscale.config.frozen import with_derived
 from mlscale.launch.machine import this_machine
-from mlscale.verbs import profile_probe
-from mlscale.verbs.estimate_probe import _fit
 
 OWN = """
 import pytorch_lightning as pl

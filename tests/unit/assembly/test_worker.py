@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from mlscale import verbs
+from mlscale import commands as verbs
 
 ROOM = 500 << 10  # bytes of one file: enough for a log, too few for a checkpoint
 

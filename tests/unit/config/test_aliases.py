@@ -10,6 +10,7 @@ from functools import cache
 
 import pytest
 
+from mlscale.commands import VERBS
 from mlscale.config import not_yet
 from mlscale.config.advice import advise, of_group, render
 from mlscale.config.aliases import Alias, table
@@ -21,7 +22,6 @@ from mlscale.config.origin import origin_of
 from mlscale.config.roots import VERB_CONFIGS, find_roots
 from mlscale.config.suggest import nearest, override, show
 from mlscale.config.templates import Names, option_types
-from mlscale.verbs import VERBS
 
 SAMPLES = (2, "some", "torch.nn.Identity", 0.5, True, ["a"], [1], {"a": 1}, None)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.errors import Exit, MLScaleError
 from tests.unit.loadtest.servers import serving
 

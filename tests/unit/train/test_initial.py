@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.errors import MLScaleError
 from mlscale.registry.from_run import publish_run
 from mlscale.registry.initial import initial_weights

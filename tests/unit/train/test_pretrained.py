@@ -16,7 +16,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from mlscale import verbs
+from mlscale import commands as verbs
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.folder import RunFolder
 from mlscale.tasks import Classification

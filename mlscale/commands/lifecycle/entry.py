@@ -1,0 +1,126 @@
+"""The whole way as one command: from data to a model that was retrained when production changed, and swapped."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import ExitStack
+from functools import partial
+from typing import TYPE_CHECKING
+
+from omegaconf import OmegaConf
+
+from mlscale.commands.lifecycle import model_steps as model
+from mlscale.commands.lifecycle import retraining_steps as loop
+from mlscale.commands.lifecycle import service_steps as service
+from mlscale.commands.lifecycle.production_samples import check
+from mlscale.commands.lifecycle.step_log import Told, Tour
+from mlscale.commands.lifecycle.step_state import Walk
+from mlscale.config.fits import check_classifies
+from mlscale.errors import Exit, MLScaleError
+from mlscale.export.needs import need
+from mlscale.launch.drill import raised_on_terminate
+from mlscale.launch.start import say
+from mlscale.report import Result, duration, keep
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.mask import Masker
+from mlscale.runs.secrets import protect
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+STEPS: tuple[tuple[str, Callable[[Walk], Told]], ...] = (
+    ("prepare", model.prepare),
+    ("estimate", model.estimate),
+    ("train", model.train),
+    ("profile", model.profile),
+    ("compress", model.compress),
+    ("export", model.export),
+    ("serve", service.serve),
+    ("load test", service.loadtest),
+    ("shift", service.shift),
+    ("alert", service.alert),
+    ("retrain", loop.retrain),
+    ("swap", loop.swap),
+)
+
+
+def run(cfg: DictConfig) -> Result:
+    """Take the steps in order, and stop at the first whose gate does not hold. However it ends, the page is written,
+    and no process is left.
+
+    Raises:
+        MLScaleError: what the data or the machine lacks, what ended a step, or an extra is not installed.
+    """
+    need("all", "onnx", "onnxscript", "onnxruntime", "pyarrow", "httptools", "locust")
+    check_classifies(cfg, "lifecycle")
+    check(cfg.lifecycle.shift, cfg.lifecycle.traffic)
+    if not cfg.get("registry"):
+        raise MLScaleError("the tour needs a registry", where="registry", fix="registry=local")
+    start, masker = time.perf_counter(), Masker.of(cfg)
+    folder = _folder(cfg, masker)
+    cfg = cfg.copy()
+    cfg.registry.root = str(folder.path / "registry")
+    tour = Tour(folder, [title for title, _ in STEPS], masker)
+    ending = "failed"
+    try:
+        with raised_on_terminate(), ExitStack() as ends:
+            walk = Walk(cfg, folder, tour, ends)
+            for _, step in STEPS:
+                if not tour.take(partial(step, walk)):
+                    break
+        ending = "done"
+    except BaseException as error:
+        stopped = isinstance(error, KeyboardInterrupt) or getattr(error, "exit", None) == Exit.TERMINATED
+        ending = "interrupted" if stopped else ending
+        raise
+    finally:
+        result = keep(_result(cfg, tour, time.perf_counter() - start), folder)
+        folder.seal(ending, metrics=result.metrics, sentence=result.sentence)
+        say([f"page    {result.artifacts['page']}"], masker)
+    return result
+
+
+def _folder(cfg: DictConfig, masker: Masker) -> RunFolder:
+    """The tour's run folder: it holds the runs, the registry, the events and the results of all steps."""
+    plain = cfg.copy()
+    plain.derived = dict.fromkeys(plain.derived)
+    protected, _ = protect(plain)
+    return RunFolder.create(
+        cfg.runs_dir,
+        f"{cfg.name}-lifecycle",
+        verb="lifecycle",
+        config_yaml=OmegaConf.to_yaml(OmegaConf.create(protected)),
+        seed=cfg.seed,
+        overrides=list(cfg.derived.overrides or []),
+        tags=list(cfg.tags),
+        notes=cfg.notes,
+        masker=masker,
+    )
+
+
+def _result(cfg: DictConfig, tour: Tour, seconds: float) -> Result:
+    return Result(
+        verb="lifecycle",
+        ok=tour.ok,
+        sentence=_sentence(cfg, tour, seconds),
+        metrics={**tour.metrics, "steps": sum(bool(step.ok) for step in tour.steps), "time_s": seconds},
+        artifacts={"run": str(tour.folder.path)},
+        overrides=list(cfg.derived.overrides or []),
+        steps=tour.story(),
+    )
+
+
+def _sentence(cfg: DictConfig, tour: Tour, seconds: float) -> str:
+    if not tour.ok:
+        last = tour.steps[-1] if tour.steps else None
+        where = f"[{len(tour.steps)}/{len(tour.titles)}] {last.title}: {last.sentence}" if last else "the start"
+        return f"{cfg.name} stopped at {where}"
+    figures = tour.metrics
+    return (
+        f"{cfg.name} was trained to {figures['served_accuracy']:.2%} and served; production changed, and accuracy was "
+        f"{figures['shifted_accuracy_before']:.2%}; an alert came, and a retraining brought it to "
+        f"{figures['shifted_accuracy']:.2%} ({figures['original_accuracy']:.2%} on the original data); the swap had "
+        f"{figures['swap_dropped']:.0f} of {figures['swap_requests']:,.0f} requests dropped and "
+        f"{figures['swap_wrong']:.0f} wrong: {duration(seconds)}"
+    )

@@ -1,0 +1,167 @@
+"""Compare what a server has answered with the reference profile of its model, and tell when something is wrong."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlscale.assembly.build import build
+from mlscale.commands.monitor.monitor_settings import Settings
+from mlscale.errors import MLScaleError
+from mlscale.export.needs import need
+from mlscale.launch.start import say
+from mlscale.report import Result
+from mlscale.runs.mask import Masker
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from mlscale.monitor.alerts import Told
+    from mlscale.monitor.baseline import Baseline
+    from mlscale.monitor.look import Look
+
+
+def run(cfg: DictConfig) -> Result:
+    """Look once, or with `watch=true` until SIGTERM; alerts go to the webhook.
+
+    Not ok while a rule has an incident, or where there is no data: exit code 4. A watch that was told to end is ok.
+
+    Raises:
+        MLScaleError: no such version, a damaged reference profile, events of another model, settings out of their
+            range, a state that can't be written (exit code 5), or the extra 'monitor' is not installed.
+    """
+    need("monitor", "pyarrow")
+    monitor = Monitor(Settings.of(cfg), build(cfg.registry, "registry"), cfg.alert.state)
+    if cfg.watch:
+        return _watch(monitor, Masker.of(cfg))
+    return monitor.result(monitor.look())
+
+
+def _watch(monitor: Monitor, masker: Masker) -> Result:
+    """Look again and again until told to end; a line for each look."""
+    from mlscale.monitor.watch import Stop
+
+    settings = monitor.settings
+    with Stop() as stop:
+        seen = monitor.look()  # what is wrong with the command is wrong now
+        looks, alerts = 1, len(seen.told.changes)
+        say([f"watching {settings.servable}, every {settings.every_s:g} s", _line(seen)], masker)
+        while not stop.within(settings.every_s):
+            try:
+                seen = monitor.look()
+            except MLScaleError as error:  # a registry that is being moved, a full disk: the next look may do better
+                say([f"no look: {error}"], masker)
+                continue
+            looks, alerts = looks + 1, alerts + len(seen.told.changes)
+            say([_line(seen)], masker)
+    result = monitor.result(seen)
+    return replace(
+        result,
+        ok=True,
+        sentence=f"{looks:,} looks, {alerts:,} alerts; at last {result.sentence}",
+        metrics={"looks": looks, **result.metrics},
+    )
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One look, what it was of, and what was told."""
+
+    baseline: Baseline
+    look: Look
+    told: Told
+    state: Path
+    newest: datetime | None
+    skipped: int
+
+
+@dataclass
+class Monitor:
+    """Looks as its settings say; the version is found anew each time, for an alias moves."""
+
+    settings: Settings
+    registry: Any
+    state: str | None
+
+    def look(self) -> Seen:
+        """Look at the window that ends now, and tell what is to be told."""
+        from mlscale.events.store import EventStore
+        from mlscale.monitor import baseline, look, window
+        from mlscale.monitor.alerts import Desk
+        from mlscale.registry.servables import locate
+
+        settings, now = self.settings, datetime.now(UTC)
+        located = locate(settings.servable, self.registry)
+        reference = baseline.read(located.folder, model=located.name, version=located.version)
+        events = window.read(EventStore(settings.events), located.name, located.version, settings.span, now)
+        seen = look.look(reference, events, settings.limits)
+        state = settings.state(self.state, settings.events, located.name, located.ref)
+        watched = settings.servable if located.ref else located.name
+        desk = Desk(state, watched, settings.rules, settings.patience, settings.webhook)
+        found = Seen(reference, seen, desk.take(seen, located.name, now), state, events.newest, events.skipped)
+        self._write_page(found)
+        return found
+
+    def result(self, seen: Seen) -> Result:
+        """What came of one look."""
+        from mlscale.monitor.figures import figures
+
+        told, no_data = seen.told, seen.look.signal("no_data")
+        page = {"page": str(self.settings.page)} if self.settings.page else {}
+        return Result(
+            verb="monitor",
+            ok=not told.firing and not (no_data and no_data.over),
+            sentence=_sentence(seen),
+            metrics={
+                **seen.look.metrics,
+                "newest_event_age_s": (datetime.now(UTC) - seen.newest).total_seconds() if seen.newest else math.nan,
+                "skipped_files": seen.skipped,
+                "firing_rules": len(told.firing),
+                "alerts": len(told.changes),
+                "sent_alerts": told.sent,
+                "waiting_alerts": told.waiting,
+            },
+            artifacts={"state": str(seen.state), **page},
+            figures=figures(seen.look.columns, seen.baseline.labels),
+        )
+
+    def _write_page(self, seen: Seen) -> None:
+        from mlscale.report.html import page
+        from mlscale.runs.files import make_folders, write_text
+
+        if self.settings.page is None:
+            return
+        shown = self.result(seen)
+        title = f"monitor · {seen.look.version}"
+        text = page(title, shown.sentence, shown.ok, shown.metrics, shown.artifacts, shown.figures)
+        try:
+            make_folders(self.settings.page.parent)
+            write_text(self.settings.page, text)
+        except MLScaleError as error:
+            fix = "page=<a file in a folder that you may write to>"
+            raise MLScaleError(error.what, where=error.where, why=error.why, fix=fix, exit=error.exit) from error
+
+
+def _line(seen: Seen) -> str:
+    """A look as a line of a log."""
+    return f"{datetime.now().astimezone().isoformat(timespec='seconds')}  {_sentence(seen)}"
+
+
+def _sentence(seen: Seen) -> str:
+    """What a person would say of a look and of its alerts."""
+    told, parts = seen.told, [seen.look.sentence]
+    if told.pending:
+        parts.append(f"pending: {', '.join(told.pending)}")
+    if told.firing:
+        parts.append(f"alerting: {', '.join(told.firing)}")
+    over = [alert["rule"] for alert in told.changes if alert["status"] == "resolved"]
+    if over:
+        parts.append(f"over: {', '.join(over)}")
+    if told.waiting:
+        parts.append(f"{told.waiting} {'alert waits' if told.waiting == 1 else 'alerts wait'}")
+    if told.problem:
+        parts.append(told.problem)
+    return "; ".join(parts)

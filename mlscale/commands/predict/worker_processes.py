@@ -1,0 +1,75 @@
+"""Several processes of `mlscale predict`: started, listened to, and ended together."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+from collections.abc import Callable
+from typing import Any
+
+from mlscale.commands.predict.rank_worker import Work, rank_main
+from mlscale.errors import Exit, MLScaleError
+
+_LISTEN_SECONDS = 0.5
+
+
+def spread(work: Work, world_size: int, progress: Callable[[int, int], None]) -> None:
+    """Score in `world_size` processes, each its own parts; they need nothing of each other.
+
+    Raises:
+        MLScaleError: what one of them raised, or which of them died, and of what (exit code 5). The others are ended:
+            what they have committed stays.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["mlscale.assembly.preload"] if work.servable is None else ["numpy", "pyarrow"])
+    told: Any = context.Queue()
+    environment = dict(os.environ)
+    ranks = [
+        context.Process(
+            target=rank_main,
+            args=(work, rank, world_size, os.getpid(), environment, told),
+            name=f"mlscale-predict-{rank}",
+        )
+        for rank in range(world_size)
+    ]
+    for rank in ranks:
+        rank.start()
+    try:
+        _listen(ranks, told, progress)
+    finally:
+        for rank in ranks:
+            if rank.is_alive():
+                rank.terminate()
+        for rank in ranks:
+            rank.join()
+
+
+def _listen(ranks: list[Any], told: Any, progress: Callable[[int, int], None]) -> None:
+    running = set(range(len(ranks)))
+    while running:
+        try:
+            word, first, second = told.get(timeout=_LISTEN_SECONDS)
+        except queue.Empty:
+            _check(ranks, running)
+            continue
+        if word == "rows":
+            progress(first, second)
+        elif word == "done":
+            running.discard(first)
+        else:
+            raise MLScaleError(**{**second, "exit": Exit(second["exit"])})
+
+
+def _check(ranks: list[Any], running: set[int]) -> None:
+    """Raise where a process has gone without a word."""
+    for number in sorted(running):
+        code = ranks[number].exitcode
+        if code is not None:
+            by = f"signal {-code}" if code < 0 else f"exit code {code}"
+            raise MLScaleError(
+                f"process {number} of {len(ranks)} died: {by}",
+                why="out of memory, perhaps, or somebody stopped it" if code < 0 else "",
+                fix="the same command goes on with what is missing; batch=16 takes less memory",
+                exit=Exit.ENVIRONMENT,
+            )

@@ -1,0 +1,246 @@
+"""The challenger of a turn: what is typed for its training, and what comes of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import OmegaConf
+
+from mlscale import commands as verbs
+from mlscale.assembly.build import accepts
+from mlscale.assembly.ready import ready
+from mlscale.config.frozen import with_derived
+from mlscale.errors import MLScaleError, raise_all
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+    from omegaconf import DictConfig
+
+    from mlscale.export.servable import Servable
+    from mlscale.registry import Version
+    from mlscale.retrain.lineage import Before
+    from mlscale.retrain.window import Window
+    from mlscale.runs.folder import RunFolder
+
+_OWN = ("servable", "events", "window", "replay", "passes", "lr_factor", "gate", "guard", "force", "trust",
+        "registry", "runs_dir", "output")  # fmt: skip
+_INT8 = "int8"
+_SET_HERE = ("data", "like", "init_from", "resume", "recipe")
+_CARRIED = ("image_size", "workers", "on_bad_sample")
+# What shortens a run, as the champion's may have been shortened, and how it is said that it does not.
+_UNLIMITED = {
+    "max_steps": "-1", "min_steps": "null", "min_epochs": "null", "max_time": "null", "limit_train_batches": "1.0",
+    "limit_val_batches": "1.0", "overfit_batches": "0", "val_check_interval": "null", "check_val_every_n_epoch": "1",
+}  # fmt: skip
+
+
+def check_settings(cfg: DictConfig) -> None:
+    """See that the settings make sense, all of them.
+
+    Raises:
+        MLScaleError: some do not.
+    """
+    wanted = {
+        "window.held_out": (0 < cfg.window.held_out < 1, "a share between 0 and 1", "0.3"),
+        "window.min_samples": (cfg.window.min_samples >= 2, "2 at least", "200"),
+        "window.max_samples": (
+            cfg.window.max_samples >= cfg.window.min_samples,
+            "no fewer than window.min_samples",
+            "",
+        ),
+        "replay": (0 < cfg.replay < 1, "a share between 0 and 1", "0.7"),
+        "passes": (cfg.passes >= 1, "1 at least", "20"),
+        "lr_factor": (cfg.lr_factor > 0, "above 0", "0.5"),
+        "gate.alpha": (0 < cfg.gate.alpha < 0.5, "between 0 and 0.5", "0.05"),
+        "gate.max_drop": (cfg.gate.max_drop >= 0, "0 or more", "0.03"),
+        "guard.factor": (cfg.guard.factor >= 1, "1 or more", "2"),
+    }
+    problems = [
+        MLScaleError(
+            f"{key} is {OmegaConf.select(cfg, key)}",
+            where=key,
+            why=f"it is {what}",
+            fix=f"{key}={fix or cfg.window.min_samples}",
+        )
+        for key, (holds, what, fix) in wanted.items()
+        if not holds
+    ]
+    raise_all(problems)
+    _typed(cfg)
+
+
+@dataclass(frozen=True)
+class Champion:
+    """What a challenger starts from.
+
+    Attributes:
+        version: the champion.
+        config: of its run, checked.
+        run: that made it.
+        checkpoint: that it was made of.
+        data: its data module, prepared.
+        before: what it was trained on.
+        precision: of its weights, fp32 or int8.
+    """
+
+    version: Version
+    config: DictConfig
+    run: RunFolder
+    checkpoint: Path
+    data: Any
+    before: Before
+    precision: str
+
+    @classmethod
+    def of(cls, cfg: DictConfig, version: Version, servable: Servable) -> Champion:
+        """Find it, and what it was trained on.
+
+        Raises:
+            MLScaleError: the run or the data are gone, or are not such as a challenger can be trained on.
+        """
+        from mlscale.assembly.run import build_data
+        from mlscale.retrain.lineage import before, origin_of
+        from mlscale.retrain.shards import check_images
+
+        run, checkpoint = origin_of(version, cfg.runs_dir)
+        config = ready("train", [f"like={run.path}", *_believed(cfg)])
+        data = build_data(with_derived(config, {"per_device_batch": 1}))
+        if data is not None:
+            data.prepare_data()
+        found = before(data, config.get("tags") or [])
+        check_images(servable.input.dtype, servable.input.shape[1:], found.label_key)
+        return cls(version, config, run, checkpoint, data, found, str(servable.document.get("precision", "fp32")))
+
+    def original(self, labels: Sequence[str]) -> Iterator[tuple[NDArray[Any], list[str]]]:
+        """The samples that must not be forgotten, with the names of their classes, in batches."""
+        from mlscale.retrain.lineage import labelled
+
+        return labelled(self.data, self.before.splits, labels)
+
+
+@dataclass(frozen=True)
+class Challenger:
+    """What was trained.
+
+    Attributes:
+        run: its run.
+        data_version: of what it was trained on.
+        servable: the exported model; None where the export was refused.
+        why: the reason, then.
+    """
+
+    run: RunFolder
+    data_version: str | None
+    servable: Path | None
+    why: str = ""
+
+
+def train(cfg: DictConfig, champion: Champion, window: Window, labels: Sequence[str], folder: Path) -> Challenger:
+    """Write the window as shards into `folder`, train on them and on the champion's data, and export.
+
+    The last checkpoint is exported: to choose the best one would be to choose by the samples that the gate judges by.
+    """
+    from mlscale.retrain.shards import write_shards
+    from mlscale.runs.folder import RunFolder
+
+    for name, chosen in (("train", ~window.held_out), ("held_out", window.held_out)):
+        numbers = window.classes[chosen].tolist()
+        texts = [labels[number] if champion.before.named else str(number) for number in numbers]
+        write_shards(folder / name, window.raw[chosen], texts, label_key=champion.before.label_key)
+    trained = verbs.call("train", _words(cfg, champion, folder, int((~window.held_out).sum())))
+    run = RunFolder.open(trained.artifacts["run"])
+    if champion.precision == _INT8:
+        # Of the last checkpoint, too; where eight bits are not kept, the challenger is compared as it is.
+        verbs.call("compress", [*_of(run, cfg), "compress=int8", *_eight_bits(champion.config)])
+    exported = verbs.call("export", _of(run, cfg))
+    made = Path(exported.artifacts["servable"]) if exported.ok else None
+    return Challenger(run, run.run["data_version"], made, "" if exported.ok else exported.sentence)
+
+
+def _words(cfg: DictConfig, champion: Champion, folder: Path, count: int) -> list[str]:
+    """The overrides of the training: the champion's config and weights, the window mixed with its data, few epochs."""
+    from mlscale.retrain.lineage import RETRAINED
+
+    config = champion.config
+    samples = max(2, round(count / (1 - cfg.replay)))
+    parts = int(config.trainer.get("devices", 1) or 1) * int(config.trainer.get("accumulate_grad_batches", 1) or 1)
+    batch = max(parts, min(int(config.data.batch_size), samples) // parts * parts)
+    carried = {key: config.data[key] for key in _CARRIED if config.data.get(key) is not None}
+    return [
+        f"like={champion.run.path}",
+        f"init_from={champion.checkpoint}",
+        f"runs_dir={cfg.runs_dir}",
+        *_believed(cfg),
+        "data=webdataset",
+        f"data.train={{replay:{_listed(champion.before.train)},window:{_quoted(folder / 'train')}}}",
+        f"data.mix={{replay:{cfg.replay:g},window:{1 - cfg.replay:g}}}",
+        f"data.val={folder / 'held_out'}",
+        f"data.test={_listed(champion.before.original)}",
+        f"data.label_key={champion.before.label_key}",
+        f"data.batch_size={batch}",
+        f"data.epoch_samples={max(samples, batch)}",
+        *(f"data.{key}={value}" for key, value in carried.items()),
+        f"trainer.max_epochs={cfg.passes}",
+        *(f"trainer.{key}={value}" for key, value in _UNLIMITED.items() if key in config.trainer),
+        *_rate(cfg, config),
+        *(["compress=none"] if set(config.get("compress") or {}) == {_INT8} else []),  # it would be of the best one
+        *(["~callbacks.early_stopping"] if (config.get("callbacks") or {}).get("early_stopping") else []),
+        *_typed(cfg),
+        f"tags=[{RETRAINED}]",  # by which the next turn knows what its data are
+    ]
+
+
+def _of(run: RunFolder, cfg: DictConfig) -> list[str]:
+    return [f"run={run.path}", f"runs_dir={cfg.runs_dir}", "checkpoint=last", *_believed(cfg)]
+
+
+def _eight_bits(config: DictConfig) -> list[str]:
+    """How the champion's run came to eight bits, where it did so itself."""
+    node = (config.get("compress") or {}).get(_INT8) or {}
+    return [f"compress.{_INT8}.{key}={value}" for key, value in node.items() if key != "_target_" and value is not None]
+
+
+def _rate(cfg: DictConfig, config: DictConfig) -> list[str]:
+    if not config.get("optimizer") or not accepts(config.get("task"), "optimizer"):
+        return []
+    rate = OmegaConf.select(config, "optimizer.lr")
+    return [f"optimizer.lr={rate * cfg.lr_factor:.6g}"] if isinstance(rate, int | float) else []
+
+
+def _typed(cfg: DictConfig) -> list[str]:
+    """What was typed for the training.
+
+    Raises:
+        MLScaleError: what the turn itself decides.
+    """
+    words = []
+    for word in cfg.derived.overrides or []:
+        key = word.lstrip("+~").partition("=")[0]
+        group = key.partition(".")[0].partition("@")[0]
+        if group in _SET_HERE and (group != "data" or key == "data"):
+            raise MLScaleError(
+                f"a turn decides '{key}' itself",
+                where=f"command line: {word}",
+                why="a challenger has its champion's config and weights, and is trained on its data and the window",
+                fix=f"leave {word} out",
+            )
+        if group not in _OWN:
+            words.append(word)
+    return words
+
+
+def _believed(cfg: DictConfig) -> list[str]:
+    return ["trust=true"] if cfg.trust else []
+
+
+def _quoted(path: object) -> str:
+    """A path inside a list or a dictionary, as Hydra's grammar reads it."""
+    text = str(path).replace("'", "\\'")
+    return f"'{text}'"
+
+
+def _listed(paths: Sequence[str]) -> str:
+    return f"[{','.join(map(_quoted, paths))}]"

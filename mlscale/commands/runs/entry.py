@@ -1,0 +1,304 @@
+"""List, show, compare and remove runs."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from mlscale.commands.options import Options
+from mlscale.commands.runs import list_checkpoints as run_checkpoints
+from mlscale.errors import Exit, MLScaleError
+from mlscale.report import duration, key_values, number, size, table
+from mlscale.report.text import columns_of, label
+from mlscale.report.text import metric as shown_metric
+from mlscale.runs.compare import Pairs, compare
+from mlscale.runs.edited import report_edits
+from mlscale.runs.find import damaged, find, list_runs
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.overview import Overview, grouped, overview, sweep_id
+from mlscale.runs.remove import remove
+
+_REF = "a run: its id, the beginning of its id or of its folder's name, its path, or 'last'"
+
+_COLUMNS = ("id", "name", "started", "status", "metric", "time", "overrides")
+_LESS_NEEDED = ("overrides", "time", "started", "metric")  # what a narrow terminal goes without, in this order
+_SHORTENED = 12  # characters of a name or of the overrides that are still worth showing
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `mlscale runs …`; returns the exit code.
+
+    Raises:
+        MLScaleError: no such run, or one that must not be removed.
+    """
+    args = _options().parse_args(list(argv))
+    commands = {"ls": _ls, "show": _show, "resume": _resume, "checkpoints": _checkpoints, "diff": _diff, "rm": _rm}
+    commands["send"] = _send
+    return commands[args.command](args)
+
+
+def _options() -> Options:
+    parser = Options(
+        prog="mlscale runs",
+        description="Look at the runs below a folder. A run is one execution; all there is of it lies in its folder.",
+        examples="""
+mlscale runs ls                        the runs of this folder, newest first
+mlscale runs show last                 how the last one was set, and what came of it
+mlscale runs resume last               go on with a run that was cut short, to the bit
+mlscale runs checkpoints last          what a run has saved, and whether each is whole
+mlscale runs send last                 send what a tracker did not take while it ran
+mlscale runs diff last 1s2de0          what two runs have set differently
+mlscale runs rm 1s2de0 --yes           remove one for good""",
+    )
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="ls|show|resume|checkpoints|send|diff|rm", parser_class=Options
+    )
+    _command(
+        commands, "ls", "list runs, newest first, those of a sweep together", "mlscale runs ls --root /data/runs --json"
+    )
+    show = _command(
+        commands, "show", "one run: its start, result, config and checkpoints", "mlscale runs show last --verify"
+    )
+    show.add_argument("run", help=_REF)
+    show.add_argument(
+        "--verify", action="store_true", help="read every file again and compare it with the seal's digests"
+    )
+    resume = _command(
+        commands,
+        "resume",
+        "go on with a run that was cut short, from its last valid checkpoint",
+        "mlscale runs resume last trainer.devices=2",
+    )
+    resume.add_argument("run", help=_REF)
+    resume.add_argument("settings", nargs="*", help="devices, trackers or names that are to be others: key=value")
+    kept = _command(
+        commands,
+        "checkpoints",
+        "list a run's checkpoints and read each again: exit code 2 if one is torn or altered",
+        "mlscale runs checkpoints last --json",
+    )
+    kept.add_argument("run", help=_REF)
+    text = "send what a tracker did not take while the run ran (logger=mlflow); nothing is sent twice"
+    _command(commands, "send", text, "mlscale runs send last").add_argument("run", help=_REF)
+    diff = _command(commands, "diff", "what differs between two runs", "mlscale runs diff 1s2de0 last")
+    diff.add_argument("first", help=_REF)
+    diff.add_argument("second", help=_REF)
+    rm = _command(commands, "rm", "remove runs for good", "mlscale runs rm 1s2de0 1s2dcq --yes")
+    rm.add_argument("runs", nargs="+", help=_REF)
+    rm.add_argument("--yes", action="store_true", help="don't ask; needed where there is no terminal to ask on")
+    return parser
+
+
+def _command(commands: Any, name: str, text: str, example: str) -> Options:
+    command: Options = commands.add_parser(name, help=text, description=text, examples=example)
+    command.add_argument("--root", default="runs", help="the folder of the runs (runs_dir); default: runs")
+    command.add_argument("--json", action="store_true", help="print one JSON document")
+    return command
+
+
+def _ls(args: argparse.Namespace) -> int:
+    runs = [overview(run) for run in list_runs(args.root)]
+    broken = damaged(args.root)
+    if args.json:
+        return _print_json(
+            {"runs": [asdict(run) for run in runs], "damaged": {str(p): why for p, why in broken.items()}}
+        )
+    if not runs:
+        print(f"no runs in {args.root}; mlscale +recipe=resnet makes one")
+    rows: list[Sequence[object]] = []
+    for sweep, members in grouped(runs):
+        if sweep:
+            states = [member.status for member in members]
+            counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+            rows.append(
+                (sweep_id(sweep), f"sweep of {len(members)}", _date(members[-1].created), counts, None, None, "")
+            )
+        rows += [_row(member, "  " if sweep else "") for member in members]
+    if rows:
+        print(_fitting(rows, _COLUMNS, shutil.get_terminal_size(fallback=(10_000, 24)).columns))
+    for path, why in broken.items():
+        print(f"damaged: {path} ({why})", file=sys.stderr)
+    return int(Exit.DONE)
+
+
+def _fitting(rows: Sequence[Sequence[object]], names: Sequence[str], width: int) -> str:
+    """The table with the columns that a line of `width` has room for. Names and overrides are shortened, ids never."""
+    whole = [max(columns_of(str(cell)) for cell in column) for column in zip(names, *rows, strict=True)]
+    least = [
+        min(room, _SHORTENED) if name in ("name", "overrides") else room
+        for name, room in zip(names, whole, strict=True)
+    ]
+    shown = list(range(len(names)))
+    for dropped in _LESS_NEEDED:
+        if sum(least[index] + 2 for index in shown) - 2 > width:
+            shown.remove(names.index(dropped))
+    room = max(0, width - sum(least[index] + 2 for index in shown) + 2)
+    cut = {}
+    for index in shown:
+        cut[index] = min(whole[index], least[index] + room)
+        room -= cut[index] - least[index]
+    cells = [[_cut(row[index], cut[index]) for index in shown] for row in rows]
+    return table(cells, [names[index] for index in shown], max(width, sum(cut.values()) + 2 * len(cut)))
+
+
+def _cut(cell: object, width: int) -> object:
+    text = str(cell)
+    return cell if cell is None or columns_of(text) <= width else text[: width - 1] + "…"
+
+
+def _row(run: Overview, indent: str) -> Sequence[object]:
+    value = f"{run.metric} {number(run.value)}" if run.value is not None else None
+    took = duration(run.duration_s) if run.duration_s is not None else None
+    return (indent + run.id, run.name, _date(run.created), run.status, value, took, " ".join(run.overrides))
+
+
+def _show(args: argparse.Namespace) -> int:
+    run = find(args.run, args.root)
+    document, manifest = run.run, run.manifest
+    changed = run.changed() if args.verify else None
+    checkpoints = [(path.relative_to(run.path).as_posix(), path.stat().st_size) for path in run.checkpoints]
+    if args.json:
+        content = {
+            "path": str(run.path),
+            "status": run.status,
+            "run": document,
+            "manifest": manifest,
+            "changed": changed,
+        }
+        report_edits(run)
+        return _print_json({**content, "results": run.results, "derived": run.derived, "config": run.config_text})
+    print(key_values([("run", run.path), ("status", run.status), *_about(document, manifest)]))
+    for verb, result in run.results.items():
+        metrics = [
+            (label(name), shown_metric(name, value)) for name, value in result["metrics"].items() if value is not None
+        ]
+        _section(f"result of {verb}", result["sentence"] + ("\n" + key_values(metrics) if metrics else ""))
+    _section("checkpoints", key_values([(name, size(count)) for name, count in checkpoints]))
+    _section("derived", key_values(list(run.derived.items())))
+    report_edits(run)
+    _section("config", run.masker.mask(run.config_text).rstrip())
+    if changed is not None:
+        verdict = "\n".join(changed) if changed else "every file is as it was sealed" if manifest else "not sealed yet"
+        _section("files that changed since the seal", verdict)
+    return int(Exit.USER if changed else Exit.DONE)
+
+
+def _resume(args: argparse.Namespace) -> int:
+    from mlscale import commands as verbs
+    from mlscale.assembly.ready import ready
+    from mlscale.launch.threads import wait_passively
+    from mlscale.report import emit
+    from mlscale.runs.mask import Masker, masked_output
+
+    wait_passively()
+    output = ["output=json"] if args.json else []
+    cfg = ready("train", [f"resume={args.run}", f"runs_dir={args.root}", *output, *args.settings])
+    result = verbs.run("train", cfg)
+    with masked_output(Masker.of(cfg)):
+        emit(result, cfg.output)
+    return int(Exit.DONE if result.ok else Exit.GATE)
+
+
+def _send(args: argparse.Namespace) -> int:
+    from mlscale.commands.runs.send_pending import send
+
+    return send(find(args.run, args.root))
+
+
+def _about(document: dict[str, Any], manifest: dict[str, Any] | None) -> list[tuple[str, object]]:
+    code = document["code"] or {}
+    commit = (
+        f"{code['commit'][:12]}{' and uncommitted changes' if code['dirty'] else ''}" if code.get("commit") else None
+    )
+    rows = [
+        ("started", _date(document["created"])),
+        ("took", duration(manifest["duration_s"]) if manifest else None),
+        ("verb", document["verb"]),
+        ("overrides", " ".join(document["overrides"]) or None),
+        ("seed", document["seed"]),
+        ("data", document["data_version"]),
+        ("commit", commit),
+        ("parent", document["parent"]),
+        ("tags", " ".join(document.get("tags", [])) or None),
+        ("notes", document.get("notes") or None),
+        ("attempts", len(document["attempts"]) if len(document["attempts"]) > 1 else None),
+        ("ended", manifest.get("sentence") or None if manifest else None),
+    ]
+    return [(name, value) for name, value in rows if value is not None]
+
+
+def _checkpoints(args: argparse.Namespace) -> int:
+    return run_checkpoints.show(find(args.run, args.root), as_json=args.json)
+
+
+def _diff(args: argparse.Namespace) -> int:
+    first, second = find(args.first, args.root), find(args.second, args.root)
+    for run in (first, second):
+        report_edits(run)
+    difference = compare(first, second)
+    if args.json:
+        return _print_json({"first": str(first.path), "second": str(second.path), **difference.as_dict()})
+    names = ("", first.path.name, second.path.name)
+    print(key_values([("first", first.path), ("second", second.path)]))
+    shown = {"config": difference.config, "started from": difference.facts, "derived": difference.derived}
+    for title, pairs in shown.items():
+        _section(title, _side_by_side(pairs, names))
+    metrics = [(label(name), *(_metric(name, value) for value in pair)) for name, pair in difference.metrics.items()]
+    _section("metrics", table(metrics, names) if metrics else "")
+    _section("code", "\n".join(difference.code))
+    _section("packages", _side_by_side(difference.packages, names))
+    if not (any(shown.values()) or difference.code or difference.packages):
+        print("\nthey were started the same way")
+    return int(Exit.DONE)
+
+
+def _rm(args: argparse.Namespace) -> int:
+    runs = list({run.path: run for run in (find(ref, args.root) for ref in args.runs)}.values())
+    if not args.yes and not _confirmed(runs):
+        return int(Exit.USER)
+    remove(runs)
+    if args.json:
+        return _print_json({"removed": [str(run.path) for run in runs]})
+    print("\n".join(f"removed {run.path}" for run in runs))
+    return int(Exit.DONE)
+
+
+def _confirmed(runs: Sequence[RunFolder]) -> bool:
+    if not sys.stdin.isatty():
+        raise MLScaleError("removing runs can't be undone", why="there is no terminal to ask on", fix="add --yes")
+    print("\n".join(str(run.path) for run in runs), file=sys.stderr)
+    print(
+        f"remove {'this run' if len(runs) == 1 else 'these runs'} for good? [y/N] ", end="", file=sys.stderr, flush=True
+    )
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _side_by_side(pairs: Pairs, names: Sequence[str]) -> str:
+    return table([(name, *map(_value, pair)) for name, pair in pairs.items()], names) if pairs else ""
+
+
+def _value(value: object) -> object:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, list | dict | bool) else value
+
+
+def _metric(name: str, value: float | None) -> str | None:
+    return None if value is None else shown_metric(name, value)
+
+
+def _section(title: str, text: str) -> None:
+    if text:
+        print(f"\n{title}\n" + "\n".join("  " + line for line in text.splitlines()))
+
+
+def _date(created: str) -> str:
+    return created[:16].replace("T", " ")
+
+
+def _print_json(value: object) -> int:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+    return int(Exit.DONE)

@@ -1,0 +1,274 @@
+"""Publish, list, promote and roll back versions of models."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlscale.commands.versions.version_arguments import options
+from mlscale.errors import Exit, MLScaleError
+from mlscale.registry import LocalRegistry, Published, Version, WandbRegistry, opened
+from mlscale.registry.from_run import publish_run
+from mlscale.registry.from_servable import DOCUMENT, publish_servable, read_servable
+from mlscale.registry.reference import CHAMPION, PREVIOUS
+from mlscale.registry.wandb_send import NO_KEY_WHY
+from mlscale.report import key_values, number, size, table
+from mlscale.report.text import label
+from mlscale.report.text import metric as shown_metric
+from mlscale.runs.find import find
+
+if TYPE_CHECKING:
+    from mlscale.export.servable import Servable
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run `mlscale versions …`; returns the exit code.
+
+    Raises:
+        MLScaleError: no such version, one that is damaged, or a registry that can't be written to.
+    """
+    args = options().parse_args(list(argv))
+    commands = {"ls": _ls, "show": _show, "add": _add, "promote": _promote, "rollback": _rollback, "sync": _sync}
+    return commands[args.command](args)
+
+
+def _ls(args: argparse.Namespace) -> int:
+    registry = opened(args.root)
+    names = registry.names()
+    if args.name and args.name not in names:
+        registry.resolve(args.name)  # raises what there is instead
+    names = [args.name] if args.name else names
+    found = {name: registry.versions(name) for name in names}
+    broken = {str(path): why for name in names for path, why in registry.damaged(name).items()}
+    if args.json:
+        models = {name: _model(registry, name, versions) for name, versions in found.items()}
+        document = {"registry": str(registry.root), "models": models, "damaged": broken}
+        return _print_json(document | ({"waiting": registry.waiting()} if isinstance(registry, WandbRegistry) else {}))
+    if not names:
+        print(f"no versions in {args.root}; mlscale versions add last makes one of the last run")
+    rows = [_row(registry, version) for versions in found.values() for version in versions]
+    if rows:
+        print(table(rows, ("version", "aliases", "metric", "kind", "run", "data", "size", "created")))
+    for path, why in broken.items():
+        print(f"damaged: {path} ({why})", file=sys.stderr)
+    if isinstance(registry, WandbRegistry) and (waiting := registry.waiting()):
+        print(f"W&B has not got: {', '.join(waiting)}; to send: mlscale versions sync", file=sys.stderr)
+    return int(Exit.DONE)
+
+
+def _show(args: argparse.Namespace) -> int:
+    registry = opened(args.root)
+    version = registry.resolve(args.ref)
+    changed, aliases = registry.changed(version), registry.aliases(version.name)
+    moves = [move for move in aliases.moves if version.number in (move.before, move.after)]
+    if args.json:
+        document = {**_document(registry, version), "changed": changed, "lineage": _lineage(registry, version)}
+        _print_json({**document, "moves": [vars(move) for move in moves]})
+        return int(Exit.USER if changed else Exit.DONE)
+    run = version.run or {}
+    about = [
+        ("version", version.ref),
+        ("aliases", " ".join(aliases.on(version.number)) or None),
+        ("kind", version.kind),
+        ("created", _date(version.created)),
+        ("digest", version.digest),
+        ("folder", version.payload),
+        ("W&B", _mirrored(registry, version)),
+        ("notes", version.notes or None),
+    ]
+    print(key_values([(name, value) for name, value in about if value is not None]))
+    commit = (
+        f"{run['commit'][:12]}{' and uncommitted changes' if run.get('dirty') else ''}" if run.get("commit") else None
+    )
+    origin = [
+        ("run", f"{run.get('name')} {run['id']}" if run else None),
+        ("run folder", run.get("path")),
+        ("commit", commit),
+        ("data", version.data_version),
+        ("parent", " ← ".join(_lineage(registry, version)[1:]) or None),
+    ]
+    _section("origin", key_values([(name, value) for name, value in origin if value is not None]))
+    metrics = [(label(name), shown_metric(name, value)) for name, value in version.metrics.items() if value is not None]
+    _section("metrics", key_values(metrics))
+    _section("files", key_values([(name, size(file.bytes)) for name, file in sorted(version.files.items())]))
+    _section("aliases moved", "\n".join(_told(move) for move in moves))
+    _section("damaged" if changed else "digest", "\n".join(changed) or "every file is as it was published")
+    return int(Exit.USER if changed else Exit.DONE)
+
+
+def _add(args: argparse.Namespace) -> int:
+    registry = opened(args.root)
+    done = _published(registry, args)
+    version = done.version
+    if args.json:
+        return _print_json({**_document(registry, version), "new": done.new})
+    if not done.new:
+        print(f"{version.ref} holds the same content: no new version is made")
+    aliases = registry.aliases(version.name).on(version.number)
+    print(f"{version.ref}{' is ' + ', '.join(aliases) if aliases else ''}: {size(version.bytes)} in {version.payload}")
+    return int(Exit.DONE)
+
+
+def _published(registry: LocalRegistry, args: argparse.Namespace) -> Published:
+    said: dict[str, Any] = {"name": args.name, "notes": args.notes, "aliases": tuple(args.alias)}
+    folder = Path(args.what)
+    if (folder / DOCUMENT).is_file():
+        _try(folder)
+        run = None
+        with contextlib.suppress(MLScaleError):  # it may come from another machine
+            run = find((read_servable(folder)["run"] or {}).get("id", ""), args.runs)
+        return publish_servable(registry, folder, run=run, **said)
+    run = find(args.what, args.runs)
+    if args.servable:
+        _try(run.path / "servable")
+        return publish_servable(registry, run.path / "servable", run=run, **said)
+    return publish_run(registry, run, checkpoint=args.checkpoint, **said)
+
+
+def _promote(args: argparse.Namespace) -> int:
+    registry = opened(args.root)
+    _try_version(registry, args.ref)
+    version = registry.promote(args.ref, args.alias)
+    return _told_of(registry, version, args.alias, as_json=args.json)
+
+
+def _rollback(args: argparse.Namespace) -> int:
+    registry = opened(args.root)
+    if PREVIOUS in registry.aliases(args.name).of:
+        _try_version(registry, f"{args.name}@{PREVIOUS}")
+    return _told_of(registry, registry.rollback(args.name), CHAMPION, as_json=args.json)
+
+
+def _try_version(registry: LocalRegistry, ref: str) -> None:
+    """Load a version that may serve soon, and report what it would change for clients of the champion.
+
+    Raises:
+        MLScaleError: it is a servable that can't be loaded, or can't serve.
+    """
+    version = registry.fetch(ref)
+    if version.kind != "servable":
+        return
+    new = _try(version.payload)
+    with contextlib.suppress(MLScaleError):  # no champion yet, or one that can't be loaded itself
+        champion = registry.fetch(f"{version.name}@{CHAMPION}")
+        if champion.kind == "servable" and champion.number != version.number:
+            from mlscale.export.trial import schema_change
+
+            if change := schema_change(_try(champion.payload), new):
+                print(
+                    f"{version.ref} has another schema than {champion.ref}: {change}; "
+                    "a server that runs does not swap to it unless it has accept_change=true",
+                    file=sys.stderr,
+                )
+
+
+def _try(folder: Path) -> Servable:
+    """Load a servable, and compute with it once.
+
+    Raises:
+        MLScaleError: it can't be loaded, or can't serve; onnxruntime is not installed (exit code 5).
+    """
+    from mlscale.export.trial import load_and_try
+
+    return load_and_try(folder)
+
+
+def _sync(args: argparse.Namespace) -> int:
+    registry = opened(args.root)
+    if args.project:
+        registry = WandbRegistry(args.root, project=args.project, entity=args.entity)
+    if not isinstance(registry, WandbRegistry):
+        raise MLScaleError(
+            "this registry has no mirror yet",
+            where=str(registry.root),
+            fix="mlscale versions sync --project <W&B's project>, or registry=wandb where it is published",
+        )
+    done = registry.sync(args.timeout)
+    code = int(Exit.ENVIRONMENT if done.waiting else Exit.DONE)
+    if args.json:
+        _print_json({"sent": done.sent, "waiting": done.waiting, "why": done.why})
+        return code
+    print(
+        f"sent: {', '.join(done.sent)}" if done.sent else "W&B has all there is" if not done.waiting else "nothing sent"
+    )
+    if done.waiting:
+        raise MLScaleError(
+            f"W&B has not got {', '.join(done.waiting)}",
+            where=str(registry.outbox.folder),
+            why=done.why,
+            fix="wandb login" if done.why == NO_KEY_WHY else "mlscale versions sync, once W&B answers",
+            exit=Exit.ENVIRONMENT,
+        )
+    return code
+
+
+def _mirrored(registry: LocalRegistry, version: Version) -> str | None:
+    """What W&B calls it."""
+    if not isinstance(registry, WandbRegistry):
+        return None
+    return registry.outbox.receipt(version.name).versions.get(version.number, "waits to be sent")
+
+
+def _told_of(registry: LocalRegistry, version: Version, alias: str, *, as_json: bool) -> int:
+    if as_json:
+        return _print_json(_document(registry, version))
+    before = registry.aliases(version.name).of.get(PREVIOUS) if alias == CHAMPION else None
+    print(f"{version.ref} is {alias}{f', v{before} is previous' if before else ''}")
+    return int(Exit.DONE)
+
+
+def _model(registry: LocalRegistry, name: str, versions: Sequence[Version]) -> dict[str, Any]:
+    return {
+        "aliases": dict(registry.aliases(name).of),
+        "versions": [_document(registry, version) for version in versions],
+    }
+
+
+def _document(registry: LocalRegistry, version: Version) -> dict[str, Any]:
+    aliases = registry.aliases(version.name).on(version.number)
+    return {"ref": version.ref, "path": str(version.payload), "aliases": aliases, **version.document()}
+
+
+def _row(registry: LocalRegistry, version: Version) -> Sequence[object]:
+    run = version.run or {}
+    aliases = " ".join(registry.aliases(version.name).on(version.number)) or None
+    value = f"{run['metric']} {number(version.value)}" if version.value is not None else None
+    data = version.data_version[:12] if version.data_version else None
+    made = (version.kind, run.get("id"), data, size(version.bytes), _date(version.created))
+    return (version.ref, aliases, value, *made)
+
+
+def _lineage(registry: LocalRegistry, version: Version) -> list[str]:
+    """The version, its parent, the parent's parent, and so on, as far as the registry knows them."""
+    found = [version.ref]
+    while version.parent and version.parent not in found:
+        found.append(version.parent)
+        try:
+            version = registry.resolve(version.parent)
+        except MLScaleError:  # gone, or damaged: what came before it isn't known
+            break
+    return found
+
+
+def _told(move: Any) -> str:
+    before, after = (f"v{at}" if at else "none" for at in (move.before, move.after))
+    return f"{_date(move.time)}  {move.act}: {move.alias} {before} → {after}"
+
+
+def _section(title: str, text: str) -> None:
+    if text:
+        print(f"\n{title}\n" + "\n".join("  " + line for line in text.splitlines()))
+
+
+def _date(time: str) -> str:
+    return time[:16].replace("T", " ")
+
+
+def _print_json(value: object) -> int:
+    print(json.dumps(value, ensure_ascii=False, indent=2))
+    return int(Exit.DONE)

@@ -1,0 +1,148 @@
+"""What `mlscale estimate` concludes from what was measured."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from mlscale.commands.estimate.entry import Found, Wanted, bytes_of, conclude
+from mlscale.commands.estimate.measurements import Time
+from mlscale.errors import Exit, MLScaleError
+from mlscale.estimate.memory import Memory
+from mlscale.estimate.prices import load
+from mlscale.estimate.terms import cuda_terms
+from mlscale.report import Result
+
+GIB = 2**30
+NONE = dict.fromkeys(("accelerator", "memory_limit", "max_hours", "budget_usd", "instance", "usd_per_hour", "prices"))
+MEMORY = Memory(
+    peak=GIB,
+    parameters=GIB // 4,
+    gradients=GIB // 4,
+    optimizer_state=GIB // 4,
+    activations=GIB // 8,
+    scratch=GIB // 8,
+    error=0.03,
+    how="traced",
+)
+OCCUPIED = 5 * GIB // 2  # what a process takes at most, where none was measured
+TIME = Time(
+    seconds=7200.0,
+    error=0.1,
+    steps=100,
+    step_s=72.0,
+    samples_per_s=1.0,
+    validation_s=1.0,
+    startup_s=1.0,
+    resident_bytes=3 * GIB // 2,
+    how="",
+)
+
+
+def concluded(limit: int = 2 * GIB, time: Time | None = TIME, cuda: bool = False, **settings: Any) -> Result:
+    wanted = Wanted.of({"probe_seconds": 20.0, **NONE, **settings})
+    prices = load()
+    instance = prices.find(wanted.instance) if wanted.instance else None
+    terms = cuda_terms(MEMORY, 1, bucket_view=True) if cuda else {}
+    return conclude(Found(MEMORY, terms, "cuda" if cuda else "cpu", limit, time, OCCUPIED), wanted, prices, instance)
+
+
+def test_the_sentence_and_the_figures() -> None:
+    result = concluded()
+    assert result.ok
+    assert result.exit == Exit.DONE
+    assert result.sentence == "needs 1.0 GiB (±3 %) per process, 2 h 00 min (±10 %) on this machine, cost unknown"
+    assert result.metrics["peak_memory_bytes"] == GIB
+    assert result.metrics["needed_memory_bytes"] == 3 * GIB // 2  # what the probe's process took
+    assert result.metrics["time_s"] == 7200
+    assert result.as_dict()["metrics"]["cost_usd"] is None
+
+
+def test_a_price_per_hour() -> None:
+    result = concluded(usd_per_hour=1.5)
+    assert result.metrics["cost_usd"] == 3.0
+    assert result.sentence.endswith("$3.00 at $1.5 per hour, if that is as fast as this machine")
+
+
+def test_the_price_of_an_instance_shows_its_age_and_its_source() -> None:
+    result = concluded(instance="aws/g5.xlarge")
+    assert result.metrics["cost_usd"] == pytest.approx(2.012)
+    assert result.metrics["price_age_days"] >= 0
+    assert "prices of 2026-11-24" in result.artifacts["price_by"]
+    assert "two public tables that agree" in result.artifacts["price_by"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({"limit": GIB}, "1.5 GiB are more than the 1.0 GiB of a process"),
+        ({"max_hours": 1.5}, "2 h 00 min is more than estimate.max_hours=1.5"),
+        ({"budget_usd": 2.0, "usd_per_hour": 1.5}, "$3.00 is more than estimate.budget_usd=2"),
+        ({"budget_usd": 2.0}, "an unknown cost is more than estimate.budget_usd=2"),
+        ({"max_hours": 1.0, "time": None}, "an unknown time is more than estimate.max_hours=1"),
+    ],
+)
+def test_a_limit_that_does_not_hold_is_a_gate(settings: dict[str, Any], what: str) -> None:
+    result = concluded(**settings)
+    assert not result.ok
+    assert result.exit == Exit.GATE
+    assert what in result.sentence
+
+
+def test_limits_that_hold() -> None:
+    assert concluded(max_hours=2.0, budget_usd=3.0, usd_per_hour=1.5).ok
+    assert concluded(limit=0).ok  # nobody knows how much there is
+
+
+def test_what_cuda_needs_besides_stands_apart_and_says_that_it_is_not_verified() -> None:
+    result = concluded(limit=24 * GIB, cuda=True)
+    terms = {name: value for name, value in result.metrics.items() if name.startswith("unverified_")}
+    assert set(terms) == {f"unverified_{name}_bytes" for name in ("context", "workspace", "fragmentation")}
+    assert result.metrics["needed_memory_bytes"] == GIB + sum(terms.values())
+    assert "that CUDA needs besides (not verified)" in result.sentence
+
+
+def test_without_a_probe_time_and_cost_are_unknown() -> None:
+    result = concluded(limit=3 * GIB, time=None, usd_per_hour=1.0)
+    assert result.sentence == "needs 1.0 GiB (±3 %) per process, which occupies up to 2.5 GiB; time not probed"
+    assert math.isnan(result.metrics["time_s"])
+    assert math.isnan(result.metrics["cost_usd"])
+
+
+@pytest.mark.parametrize("time", [None, replace(TIME, resident_bytes=None)], ids=["no probe", "a smaller batch"])
+def test_where_no_process_was_measured_the_limit_holds_for_what_one_may_occupy(time: Time | None) -> None:
+    """Tensors are a half or less of what a process occupies: they alone would fit."""
+    result = concluded(limit=2 * GIB, time=time)
+    assert result.exit == Exit.GATE
+    assert result.metrics["needed_memory_bytes"] == OCCUPIED
+    assert "up to 2.5 GiB are more than the 2.0 GiB of a process" in result.sentence
+    assert ("estimate.probe_seconds=20 measures it" in result.sentence) == (time is None)
+    assert concluded(limit=3 * GIB, time=time).ok
+
+
+def test_a_run_without_an_end_has_no_time_and_says_so() -> None:
+    result = concluded(time=replace(TIME, seconds=math.nan, steps=0), max_hours=1.0)
+    assert result.sentence == (
+        "needs 1.0 GiB (±3 %) per process; 1 min 12 s a step on this machine, and the run has no end: "
+        "trainer.max_epochs=… gives it one; an unknown time is more than estimate.max_hours=1"
+    )
+    assert "nan" not in result.sentence
+
+
+@pytest.mark.parametrize(
+    ("text", "count"), [("24GiB", 24 * GIB), ("1.5 GB", 1_500_000_000), ("512mib", 2**29), ("1000", 1000)]
+)
+def test_amounts_of_memory(text: str, count: int) -> None:
+    assert bytes_of(text) == count
+
+
+@pytest.mark.parametrize("text", ["much", "24 gigs", "-1GiB", ""])
+def test_no_amounts_of_memory(text: str) -> None:
+    with pytest.raises(MLScaleError, match="is no amount of memory"):
+        bytes_of(text)
+
+
+def test_an_accelerator_that_is_none() -> None:
+    with pytest.raises(MLScaleError, match="unknown accelerator 'tpu'"):
+        concluded(accelerator="tpu")

@@ -1,0 +1,99 @@
+"""What `mlscale profile` says of what it measured."""
+
+import pytest
+
+from mlscale.commands.profile.entry import Profile, conclude
+from mlscale.diagnose.load import Load
+from mlscale.diagnose.remedies import Remedy, Tried
+from mlscale.diagnose.timers import Parts
+from mlscale.diagnose.verdict import ROUNDS, Factor, judge
+from mlscale.report import Result
+from mlscale.report.html import page
+
+QUIET = Load(0.5, 2)
+
+
+def concluded(
+    wait: float, headspace: float, *tried: Tried, between: float = 0.0, load: Load = QUIET, **shares: float
+) -> Result:
+    """The result of ten steps of a second each, in every round."""
+    rounds = [(Parts(10, 1.0, wait, between), Parts(10, 1 / headspace, 0.0, 0.0))] * ROUNDS
+    parts = {name.replace("_", " "): share for name, share in shares.items()}
+    return conclude(Profile(judge(rounds), load, list(tried), 64, parts), 12.0)
+
+
+def gave(typed: str, factor: float, caution: str = "") -> Tried:
+    workers = int(typed.partition("=")[2]) if "workers" in typed else None
+    return Tried(Remedy(typed, workers, caution=caution), Factor((factor,) * ROUNDS))
+
+
+def test_waiting_with_a_proven_remedy() -> None:
+    found = concluded(0.38, 1.6, gave("data.workers=2", 1.2), gave("data.workers=4", 1.5))
+    assert found.sentence == (
+        "the step waits for data 38% of the time: a perfect loader would be 1.60× as fast (measured); "
+        "type data.workers=4, proven 1.50× here"
+    )
+    assert found.artifacts == {"bound_by": "data", "remedy": "data.workers=4"}
+    assert found.metrics["step_ms"] == 1000
+    assert found.metrics["wait_per_step_ms"] == pytest.approx(380)
+    assert found.metrics["throughput_samples_per_s"] == 64
+    assert found.metrics["data.workers=4_ratio"] == 1.5
+    assert "data.workers=4" in page("profile", found.sentence, True, found.metrics, found.artifacts, found.figures)
+
+
+def test_no_remedy_is_advised_that_was_not_proven() -> None:
+    found = concluded(0.0, 1.0, gave("precision=bf16", 0.84))
+    assert found.sentence == (
+        "computing bounds the run: it waits for data 0% of the time, a perfect loader gives 1.00× (measured); "
+        "no remedy proven (tried precision=bf16 0.84×)"
+    )
+    assert "type" not in concluded(0.38, 1.6).sentence
+    assert concluded(0.38, 1.6).sentence.endswith("no remedy tried")
+
+
+def test_what_to_look_at_before_it_is_kept() -> None:
+    found = concluded(0.0, 1.0, gave("precision=bf16", 1.8, "compare the accuracy before you keep it"))
+    assert found.sentence.endswith("type precision=bf16, proven 1.80× here; compare the accuracy before you keep it")
+
+
+def test_more_than_a_perfect_loader_is_no_gain_to_believe() -> None:
+    assert "the machine is not steady" in concluded(0.38, 1.6, gave("data.workers=4", 2.8)).sentence
+    one_thread = gave("OMP_NUM_THREADS=1 (in the environment)", 2.0)  # which does nothing to the loader
+    assert "not steady" not in concluded(0.02, 1.14, one_thread).sentence
+
+
+def test_epochs_and_others() -> None:
+    found = concluded(0.02, 1.0, between=0.3, load=Load(7.1, 2))
+    assert "30% of the time lies between epochs" in found.sentence
+    assert found.sentence.endswith("oversubscribed (load 7.1 on 2 cores): these are its figures as it is now")
+    assert found.metrics["between_epochs_percent"] == pytest.approx(30)
+
+
+def test_unclear_asks_for_another_measurement() -> None:
+    assert "measure again" in concluded(0.3, 1.0).sentence
+
+
+def test_a_part_that_takes_more_than_computing_bounds_the_run() -> None:
+    found = concluded(0.01, 1.0, callback_Sleeper=0.7, computing=0.2, validation=0.08, logger_CSV=0.002)
+    assert found.artifacts["bound_by"] == "callback Sleeper"
+    assert found.sentence.startswith(
+        "callback Sleeper takes 70% of the time and bounds the run: it waits for data 1% of the time, a perfect loader "
+        "gives 1.00× (measured); of the time of an epoch: computing 20%"
+    )
+    assert found.metrics["callback Sleeper_percent"] == pytest.approx(70)
+    assert "logger CSV_percent" not in found.metrics
+
+
+def test_a_loader_takes_no_cores_from_a_part_that_does_not_compute() -> None:
+    asleep = concluded(0.02, 1.11, callback_Sleeper=0.76, computing=0.08)
+    assert asleep.artifacts["bound_by"] == "callback Sleeper"
+    assert asleep.sentence.startswith("callback Sleeper takes 76% of the time and bounds the run")
+    assert concluded(0.02, 1.11, computing=0.76, callback_Sleeper=0.08).artifacts["bound_by"] == "cores"
+
+
+def test_a_large_part_is_named_whatever_bounds_the_run() -> None:
+    assert "of the time of an epoch: validation 30%" in concluded(0.0, 1.0, computing=0.6, validation=0.3).sentence
+    assert "of the time of an epoch: computing 40%, callback X 20%" in (
+        concluded(0.38, 1.6, computing=0.4, wait_for_data=0.38, callback_X=0.2).sentence
+    )
+    assert "of the time of an epoch" not in concluded(0.0, 1.0, computing=0.95, validation=0.05).sentence

@@ -1,0 +1,48 @@
+"""What `mlscale train` concludes from what rank 0 left."""
+
+import json
+import math
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from omegaconf import OmegaConf
+
+from mlscale.commands.train.entry import conclude
+
+FIT: dict[str, Any] = {
+    "best": None,
+    "metrics": {"val/accuracy": 0.5},
+    "samples": None,
+    "train_seconds": 0.0,
+    "seconds": 1.0,
+    "steps": 10,
+    "resumed_step": 10,
+    "inexact": [],
+}
+
+
+@pytest.mark.parametrize(("peak", "told"), [(1 << 20, True), (0, False)])
+def test_memory_is_told_where_it_was_measured(tmp_path: Path, peak: int, told: bool) -> None:
+    """A fit that goes on where nothing is left to do measures nothing."""
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results/fit.json").write_text(json.dumps({**FIT, "peak_memory_bytes": peak}))
+    cfg = OmegaConf.create({"name": "run", "metric": "val/accuracy"})
+    folder: Any = SimpleNamespace(path=tmp_path)
+    assert ("peak_memory_bytes" in conclude(cfg, folder).metrics) is told
+
+
+@pytest.mark.parametrize("best", [None, ["best.ckpt", None]])
+def test_a_metric_that_is_no_number_ends_no_run(tmp_path: Path, best: list[Any] | None) -> None:
+    """JSON has none: what was logged as NaN is null in what rank 0 left."""
+    (tmp_path / "results").mkdir()
+    fit = {**FIT, "peak_memory_bytes": 1, "best": best, "metrics": {"val/accuracy": None, "val/auroc": None}}
+    (tmp_path / "results/fit.json").write_text(json.dumps(fit))
+    cfg = OmegaConf.create({"name": "run", "metric": "val/accuracy"})
+    folder: Any = SimpleNamespace(path=tmp_path)
+    result = conclude(cfg, folder)
+    assert math.isnan(result.metrics["val/auroc"])
+    assert result.as_dict()["metrics"]["val/auroc"] is None
+    assert "val/auroc" in result.text()
+    assert result.sentence.startswith("run: val/accuracy nan")
