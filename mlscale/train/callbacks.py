@@ -13,8 +13,8 @@ from mlscale.train.progress import Progress as Progress
 from mlscale.train.samples import Samples as Samples
 from mlscale.train.stall import Stall as Stall
 from mlscale.train.step_seed import StepSeed as StepSeed
-from mlscale.train.trace import Trace as Trace
 from mlscale.train.train_metrics import TrainMetrics as TrainMetrics
+from mlscale.verify_resume.trace import Trace as Trace
 
 __all__ = [
     "EMA", "Checkpoints", "DeviceStats", "Freeze", "GradNorm", "LRMonitor", "LossSpike", "NonFinite", "Notify",

@@ -19,12 +19,12 @@ from mlscale.commands.lifecycle.step_state import Walk
 from mlscale.config.fits import check_classifies
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.needs import need
-from mlscale.launch.drill import raised_on_terminate
 from mlscale.launch.start import say
 from mlscale.report import Result, duration, keep
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import protect
+from mlscale.verify_resume.killed_run import raised_on_terminate
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

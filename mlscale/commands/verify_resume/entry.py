@@ -17,16 +17,18 @@ from omegaconf import OmegaConf
 
 from mlscale.assembly.first_weights import initial_of
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch import drill
 from mlscale.launch.start import say
 from mlscale.report import Result, duration
-from mlscale.runs import kills, traces, verdict
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.kills import Kill
 from mlscale.runs.mask import Masker
 from mlscale.runs.secrets import protect
-from mlscale.runs.traces import Line
-from mlscale.runs.verdict import Tried
+from mlscale.verify_resume import kill_points as kills
+from mlscale.verify_resume import killed_run as drill
+from mlscale.verify_resume import resume_verdict as verdict
+from mlscale.verify_resume import traces
+from mlscale.verify_resume.kill_points import Kill
+from mlscale.verify_resume.resume_verdict import Tried
+from mlscale.verify_resume.traces import Line
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -6,7 +6,7 @@ import random
 from collections import Counter
 from dataclasses import dataclass
 
-from mlscale.runs.traces import Line
+from mlscale.verify_resume.traces import Line
 
 _KINDS = ("step", "save", "validation", "between")
 

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from mlscale.runs import traces, verdict
-from mlscale.runs.difference import owned
-from mlscale.runs.kills import Kill
 from mlscale.train import lightning_patches
 from mlscale.train.callbacks import Checkpoints, StepSeed, Trace
 from mlscale.train.checkpoint_io import VerifiedCheckpointIO
 from mlscale.train.resume import ExactResume
+from mlscale.verify_resume import resume_verdict as verdict
+from mlscale.verify_resume import traces
+from mlscale.verify_resume.kill_points import Kill
+from mlscale.verify_resume.trace_difference import owned
 from tests.unit.fitting import trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*exists and is not empty")  # the folder of the attempt before

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs import halts
-from mlscale.runs.kills import Kill
+from mlscale.verify_resume import stop_request as halts
+from mlscale.verify_resume.kill_points import Kill
 
 _LOOK_SECONDS = 0.02
 _LAST_LINES = 12

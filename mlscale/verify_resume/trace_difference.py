@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 
-from mlscale.runs.traces import STARTS, Comparison, Difference, Line, Part
+from mlscale.verify_resume.traces import STARTS, Comparison, Difference, Line, Part
 
 _FEW = 3
 _SAVES = {

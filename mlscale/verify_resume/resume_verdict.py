@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mlscale.runs import difference as words
-from mlscale.runs.kills import Kill
-from mlscale.runs.traces import Comparison
+from mlscale.verify_resume import trace_difference as words
+from mlscale.verify_resume.kill_points import Kill
+from mlscale.verify_resume.traces import Comparison
 
 _REPEATABLE = (
     "what is drawn must follow from `seed`: look for random numbers that follow the clock and for files or sets in no "

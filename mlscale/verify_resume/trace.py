@@ -10,10 +10,11 @@ from typing import Any, TextIO
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from mlscale.train import attributes, digests, generators
+from mlscale.train import digests, generators
 from mlscale.train.boundary import inside_accumulation
-from mlscale.train.halt import Halt
 from mlscale.train.losses import loss_of
+from mlscale.verify_resume import object_attributes as attributes
+from mlscale.verify_resume.halt import Halt
 
 _KEYS = 64  # sample keys of a batch that are kept
 _MEASURED = ("_s", "_bytes", "_gib", "time", "memory")  # what metrics end with that tell of the machine

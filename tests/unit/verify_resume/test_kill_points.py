@@ -2,8 +2,8 @@
 
 import pytest
 
-from mlscale.runs.kills import Kill, choose, steps_of
-from mlscale.runs.traces import Line
+from mlscale.verify_resume.kill_points import Kill, choose, steps_of
+from mlscale.verify_resume.traces import Line
 
 
 def life(steps: int, every: int) -> list[Line]:
