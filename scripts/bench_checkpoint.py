@@ -19,7 +19,7 @@ import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from mlscale.runs.checkpoints import verify
-from mlscale.train.checkpoint_io import VerifiedCheckpointIO, load
+from mlscale.train.checkpoint.io import VerifiedCheckpointIO, load
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 
-from mlscale.train.resume import ExactResume
+from mlscale.train.checkpoint.exact_resume import ExactResume
 
 PHASES = ("start-up", "step", "validation", "checkpoint", "exit")
 _BYTES = 16

@@ -20,7 +20,7 @@ def initial_of(cfg: DictConfig) -> Initial | None:
     """
     if cfg.get("init_from"):
         return initial_weights(str(cfg.init_from), build(cfg.get("registry"), "registry"), cfg.runs_dir)
-    from mlscale.train import pretrained
+    from mlscale.train.initial_weights import pretrained
 
     if pretrained.asked_for(cfg.get("model")):
         return pretrained.fetch(cfg.model, target(cfg.model))

@@ -110,7 +110,7 @@ def _compare(
     from mlscale.assembly.run import build_task
     from mlscale.diagnose.precisions import compare
     from mlscale.estimate.memory import give_shapes
-    from mlscale.train.quiet import quiet
+    from mlscale.train.lightning.quiet import quiet
 
     ready = with_derived(cfg, {**derived, **dict.fromkeys(OUTCOME)})
     quiet()

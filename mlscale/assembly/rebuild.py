@@ -74,7 +74,7 @@ def rebuilt(cfg: DictConfig, checkpoint: Path, stage: str) -> tuple[Any, Any]:
     import torch
 
     from mlscale.assembly.run import build_data, build_task
-    from mlscale.train.quiet import quiet
+    from mlscale.train.lightning.quiet import quiet
 
     quiet()
     torch.set_num_threads(cfg.derived.threads)
@@ -142,7 +142,7 @@ def _report_foreign(checkpoint: Path, run: Path) -> None:
 
 def load_weights(task: pl.LightningModule, path: Path) -> None:
     """Load a checkpoint's weights, and nothing else of it."""
-    from mlscale.train.checkpoint_io import load
+    from mlscale.train.checkpoint.io import load
 
     content = load(path)
     if "state_dict" not in content:

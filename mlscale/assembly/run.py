@@ -27,28 +27,29 @@ from mlscale.runs.initial import Initial
 from mlscale.runs.mask import Masker
 from mlscale.tasks import lazy
 from mlscale.tasks.base import Task
-from mlscale.train import lightning_patches, pretrained
-from mlscale.train.after import after_fit
+from mlscale.train.after_fit import after_fit
 from mlscale.train.callbacks import StepSeed
-from mlscale.train.checkpoint_io import VerifiedCheckpointIO
-from mlscale.train.checkpoints import Checkpoints
-from mlscale.train.compiling import Compile, set_tf32
-from mlscale.train.initial import keep, start_from
+from mlscale.train.callbacks.checkpoints import Checkpoints
+from mlscale.train.callbacks.loss_end import LossEnd, constant_loss
+from mlscale.train.callbacks.run_metric import UNCHOSEN, RunMetric
+from mlscale.train.callbacks.stopwatch import Stopwatch
+from mlscale.train.checkpoint.exact_resume import ExactResume
+from mlscale.train.checkpoint.io import VerifiedCheckpointIO
+from mlscale.train.compiled_names import name_plainly
+from mlscale.train.graceful_stop import StopOnSignal, seconds_of
+from mlscale.train.initial_weights import pretrained
+from mlscale.train.initial_weights.start import keep, start_from
+from mlscale.train.initial_weights.weight_files import read
 from mlscale.train.input_size import unsuited_input
+from mlscale.train.lightning import patches as lightning_patches
+from mlscale.train.lightning.missing_metric import unlogged
+from mlscale.train.lightning.quiet import quiet
 from mlscale.train.loggers import finish
-from mlscale.train.loss_end import LossEnd, constant_loss
-from mlscale.train.memory import reset_peak
-from mlscale.train.mixed import LossScale, Mixed
+from mlscale.train.loss_scaling import LossScale, Mixed
 from mlscale.train.precision import lay_out, plugin_of
-from mlscale.train.quiet import quiet
-from mlscale.train.resume import ExactResume
-from mlscale.train.run_metric import UNCHOSEN, RunMetric
-from mlscale.train.signals import StopOnSignal, seconds_of
-from mlscale.train.stopwatch import Stopwatch
+from mlscale.train.process_memory import reset_peak
 from mlscale.train.strategies import sums_alike
-from mlscale.train.uncompiled import name_plainly
-from mlscale.train.unlogged import unlogged
-from mlscale.train.weights import read
+from mlscale.train.torch_compile import Compile, set_tf32
 
 T = TypeVar("T")
 SHOWN = ("name", "group", "tags", "notes")  # free texts of a tracker

@@ -27,7 +27,7 @@ from mlscale.runs.initial import Initial
 from mlscale.runs.mask import Masker, masked_output
 
 if TYPE_CHECKING:
-    from mlscale.train.stall_report import Report
+    from mlscale.train.callbacks.stall_report import Report
 
 # A checkpoint or a log that could not be written: the disk, a quota or a limit of the process is full.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
@@ -71,8 +71,9 @@ def train(folder: Path, checkpoint: Path | None = None) -> None:
         MLScaleError: what went wrong, out of memory among it, in words; or which signal stopped the run.
     """
     from mlscale.assembly.run import fit
-    from mlscale.train import signals, stall
-    from mlscale.train.memory import explain
+    from mlscale.train import graceful_stop as signals
+    from mlscale.train.callbacks import stall
+    from mlscale.train.process_memory import explain
 
     os.umask(0o077)  # checkpoints and logs hold what the run saw: they are the user's alone
     cfg = frozen.load(folder)

@@ -12,7 +12,7 @@ from mlscale.data.bad_samples import BadSample
 from mlscale.data.images import ImageData
 from mlscale.errors import MLScaleError
 from mlscale.export.samples import as_given
-from mlscale.train import generators
+from mlscale.train.checkpoint import random_states as generators
 
 SPLIT = "train"
 

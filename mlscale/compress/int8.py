@@ -22,7 +22,7 @@ from mlscale.export.samples import input_of, validation
 from mlscale.report import Result, keep
 from mlscale.runs.amend import amend
 from mlscale.runs.folder import RunFolder
-from mlscale.train.after import Told, alone, load_best
+from mlscale.train.after_fit import Told, alone, load_best
 
 _NAME = "int8"
 

@@ -26,7 +26,7 @@ from mlscale.export.samples import sent, validation
 from mlscale.export.servable import softmax
 from mlscale.runs.checkpoints import content_digest, look
 from mlscale.tasks.batch import Batch, unpack
-from mlscale.train.after import Told, alone, best_checkpoint, load_best
+from mlscale.train.after_fit import Told, alone, best_checkpoint, load_best
 
 
 class CollectReference(Callback):

@@ -10,7 +10,7 @@ from pytorch_lightning import LightningModule
 from pytorch_lightning.plugins.precision import Precision
 from torch.nn.parameter import is_lazy
 
-from mlscale.train.mixed import Mixed
+from mlscale.train.loss_scaling import Mixed
 
 FORMATS = {"channels_last": torch.channels_last, "channels_last_3d": torch.channels_last_3d}
 """Layouts by name; each is for tensors of one number of dimensions."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.runs import checkpoints, process
-from mlscale.train import checkpoint_io
+from mlscale.train.checkpoint import io as checkpoint_io
 from mlscale.verify_resume.stop_request import ORDER, there
 
 _LOOK_SECONDS = 0.5

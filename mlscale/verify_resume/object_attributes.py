@@ -17,7 +17,7 @@ import pytorch_lightning as pl
 from torch import nn
 from torch.utils.data import DataLoader
 
-from mlscale.train import digests
+from mlscale.train.checkpoint import tensor_digests as digests
 
 _OWN_STATE = ("pytorch_lightning", "lightning", "lightning_fabric", "lightning_utilities", "torchmetrics", "mlscale")
 _LOADING = ("torch.utils.data",)  # its objects hold those of the user

@@ -10,9 +10,10 @@ from typing import Any, TextIO
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from mlscale.train import digests, generators
-from mlscale.train.boundary import inside_accumulation
-from mlscale.train.losses import loss_of
+from mlscale.train.checkpoint import random_states as generators
+from mlscale.train.checkpoint import tensor_digests as digests
+from mlscale.train.checkpoint.step_boundary import inside_accumulation
+from mlscale.train.step_loss import loss_of
 from mlscale.verify_resume import object_attributes as attributes
 from mlscale.verify_resume.halt import Halt
 

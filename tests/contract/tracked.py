@@ -97,7 +97,7 @@ def of_wandb_offline(logs: Path) -> Kept:
 
 
 def _wandb_rows(logs: Path) -> list[dict[str, Any]]:
-    from tests.unit.train.test_wandb_logger import records
+    from tests.unit.train.loggers.test_wandb_logger import records
 
     histories = [record.history for record in records(logs) if record.WhichOneof("record_type") == "history"]
     return [{(i.key or "/".join(i.nested_key)): json.loads(i.value_json) for i in each.item} for each in histories]

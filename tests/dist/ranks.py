@@ -11,9 +11,11 @@ import torch
 
 from mlscale.errors import MLScaleError
 from mlscale.tasks import Multilabel
-from mlscale.train import lightning_patches, signals, strategies
+from mlscale.train.lightning import patches as lightning_patches
+from mlscale.train import graceful_stop as signals
+from mlscale.train import strategies
 from mlscale.train.callbacks import EMA, Checkpoints, NonFinite, TrainMetrics
-from mlscale.train.checkpoint_io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.io import VerifiedCheckpointIO
 from tests.unit.fitting import SGD, At, Loader, batches, classifier, fit, trainer
 
 

@@ -14,7 +14,7 @@ from mlscale.registry import LocalRegistry
 from mlscale.runs.checkpoints import verify
 from mlscale.runs.files import unwritable
 from mlscale.runs.folder import RunFolder
-from mlscale.train.checkpoint_io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.io import VerifiedCheckpointIO
 
 ROOM = "6m"  # two checkpoints of the small ResNet with its momentum, and no third beside them
 

@@ -17,12 +17,13 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 from torchmetrics.classification import MulticlassAccuracy
 
-from mlscale.train import boundary, lightning_patches
 from mlscale.train.callbacks import Freeze, StepSeed, TrainMetrics
-from mlscale.train.checkpoint_io import VerifiedCheckpointIO
-from mlscale.train.csv_logger import CSV
-from mlscale.train.mixed import LossScale, Mixed
-from mlscale.train.resume import ExactResume
+from mlscale.train.checkpoint import step_boundary as boundary
+from mlscale.train.checkpoint.exact_resume import ExactResume
+from mlscale.train.checkpoint.io import VerifiedCheckpointIO
+from mlscale.train.lightning import patches as lightning_patches
+from mlscale.train.loggers.csv_logger import CSV
+from mlscale.train.loss_scaling import LossScale, Mixed
 from tests.unit.fitting import trainer
 
 SAMPLES, BATCH = 24, 4  # six batches an epoch

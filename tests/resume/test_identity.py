@@ -12,8 +12,8 @@ from mlscale.cli import main
 from mlscale.runs import recover
 from mlscale.runs.checkpoints import look
 from mlscale.runs.folder import RunFolder
-from mlscale.train import arithmetic
-from mlscale.train.checkpoint_io import VerifiedCheckpointIO
+from mlscale.train.checkpoint import arithmetic
+from mlscale.train.checkpoint.io import VerifiedCheckpointIO
 from tests.conftest import runs_in
 from tests.resume.commands import end, ended
 from tests.unit.runs.test_recover import SEED, damaged

@@ -14,11 +14,11 @@ from mlscale.errors import MLScaleError
 from mlscale.launch import rank
 
 
-@pytest.mark.parametrize("first", ["import mlscale.train.unlogged", "import mlscale", "from mlscale import train"])
+@pytest.mark.parametrize(
+    "first", ["import mlscale.train.lightning.missing_metric", "import mlscale", "from mlscale import train"]
+)
 def test_train_is_the_verb_and_the_package_whichever_is_imported_first(first: str) -> None:
-    code = (
-        f"{first}\nimport mlscale, mlscale.train.unlogged\nassert mlscale.train.unlogged.unlogged\nmlscale.train(None)"
-    )
+    code = f"{first}\nimport mlscale, mlscale.train.lightning.missing_metric\nassert mlscale.train.lightning.missing_metric.unlogged\nmlscale.train(None)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert "this is no configuration of a run" in done.stderr
 

@@ -18,9 +18,9 @@ from mlscale.estimate.memory import Memory, cut, peak_memory
 from mlscale.estimate.plan import Plan, limited, plan
 from mlscale.estimate.step import Loop
 from mlscale.runs.machine import free_memory_bytes, resident_bytes
+from mlscale.train.graceful_stop import seconds_of
 from mlscale.train.input_size import unsuited_input
-from mlscale.train.quiet import quiet
-from mlscale.train.signals import seconds_of
+from mlscale.train.lightning.quiet import quiet
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

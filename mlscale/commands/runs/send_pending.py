@@ -18,8 +18,8 @@ def send(run: RunFolder) -> int:
         MLScaleError: the server does not take it (exit code 5).
     """
     from mlscale.export.needs import need
-    from mlscale.train.mlflow_client import Client, Place
-    from mlscale.train.outbox import read, write
+    from mlscale.train.loggers.mlflow_client import Client, Place
+    from mlscale.train.loggers.outbox import read, write
 
     path = run.path / KEPT
     address, entries = read(path)

@@ -15,11 +15,11 @@ from mlscale.export.servable import softmax
 from mlscale.monitor.collect import CollectReference
 from mlscale.runs.checkpoints import content_digest
 from mlscale.tasks import Classification
-from mlscale.train import lightning_patches
-from mlscale.train.after import after_fit
+from mlscale.train.after_fit import after_fit
 from mlscale.train.callbacks import Checkpoints
-from mlscale.train.checkpoint_io import VerifiedCheckpointIO
-from mlscale.train.checkpoint_io import load as load_checkpoint
+from mlscale.train.checkpoint.io import VerifiedCheckpointIO
+from mlscale.train.checkpoint.io import load as load_checkpoint
+from mlscale.train.lightning import patches as lightning_patches
 from tests.contract.test_documents import validate
 from tests.unit.fitting import Loader, batches, classifier, trainer
 

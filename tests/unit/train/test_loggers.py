@@ -14,8 +14,8 @@ import pytest
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import curves
 from mlscale.train import loggers
-from mlscale.train.csv_logger import CSV
-from mlscale.train.told import Told
+from mlscale.train.loggers.csv_logger import CSV
+from mlscale.train.loggers.logged_rows import Told
 
 
 def rows(folder: Path) -> list[dict[str, str]]:

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from mlscale.train import lightning_patches
 from mlscale.train.callbacks import Checkpoints, StepSeed, Trace
-from mlscale.train.checkpoint_io import VerifiedCheckpointIO
-from mlscale.train.resume import ExactResume
+from mlscale.train.checkpoint.exact_resume import ExactResume
+from mlscale.train.checkpoint.io import VerifiedCheckpointIO
+from mlscale.train.lightning import patches as lightning_patches
 from mlscale.verify_resume import resume_verdict as verdict
 from mlscale.verify_resume import traces
 from mlscale.verify_resume.kill_points import Kill

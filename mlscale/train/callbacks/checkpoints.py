@@ -1,0 +1,213 @@
+"""Which checkpoints a run keeps: the best by its metric, the last, and some in between."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from torch import Tensor
+
+from mlscale.config.directions import loss_among
+from mlscale.errors import MLScaleError
+from mlscale.train.checkpoint.failed_saves import last_save_failed
+from mlscale.train.checkpoint.io import load
+from mlscale.train.checkpoint.step_boundary import inside_accumulation
+
+_LOOK_SECONDS = 1.0  # between two looks at the clock that all ranks share
+_MOST_STEPS = 200
+
+
+class Checkpoints(ModelCheckpoint):
+    """Keeps the best checkpoints by a metric, the last epoch's as `last.ckpt`, and those of every N steps or minutes.
+
+    Lightning's own `save_last` follows the metric: where an epoch is no better, `last.ckpt` stays what it was. Here it
+    is that of the last epoch. Inside an epoch, which may last for days, `every_n_steps` and `every_n_minutes` save
+    `step=<N>.ckpt`. All is saved at boundaries between two steps (see `boundary.py`).
+
+    Of validations that are equally good by the metric, the one with the lower validation loss is kept: an accuracy of
+    few samples has many ties. That is where one best is kept, and the validation logs a loss.
+
+    Args:
+        dirpath: the folder.
+        filename: name of the best one, with Lightning's placeholders: `{epoch}`, `{step}`, or a metric.
+        monitor: the metric; None keeps the latest epoch's under that name.
+        mode: min or max, whichever of the metric is better.
+        save_top_k: how many of the best to keep; -1 for all, 0 for none.
+        save_last: whether to keep the last epoch's.
+        every_n_steps: optimizer steps between two periodic ones; None for none.
+        every_n_minutes: minutes between two periodic ones; None for none.
+        keep: how many periodic ones to keep, the latest; -1 for all.
+        save_weights_only: whether the best hold the weights alone: smaller, but nothing to go on from.
+        auto_insert_metric_name: whether `{epoch}` in `filename` becomes `epoch=3` or `3`.
+        enable_version_counter: whether a name that is taken becomes `best-v1` and so on.
+        every_n_epochs: epochs between two looks at the metric.
+        save_on_train_epoch_end: whether to look at the metric after an epoch instead of after each validation; by
+            default as Lightning chooses.
+        verbose: whether to say each time that the metric got better.
+
+    Raises:
+        MLScaleError: an interval or a count that is none.
+    """
+
+    def __init__(
+        self,
+        dirpath: str | Path | None = None,
+        filename: str | None = "best",
+        monitor: str | None = None,
+        mode: str = "min",
+        save_top_k: int = 1,
+        save_last: bool = True,
+        every_n_steps: int | None = None,
+        every_n_minutes: float | None = None,
+        keep: int = 1,
+        save_weights_only: bool = False,
+        auto_insert_metric_name: bool = True,
+        enable_version_counter: bool = False,
+        every_n_epochs: int | None = None,
+        save_on_train_epoch_end: bool | None = None,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(
+            dirpath=dirpath,
+            filename=filename,
+            monitor=monitor,
+            mode=mode,
+            save_top_k=save_top_k,
+            save_weights_only=save_weights_only,
+            auto_insert_metric_name=auto_insert_metric_name,
+            enable_version_counter=enable_version_counter,
+            every_n_epochs=every_n_epochs,
+            save_on_train_epoch_end=save_on_train_epoch_end,
+            verbose=verbose,
+        )
+        _positive("every_n_steps", every_n_steps)
+        _positive("every_n_minutes", every_n_minutes)
+        _positive("keep", None if keep == -1 else keep)
+        self.keeps_last = save_last
+        self.every_n_steps = every_n_steps
+        self.every_n_minutes = every_n_minutes
+        self.keep = keep
+        self._saved_at = 0  # the optimizer step of the last periodic one
+        self._periodic: list[str] = []  # the names of those that are kept; others of such names are not ours to remove
+        self._clock = _SharedClock()
+        self.final_saved: bool | None = None  # whether `last.ckpt` is the state at the fit's end; None: none is due
+        self._loss_of_best: float | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_train_start(trainer, pl_module)
+        self._saved_at = trainer.global_step
+        self._clock.restart()
+
+    def state_dict(self) -> dict[str, Any]:
+        return super().state_dict() | {"periodic": list(self._periodic), "loss_of_best": self._loss_of_best}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict)
+        self._periodic = list(state_dict.get("periodic", []))
+        self._loss_of_best = state_dict.get("loss_of_best")
+
+    def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
+        """Whether `current` is one of the best, and so is saved; every rank decides alike."""
+        better = super().check_monitor_top_k(trainer, current)
+        if current is None or self.save_top_k != 1:
+            return better
+        name = loss_among(trainer.callback_metrics)
+        loss = float(trainer.callback_metrics[name]) if name else None
+        if not better:
+            tied = self.best_model_score is not None and bool(current == self.best_model_score)
+            lower = loss is not None and self._loss_of_best is not None and loss < self._loss_of_best
+            better = trainer.strategy.reduce_boolean_decision(tied and lower)
+        if better:
+            self._loss_of_best = loss
+        return better
+
+    def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save a periodic one where it is due."""
+        if self.every_n_steps is None and self.every_n_minutes is None:
+            return
+        if inside_accumulation(trainer) or trainer.global_step == self._saved_at or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
+            return
+        step = trainer.global_step
+        due = self.every_n_steps is not None and step // self.every_n_steps > self._saved_at // self.every_n_steps
+        if self.every_n_minutes is not None:  # every rank looks: they do it together
+            due |= self._clock.minutes(trainer) >= self.every_n_minutes
+        if due:
+            self._save_periodic(trainer)
+
+    def on_epoch_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last one."""
+        if self.keeps_last and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
+            trainer.save_checkpoint(self._in_folder(self.CHECKPOINT_NAME_LAST))
+            self.final_saved = not last_save_failed(trainer)
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save the last one of a run that was killed before it could, and had no step left to take."""
+        resumed_from = trainer.ckpt_path
+        if not self.keeps_last or self.final_saved is not None or not resumed_from:
+            return
+        last = Path(self._in_folder(self.CHECKPOINT_NAME_LAST))
+        if trainer.is_global_zero and not _same_file(Path(resumed_from), last):
+            # What it was resumed from is the state at its end: copied, for nothing here has computed since.
+            trainer.strategy.checkpoint_io.save_checkpoint(load(resumed_from), last)
+        self.final_saved = not last_save_failed(trainer)
+
+    def _save_periodic(self, trainer: Trainer) -> None:
+        name = f"step={trainer.global_step}"
+        before = [other for other in self._periodic if other != name]
+        self._periodic = [*before, name]
+        trainer.save_checkpoint(self._in_folder(name))
+        self._saved_at = trainer.global_step  # one that failed is tried again when the next is due
+        self._clock.restart()
+        if last_save_failed(trainer):
+            self._periodic = before
+        elif self.keep != -1:
+            for old in self._periodic[: -self.keep]:
+                if trainer.is_global_zero and Path(self._in_folder(old)).exists():
+                    trainer.strategy.remove_checkpoint(self._in_folder(old))
+            self._periodic = self._periodic[-self.keep :]
+
+    def _in_folder(self, stem: str) -> str:
+        return str(Path(str(self.dirpath)) / f"{stem}{self.FILE_EXTENSION}")
+
+
+def _same_file(one: Path, other: Path) -> bool:
+    return other.exists() and one.samefile(other)
+
+
+class _SharedClock:
+    """Minutes since the last restart, of which all ranks think the same. They ask the first one about once a second:
+    the steps between two questions follow from the time that a step takes."""
+
+    def __init__(self) -> None:
+        self._started = self._asked = time.monotonic()
+        self._steps = self._left = 1
+
+    def restart(self) -> None:
+        self._started = time.monotonic()
+
+    def minutes(self, trainer: Any) -> float:
+        """Zero at steps at which nobody looks at the clock."""
+        if trainer.world_size == 1:
+            return (time.monotonic() - self._started) / 60
+        self._left -= 1
+        if self._left:
+            return 0.0
+        now = time.monotonic()
+        per_step = (now - self._asked) / self._steps
+        minutes, steps = trainer.strategy.broadcast(
+            ((now - self._started) / 60, max(1, min(_MOST_STEPS, int(_LOOK_SECONDS / max(per_step, 1e-6)))))
+        )
+        self._asked, self._steps, self._left = now, steps, steps
+        return float(minutes)
+
+
+def _positive(name: str, value: float | None) -> None:
+    if value is not None and not value > 0:
+        raise MLScaleError(
+            f"{name} is {value}",
+            where=f"callbacks.checkpoint.{name}",
+            fix=f"callbacks.checkpoint.{name}=1 or more" + ("; -1 keeps all" if name == "keep" else "; null for none"),
+        )

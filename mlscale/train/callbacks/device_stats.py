@@ -1,0 +1,96 @@
+"""What a run asks of its machine: processor, memory and GPU, sampled beside the training."""
+
+from __future__ import annotations
+
+import threading
+from collections import defaultdict
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from mlscale.errors import MLScaleError
+from mlscale.train.callbacks.train_metrics import writer
+from mlscale.train.machine_samplers import Gpu, Host, Sampler
+
+_IN_THE_TABLE = ("device/cpu_percent", "device/gpu_percent", "device/gpu_power_w")
+
+
+class DeviceStats(Callback):
+    """Samples the machine in a thread of its own, and writes means into the entries of `TrainMetrics`:
+
+    - ``device/cpu_percent``: of this process and its loader workers; 100 is one core,
+    - ``device/memory_gib``: resident, of the same,
+    - ``device/machine_cpu_percent``, ``device/machine_memory_percent``: of the whole machine, with others' jobs,
+    - on CUDA ``device/gpu_percent``, ``device/gpu_memory_gib`` (used on the device, by anybody),
+      ``device/gpu_power_w``, ``device/gpu_temperature_c``, by NVML; without nvidia-ml-py the memory alone.
+
+    With several processes they are the first one's. A step costs nothing. What is not known on a machine is left out.
+
+    Args:
+        every_s: seconds between two samples.
+    """
+
+    def __init__(self, every_s: float = 2.0) -> None:
+        if every_s < 0.05:
+            raise MLScaleError(
+                f"callbacks.device_stats.every_s is {every_s:g}",
+                where="callbacks.device_stats.every_s",
+                why="it is seconds between two samples, 0.05 or more",
+                fix="callbacks.device_stats.every_s=2",
+            )
+        self.every_s = every_s
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._lock = threading.Lock()
+        self._recent: dict[str, list[float]] = defaultdict(list)  # since the last entry
+        self._sums: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])  # of the attempt: sum, count
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        writer("device_stats", trainer)
+        if not trainer.is_global_zero:
+            return
+        samplers: list[Sampler] = [Host()]
+        if trainer.strategy.root_device.type == "cuda":
+            samplers.append(Gpu(trainer.strategy.root_device))
+        self._over.clear()
+        self._thread = threading.Thread(target=self._sample, args=(samplers,), name="mlscale-device-stats", daemon=True)
+        self._thread.start()
+
+    def entry(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
+        """The means of the samples since the last entry; empty where there are none yet."""
+        with self._lock:
+            found = {name: sum(values) / len(values) for name, values in self._recent.items()}
+            self._recent.clear()
+        return found
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        with self._lock:
+            means = {name: total / count for name, (total, count) in self._sums.items() if name in _IN_THE_TABLE}
+        for name, value in means.items():  # of the first rank, which alone samples
+            pl_module.log(name, value, logger=False, rank_zero_only=True)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._stop()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._stop()
+
+    def _stop(self) -> None:
+        self._over.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+
+    def _sample(self, samplers: list[Sampler]) -> None:
+        for sampler in samplers:
+            sampler.sample()  # rates are over the time since the sample before
+        pause = min(self.every_s, 0.25)  # a run of seconds shall have some, too
+        while not self._over.wait(pause):
+            pause = min(2 * pause, self.every_s)
+            values: dict[str, float] = {}
+            for sampler in samplers:
+                values |= sampler.sample()
+            with self._lock:
+                for name, value in values.items():
+                    self._recent[name].append(value)
+                    total = self._sums[name]
+                    total[0], total[1] = total[0] + value, total[1] + 1

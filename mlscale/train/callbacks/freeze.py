@@ -1,0 +1,168 @@
+"""Training a part of a model first: which parameters stand still, until when, and in which order they begin to move."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+from tqdm import tqdm
+
+from mlscale.errors import MLScaleError
+from mlscale.report.text import percent
+from mlscale.tasks.layers import layers_of
+from mlscale.train.compiled_names import plain
+
+
+class Freeze(Callback):
+    """Freezes parameters at the start of a fit, and unfreezes them later, all at once or layer by layer.
+
+    A frozen parameter has no gradient, so that no optimizer touches it, not by weight decay either; it stays in the
+    optimizer's groups. What is frozen follows from the epoch and the step alone: a run that is killed and goes on is
+    what it would have been. With several processes the strategy looks for unused parameters (see `leaves_unused`).
+
+    Layer by layer, from the head down, is the gradual unfreezing of ULMFiT (Howard and Ruder 2018, arXiv:1801.06146).
+
+    Args:
+        modules: patterns of parameters' names (`model.stem.*`), in small or capital letters; None for all but the head,
+            which is the model's last layer.
+        until_epoch: the epoch, counted from 0, that begins with the first of them unfrozen; None for never.
+        until_step: the optimizer step, in place of the epoch.
+        every: epochs (or steps, with `until_step`) between two layers; 0 unfreezes all at once.
+        norms: let BatchNorm layers whose parameters are frozen keep their running mean and variance, too.
+    """
+
+    leaves_unused = True
+    """Steps leave parameters without gradients: DistributedDataParallel must look for them."""
+
+    def __init__(
+        self,
+        modules: Sequence[str] | None = None,
+        until_epoch: int | None = 1,
+        until_step: int | None = None,
+        every: int = 0,
+        norms: bool = True,
+    ) -> None:
+        if until_epoch is not None and until_step is not None:
+            raise MLScaleError(
+                "two ends of a freeze are given",
+                where=f"callbacks.freeze: until_epoch={until_epoch}, until_step={until_step}",
+                fix="callbacks.freeze.until_epoch=null",
+            )
+        if min(until_epoch or 0, until_step or 0, every) < 0:
+            raise MLScaleError("a freeze ends at a whole number, 0 or more", where="callbacks.freeze")
+        self.modules, self.until, self.by_step = modules, until_step, until_step is not None
+        if not self.by_step:
+            self.until = until_epoch
+        self.every, self.norms = every, norms
+        self._layers: list[list[str]] = []  # of what is to be frozen, the first to be unfrozen first
+        self._all: set[str] = set()
+        self._thawed = -1
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Find what is to be frozen; raises where a pattern matches nothing, or nothing would be trained."""
+        if stage != "fit":
+            return
+        trained = [name for name, parameter in _named(pl_module) if parameter.requires_grad]
+        layers = [[name for name in map(plain, layer) if name in trained] for layer in layers_of(pl_module)]
+        frozen = set(trained) - set(layers[-1] if layers else ()) if self.modules is None else self._chosen(trained)
+        self._layers = [kept for layer in reversed(layers) if (kept := [name for name in layer if name in frozen])]
+        self._all = set(trained)
+        if self._all == frozen and self.until is None:
+            raise _unbuilt("every parameter is frozen, for good", "nothing would be trained", "until_epoch=1")
+        if not frozen:
+            raise _unbuilt("nothing is frozen", "the model has one layer", "modules=[<pattern>]")
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._thawed = -1
+        self._apply(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._apply(trainer, pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        if self.by_step and self._thawed < len(self._layers):
+            self._apply(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Leave the module as it was found."""
+        for name, parameter in _named(pl_module):
+            if name in self._all:
+                parameter.requires_grad_(True)
+
+    def thawed(self, now: int) -> int:
+        """How many of the layers are trained at the epoch or the step `now`."""
+        if self.until is None or now < self.until:
+            return 0
+        return len(self._layers) if not self.every else min(len(self._layers), 1 + (now - self.until) // self.every)
+
+    def _apply(self, trainer: Any, module: LightningModule) -> None:
+        count = self.thawed(trainer.global_step if self.by_step else trainer.current_epoch)
+        if count == self._thawed:
+            return
+        first, self._thawed = self._thawed < 0, count
+        frozen = {name for layer in self._layers[count:] for name in layer}
+        for name, parameter in _named(module):
+            if name in self._all:
+                parameter.requires_grad_(name not in frozen)
+                if name in frozen:
+                    parameter.grad = None
+        for path, part in module.named_modules():
+            if self.norms and isinstance(part, _NormBase):
+                _stand_still(part, plain(path), frozen, training=module.training)
+        if trainer.is_global_zero:
+            _say(self._line(module, frozen, first=first))
+
+    def _line(self, module: nn.Module, frozen: set[str], *, first: bool) -> str:
+        values = {name: parameter.numel() for name, parameter in _named(module)}
+        share = sum(values[name] for name in frozen) / max(1, sum(values.values()))
+        if not frozen:
+            return "unfrozen  every parameter is trained" + ("" if self.until else " from the start")
+        unit = "step" if self.by_step else "epoch"
+        more = f", then a layer every {self.every} {unit}{'s' * (self.every != 1)}" if self.every else ""
+        until = f"until {unit} {self.until}{more}" if self.until is not None else "for good"
+        word = f"frozen    {len(frozen)} of {len(values)} tensors, {percent(share, 1)} of the values"
+        return f"{word}, {until}" if first else f"{word} still"
+
+    def _chosen(self, names: Sequence[str]) -> set[str]:
+        found: set[str] = set()
+        for pattern in self.modules or ():
+            matched = {
+                name
+                for name in names
+                if fnmatchcase(name.lower(), pattern.lower()) or name.lower().startswith(f"{pattern.lower()}.")
+            }
+            if not matched:
+                there = ", ".join(dict.fromkeys(name.rpartition(".")[0] for name in names))
+                raise _unbuilt(
+                    f"no parameter is called '{pattern}'", f"there are: {there[:300]}", f"modules=[{names[0]}]"
+                )
+            found |= matched
+        return found
+
+
+def _named(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
+    """The parameters under the names that they have where nothing is compiled: it may be, after this was set up."""
+    return [(plain(name), parameter) for name, parameter in module.named_parameters()]
+
+
+def _stand_still(norm: nn.Module, path: str, frozen: set[str], *, training: bool) -> None:
+    """A normalisation whose parameters are all frozen uses its running mean and variance, and leaves them."""
+    own = {f"{path}.{name}" for name, _ in norm.named_parameters(recurse=False)}
+    if own:
+        norm.train(training and not own <= frozen)
+
+
+def _unbuilt(what: str, why: str, fix: str) -> MLScaleError:
+    error = MLScaleError(what, where="callbacks.freeze", why=why, fix=f"callbacks.freeze.{fix}")
+    error.unbuilt = True  # nothing has run yet
+    return error
+
+
+def _say(line: str) -> None:
+    tqdm.write(line, file=sys.stderr)  # above a progress bar
+    sys.stderr.flush()

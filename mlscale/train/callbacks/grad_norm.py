@@ -1,0 +1,88 @@
+"""The norm of the gradient: what clipping looks at, and the first sign of a run that will diverge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from torch.optim import Optimizer
+
+from mlscale.train.callbacks.train_metrics import TrainMetrics, writer
+from mlscale.train.compiled_names import plain
+
+
+class GradNorm(Callback):
+    """Writes ``train/grad_norm`` into the entries of `TrainMetrics`: the L2 norm of the whole gradient at that step.
+
+    It is that of all parameters together, over all ranks and accumulated passes, unscaled and before clipping. The mean
+    over an epoch's entries stands in the run's table, without those of steps that a loss scaler has skipped, which are
+    no number. Between two entries a step costs one comparison.
+
+    Args:
+        per_layer: whether to write the norm of each layer, too, as ``train/grad_norm/<layer>``: of each module that
+            has parameters of its own.
+    """
+
+    def __init__(self, per_layer: bool = False) -> None:
+        self.per_layer = per_layer
+        self._metrics: TrainMetrics | None = None
+        self._norms: dict[str, Tensor] = {}  # of this step, on the device
+        self._sum, self._count = 0.0, 0  # of the epoch
+        self._restored = False
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._metrics = writer("grad_norm", trainer)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._sum, self._count = 0.0, 0
+
+    def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        if self._metrics is not None and self._metrics.entry_is_next(trainer):
+            self._norms = norms(pl_module, per_layer=self.per_layer)
+
+    def entry(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
+        """The norms of the step that was just taken; empty where none has a gradient."""
+        found, self._norms = self._norms, {}
+        if not found:
+            return {}
+        values = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+        if isfinite(norm := values["train/grad_norm"]):
+            self._sum, self._count = self._sum + norm, self._count + 1
+        return values
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._count:
+            # Every rank has the same value already.
+            sync: dict[str, Any] = {"sync_dist": trainer.world_size > 1, "reduce_fx": "max"}
+            pl_module.log("train/grad_norm", self._sum / self._count, logger=False, **sync)
+
+    def rank_state(self) -> dict[str, Any]:
+        """The epoch's sum and count."""
+        return {"sum": self._sum, "count": self._count}
+
+    def load_rank_states(self, states: Sequence[Mapping[str, Any] | None], trainer: Trainer) -> None:
+        if states and states[0] is not None:  # every rank has the same
+            self._sum, self._count = states[0]["sum"], states[0]["count"]
+
+
+def norms(module: torch.nn.Module, *, per_layer: bool = False) -> dict[str, Tensor]:
+    """L2 norms of the gradients of `module`, float32 scalars on their device: of all, and of each layer on request."""
+    named = [(name, _dense(part.grad)) for name, part in module.named_parameters() if part.grad is not None]
+    if not named:
+        return {}
+    each = [norm.float() for norm in torch._foreach_norm([grad for _, grad in named], 2, dtype=torch.float32)]
+    found = {"train/grad_norm": torch.linalg.vector_norm(torch.stack(each))}
+    if per_layer:
+        layers: dict[str, list[Tensor]] = {}
+        for (name, _), norm in zip(named, each, strict=True):
+            layers.setdefault(plain(name).rpartition(".")[0] or name, []).append(norm)
+        found |= {f"train/grad_norm/{layer}": torch.linalg.vector_norm(torch.stack(n)) for layer, n in layers.items()}
+    return found
+
+
+def _dense(grad: Tensor) -> Tensor:
+    return grad.coalesce().values() if grad.is_sparse else grad

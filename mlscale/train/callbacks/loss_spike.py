@@ -1,0 +1,170 @@
+"""A loss far above those before it: told with the samples that gave it."""
+
+from __future__ import annotations
+
+import sys
+from bisect import bisect_left, bisect_right, insort
+from collections import deque
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any, NamedTuple
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+from tqdm import tqdm
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.train.callbacks.train_metrics import writer
+from mlscale.train.step_loss import loss_of
+
+_MAD_TO_SIGMA = 1.4826  # of a normal distribution
+_SHOWN = 8  # sample keys in a message
+
+
+class Pending(NamedTuple):
+    """A loss that was not looked at yet, and what to say if it is a spike."""
+
+    loss: Tensor
+    step: int
+    epoch: int
+    batch_idx: int
+    keys: Any
+
+
+class LossSpike(Callback):
+    """Warns of a training loss above median + k · 1.4826 · MAD of the last `window` losses, and names step and samples.
+
+    MAD is the median absolute deviation, 1.4826 of which is the standard deviation of a normal distribution (Hampel
+    1974): neither moves when a spike enters the window. A loss must also be `least` of the median above it, so that a
+    loss that hardly moves has no spikes. Spikes that follow each other are one. Each rank looks at its own losses.
+
+    ``train/loss_spikes`` counts them, in the entries of `TrainMetrics` (the first rank's) and in the run's table (all).
+    On an accelerator losses are read together, every `trainer.log_every_n_steps` batches, so the host does not wait.
+
+    Args:
+        k: how many standard deviations above the median.
+        window: losses that are looked back at; a quarter of them must be there before anything is told.
+        least: the least rise, as a part of the median.
+        stop: whether to end the run with exit code 3; otherwise it warns.
+    """
+
+    def __init__(self, k: float = 10.0, window: int = 100, least: float = 0.5, stop: bool = False) -> None:
+        if k <= 0 or window < 8 or least < 0:
+            raise MLScaleError(
+                f"callbacks.loss_spike has k={k:g}, window={window}, least={least:g}",
+                where="callbacks.loss_spike",
+                why="k is above 0, a window holds 8 losses or more, least is 0 or more",
+                fix="callbacks.loss_spike.k=10 callbacks.loss_spike.window=100 callbacks.loss_spike.least=0.5",
+            )
+        self.k, self.least, self.stop = k, least, stop
+        self.window = window | 1  # odd: then a median is one of the losses
+        self.spikes = 0
+        self._inside = False  # the last loss was one
+        self._losses: deque[float] = deque()
+        self._sorted: list[float] = []
+        self._pending: list[Pending] = []
+        self._trainer: Any = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        writer("loss_spike", trainer)
+        self._trainer = trainer
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (loss := loss_of(outputs)) is None:
+            return
+        if loss.is_cpu:
+            if self.is_spike(value := loss.item()):
+                self._tell(_pending(loss, trainer, batch, batch_idx), value)
+            return
+        self._pending.append(_pending(loss, trainer, batch, batch_idx))
+        if len(self._pending) >= max(trainer.log_every_n_steps, 1):  # type: ignore[attr-defined]  # set by a connector
+            self._look()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._look()
+        several = trainer.world_size > 1
+        pl_module.log("train/loss_spikes", float(self.spikes), logger=False, sync_dist=several, reduce_fx="sum")
+
+    def entry(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
+        """How many there were so far."""
+        return {"train/loss_spikes": self.spikes}
+
+    def is_spike(self, loss: float) -> bool:
+        """Whether the next loss begins a spike; it is then one of those that are looked back at."""
+        if not isfinite(loss):  # callbacks.nonfinite's business
+            return False
+        above = self._is_above(loss)
+        begins, self._inside = above and not self._inside, above
+        insort(self._sorted, loss)
+        self._losses.append(loss)
+        if len(self._losses) > self.window:
+            del self._sorted[bisect_left(self._sorted, self._losses.popleft())]
+        return begins
+
+    def _is_above(self, loss: float) -> bool:
+        """Loss - median > k · 1.4826 · MAD, without working the MAD out: it is below r where more than half of the
+        losses lie within r of the median."""
+        count = len(self._sorted)
+        if count < self.window // 4:
+            return False
+        median = self._sorted[count // 2]
+        if loss - median <= self.least * abs(median):
+            return False
+        reach = (loss - median) / (self.k * _MAD_TO_SIGMA)
+        within = bisect_left(self._sorted, median + reach) - bisect_right(self._sorted, median - reach)
+        return within > count // 2
+
+    def _look(self) -> None:
+        pending, self._pending = self._pending, []
+        for each in pending:
+            value = each.loss.item()
+            if self.is_spike(value):
+                self._tell(each, value)
+
+    def _tell(self, seen: Pending, value: float) -> None:
+        self.spikes += 1
+        trainer, passes = self._trainer, self._trainer.accumulate_grad_batches
+        median = self._sorted[len(self._sorted) // 2]
+        rank = f", rank {trainer.global_rank}" if trainer.world_size > 1 else ""
+        what = (
+            f"the loss is {value * passes:.4g}, {_beside(value, median, passes)} of the last {len(self._losses)}, "
+            f"in epoch {seen.epoch}, batch {seen.batch_idx} (optimizer step {seen.step}{rank})"
+        )
+        names = [] if seen.keys is None else [str(key) for key in seen.keys]
+        more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+        samples = f"its samples: {', '.join(names[:_SHOWN])}{more}" if names else ""
+        if self.stop:
+            raise MLScaleError(
+                what,
+                why=samples,
+                fix="a smaller optimizer.lr or trainer.gradient_clip_val=1; callbacks.loss_spike.stop=false only warns",
+                exit=Exit.DIVERGED,
+            )
+        tqdm.write(f"warning   {what}{'; ' + samples if samples else ''}", file=sys.stderr)
+
+    def rank_state(self) -> dict[str, Any]:
+        """This rank's window and count. Losses that wait on the device are looked at before the save."""
+        self._look()
+        return {"losses": list(self._losses), "spikes": self.spikes, "inside": self._inside}
+
+    def load_rank_states(self, states: Sequence[Mapping[str, Any] | None], trainer: Trainer) -> None:
+        kept = [state for state in states if state is not None]
+        if len(kept) == trainer.world_size:
+            own = kept[trainer.global_rank]
+            self._losses = deque(own["losses"])
+            self._sorted = sorted(self._losses)
+            self.spikes, self._inside = own["spikes"], own["inside"]
+        elif kept and trainer.global_rank == 0:
+            self.spikes = sum(state["spikes"] for state in kept)
+
+
+def _beside(value: float, median: float, passes: int) -> str:
+    """How a loss compares; with a median that is nought, or below it, no ratio says anything."""
+    return f"{value / median:.3g}× the median" if median > 0 else f"beside a median of {median * passes:.4g}"
+
+
+def _pending(loss: Tensor, trainer: Trainer, batch: Any, batch_idx: int) -> Pending:
+    keys = batch.get("key") if isinstance(batch, Mapping) else None
+    return Pending(loss, trainer.global_step, trainer.current_epoch, batch_idx, keys)

@@ -1,0 +1,61 @@
+"""The learning rate of every parameter group, where there are several."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+from pytorch_lightning import Callback, LightningModule, Trainer
+
+from mlscale.train.callbacks.train_metrics import writer
+
+
+class LRMonitor(Callback):
+    """Writes into the entries of `TrainMetrics` what each parameter group is trained with.
+
+    ``train/lr/<group>``, and on request ``train/momentum/<group>`` (of Adam β₁) and ``train/weight_decay/<group>``. A
+    group is called by its own `name`, or else its number; with several optimizers the optimizer's goes before.
+    Of one group alone, without a name, ``train/lr``, which every run has, tells the rate. A step costs nothing: values
+    are read when an entry is written.
+
+    Lightning's LearningRateMonitor needs a logger, writes rows of its own between the others, and names by class.
+
+    Args:
+        momentum: whether to write the momentum, too.
+        weight_decay: whether to write the weight decay, too.
+    """
+
+    def __init__(self, momentum: bool = False, weight_decay: bool = False) -> None:
+        self.settings = ("lr", *(["momentum"] if momentum else []), *(["weight_decay"] if weight_decay else []))
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        writer("lr_monitor", trainer)
+
+    def entry(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
+        """The settings of every group now, by name."""
+        groups = _groups(trainer)
+        told = {"lr"} if len(groups) == 1 and "name" not in groups[0][1] else set()
+        return {
+            f"train/{setting}/{name}": float(value)
+            for name, group in groups
+            for setting in self.settings
+            if setting not in told and (value := _value(group, setting)) is not None
+        }
+
+
+def _groups(trainer: Trainer) -> list[tuple[str, dict[str, Any]]]:
+    several = len(trainer.optimizers) > 1
+    found = []
+    for number, optimizer in enumerate(trainer.optimizers):
+        names = [str(group.get("name") or index) for index, group in enumerate(optimizer.param_groups)]
+        counts = Counter(names)
+        for index, (name, group) in enumerate(zip(names, optimizer.param_groups, strict=True)):
+            unique = name if counts[name] == 1 else f"{name}-{index}"
+            found.append((f"{number}/{unique}" if several else unique, group))
+    return found
+
+
+def _value(group: dict[str, Any], setting: str) -> Any:
+    if setting == "momentum" and "betas" in group:
+        return group["betas"][0]
+    return group.get(setting)

@@ -1,0 +1,106 @@
+"""Ends a run whose loss is no longer a number, before it can harm a checkpoint."""
+
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.train.step_loss import loss_of
+
+_SHOWN = 8  # sample keys in the message
+
+
+class _Step(NamedTuple):
+    loss: Tensor
+    number: int
+    epoch: int
+    batch_idx: int
+    keys: Any
+
+
+class NonFinite(Callback):
+    """Raises (exit code 3) when a training loss is NaN or infinite, and names the first such step and its samples.
+
+    On a CPU every loss is looked at when it appears. On an accelerator that would make the host wait at every step:
+    losses are kept and looked at together, every `trainer.log_every_n_steps` batches, before validation, at the end of
+    an epoch, and before anything is saved. So a checkpoint never holds what came after the first bad loss. Weights are
+    looked at before they are saved too: a finite loss can have a gradient that is not.
+
+    With a loss scaler a step that overflows is skipped, its loss included: how many may be is the scaler's business.
+    """
+
+    def __init__(self) -> None:
+        self._pending: list[_Step] = []
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (loss := loss_of(outputs)) is None or (loss.is_cpu and isfinite(loss.item())):
+            return
+        if getattr(trainer.precision_plugin, "scaler", None) is not None:
+            return
+        keys = batch.get("key") if isinstance(batch, Mapping) else None
+        self._pending.append(_Step(loss, trainer.global_step, trainer.current_epoch, batch_idx, keys))
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        if loss.is_cpu or len(self._pending) >= max(every, 1):
+            self._check(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._check(trainer)
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._check(trainer)
+        finite = _all_finite([p for p in pl_module.parameters() if p.is_floating_point()])
+        if trainer.world_size > 1:
+            # One rank writes, but the loss may be bad on another: no rank saves unless all may.
+            verdict = torch.tensor(float(finite), device=trainer.strategy.root_device)
+            dist.all_reduce(verdict, op=dist.ReduceOp.MIN)
+            finite = bool(verdict)
+        if not finite:
+            raise _diverged(
+                f"the weights are not finite after optimizer step {trainer.global_step}", kept=_kept(trainer)
+            )
+
+    def _check(self, trainer: Trainer) -> None:
+        pending, self._pending = self._pending, []
+        if not pending:
+            return
+        finite = torch.isfinite(torch.stack([step.loss for step in pending])).tolist()
+        if all(finite):
+            return
+        bad = pending[finite.index(False)]
+        rank = f", rank {trainer.global_rank}" if trainer.world_size > 1 else ""
+        place = f"in epoch {bad.epoch}, batch {bad.batch_idx} (optimizer step {bad.number}{rank})"
+        raise _diverged(f"the loss is {bad.loss.item()} {place}", bad.keys, kept=_kept(trainer))
+
+
+def _kept(trainer: Any) -> list[str]:
+    """The names of the checkpoints that there are; callbacks may save to several folders."""
+    folders = {str(callback.dirpath) for callback in trainer.checkpoint_callbacks if getattr(callback, "dirpath", None)}
+    return sorted({path.name for folder in folders for path in Path(folder).glob("*.ckpt")})
+
+
+def _all_finite(tensors: list[Tensor]) -> bool:
+    return not tensors or bool(torch.stack([torch.isfinite(t).all() for t in tensors]).all())
+
+
+def _diverged(what: str, keys: Any = None, *, kept: Sequence[str] = ()) -> MLScaleError:
+    names = [] if keys is None else [str(key) for key in keys]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    samples = f"its samples: {', '.join(names[:_SHOWN])}{more}; " if names else ""
+    last = f"the last good checkpoint is kept: {', '.join(kept)}" if kept else "no checkpoint had been saved before"
+    return MLScaleError(
+        what,
+        why=samples + last,
+        fix="a smaller optimizer.lr, trainer.gradient_clip_val=1, or precision=fp32 instead of fp16",
+        exit=Exit.DIVERGED,
+    )

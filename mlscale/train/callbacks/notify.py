@@ -1,0 +1,139 @@
+"""Tells somebody that a run has finished, failed, diverged, was stopped, or hangs."""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from pathlib import Path
+from typing import Any, Literal, get_args
+
+from pytorch_lightning import Callback, LightningModule
+from tqdm import tqdm
+
+from mlscale.contracts import stamp
+from mlscale.errors import MLScaleError
+from mlscale.notify.command import Command
+from mlscale.notify.mail import Mail
+from mlscale.notify.sent import Sent
+from mlscale.notify.webhook import Webhook
+from mlscale.runs.folder import RunFolder
+from mlscale.runs.identity import now
+from mlscale.runs.mask import Masker
+from mlscale.train.callbacks.stall_report import Report
+
+Event = Literal["finished", "failed", "diverged", "stopped", "hung"]
+_EVENTS: Mapping[str, Event] = {
+    "done": "finished", "failed": "failed", "diverged": "diverged", "interrupted": "stopped",
+}  # fmt: skip
+
+
+class Notify(Callback):
+    """Posts to a webhook, runs a command, sends a mail; each tells the same document (`contracts/notice.json`).
+
+    The end of a run is told by the process that launched it, so that a rank that was killed is told, too: it calls
+    `run_ended` once the run folder is sealed. That a run hangs is found by `callbacks.stall`. A notice that does not
+    arrive is a line on standard error, and changes nothing else; what tries may take is bounded.
+
+    Args:
+        when: which of finished, failed, diverged, stopped and hung are told.
+        webhook: gets a JSON POST; http or https.
+        command: a program and its arguments, which gets the JSON on its standard input.
+        mail: arguments of `mlscale.notify.mail.Mail`: host, to, sender, and how to log in.
+        timeout_s: seconds that each of them may take for one try.
+        tries: of a webhook.
+
+    Raises:
+        MLScaleError: nobody is told, or a setting that is none.
+    """
+
+    def __init__(
+        self,
+        when: Sequence[Event] = get_args(Event),
+        webhook: str | None = None,
+        command: Sequence[str] | None = None,
+        mail: Mapping[str, Any] | None = None,
+        timeout_s: float = 10.0,
+        tries: int = 3,
+    ) -> None:
+        if unknown := [event for event in when if event not in get_args(Event)]:
+            raise _refused(f"'{unknown[0]}' is none of {', '.join(get_args(Event))}", "when", "when=[failed,hung]")
+        mail = mail if mail and mail.get("host") is not None else None
+        if webhook is None and command is None and mail is None:
+            raise _refused("it tells nobody", "webhook", "webhook='${oc.env:MY_WEBHOOK}'")
+        self.when = tuple(when)
+        where = "callbacks.notify"
+        self._webhook = Webhook(webhook, timeout_s, tries, f"{where}.webhook") if webhook is not None else None
+        self._command = Command(command, timeout_s, f"{where}.command") if command is not None else None
+        self._mail = _mail(mail, timeout_s, f"{where}.mail") if mail else None
+        self._folder: Path | None = None
+
+    def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
+        self._folder = Path(trainer.default_root_dir)
+
+    def on_stall(self, report: Report) -> None:
+        """Tell that the run hangs."""
+        if self._folder is not None and "hung" in self.when:
+            self._tell(RunFolder.open(self._folder), "hung", "\n".join([report.sentence, *report.ranks]), {})
+
+    def run_ended(self, run: RunFolder) -> None:
+        """Tell the end of a run that is sealed."""
+        manifest: Mapping[str, Any] = run.manifest or {}
+        event = _EVENTS.get(str(manifest.get("status")))
+        if event is not None and event in self.when:
+            self._tell(run, event, str(manifest["sentence"]), manifest.get("metrics", {}))
+
+    def _tell(self, run: RunFolder, event: Event, sentence: str, metrics: Mapping[str, Any]) -> None:
+        document = Masker.of_process().mask_tree(
+            {
+                "format": stamp("notice"),
+                "event": event,
+                "run": run.id,
+                "name": str(run.run["name"]),
+                "sentence": sentence,
+                "metrics": {name: value for name, value in metrics.items() if _is_number(value)},
+                "host": socket.gethostname(),
+                "folder": str(run.path),
+                "time": now(),
+            }
+        )
+        for who, sent in self._send(document):
+            if not sent.arrived or sent.why:
+                tqdm.write(f"warning   callbacks.notify: {who}: {sent.why}", file=sys.stderr)
+
+    def _send(self, document: Mapping[str, Any]) -> list[tuple[str, Sent]]:
+        told = []
+        if self._webhook is not None:
+            told.append((f"the webhook at {self._webhook.host}", self._webhook.send(document)))
+        if self._command is not None:
+            told.append(("the command", self._command.send(document)))
+        if self._mail is not None:
+            subject = f"{document['name']} {document['event']}: {document['sentence'].splitlines()[0]}"
+            told.append((f"the mail server {self._mail.host}", self._mail.send(subject, _text(document))))
+        return told
+
+
+def _text(document: Mapping[str, Any]) -> str:
+    """The document as a person reads it."""
+    lines = [document["sentence"], ""]
+    lines += [f"{name}: {value:.6g}" for name, value in document["metrics"].items()]
+    lines += ["", f"{document['folder']} on {document['host']}, {document['time']}"]
+    return "\n".join(lines) + "\n"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
+
+
+def _mail(given: Mapping[str, Any], timeout_s: float, where: str) -> Mail:
+    settings = {name: value for name, value in given.items() if value is not None}
+    if missing := [name for name in ("to", "sender") if name not in settings]:
+        raise _refused(f"a mail has no {missing[0]}", f"mail.{missing[0]}", f"mail.{missing[0]}=…")
+    return Mail(**settings, timeout_s=timeout_s, where=where)
+
+
+def _refused(what: str, key: str, fix: str) -> MLScaleError:
+    error = MLScaleError(f"callbacks.notify: {what}", where=f"callbacks.notify.{key}", fix=f"callbacks.notify.{fix}")
+    error.unbuilt = True
+    return error

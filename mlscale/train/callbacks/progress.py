@@ -1,0 +1,149 @@
+"""One line that moves on a terminal and in a notebook; one line per epoch everywhere else."""
+
+import os
+import sys
+import time
+from typing import Any, TextIO
+
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import ProgressBar
+from torch import Tensor
+from tqdm import tqdm
+
+from mlscale.tasks.batch import batch_size
+from mlscale.train.callbacks.notebook_bar import NotebookBar, Place, shell
+from mlscale.train.checkpoint.step_boundary import in_epoch
+from mlscale.train.step_loss import loss_of
+
+_COLUMNS, _ROWS = 100, 20  # of a terminal that does not know its size, as one of `docker run -t` or `script`
+_METRICS = ("val/accuracy", "val/loss")  # the first that there is, is shown where the run's metric is not logged
+
+
+class Progress(ProgressBar):
+    """Epoch, step, loss, the last validation's metric and samples per second, on standard error.
+
+    A step costs one look at the clock; the loss is read from the device once per update.
+
+    Args:
+        refresh: seconds between two updates on a terminal.
+        metric: the metric to show; by default the run's, else accuracy, else the validation loss.
+        stream: where to write; by default standard error, as it is when training starts.
+    """
+
+    def __init__(self, refresh: float = 0.2, *, metric: str | None = None, stream: TextIO | None = None) -> None:
+        super().__init__()
+        self.refresh = refresh
+        self.metric = metric
+        self._stream = stream
+        self._out: TextIO = sys.stderr
+        self._enabled = True
+        self._bar: Any = None  # tqdm has no types
+        self._place: Place | None = None  # of the bar in a notebook
+        self._next = 0.0
+        self._samples = 0
+        self._started = 0.0
+        self._paused = 0.0
+        self._loss: Tensor | None = None
+
+    def disable(self) -> None:
+        self._enabled = False
+
+    def enable(self) -> None:
+        self._enabled = True
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._out = self._stream or sys.stderr
+        if in_epoch(trainer):  # resumed: Lightning does not call the hook of its start again
+            self.on_train_epoch_start(trainer, pl_module)
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._samples, self._loss, self._paused = 0, None, 0.0
+        self._started = time.perf_counter()
+        self._next = self._started + self.refresh
+        total = None if trainer.num_training_batches == float("inf") else int(trainer.num_training_batches)
+        if self._enabled and self._stream is None and shell() is not None:
+            self._place = self._place or Place()
+            self._bar = NotebookBar(total, _epoch(trainer), self._place)
+        elif self._enabled and self._out.isatty():
+            self._bar = tqdm(
+                total=total,
+                desc=_epoch(trainer),
+                file=self._out,
+                leave=False,
+                dynamic_ncols=_columns(self._out) > 0,
+                ncols=None if _columns(self._out) else _COLUMNS,
+                nrows=None if _columns(self._out) else _ROWS,
+                miniters=0,
+                bar_format="{desc} {percentage:3.0f}% |{bar}| {n_fmt}/{total_fmt} [{elapsed}<{remaining}]{postfix}",
+            )
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        self._samples += batch_size(batch)
+        self._loss = loss_of(outputs)
+        if (now := time.perf_counter()) >= self._next:
+            self._next = now + self.refresh
+            if self._bar is not None:
+                self._bar.n = batch_idx + 1
+                self._bar.set_postfix_str(self._facts(trainer, now), refresh=True)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._paused -= time.perf_counter()
+        if self._bar is not None:
+            self._bar.set_description_str(f"{_epoch(trainer)} validating")
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._paused += time.perf_counter()
+        if self._bar is not None:
+            self._bar.set_description_str(_epoch(trainer))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        moving, facts = self._bar is not None, self._facts(trainer, time.perf_counter())
+        if self._place is not None and moving:  # it stays as it ends
+            self._bar.n = trainer.num_training_batches
+            self._bar.set_postfix_str(facts)
+        self._close()
+        if self._enabled and not moving:
+            self._out.write(f"{_epoch(trainer)}  step {trainer.global_step}{', ' if facts else ''}{facts}\n")
+            self._out.flush()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._close()
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._close()
+
+    def print(self, *args: Any, sep: str = " ", **kwargs: Any) -> None:
+        """Print above the bar."""
+        tqdm.write(sep.join(str(arg) for arg in args), file=self._out)
+
+    def _close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+    def _facts(self, trainer: Trainer, now: float) -> str:
+        facts = []
+        if self._loss is not None:
+            facts.append(f"loss {self._loss.item() * trainer.accumulate_grad_batches:.4g}")
+        metrics = trainer.callback_metrics
+        shown = (self.metric, *_METRICS) if self.metric else _METRICS
+        if (name := next((name for name in shown if name in metrics), None)) is not None:
+            facts.append(f"{name} {metrics[name].item():.4g}")
+        if self._samples and (seconds := now - self._started - self._paused) > 0:
+            facts.append(f"{self._samples * trainer.world_size / seconds:,.0f} samples/s")
+        return ", ".join(facts)
+
+
+def _columns(out: TextIO) -> int:
+    """The width of a terminal; 0 where it does not say."""
+    try:
+        return os.get_terminal_size(out.fileno()).columns
+    except (OSError, ValueError):
+        return 0
+
+
+def _epoch(trainer: Trainer) -> str:
+    last = trainer.max_epochs
+    return f"epoch {trainer.current_epoch + 1}" + (f"/{last}" if last is not None and last > 0 else "")

@@ -1,0 +1,227 @@
+"""The metric that judges a run: chosen from what the validation logs where none was set, checked before training."""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.utilities.model_helpers import is_overridden
+
+from mlscale.config.directions import choose, direction, is_loss, stage
+from mlscale.errors import MLScaleError
+from mlscale.train.callbacks.progress import Progress
+from mlscale.train.callbacks.train_metrics import TrainMetrics
+from mlscale.train.lightning.missing_metric import not_logged
+from mlscale.train.lightning.partial_results import names_in_training
+
+UNCHOSEN = "the run's metric"
+"""What callbacks monitor that follow the run's metric, until it is chosen."""
+_TRAIN_LOSS = "train/loss"
+_SHOWN = 5  # names in a line
+_NOT_THE_USERS = ("mlscale.", "pytorch_lightning.", "lightning.", "lightning_fabric.", "torch.", "torchmetrics.")
+
+
+class RunMetric(Callback):
+    """Chooses the metric that judges a run, and lets the callbacks that follow it know.
+
+    The sanity validation shows what is logged. Where nobody has set a metric and the task's own is not among it, one
+    is chosen. A run without a sanity validation chooses at its first validation, one without any validation takes the
+    training loss, or no metric where training steps return none and log several. A metric that somebody has set, and
+    what callbacks and schedulers monitor besides, must be logged: the run ends before its first step where it is a
+    validation's, and after it where it may be the training's.
+
+    Args:
+        metric: the run's metric; None where it is open.
+        mode: min or max, whichever of it is better; None where it is open, too.
+        given: whether somebody has set the metric.
+        given_mode: whether somebody has set the mode: a metric of that direction is chosen.
+        record: keeps the choice (metric, mode) with the run; called on the first rank.
+        announce: whether the choice is printed; one of several short fits of the same run is enough.
+    """
+
+    def __init__(
+        self,
+        metric: str | None,
+        mode: str | None,
+        *,
+        given: bool,
+        given_mode: bool = False,
+        record: Callable[[str | None, str | None], None] = lambda metric, mode: None,
+        announce: bool = True,
+    ) -> None:
+        self.metric, self.mode = metric, mode
+        self.given, self.given_mode = given, given_mode
+        self.record, self.announce = record, announce
+        self._open = metric is None
+        self._known: frozenset[str] = frozenset()  # names of before this validation
+        self._awaited: list[tuple[str, str]] = []  # what the training may log yet
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        _show(trainer, self.metric)
+
+    def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        logged = _on_all_ranks(trainer.callback_metrics)
+        # Code that asks whether it is the sanity validation logs less there than it will.
+        if not logged or _mentions(pl_module, trainer, "sanity_checking"):
+            return
+        if not self.given and self.metric not in logged:
+            if choose(logged, self.mode if self.given_mode else None):
+                self._choose(trainer, logged)
+            else:
+                self._open = True  # what the training gives is known after an epoch of it
+        for name, where in self._watched(trainer):
+            if name not in logged and stage(name) == "val":
+                raise _refused(not_logged(name, where, logged, during="the sanity validation"))
+            if name not in logged and stage(name) is None:
+                self._awaited.append((name, where))
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if not self._awaited:
+            return
+        awaited, self._awaited = self._awaited, []
+        if is_overridden("on_train_epoch_end", pl_module) or _users(trainer):  # which may log it
+            return
+        logged = _on_all_ranks({*trainer.callback_metrics, *names_in_training(trainer)})
+        for name, where in awaited:
+            if name not in logged:
+                raise _refused(not_logged(name, where, logged, during="validation and a training step"))
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._known = frozenset(trainer.callback_metrics)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._open and not trainer.sanity_checking:
+            self._choose(trainer, _on_all_ranks(set(trainer.callback_metrics) - self._known))
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._open and not trainer.enable_validation:
+            self._choose(trainer, [])
+
+    def _choose(self, trainer: Any, validated: list[str]) -> None:
+        before, mode = self.metric or UNCHOSEN, self.mode if self.given_mode else None
+        self.metric, source = choose(validated, mode), "chosen from what the validation logs"
+        if self.metric is None:
+            self.metric, source = _of_training(trainer, validated, mode), _why_not(trainer, validated)
+        self.mode = mode or (direction(self.metric) if self.metric else None)
+        self._open = False
+        _follow(trainer, before, self.metric, self.mode)
+        if trainer.is_global_zero:
+            self.record(self.metric, self.mode)
+            if self.announce:
+                print(self._line(source, validated), file=sys.stderr, flush=True)
+
+    def _line(self, source: str, logged: Iterable[str]) -> str:
+        if self.metric is None:
+            return f"metric    none: {source}; best.ckpt is the latest; metric=<name> mode=max or min picks by one"
+        others = [name for name in sorted(logged) if name != self.metric and direction(name)]
+        more = f"; metric={others[0]} takes another" if others else ""
+        return f"metric    {self.metric}, {'less' if self.mode == 'min' else 'more'} is better: {source}{more}"
+
+    def _watched(self, trainer: Any) -> list[tuple[str, str]]:
+        """The names of metrics that something waits for, and which key says so."""
+        found = [(self.metric, f"metric={self.metric}")] if self.metric and self.given else []
+        for callback in trainer.callbacks:
+            monitor = getattr(callback, "monitor", None)
+            strict = isinstance(callback, ModelCheckpoint) or getattr(callback, "strict", False)
+            if isinstance(monitor, str) and strict and monitor not in (self.metric, UNCHOSEN):
+                found.append((monitor, f"{type(callback).__name__}(monitor='{monitor}')"))
+        for config in trainer.lr_scheduler_configs:
+            if config.reduce_on_plateau and config.strict and config.monitor not in (None, self.metric, UNCHOSEN):
+                found.append((config.monitor, f"the monitor of {type(config.scheduler).__name__}"))
+        return found
+
+
+def _of_training(trainer: Any, validated: Iterable[str], mode: str | None) -> str | None:
+    logged = set(trainer.callback_metrics) - set(validated)
+    if any(isinstance(callback, TrainMetrics) and callback.has_loss for callback in trainer.callbacks):
+        logged.add(_TRAIN_LOSS)  # which it logs later in this hook
+    trained = _on_all_ranks(logged)
+    if _TRAIN_LOSS in trained and mode != "max":
+        return _TRAIN_LOSS
+    losses = [name for name in trained if is_loss(name)]
+    if len(losses) > 1 and not any("total" in name for name in losses):
+        return None  # adversaries: what is better for one of them is worse for the other
+    return choose(trained, mode)
+
+
+def _why_not(trainer: Any, validated: list[str]) -> str:
+    """Why the metric is none of the validation's."""
+    if validated:
+        return f"the validation logs {', '.join(validated[:_SHOWN])}, and not which way it gets better"
+    return "the validation logs nothing of its whole epoch" if trainer.enable_validation else "there is no validation"
+
+
+def _on_all_ranks(names: Iterable[str]) -> list[str]:
+    """The names that every rank has: the others can't look at one that the first rank logs alone."""
+    mine = sorted(names)
+    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
+        return mine
+    of_ranks: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(of_ranks, mine)
+    return sorted(set(mine).intersection(*map(set, of_ranks)))
+
+
+def _mentions(module: LightningModule, trainer: Any, name: str) -> bool:
+    """Whether code of the module's, or of a user's callback, reads an attribute of this name."""
+    return any(
+        name in getattr(getattr(member, "__code__", None), "co_names", ())
+        for kind in {kind for one in (module, *_users(trainer)) for kind in type(one).__mro__}
+        if not kind.__module__.startswith(_NOT_THE_USERS)
+        for member in vars(kind).values()
+    )
+
+
+def _users(trainer: Any) -> list[Callback]:
+    """The callbacks that somebody else has written."""
+    return [one for one in trainer.callbacks if not type(one).__module__.startswith(_NOT_THE_USERS)]
+
+
+def _refused(error: MLScaleError) -> MLScaleError:
+    error.unbuilt = True  # a run that is refused leaves nothing
+    return error
+
+
+def _follow(trainer: Any, before: str, metric: str | None, mode: str | None) -> None:
+    """Let what monitored `before` monitor the metric that was chosen."""
+    for callback in trainer.callbacks:
+        if getattr(callback, "monitor", None) == before:
+            callback.monitor = metric
+            _turn(callback, mode or "min")
+    _show(trainer, metric)
+    for config in trainer.lr_scheduler_configs:
+        if config.monitor == before and metric is not None:
+            config.monitor = metric
+            _turn_plateau(config.scheduler, mode or "min")
+
+
+def _show(trainer: Any, metric: str | None) -> None:
+    for callback in trainer.callbacks:
+        if isinstance(callback, Progress) and callback.metric is None:
+            callback.metric = metric
+
+
+def _turn(callback: Any, mode: str) -> None:
+    """Set the direction of a callback that has looked at no value yet."""
+    worst = torch.tensor(math.inf if mode == "min" else -math.inf)
+    if hasattr(callback, "mode"):
+        callback.mode = mode
+    if isinstance(callback, ModelCheckpoint):
+        callback.kth_value = worst
+    elif isinstance(callback, EarlyStopping):
+        callback.best_score = worst
+        callback.min_delta = abs(callback.min_delta) * (-1 if mode == "min" else 1)
+
+
+def _turn_plateau(scheduler: Any, mode: str) -> None:
+    """The same for ReduceLROnPlateau."""
+    if getattr(scheduler, "mode", mode) != mode:
+        scheduler.mode = mode
+        scheduler.best = scheduler.mode_worse = math.inf if mode == "min" else -math.inf

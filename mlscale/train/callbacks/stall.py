@@ -1,0 +1,204 @@
+"""A run that no longer takes steps: told with the stacks of all threads of all ranks, and ended on request."""
+
+from __future__ import annotations
+
+import contextlib
+import statistics
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.trainer.states import RunningStage
+
+from mlscale.errors import MLScaleError
+from mlscale.train import thread_stacks as stacks
+from mlscale.train.callbacks.stall_report import Answer, Rank, Report, report, withdraw
+
+_LONGEST_LOOK_SECONDS = 1.0  # between two looks at the counters
+_STEPS_AT_LEAST = 5  # a run whose steps take minutes gets that many of them
+_STEP_TIMES = 64
+_SUSPENDED = 10  # looks that did not happen: the process was stopped, or the machine slept
+
+_end: Callable[[MLScaleError, Report], None] | None = None
+
+
+@contextlib.contextmanager
+def ended_by(end: Callable[[MLScaleError, Report], None] | None) -> Iterator[None]:
+    """Inside the block a stalled run that is to be stopped is ended by `end`, called in a thread beside the one that
+    hangs. None: it can't be ended from here."""
+    global _end
+    before, _end = _end, end
+    try:
+        yield
+    finally:
+        _end = before
+
+
+class Stall(Callback):
+    """Watches from a thread of its own whether optimizer steps are taken. A step costs nothing.
+
+    No step for `factor` times the median time of a step is a stall, but not before `least_s` seconds, and after
+    `after_s` at the latest (or five steps, where one takes longer). Before the first step, in which models are
+    compiled, `after_s` alone counts. Validation, saving and what comes after the fit are none, nor is a breakpoint.
+
+    Then, once per stall: which rank is where, and the stacks of all threads of all ranks of this machine, on standard
+    error and in `logs/stall-<n>.txt` of the run. A process that is stuck in code that does not let Python run tells
+    its stack, too (Linux). Callbacks that have a method `on_stall`, of (report), are called on one rank.
+
+    Args:
+        factor: median step times without a step.
+        least_s: seconds before which nothing is a stall.
+        after_s: seconds after which it is one in any case.
+        stop: whether to end the run with exit code 5; otherwise it is told, and told when it goes on.
+    """
+
+    def __init__(self, factor: float = 50.0, least_s: float = 60.0, after_s: float = 600.0, stop: bool = False) -> None:
+        if factor <= 0 or not 0 < least_s <= after_s:
+            raise MLScaleError(
+                f"callbacks.stall has factor={factor:g}, least_s={least_s:g}, after_s={after_s:g}",
+                where="callbacks.stall",
+                why="all are above 0, and least_s is no more than after_s",
+                fix="callbacks.stall.factor=50 callbacks.stall.least_s=60 callbacks.stall.after_s=600",
+            )
+        self.factor, self.least_s, self.after_s, self.stop = factor, least_s, after_s, stop
+        self._watch: _Watch | None = None
+
+    def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
+        self._end_watch()
+        self._watch = _Watch(self, trainer)
+        save = trainer.save_checkpoint
+
+        def save_checkpoint(*arguments: Any, **options: Any) -> None:
+            watch = self._watch
+            if watch is not None:
+                watch.saving = True
+            try:
+                save(*arguments, **options)
+            finally:
+                if watch is not None:
+                    watch.saving = False
+
+        trainer.save_checkpoint = save_checkpoint
+        self._watch.start()
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._end_watch()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._end_watch()
+
+    def _end_watch(self) -> None:
+        if self._watch is not None:
+            self._watch.end()
+            self._watch = None
+
+
+class _Watch(threading.Thread):
+    """Looks at the trainer's counters, which cost nothing to read from another thread."""
+
+    def __init__(self, settings: Stall, trainer: Any) -> None:
+        super().__init__(name="mlscale-stall", daemon=True)
+        self.saving = False
+        self._settings, self._trainer = settings, trainer
+        self._look_seconds = min(_LONGEST_LOOK_SECONDS, settings.least_s / 5)
+        self._over = threading.Event()
+        self._times: deque[float] = deque(maxlen=_STEP_TIMES)
+        self._told = 0.0  # seconds without a step when a stall was told; 0 while there is none
+        if trainer.world_size == 1 and _has_file(sys.__stderr__):  # nobody else could tell what the backstop writes
+            self._backstop = stacks.Backstop(settings.least_s, sys.__stderr__)
+        else:
+            self._backstop = stacks.Backstop(max(2.0, 5 * self._look_seconds))
+        self._ranks = _ranks(trainer, self._backstop.path)
+        self._folder = Path(trainer.default_root_dir) / "logs"
+        if trainer.is_global_zero:
+            withdraw(self._folder)  # an attempt before this one was killed while it asked
+
+    def end(self) -> None:
+        self._over.set()
+        if threading.current_thread() is not self:
+            self.join()
+
+    def run(self) -> None:
+        try:
+            self._run()
+        finally:
+            self._backstop.close()
+
+    def _run(self) -> None:
+        self._backstop.hold_off()
+        last, since, looked = self._counts(), time.monotonic(), time.monotonic()
+        while not self._over.wait(self._look_seconds):
+            self._backstop.hold_off()
+            now, counts = time.monotonic(), self._counts()
+            suspended = now - looked > max(_SUSPENDED * self._look_seconds, 5.0)
+            looked = now
+            if counts != last or self._phase() != "training" or suspended:
+                steps = counts[1] - last[1]
+                if steps > 0 and not suspended:
+                    self._times.append((now - since) / steps)
+                if counts != last or suspended:
+                    self._goes_on(now - since)
+                last, since = counts, now
+            answer = Answer(self._phase(), *counts, now - since)
+            self._ranks.answer(self._folder, answer)  # another rank may ask
+            if not self._told and now - since > self._limit() and self._phase() == "training":
+                self._told = now - since
+                self._tell(answer)
+
+    def _counts(self) -> tuple[int, int]:
+        """Batches begun and done, of the whole run."""
+        progress = self._trainer.fit_loop.epoch_loop.batch_progress.total
+        return progress.ready, progress.completed
+
+    def _phase(self) -> str:
+        if self.saving:
+            return "saving a checkpoint"
+        stage = self._trainer.state.stage
+        return "training" if stage == RunningStage.TRAINING else str(getattr(stage, "value", "set-up"))
+
+    def _limit(self) -> float:
+        settings = self._settings
+        if not self._times:
+            return settings.after_s
+        step = statistics.median(self._times)
+        return max(settings.least_s, min(settings.factor * step, max(settings.after_s, _STEPS_AT_LEAST * step)))
+
+    def _tell(self, answer: Answer) -> None:
+        median = statistics.median(self._times) if self._times else None
+        told = report(self._ranks, self._folder, answer, median)
+        if told is None:  # another rank tells it, or somebody is debugging
+            return
+        told.show()
+        for callback in self._trainer.callbacks:
+            if hasattr(callback, "on_stall"):
+                callback.on_stall(told)
+        if self._settings.stop and _end is not None:
+            _end(told.error(), told)
+
+    def _goes_on(self, seconds: float) -> None:
+        if self._told and self._trainer.is_global_zero:
+            Report.say(f"the run goes on after {seconds:,.0f} s")
+        self._told = 0.0
+
+
+def _has_file(stream: Any) -> bool:
+    try:
+        return stream is not None and stream.fileno() >= 0
+    except (OSError, ValueError):
+        return False
+
+
+def _ranks(trainer: Any, backstop: str) -> Rank:
+    """What the ranks know of each other; all have to ask at once."""
+    own = Rank.here(trainer.global_rank, backstop)
+    if trainer.world_size == 1:
+        return own
+    everybody: list[Any] = [None] * trainer.world_size
+    dist.all_gather_object(everybody, own.facts)
+    return own.among(everybody)

@@ -1,0 +1,241 @@
+"""Training loss, learning rate, throughput and memory, for every tracker."""
+
+import time
+from collections.abc import Mapping, Sequence
+from math import isfinite
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import Callback, LightningModule, Trainer
+from torch import Tensor
+
+from mlscale.errors import MLScaleError
+from mlscale.tasks.batch import batch_size
+from mlscale.train.checkpoint.step_boundary import in_epoch
+from mlscale.train.process_memory import peak_bytes
+from mlscale.train.step_loss import loss_of
+
+_COLLAPSE = 256  # losses kept apart; more are added up, on the device and without waiting for it
+
+
+class TrainMetrics(Callback):
+    """Logs, every `trainer.log_every_n_steps` optimizer steps and for all ranks together:
+
+    - ``train/loss``: its mean since the last entry, where training steps return one: a module that optimizes manually
+      need not, and then logs its own,
+    - ``train/lr``: of the first parameter group,
+    - ``train/samples_per_s``: over the time since the last entry, validation left out,
+    - ``train/tokens_per_s``: the same for batches of tokens (whole numbers of shape (n, length)), padding among them,
+    - what other callbacks have to say: each that has a method ``entry``, of (trainer, module), gives `{name: value}`;
+
+    and once an epoch ``train/loss_epoch``, the mean of the epoch, and ``train/peak_memory_gib``, the most that a
+    process has used (allocated on the device for CUDA, resident otherwise). Callbacks that monitor ``train/loss`` get
+    the epoch's mean. Entries carry the index of the optimizer step, counted from 0, as Lightning's own do.
+
+    An epoch (or a run) of fewer steps than the interval has one entry, at its end.
+
+    A step costs a list append: losses stay on the device until an entry is due.
+    """
+
+    def __init__(self) -> None:
+        self._losses: list[Tensor] = []
+        self._counted = 0  # batches that gave a loss
+        self._batches = 0
+        self._samples = 0
+        self._tokens = 0
+        self._reads_tokens: bool | None = None  # the first batch tells
+        self._telling: list[Any] = []
+        self._logged_step = 0
+        self._seconds = 0.0  # of training since the last entry, up to `_resumed`
+        self._resumed = 0.0
+        self._epoch_loss: Tensor | None = None  # sum over the epoch's optimizer steps
+        self._epoch_counted: Tensor | None = None
+        self._epoch_steps = 0
+        self._restored: Mapping[str, Any] | None = None
+
+    @property
+    def has_loss(self) -> bool:
+        """Whether training steps of this epoch have given a loss, so that ``train/loss`` is logged at its end."""
+        return self._counted > 0 or (self._epoch_counted is not None and bool(self._epoch_counted.item()))
+
+    def rank_state(self) -> dict[str, Any]:
+        """What this rank has added up in the epoch and not logged yet."""
+        return {
+            "losses": torch.stack(self._losses).cpu() if self._losses else None,
+            "counted": self._counted,
+            "batches": self._batches,
+            "samples": self._samples,
+            "tokens": self._tokens,
+            "logged_step": self._logged_step,
+            "epoch_loss": None if self._epoch_loss is None else self._epoch_loss.cpu(),
+            "epoch_counted": None if self._epoch_counted is None else self._epoch_counted.cpu(),
+            "epoch_steps": self._epoch_steps,
+        }
+
+    def load_rank_states(self, states: Sequence[Mapping[str, Any] | None], trainer: Trainer) -> None:
+        """Go on adding. On another number of ranks the first takes over what all of them had."""
+        kept = [state for state in states if state is not None]
+        if len(kept) == trainer.world_size:
+            self._restored = kept[trainer.global_rank]
+        elif kept:
+            losses = [state["losses"].double().sum() for state in kept if state["losses"] is not None]
+            mean = torch.stack(losses).sum() / len(kept) * trainer.world_size if losses else None
+            first = trainer.global_rank == 0
+            self._restored = {
+                **kept[0],
+                "losses": mean.reshape(1) if mean is not None and first else None,
+                "counted": sum(_counted(state) for state in kept) if first else 0,
+                "samples": sum(state["samples"] for state in kept) if first else 0,
+                "tokens": sum(state.get("tokens", 0) for state in kept) if first else 0,
+            }
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _fit_interval(trainer)
+        self._telling = [callback for callback in trainer.callbacks if hasattr(callback, "entry")]  # type: ignore[attr-defined]
+        self._reset(trainer)
+        restored, self._restored = self._restored, None
+        if restored is not None and in_epoch(trainer):
+            device = trainer.strategy.root_device
+            if restored["losses"] is not None:
+                self._losses = list(restored["losses"].to(device))
+            if restored["epoch_loss"] is not None:
+                self._epoch_loss = restored["epoch_loss"].to(device)
+                counted = restored.get("epoch_counted")  # checkpoints of before have none, and had losses
+                self._epoch_counted = torch.ones_like(self._epoch_loss) if counted is None else counted.to(device)
+            self._batches, self._samples = restored["batches"], restored["samples"]
+            self._counted = _counted(restored)
+            self._tokens = restored.get("tokens", 0)
+            self._logged_step, self._epoch_steps = restored["logged_step"], restored["epoch_steps"]
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._reset(trainer)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if (loss := loss_of(outputs)) is not None:
+            self._losses.append(loss)
+            self._counted += 1
+        self._batches += 1
+        self._samples += batch_size(batch)
+        if self._reads_tokens is None:
+            self._reads_tokens = _is_tokens(batch)
+        if self._reads_tokens:
+            self._tokens += batch["x"].numel()
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        # `global_step` walks through several properties: ask only when an entry can be due.
+        if 0 < every <= self._batches and trainer.global_step - self._logged_step >= every:
+            self._log(trainer, pl_module)
+        elif len(self._losses) >= _COLLAPSE:
+            self._losses = [torch.stack(self._losses).sum()]
+
+    def entry_is_next(self, trainer: Trainer) -> bool:
+        """Whether an entry will be written once the optimizer step that is under way is taken."""
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        return 0 < every <= self._batches + 1 and trainer.global_step + 1 - self._logged_step >= every
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._seconds += time.perf_counter() - self._resumed
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._resumed = time.perf_counter()
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._take(trainer)
+        # Every rank has the same value already: "max" keeps it exact for any number of ranks.
+        sync: dict[str, Any] = {"sync_dist": trainer.world_size > 1, "reduce_fx": "max"}
+        pl_module.log("train/peak_memory_gib", peak_bytes(trainer.strategy.root_device) / 2**30, **sync)
+        if self._epoch_loss is not None and self._epoch_counted is not None and self._epoch_counted.item():
+            mean = self._mean(self._epoch_loss, self._epoch_counted, self._epoch_steps, trainer).float()
+            pl_module.log("train/loss_epoch", mean, **sync)
+            pl_module.log("train/loss", mean, logger=False, **sync)
+
+    def _reset(self, trainer: Trainer) -> None:
+        self._losses.clear()
+        self._batches = self._counted = self._samples = self._tokens = self._epoch_steps = 0
+        self._seconds, self._epoch_loss, self._epoch_counted = 0.0, None, None
+        self._logged_step = trainer.global_step
+        self._resumed = time.perf_counter()
+
+    def _take(self, trainer: Trainer) -> tuple[Tensor, int]:
+        """Close the interval: the sums over all ranks of (losses / ranks, samples, tokens, losses counted), and its
+        optimizer steps."""
+        steps = trainer.global_step - self._logged_step
+        device = trainer.strategy.root_device
+        sums = torch.zeros(4, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
+        if self._losses:
+            sums[0] = torch.stack(self._losses).sum() / trainer.world_size
+        sums[1], sums[2], sums[3] = self._samples, self._tokens, self._counted
+        if trainer.world_size > 1:
+            dist.all_reduce(sums)
+        self._epoch_loss = sums[0] if self._epoch_loss is None else self._epoch_loss + sums[0]
+        self._epoch_counted = sums[3] if self._epoch_counted is None else self._epoch_counted + sums[3]
+        self._epoch_steps += steps
+        self._logged_step += steps
+        self._losses.clear()
+        self._batches = self._counted = self._samples = self._tokens = 0
+        return sums, steps
+
+    def _mean(self, loss: Tensor, counted: Tensor, steps: int, trainer: Trainer) -> Tensor:
+        """The mean loss of an optimizer step; by manual optimization, where one batch is several steps, of a batch."""
+        if trainer.lightning_module.automatic_optimization:
+            return loss / max(steps, 1)
+        return loss * trainer.world_size / counted
+
+    def _log(self, trainer: Trainer, module: LightningModule) -> None:
+        sums, steps = self._take(trainer)
+        _, samples, tokens, counted = sums.tolist()  # the one moment that waits for the device
+        now = time.perf_counter()
+        seconds, self._seconds, self._resumed = self._seconds + now - self._resumed, 0.0, now
+        loss = {"train/loss": self._mean(sums[0], sums[3], steps, trainer).item()} if counted else {}
+        metrics = {
+            **loss,
+            "train/lr": trainer.optimizers[0].param_groups[0]["lr"],
+            "train/samples_per_s": samples / seconds,
+            "epoch": trainer.current_epoch,
+        }
+        if self._reads_tokens:
+            metrics["train/tokens_per_s"] = tokens / seconds
+        for callback in self._telling:
+            metrics |= callback.entry(trainer, module)
+        for logger in trainer.loggers:
+            logger.log_metrics(metrics, self._logged_step - 1)
+
+
+def _fit_interval(trainer: Any) -> None:
+    """Let an epoch that is shorter than the interval between entries have one, at its end."""
+    steps = [trainer.log_every_n_steps]
+    if isfinite(trainer.num_training_batches):
+        steps.append(-(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches))
+    if trainer.max_steps > 0:
+        steps.append(trainer.max_steps)
+    trainer.log_every_n_steps = min(steps) if trainer.log_every_n_steps else 0
+
+
+def _counted(state: Mapping[str, Any]) -> int:
+    """Batches that gave a loss; checkpoints of before do not say, and hold losses or none."""
+    return int(state.get("counted", state["losses"] is not None))
+
+
+def _is_tokens(batch: Any) -> bool:
+    x = batch.get("x") if isinstance(batch, Mapping) else None
+    return isinstance(x, Tensor) and x.ndim == 2 and not x.is_floating_point()
+
+
+def writer(callback: str, trainer: Trainer) -> TrainMetrics:
+    """The callback that writes the entries in which `callback` says something.
+
+    Raises:
+        MLScaleError: the trainer has none.
+    """
+    found = next((other for other in trainer.callbacks if isinstance(other, TrainMetrics)), None)  # type: ignore[attr-defined]
+    if found is None:
+        refused = MLScaleError(
+            f"callbacks.{callback} writes into the entries of callbacks.metrics, which is off",
+            where="callbacks",
+            fix=f"callbacks=[default,{callback}]",
+        )
+        refused.unbuilt = True
+        raise refused
+    return found

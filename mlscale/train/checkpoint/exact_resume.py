@@ -1,0 +1,273 @@
+"""Going on from a checkpoint to the bit: what Lightning's own checkpoints lack, and its restart put right.
+
+Lightning restores weights, optimizers, schedulers and counters. It forgets the random generators, what an epoch's
+averages have added up, the metrics that callbacks look at, and where a loader stands; its restart guesses from counters
+in which hook a checkpoint was saved, and then skips or repeats the rest of it. Checkpoints are saved at boundaries here
+(see `boundary.py`), where nothing is outstanding, so a resumed run simply takes the next step.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch.distributed as dist
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.callbacks import ModelCheckpoint
+from pytorch_lightning.loops.fit_loop import RestartStage
+
+from mlscale.train.checkpoint import arithmetic, rank_buffers
+from mlscale.train.checkpoint import random_states as generators
+from mlscale.train.checkpoint import step_boundary as boundary
+from mlscale.train.lightning import partial_results as lightning_results
+
+KEY = "mlscale_resume"
+_FORMAT = 1
+_BEST = ("best_model_score", "best_k_models", "kth_value", "current_score")
+_CONSTRUCTION, _ORDER, _BATCHES = 1, 2, 3  # what the generators are seeded for
+
+
+class ExactResume(Callback):
+    """Adds to every checkpoint what a run needs to go on to the bit, and goes on from it.
+
+    Data: a loader that knows its place (ours, or one with `state_dict`) is asked for it. Any other is replayed up to
+    the batch that is next, its shuffling and workers seeded from (seed, epoch), so the samples and their augmentation
+    are those of the uninterrupted run; that takes the time of loading them.
+
+    State that belongs to one rank is kept for each. On another number of ranks it means nothing and is left out.
+
+    Args:
+        seed: the run's seed.
+
+    Attributes:
+        resumed_step: the optimizer step that this fit went on from; None for one from the beginning.
+        same_layout: whether it ran on as many ranks as now.
+        inexact: why what follows may differ in its last bits from the run without the interruption; empty where all
+            that is recorded about the computation is as before.
+        replayed: batches of a loader without a place of its own that were loaded again.
+    """
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+        self.resumed_step: int | None = None
+        self.same_layout = True
+        self.inexact: list[str] = []
+        self.replayed = 0
+        self._own: dict[str, Any] | None = None
+        self._placed = False
+
+    # Saving.
+
+    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        boundary.as_ended(trainer, checkpoint)
+        own = self._state(trainer, pl_module)
+        ranks = [own]
+        if trainer.world_size > 1:
+            own["buffers"] = rank_buffers.own(pl_module)
+            own["best"] = {c.state_key: {name: getattr(c, name) for name in _BEST} for c in _choosing(trainer)}
+            ranks = [None] * trainer.world_size  # type: ignore[list-item]  # filled by the next line
+            dist.all_gather_object(ranks, own)
+        logs = {str(number): log.state_dict() for number, log in enumerate(_loggers(trainer))}
+        checkpoint[KEY] = {"format": _FORMAT, "ranks": ranks, "loggers": logs}
+
+    def _state(self, trainer: Any, module: LightningModule) -> dict[str, Any]:
+        loader = trainer.fit_loop._combined_loader
+        return {
+            "arithmetic": arithmetic.facts(trainer.strategy.root_device),
+            "generators": generators.state(trainer.strategy.root_device),
+            "results": lightning_results.state(trainer, module),
+            "callbacks": {c.state_key: c.rank_state() for c in trainer.callbacks if hasattr(c, "rank_state")},
+            "loaders": loader._state_dicts() if loader is not None else [],
+        }
+
+    # Going on.
+
+    def on_load_checkpoint(self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self.resumed_step = checkpoint["global_step"]
+        trainer.num_sanity_val_steps = 0  # it would forget the metrics and change what the module has counted
+        kept = checkpoint.get(KEY)
+        if kept is None:  # somebody else's checkpoint
+            self.same_layout = False
+            self.inexact = ["the checkpoint is not of mlscale: it holds no random generators"]
+            return
+        ranks = kept["ranks"]
+        self.same_layout = len(ranks) == trainer.world_size
+        for callback in _choosing(trainer):
+            of_ranks = [rank.get("best", {}).get(callback.state_key) for rank in ranks]
+            _follow(callback, checkpoint["callbacks"].get(callback.state_key), of_ranks)
+        self.inexact = self._compared(ranks, trainer)
+        for number, log in enumerate(_loggers(trainer)):
+            if kept["loggers"].get(str(number)) is not None:
+                log.load_state_dict(kept["loggers"][str(number)])
+        for callback in trainer.callbacks:
+            if isinstance(callback, ModelCheckpoint):  # which saves its last look at the metric, and never loads it
+                callback.current_score = checkpoint["callbacks"].get(callback.state_key, {}).get("current_score")
+            if hasattr(callback, "load_rank_states"):
+                callback.load_rank_states([rank["callbacks"].get(callback.state_key) for rank in ranks], trainer)
+        if self.same_layout:
+            self._own = ranks[trainer.global_rank]
+
+    def _compared(self, ranks: list[Any], trainer: Any) -> list[str]:
+        """What any rank computes with that is not what it computed with before."""
+        if not self.same_layout:
+            return [f"processes {len(ranks)} before, {trainer.world_size} now"]
+        now = arithmetic.facts(trainer.strategy.root_device)
+        found = arithmetic.differing(ranks[trainer.global_rank].get("arithmetic"), now)
+        if trainer.world_size > 1:
+            of_all: list[Any] = [None] * trainer.world_size
+            dist.all_gather_object(of_all, found)
+            found = list(dict.fromkeys(each for of_rank in of_all for each in of_rank))
+        return found
+
+    def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            self._seed_loaders(trainer)
+            self._begin_epochs(trainer)
+            self._end_the_last_epoch(trainer)
+
+    def on_fit_start(self, trainer: Any, pl_module: LightningModule) -> None:
+        """Restore the averages: a run that has no step left to take reports them, too."""
+        if self._own is not None:
+            lightning_results.restore(self._own["results"], trainer, pl_module)
+        if self.inexact and self.same_layout and trainer.is_global_zero:  # of another layout the launcher reports
+            print(f"machine   {'; '.join(self.inexact)}: not the same bits", file=sys.stderr, flush=True)
+
+    def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
+        """Take the next step, instead of what Lightning concludes from its counters."""
+        if self.resumed_step is None:
+            return
+        fit_loop = trainer.fit_loop
+        epoch_loop = fit_loop.epoch_loop
+        if boundary.in_epoch(trainer):
+            # Skips the hooks of an epoch's start, which were called before.
+            fit_loop._restart_stage = RestartStage.RESTARTED_MID_EPOCH
+            _once(epoch_loop, "reset", lambda: setattr(epoch_loop, "_restarting", False))
+        else:
+            fit_loop._restart_stage = RestartStage.NONE
+            epoch_loop.restarting = False
+        fit_loop._restarting = epoch_loop.val_loop.restarting = False
+        if self._own is not None:
+            rank_buffers.restore(self._own.get("buffers", {}), pl_module)
+            for callback in _choosing(trainer) if not trainer.is_global_zero else []:
+                for name, value in self._own.get("best", {}).get(callback.state_key, {}).items():
+                    setattr(callback, name, value)
+            generators.restore(self._own["generators"], trainer.strategy.root_device)
+
+    def _seed_loaders(self, trainer: Any) -> None:
+        """Make the order of a loader without a place of its own a function of (seed, epoch)."""
+        fit_loop = trainer.fit_loop
+        source = fit_loop._data_source
+        ask = type(source).dataloader
+
+        def dataloader() -> Any:
+            promises = getattr(trainer.datamodule, "promises", None)
+            self._placed = promises is not None and promises.resume
+            if self._own is not None:  # Lightning has kept the first rank's alone
+                fit_loop._combined_loader_states_to_load = self._own["loaders"]
+            if self._placed:
+                return ask(source)
+            generators.seed(self.seed, _CONSTRUCTION)
+            loader = ask(source)
+            generators.seed(self.seed, trainer.current_epoch, _ORDER)
+            return loader
+
+        source.dataloader = dataloader
+
+    def _begin_epochs(self, trainer: Any) -> None:
+        """Before an epoch's first batch is loaded, or the next one after a resume, put the generators where they were
+        or would have been."""
+        epoch_loop = trainer.fit_loop.epoch_loop
+        start = type(epoch_loop).on_run_start
+
+        def on_run_start(fetcher: Any) -> None:
+            done = epoch_loop.batch_progress.current.ready
+            if not self._placed and trainer.current_epoch > 0:
+                renews = not trainer.fit_loop.is_resuming and not epoch_loop.restarting  # Lightning makes an iterator
+                if renews or not _stateful(fetcher):
+                    generators.seed(self.seed, trainer.current_epoch, _ORDER)
+                if not renews and not _stateful(fetcher):
+                    iter(fetcher)  # the one there is was made before samplers of several ranks were told the epoch
+            start(epoch_loop, fetcher)
+            generators.seed(self.seed, trainer.current_epoch, _BATCHES)
+            if done and not self._placed and not _stateful(fetcher):
+                self._replay(fetcher, done)
+            if done and self._own is not None:
+                generators.restore(self._own["generators"], trainer.strategy.root_device)
+            self._own = None
+
+        epoch_loop.on_run_start = on_run_start
+
+    def _end_the_last_epoch(self, trainer: Any) -> None:
+        """A run that was saved after its last step of `max_steps`, inside an epoch, still has that epoch's end to do;
+        Lightning would do nothing at all."""
+        fit_loop = trainer.fit_loop
+        run = type(fit_loop).run
+
+        def run_or_end() -> None:
+            if self.resumed_step is None or not boundary.in_epoch(trainer) or not fit_loop.done:
+                run(fit_loop)
+                return
+            fit_loop.setup_data()
+            for part in (fit_loop.reset, fit_loop.on_run_start, fit_loop.on_advance_start, fit_loop.advance):
+                part()
+            for part in (fit_loop.on_advance_end, fit_loop.on_iteration_done, fit_loop.on_run_end):
+                part()
+
+        fit_loop.run = run_or_end
+
+    def _replay(self, fetcher: Any, batches: int) -> None:
+        """Load again what was trained on in this epoch; of an epoch that is at its end, nothing is needed."""
+        if fetcher.length is not None and batches >= fetcher.length:
+            return
+        for _ in range(batches):
+            # A sized loader's batches are counted already; one without a size is read a batch ahead by the fetcher.
+            next(fetcher.iterator if fetcher.length is not None else fetcher)
+        self.replayed = batches
+
+
+def _stateful(fetcher: Any) -> bool:
+    return all(hasattr(loader, "load_state_dict") for loader in fetcher.combined_loader.flattened)
+
+
+def _choosing(trainer: Any) -> list[ModelCheckpoint]:
+    """Callbacks that look at a metric. One that the ranks do not share differs between them, and all have to agree."""
+    return [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
+
+
+def _follow(callback: ModelCheckpoint, kept: dict[str, Any] | None, of_ranks: list[dict[str, Any] | None]) -> None:
+    """Name what a callback has kept where it lies now, after the run was moved, copied or reached by another path.
+
+    Lightning compares the folder's name alone, forgets what is best where that differs, and so overwrites the best
+    with a worse one. Where the files did not come along, it is right to.
+    """
+    before = (kept or {}).get("dirpath")
+    if not kept or not before or callback.dirpath is None or str(before) == str(callback.dirpath):
+        return
+    now = Path(callback.dirpath)
+
+    def moved(path: str) -> str:
+        inside = bool(path) and Path(path).is_relative_to(before)
+        return str(now / Path(path).relative_to(before)) if inside else path
+
+    if not all(Path(moved(path)).is_file() for path in kept.get("best_k_models", {})):
+        return
+    kept["dirpath"] = callback.dirpath
+    for state in (kept, *of_ranks):
+        for name, value in (state or {}).items():
+            if name in ("best_model_path", "kth_best_model_path", "last_model_path"):
+                state[name] = moved(value)  # type: ignore[index]  # an empty one has no items
+            elif name == "best_k_models":
+                state[name] = {moved(path): score for path, score in value.items()}  # type: ignore[index]
+
+
+def _loggers(trainer: Any) -> list[Any]:
+    return [logger for logger in trainer.loggers if hasattr(logger, "load_state_dict")]
+
+
+def _once(owner: Any, name: str, instead: Any) -> None:
+    def method(*_: Any) -> None:
+        delattr(owner, name)
+        instead()
+
+    setattr(owner, name, method)

@@ -1,0 +1,76 @@
+"""What becomes of Lightning's bookkeeping when a checkpoint found no room.
+
+A `ModelCheckpoint` notes the new best before it saves it, removes the old one after, and tells the loggers. When the
+save failed (see `checkpoint_io.py`) none of this must happen: the old one is still the best that there is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pytorch_lightning.callbacks import ModelCheckpoint
+
+from mlscale.train.checkpoint.io import VerifiedCheckpointIO
+
+_SAVES = ("_save_topk_checkpoint", "_save_last_checkpoint", "on_exception")
+_NOTES = (
+    "current_score",
+    "best_k_models",
+    "kth_best_model_path",
+    "kth_value",
+    "best_model_path",
+    "best_model_score",
+    "last_model_path",
+    "_last_checkpoint_saved",
+    "_last_global_step_saved",
+)
+
+
+class _NotSavedError(Exception):
+    """There was no room, and who saves must not go on as if there had been."""
+
+
+def apply(trainer: Any) -> None:
+    """Let a trainer's checkpoint callbacks forget saves that failed; call before fit."""
+    guard = _Guard(trainer)
+    for callback in trainer.callbacks:
+        if isinstance(callback, ModelCheckpoint):
+            for name in _SAVES:
+                setattr(callback, name, guard.forgetting(callback, getattr(callback, name)))
+
+
+def last_save_failed(trainer: Any) -> bool:
+    """Whether the last save of the trainer found no room. All ranks must ask: the first, which writes, tells them."""
+    io = trainer.strategy.checkpoint_io
+    return isinstance(io, VerifiedCheckpointIO) and bool(trainer.strategy.broadcast(io.unsaved))
+
+
+class _Guard:
+    def __init__(self, trainer: Any) -> None:
+        self._trainer = trainer
+        self._asks = False
+        self._save = trainer.save_checkpoint
+        trainer.save_checkpoint = self._save_checkpoint
+
+    def forgetting(self, callback: ModelCheckpoint, save: Callable[..., None]) -> Callable[..., None]:
+        """`save`, after which `callback` is as it was before if there was no room."""
+
+        def guarded(*arguments: Any) -> None:
+            before = {name: getattr(callback, name) for name in _NOTES if hasattr(callback, name)}
+            before["best_k_models"] = dict(callback.best_k_models)
+            self._asks = True
+            try:
+                save(*arguments)
+            except _NotSavedError:
+                for name, value in before.items():
+                    setattr(callback, name, value)
+            finally:
+                self._asks = False
+
+        return guarded
+
+    def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
+        self._save(*arguments, **options)
+        if self._asks and last_save_failed(self._trainer):
+            raise _NotSavedError

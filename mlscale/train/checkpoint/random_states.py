@@ -1,0 +1,51 @@
+"""The states of the global random generators, as tensors: a checkpoint that is loaded weights-only can hold them."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+
+from mlscale.train.callbacks.step_seed import mix
+
+
+def state(device: torch.device) -> dict[str, Any]:
+    """torch's (CPU, and `device` if it is CUDA), Python's and numpy's global generators."""
+    version, words, gauss = random.getstate()
+    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
+    states: dict[str, Any] = {
+        "torch": torch.default_generator.get_state(),
+        "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
+        "numpy": {
+            "name": name,
+            "keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
+            "position": int(position),
+            "has_gauss": int(has_gauss),
+            "cached": float(cached),
+        },
+    }
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def restore(states: Mapping[str, Any], device: torch.device) -> None:
+    """Put the generators back as `state` found them."""
+    torch.default_generator.set_state(states["torch"])
+    python, numpy = states["python"], states["numpy"]
+    random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
+    keys = numpy["keys"].numpy().astype(np.uint32)
+    np.random.set_state((numpy["name"], keys, numpy["position"], numpy["has_gauss"], numpy["cached"]))
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)
+
+
+def seed(*values: int) -> None:
+    """Set torch's, Python's and numpy's global generators from a hash of `values`."""
+    number = mix(*values)
+    torch.manual_seed(number)
+    random.seed(number)
+    np.random.seed(number & 0xFFFF_FFFF)

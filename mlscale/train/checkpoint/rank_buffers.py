@@ -1,0 +1,32 @@
+"""Buffers that differ between ranks, as BatchNorm's running means do: a checkpoint's weights are the first rank's.
+
+DDP overwrites the others' with them before each forward pass; until then, and with `broadcast_buffers=False` always,
+each rank has its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from mlscale.train.checkpoint import tensor_digests as digests
+
+
+def own(module: nn.Module) -> dict[str, Tensor]:
+    """This rank's buffers that are not the first rank's, by name, on the CPU. All ranks have to ask at once."""
+    buffers = dict(module.named_buffers())
+    found = {name: digests.of_tensor(value) for name, value in buffers.items()}
+    first = [found]
+    dist.broadcast_object_list(first)
+    return {name: buffers[name].detach().cpu().clone() for name in found if found[name] != first[0].get(name)}
+
+
+@torch.no_grad()
+def restore(kept: Mapping[str, Tensor], module: nn.Module) -> None:
+    """Put them back; names that the module lacks by now are passed over."""
+    buffers = dict(module.named_buffers())
+    for name in kept.keys() & buffers.keys():
+        buffers[name].copy_(kept[name])

@@ -1,0 +1,178 @@
+"""Stopping by signal: the handler sets a flag, the run stops between two steps."""
+
+import contextlib
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from types import FrameType
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from pytorch_lightning import LightningModule, Trainer
+from pytorch_lightning.callbacks import Checkpoint
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.train.checkpoint.failed_saves import last_save_failed
+from mlscale.train.checkpoint.step_boundary import inside_accumulation
+
+# USR1 is what schedulers send ahead of a time limit: the run saves, and asks to be run again.
+_EXITS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGUSR1: Exit.SAVED}
+_TIME_IS_UP = 1000  # no signal has this number
+_AGREE_SECONDS = 1.0  # between two agreements of the ranks
+_MOST_STEPS = 200
+
+# A rank gets Ctrl-C twice: from the terminal, and from the launcher that passes it on.
+_ECHO_SECONDS = 0.5
+
+_since = 0.0  # when the last signal arrived
+_received = 0  # the signal that arrived first; 0 for none
+_raise_second = False
+_over: Callable[[], bool] = lambda: False  # noqa: E731 - replaced by `noted`
+
+
+@contextlib.contextmanager
+def noted(over: Callable[[], bool] = lambda: False, *, ends_process: bool = True) -> Iterator[None]:
+    """Inside the block SIGTERM, SIGINT and SIGUSR1 ask the run to stop. A second SIGINT ends it at once.
+
+    Args:
+        over: whether the run has failed already, on another rank: SIGTERM then ends the process at once, for it may
+            sit in a call that never comes back.
+        ends_process: whether a second SIGINT ends the process; else it raises MLScaleError: a notebook lives on.
+    """
+    global _received, _over, _raise_second
+    _received, _over, _raise_second = 0, over, not ends_process
+    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
+        yield
+        return
+    before = {signum: signal.signal(signum, _note) for signum in _EXITS}
+    try:
+        yield
+    finally:
+        for signum, handler in before.items():
+            signal.signal(signum, handler)
+
+
+def received() -> int:
+    """The signal that arrived first; 0 for none."""
+    return _received
+
+
+def stop_if_asked(undone: str) -> None:
+    """End a run whose training is over and saved, and whose next part may take minutes.
+
+    Raises:
+        MLScaleError: a signal has arrived; says that `undone` was not done.
+    """
+    if _received:
+        raise MLScaleError(
+            f"stopped by {_name(_received)} after the fit, without {undone}",
+            fix="mlscale runs resume last",
+            exit=_EXITS[signal.Signals(_received)],
+        )
+
+
+def _note(signum: int, frame: FrameType | None) -> None:
+    global _received, _since
+    again = time.monotonic() - _since > _ECHO_SECONDS
+    if (signum == signal.SIGINT == _received and again) or (signum == signal.SIGTERM and _over()):
+        if _raise_second and signum == signal.SIGINT:
+            signal.signal(signum, signal.default_int_handler)
+            raise MLScaleError("stopped by a second SIGINT, in the middle of a step", exit=Exit.INTERRUPTED)
+        for worker in multiprocessing.active_children():
+            worker.kill()
+        signal.signal(signum, signal.SIG_DFL)
+        os.kill(os.getpid(), signum)
+    _received = _received or signum
+    _since = time.monotonic()
+
+
+class StopOnSignal(Checkpoint):
+    """Saves and raises (exit code 75, 130 or 143) at a boundary of two optimizer steps once a signal has arrived, or
+    once the time that the run may take is over.
+
+    Ranks must stop after the same step. They agree by one all_reduce about once a second: the number of steps between
+    two of them follows from the slowest rank's time per step, which travels with it. One process looks at a variable.
+
+    It is a Checkpoint, so that Lightning does not add one of its own to a run that has no other.
+
+    Args:
+        path: the checkpoint to write; None writes none.
+        max_seconds: the time that this attempt may take, from now on; None for no limit. It ends with exit code 75:
+            saved, run me again.
+    """
+
+    def __init__(self, path: str | None, max_seconds: float | None = None) -> None:
+        self.path = path
+        self._deadline = float("inf") if max_seconds is None else time.monotonic() + max_seconds
+        self._asked = 0
+        self._due = 1  # batches until the ranks agree again
+        self._batches = 0
+        self._since = 0.0
+
+    def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.world_size > 1:
+            self._agree(trainer)
+        else:
+            self._asked = self._wanted()
+        if self._asked and not inside_accumulation(trainer):
+            self._stop(trainer)
+
+    def _wanted(self) -> int:
+        return _received or (_TIME_IS_UP if time.monotonic() > self._deadline else 0)
+
+    def _agree(self, trainer: Trainer) -> None:
+        self._due -= 1
+        if self._due or self._asked:
+            return
+        now = time.monotonic()
+        seconds = (now - self._since) / self._batches if self._batches else _AGREE_SECONDS
+        shared = torch.tensor([float(self._wanted()), seconds], device=trainer.strategy.root_device)
+        dist.all_reduce(shared, op=dist.ReduceOp.MAX)
+        asked, seconds = shared.tolist()
+        self._asked = int(asked)
+        self._batches = self._due = max(1, min(_MOST_STEPS, int(_AGREE_SECONDS / max(seconds, 1e-6))))
+        self._since = now
+
+    def _stop(self, trainer: Trainer) -> None:
+        saved = ""
+        if self.path is not None:
+            trainer.save_checkpoint(self.path)
+            saved = "" if last_save_failed(trainer) else f", saved to {self.path}"
+        raise MLScaleError(
+            f"stopped by {_name(self._asked)} after optimizer step {trainer.global_step}{saved}",
+            fix="mlscale runs resume last" if saved else "",
+            exit=Exit.SAVED if self._asked == _TIME_IS_UP else _EXITS[signal.Signals(self._asked)],
+        )
+
+
+def seconds_of(limit: Any) -> float | None:
+    """`trainer.max_time` in seconds: `DD:HH:MM:SS`, or a mapping of `timedelta`'s arguments.
+
+    Raises:
+        MLScaleError: it is neither.
+    """
+    if limit is None:
+        return None
+    try:
+        if isinstance(limit, str):
+            days, hours, minutes, seconds = (int(part) for part in limit.split(":"))
+            limit = {"days": days, "hours": hours, "minutes": minutes, "seconds": seconds}
+        return timedelta(**limit).total_seconds()
+    except (TypeError, ValueError) as error:
+        refused = MLScaleError(
+            f"trainer.max_time is {limit!r}",
+            where="trainer.max_time",
+            why="it is days:hours:minutes:seconds, such as 00:11:55:00, or a mapping such as {hours: 12}",
+            fix="trainer.max_time=00:11:55:00",
+        )
+        refused.unbuilt = True
+        raise refused from error
+
+
+def _name(asked: int) -> str:
+    return "trainer.max_time" if asked == _TIME_IS_UP else signal.Signals(asked).name

@@ -1,0 +1,153 @@
+"""Which weights of a file go where in a model: names with and without prefixes, and a head that is replaced."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.nn.parameter import is_lazy
+
+from mlscale.train.compiled_names import plain
+
+_WRAPPERS = ("model", "module", "net", "network", "backbone", "encoder")  # what modules hold a model under
+_DEPTH = 3
+_COUNTERS = ".num_batches_tracked"  # which files of before 2019 lack, and torch does without
+_SHOWN = 5  # names of a kind
+
+
+@dataclass(frozen=True)
+class Match:
+    """What of a file fits a model.
+
+    Attributes:
+        fits: what is loaded, by its name in the model.
+        head: names that keep their initial values, since only the number of classes differs.
+        classes: that number there and here; None where no head is replaced.
+        missing: names of the model that the file lacks.
+        unexpected: names of the file, as they stand there, that the model lacks.
+        shapes: names of the model whose shape is another one, with both.
+        values: how many numbers the model has but for its head, and how many of them are loaded.
+    """
+
+    fits: Mapping[str, Tensor]
+    head: tuple[str, ...]
+    classes: tuple[int, int] | None
+    missing: tuple[str, ...]
+    unexpected: tuple[str, ...]
+    shapes: Mapping[str, str]
+    values: tuple[int, int]
+
+    @property
+    def whole(self) -> bool:
+        """Whether all is there, and nothing besides, but for the head."""
+        return not (self.missing or self.unexpected or self.shapes)
+
+    @property
+    def share(self) -> float:
+        """Of the model's numbers, but for its head, those that are loaded."""
+        return self.values[1] / self.values[0] if self.values[0] else 0.0
+
+    def differences(self) -> list[str]:
+        """What does not fit, a line for each kind."""
+        kinds = {
+            "missing": self.missing,
+            "unexpected": self.unexpected,
+            "of another shape": [f"{name} {both}" for name, both in self.shapes.items()],
+        }
+        return [f"{kind}: {few(names)}" for kind, names in kinds.items() if names]
+
+    def document(self) -> dict[str, Any]:
+        """All of it, but for the tensors."""
+        return {
+            "loaded": sorted(self.fits),
+            "head": list(self.head),
+            "classes": list(self.classes) if self.classes else None,
+            "missing": list(self.missing),
+            "unexpected": list(self.unexpected),
+            "shapes": dict(self.shapes),
+            "share_of_values": self.share,
+        }
+
+
+def match(has: Mapping[str, Tensor], given: Mapping[str, Tensor], classes: int | None) -> Match:
+    """What of `given` fits the model whose `state_dict` is `has`.
+
+    Prefixes that wrappers add (`module.`, `model.`, `_orig_mod.`) are left out or put before, whichever matches most.
+
+    A head is told by its shapes alone: tensors that differ in their first size only, all of them from the same number
+    to the model's number of classes.
+
+    Args:
+        classes: the model's number of classes, or of targets; None where it has none, so that nothing is replaced.
+    """
+    renamed = _renamed(has, given)
+    wrong = {
+        name: (_shape(renamed[name][1]), _shape(has[name]))
+        for name in has
+        if name in renamed and not is_lazy(has[name]) and _shape(renamed[name][1]) != _shape(has[name])
+    }
+    head = _head(wrong, classes)
+    missing = [name for name in has if name not in renamed]
+    fits = {name: renamed[name][1] for name in has if name in renamed and name not in wrong}
+    counters = {n for n in missing if n.endswith(_COUNTERS) and n.replace(_COUNTERS, ".running_mean") in fits}
+    sizes = {name: value.numel() for name, value in has.items() if not is_lazy(value) and name not in head}
+    return Match(
+        fits=fits,
+        head=head,
+        classes=(wrong[head[0]][0][0], wrong[head[0]][1][0]) if head else None,
+        missing=tuple(name for name in missing if name not in counters),
+        unexpected=tuple(there for name, (there, _) in renamed.items() if name not in has),
+        shapes={name: f"{there} and not {here}" for name, (there, here) in wrong.items() if name not in head},
+        values=(sum(sizes.values()), sum(size for name, size in sizes.items() if name in fits)),
+    )
+
+
+def few(names: Collection[str]) -> str:
+    """The first of them, and how many more there are."""
+    shown = ", ".join(list(names)[:_SHOWN])
+    return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
+
+
+def _renamed(has: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
+    """`given` under the names that most of `has` go by, each with the name that it has in the file."""
+    names = {plain(name): name for name in given}
+    best: dict[str, str] = names
+    most = -1
+    for strip in _prefixes(names):
+        for add in _prefixes(has):
+            tried = {_moved(name, strip, add): original for name, original in names.items()}
+            count = sum(name in has for name in tried)
+            if count > most and len(tried) == len(names):
+                best, most = tried, count
+    return {name: (original, given[original]) for name, original in best.items()}
+
+
+def _prefixes(names: Iterable[str]) -> list[str]:
+    """What wrappers may have put before these names, shortest first; "" among them."""
+    found = [""]
+    for _ in range(_DEPTH):
+        heads = {name.removeprefix(found[-1]).partition(".")[0] for name in names if name.startswith(found[-1])}
+        word = next((word for word in _WRAPPERS if word in heads), None)
+        if word is None:
+            break
+        found.append(f"{found[-1]}{word}.")
+    return found
+
+
+def _moved(name: str, strip: str, add: str) -> str:
+    return add + name.removeprefix(strip) if name.startswith(strip) else name
+
+
+def _head(wrong: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]], classes: int | None) -> tuple[str, ...]:
+    pairs = set()
+    for there, here in wrong.values():
+        if not there or len(there) != len(here) or there[1:] != here[1:]:
+            return ()
+        pairs.add((there[0], here[0]))
+    return tuple(wrong) if len(pairs) == 1 and next(iter(pairs))[1] == classes else ()
+
+
+def _shape(value: Tensor) -> tuple[int, ...]:
+    return tuple(value.shape)

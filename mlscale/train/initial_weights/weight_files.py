@@ -1,0 +1,69 @@
+"""Reading a file of weights: a checkpoint, a plain `state_dict`, or safetensors. Nothing in it is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mlscale.errors import MLScaleError
+from mlscale.runs import safetensors
+from mlscale.runs.initial import old_format
+from mlscale.train.checkpoint.io import load
+
+_DTYPES = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+}  # fmt: skip
+# Under which names training programs keep their weights beside other things.
+_NAMES = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
+
+
+def read(path: Path) -> dict[str, Tensor]:
+    """The tensors in a file of weights, by name, on the CPU. Of a checkpoint the weights alone.
+
+    Raises:
+        MLScaleError: there is no such file, it is torn, holds no weights, or more than tensors and plain values.
+    """
+    if path.name.endswith(safetensors.INDEX):
+        return {name: tensor for file in safetensors.shards(path) for name, tensor in _safetensors(file).items()}
+    if path.name.endswith(safetensors.SUFFIX):
+        return _safetensors(path)
+    content = _pickled(path) if old_format(path) else load(path)
+    for state in (*(content.get(name) for name in _NAMES if isinstance(content, Mapping)), content):
+        if isinstance(state, Mapping) and any(isinstance(value, Tensor) for value in state.values()):
+            return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    raise MLScaleError(
+        "the checkpoint holds no weights", where=str(path), why=f"it has none of {', '.join(_NAMES)}, nor tensors"
+    )
+
+
+def _safetensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of one file, read and not mapped: a file that is cut short while it is mapped ends the process."""
+    found, header = {}, safetensors.header(path)
+    with path.open("rb") as file:
+        for name, place in header.tensors.items():
+            file.seek(place.start)
+            data = bytearray(place.end - place.start)
+            if file.readinto(data) != len(data):
+                raise MLScaleError("this safetensors file was cut short while it was read", where=str(path))
+            dtype = _DTYPES[place.dtype]
+            found[name] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+            found[name] = found[name].reshape(place.shape)
+    return found
+
+
+def _pickled(path: Path) -> Any:
+    """What torch wrote before it wrote archives, weights-only."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a torn pickle gives
+        raise MLScaleError(
+            "the file of weights can't be read",
+            where=str(path),
+            why=str(error).split("\n")[0],
+            fix="copy or download it again; a file that holds more than tensors is not read",
+        ) from error

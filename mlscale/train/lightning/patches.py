@@ -1,0 +1,152 @@
+"""What must be changed in Lightning's private parts; each change has a contract test that fails when they move.
+
+Everything is done to one trainer's objects, and taken back when a fit ends: other trainers stay as Lightning made them.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from lightning_fabric.utilities import move_data_to_device
+from pytorch_lightning import Callback, LightningDataModule, LightningModule, Trainer
+from pytorch_lightning.profilers import PassThroughProfiler
+from pytorch_lightning.utilities.model_helpers import is_overridden
+from pytorch_lightning.utilities.signature_utils import is_param_in_hook_signature
+
+from mlscale.train.checkpoint import failed_saves as unsaved
+from mlscale.train.checkpoint import step_boundary as boundary
+
+_STEP_HOOKS = (  # of callbacks and of modules, called at every training step
+    "on_train_batch_start",
+    "on_before_zero_grad",
+    "on_before_backward",
+    "on_after_backward",
+    "on_before_optimizer_step",
+    "on_train_batch_end",
+)
+_TRANSFER_HOOKS = ("on_before_batch_transfer", "transfer_batch_to_device", "on_after_batch_transfer")
+_NOTHING = nullcontext()
+
+
+def apply(trainer: Any) -> None:
+    """Prepare a trainer; call before fit. It is typed Any because Lightning sets most of its attributes elsewhere."""
+    leave_signals_alone(trainer)
+    skip_profiler(trainer)
+    unsaved.apply(trainer)
+    boundary.apply(trainer)
+    trainer.callbacks.insert(0, ShortSteps())
+
+
+def leave_signals_alone(trainer: Any) -> None:
+    """Lightning's SIGTERM handler runs a collective inside the handler, which can hang, and its epoch loop broadcasts
+    at every step to tell the ranks about it. `signals.py` replaces both."""
+    trainer._signal_connector.register_signal_handlers = lambda: None
+    trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
+
+
+def skip_profiler(trainer: Any) -> None:
+    """Lightning enters a context manager around some sixty hooks a step, even when nothing is profiled."""
+    if type(trainer.profiler) is PassThroughProfiler:
+        trainer.profiler = _NoProfiler()
+
+
+def hold_schedule(trainer: Any, held: Callable[[], bool]) -> None:
+    """Lightning steps schedules though a loss scaler has skipped the optimizer's step: the rate falls while nothing is
+    learnt, and torch warns of a schedule that is ahead of its optimizer. Here it waits while `held` says so."""
+    loop = trainer.fit_loop.epoch_loop
+    update = type(loop).update_lr_schedulers
+
+    def update_lr_schedulers(interval: str, update_plateau_schedulers: bool) -> None:
+        if interval != "step" or not held():
+            update(loop, interval, update_plateau_schedulers)
+
+    loop.update_lr_schedulers = update_lr_schedulers
+
+
+class _NoProfiler(PassThroughProfiler):
+    """A profiler that is not there: no generator is made and resumed around each hook."""
+
+    def profile(self, action_name: str) -> Any:
+        return _NOTHING
+
+
+class ShortSteps(Callback):
+    """While a fit runs, takes out of its training step what has no effect in it."""
+
+    def __init__(self) -> None:
+        self._set: list[tuple[Any, str]] = []
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._skip_empty_hooks(trainer, pl_module)
+        self._look_at_the_signature_once(trainer, pl_module)
+        self._move_batches_directly(trainer, pl_module)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._restore()
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        self._restore()
+
+    def _skip_empty_hooks(self, trainer: Any, module: LightningModule) -> None:
+        """Lightning calls every hook of the module and of each callback, overridden or not, but skips what is not
+        callable."""
+        owners = [(module, LightningModule), *((callback, Callback) for callback in trainer.callbacks)]
+        for owner, base in owners:
+            for hook in _STEP_HOOKS:
+                if not is_overridden(hook, owner, base):
+                    self._put(owner, hook, None)
+
+    def _look_at_the_signature_once(self, trainer: Trainer, module: LightningModule) -> None:
+        """Lightning inspects `training_step`'s signature at every step, to know whether it takes a batch index."""
+        takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
+
+        def build_kwargs(kwargs: OrderedDict[str, Any], batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
+            kwargs["batch"] = batch
+            if takes_index:
+                kwargs["batch_idx"] = batch_idx
+            return kwargs
+
+        self._put(trainer.fit_loop.epoch_loop, "_build_kwargs", build_kwargs)
+
+    def _move_batches_directly(self, trainer: Any, module: LightningModule) -> None:
+        """Lightning searches three hooks in two objects at every step, and takes a list of sample keys apart."""
+        owners: list[tuple[Any, type]] = [(module, LightningModule)]
+        if trainer.datamodule is not None:
+            owners.append((trainer.datamodule, LightningDataModule))
+        if any(is_overridden(hook, owner, base) for owner, base in owners for hook in _TRANSFER_HOOKS):
+            return
+
+        def transfer(batch: Any, device: torch.device | None = None, dataloader_idx: int = 0) -> Any:
+            return _move(batch, device or module.device)
+
+        self._put(module, "_on_before_batch_transfer", lambda batch, dataloader_idx=0: batch)
+        self._put(module, "_apply_batch_transfer_handler", transfer)
+
+    def _put(self, owner: Any, name: str, value: Any) -> None:
+        if name not in vars(owner):  # what somebody has put there stays
+            object.__setattr__(owner, name, value)  # not nn.Module's, which looks for parameters
+            self._set.append((owner, name))
+
+    def _restore(self) -> None:
+        for owner, name in self._set:
+            object.__delattr__(owner, name)
+        self._set.clear()
+
+
+def _move(batch: Any, device: torch.device) -> Any:
+    """`batch` on `device`; lists of names are left as they are."""
+    if type(batch) is not dict:
+        return move_data_to_device(batch, device)
+    return {name: value if _is_names(value) else _move_value(value, device) for name, value in batch.items()}
+
+
+def _move_value(value: Any, device: torch.device) -> Any:
+    if isinstance(value, torch.Tensor) and value.device == device:
+        return value
+    return move_data_to_device(value, device)
+
+
+def _is_names(value: Any) -> bool:
+    return type(value) is list and bool(value) and type(value[0]) is str

@@ -1,0 +1,208 @@
+"""Metrics as one CSV file, written in batches."""
+
+import contextlib
+import csv
+import os
+import shutil
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+from tqdm import tqdm
+
+from mlscale.errors import MLScaleError
+from mlscale.runs.checkpoints import NO_ROOM
+from mlscale.train.loggers.media import png, written_table
+
+_SECONDS = 5.0  # between two writes
+
+
+class NoExperiment(MLScaleError, AttributeError):  # noqa: N818 - hasattr(logger, "experiment") must be False
+    """The module asks the CSV file for what only a tracker has, such as TensorBoard's `add_image`."""
+
+
+class CSV(Logger):
+    """One row per entry: ``step``, then every metric that has been seen, empty where an entry lacks it.
+
+    Lightning's CSVLogger opens the file at every entry, deletes the one of an earlier attempt, and puts it two folders
+    deeper. Here entries are kept for some seconds, and an existing file is continued.
+
+    Args:
+        save_dir: the folder of ``metrics.csv``; made when the first entry is written.
+    """
+
+    def __init__(self, save_dir: str) -> None:
+        super().__init__()
+        self.path = Path(save_dir) / "metrics.csv"
+        self._rows: list[dict[str, Any]] = []
+        self._count = 0  # rows of the run, written or not
+        self._columns: list[str] = []
+        self._written = time.monotonic()
+        self._told = False
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        return str(self.path.parent)
+
+    @property
+    def experiment(self) -> Any:
+        raise NoExperiment(
+            "logger=csv has no 'experiment'",
+            where="self.logger.experiment in the module, or in a callback",
+            why="it is a file; what is written through 'experiment' is a tracker's",
+            fix="logger=tensorboard, for add_image and the like; or logger=wandb, logger=mlflow for theirs",
+        )
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: the run folder holds the whole configuration."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self._rows.append({"step": "" if step is None else step, **metrics})
+        self._count += 1
+
+    @rank_zero_only
+    def show_image(self, name: str, pixels: NDArray[Any], step: int) -> None:
+        """Keep an image as ``media/<name>/<step>.png``, uint8 (height, width, 3) or (height, width)."""
+        png(self.path.parent / "media" / name / f"{step}.png", pixels)
+
+    @rank_zero_only
+    def show_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """Keep a table as ``media/<name>/<step>.csv``."""
+        written_table(self.path.parent / "media" / name / f"{step}.csv", columns, rows)
+
+    @rank_zero_only
+    def start_over(self) -> None:
+        """Forget the rows of an attempt that left no checkpoint."""
+        self.path.unlink(missing_ok=True)
+
+    @rank_zero_only
+    def state_dict(self) -> dict[str, int]:
+        """How many rows there are; they are written before a checkpoint counts on them."""
+        self.flush()
+        return {"rows": self._count}
+
+    @rank_zero_only
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on after so many rows: what was logged after the checkpoint will be logged again."""
+        self._count = state_dict["rows"]
+        if self.path.exists():
+            header, rows = self._read()
+            self._columns = header
+            self._write(rows[: self._count])
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write when the last time is some seconds ago; Lightning calls this at every entry."""
+        if time.monotonic() - self._written >= _SECONDS:
+            self.flush()
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.flush()
+        if self._rows:
+            count = len(self._rows)
+            with contextlib.suppress(OSError):
+                tqdm.write(f"warning   disk full: {count} rows of {self.path} are lost", file=sys.stderr)
+
+    def flush(self) -> None:
+        """Write now. Where the disk has no room the entries are kept for the next time: training goes on."""
+        self._written = time.monotonic()
+        if not self._rows:
+            return
+        columns = list(self._columns)
+        try:
+            self._append()
+        except OSError as error:
+            if error.errno not in NO_ROOM:
+                raise
+            self._columns = columns
+            self._tell(error)
+            return
+        self._rows.clear()
+
+    def _append(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        if not self._columns and self.path.exists():
+            self._columns = self._read()[0]
+        known = list(self._columns)
+        self._columns += [name for name in dict.fromkeys(n for row in self._rows for n in row) if name not in known]
+        if self._columns != known:  # the file is new, or becomes wider
+            self._write(self._read()[1])
+        size = self.path.stat().st_size if self.path.exists() else 0
+        try:
+            with self.path.open("a", newline="", encoding="utf-8") as file:
+                csv.DictWriter(file, self._columns).writerows(self._rows)
+        except OSError:
+            os.truncate(self.path, size)  # half of a row may be there
+            raise
+
+    def _tell(self, error: OSError) -> None:
+        if not self._told:
+            self._told = True
+            with contextlib.suppress(OSError):  # standard error may be a file on the same disk
+                tqdm.write(f"warning   no room for {self.path}: {error.strerror}; it waits in memory", file=sys.stderr)
+
+    def _read(self) -> tuple[list[str], list[dict[str, str]]]:
+        """The columns and the rows of the file; a row that was being written when the run was killed is left out."""
+        if not self.path.exists():
+            return [], []
+        lines = self.path.read_bytes().split(b"\n")[:-1]
+        if not lines:
+            return [], []
+        header = _fields(lines[0])
+        if header is None or header[:1] != ["step"]:
+            self._keep_damaged("its header can't be read, so it is begun anew")
+            self.path.unlink()
+            return [], []
+        read = [_fields(line) for line in lines[1:]]
+        whole = [fields if fields is not None and len(fields) == len(header) else None for fields in read]
+        if lost := whole.count(None):
+            self._keep_damaged(f"{lost} of its {len(whole)} rows can't be read and are left blank")
+        blank = [""] * len(header)  # a damaged row keeps its place: checkpoints count rows
+        return header, [dict(zip(header, fields or blank, strict=True)) for fields in whole]
+
+    def _keep_damaged(self, what: str) -> None:
+        """Keep the file as it is under another name before it is replaced, and report it, once."""
+        kept = self.path.with_name(f"{self.path.name}.damaged")
+        if not kept.exists():
+            shutil.copyfile(self.path, kept)
+            tqdm.write(f"warning   {self.path} is damaged: {what}; as it was: {kept.name}", file=sys.stderr)
+
+    def _write(self, rows: list[dict[str, str]]) -> None:
+        """Replace the file: written aside, then renamed."""
+        aside = self.path.with_suffix(".csv.tmp")
+        try:
+            with aside.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, self._columns)
+                writer.writeheader()
+                writer.writerows(rows)
+            aside.replace(self.path)
+        except OSError:
+            aside.unlink(missing_ok=True)
+            raise
+
+
+def _fields(line: bytes) -> list[str] | None:
+    """The fields of one line; None where it can't be read. A metric's name and value hold no line break."""
+    if b"\0" in line:  # a block that never reached the disk
+        return None
+    try:
+        return next(csv.reader([line.decode("utf-8").rstrip("\r")], strict=True), [])
+    except (UnicodeDecodeError, csv.Error):
+        return None

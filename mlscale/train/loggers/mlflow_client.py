@@ -1,0 +1,132 @@
+"""What is said to an MLflow server: find or make the run, then entries in batches, each request in bounded time."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+_RUN = "mlscale.run"  # the tag by which a run that goes on is found
+_NOTES = "mlflow.note.content"
+_PARAMS, _METRICS = 100, 1000  # that MLflow takes in one request
+_REFUSED = re.compile(r"[^\w/.:\- ]")  # in the name of a parameter or metric; with one of these no entry is taken
+_LONGEST = 250  # characters of a name
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run is told.
+
+    Attributes:
+        uri: the tracking server.
+        experiment: its name.
+        name: of the run, unique.
+        tags: name to value.
+        notes: the run's description.
+        timeout_s: of one request.
+    """
+
+    uri: str
+    experiment: str
+    name: str
+    tags: Mapping[str, str] = field(default_factory=dict)
+    notes: str = ""
+    timeout_s: float = 10.0
+
+    def document(self) -> dict[str, Any]:
+        """For JSON; the address has no credentials in it, those come from the environment."""
+        return asdict(self) | {"uri": _plain(self.uri)}
+
+
+class Client:
+    """Sends entries of `mlscale.train.loggers.outbox`; connects when the first one is sent."""
+
+    def __init__(self, place: Place) -> None:
+        self._place = place
+        self._mlflow: Any = None
+        self._run = ""
+        self._seen: dict[str, int] = {}  # the last step of each metric that the server has
+
+    @property
+    def where(self) -> str:
+        return f"MLflow at {_plain(self._place.uri)}"
+
+    def send(self, entries: Sequence[Mapping[str, Any]]) -> None:
+        """Send entries in order; those that the server has already are left out.
+
+        Raises:
+            Exception: of MLflow or requests: it is not reached, or does not take them.
+        """
+        if not self._run:
+            self._connect()
+        entities: Any = _mlflow_entities()
+        metrics: list[Any] = []
+        seen = dict(self._seen)  # `epoch` comes with training's and with validation's metrics of a step
+        params: dict[str, str] = {}
+        for entry in entries:
+            for given, value in entry.get("metrics", {}).items():
+                name = _name(given)
+                if entry["step"] > seen.get(name, -1):
+                    seen[name] = entry["step"]
+                    metrics.append(entities.Metric(name, value, entry["time_ms"], entry["step"]))
+            params |= {_name(given): value for given, value in entry.get("params", {}).items()}
+        if params:
+            self._log_params(entities, params)
+        for at in range(0, len(metrics), _METRICS):
+            self._mlflow.log_batch(self._run, metrics=metrics[at : at + _METRICS])
+        for metric in metrics:  # what was taken is not sent again when a later part of these entries fails
+            self._seen[metric.key] = max(metric.step, self._seen.get(metric.key, -1))
+        for entry in entries:
+            if "artifact" in entry and os.path.isfile(entry["artifact"]):
+                self._mlflow.log_artifact(self._run, entry["artifact"], entry["to"] or None)
+            if "status" in entry:
+                self._mlflow.set_terminated(self._run, entry["status"])
+
+    def _connect(self) -> None:
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it tells its makers what is called
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, round(self._place.timeout_s))))
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # by default it tries for four minutes
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout holds results alone
+        os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        from mlflow.tracking import MlflowClient
+
+        self._mlflow = client = MlflowClient(tracking_uri=self._place.uri)
+        found = client.get_experiment_by_name(self._place.experiment)
+        experiment = found.experiment_id if found else client.create_experiment(self._place.experiment)
+        quoted = self._place.name.replace("'", "")
+        runs = client.search_runs([experiment], f"tags.`{_RUN}` = '{quoted}'", max_results=1)
+        if runs:
+            self._run = runs[0].info.run_id
+            self._seen = {metric.key: metric.step for metric in runs[0].data._metric_objs}
+            client.update_run(self._run, status="RUNNING")
+        else:
+            tags = {**self._place.tags, _RUN: quoted} | ({_NOTES: self._place.notes} if self._place.notes else {})
+            self._run = client.create_run(experiment, tags=tags, run_name=self._place.name).info.run_id
+
+    def _log_params(self, entities: Any, params: Mapping[str, str]) -> None:
+        """Parameters can't change in MLflow: a run that goes on elsewhere keeps those that it began with."""
+        known = self._mlflow.get_run(self._run).data.params
+        new = [entities.Param(name, value) for name, value in params.items() if name not in known]
+        for at in range(0, len(new), _PARAMS):
+            self._mlflow.log_batch(self._run, params=new[at : at + _PARAMS])
+
+
+def _name(given: str) -> str:
+    """A name as MLflow takes it: `val/top_5` of `val/top@5`."""
+    return _REFUSED.sub("_", given)[:_LONGEST]
+
+
+def _mlflow_entities() -> Any:
+    import mlflow.entities
+
+    return mlflow.entities
+
+
+def _plain(uri: str) -> str:
+    """The address without a user and a password."""
+    scheme, mark, rest = uri.partition("://")
+    head, slash, path = rest.partition("/")
+    return f"{scheme}{mark}{head.rpartition('@')[2]}{slash}{path}"

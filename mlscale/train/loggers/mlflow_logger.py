@@ -1,0 +1,133 @@
+"""MLflow without waiting for it: entries go to a thread that sends them; what is not taken is kept, and told."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
+from pytorch_lightning.loggers import Logger
+from pytorch_lightning.utilities import rank_zero_only
+
+from mlscale.export.needs import need
+from mlscale.train.loggers.media import png, written_table
+from mlscale.train.loggers.mlflow_client import Client, Place
+from mlscale.train.loggers.outbox import Outbox
+
+_VALUE = 6000  # characters of a parameter that MLflow takes
+
+
+class MLflow(Logger):
+    """One run of a tracking server. A run that goes on is found by its name, and goes on there; an entry that is there
+    already is not sent again.
+
+    Args:
+        save_dir: where entries that could not be sent are kept, as ``mlflow-unsent.jsonl``.
+        tracking_uri: the server, as MLflow has it.
+        experiment: made where there is none.
+        name: of the run; no other run of the experiment has it.
+        tags: free words.
+        notes: shown as the run's description.
+        artifacts: files of the run folder, relative to it, that are sent at the end; patterns as `checkpoints/*.ckpt`.
+        timeout_s: seconds that one request may take.
+
+    Raises:
+        MLScaleError: MLflow is not installed (exit code 5).
+    """
+
+    def __init__(
+        self,
+        save_dir: str,
+        *,
+        tracking_uri: str,
+        experiment: str = "mlscale",
+        name: str = "run",
+        tags: Sequence[str] = (),
+        notes: str = "",
+        artifacts: Sequence[str] = (),
+        timeout_s: float = 10.0,
+    ) -> None:
+        super().__init__()
+        need("mlflow", "mlflow")
+        self._folder, self._artifacts = Path(save_dir), tuple(artifacts)
+        self._place = Place(tracking_uri, experiment, name, dict.fromkeys(tags, "true"), notes, timeout_s)
+        self._started: Outbox | None = None
+
+    @property
+    def name(self) -> str:
+        return "mlflow"
+
+    @property
+    def version(self) -> str:
+        return self._place.name
+
+    @property
+    def save_dir(self) -> str:
+        return str(self._folder)
+
+    @property
+    def _outbox(self) -> Outbox:
+        """Started by the first entry, on rank 0: a process that logs nothing has no thread."""
+        if self._started is None:
+            self._started = Outbox(self._folder / "mlflow-unsent.jsonl", Client(self._place), self._place.document())
+        return self._started
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        flat = _flat(vars(params) if isinstance(params, Namespace) else params)
+        self._outbox.put({"params": {name: str(value)[:_VALUE] for name, value in flat.items()}})
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        values = {name: float(value) for name, value in metrics.items()}
+        self._outbox.put({"metrics": values, "step": step or 0, "time_ms": int(time.time() * 1000)})
+
+    @rank_zero_only
+    def show_image(self, name: str, pixels: NDArray[Any], step: int) -> None:
+        """Keep an image as `<name>/<step>.png` of the run's artifacts."""
+        path = png(self._folder / "media" / name / f"{step}.png", pixels)
+        self._outbox.put({"artifact": str(path), "to": name})
+
+    @rank_zero_only
+    def show_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """Keep a table as `<name>/<step>.csv` of the run's artifacts."""
+        path = written_table(self._folder / "media" / name / f"{step}.csv", columns, rows)
+        self._outbox.put({"artifact": str(path), "to": name})
+
+    @rank_zero_only
+    def state_dict(self) -> dict[str, Any]:
+        """Nothing of its own; what a checkpoint counts on is sent or on the disk before the checkpoint is."""
+        if self._started is not None:
+            self._started.keep()
+        return {}
+
+    @rank_zero_only
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Nothing: the server knows what it has."""
+
+    @rank_zero_only
+    def finish(self, *, failed: bool = False) -> None:
+        """Send what is left and end the run, for some seconds at most."""
+        if self._started is None:
+            return
+        run = self._folder.parent
+        for path in sorted(path for pattern in self._artifacts for path in run.glob(pattern) if path.is_file()):
+            to = path.relative_to(run).parent.as_posix()
+            self._started.put({"artifact": str(path), "to": "" if to == "." else to})
+        self._started.put({"status": "FAILED" if failed else "FINISHED"})
+        self._started.close()
+        self._started = None
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """`{"optimizer": {"lr": 1}}` as `{"optimizer.lr": 1}`; lists stay whole."""
+    found: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            found |= _flat(value, f"{prefix}{key}.")
+        else:
+            found[f"{prefix}{key}"] = value
+    return found

@@ -1,0 +1,203 @@
+"""Weights & Biases without surprises: no prompt, no hang, nothing sent that was not asked for."""
+
+import os
+import re
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+import wandb
+from lightning_fabric.loggers.logger import rank_zero_experiment
+from numpy.typing import NDArray
+from pytorch_lightning.loggers import WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.train.loggers.logged_rows import Told
+
+_INIT_SECONDS = 20.0  # for the server to answer; then the run is recorded offline
+
+
+class WandB(WandbLogger):
+    """Lightning's WandbLogger with a run that mlscale starts.
+
+    The run is online when there is an API key and the server answers, else offline: one line says so and how to send
+    it later. Console output, the code, git state and diffs stay here; code goes with the run when `save_code` is set.
+
+    Args:
+        save_dir: the run's files go to its folder ``wandb``.
+        project, entity, group, name, tags, notes: as W&B has them.
+        offline: True or False to decide; None means offline when there is no API key.
+        system_metrics: let W&B note the machine and sample its CPU, memory and GPU use.
+        save_code: send the code, git's state, and the list of installed packages.
+        run_id: of the run there: one that is there already goes on. None for a new one.
+        init_seconds: how long the server may take to answer.
+    """
+
+    def __init__(
+        self,
+        save_dir: str,
+        *,
+        project: str = "mlscale",
+        entity: str | None = None,
+        group: str | None = None,
+        name: str | None = None,
+        tags: Sequence[str] = (),
+        notes: str = "",
+        offline: bool | None = None,
+        system_metrics: bool = False,
+        save_code: bool = False,
+        run_id: str | None = None,
+        init_seconds: float = _INIT_SECONDS,
+    ) -> None:
+        super().__init__(name=name, save_dir=save_dir, project=project)
+        self._init_arguments: dict[str, Any] = {
+            "project": project,
+            "entity": entity,
+            "group": group,
+            "name": name,
+            "tags": list(tags),
+            "notes": notes,
+            "dir": save_dir,
+            "id": _id(run_id),
+        }
+        self._told = Told(Path(save_dir) / "wandb-rows.jsonl")
+        self._there = 0  # rows to come that the server has already
+        self._offline_asked = offline
+        self._system_metrics = system_metrics
+        self._save_code = save_code
+        self._init_seconds = init_seconds
+
+    @property
+    @rank_zero_experiment
+    def experiment(self) -> Any:
+        """The `wandb.Run`, started on first use; on other ranks a dummy that ignores everything."""
+        if self._experiment is None:
+            self._experiment = self._start()
+            self._experiment.define_metric("trainer/global_step")
+            self._experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+        return self._experiment
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        values = {name: float(value) for name, value in metrics.items()}
+        self._row({**values, **({} if step is None else {"trainer/global_step": step})})
+
+    @rank_zero_only
+    def show_image(self, name: str, pixels: NDArray[Any], step: int) -> None:
+        """Show an image, uint8 (height, width, 3) or (height, width)."""
+        self._row({"trainer/global_step": step}, {name: wandb.Image(pixels)})
+
+    @rank_zero_only
+    def show_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], step: int) -> None:
+        """Show a table."""
+        cells = [list(row) for row in rows]
+        try:
+            table = wandb.Table(columns=list(columns), data=cells)
+        except TypeError:  # numbers and texts in one column
+            table = wandb.Table(columns=list(columns), data=cells, allow_mixed_types=True)
+        self._row({"trainer/global_step": step}, {name: table})
+
+    @rank_zero_only
+    def start_over(self) -> None:
+        """An attempt before this one left no checkpoint: the rows that the server has of it are not told again."""
+        self._told.forget()
+        self._there = self.experiment.starting_step
+
+    @rank_zero_only
+    def state_dict(self) -> dict[str, int]:
+        """How many rows there are; they are on the disk before a checkpoint counts on them."""
+        return {"rows": self._told.keep()}
+
+    @rank_zero_only
+    def load_state_dict(self, state_dict: dict[str, int]) -> None:
+        """Go on after so many rows. The server may have fewer, for the process that sends them was killed, too: they
+        are told now; or more, which are not told again."""
+        run, rows = self.experiment, self._told.go_on(state_dict["rows"])
+        if not run.offline:
+            for row in rows[run.starting_step :]:
+                run.log(row)
+            self._there = max(0, run.starting_step - state_dict["rows"])
+
+    def _row(self, row: dict[str, Any], media: Mapping[str, Any] | None = None) -> None:
+        self._told.add(row)
+        if self._there:
+            self._there -= 1
+        else:
+            self.experiment.log({**row, **(media or {})})
+
+    def finish(self, *, failed: bool = False) -> None:
+        """End the run and wait until it is written, or sent. Lightning leaves this to the interpreter's exit, which
+        worker processes do not reach."""
+        if self._experiment is None:
+            return
+        folder = Path(self._experiment.dir).parent
+        offline = self._experiment.offline
+        self._experiment.finish(exit_code=int(failed))
+        self._experiment = None
+        wandb.teardown()  # waits for W&B's process: `finish` alone may return before an offline run is on the disk
+        if offline:
+            _say(f"W&B: recorded offline; to send it: wandb sync {folder}")
+
+    def _start(self) -> Any:
+        # W&B makes `dir/wandb` only where `dir` exists, else it moves to a temporary folder.
+        Path(self._init_arguments["dir"]).mkdir(parents=True, exist_ok=True)
+        if self._online():
+            try:
+                return self._init("online")
+            except (wandb.errors.CommError, wandb.errors.AuthenticationError, wandb.errors.UsageError) as error:
+                if self._offline_asked is False:
+                    raise MLScaleError(
+                        "W&B did not take the run",
+                        where="logger.wandb.offline",
+                        why=str(error),
+                        fix="logger.wandb.offline=null records offline when that happens",
+                        exit=Exit.ENVIRONMENT,
+                    ) from error
+                _say(f"W&B: recording offline, the server did not take the run ({str(error).splitlines()[0]})")
+                wandb.teardown()  # the client that could not connect
+        return self._init("offline")
+
+    def _online(self) -> bool:
+        if self._offline_asked or os.environ.get("WANDB_MODE", "online") != "online":
+            return False
+        # W&B's own look-up in the environment, its settings and netrc; it neither asks the user nor the server.
+        if wandb.login(prompt=False, verify=False):
+            return True
+        if self._offline_asked is False:
+            raise MLScaleError(
+                "W&B has no API key",
+                where="logger.wandb.offline",
+                fix="wandb login, or WANDB_API_KEY=… in the environment; logger.wandb.offline=null records offline",
+                exit=Exit.ENVIRONMENT,
+            )
+        _say("W&B: no API key, so this run is recorded offline; after `wandb login` they are recorded online")
+        return False
+
+    def _init(self, mode: Literal["online", "offline"]) -> Any:
+        settings = wandb.Settings(
+            console="off",
+            disable_code=not self._save_code,
+            disable_git=not self._save_code,
+            disable_job_creation=True,
+            init_timeout=self._init_seconds,
+            save_code=self._save_code,
+            silent=True,
+            x_disable_machine_info=not self._system_metrics,
+            x_disable_meta=True,  # it holds the command line, and secrets that were typed there
+            x_disable_stats=not self._system_metrics,
+            x_save_requirements=self._save_code,
+        )
+        known = mode == "online" and self._init_arguments["id"] is not None  # offline nobody knows the run
+        resume: Literal["allow"] | None = "allow" if known else None
+        return wandb.init(mode=mode, settings=settings, resume=resume, **self._init_arguments)
+
+
+def _id(name: str | None) -> str | None:
+    """`name` as W&B takes it: at most 64 characters, none that its addresses use."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[-64:] if name else None
+
+
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)

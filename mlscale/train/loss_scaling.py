@@ -1,0 +1,134 @@
+"""float16 where it is safe, with a loss scale: what is counted, what is kept, and when it has diverged.
+
+Gradients in float16 underflow; so the loss is scaled up, and a step whose gradients overflow is skipped and the scale
+halved (Micikevicius et al. 2018, arXiv:1710.03740). torch's GradScaler does that and Lightning calls it; here skipped
+steps are counted, do not advance the schedule, and end the run where there is no end of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from pytorch_lightning import Callback, LightningModule, Trainer
+from pytorch_lightning.plugins.precision import MixedPrecision
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.train.lightning import patches as lightning_patches
+
+
+class Mixed(MixedPrecision):
+    """Lightning's 16-mixed, on CUDA devices and, for tests and comparisons, on a CPU.
+
+    Lightning itself would compute in bfloat16 on a CPU. torch computes float16 there, slowly: no CPU of today has units
+    for the convolutions.
+
+    Args:
+        device: cuda or cpu.
+        loss_scale: where the scale begins.
+        growth_interval: steps without overflow after which it doubles.
+        max_skipped: skipped steps in a row after which the run has diverged.
+
+    Attributes:
+        skipped: steps that were skipped in the whole run.
+        in_a_row: of these, those since the last step that was taken.
+    """
+
+    def __init__(
+        self, device: str, loss_scale: float = 65536.0, growth_interval: int = 2000, max_skipped: int = 20
+    ) -> None:
+        scaler = torch.amp.GradScaler(device, init_scale=loss_scale, growth_interval=growth_interval)
+        super().__init__("16-mixed", device, scaler)
+        self.max_skipped = max_skipped
+        self.skipped = self.in_a_row = 0
+
+    @property
+    def scale(self) -> float:
+        """What the next loss is multiplied by."""
+        assert self.scaler is not None
+        return float(self.scaler.get_scale())
+
+    def optimizer_step(  # type: ignore[override]  # as Lightning's own does
+        self, optimizer: Any, model: Any, closure: Callable[[], Any], **kwargs: Any
+    ) -> Any:
+        """Take the step, or skip it.
+
+        Raises:
+            MLScaleError: as many in a row were skipped as may be (exit code 3). The weights are those before them.
+        """
+        before = self.scale
+        result = super().optimizer_step(optimizer, model=model, closure=closure, **kwargs)
+        if self.scale < before:  # the scaler halves it where it skips, and there alone
+            self.skipped += 1
+            self.in_a_row += 1
+            optimizer._opt_called = True  # it was asked: torch need not warn of schedules that go by epochs
+            if self.in_a_row >= self.max_skipped:
+                raise _diverged(self, model.trainer)
+        else:
+            self.in_a_row = 0
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"scaler": super().state_dict(), "skipped": self.skipped, "in_a_row": self.in_a_row}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        super().load_state_dict(state_dict.get("scaler", state_dict))
+        self.skipped, self.in_a_row = state_dict.get("skipped", 0), state_dict.get("in_a_row", 0)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take over the scale from a checkpoint that Lightning's own plugin wrote."""
+        if (state := checkpoint.get(MixedPrecision.__qualname__)) and type(self).__qualname__ not in checkpoint:
+            self.load_state_dict(state)
+
+
+class LossScale(Callback):
+    """Logs ``train/loss_scale`` and ``train/skipped_steps``, every `trainer.log_every_n_steps` optimizer steps to the
+    trackers and at the end of each epoch to all, and holds the schedule where a step was skipped.
+
+    Args:
+        plugin: of the trainer.
+    """
+
+    def __init__(self, plugin: Mixed) -> None:
+        self.plugin = plugin
+        self._logged = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if stage == "fit":
+            lightning_patches.hold_schedule(trainer, lambda: self.plugin.in_a_row > 0)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._logged = trainer.global_step
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        step = trainer.global_step
+        if every and step != self._logged and step % every == 0:
+            self._logged = step
+            for logger in trainer.loggers:
+                logger.log_metrics(self._metrics(), step - 1)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        several = trainer.world_size > 1  # all ranks have the same: gradients are summed up before they are looked at
+        every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
+        told = bool(every) and trainer.global_step % every == 0  # the trackers have this step's already
+        pl_module.log_dict(self._metrics(), logger=not told, sync_dist=several, reduce_fx="max")
+
+    def _metrics(self) -> dict[str, float]:
+        return {"train/loss_scale": self.plugin.scale, "train/skipped_steps": float(self.plugin.skipped)}
+
+
+def _diverged(plugin: Mixed, trainer: Any) -> MLScaleError:
+    folders = {str(callback.dirpath) for callback in trainer.checkpoint_callbacks if getattr(callback, "dirpath", None)}
+    kept = sorted({path.name for folder in folders for path in Path(folder).glob("*.ckpt")})
+    why = f"the loss scale has come down to {plugin.scale:g}, and gradients still overflow; "
+    return MLScaleError(
+        f"{plugin.in_a_row} optimizer steps in a row were skipped, up to step {trainer.global_step}",
+        why=why + (f"the last good checkpoint is kept: {', '.join(kept)}" if kept else "no checkpoint had been saved"),
+        fix="precision=bf16, precision=fp32, a smaller optimizer.lr, or trainer.gradient_clip_val=1",
+        exit=Exit.DIVERGED,
+    )

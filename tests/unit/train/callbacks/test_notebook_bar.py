@@ -1,0 +1,32 @@
+"""The bar of a notebook: what it shows; that a kernel shows it is in tests/e2e/test_notebook.py."""
+
+from mlscale.train.callbacks.notebook_bar import NotebookBar, Place, shell
+
+
+class Cell(Place):
+    def __init__(self) -> None:
+        self.shown: list[tuple[str, str]] = []
+
+    def show(self, html: str, plain: str) -> None:
+        self.shown.append((html, plain))
+
+
+def test_it_shows_how_far_and_what_is_known() -> None:
+    cell = Cell()
+    bar = NotebookBar(22, "epoch 1/3", cell)
+    bar.n = 11
+    bar.set_postfix_str("loss <0.5>")
+    html, plain = cell.shown[-1]
+    assert '<progress value="11" max="22">' in html
+    assert "loss &lt;0.5&gt;" in html
+    assert plain == "epoch 1/3  11/22, loss <0.5>"
+
+
+def test_an_epoch_without_an_end_has_no_end() -> None:
+    cell = Cell()
+    NotebookBar(None, "epoch 1", cell).close()
+    assert "<progress></progress> 0/?" in cell.shown[-1][0]
+
+
+def test_this_is_no_notebook() -> None:
+    assert shell() is None

@@ -1,0 +1,89 @@
+"""Who is told of a run's end, and of what: real servers on loopback, and documents that keep their contract."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlscale.errors import MLScaleError
+from mlscale.runs.folder import RunFolder
+from mlscale.train.callbacks import Notify
+from mlscale.train.callbacks.stall_report import Report
+from tests.contract.test_documents import validate
+from tests.receiver import Receiver
+from tests.smtp_sink import Sink
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunFolder:
+    made = RunFolder.create(tmp_path / "runs", "resnet", verb="train", config_yaml="a: 1", seed=0)
+    made.attempt()
+    return made
+
+
+@pytest.mark.parametrize(
+    ("status", "event"),
+    [("done", "finished"), ("failed", "failed"), ("diverged", "diverged"), ("interrupted", "stopped")],
+)
+def test_each_end_is_told_to_all(tmp_path: Path, run: RunFolder, status: str, event: str) -> None:
+    copy = "import sys, pathlib; pathlib.Path(sys.argv[1]).write_bytes(sys.stdin.buffer.read())"
+    with Receiver() as receiver, Sink() as sink:
+        mail = {"host": "127.0.0.1", "port": sink.port, "to": ["me@x.org"], "sender": "me@x.org", "security": "none"}
+        command = [sys.executable, "-c", copy, str(tmp_path / "told")]
+        run.seal(status, metrics={"val/accuracy": 0.5, "x": float("nan")}, sentence="resnet: as it went")
+        Notify(webhook=receiver.url, command=command, mail=mail).run_ended(run)
+    (document,) = receiver.alerts
+    validate("notice", document)
+    assert (document["event"], document["run"], document["metrics"]) == (event, run.id, {"val/accuracy": 0.5})
+    assert json.loads((tmp_path / "told").read_text()) == document
+    (message,) = sink.mails
+    assert message["Subject"] == f"resnet {event}: resnet: as it went"
+    assert "val/accuracy: 0.5" in message.get_content()
+
+
+def test_only_what_is_asked_for(run: RunFolder) -> None:
+    with Receiver() as receiver:
+        notify = Notify(when=["failed"], webhook=receiver.url)
+        run.seal("done")
+        notify.run_ended(run)
+        notify._folder = run.path
+        notify.on_stall(Report("no step", [], "", None))
+    assert receiver.asked == 0
+
+
+def test_a_run_that_hangs(run: RunFolder) -> None:
+    with Receiver() as receiver:
+        notify = Notify(webhook=receiver.url)
+        notify._folder = run.path
+        notify.on_stall(Report("no step for 60 s: rank 1 is in the way", ["rank 1: net.py:3, in f"], "", None))
+    (document,) = receiver.alerts
+    validate("notice", document)
+    assert document["event"] == "hung"
+    assert document["sentence"].endswith("rank 1: net.py:3, in f")
+
+
+def test_who_is_not_there_is_a_line(run: RunFolder, capsys: pytest.CaptureFixture[str]) -> None:
+    run.seal("done")
+    with Receiver(500) as receiver:
+        Notify(webhook=receiver.url, tries=1).run_ended(run)
+    said = capsys.readouterr().err
+    assert said == "warning   callbacks.notify: the webhook at 127.0.0.1: it answered 500\n"
+    assert "a-secret-of-the-address" not in said
+
+
+@pytest.mark.parametrize(
+    ("settings", "what"),
+    [
+        ({}, "it tells nobody"),
+        ({"mail": {"host": None, "to": None}}, "it tells nobody"),
+        ({"webhook": "ftp://x"}, "no address of a web server"),
+        ({"webhook": "http://x", "when": ["exploded"]}, "'exploded' is none of finished"),
+        ({"mail": {"host": "x.org", "to": ["a@x.org"]}}, "a mail has no sender"),
+    ],
+)
+def test_settings_that_are_none(settings: dict[str, Any], what: str) -> None:
+    with pytest.raises(MLScaleError, match=what) as told:
+        Notify(**settings)
+    assert told.value.where.startswith("callbacks.notify.")

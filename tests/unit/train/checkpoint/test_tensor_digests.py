@@ -1,0 +1,82 @@
+"""Digests are equal for equal bits, and differ where one bit does."""
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from mlscale.train.checkpoint import tensor_digests as digests
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_tensors(dtype: torch.dtype) -> None:
+    tensor = torch.arange(6).reshape(2, 3).to(dtype)
+    assert digests.of_tensor(tensor) == digests.of_tensor(tensor.clone())
+    assert digests.of_tensor(tensor) == digests.of_tensor(tensor.t().contiguous().t())  # whatever its layout
+    other = tensor.clone()
+    other[0, 0] = 1
+    seen = {digests.of_tensor(each) for each in (tensor, other, tensor.reshape(3, 2), tensor.double())}
+    assert len(seen) == 4
+    assert all(len(digest) == 2 * digests.BYTES for digest in seen)
+
+
+def test_a_negative_zero_is_not_zero() -> None:
+    assert digests.of_tensor(torch.tensor(0.0)) != digests.of_tensor(torch.tensor(-0.0))
+
+
+@pytest.mark.parametrize(
+    ("value", "other"),
+    [
+        (1, 2),
+        (True, 1.0),
+        (0.1, 0.1 + 2**-50),
+        ("a", "b"),
+        ([1, 2], [2, 1]),
+        ({"a": [1.0, torch.zeros(2)]}, {"a": [1.0, torch.ones(2)]}),
+        ({"a": 1}, {"b": 1}),
+        (np.arange(3), np.arange(3.0)),
+        ({1, 2}, {1, 3}),
+        (list(range(10_000)), list(range(10_001))),
+        (torch.zeros(1 << 19), torch.zeros((1 << 19) + 1)),
+    ],
+)
+def test_plain_values(value: Any, other: Any) -> None:
+    assert digests.plain(value) != digests.plain(other)
+    assert digests.plain(value) == digests.plain(value)
+
+
+def test_numbers_stand_for_themselves() -> None:
+    assert digests.plain(12) == 12
+    assert digests.plain(0.5) == (0.5).hex()
+    assert digests.plain(None) is None
+
+
+def test_what_is_no_plain_value() -> None:
+    for value in (print, object(), torch.nn.Linear(1, 1), np.array([object()])):
+        assert digests.plain(value) is digests.NOTHING
+    assert digests.plain([print]) == digests.plain([len])  # what an entry holds is looked at elsewhere
+
+
+@pytest.mark.parametrize(
+    ("make", "draw"),
+    [
+        (lambda: random.Random(1), lambda generator: generator.random()),
+        (lambda: np.random.default_rng(1), lambda generator: generator.random()),
+        (lambda: np.random.RandomState(1), lambda generator: generator.rand()),
+        (lambda: torch.Generator().manual_seed(1), lambda generator: torch.rand(1, generator=generator)),
+    ],
+)
+def test_generators(make: Any, draw: Any) -> None:
+    one, other = make(), make()
+    assert digests.generator(one) == digests.generator(other)
+    draw(other)
+    assert digests.generator(one) != digests.generator(other)
+    draw(one)
+    assert digests.generator(one) == digests.generator(other)
+
+
+def test_other_objects_are_no_generators() -> None:
+    assert digests.generator(1) is None
+    assert digests.generator("random") is None

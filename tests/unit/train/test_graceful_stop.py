@@ -1,0 +1,148 @@
+"""Signals: the run stops between two steps, with everything saved; a second Ctrl-C stops at once."""
+
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mlscale.errors import Exit, MLScaleError
+from mlscale.train import graceful_stop as signals
+from mlscale.train.checkpoint.io import VerifiedCheckpointIO
+from mlscale.train.lightning import patches as lightning_patches
+from tests.unit.fitting import At, batches, classifier, fit, trainer
+
+
+@pytest.fixture(autouse=True)
+def handlers() -> Iterator[None]:
+    with signals.noted():
+        yield
+
+
+def stopped(path: Path, signum: int, at: int, **arguments: Any) -> MLScaleError:
+    def kill(run: Any, module: Any, index: int) -> None:
+        if index == at:
+            os.kill(os.getpid(), signum)
+
+    run = trainer(callbacks=[At(kill), signals.StopOnSignal(str(path))], enable_checkpointing=True, **arguments)
+    lightning_patches.apply(run)
+    with pytest.raises(MLScaleError) as caught:
+        fit(run, classifier(), batches(6))
+    return caught.value
+
+
+@pytest.mark.parametrize(
+    ("signum", "code"),
+    [(signal.SIGTERM, Exit.TERMINATED), (signal.SIGINT, Exit.INTERRUPTED), (signal.SIGUSR1, Exit.SAVED)],
+)
+def test_the_run_stops_after_the_step_and_is_saved(tmp_path: Path, signum: signal.Signals, code: Exit) -> None:
+    error = stopped(tmp_path / "last.ckpt", signum, at=2)
+    assert error.exit is code
+    assert f"stopped by {signum.name} after optimizer step 3, saved to" in str(error)
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 3
+
+
+def test_what_found_no_room_is_not_called_saved(tmp_path: Path) -> None:
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def kill(run: Any, module: Any, index: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    stop = signals.StopOnSignal(str(tmp_path / "last.ckpt"))
+    run = trainer(callbacks=[At(kill), stop], enable_checkpointing=True, plugins=[VerifiedCheckpointIO()])
+    lightning_patches.apply(run)
+    try:
+        with pytest.raises(MLScaleError) as caught:
+            fit(run, classifier(), batches(6))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert caught.value.what == "stopped by SIGTERM after optimizer step 1"
+    assert not caught.value.fix
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_accumulated_gradients_are_not_lost(tmp_path: Path) -> None:
+    error = stopped(tmp_path / "last.ckpt", signal.SIGTERM, at=2, accumulate_grad_batches=2)
+    assert "optimizer step 2" in str(error)
+
+
+@pytest.mark.parametrize(("interval", "at"), [(3, 2), (1.0, 5)])
+def test_a_validation_that_is_due_is_not_lost(tmp_path: Path, interval: float, at: int) -> None:
+    ran: list[int] = []
+
+    class Validated(At):
+        def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
+            ran.append(trainer.global_step)
+
+    run = trainer(
+        callbacks=[
+            At(lambda run, module, index: os.kill(os.getpid(), signal.SIGTERM) if index == at else None),
+            Validated(lambda *_: None),
+            signals.StopOnSignal(str(tmp_path / "last.ckpt")),
+        ],
+        enable_checkpointing=True,
+        val_check_interval=interval,
+        max_epochs=2,
+    )
+    lightning_patches.apply(run)
+    with pytest.raises(MLScaleError, match=f"optimizer step {at + 1}"):
+        fit(run, classifier(), batches(6))
+    assert ran == [at + 1]
+
+
+def test_the_time_of_an_attempt_is_limited(tmp_path: Path) -> None:
+    stop = signals.StopOnSignal(str(tmp_path / "last.ckpt"), max_seconds=0.2)
+    run = trainer(callbacks=[At(lambda *_: time.sleep(0.15)), stop], enable_checkpointing=True)
+    lightning_patches.apply(run)
+    with pytest.raises(MLScaleError, match=r"stopped by trainer\.max_time after optimizer step 2, saved to") as caught:
+        fit(run, classifier(), batches(6))
+    assert caught.value.exit is Exit.SAVED
+    assert (tmp_path / "last.ckpt").is_file()
+
+
+@pytest.mark.parametrize(
+    ("limit", "seconds"), [(None, None), ("01:02:03:04", 93784.0), ({"hours": 1, "minutes": 30}, 5400.0)]
+)
+def test_max_time(limit: Any, seconds: float | None) -> None:
+    assert signals.seconds_of(limit) == seconds
+
+
+@pytest.mark.parametrize("limit", ["8", "11:55", {"fortnights": 1}, 5])
+def test_max_time_that_is_none(limit: Any) -> None:
+    with pytest.raises(MLScaleError, match=r"trainer\.max_time is"):
+        signals.seconds_of(limit)
+
+
+@pytest.mark.parametrize(("pause", "ended"), [(0.0, False), (0.6, True)], ids=["echo", "again"])
+def test_a_second_interrupt_ends_the_process_at_once(pause: float, ended: bool) -> None:
+    code = f"""
+import os, signal, time
+from mlscale.train import signals
+with signals.noted():
+    os.kill(os.getpid(), signal.SIGINT)
+    time.sleep({pause})
+    os.kill(os.getpid(), signal.SIGINT)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], timeout=60, check=False)
+    assert done.returncode == (-signal.SIGINT if ended else 0)
+
+
+def test_the_first_signal_is_the_one_that_counts() -> None:
+    os.kill(os.getpid(), signal.SIGTERM)
+    os.kill(os.getpid(), signal.SIGINT)
+    assert signals.received() == signal.SIGTERM
+
+
+def test_handlers_come_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with signals.noted():
+        pass
+    assert signal.getsignal(signal.SIGTERM) is before
