@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mlscale.data import BreastCancer, Diabetes, PythonDocs, PythonSource
-from mlscale.data.memory import MemoryData
+from mlscale.data.array_data import MemoryData
 
 SEEDS = range(5)
 

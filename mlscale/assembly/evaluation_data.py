@@ -39,7 +39,7 @@ def check_encoded_alike(
 
 def normalise_as_trained(data: Any, cfg: DictConfig) -> None:
     """Let images be normalised as the model's training images were; of another module, that is its own business."""
-    from mlscale.data.images import ImageData
+    from mlscale.data.images.labelled_images import ImageData
 
     if isinstance(data, ImageData) and cfg.derived.get("mean") and cfg.derived.get("std"):
         data.normalise_by(cfg.derived.mean, cfg.derived.std)

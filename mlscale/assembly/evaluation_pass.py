@@ -166,7 +166,7 @@ def of_servable(cfg: DictConfig, folder: Path, called: str, table: SampleTable |
 
 def about_of(kind: str, data: Any, derived: Any) -> About:
     """What is known of the data that a task of this kind is measured on, and of the classes that the model has."""
-    from mlscale.data.tabular import TabularData
+    from mlscale.data.tables.table_rows import TabularData
     from mlscale.evaluate.gather import About
 
     facts = data.facts() if hasattr(data, "facts") else None
@@ -226,8 +226,8 @@ def _slices(cfg: DictConfig) -> list[str]:
 
 def _sizes(cfg: DictConfig, data: Any, gathered: Gathered) -> list[float | None]:
     """Pixels of each image as it is stored: the square root of its area, so that numbers are sides."""
-    from mlscale.data.images import ImageData
-    from mlscale.data.picture import open_picture
+    from mlscale.data.images.fast_decoder import open_picture
+    from mlscale.data.images.labelled_images import ImageData
 
     if not isinstance(data, ImageData):
         raise MLScaleError("samples that are no stored images have no size", where="slices", fix="slices=[]")
@@ -242,7 +242,7 @@ def _sizes(cfg: DictConfig, data: Any, gathered: Gathered) -> list[float | None]
 
 def _members(cfg: DictConfig, data: Any, gathered: Gathered, extension: str) -> dict[str, Any]:
     """Columns from a member of each sample of shards."""
-    from mlscale.data.shards import WebDataset
+    from mlscale.data.shards.webdataset import WebDataset
     from mlscale.evaluate import slices
 
     if not isinstance(data, WebDataset):

@@ -16,8 +16,8 @@ with garbage.put_off():
 
     import mlscale.assembly.run
     import mlscale.assembly.worker
-    import mlscale.data.bundled
-    import mlscale.data.images
+    import mlscale.data.builtin.image_sets
+    import mlscale.data.images.labelled_images
     import mlscale.tasks.classification
     import mlscale.tasks.resnet
     import mlscale.train.strategies  # noqa: F401

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pytorch_lightning.utilities.seed import isolate_rng
 
-from mlscale.data.bad_samples import BadSample
-from mlscale.data.images import ImageData
+from mlscale.data.images.labelled_images import ImageData
+from mlscale.data.order.bad_samples import BadSample
 from mlscale.errors import MLScaleError
 from mlscale.export.samples import as_given
 from mlscale.train.checkpoint import random_states as generators

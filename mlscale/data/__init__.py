@@ -9,19 +9,19 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mlscale.data.augment import Augment
-    from mlscale.data.bundled import Digits, FashionMNIST
-    from mlscale.data.crop import RandomCrop
-    from mlscale.data.dataset import DatasetData
-    from mlscale.data.facts import DataFacts, Promises
-    from mlscale.data.folder import ImageFolder
-    from mlscale.data.language import TextFiles
-    from mlscale.data.python_docs import PythonDocs
-    from mlscale.data.python_source import PythonSource
-    from mlscale.data.scenes import DigitsScenes
-    from mlscale.data.shards import WebDataset
-    from mlscale.data.tables import BreastCancer, Diabetes, TableFiles
-    from mlscale.data.text_table import Fortunes, TextTable
+    from mlscale.data.builtin.digit_scenes import DigitsScenes
+    from mlscale.data.builtin.image_sets import Digits, FashionMNIST
+    from mlscale.data.builtin.python_docs import PythonDocs
+    from mlscale.data.builtin.python_source import PythonSource
+    from mlscale.data.data_facts import DataFacts, Promises
+    from mlscale.data.images.augmentation import Augment
+    from mlscale.data.images.image_folder import ImageFolder
+    from mlscale.data.images.random_crop import RandomCrop
+    from mlscale.data.map_dataset import DatasetData
+    from mlscale.data.shards.webdataset import WebDataset
+    from mlscale.data.tables.table_data import BreastCancer, Diabetes, TableFiles
+    from mlscale.data.text.text_blocks import TextFiles
+    from mlscale.data.text.text_table import Fortunes, TextTable
 
 __all__ = [
     "Augment",
@@ -45,24 +45,24 @@ __all__ = [
 ]
 
 _HOME = {
-    "Augment": "augment",
-    "BreastCancer": "tables",
-    "DataFacts": "facts",
-    "DatasetData": "dataset",
-    "Diabetes": "tables",
-    "Digits": "bundled",
-    "DigitsScenes": "scenes",
-    "FashionMNIST": "bundled",
-    "Fortunes": "text_table",
-    "ImageFolder": "folder",
-    "Promises": "facts",
-    "PythonDocs": "python_docs",
-    "PythonSource": "python_source",
-    "RandomCrop": "crop",
-    "TableFiles": "tables",
-    "TextFiles": "language",
-    "TextTable": "text_table",
-    "WebDataset": "shards",
+    "Augment": "images.augmentation",
+    "BreastCancer": "tables.table_data",
+    "DataFacts": "data_facts",
+    "DatasetData": "map_dataset",
+    "Diabetes": "tables.table_data",
+    "Digits": "builtin.image_sets",
+    "DigitsScenes": "builtin.digit_scenes",
+    "FashionMNIST": "builtin.image_sets",
+    "Fortunes": "text.text_table",
+    "ImageFolder": "images.image_folder",
+    "Promises": "data_facts",
+    "PythonDocs": "builtin.python_docs",
+    "PythonSource": "builtin.python_source",
+    "RandomCrop": "images.random_crop",
+    "TableFiles": "tables.table_data",
+    "TextFiles": "text.text_blocks",
+    "TextTable": "text.text_table",
+    "WebDataset": "shards.webdataset",
 }
 
 

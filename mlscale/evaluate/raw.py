@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.images import ImageData
+from mlscale.data.images.labelled_images import ImageData
 from mlscale.errors import MLScaleError
 from mlscale.export.samples import as_given
 from mlscale.tasks.batch import unpack

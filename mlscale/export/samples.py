@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mlscale.data.images import ImageData
+from mlscale.data.images.labelled_images import ImageData
 from mlscale.errors import MLScaleError
 from mlscale.tasks.batch import unpack
 

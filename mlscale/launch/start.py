@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from mlscale.config.derive import epoch_steps
 from mlscale.config.roots import find_roots
-from mlscale.data.facts import described
+from mlscale.data.data_facts import described
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from pytorch_lightning import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from mlscale.data.images import ImageData
-from mlscale.data.loader import EvalLoader
+from mlscale.data.images.labelled_images import ImageData
+from mlscale.data.order.loader import EvalLoader
 from mlscale.errors import MLScaleError
 from mlscale.export import collected
 from mlscale.export.parity import torch_logits

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.system_files import (
+from mlscale.data.shards.system_files import (
     KIND,
     Skipped,
     count_skipped,
@@ -173,9 +173,9 @@ class TarInputs:
     """
 
     def __init__(self, spec: Sequence[str], member: str | None) -> None:
-        from mlscale.data.decode import check_extension
-        from mlscale.data.index_build import build_index
-        from mlscale.data.sources import find_shards
+        from mlscale.data.shards.index_builder import build_index
+        from mlscale.data.shards.member_decoder import check_extension
+        from mlscale.data.shards.shard_paths import find_shards
 
         self._index = build_index(find_shards(list(spec), where="input"), where="input")
         extensions = self._index.extensions

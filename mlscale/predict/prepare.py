@@ -54,15 +54,15 @@ def prepare(item: Item, takes: Takes) -> NDArray[Any]:
 
 
 def _image(content: bytes, extension: str, takes: Takes) -> NDArray[Any]:
-    from mlscale.data.image_decoder import decode_image
-    from mlscale.data.pil import MAX_PIXELS
+    from mlscale.data.images.image_decoder import decode_image
+    from mlscale.data.images.pil import MAX_PIXELS
 
     if len(takes.shape) != 3:
         raise ValueError(f"it is a file, and the model takes {takes.shape}")
     channels, height, width = takes.shape
     size = (height, width) if takes.resize else None
     if extension in ("npy", "ten", "tb"):
-        from mlscale.data.decode import decode_sample
+        from mlscale.data.shards.member_decoder import decode_sample
 
         array = decode_sample(content, extension, None, channels)
     else:

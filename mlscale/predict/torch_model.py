@@ -72,8 +72,8 @@ def takes_of(facts: Any, resize: bool) -> Takes:
 
 
 def encoding(takes: Takes, features: Any) -> Takes:
-    """The same for rows of a table that `features` (`mlscale.data.features.Features`) encodes."""
-    from mlscale.data.columns import Table
+    """The same for rows of a table that `features` (`mlscale.data.tables.features.Features`) encodes."""
+    from mlscale.data.tables.columns import Table
 
     def encode(keys: Sequence[str], columns: Mapping[str, Any]) -> tuple[NDArray[Any], Mapping[int, str]]:
         found = features.encode(Table(columns, keys), where="input")

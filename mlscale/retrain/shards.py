@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from mlscale.data.secure import TarWriter
+from mlscale.data.shards.secure_webdataset import TarWriter
 from mlscale.errors import MLScaleError
 from mlscale.runs.files import make_folders
 

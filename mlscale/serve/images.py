@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.data.image_decoder import decode_image
-from mlscale.data.picture import open_picture
-from mlscale.data.pil import MAX_PIXELS, TooLarge
+from mlscale.data.images.fast_decoder import open_picture
+from mlscale.data.images.image_decoder import decode_image
+from mlscale.data.images.pil import MAX_PIXELS, TooLarge
 from mlscale.serve.model import Model
 from mlscale.serve.refused import Refused
 

@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlscale.data.bad_samples import BadSample
-from mlscale.data.decoded import decode
-from mlscale.data.folder import FolderSource
+from mlscale.data.images.decoded_cache import decode
+from mlscale.data.images.image_folder import FolderSource
+from mlscale.data.order.bad_samples import BadSample
 from mlscale.export.servable import Port, Servable, load
 from mlscale.predict.inputs import FolderInputs
 from mlscale.predict.prepare import Takes, prepare
@@ -107,7 +107,7 @@ def test_a_server_without_torch_sees_the_same(tmp_path: Path) -> None:
         (folder / f"{number:04}").write_bytes(content)
     program = (
         "import hashlib, json, sys, warnings; from pathlib import Path\n"
-        "from mlscale.data.image_decoder import decode_image\n"
+        "from mlscale.data.images.image_decoder import decode_image\n"
         "import mlscale.serve.images\n"
         "warnings.simplefilter('error')\n"
         "verdicts = []\n"
@@ -125,7 +125,7 @@ def test_a_server_without_torch_sees_the_same(tmp_path: Path) -> None:
 
 
 def _digest(content: bytes) -> str:
-    from mlscale.data.image_decoder import decode_image
+    from mlscale.data.images.image_decoder import decode_image
 
     try:
         pixels = decode_image(content, (SIDE, SIDE), 3, max_pixels=LIMIT)

@@ -139,8 +139,8 @@ def wandb_key() -> str:
 
 
 def _data() -> Iterator[Check]:
-    from mlscale.data.bundled import DEBIAN_FASHION_MNIST, Digits, FashionMNIST
-    from mlscale.data.cache import cache_dir
+    from mlscale.data.builtin.image_sets import DEBIAN_FASHION_MNIST, Digits, FashionMNIST
+    from mlscale.data.cache_folder import cache_dir
 
     written = (cache_dir() / Digits.set_name).is_dir()
     if written:

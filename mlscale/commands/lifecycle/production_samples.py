@@ -107,7 +107,7 @@ def samples_of(cfg: DictConfig, labels: tuple[str, ...], traffic: int) -> Sample
     """
     from mlscale.assembly.run import build_data
     from mlscale.config.frozen import with_derived
-    from mlscale.data.images import ImageData
+    from mlscale.data.images.labelled_images import ImageData
 
     data = build_data(with_derived(cfg, {"per_device_batch": 1}))
     if not isinstance(data, ImageData):

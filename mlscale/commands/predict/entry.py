@@ -110,7 +110,7 @@ def _asked(cfg: DictConfig) -> dict[str, Any]:
 def _encodes(cfg: DictConfig) -> bool:
     """Whether the run's data module encodes the columns of tables."""
     from mlscale.assembly.build import target
-    from mlscale.data.tabular import TabularData
+    from mlscale.data.tables.table_rows import TabularData
 
     kind = target(cfg.data) if cfg.get("data") else None
     return isinstance(kind, type) and issubclass(kind, TabularData)

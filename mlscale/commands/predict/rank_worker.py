@@ -103,7 +103,7 @@ def build_model(work: Work, rank: int = 0) -> Model:
     from omegaconf import OmegaConf
 
     from mlscale.assembly.rebuild import rebuilt
-    from mlscale.data.images import ImageData
+    from mlscale.data.images.labelled_images import ImageData
     from mlscale.evaluate.collect import kind_of
     from mlscale.predict.torch_model import TaskModel, encoding, takes_of
 

@@ -20,7 +20,7 @@ def run(cfg: DictConfig) -> Result:
         MLScaleError: there is no data, it can't be had, or it has changed since it was prepared.
     """
     from mlscale.assembly.facts import prepared_data
-    from mlscale.data.facts import described
+    from mlscale.data.data_facts import described
 
     start = time.perf_counter()
     data = prepared_data(cfg)

@@ -315,6 +315,6 @@ def _ending(error: BaseException) -> str:
 
 
 def _order_version() -> int:
-    from mlscale.data.order import ORDER_VERSION
+    from mlscale.data.order.permutation import ORDER_VERSION
 
     return ORDER_VERSION

@@ -128,7 +128,7 @@ def _pictures(
 
 
 def _pixels(tiles: list[Tile]) -> NDArray[np.uint8]:
-    from mlscale.data.pil import open_image
+    from mlscale.data.images.pil import open_image
 
     with open_image(sheet(tiles)[0]) as picture:
         return np.asarray(picture.convert("RGB"))

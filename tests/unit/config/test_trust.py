@@ -41,7 +41,7 @@ def refused(config: Any, run: Path, *typed: str) -> list[str]:
         "torch.hub.load",
         "torch.load",
         "torch.nn.functional.torch.hub.load",
-        "mlscale.data.sources.find_shards",
+        "mlscale.data.shards.shard_paths.find_shards",
         "mlscale.runs.files.remove_tree",
         "mlscale.registry.opened",
         "trusted_pkg.os.system",

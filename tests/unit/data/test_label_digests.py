@@ -12,10 +12,10 @@ import torch
 from torch.utils.data import TensorDataset
 
 from mlscale.data import DatasetData, ImageFolder, TableFiles, TextFiles, TextTable, WebDataset
-from mlscale.data.digests import record_digests
-from mlscale.data.labels import digest_labels
-from mlscale.data.module import OrderedData
-from mlscale.data.sources import find_shards
+from mlscale.data.class_labels import digest_labels
+from mlscale.data.data_module import OrderedData
+from mlscale.data.shards.member_digests import record_digests
+from mlscale.data.shards.shard_paths import find_shards
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import mask, picture, write_masked, write_shards
 

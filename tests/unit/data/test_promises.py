@@ -27,10 +27,10 @@ from mlscale.data import (
     TextTable,
     WebDataset,
 )
-from mlscale.data.bundled import DEBIAN_FASHION_MNIST
-from mlscale.data.memory import MemoryData
-from mlscale.data.module import OrderedData
-from mlscale.data.plan import Layout
+from mlscale.data.array_data import MemoryData
+from mlscale.data.builtin.image_sets import DEBIAN_FASHION_MNIST
+from mlscale.data.data_module import OrderedData
+from mlscale.data.order.batch_plan import Layout
 from mlscale.errors import MLScaleError
 from tests.unit.data.conftest import picture, write_masked, write_shards, write_tar
 

@@ -11,8 +11,8 @@ from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, TensorDataset
 
 from mlscale.data import Digits, WebDataset
-from mlscale.data.decoded import Shape
-from mlscale.data.images import ImageData
+from mlscale.data.images.decoded_cache import Shape
+from mlscale.data.images.labelled_images import ImageData
 from mlscale.errors import MLScaleError
 from mlscale.export.samples import input_of, sent, validation
 

@@ -74,7 +74,7 @@ def test_a_folder(tmp_path: Path) -> None:
 def test_files_of_a_system_are_reported_once(
     tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("mlscale.data.system_files._reported", set())
+    monkeypatch.setattr("mlscale.data.shards.system_files._reported", set())
     (tmp_path / name).write_bytes(png() if name == "a.png" else b"x,y\n1,2\n")
     for extra in (".DS_Store", f"._{name}", "Thumbs.db"):
         (tmp_path / extra).write_bytes(b"\0\5\26\7")

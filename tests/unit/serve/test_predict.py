@@ -12,8 +12,8 @@ import pytest
 import simplejpeg
 from PIL import Image
 
-from mlscale.data.picture import open_picture
-from mlscale.data.resample import cut, middle
+from mlscale.data.images.fast_decoder import open_picture
+from mlscale.data.images.resample import cut, middle
 from mlscale.events.store import EventStore
 from mlscale.export.servable import Port, Servable, load
 from mlscale.serve import images, predict

@@ -10,7 +10,7 @@ from pytorch_lightning import LightningDataModule, Trainer
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from mlscale.data.facts import DataFacts
+from mlscale.data.data_facts import DataFacts
 from mlscale.errors import MLScaleError
 from mlscale.tasks import Regression, TabularNet
 from mlscale.tasks.batch import Batch

@@ -1,0 +1,194 @@
+"""Data that lies in memory as arrays: text and tables, in mlscale's order."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlscale.data.class_labels import digest_labels, join_label_digests
+from mlscale.data.data_facts import DataFacts
+from mlscale.data.data_module import OrderedData
+from mlscale.data.images.augmentation import Augment, BatchAugment
+from mlscale.data.images.random_crop import RandomCrop
+from mlscale.data.order import sample_weights as weights
+from mlscale.data.order.bad_samples import BadSample, Stream
+from mlscale.data.order.batch_plan import Batch, Plan
+from mlscale.data.order.permutation import sample_seeds
+from mlscale.data.order.policy import Policy
+from mlscale.errors import MLScaleError
+
+Array = NDArray[Any]
+
+
+class Rows(Protocol):
+    """A split: samples by number.
+
+    Attributes:
+        version: digest of what it holds.
+        bad: what is wrong with a sample that cannot be used, by its number.
+        labels: what is predicted of each, (n,) or (n, …); None where it follows from x.
+    """
+
+    @property
+    def version(self) -> str: ...
+    @property
+    def bad(self) -> Mapping[int, str]: ...
+    @property
+    def labels(self) -> Array | None: ...
+    def __len__(self) -> int: ...
+    def key(self, sample: int) -> str:
+        """The name of a sample, unique in its split."""
+
+    def take(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
+        """x (n, …) and y (n,) or (n, …) of samples: new arrays, not views."""
+
+
+class MemoryData(OrderedData):
+    """A data module whose splits a subclass reads into memory.
+
+    There are no workers: to take rows out of an array costs less than to hand the work over.
+
+    Args:
+        others: see `OrderedData`.
+
+    Raises:
+        MLScaleError: an augmentation of images.
+    """
+
+    def __init__(self, *, batch_size: int, seed: int, augment: object, policy: Policy) -> None:
+        if isinstance(augment, Augment | RandomCrop):
+            raise MLScaleError(
+                "This augmentation is one of images, and the data is none.",
+                where="augment",
+                fix="augment=none",
+            )
+        super().__init__(batch_size=batch_size, workers=0, seed=seed, augment=augment, policy=policy)
+        self._facts: DataFacts | None = None
+        self._splits: dict[str, Rows] = {}
+        self._digests_of_labels: dict[str, str] = {}
+
+    def facts(self) -> DataFacts:
+        """What is known of the data. Read once, then remembered.
+
+        Raises:
+            MLScaleError: data is missing, empty, damaged or inconsistent; all problems at once.
+        """
+        if self._facts is None:
+            splits, facts = self._read()
+            self._splits = dict(splits)
+            labels = {split: rows.labels for split, rows in splits.items()}
+            self._digests_of_labels = {
+                split: digest_labels(each, facts.class_names) for split, each in labels.items() if each is not None
+            }
+            self._facts = replace(facts, label_digest=join_label_digests(self._digests_of_labels))
+        return self._facts
+
+    def rows(self, split: str) -> Rows:
+        """The samples of a split ('train', 'val' or 'test').
+
+        Raises:
+            MLScaleError: this data has no such split.
+        """
+        self.facts()
+        if split not in self._splits:
+            raise MLScaleError(f"This data has no {split} split.", where=f"data.{split}", fix="split=val")
+        return self._splits[split]
+
+    def _read(self) -> tuple[Mapping[str, Rows], DataFacts]:
+        """The splits, train and val at least, and what is known of them."""
+        raise NotImplementedError
+
+    def _weights(self, named: str) -> NDArray[np.float64]:
+        train = self.rows("train")
+        return weights.from_file(named, [train.key(sample) for sample in range(len(train))])
+
+    def _labels(self) -> NDArray[np.int64]:
+        """Class numbers, int64 (n,).
+
+        Raises:
+            MLScaleError: these samples have no classes.
+        """
+        train = self.rows("train")
+        if self.facts().num_classes is None:
+            raise MLScaleError(
+                "Samples without classes can't be drawn by class.", where="data.sampling", fix="data.sampling=shuffle"
+            )
+        return train.take(np.arange(len(train), dtype=np.int64))[1].astype(np.int64)
+
+    def _label_digests(self) -> Mapping[str, str]:
+        self.facts()
+        return self._digests_of_labels
+
+    def _stream(self, split: str) -> tuple[Stream, int, str]:
+        rows = self.rows(split)
+        augment = self.augment if split == "train" else None
+        return MemoryStream(rows, augment=augment, seed=self.seed), len(rows), rows.version
+
+
+class MemoryStream:
+    """Makes batches from rows in memory, in the caller's thread."""
+
+    def __init__(self, rows: Rows, *, augment: BatchAugment | None, seed: int) -> None:
+        self._rows, self._augment, self._seed = rows, augment, seed
+
+    def __call__(self, plans: Iterable[Plan]) -> Iterator[Batch | BadSample]:
+        """A batch for each plan; in its place the error, where a sample of it cannot be used."""
+        for plan in plans:
+            yield self._first_bad(plan) or self._batch(plan)
+
+    def _first_bad(self, plan: Plan) -> BadSample | None:
+        bad = self._rows.bad
+        for sample in plan.samples.tolist() if bad else ():
+            if sample in bad:
+                return bad_row(self._rows, sample)
+        return None
+
+    def _batch(self, plan: Plan) -> Batch:
+        x, y = (torch.from_numpy(values) for values in self._rows.take(plan.samples))
+        if self._augment is not None:
+            seeds = sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
+            x = self._augment(x, seeds)
+        batch: Batch = {"x": x, "y": y, "key": [self._rows.key(sample) for sample in plan.samples.tolist()]}
+        if plan.weight is not None:
+            batch["weight"] = torch.from_numpy(plan.weight)
+        return batch
+
+
+def bad_row(rows: Rows, sample: int) -> BadSample:
+    """The error of a sample that cannot be used."""
+    return BadSample(sample, rows.key(sample), "cannot be used", why=rows.bad[sample])
+
+
+def refuse_bad(rows: Rows, policy: Policy, *, where: str) -> None:
+    """See that no sample is bad, or some are good and bad ones may be skipped.
+
+    Raises:
+        BadSample: the first that is bad, where bad samples end a run.
+        MLScaleError: all are.
+    """
+    if not rows.bad:
+        return
+    first = bad_row(rows, min(rows.bad))
+    if not policy.skip:
+        first.where = where
+        first.why += f"; {len(rows.bad)} of {len(rows)} samples are like this" if len(rows.bad) > 1 else ""
+        raise first
+    if len(rows.bad) == len(rows):
+        raise MLScaleError(
+            f"None of the {len(rows)} samples can be used.",
+            where=where,
+            why=f"the first: {first.key} {first.what}, {first.why}",
+            fix="write the data anew; if it is whole, look at the columns that are named",
+        )
+
+
+def version_of(splits: Mapping[str, Rows]) -> str:
+    """Digest of all splits."""
+    content = "|".join(f"{split}={rows.version}" for split, rows in splits.items())
+    return hashlib.sha256(content.encode()).hexdigest()[:16]

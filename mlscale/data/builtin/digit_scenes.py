@@ -1,0 +1,112 @@
+"""Scenes of several handwritten digits: put together, from real ones, to learn segmentation and several labels on."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.builtin.image_sets import Bundled, Samples, png, split_digits
+from mlscale.data.order.permutation import sample_seeds, uniform
+
+SIDE = 40
+_COUNTS = {"train": 2000, "val": 500}
+_MOST = 4  # digits in a scene
+_TRIES = 8  # places that are drawn for a digit before it is left out
+_INK = 4  # of 16: from here a pixel is of its digit; what is fainter, and not blank, is ignored
+_IGNORED = 255
+
+
+class DigitsScenes(Bundled):
+    """40×40 grey scenes of one to four of scikit-learn's handwritten digits (UCI, CC BY 4.0), as MultiMNIST has them.
+
+    The scenes are synthetic, the digits real: each at a random place on black, as large as it is or twice, none over
+    another. 2,000 to train and 500 to validate, of digits of the same two sides as in `Digits`, so that no handwriting
+    is on both. Beside `png` a sample has `mask.png`, the class of each pixel (0 background, digit d is d + 1, 255 for
+    the faint rim of a stroke), and `json`, the digits that are there.
+
+    Args:
+        batch_size: samples of one optimizer step, over all ranks and forward passes.
+        root: the folder to keep the set in; None for the cache.
+        labels: 'mask', or 'several' for which digits are there.
+        image_size: see `ImageData`.
+        workers: threads that decode, per process.
+        seed: of order and augmentation; not of the scenes.
+        augment: `Augment`, or a callable on one image; training only.
+        sampling: 'shuffle', or 'weighted'; see `Policy`.
+        weights: see `Policy`.
+        epoch_samples: see `Policy`.
+        last: 'drop' or 'pad'; see `Policy`.
+        on_bad_sample: 'fail' or 'skip'; see `Policy`.
+    """
+
+    set_name = "digits-scenes-1"
+    option = "digits_scenes"
+    shard_size = 500
+    licence = "CC-BY-4.0"
+
+    def __init__(
+        self,
+        batch_size: int = 32,
+        root: str | os.PathLike[str] | None = None,
+        labels: str = "mask",
+        image_size: int | None = None,
+        workers: int | str = "auto",
+        seed: int = 0,
+        augment: object = None,
+        sampling: str = "shuffle",
+        weights: str | None = None,
+        epoch_samples: int | None = None,
+        last: str = "drop",
+        on_bad_sample: str = "fail",
+    ) -> None:
+        classes = ["background", *map(str, range(10))] if labels == "mask" else None
+        self.of_shards = {"image_key": "png", "labels": labels, "classes": classes}
+        super().__init__(
+            batch_size,
+            root,
+            image_size,
+            workers,
+            seed,
+            augment,
+            sampling,
+            weights,
+            epoch_samples,
+            last,
+            on_bad_sample,
+        )
+
+    def _load(self) -> Iterator[tuple[str, Samples]]:
+        for split, images, labels in split_digits():
+            yield split, (_COUNTS[split], _scenes(split, images, labels))
+
+
+def _scenes(split: str, images: NDArray[np.float64], labels: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
+    """Members of each scene. The draws are those of the loader's own generator: the same on every machine, for good."""
+    numbers = np.arange(_COUNTS[split], dtype=np.int64)
+    draws = uniform(sample_seeds(numbers, seed=0, epoch=0, stream=f"scenes {split}"), 1 + _MOST * (2 + 2 * _TRIES))
+    for row in draws.astype(np.float64):
+        scene, mask = np.zeros((SIDE, SIDE), np.uint8), np.zeros((SIDE, SIDE), np.uint8)
+        there: set[int] = set()
+        for each in row[1:].reshape(_MOST, -1)[: 1 + int(row[0] * _MOST)]:
+            chosen, scale = int(each[0] * len(images)), 1 + int(each[1] * 2)
+            digit = images[chosen].astype(np.uint8).repeat(scale, 0).repeat(scale, 1)
+            if (place := _free(scene, len(digit), each[2:])) is not None:
+                scene[place] = np.round(digit * (255 / 16)).astype(np.uint8)
+                mask[place] = np.where(digit >= _INK, labels[chosen] + 1, np.where(digit > 0, _IGNORED, 0))
+                there.add(int(labels[chosen]))
+        yield {"png": png(scene), "mask.png": png(mask), "json": json.dumps(sorted(there)).encode()}
+
+
+def _free(scene: NDArray[np.uint8], side: int, draws: NDArray[np.float64]) -> tuple[slice, slice] | None:
+    """The first of the drawn places where a square of that side meets nothing."""
+    for down, right in draws.reshape(-1, 2):
+        top, left = int(down * (SIDE - side + 1)), int(right * (SIDE - side + 1))
+        place = slice(top, top + side), slice(left, left + side)
+        if not scene[place].any():
+            return place
+    return None

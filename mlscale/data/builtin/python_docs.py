@@ -1,0 +1,159 @@
+"""The documentation that Python carries with it: a text of some 1.7 MB that needs no download."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import json
+import os
+import platform
+import re
+import sysconfig
+from collections.abc import Iterator
+from pathlib import Path
+from typing import ClassVar
+
+from mlscale.data.cache_folder import cache_dir, write_aside
+from mlscale.data.order.policy import Policy
+from mlscale.data.text.documents import Document, hold_out
+from mlscale.data.text.text_blocks import LanguageData
+from mlscale.errors import Exit, MLScaleError
+
+# Not a part of every Python, or no library at all.
+_LEFT_OUT = frozenset({
+    "__pycache__", "config", "dist-packages", "distutils", "ensurepip", "idle_test", "idlelib", "lib-dynload",
+    "lib2to3", "pydoc_data", "site-packages", "test", "tests", "tkinter", "turtledemo",
+})  # fmt: skip
+_SAME = 40
+"""Characters from which on a paragraph that came before is taken for a repetition."""
+_LEAST = 200
+"""Bytes of a document; there is nothing to learn from fewer."""
+
+
+class PythonDocs(LanguageData):
+    """What `help()` knows, and the docstrings of the standard library (PSF-2.0): a document each topic and module.
+
+    A paragraph is kept where it comes first and nowhere else, since topics and modules quote each other: what is held
+    out would stand in the training text otherwise. The text is that of the Python that runs, so its data version
+    differs between versions of Python. It is collected once, into the cache.
+
+    Args:
+        root: the folder to keep the text in; None for the cache.
+        val_fraction: part of all bytes that is held out, in whole documents.
+        others: see `TextFiles`.
+    """
+
+    licence: ClassVar[str] = "PSF-2.0"
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] | None = None,
+        val_fraction: float = 0.1,
+        length: int = 256,
+        stride: int | None = None,
+        batch_size: int = 16,
+        seed: int = 0,
+        augment: object = None,
+        sampling: str = "shuffle",
+        weights: str | None = None,
+        epoch_samples: int | None = None,
+        last: str = "drop",
+    ) -> None:
+        policy = Policy(sampling, weights, epoch_samples, last)
+        super().__init__(length=length, stride=stride, batch_size=batch_size, seed=seed, augment=augment, policy=policy)
+        self.val_fraction = val_fraction
+        self.folder = (cache_dir() if root is None else Path(root).expanduser()) / f"python-docs-1-{_which_python()}"
+
+    def prepare_data(self) -> None:
+        """Collect the text unless it is there. Several processes may do so at once.
+
+        Raises:
+            MLScaleError: this Python has no documentation, or the folder cannot be written.
+        """
+        if self.folder.exists():
+            return
+        documents = list(collect())
+        if not documents:
+            raise MLScaleError(
+                "This Python carries no documentation.",
+                where="data=python_docs",
+                why=f"{_library()} holds no docstrings, and pydoc_data no topics",
+                fix="data=text_files data.train='docs/*.txt'   (your own text)",
+                exit=Exit.ENVIRONMENT,
+            )
+        with write_aside(self.folder) as aside:
+            lines = (json.dumps([document.name, document.text.decode()]) for document in documents)
+            (aside / "documents.jsonl").write_text("\n".join(lines), encoding="utf-8")
+
+    def _documents(self) -> dict[str, list[Document]]:
+        if not self.folder.exists():
+            raise MLScaleError(
+                "The documentation of Python has not been collected yet.",
+                where="data.root",
+                why=f"{str(self.folder)!r} does not exist",
+                fix="mlscale prepare data=python_docs",
+                exit=Exit.ENVIRONMENT,
+            )
+        lines = (self.folder / "documents.jsonl").read_text(encoding="utf-8").splitlines()
+        documents = [Document(name, text.encode()) for name, text in map(json.loads, lines)]
+        train, val = hold_out(documents, self.val_fraction, where="data.val_fraction")
+        return {"train": train, "val": val}
+
+
+def collect() -> Iterator[Document]:
+    """Topics of `help()`, then modules, both sorted; without paragraphs that came before."""
+    seen: set[str] = set()
+    for name, texts in (*_topics(), *_docstrings()):
+        text = "\n\n".join(kept for text in texts if (kept := _new_paragraphs(text, seen))).encode()
+        if len(text) >= _LEAST and b"\0" not in text:
+            yield Document(name, text)
+
+
+def _topics() -> Iterator[tuple[str, list[str]]]:
+    try:
+        from pydoc_data.topics import topics
+    except ImportError:  # a Python that was packaged without it
+        return
+    for name in sorted(topics):
+        yield f"help/{name}", [topics[name]]
+
+
+def _docstrings() -> Iterator[tuple[str, list[str]]]:
+    root = _library()
+    for path in _modules(root):
+        try:
+            tree = ast.parse(path.read_bytes())
+        except (OSError, SyntaxError, ValueError):  # some library files are wrong on purpose
+            continue
+        documented = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
+        texts = [ast.get_docstring(node) for node in ast.walk(tree) if isinstance(node, documented)]
+        yield path.relative_to(root).as_posix(), [text for text in texts if text]
+
+
+def _modules(root: Path) -> Iterator[Path]:
+    for folder, inside, names in os.walk(root):
+        inside[:] = sorted(name for name in inside if name.split("-")[0] not in _LEFT_OUT and name not in _LEFT_OUT)
+        yield from (Path(folder, name) for name in sorted(names) if name.endswith(".py"))
+
+
+def _new_paragraphs(text: str, seen: set[str]) -> str:
+    """The paragraphs that have not been seen before; they have been from now on."""
+    kept = []
+    for paragraph in re.split(r"\n\s*\n", text.strip("\n")):
+        words = " ".join(paragraph.split())
+        if words and words not in seen:
+            kept.append(paragraph.rstrip())
+        if len(words) >= _SAME:
+            seen.add(words)
+    return "\n\n".join(kept)
+
+
+def _library() -> Path:
+    return Path(sysconfig.get_paths()["stdlib"])
+
+
+def _which_python() -> str:
+    """The version, and a digest of which modules there are: packages leave out different ones."""
+    root = _library()
+    listing = "\n".join(f"{path.relative_to(root)} {path.stat().st_size}" for path in _modules(root))
+    return f"{platform.python_version()}-{hashlib.sha256(listing.encode()).hexdigest()[:8]}"

@@ -1,0 +1,116 @@
+"""Pieces of the standard library's source, by the package they come from."""
+
+from __future__ import annotations
+
+import hashlib
+import sysconfig
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import ClassVar
+
+from mlscale.data.order.policy import Policy
+from mlscale.data.text.text_rows import Labelled, TextData
+from mlscale.errors import Exit, MLScaleError, raise_all
+
+PACKAGES = (
+    "asyncio", "ctypes", "email", "http", "importlib", "json", "logging", "multiprocessing", "unittest", "urllib",
+    "xml",
+)  # fmt: skip
+"""In every Python, whoever has packaged it."""
+_SHORTEST = 4
+"""A file's last piece is left out where it is shorter than this part of a whole one."""
+
+
+class PythonSource(TextData):
+    """Which package of the standard library does a piece of source come from? (PSF-2.0.)
+
+    The files of every package are split, not their pieces: no piece of a held-out file is trained on. Files are held
+    out in the order of a hash of their names, as long as they fit into the package's part of bytes. The source is that
+    of the Python that runs, so the data version differs between versions of Python.
+
+    Args:
+        packages: of the standard library: the classes.
+        val_fraction: part of each package that is held out, in whole files.
+        length: bytes of a piece.
+        batch_size: samples of one optimizer step, over all ranks and forward passes.
+        seed: of the order; not of the split.
+        augment: None; or a callable on one piece, int64 (length,), training only.
+        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
+        weights: see `Policy`.
+        epoch_samples: see `Policy`.
+        last: 'drop' or 'pad'; see `Policy`.
+    """
+
+    licence: ClassVar[str] = "PSF-2.0"
+
+    def __init__(
+        self,
+        packages: Sequence[str] = PACKAGES,
+        val_fraction: float = 0.25,
+        length: int = 512,
+        batch_size: int = 64,
+        seed: int = 0,
+        augment: object = None,
+        sampling: str = "shuffle",
+        weights: str | None = None,
+        epoch_samples: int | None = None,
+        last: str = "drop",
+    ) -> None:
+        policy = Policy(sampling, weights, epoch_samples, last)
+        super().__init__(length=length, batch_size=batch_size, seed=seed, augment=augment, policy=policy)
+        if not 0 < val_fraction < 1:
+            raise MLScaleError(
+                f"data.val_fraction is {val_fraction}.",
+                where="data.val_fraction",
+                why="it is between 0 and 1",
+                fix="data.val_fraction=0.25",
+            )
+        self.packages, self.val_fraction = tuple(packages), val_fraction
+
+    def _where(self, split: str) -> str:
+        return "data.packages"
+
+    def _load(self) -> dict[str, Labelled]:
+        root = Path(sysconfig.get_paths()["stdlib"])
+        files = {package: _files(root, package) for package in self.packages}
+        raise_all([self._too_few(package, there) for package, there in files.items() if len(there) < 2])
+        splits = {"train": Labelled(), "val": Labelled()}
+        for package, paths in files.items():
+            held = _held_out(root, paths, self.val_fraction)
+            for path in paths:
+                split = splits["val" if path in held else "train"]
+                for start, piece in self._pieces(path.read_bytes()):
+                    split.add(piece, package, f"{path.relative_to(root).as_posix()}@{start}")
+        return splits
+
+    def _pieces(self, source: bytes) -> Iterator[tuple[int, bytes]]:
+        for start in range(0, len(source), self.length):
+            piece = source[start : start + self.length]
+            if _SHORTEST * len(piece) >= self.length and piece.strip():
+                yield start, piece
+
+    def _too_few(self, package: str, files: Sequence[Path]) -> MLScaleError:
+        return MLScaleError(
+            f"This Python has {'one file' if files else 'no file'} of the package {package!r}.",
+            where="data.packages",
+            why="each package needs a file to train on and one to validate on; some distributions leave packages out",
+            fix=f"data.packages=[{','.join(name for name in self.packages if name != package)}]",
+            exit=Exit.ENVIRONMENT,
+        )
+
+
+def _files(root: Path, package: str) -> list[Path]:
+    """The source files of a package, sorted; neither tests nor what is empty."""
+    inside = (path for path in (root / package).rglob("*.py") if not {"test", "tests"} & set(path.parts))
+    return sorted(path for path in inside if path.stat().st_size > 0)
+
+
+def _held_out(root: Path, paths: Sequence[Path], fraction: float) -> set[Path]:
+    """The held-out files of a package: at least one, and never all."""
+    room = fraction * sum(path.stat().st_size for path in paths)
+    held: set[Path] = set()
+    for path in sorted(paths, key=lambda path: hashlib.sha256(path.relative_to(root).as_posix().encode()).digest()):
+        if path.stat().st_size <= room:
+            held.add(path)
+            room -= path.stat().st_size
+    return held or {min(paths, key=lambda path: (path.stat().st_size, path))}

@@ -1,0 +1,293 @@
+"""The data module that all of mlscale's data share: facts, loaders, and a place to go on from."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pytorch_lightning import LightningDataModule
+
+from mlscale.data.data_facts import DataFacts, Promises
+from mlscale.data.images.augmentation import Augment, as_batch_augment
+from mlscale.data.images.random_crop import RandomCrop
+from mlscale.data.order.bad_samples import Failing, Skipped, Skipping, Stream, told
+from mlscale.data.order.batch_plan import Layout
+from mlscale.data.order.loader import Batches, EvalLoader, Finish, Progress, TrainLoader
+from mlscale.data.order.permutation import ORDER_VERSION
+from mlscale.data.order.policy import Policy
+from mlscale.data.order.sampling import Balanced, Mixed, Sampling, Shuffled, Weighted
+from mlscale.errors import MLScaleError
+
+_ANEW = "mlscale like=<id of the run> init_from=<id of the run>, a new run from its weights"
+_WHERE = {
+    "seed": "seed",
+    "version": "data.train",
+    "policy": "data.sampling",
+    "order_version": "mlscale",
+    "decode_version": "mlscale",
+}
+_BEFORE = {"policy": "shuffle", "decode_version": 1}
+"""What a checkpoint that does not name them was made with."""
+
+
+class OrderedData(LightningDataModule):
+    """Batches in an exact order, from whatever a subclass makes its streams of.
+
+    The trainer says how many ranks there are and how many forward passes make a step; without one there is one of each.
+
+    Args:
+        batch_size: samples of one optimizer step, over all ranks and forward passes.
+        workers: what decodes, per process; 'auto' is the subclass's choice.
+        seed: of order and augmentation.
+        augment: `Augment`, or a callable on one sample; training only.
+        policy: how training draws its samples; see `Policy`.
+
+    Attributes:
+        counted: what a fit has to tell of its data when it is over, by the name of a metric.
+    """
+
+    promises: ClassVar[Promises] = Promises(order=True, resume=True, elastic=True)
+
+    def __init__(
+        self, *, batch_size: int, workers: int | str, seed: int, augment: object, policy: Policy | None = None
+    ) -> None:
+        super().__init__()
+        if workers != "auto" and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
+            raise MLScaleError(
+                f"data.workers is {workers!r}.",
+                where="data.workers",
+                why="it is a number from 0, or auto",
+                fix="data.workers=auto",
+            )
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.augment, self.policy = as_batch_augment(augment), policy or Policy()
+        self.counted: dict[str, float] = {}
+        self._skipped = Skipped()
+        self._drawn: Sampling | None = None
+        self._progress = Progress()
+        self._restored: Mapping[str, Any] | None = None
+
+    # What a subclass says.
+
+    def facts(self) -> DataFacts:
+        """What is known of the data; needs no trainer.
+
+        Raises:
+            MLScaleError: the data is missing or not what it should be; all problems at once.
+        """
+        raise NotImplementedError
+
+    def _stream(self, split: str) -> tuple[Stream, int, str]:
+        """What makes batches of a split ('train', 'val' or 'test'), how many samples it has, and its version."""
+        raise NotImplementedError
+
+    def _labels(self) -> NDArray[np.int64]:
+        """The class of each training sample, int64 (n,)."""
+        raise NotImplementedError
+
+    def _label_digests(self) -> Mapping[str, str]:
+        """The digest of the labels of each split that has any."""
+        return {}
+
+    def _weights(self, named: str) -> NDArray[np.float64]:
+        """The weight of each training sample, float64 (n,), as `data.weights` names them."""
+        raise NotImplementedError
+
+    def _mix(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        """Sizes and shares of the sources that training samples are mixed from; None where nothing is mixed."""
+        return None
+
+    # Lightning's hooks.
+
+    def setup(self, stage: str) -> None:
+        """Read the indexes; a fit starts from the beginning unless a checkpoint is loaded after this."""
+        self.facts()
+        self._skipped = Skipped()
+        if stage == "fit":
+            self._progress, self._restored = Progress(), None
+
+    def teardown(self, stage: str) -> None:
+        """Report what was left out and what was tolerated, over all ranks."""
+        self._report_tolerated()
+        if not self.policy.skip:
+            return
+        names, places = self._skipped.over_ranks()
+        self.counted = {"data/bad_samples": len(names)}
+        if stage == "fit":
+            self.counted["data/bad_places"] = places
+        if self.trainer is None or self.trainer.is_global_zero:
+            print(told(names, places), file=sys.stderr, flush=True)
+
+    def train_dataloader(self) -> TrainLoader:
+        """Batches of this rank, from where the run stands."""
+        stream, _, version = self._stream("train")
+        layout, sampling = self._layout(), self._sampling()
+        layout.check(None if self.policy.pad else sampling.length)
+        self._check_restored(version, layout)
+        limit, fixed = self._limit(layout.steps(sampling.length, pad=self.policy.pad) * layout.accumulate)
+        return TrainLoader(
+            self._batches(stream, "train"),
+            sampling,
+            layout,
+            progress=self._progress,
+            pad=self.policy.pad,
+            finish=self._finish(layout),
+            limit=limit,
+            fixed=fixed,
+        )
+
+    def val_dataloader(self) -> EvalLoader:
+        """Each validation sample once over all ranks."""
+        return self._eval_loader("val")
+
+    def test_dataloader(self) -> EvalLoader:
+        """Each test sample once over all ranks."""
+        return self._eval_loader("test")
+
+    def state_dict(self) -> dict[str, Any]:
+        """The place in the order, and what the order depends on."""
+        order = self._order_of(self._stream("train")[2])
+        return {**self._progress.state_dict(), **order, "labels": dict(self._label_digests())}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from a place. Whether it belongs to this data is asked when training starts: evaluation may differ."""
+        self._restored = state_dict
+        self._progress = Progress(int(state_dict["epoch"]), int(state_dict["position"]))
+
+    def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
+        """Move the tensors of a batch. On a CPU there is nothing to do, and to look through the keys takes time."""
+        if not isinstance(batch, dict) or device.type == "cpu":
+            return batch
+        # CUDA has read ordinary memory when the call returns, so the loader may use it again; others may not have.
+        ahead = device.type == "cuda"
+        return {
+            name: value.to(device, non_blocking=ahead) if isinstance(value, torch.Tensor) else value
+            for name, value in batch.items()
+        }
+
+    # Ours.
+
+    def _report_tolerated(self) -> None:
+        """Report samples that were decoded although a decoder warned; where data is not decoded there are none."""
+
+    def loading_workers(self) -> int:
+        """Threads or processes that load, per rank, once `auto` is resolved."""
+        return self._threads()
+
+    def _threads(self) -> int:
+        """`workers: auto`: the cores this process may use, shared among the ranks of this machine, four at most."""
+        if isinstance(self.workers, int):
+            return self.workers
+        return max(1, min(4, len(os.sched_getaffinity(0)) // local_ranks(self.trainer)))
+
+    def _sampling(self) -> Sampling:
+        """Which training sample comes when."""
+        if self._drawn is None:
+            _, samples, version = self._stream("train")
+            self._drawn = self._choose_sampling(samples, version)
+        return self._drawn
+
+    def _choose_sampling(self, samples: int, version: str) -> Sampling:
+        length, seed = self.policy.epoch_samples or samples, self.seed
+        if (mix := self._mix()) is not None:
+            return Mixed(*mix, length, seed=seed, version=version)
+        if self.policy.sampling == "balanced":
+            return Balanced(self._labels(), length, seed=seed, version=version)
+        if self.policy.weights is not None:
+            return Weighted(self._weights(self.policy.weights), length, seed=seed, version=version)
+        if length != samples:
+            return Mixed(np.array([samples]), np.array([1]), length, seed=seed, version=version)
+        return Shuffled(samples, seed=seed, version=version)
+
+    def _batches(self, stream: Stream, split: str) -> Batches:
+        return Skipping(stream, split, self._skipped) if self.policy.skip else Failing(stream)
+
+    def _finish(self, layout: Layout) -> Finish | None:
+        mixing = self.augment.mixing if isinstance(self.augment, Augment | RandomCrop) else None
+        if mixing is None:
+            return None
+        mixing.check(layout)
+        if (classes := self.facts().num_classes) is None:
+            raise MLScaleError("this data has no classes to mix", where="augment", fix="augment=none")
+        return partial(mixing, seed=self.seed, classes=classes)
+
+    def _order_of(self, version: str) -> dict[str, Any]:
+        """What the order of training samples is a function of."""
+        return {
+            "seed": self.seed,
+            "version": version,
+            "policy": self._sampling().policy,
+            "order_version": ORDER_VERSION,
+        }
+
+    def _check_labels(self, before: Mapping[str, str]) -> None:
+        """Refuse to resume on other labels: the data version, which keys the order of samples, does not cover them.
+
+        Args:
+            before: the digests of a checkpoint; empty in one of an earlier version.
+        """
+        for split, digest in self._label_digests().items():
+            if before.get(split, digest) != digest:
+                raise MLScaleError(
+                    "the labels are not those of the checkpoint",
+                    where=f"data.{split}",
+                    why=f"samples were relabelled: the digest of the {split} labels was {before[split]} "
+                    f"and is {digest}",
+                    fix=f"restore the labels; or {_ANEW}",
+                )
+
+    def _eval_loader(self, split: str) -> EvalLoader:
+        stream, samples, _ = self._stream(split)
+        layout = self._layout()
+        layout.check()
+        return EvalLoader(self._batches(stream, split), samples, layout)
+
+    def _layout(self) -> Layout:
+        trainer = self.trainer
+        if trainer is None:
+            return Layout(self.batch_size)
+        return Layout(self.batch_size, trainer.world_size, trainer.global_rank, trainer.accumulate_grad_batches)
+
+    def _limit(self, batches: int) -> tuple[int | None, bool]:
+        """Batches of an epoch as the trainer limits them, and whether all epochs are to be the first."""
+        if self.trainer is None:
+            return None, False
+        limit = self.trainer.limit_train_batches
+        return int(limit * batches) if isinstance(limit, float) else limit, getattr(
+            self.trainer, "overfit_batches", 0
+        ) > 0
+
+    def _check_restored(self, version: str, layout: Layout) -> None:
+        if self._restored is None:
+            return
+        before = {**_BEFORE, **self._restored}
+        if before["version"] == version:
+            self._check_labels(before.get("labels") or {})
+        for name, value in self._order_of(version).items():
+            if before[name] != value:
+                raise MLScaleError(
+                    "the checkpoint was trained on images that were decoded in another way"
+                    if name == "decode_version"
+                    else "the samples come in another order than those of the checkpoint",
+                    where=_WHERE[name],
+                    why=f"its {name.replace('_', ' ')} is {before[name]}, and this run's is {value}",
+                    fix=f"seed={before[name]}" if name == "seed" else _ANEW,
+                )
+        if self._progress.position % layout.micro:
+            raise MLScaleError(
+                f"the run was saved at sample {self._progress.position}, where no batch of {layout.micro} begins",
+                where="data.batch_size",
+                why="the batch size has changed since the checkpoint was written",
+                fix=f"the batch size of the run; or {_ANEW}",
+            )
+
+
+def local_ranks(trainer: Any) -> int:
+    """Ranks that share this machine."""
+    return max(1, trainer.num_devices if trainer is not None else int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -1,0 +1,232 @@
+"""Augmentation: random changes of training samples that repeat to the bit.
+
+Every change is a function of (seed, epoch, position in the epoch's order), so it is the same on any number of ranks,
+threads, and after a resume.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import grid_sample
+
+from mlscale.data.images.mixup import Mixing
+from mlscale.data.images.random_crop import RandomCrop
+from mlscale.data.order.permutation import uniform
+from mlscale.errors import MLScaleError
+
+
+class BatchAugment(Protocol):
+    """Changes a batch; sample i by seed i alone."""
+
+    def __call__(self, x: Tensor, seeds: NDArray[np.uint64]) -> Tensor:
+        """x of shape (n, C, H, W) in the units of the decoded sample; seeds uint64 (n,)."""
+
+
+class Augment:
+    """Random shift, turn, change of size and mirror image, all in one bilinear resampling; then mixup and cutmix.
+
+    What moves in from outside is 0 (black). Each amount is uniform between its negative and its positive limit. Mixing
+    is done by the loader, to normalised batches, because it changes labels too (see `Mixing`).
+
+    Args:
+        shift: largest shift along each axis, as a fraction of the side.
+        rotate: largest turn, degrees.
+        scale: largest change of size, as a fraction: 0.1 gives 0.9 to 1.1 times the size.
+        flip: mirror left and right, every second sample.
+        mixup: α of mixup, 0 for none; 0.2 is usual.
+        cutmix: α of cutmix, 0 for none; 1 is usual. With mixup every sample takes one or the other.
+        block: neighbours in the batch that partners are chosen among; it divides the batch of a device.
+
+    Raises:
+        MLScaleError: an amount that is out of range.
+    """
+
+    def __init__(
+        self,
+        shift: float = 0.0,
+        rotate: float = 0.0,
+        scale: float = 0.0,
+        flip: bool = False,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        block: int = 8,
+    ) -> None:
+        for name, value, limit in (("shift", shift, 1), ("rotate", rotate, 180), ("scale", scale, 1)):
+            if not 0 <= value <= limit or (name == "scale" and value == limit):
+                raise MLScaleError(
+                    f"augment.{name} is {value}.",
+                    where=f"augment.{name}",
+                    why=f"it is between 0 and {limit}",
+                    fix=f"augment.{name}={min(max(value, 0), limit / 2):g}",
+                )
+        self.shift, self.rotate, self.scale, self.flip = shift, rotate, scale, flip
+        self.mixing = Mixing(mixup, cutmix, block) if mixup or cutmix else None
+
+    def __call__(self, x: Tensor, seeds: NDArray[np.uint64]) -> Tensor:
+        """Change each sample by its own seed.
+
+        Args:
+            x: (n, C, H, W), any dtype.
+            seeds: uint64 (n,).
+
+        Returns:
+            float32 (n, C, H, W).
+        """
+        return self._moved(x, seeds, "bilinear")
+
+    def with_masks(self, x: Tensor, masks: Tensor, seeds: NDArray[np.uint64]) -> tuple[Tensor, Tensor]:
+        """Change each sample and its mask alike.
+
+        Args:
+            x: see `__call__`.
+            masks: class numbers, uint8 (n, H, W).
+            seeds: uint64 (n,).
+
+        Returns:
+            x as above; masks uint8 (n, H, W) of the nearest pixels, 255 (ignored) where x has moved in from outside.
+        """
+        # One more than the class, so that what comes from outside, 0, is none: it wraps round to 255.
+        moved = self._moved(masks[:, None].float() + 1, seeds, "nearest")[:, 0]
+        return self(x, seeds), torch.from_numpy((moved.numpy().astype(np.int16) - 1).astype(np.uint8))
+
+    def _moved(self, x: Tensor, seeds: NDArray[np.uint64], by: str) -> Tensor:
+        # numpy's conversion: torch's would wake a second thread for it.
+        x = torch.from_numpy(x.numpy().astype(np.float32, copy=False))
+        draws = uniform(seeds, 5)
+        mirror = draws[:, 4] < 0.5 if self.flip else np.zeros(len(seeds), np.bool_)
+        if not (self.shift or self.rotate or self.scale):
+            return torch.where(torch.from_numpy(mirror)[:, None, None, None], x.flip(-1), x)
+        return grid_sample(x, self._grid(draws, mirror, *x.shape[-2:]), by, "zeros", align_corners=False)
+
+    def _grid(self, draws: NDArray[np.float32], mirror: NDArray[np.bool_], height: int, width: int) -> Tensor:
+        """Where each output pixel is taken from, float32 (n, H, W, 2), in units of half the side.
+
+        Written out instead of affine_grid, whose matrix product may round a sample in another way in another batch.
+        """
+        signed = draws[:, :4].astype(np.float64) * 2 - 1
+        angle = np.deg2rad(self.rotate) * signed[:, 2]
+        zoom = 1 / (1 + self.scale * signed[:, 3])
+        cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
+        sign = np.where(mirror, -1.0, 1.0)
+        # A turn is one of pixels, not of half sides, which differ where the image is not square.
+        terms = (
+            sign * cos, -sign * sin * (height / width), 2 * self.shift * signed[:, 0],
+            sin * (width / height), cos, 2 * self.shift * signed[:, 1],
+        )  # fmt: skip
+        xx, xy, x0, yx, yy, y0 = (term.astype(np.float32)[:, None, None] for term in terms)
+        u = ((np.arange(width, dtype=np.float32) * 2 + 1) / width - 1)[None, None, :]
+        v = ((np.arange(height, dtype=np.float32) * 2 + 1) / height - 1)[None, :, None]
+        return torch.from_numpy(np.stack((xx * u + xy * v + x0, yx * u + yy * v + y0), axis=-1))
+
+
+class PerSample:
+    """A user's own transform, such as torchvision's v2: applied to each sample, with random generators set by its seed.
+
+    torch's, Python's and numpy's global generators are set before each sample and put back after the batch, so the
+    transform repeats and the training loop's own draws are not disturbed. It runs in the caller's thread.
+
+    Args:
+        transform: takes and returns one sample (C, H, W) of the decoded dtype, uint8 from 0 to 255 for images; a
+            change of
+            size is allowed if it is the same for all. Normalising comes afterwards and is not its business.
+    """
+
+    def __init__(self, transform: Callable[[Tensor], Tensor]) -> None:
+        self._transform = transform
+
+    def __call__(self, x: Tensor, seeds: NDArray[np.uint64]) -> Tensor:
+        """Change each sample by its own seed; same dtype as x.
+
+        Raises:
+            MLScaleError: what came back is no tensor of that dtype.
+        """
+        with global_generators_kept():
+            return torch.stack([self._one(sample, int(seed)) for sample, seed in zip(x, seeds, strict=True)])
+
+    def with_masks(self, x: Tensor, masks: Tensor, seeds: NDArray[np.uint64]) -> tuple[Tensor, Tensor]:
+        """Change each sample and its mask, uint8 (n, H, W), together; see `check_pairs`."""
+        from torchvision import tv_tensors
+
+        pairs = []
+        with global_generators_kept():
+            for sample, mask, seed in zip(x, masks, seeds, strict=True):
+                seed_generators(int(seed))
+                image, moved = self._transform(tv_tensors.Image(sample), tv_tensors.Mask(mask))  # type: ignore[call-arg]
+                pairs.append((self._checked(image.as_subclass(Tensor), sample), moved.as_subclass(Tensor)))
+        return torch.stack([image for image, _ in pairs]), torch.stack([moved for _, moved in pairs])
+
+    def check_pairs(self) -> None:
+        """Can the transform move a mask with its image? Those of torchvision.transforms.v2 can.
+
+        Raises:
+            MLScaleError: it is another one.
+        """
+        from torchvision.transforms.v2 import Transform
+
+        if not isinstance(self._transform, Transform):
+            raise MLScaleError(
+                f"The transform {type(self._transform).__name__} takes an image alone.",
+                where="augment",
+                why="a mask has to be moved as its image is",
+                fix="a transform of torchvision.transforms.v2, which takes both; or augment=flip, augment=crop",
+            )
+
+    def _one(self, sample: Tensor, seed: int) -> Tensor:
+        seed_generators(seed)
+        return self._checked(self._transform(sample), sample)
+
+    def _checked(self, result: Any, sample: Tensor) -> Tensor:
+        if not isinstance(result, Tensor) or result.dtype != sample.dtype:
+            got = f"a tensor of {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
+            raise MLScaleError(
+                f"The transform {type(self._transform).__name__} returned {got}.",
+                where="augment",
+                why=f"it is given a tensor of {sample.dtype} and must return one; images are normalised afterwards",
+                fix="leave ToTensor, ToDtype and Normalize out, or end with "
+                "torchvision.transforms.v2.ToDtype(torch.uint8, scale=True)",
+            )
+        return result
+
+
+class global_generators_kept:  # noqa: N801  reads as a statement
+    """Put torch's (CPU), Python's and numpy's global random generators back as they were."""
+
+    def __enter__(self) -> None:
+        self._states = torch.default_generator.get_state(), random.getstate(), np.random.get_state()
+
+    def __exit__(self, *_: object) -> None:
+        torch.default_generator.set_state(self._states[0])
+        random.setstate(self._states[1])
+        np.random.set_state(self._states[2])
+
+
+def seed_generators(seed: int) -> None:
+    """Set torch's (CPU), Python's and numpy's global random generators."""
+    torch.default_generator.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
+    random.seed(seed)
+    np.random.seed(seed & 0xFFFF_FFFF)
+
+
+def as_batch_augment(augment: object) -> BatchAugment | None:
+    """Ours as it is, a user's callable sample by sample, None for none.
+
+    Raises:
+        MLScaleError: it cannot be called.
+    """
+    if augment is None or isinstance(augment, Augment | RandomCrop):
+        return augment
+    if callable(augment):
+        return PerSample(augment)
+    raise MLScaleError(
+        f"augment is {type(augment).__name__}, which cannot be called.",
+        where="augment",
+        fix="give a class whose instances take an image tensor and return one, e.g. "
+        "augment._target_=torchvision.transforms.v2.RandomHorizontalFlip",
+    )

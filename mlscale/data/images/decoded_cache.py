@@ -1,0 +1,259 @@
+"""Decoded samples of one split, kept in memory where they are small enough."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.images.image_decoder import Report
+from mlscale.data.images.masks import Masks
+from mlscale.data.images.pil import MAX_PIXELS
+from mlscale.data.images.resample import Choose
+from mlscale.data.order.bad_samples import BadSample
+from mlscale.data.shards.member_decoder import Array, decode_sample, part_of
+from mlscale.data.shards.sample_source import Source
+from mlscale.errors import MLScaleError
+
+PROBED = 512
+"""Samples of the training split, evenly spread, that tell shape, channels, mean and standard deviation."""
+
+
+@dataclass(frozen=True)
+class Shape:
+    """What every decoded sample of a run looks like.
+
+    Args:
+        channels: 1 for grey, 3 for colour; grey images among coloured ones are repeated into three.
+        height: pixels.
+        width: pixels.
+        dtype: uint8 for images, uint8 or float32 for arrays.
+        mean: mean of each channel over the probed samples, in the units of the sample.
+        std: standard deviation of each channel, 1 where a channel does not vary.
+    """
+
+    channels: int
+    height: int
+    width: int
+    dtype: np.dtype[np.generic]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of one decoded sample."""
+        return self.channels * self.height * self.width * self.dtype.itemsize
+
+
+def probe(
+    source: Source,
+    *,
+    size: int | None,
+    threads: int,
+    where: str,
+    skip_bad: bool = False,
+    max_pixels: int = MAX_PIXELS,
+) -> Shape:
+    """Look at `PROBED` samples, evenly spread: the same ones on every rank, so every rank finds the same numbers.
+
+    Raises:
+        MLScaleError: a sample cannot be decoded (with `skip_bad`: none of them can), or the samples differ in size and
+            no image_size is set.
+    """
+    picks = np.unique(np.linspace(0, len(source) - 1, PROBED).astype(np.int64)).tolist()
+    picks, arrays = _decode_all(source, picks, size, threads, skip_bad, max_pixels)
+    channels = max(array.shape[0] for array in arrays)
+    first = arrays[0]
+    for pick, array in zip(picks, arrays, strict=True):
+        if array.shape[1:] != first.shape[1:]:
+            fix = f"data.image_size={_common_size(arrays)}"
+            raise _different(source, picks[0], first.shape, pick, array.shape, where, fix)
+    mixed = {array.shape[0] for array in arrays} - {channels}
+    if mixed and mixed != {1}:
+        raise MLScaleError(
+            f"The samples differ in their channels: {sorted(mixed | {channels})}.",
+            where=where,
+            fix="write all samples with the same number of channels",
+        )
+    # Exact for uint8, whatever the order: sums of whole numbers.
+    kind = np.int64 if first.dtype == np.uint8 else np.float64
+    total, squares = np.zeros(channels, kind), np.zeros(channels, kind)
+    for array in arrays:
+        wide = np.broadcast_to(array, (channels, *array.shape[1:])).astype(kind)
+        total += wide.sum(axis=(1, 2))
+        squares += (wide * wide).sum(axis=(1, 2))
+    values = len(arrays) * first.shape[1] * first.shape[2]
+    mean = total / values
+    std = np.sqrt(np.maximum(squares / values - mean**2, 0.0))
+    std[std == 0] = 1.0
+    return Shape(channels, first.shape[1], first.shape[2], first.dtype, tuple(mean.tolist()), tuple(std.tolist()))
+
+
+def _decode_all(
+    source: Source, picks: Sequence[int], size: int | None, threads: int, skip_bad: bool, max_pixels: int
+) -> tuple[list[int], list[Array]]:
+    """The picks that can be decoded, and what they hold."""
+
+    def one(sample: int) -> Array | BadSample:
+        try:
+            return decode(source, sample, None if size is None else (size, size), max_pixels=max_pixels)
+        except BadSample as error:
+            return error
+
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        results = list(pool.map(one, picks))
+    bad = [result for result in results if isinstance(result, BadSample)]
+    if bad and not (skip_bad and len(bad) < len(results)):
+        raise bad[0]
+    good = [(pick, result) for pick, result in zip(picks, results, strict=True) if not isinstance(result, BadSample)]
+    return [pick for pick, _ in good], [array for _, array in good]
+
+
+def decode(
+    source: Source,
+    sample: int,
+    size: tuple[int, int] | None,
+    channels: int | None = None,
+    choose: Choose | None = None,
+    *,
+    max_pixels: int = MAX_PIXELS,
+    report: Report | None = None,
+) -> Array:
+    """One sample, uint8 or float32 of shape (channels, height, width); see `decode_sample`.
+
+    Raises:
+        BadSample: it cannot be decoded; with its shard and key.
+    """
+    extension, content = source.read(sample)
+    try:
+        return decode_sample(content, extension, size, channels, choose, max_pixels=max_pixels, report=report)
+    except Exception as error:
+        raise BadSample(
+            sample,
+            source.key(sample),
+            where=f"its .{extension} member of {len(content)} bytes",
+            why=str(error) or type(error).__name__,
+        ) from error
+
+
+class Decoded:
+    """Samples of a split as arrays of one shape.
+
+    Where all of them fit into `memory` bytes each is decoded once and kept, so that later epochs cost a copy; a batch
+    holds the same values either way. Threads may ask at once: rows are independent, and a row decoded twice is written
+    twice.
+
+    Args:
+        source: where samples come from.
+        labels: class numbers, int64 (n,); or 1 where a sample has a class, uint8 (n, classes); empty beside masks.
+        shape: what samples look like.
+        size: see `decode_image`.
+        memory: bytes that may be kept, 0 for none.
+        where: the key path of the split, for errors.
+        masks: the class of each pixel, where that is what is learned.
+        max_pixels: of a stored image; see `decode_image`.
+
+    Attributes:
+        tolerated: the samples that were decoded although a strict decoder warned, by number, with its harmless warning.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        labels: NDArray[np.int64] | NDArray[np.uint8],
+        shape: Shape,
+        *,
+        size: int | None,
+        memory: int,
+        where: str,
+        masks: Masks | None = None,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self.source, self.labels, self.shape, self.masks = source, labels, shape, masks
+        self._size, self._where, self._max_pixels = size, where, max_pixels
+        self.tolerated: dict[int, str] = {}
+        self._kept: Array | None = None
+        if len(source) * shape.nbytes <= memory:
+            # Pages are only taken from the system once they are written to.
+            self._kept = np.empty((len(source), shape.channels, shape.height, shape.width), shape.dtype)
+        self._there = np.zeros(len(source), np.bool_)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def kept(self, samples: NDArray[np.int64]) -> Array | None:
+        """A new array (n, channels, height, width) of these samples, if all of them are in memory."""
+        return self._kept[samples] if self._kept is not None and self._there[samples].all() else None
+
+    def sample(self, sample: int, choose: Choose | None = None) -> Array:
+        """One sample (channels, height, width), to be read and not written to.
+
+        Args:
+            sample: its number.
+            choose: the part of it that is brought to the shape; None for the same as ever.
+        """
+        # What is kept is the stored image itself where none was resized, so that a part of it may be chosen.
+        if self._kept is None or (choose is not None and self._size is not None):
+            return self._decode(sample, choose)
+        if not self._there[sample]:
+            self._kept[sample] = self._decode(sample)
+            self._there[sample] = True
+        kept: Array = self._kept[sample]
+        return kept if choose is None else part_of(kept, choose, self._dimensions[1:])
+
+    def keys(self, samples: Sequence[int]) -> list[str]:
+        """Names of these samples."""
+        return [self.source.key(sample) for sample in samples]
+
+    @property
+    def _dimensions(self) -> tuple[int, int, int]:
+        return self.shape.channels, self.shape.height, self.shape.width
+
+    def _decode(self, sample: int, choose: Choose | None = None) -> Array:
+        size = self._dimensions[1:] if choose is not None or self._size is not None else None
+        array = decode(
+            self.source,
+            sample,
+            size,
+            self.shape.channels,
+            choose,
+            max_pixels=self._max_pixels,
+            report=partial(self.tolerated.__setitem__, sample),
+        )
+        if array.shape != self._dimensions:
+            raise MLScaleError(
+                f"The sample {self.source.key(sample)} has another size than the training data.",
+                where=self._where,
+                why=f"{_pixels(array.shape)} pixels, not {_pixels(self._dimensions)}",
+                fix=f"data.image_size={min(224, *self._dimensions[1:])}",
+            )
+        return array
+
+
+def _common_size(arrays: Sequence[Array]) -> int:
+    """A size for images of several: the median of their shorter sides, in steps of 32 pixels as networks halve them.
+
+    Of small ones it is the shortest side: nothing is made up by scaling.
+    """
+    sides = [min(array.shape[1:]) for array in arrays]
+    median = int(np.median(sides))
+    return round(median / 32) * 32 if median >= 64 else min(sides)
+
+
+def _different(
+    source: Source, one: int, shape: tuple[int, ...], other: int, other_shape: tuple[int, ...], where: str, fix: str
+) -> MLScaleError:
+    return MLScaleError(
+        "The images differ in size.",
+        where=where,
+        why=f"{source.key(one)} has {_pixels(shape)} pixels, {source.key(other)} has {_pixels(other_shape)}",
+        fix=fix,
+    )
+
+
+def _pixels(shape: tuple[int, ...]) -> str:
+    return f"{shape[-1]}×{shape[-2]}"

@@ -1,0 +1,264 @@
+"""Pictures by the fastest strict decoder: libjpeg-turbo for JPEG, libpng for plain PNG, else Pillow.
+
+Opening reads the header alone, so that a part can be chosen before anything is decoded, and what is too large is
+refused before it takes memory. What a decoder warns of is an error (see `jpeg`); of a PNG every checksum is compared,
+and every row has to be there. Pictures are turned the right way up as their EXIF orientation says; their colour
+profiles are left alone.
+
+Training, `predict` and `serve` all decode by this. It needs numpy, simplejpeg and Pillow; where torch is loaded anyway,
+its faster decoder of plain PNG is used. Every decoder here releases the interpreter's lock.
+"""
+
+from __future__ import annotations
+
+import struct
+import sys
+import threading
+from typing import Any, Protocol
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+from PIL import Image
+
+from mlscale.data.images import jpeg, jpeg2000, png
+from mlscale.data.images.orientation import UPRIGHT, is_turned, read_orientation, upright
+from mlscale.data.images.pil import MAX_PIXELS, check_size, open_image
+
+Pixels = NDArray[np.uint8]
+
+DECODE_VERSION = 2
+"""Of what pixels a file has. 2: EXIF orientation is applied; 1: it was not."""
+
+_GREY = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"})
+_PNG_GREY, _PNG_RGB = 0, 2
+_FAST = frozenset({"Gray", "YCbCr", "RGB"})
+_UNCHECKED = "its rare sampling of colours can only be decoded without strict checks"
+_local = threading.local()
+
+
+class Picture(Protocol):
+    """An encoded picture whose header was read; height and width are those of the upright picture.
+
+    Attributes:
+        tolerated: once decoded, what a strict decoder warned of and was found harmless; empty where there is nothing.
+    """
+
+    height: int
+    width: int
+    grey: bool
+    tolerated: str
+
+    def pixels(self, channels: int, shrink: int = 1) -> Pixels:
+        """Decode.
+
+        Args:
+            channels: 1, or 3; grey is repeated into 3.
+            shrink: 1, 2, 4 or 8: a decoder that can do so cheaply gives about 1 / shrink of height and width.
+
+        Returns:
+            uint8 (h, w, channels). It may be in a buffer of this thread, which the next picture overwrites.
+
+        Raises:
+            Exception: whatever the decoder raises.
+        """
+
+
+def open_picture(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
+    """Read the header.
+
+    Args:
+        content: the file.
+        max_pixels: of height × width; more are refused.
+
+    Raises:
+        ValueError: it is too large, corrupt, of no known format, or its pixels are of a type that is no picture.
+        OSError: Pillow can't read it.
+    """
+    if content.startswith(jpeg.START):
+        return _open_jpeg(content, max_pixels)
+    if content.startswith(png.START):
+        return _open_png(content, max_pixels)
+    return _Pil(content, max_pixels)
+
+
+def _open_jpeg(content: bytes, max_pixels: int) -> Picture:
+    exif, is_complete = jpeg.read_header(content)
+    if not is_complete:
+        raise ValueError("the JPEG is cut short in its header, or of a kind that is not decoded")
+    orientation = read_orientation(exif)
+    try:
+        height, width, colours, _ = simplejpeg.decode_jpeg_header(content, strict=False)
+    except KeyError:
+        colours = None
+    except ValueError as error:
+        if "subsampling" not in str(error):
+            raise
+        colours = None
+    if colours is None:  # intact, but of a sampling that the strict decoder does not know
+        picture = _Pil(content, max_pixels, orientation)
+        picture.tolerated = _UNCHECKED
+        return picture
+    check_size(height, width, max_pixels)
+    if colours in _FAST:
+        return _Jpeg(content, height, width, colours == "Gray", orientation)
+    return _Cmyk(content, max_pixels, orientation)
+
+
+class _Jpeg:
+    tolerated = ""
+
+    def __init__(self, content: bytes, height: int, width: int, grey: bool, orientation: int) -> None:
+        self._content, self._stored, self._orientation = content, (height, width), orientation
+        self.height, self.width = (width, height) if is_turned(orientation) else (height, width)
+        self.grey = grey
+
+    def pixels(self, channels: int, shrink: int = 1) -> Pixels:
+        height, width = (-(-side // shrink) for side in self._stored)
+
+        def decode(content: bytes) -> Pixels:
+            pixels: Pixels = simplejpeg.decode_jpeg(
+                content,
+                "GRAY" if channels == 1 else "RGB",
+                min_height=height if shrink > 1 else 0,
+                min_width=width if shrink > 1 else 0,
+                min_factor=shrink,
+                buffer=buffer("picture", height * width * channels),
+            )
+            return pixels
+
+        pixels, self.tolerated = jpeg.decode_strictly(self._content, decode)
+        return pixels if self._orientation == UPRIGHT else upright(pixels, self._orientation)
+
+
+def _open_png(content: bytes, max_pixels: int) -> Picture:
+    content, exif = png.check_chunks(content)
+    orientation = read_orientation(exif)
+    width, height, depth, kind = struct.unpack(">IIBB", content[16:26])
+    check_size(height, width, max_pixels)
+    if depth == 8 and kind in (_PNG_GREY, _PNG_RGB):
+        return _Png(content, height, width, kind == _PNG_GREY, orientation)
+    return _Pil(content, max_pixels, orientation)
+
+
+class _Png:
+    tolerated = ""
+
+    def __init__(self, content: bytes, height: int, width: int, grey: bool, orientation: int) -> None:
+        self._content, self._orientation = content, orientation
+        self.height, self.width = (width, height) if is_turned(orientation) else (height, width)
+        self.grey = grey
+
+    def pixels(self, channels: int, shrink: int = 1) -> Pixels:
+        if "torch" not in sys.modules or (channels == 1 and not self.grey):
+            return self._by_pillow(channels)
+        pixels = self._by_torch()
+        if pixels is None:
+            return self._by_pillow(channels)
+        pixels = pixels if pixels.shape[2] == channels else np.repeat(pixels, channels, axis=2)
+        return pixels if self._orientation == UPRIGHT else upright(pixels, self._orientation)
+
+    def _by_torch(self) -> Pixels | None:
+        import torch
+        from torchvision.io import ImageReadMode, decode_png
+
+        try:
+            encoded = torch.from_numpy(np.frombuffer(self._content, np.uint8).copy())  # torch wants it writable
+            decoded = decode_png(encoded, ImageReadMode.GRAY if self.grey else ImageReadMode.RGB)
+        except (RuntimeError, ValueError):
+            return None
+        pixels: Pixels = decoded.permute(1, 2, 0).numpy()
+        return pixels
+
+    def _by_pillow(self, channels: int) -> Pixels:
+        return _Pil(self._content, self.height * self.width, self._orientation).pixels(channels)
+
+
+class _Pil:
+    """Whatever else Pillow reads.
+
+    Args:
+        content: the file.
+        max_pixels: see `open_picture`.
+        orientation: what its EXIF block says; None asks Pillow, which turns a TIFF by itself.
+    """
+
+    tolerated = ""
+
+    def __init__(self, content: bytes, max_pixels: int, orientation: int | None = None) -> None:
+        self._content, self._max_pixels = content, max_pixels
+        with open_image(content, max_pixels=max_pixels) as image:
+            width, height = image.size
+            if image.mode in ("I", "F"):
+                raise ValueError(
+                    f"its pixels are of Pillow's type '{image.mode}', neither grey nor colour of 8 or 16 bits"
+                )
+            self.grey = image.mode in _GREY
+            if orientation is None:
+                exif = image.info.get("exif") if image.format == "WEBP" else None
+                orientation = read_orientation(exif) if isinstance(exif, bytes) else UPRIGHT
+        self._orientation = orientation
+        self.height, self.width = (width, height) if is_turned(orientation) else (height, width)
+
+    def pixels(self, channels: int, shrink: int = 1) -> Pixels:
+        with open_image(self._content, max_pixels=self._max_pixels) as image:
+            _expect_whole(image, self._content)
+            picture: Image.Image = image
+            if image.mode.startswith("I;16"):  # Pillow clips these when it converts them
+                picture = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            mode = "L" if channels == 1 else "RGB"
+            pixels = np.asarray(picture if picture.mode == mode else picture.convert(mode))
+        return upright(pixels.reshape(*pixels.shape[:2], channels), self._orientation)
+
+
+class _Cmyk:
+    """A JPEG of four colours: checked by the strict decoder, converted by Pillow."""
+
+    tolerated = ""
+    grey = False
+
+    def __init__(self, content: bytes, max_pixels: int, orientation: int) -> None:
+        self._content, self._max_pixels, self._orientation = content, max_pixels, orientation
+        picture = _Pil(content, max_pixels, orientation)
+        self.height, self.width = picture.height, picture.width
+
+    def pixels(self, channels: int, shrink: int = 1) -> Pixels:
+        def decode(content: bytes) -> bytes:
+            simplejpeg.decode_jpeg(content, "CMYK")
+            return content
+
+        intact, self.tolerated = jpeg.decode_strictly(self._content, decode)
+        return _Pil(intact, self._max_pixels, self._orientation).pixels(channels)
+
+
+def read_indices(content: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any]:
+    """Decode a picture of one number a pixel as it is written: grey values, or indices of a palette; upright.
+
+    Raises:
+        ValueError: it has colours, or see `open_picture`.
+        OSError: Pillow can't read it.
+    """
+    content, exif = png.check_chunks(content) if content.startswith(png.START) else (content, b"")
+    with open_image(content, max_pixels=max_pixels) as image:
+        if image.mode not in ("1", "L", "P") and not image.mode.startswith("I"):
+            raise ValueError(f"its pixels are of Pillow's type '{image.mode}', and not one class number each")
+        _expect_whole(image, content)
+        return upright(np.asarray(image), read_orientation(exif))
+
+
+def _expect_whole(image: Image.Image, content: bytes) -> None:
+    """Raise if Pillow decodes what is not all there: it leaves the rest black, of two formats without a message."""
+    image.load()
+    if content.startswith(png.START):
+        png.check_rows(content, np.asarray(image.crop((0, image.height - 1, *image.size))))
+    elif image.format == "JPEG2000":
+        jpeg2000.check_tiles(content)
+
+
+def buffer(name: str, size: int) -> NDArray[np.uint8]:
+    """At least `size` bytes that belong to this thread: fresh memory for each picture costs page faults."""
+    held: Any = getattr(_local, name, None)
+    if held is None or held.size < size:
+        held = np.empty(max(size, 1 << 20), np.uint8)
+        setattr(_local, name, held)
+    return held  # type: ignore[no-any-return]

@@ -1,0 +1,217 @@
+"""Users' own images in folders by class."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+from mlscale.data.images.labelled_images import ImageData
+from mlscale.data.images.pil import MAX_PIXELS
+from mlscale.data.order.policy import Policy
+from mlscale.data.shards.sample_source import Label, Source
+from mlscale.data.shards.system_files import (
+    KIND,
+    Skipped,
+    count_skipped,
+    is_system_file,
+    is_system_folder,
+    report_skipped,
+)
+from mlscale.errors import MLScaleError
+
+_EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+_PROBED = 256
+_BLOCK = 4096
+
+
+class FolderSource:
+    """A split in files.
+
+    Args:
+        root: the folder.
+        files: (class, path from `root`) of each image, sorted.
+    """
+
+    def __init__(self, root: Path, files: Sequence[tuple[str, str]]) -> None:
+        self._root, self._files = root, files
+        self.raw_labels: list[Label] = [name for name, _ in files]
+        self.version = self._digest()
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def key(self, sample: int) -> str:
+        return self._files[sample][1]
+
+    def read(self, sample: int) -> tuple[str, bytes]:
+        path = self._root / self._files[sample][1]
+        try:
+            return path.suffix[1:].lower(), path.read_bytes()
+        except OSError as error:
+            raise MLScaleError(f"The image {str(path)!r} cannot be read.", why=error.strerror or str(error)) from error
+
+    def _digest(self) -> str:
+        """Names, classes, sizes, and the first block of some files, evenly spread."""
+        total = hashlib.sha256(b"image folder 1")
+        step = max(1, len(self._files) // _PROBED)
+        for number, (name, path) in enumerate(self._files):
+            full = self._root / path
+            total.update(f"{name}\0{path}\0{full.stat().st_size}\0".encode("utf-8", "surrogateescape"))
+            if number % step == 0:
+                with open(full, "rb") as stream:
+                    total.update(stream.read(_BLOCK))
+        return total.hexdigest()[:16]
+
+
+class ImageFolder(ImageData):
+    """Labelled images in folders: `root/train/<class>/…` and `root/val/<class>/…`, or `root/<class>/…`.
+
+    In the second case a part of each class is held out for validation: the same files for every seed, chosen by a hash
+    of their names, so that new files do not move old ones to the other side. Classes are numbered in sorted order.
+    Folders in a class folder belong to the class.
+
+    Args:
+        root: the folder.
+        val_fraction: part of each class that is held out where `root` has no val folder.
+        batch_size: samples of one optimizer step, over all ranks and forward passes.
+        image_size: see `ImageData`.
+        workers: threads that decode, per process.
+        seed: of order and augmentation.
+        augment: `Augment`, or a callable on one image; training only.
+        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
+        weights: see `Policy`.
+        epoch_samples: see `Policy`.
+        last: 'drop' or 'pad'; see `Policy`.
+        on_bad_sample: 'fail' or 'skip'; see `Policy`.
+        max_pixels: see `ImageData`.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        val_fraction: float = 0.1,
+        batch_size: int = 64,
+        image_size: int | None = 224,
+        workers: int | str = "auto",
+        seed: int = 0,
+        augment: object = None,
+        sampling: str = "shuffle",
+        weights: str | None = None,
+        epoch_samples: int | None = None,
+        last: str = "drop",
+        on_bad_sample: str = "fail",
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            image_size=image_size,
+            workers=workers,
+            seed=seed,
+            augment=augment,
+            policy=Policy(sampling, weights, epoch_samples, last, on_bad_sample),
+            max_pixels=max_pixels,
+        )
+        if not 0 < val_fraction < 1:
+            raise MLScaleError(
+                f"data.val_fraction is {val_fraction}.",
+                where="data.val_fraction",
+                why="it is between 0 and 1",
+                fix="data.val_fraction=0.1",
+            )
+        self.root, self.val_fraction = Path(root).expanduser(), val_fraction
+
+    def _where(self, split: str) -> str:
+        return "data.root"
+
+    def _open(self) -> dict[str, Callable[[], Source]]:
+        if not self.root.is_dir():
+            raise MLScaleError(
+                f"The folder {str(self.root)!r} does not exist.",
+                where="data.root",
+                why="it is a file" if self.root.exists() else f"looked for {self.root.absolute()}",
+                fix="data.root=<a folder of images by class>",
+            )
+        if not (self.root / "train").is_dir():
+            train, val = self._hold_out(_images(self.root))
+            return {"train": partial(FolderSource, self.root, train), "val": partial(FolderSource, self.root, val)}
+        if not (self.root / "val").is_dir():
+            raise MLScaleError(
+                f"The folder {str(self.root)!r} has a train folder and no val folder.",
+                where="data.root",
+                why="there is nothing to validate on",
+                fix=f"data.root={self.root / 'train'} holds a part of it out; or make {self.root / 'val'}",
+            )
+        splits = [split for split in ("train", "val", "test") if (self.root / split).is_dir()]
+        return {split: partial(self._open_split, split) for split in splits}
+
+    def _open_split(self, split: str) -> Source:
+        return FolderSource(self.root / split, _images(self.root / split))
+
+    def _hold_out(self, files: Sequence[tuple[str, str]]) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+        by_class: dict[str, list[tuple[str, str]]] = defaultdict(list)
+        for file in files:
+            by_class[file[0]].append(file)
+        held: set[tuple[str, str]] = set()
+        for name, members in by_class.items():
+            if len(members) < 2:
+                raise MLScaleError(
+                    f"The class {name!r} has a single image.",
+                    where="data.root",
+                    why="one is needed to train on and one to validate on",
+                    fix=f"add images to {self.root / name}, or remove it",
+                )
+            count = min(max(1, round(len(members) * self.val_fraction)), len(members) - 1)
+            held.update(sorted(members, key=lambda file: hashlib.sha256(os.fsencode(file[1])).digest())[:count])
+        return [file for file in files if file not in held], [file for file in files if file in held]
+
+
+def _images(root: Path) -> list[tuple[str, str]]:
+    """(class, path from root) of every image, sorted.
+
+    Raises:
+        MLScaleError: there is no class folder, or one without an image.
+    """
+    folders = [entry.name for entry in os.scandir(root) if entry.is_dir()]
+    classes = sorted(name for name in folders if not name.startswith(".") and not is_system_folder(name))
+    if not classes:
+        loose = sum(entry.name.lower().endswith(_EXTENSIONS) for entry in os.scandir(root))
+        raise MLScaleError(
+            f"The folder {str(root)!r} has no class folders.",
+            where="data.root",
+            why=f"{loose} images lie in it directly" if loose else "it is empty",
+            fix=f"put the images of each class into a folder of its own: {root}/<class>/*.jpg",
+        )
+    skipped: dict[str, Skipped] = {}
+    for name in folders:
+        if is_system_folder(name):
+            count_skipped(skipped, KIND, f"{name}/")
+    files = {name: _files(root, name, skipped) for name in classes}
+    report_skipped(skipped, where=str(root))
+    if empty := [name for name, members in files.items() if not members]:
+        raise MLScaleError(
+            f"No image in {len(empty)} of the {len(classes)} class folders of {str(root)!r}.",
+            where="data.root",
+            why=f"without: {', '.join(empty[:5])}{', …' if len(empty) > 5 else ''}; "
+            f"images end in {' '.join(_EXTENSIONS)}",
+            fix="remove the folders that are no classes, or point data.root at the folder above the classes",
+        )
+    return [(name, path) for name in classes for path in files[name]]
+
+
+def _files(root: Path, name: str, skipped: dict[str, Skipped]) -> list[str]:
+    found: list[str] = []
+    for folder, folders, members in os.walk(root / name, followlinks=True):
+        for member in sorted((*folders, *members)):
+            if is_system_file(member) or is_system_folder(member):
+                count_skipped(skipped, KIND, Path(folder, member).relative_to(root).as_posix())
+        folders[:] = [inside for inside in folders if not is_system_folder(inside)]
+        found += [
+            Path(folder, member).relative_to(root).as_posix()
+            for member in members
+            if member.lower().endswith(_EXTENSIONS) and not member.startswith(".")
+        ]
+    return sorted(found)

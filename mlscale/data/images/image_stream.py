@@ -1,0 +1,188 @@
+"""Batches of images: read, decoded and normalised ahead by threads, put together by the caller.
+
+A batch is made by several threads, each of which works on a few of its samples and writes them, normalised, to where
+they belong in an array that is used again (see `Ring`). Decoders, the resize and numpy release the interpreter's lock.
+What else torch does happens in the caller's thread: its thread count and its random generator stay as the caller set
+them, and a user's own transform finds a generator that nobody else draws from. Elementwise work is numpy's: torch would
+wake a second thread for a batch of a few dozen kilobytes, which on busy cores takes milliseconds.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlscale.data.images.array_ring import Ring
+from mlscale.data.images.augmentation import Augment, BatchAugment, PerSample
+from mlscale.data.images.decoded_cache import Decoded
+from mlscale.data.images.random_crop import RandomCrop
+from mlscale.data.order.bad_samples import BadSample
+from mlscale.data.order.batch_plan import Batch, Plan
+from mlscale.data.order.permutation import sample_seeds
+from mlscale.data.shards.member_decoder import Array
+
+_FLOAT = np.dtype(np.float32)
+_CHUNK = 8
+"""Samples that a thread takes at a time, at least: handing work over costs as much as decoding a tiny image."""
+_AHEAD = 2
+"""Batches in work or waiting, at least; more where a batch does not keep every thread busy."""
+
+
+class ImageStream:
+    """Makes batches from decoded samples: (x - mean) / std by channel, after augmentation, which moves masks alike.
+
+    Args:
+        data: the split.
+        workers: threads that decode; 0 decodes in the caller's thread.
+        augment: a crop, while decoding; or applied to the whole batch before it is normalised; None for none.
+        seed: of the augmentation.
+    """
+
+    def __init__(self, data: Decoded, *, workers: int, augment: BatchAugment | None, seed: int) -> None:
+        self._data, self._workers, self._seed = data, workers, seed
+        self._crop = augment if isinstance(augment, RandomCrop) else None
+        self._augment = None if isinstance(augment, RandomCrop) else augment
+        self._mean = np.array(data.shape.mean, np.float32)[:, None, None]
+        self._std = np.array(data.shape.std, np.float32)[:, None, None]
+        self._ring = Ring(keep=max(_AHEAD, 2 * workers) + 4)
+
+    def __call__(self, plans: Iterable[Plan]) -> Iterator[Batch | BadSample]:
+        """A batch for each plan; in its place the error, where a sample of it cannot be decoded."""
+        if self._workers == 0:
+            for plan in plans:
+                yield self._take(self._start(plan, None))
+            return
+        pending: deque[_Work] = deque()
+        pool = ThreadPoolExecutor(self._workers, thread_name_prefix="mlscale-decode")
+        try:
+            for plan in plans:
+                pending.append(self._start(plan, pool))
+                if len(pending) > self._ahead(len(plan.samples)):
+                    yield self._take(pending.popleft())
+            while pending:
+                yield self._take(pending.popleft())
+        finally:
+            pool.shutdown(wait=False, cancel_futures=True)
+
+    def _ahead(self, batch_size: int) -> int:
+        return max(_AHEAD, -(-2 * self._workers * _CHUNK // batch_size))
+
+    def _start(self, plan: Plan, pool: ThreadPoolExecutor | None) -> _Work:
+        if self._crop is None and (kept := self._data.kept(plan.samples)) is not None:
+            masks = None if self._data.masks is None else self._data.masks.kept(plan.samples)
+            if masks is not None or self._data.masks is None:
+                # What is in memory is quicker to copy than to hand over.
+                return _Work(plan, self._normalised(kept) if self._augment is None else kept, masks, ())
+        shape, count = self._data.shape, len(plan.samples)
+        dtype = _FLOAT if self._augment is None else shape.dtype
+        out = self._ring.take((count, shape.channels, shape.height, shape.width), dtype)
+        masks = None if self._data.masks is None else np.empty((count, shape.height, shape.width), np.uint8)
+        draws = None if self._crop is None else self._crop.draws(self._seeds(plan))
+        fill = partial(self._fill, plan, out, masks, draws)
+        if pool is None:
+            return _Work(plan, out, masks, [partial(fill, range(count))])
+        chunk = max(_CHUNK, -(-count // (2 * self._workers)))
+        parts = [range(start, min(start + chunk, count)) for start in range(0, count, chunk)]
+        return _Work(plan, out, masks, [pool.submit(fill, rows).result for rows in parts])
+
+    def _fill(
+        self, plan: Plan, out: Array, masks: Array | None, draws: NDArray[np.float32] | None, rows: range
+    ) -> None:
+        """Decode some samples of a batch to their places; normalised, where nothing else comes before that."""
+        for row in rows:
+            sample, drawn = int(plan.samples[row]), None if draws is None else draws[row]
+            pixels = self._sample(sample, drawn)
+            if self._augment is None:
+                self._normalise(pixels, out[row])
+            else:
+                out[row] = pixels
+            if masks is not None:
+                masks[row] = self._mask(sample, drawn)
+
+    def _sample(self, sample: int, draws: NDArray[np.float32] | None) -> Array:
+        if self._crop is None or draws is None:
+            return self._data.sample(sample)
+        pixels = self._data.sample(sample, partial(self._crop.box, draws))
+        return pixels[..., ::-1] if self._crop.mirrored(draws) else pixels
+
+    def _mask(self, sample: int, draws: NDArray[np.float32] | None) -> Array:
+        """The part of a mask that `_sample` takes of its image."""
+        assert self._data.masks is not None
+        if self._crop is None or draws is None:
+            return self._data.masks.sample(sample)
+        mask = self._data.masks.sample(sample, partial(self._crop.box, draws))
+        return mask[..., ::-1] if self._crop.mirrored(draws) else mask
+
+    def _take(self, work: _Work) -> Batch | BadSample:
+        try:
+            return self._finish(work.plan, work.result(), work.masks)
+        except BadSample as error:
+            return error
+
+    def _finish(self, plan: Plan, array: Array, masks: Array | None) -> Batch:
+        if self._augment is not None:
+            array, masks = self._augmented(self._augment, plan, array, masks)
+            array = self._normalised(array)
+        y = self._labels(plan) if masks is None else masks
+        batch: Batch = {
+            "x": torch.from_numpy(array),
+            "y": torch.from_numpy(y),
+            "key": self._data.keys(plan.samples.tolist()),
+        }
+        if plan.weight is not None:
+            batch["weight"] = torch.from_numpy(plan.weight)
+        return batch
+
+    def _labels(self, plan: Plan) -> Array:
+        """Class numbers, int64 (n,), or 0 and 1 for each class, float32 (n, classes)."""
+        y = self._data.labels[plan.samples]
+        return y if y.ndim == 1 else y.astype(np.float32)
+
+    def _augmented(
+        self, augment: BatchAugment, plan: Plan, array: Array, masks: Array | None
+    ) -> tuple[Array, Array | None]:
+        x, seeds = torch.from_numpy(array), self._seeds(plan)
+        if masks is None:
+            return augment(x, seeds).numpy(), None
+        assert isinstance(augment, Augment | PerSample)  # crops are made while decoding
+        moved, with_it = augment.with_masks(x, torch.from_numpy(masks), seeds)
+        return moved.numpy(), with_it.numpy()
+
+    def _seeds(self, plan: Plan) -> NDArray[np.uint64]:
+        return sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
+
+    def _normalised(self, x: Array) -> NDArray[np.float32]:
+        out = self._ring.take(x.shape, _FLOAT)
+        self._normalise(x, out)
+        return out
+
+    def _normalise(self, x: Array, out: Array) -> None:
+        """(x - mean) / std. Two steps: a fused one might round the last values of a batch in another way."""
+        if x.dtype != out.dtype:  # A conversion and a subtraction in one go take longer.
+            np.copyto(out, x)
+            x = out
+        np.subtract(x, self._mean, out=out)
+        np.divide(out, self._std, out=out)
+
+
+@dataclass
+class _Work:
+    """A batch in the making: where its samples will be, once all parts are done."""
+
+    plan: Plan
+    out: Array
+    masks: Array | None
+    parts: Sequence[Callable[[], None]]
+
+    def result(self) -> Array:
+        """The array, once all parts are done; the error of the first sample that has one."""
+        for part in self.parts:
+            part()
+        return self.out

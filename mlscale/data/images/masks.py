@@ -1,0 +1,211 @@
+"""Masks beside images: a class number for each pixel, 255 for pixels that count for nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.class_labels import Classes
+from mlscale.data.images.fast_decoder import open_picture, read_indices
+from mlscale.data.images.pil import MAX_PIXELS
+from mlscale.data.images.resample import Box, Choose, middle
+from mlscale.data.order.bad_samples import BadSample
+from mlscale.data.shards.member_decoder import decode_value, is_image
+from mlscale.data.shards.sample_source import Source
+from mlscale.errors import MLScaleError
+
+Mask = NDArray[np.uint8]
+IGNORED = 255
+_MOST = 255  # classes: 0 to 254
+_LOSSY = ("jpg", "jpeg", "webp")
+
+
+class Masked(Source, Protocol):
+    """Samples with a mask."""
+
+    def read_label(self, sample: int) -> tuple[str, bytes]:
+        """Extension and bytes of a sample's mask. May be called by several threads."""
+
+
+class Masks:
+    """The masks of a split, of the size that its images are brought to: nearest neighbours, no class is made up.
+
+    Where all of them fit into `memory` bytes each is decoded once and kept. Threads may ask at once.
+
+    Args:
+        source: where they come from.
+        classes: how many there are.
+        shape: height and width of an image as the model gets it.
+        size: pixels of the square that images are brought to; None where they are left as they are.
+        memory: bytes that may be kept, 0 for none.
+        max_pixels: of a mask or an image; see `decode_image`.
+    """
+
+    def __init__(
+        self,
+        source: Masked,
+        *,
+        classes: int,
+        shape: tuple[int, int],
+        size: int | None,
+        memory: int,
+        max_pixels: int = MAX_PIXELS,
+    ) -> None:
+        self._source, self._classes, self._shape, self._size = source, classes, shape, size
+        self._max_pixels = max_pixels
+        self._kept = np.empty((len(source), *shape), np.uint8) if len(source) * shape[0] * shape[1] <= memory else None
+        self._there = np.zeros(len(source), np.bool_)
+
+    def kept(self, samples: NDArray[np.int64]) -> Mask | None:
+        """A new array (n, height, width) of these samples, if all of them are in memory."""
+        return self._kept[samples] if self._kept is not None and self._there[samples].all() else None
+
+    def sample(self, sample: int, choose: Choose | None = None) -> Mask:
+        """One mask (height, width), to be read and not written to.
+
+        Args:
+            sample: its number.
+            choose: the part of it that is brought to the shape; None for the same as ever.
+
+        Raises:
+            BadSample: it cannot be decoded, has a class that there is not, or another size than its image.
+        """
+        if self._kept is None or (choose is not None and self._size is not None):
+            return self._decode(sample, choose)
+        if not self._there[sample]:
+            self._kept[sample] = self._decode(sample)
+            self._there[sample] = True
+        kept: Mask = self._kept[sample]
+        return kept if choose is None else nearest(kept, choose(*self._shape, self._shape), self._shape)
+
+    def _decode(self, sample: int, choose: Choose | None = None) -> Mask:
+        mask = read_mask(self._source, sample, max_pixels=self._max_pixels)
+        top = int(mask.max(where=mask != IGNORED, initial=0))
+        if top >= self._classes:
+            raise _bad(self._source, sample, f"a pixel has class {top}, and there are {self._classes} (from 0)")
+        whole = _size_of_image(self._source, sample, self._max_pixels) if self._size is not None else self._shape
+        if mask.shape != whole:
+            raise _bad(self._source, sample, f"it has {_pixels(mask.shape)} pixels, and its image {_pixels(whole)}")
+        if choose is None and self._size is None:
+            return mask
+        return nearest(mask, (choose or middle)(*whole, self._shape), self._shape)
+
+
+def count_pixels(source: Masked, *, threads: int, skip_bad: bool, max_pixels: int = MAX_PIXELS) -> NDArray[np.int64]:
+    """How many pixels of each class a split has, int64 (256,); the last are ignored. Every mask is decoded.
+
+    Raises:
+        BadSample: one cannot be, unless `skip_bad`.
+    """
+
+    def one(sample: int) -> NDArray[np.int64]:
+        try:
+            counts: NDArray[np.int64] = np.bincount(
+                read_mask(source, sample, max_pixels=max_pixels).ravel(), minlength=256
+            )
+        except BadSample:
+            if not skip_bad:
+                raise
+            return np.zeros(256, np.int64)
+        return counts
+
+    total = np.zeros(256, np.int64)
+    with ThreadPoolExecutor(max(1, threads)) as pool:
+        for counts in pool.map(one, range(len(source))):
+            total += counts
+    return total
+
+
+def classes_of_masks(
+    source: Masked,
+    stated: int | Sequence[str] | None,
+    *,
+    threads: int,
+    skip_bad: bool,
+    where: str,
+    max_pixels: int = MAX_PIXELS,
+) -> Classes:
+    """The classes of training masks: as they are stated, or as they occur; `samples` counts pixels where they do.
+
+    Raises:
+        MLScaleError: fewer than two, or more than a byte holds.
+    """
+    if stated is not None:
+        count, names = (stated, None) if isinstance(stated, int) else (len(stated), tuple(map(str, stated)))
+        _check(count, "data.classes", "data.classes=[background,thing]; or null, to look at every training mask")
+        return Classes(count, names, ())
+    counts = count_pixels(source, threads=threads, skip_bad=skip_bad, max_pixels=max_pixels)[:IGNORED]
+    count = int(np.flatnonzero(counts).max(initial=-1)) + 1
+    _check(count, where, "write masks of two classes at least, 0 for the background")
+    return Classes(count, None, tuple(counts[:count].tolist()))
+
+
+def read_mask(source: Masked, sample: int, *, max_pixels: int = MAX_PIXELS) -> Mask:
+    """One mask as it is stored, uint8 (height, width).
+
+    Raises:
+        BadSample: it cannot be decoded.
+    """
+    extension, content = source.read_label(sample)
+    try:
+        return decode_mask(content, extension, max_pixels=max_pixels)
+    except Exception as error:
+        raise _bad(source, sample, str(error) or type(error).__name__) from error
+
+
+def decode_mask(content: bytes, extension: str, *, max_pixels: int = MAX_PIXELS) -> Mask:
+    """Class numbers, uint8 (height, width), of a picture of one channel or a palette, or of an array.
+
+    Raises:
+        ValueError: colours, a lossy format, or numbers that a byte does not hold.
+        Exception: whatever a decoder raises.
+    """
+    last = extension.rsplit(".", 1)[-1]
+    if last in _LOSSY:
+        raise ValueError(f"a .{last} does not keep class numbers as they are: a PNG does")
+    if is_image(extension):
+        array: NDArray[Any] = read_indices(content, max_pixels=max_pixels)
+    else:
+        array = np.asarray(decode_value(content, extension))
+        array = array[0] if array.ndim == 3 and len(array) == 1 else array
+    if array.ndim != 2 or array.dtype.kind not in "uib":
+        raise ValueError(f"whole numbers of 2 dimensions are needed, and these are {array.dtype} {array.shape}")
+    if array.dtype != np.uint8 and array.size and (array.min() < 0 or array.max() > IGNORED):
+        raise ValueError(f"class numbers are 0 to 254, 255 for none, and these are {array.min()} to {array.max()}")
+    return array.astype(np.uint8)
+
+
+def nearest(mask: Mask, box: Box, size: tuple[int, int]) -> Mask:
+    """The part in `box`, brought to `size` (height, width) by its nearest pixels; a new array."""
+    rows = box.top + (2 * np.arange(size[0]) + 1) * box.height // (2 * size[0])
+    columns = box.left + (2 * np.arange(size[1]) + 1) * box.width // (2 * size[1])
+    return mask[rows[:, None], columns[None, :]]
+
+
+def _size_of_image(source: Source, sample: int, max_pixels: int) -> tuple[int, int]:
+    extension, content = source.read(sample)
+    if not is_image(extension):
+        height, width = np.asarray(decode_value(content, extension)).shape[-2:]
+        return int(height), int(width)
+    picture = open_picture(content, max_pixels=max_pixels)
+    return picture.height, picture.width
+
+
+def _check(count: int, where: str, fix: str) -> None:
+    if not 2 <= count <= _MOST:
+        raise MLScaleError(
+            f"The masks have {count} class{'es' * (count != 1)}.", where=where, why=f"2 to {_MOST} can be told", fix=fix
+        )
+
+
+def _bad(source: Masked, sample: int, why: str) -> BadSample:
+    extension, _ = source.read_label(sample)
+    return BadSample(sample, source.key(sample), "has a mask that cannot be used", where=f"its .{extension}", why=why)
+
+
+def _pixels(shape: tuple[int, ...]) -> str:
+    return f"{shape[-1]}×{shape[-2]}"

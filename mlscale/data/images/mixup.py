@@ -1,0 +1,173 @@
+"""Mixup and cutmix: a sample is mixed with a partner of its block, and so is its label.
+
+Partners come from fixed blocks of neighbours in the global batch, which never lie on two ranks or in two forward
+passes, and every amount is a function of (seed, epoch, place). So batches are the same on any number of ranks and after
+a resume.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from mlscale.data.order.batch_plan import Batch, Layout
+from mlscale.data.order.permutation import sample_seeds, uniform
+from mlscale.errors import MLScaleError
+
+Array = NDArray[np.float32]
+
+
+class Mixing:
+    """Mixup (Zhang et al., 2018) and cutmix (Yun et al., 2019); with both, every sample takes one or the other.
+
+    The share λ of a sample in its mixture comes from Beta(α, α). Labels become shares of the classes: `y` float32
+    (n, classes), which cross-entropy takes as it takes class numbers.
+
+    Args:
+        mixup: α of mixup, 0 for none.
+        cutmix: α of cutmix, 0 for none.
+        block: neighbours in the global batch that partners are chosen among.
+
+    Raises:
+        MLScaleError: a number out of range.
+    """
+
+    def __init__(self, mixup: float, cutmix: float, block: int) -> None:
+        for name, alpha in (("mixup", mixup), ("cutmix", cutmix)):
+            if not 0 <= alpha <= 20:
+                raise MLScaleError(
+                    f"augment.{name} is {alpha}.",
+                    where=f"augment.{name}",
+                    why="it is the α of a Beta(α, α) distribution, between 0 (none) and 20",
+                    fix=f"augment.{name}=0.2",
+                )
+        if block < 2:
+            raise MLScaleError(
+                f"augment.block is {block}.",
+                where="augment.block",
+                why="a sample and its partner are two",
+                fix="augment.block=8",
+            )
+        self.mixup, self.cutmix, self.block = mixup, cutmix, block
+
+    def check(self, layout: Layout) -> None:
+        """Do blocks fit into what a device gets?
+
+        Raises:
+            MLScaleError: they do not, with the numbers.
+        """
+        if layout.per_device % self.block:
+            blocks = [n for n in range(2, layout.per_device + 1) if layout.per_device % n == 0]
+            whole = self.block * layout.world_size * layout.accumulate
+            near = max(1, round(layout.batch_size / whole)) * whole
+            fixes = [f"augment.block={min(blocks, key=lambda n: abs(n - self.block))}"] if blocks else []
+            raise MLScaleError(
+                f"Blocks of {self.block} samples do not fit into {layout.per_device} samples per device.",
+                where="augment.block",
+                why=f"a sample's partner is on its own device: {layout.batch_size} samples over "
+                f"{layout.world_size} processes and {layout.accumulate} forward passes are {layout.per_device} each",
+                fix=" or ".join([*fixes, f"data.batch_size={near}"]),
+            )
+
+    def __call__(self, batch: Batch, epoch: int, positions: NDArray[np.int64], *, seed: int, classes: int) -> Batch:
+        """Mix a batch in place.
+
+        Args:
+            batch: `x` float32 (n, …), normalised; `y` int64 (n,), or float32 (n, classes). n is a multiple of
+                the block.
+            epoch: passes over the data before this one.
+            positions: places in the epoch, int64 (n,); the first begins a block.
+            seed: the run's.
+            classes: how many there are.
+
+        Raises:
+            MLScaleError: cutmix, and the samples are no images.
+        """
+        draws = uniform(sample_seeds(positions, seed=seed, epoch=epoch, stream="mixup"), 4)
+        partner = self._partners(positions, seed, epoch)
+        cut = draws[:, 0] < self._cut_share
+        kept = self._shares(draws[:, 1], cut)
+        x: Array = batch["x"].numpy()
+        # Block by block: what is copied stays in the processor's cache, and no array of a batch's size is made.
+        before, spare = np.empty_like(x[: self.block]), np.empty_like(x[0])
+        for first in range(0, len(x), self.block):
+            np.copyto(before, x[first : first + self.block])
+            for row in range(first, first + self.block):
+                other = before[partner[row] - first]
+                if cut[row]:
+                    kept[row] = _paste(x[row], other, float(kept[row]), draws[row, 2:])
+                else:
+                    x[row] *= kept[row]
+                    x[row] += np.multiply(other, 1 - kept[row], out=spare)
+        y = batch["y"].numpy()
+        one_hot = np.eye(classes, dtype=np.float32)[y] if y.ndim == 1 else y
+        mixed = one_hot * kept[:, None] + one_hot[partner] * (1 - kept[:, None])
+        return {**batch, "x": torch.from_numpy(x), "y": torch.from_numpy(mixed)}
+
+    @property
+    def _cut_share(self) -> float:
+        return 0.0 if not self.cutmix else 1.0 if not self.mixup else 0.5
+
+    def _partners(self, positions: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
+        """The row of each sample's partner: every block is turned by an amount of its own, so all are partners once."""
+        first = positions[:: self.block]
+        turns = uniform(sample_seeds(first, seed=seed, epoch=epoch, stream="mixup block"), 1)[:, 0]
+        turn = 1 + (turns * (self.block - 1)).astype(np.int64)
+        row = np.arange(self.block)
+        inside = (row[None, :] + turn[:, None]) % self.block
+        return (inside + np.arange(len(first))[:, None] * self.block).reshape(-1)
+
+    def _shares(self, draws: Array, cut: NDArray[np.bool_]) -> Array:
+        """λ, to 16 bits: then it is the same whatever processor computed it."""
+        shares = np.empty(len(draws))
+        for rows, alpha in ((~cut, self.mixup), (cut, self.cutmix)):
+            if rows.any():
+                shares[rows] = symmetric_beta(draws[rows].astype(np.float64), alpha)
+        rounded: Array = (np.round(shares * 65536) / 65536).astype(np.float32)
+        return rounded
+
+
+def symmetric_beta(probabilities: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
+    """Quantiles of Beta(α, α), float64 (n,)."""
+    cumulated, grid, power = _lower_half(alpha)
+    lower = np.interp(np.minimum(probabilities, 1 - probabilities), cumulated, grid) ** power
+    return np.where(probabilities < 0.5, lower, 1 - lower)
+
+
+@lru_cache(maxsize=8)
+def _lower_half(alpha: float) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """The distribution function of Beta(α, α) up to 1/2, on a grid of x^(1/power).
+
+    Below α = 1 the density has a pole at 0. In terms of s = x^α it is (1 - x)^(α-1), which has none.
+    """
+    power = 1 / min(alpha, 1.0)
+    grid = np.linspace(0, 0.5 ** (1 / power), 4097)
+    x = grid**power
+    density = (1 - x) ** (alpha - 1) * x ** max(alpha - 1, 0.0)
+    cumulated = np.concatenate(([0.0], np.cumsum(density[1:] + density[:-1])))
+    return cumulated / (2 * cumulated[-1]), grid, power
+
+
+def _paste(x: Array, other: Array, share: float, at: Array) -> float:
+    """Put a box of `other` into the image x, in place; the share of x that is left."""
+    if x.ndim != 3:
+        raise MLScaleError(
+            f"cutmix needs images, and a sample has {x.ndim} dimensions.",
+            where="augment.cutmix",
+            fix="augment.cutmix=0 augment.mixup=0.2",
+        )
+    height, width = x.shape[1:]
+    side = float(np.sqrt(1 - share))
+    top, bottom = _range(height, side, float(at[0]))
+    left, right = _range(width, side, float(at[1]))
+    x[:, top:bottom, left:right] = other[:, top:bottom, left:right]
+    return 1.0 - (bottom - top) * (right - left) / float(height * width)
+
+
+def _range(length: int, side: float, at: float) -> tuple[int, int]:
+    """A stretch of a share `side` of the length, about the place `at` in [0, 1), cut at the ends."""
+    half, middle = int(length * side) // 2, int(length * at)
+    return max(0, middle - half), min(length, middle + half)

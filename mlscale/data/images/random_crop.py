@@ -1,0 +1,105 @@
+"""Random parts of pictures, chosen before decoding: the usual augmentation of photographs."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mlscale.data.images.mixup import Mixing
+from mlscale.data.images.resample import Box, middle, resize
+from mlscale.data.order.permutation import uniform
+from mlscale.errors import MLScaleError
+
+_TRIES = 10
+
+
+class RandomCrop:
+    """A part of random area and proportions, brought to the run's image size, and every second sample mirrored.
+
+    The 'inception crop' (Szegedy et al., 'Going deeper with convolutions', 2015) with torchvision's limits. It is cut
+    from the picture as it is stored, while decoding, so the picture is resampled once. Area, proportions and place are
+    functions of (seed, epoch, position), whoever decodes.
+
+    Args:
+        area: least and largest part of the picture's area.
+        ratio: least and largest width / height, where 1 has the proportions of the image size.
+        flip: mirror left and right, every second sample.
+        mixup: α of mixup, 0 for none; 0.2 is usual. See `Mixing`.
+        cutmix: α of cutmix, 0 for none; 1 is usual. With mixup every sample takes one or the other.
+        block: neighbours in the batch that partners are chosen among; it divides the batch of a device.
+
+    Raises:
+        MLScaleError: limits that are out of range or in the wrong order.
+    """
+
+    def __init__(
+        self,
+        area: Sequence[float] = (0.08, 1.0),
+        ratio: Sequence[float] = (0.75, 1.3333),
+        flip: bool = True,
+        mixup: float = 0.0,
+        cutmix: float = 0.0,
+        block: int = 8,
+    ) -> None:
+        if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
+            raise MLScaleError(
+                f"augment.area is {list(area)}.",
+                where="augment.area",
+                why="it is the least and the largest part of the area: above 0, up to 1, in this order",
+                fix="augment.area=[0.08,1]",
+            )
+        if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1]:
+            raise MLScaleError(
+                f"augment.ratio is {list(ratio)}.",
+                where="augment.ratio",
+                why="it is the least and the largest width / height: above 0, in this order",
+                fix="augment.ratio=[0.75,1.3333]",
+            )
+        self.area, self.ratio, self.flip = tuple(area), tuple(ratio), flip
+        self.mixing = Mixing(mixup, cutmix, block) if mixup or cutmix else None
+
+    def __call__(self, x: Tensor, seeds: NDArray[np.uint64]) -> Tensor:
+        """The same for samples that are decoded already: each becomes a part of itself, at its own size.
+
+        Args:
+            x: (n, C, H, W), uint8 or float32.
+            seeds: uint64 (n,).
+
+        Returns:
+            (n, C, H, W) of the same dtype.
+        """
+        result = np.empty(tuple(x.shape), x.numpy().dtype)
+        for image, draws, out in zip(x.numpy(), self.draws(seeds), result, strict=True):
+            size = (image.shape[1], image.shape[2])
+            part = resize(image.transpose(1, 2, 0), self.box(draws, *size, size), size).transpose(2, 0, 1)
+            out[...] = part[..., ::-1] if self.mirrored(draws) else part
+        return torch.from_numpy(result)
+
+    def draws(self, seeds: NDArray[np.uint64]) -> NDArray[np.float32]:
+        """The random numbers of each sample: float32 (n, k) in [0, 1), from its seed alone."""
+        return uniform(seeds, 3 + 2 * _TRIES)
+
+    def mirrored(self, draws: NDArray[np.float32]) -> bool:
+        """Is the sample with these draws (k,) mirrored?"""
+        return self.flip and float(draws[0]) < 0.5
+
+    def box(self, draws: NDArray[np.float32], height: int, width: int, size: tuple[int, int]) -> Box:
+        """The part of a picture of height × width that becomes an image of `size`.
+
+        As torchvision does it: area and proportions are drawn until the part fits, ten times at most; then it is the
+        middle.
+        """
+        down, right, *shapes = draws[1:].tolist()
+        low, high = (math.log(limit * size[1] / size[0]) for limit in self.ratio)
+        for area, ratio in zip(shapes[::2], shapes[1::2], strict=True):
+            pixels = height * width * (self.area[0] + area * (self.area[1] - self.area[0]))
+            proportion = math.exp(low + ratio * (high - low))
+            h, w = round(math.sqrt(pixels / proportion)), round(math.sqrt(pixels * proportion))
+            if 0 < h <= height and 0 < w <= width:
+                return Box(int(down * (height - h + 1)), int(right * (width - w + 1)), h, w)
+        return middle(height, width, size)

@@ -1,0 +1,82 @@
+"""What is asked of each sample, `data.labels`: a class, several, or one for each pixel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.class_labels import Classes, encode_labels, find_classes
+from mlscale.data.images.augmentation import Augment, BatchAugment, PerSample
+from mlscale.data.images.random_crop import RandomCrop
+from mlscale.data.multiple_labels import Read, classes_of, encode, read_labels
+from mlscale.data.order.policy import Policy
+from mlscale.data.shards.sample_source import Source, TarSource
+from mlscale.errors import MLScaleError, all_of
+
+LABELS = {"one": "cls", "several": "json", "mask": "mask.png"}
+"""What a label member may hold, and the extension that it usually has."""
+
+Encoded = NDArray[np.int64] | NDArray[np.uint8]
+
+
+def check(labels: str, augment: BatchAugment | None, policy: Policy) -> None:
+    """Is `labels` one of the words, and do augmentation and policy go with it?
+
+    Raises:
+        MLScaleError: one does not.
+    """
+    if labels not in LABELS:
+        raise MLScaleError(
+            f"data.labels is {labels!r}.",
+            where="data.labels",
+            why=f"the words are: {', '.join(LABELS)}",
+            fix="data.labels=one",
+        )
+    if labels != "one" and policy.sampling == "balanced":
+        raise MLScaleError(
+            f"data.sampling=balanced does not go with data.labels={labels}.",
+            where="data.sampling",
+            why="it draws every class equally often, and a sample has no single class",
+            fix="data.sampling=shuffle; or data.sampling=weighted data.weights=<file>",
+        )
+    if labels != "mask" or augment is None:
+        return
+    if isinstance(augment, Augment | RandomCrop) and augment.mixing is not None:
+        raise MLScaleError(
+            "Images with masks are not mixed.",
+            where="augment.mixup, augment.cutmix",
+            why="mixup and cutmix mix the labels of whole images; a pixel of a mask has one class",
+            fix="augment.mixup=0 augment.cutmix=0, or augment=crop, augment=flip, augment=shift",
+        )
+    if isinstance(augment, PerSample):
+        augment.check_pairs()
+
+
+def encoded(labels: str, opened: Mapping[str, Source], where: Mapping[str, str]) -> tuple[Classes, dict[str, Encoded]]:
+    """The classes of the training split, and the labels of every split by number; not for masks.
+
+    Args:
+        labels: 'one' or 'several'.
+        opened: the splits, train among them.
+        where: the key path of each, for errors.
+
+    Raises:
+        MLScaleError: labels that can't be read, or do not go together; of all splits at once.
+    """
+    if labels == "one":
+        classes = find_classes(opened["train"].raw_labels, where=where["train"])
+        raw_labels = {name: source.raw_labels for name, source in opened.items()}
+        return classes, all_of(
+            {name: partial(encode_labels, raw, classes, where=where[name]) for name, raw in raw_labels.items()}
+        )
+    raw = all_of({name: partial(_several, source, where[name]) for name, source in opened.items()})
+    classes = classes_of(raw["train"], where=where["train"])
+    return classes, all_of({name: partial(encode, read, classes, where=where[name]) for name, read in raw.items()})
+
+
+def _several(source: Source, where: str) -> Read:
+    assert isinstance(source, TarSource)
+    return read_labels(*source.read_labels(), source.key, where=where)

@@ -1,0 +1,325 @@
+"""Users' own map-style datasets, unchanged, in mlscale's order."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, Subset, TensorDataset, default_collate
+
+from mlscale.data.class_labels import digest_labels, encode_labels, find_classes, join_label_digests
+from mlscale.data.data_facts import DataFacts
+from mlscale.data.data_module import OrderedData
+from mlscale.data.images.augmentation import BatchAugment, global_generators_kept, seed_generators
+from mlscale.data.order import sample_weights as weights_of
+from mlscale.data.order.bad_samples import BadSample, Stream
+from mlscale.data.order.batch_plan import Batch, Plan
+from mlscale.data.order.permutation import sample_seeds
+from mlscale.data.order.policy import Policy
+from mlscale.errors import MLScaleError
+
+_PROBED = 64
+
+
+class DatasetData(OrderedData):
+    """Any `torch.utils.data.Dataset` with a length, whose samples are (x, y), or dicts with `x` and `y`.
+
+    x is a tensor: floats are taken as they are, uint8 images are divided by 255; normalising is the dataset's own
+    business. y is a class number. Other entries of a dict are collated as torch does. Before a sample is asked for,
+    torch's, Python's and numpy's global generators are set from (seed, position), so random transforms inside the
+    dataset repeat, too, and they do not disturb the training loop's draws.
+
+    Args:
+        train: the training dataset.
+        val: the validation dataset.
+        test: the test dataset; None for none.
+        batch_size: samples of one optimizer step, over all ranks and forward passes.
+        workers: processes that load, per rank; auto is 0, in the training process itself. The batches are the same.
+        seed: of order, augmentation and the dataset's own random numbers.
+        augment: `Augment`, or a callable on one x; training only.
+        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
+        weights: see `Policy`.
+        epoch_samples: see `Policy`.
+        last: 'drop' or 'pad'; see `Policy`.
+        on_bad_sample: 'fail' or 'skip'; see `Policy`.
+    """
+
+    def __init__(
+        self,
+        train: Dataset[Any],
+        val: Dataset[Any],
+        test: Dataset[Any] | None = None,
+        batch_size: int = 64,
+        workers: int | str = "auto",
+        seed: int = 0,
+        augment: object = None,
+        sampling: str = "shuffle",
+        weights: str | None = None,
+        epoch_samples: int | None = None,
+        last: str = "drop",
+        on_bad_sample: str = "fail",
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            workers=workers,
+            seed=seed,
+            augment=augment,
+            policy=Policy(sampling, weights, epoch_samples, last, on_bad_sample),
+        )
+        self._datasets = {"train": train, "val": val, **({} if test is None else {"test": test})}
+        self._facts: DataFacts | None = None
+        self._versions: dict[str, str] = {}
+        self._digests_of_labels: dict[str, str] = {}
+        self._train_labels = np.empty(0, np.int64)
+
+    def facts(self) -> DataFacts:
+        """Class count, shape, samples, version. Labels come from `targets`, `labels` or tensors where the dataset has
+        them, else every sample is asked for once.
+
+        Raises:
+            MLScaleError: a dataset has no length or is empty, its samples are of another kind, or labels are not 0 to
+                n-1.
+        """
+        if self._facts is None:
+            self._facts = self._read()
+        return self._facts
+
+    def _threads(self) -> int:
+        return self.workers if isinstance(self.workers, int) else 0
+
+    def _read(self) -> DataFacts:
+        for split, dataset in self._datasets.items():
+            if not hasattr(dataset, "__len__") or len(dataset) == 0:
+                raise MLScaleError(
+                    f"The dataset {type(dataset).__name__} "
+                    + ("is empty." if hasattr(dataset, "__len__") else "has no length."),
+                    where=f"data.{split}",
+                    why="the order of samples is computed from how many there are",
+                    fix="give it __len__ and __getitem__, or write it as shards",
+                )
+        labels = {split: _labels(dataset, f"data.{split}") for split, dataset in self._datasets.items()}
+        classes = find_classes(labels["train"], where="data.train")
+        for split in labels:
+            encoded = encode_labels(labels[split], classes, where=f"data.{split}")
+            self._digests_of_labels[split] = digest_labels(encoded, classes.names)
+            if split == "train":
+                self._train_labels = encoded
+        for split, dataset in self._datasets.items():
+            probed = _probe(dataset, f"data.{split}", skip_bad=self.policy.skip)
+            self._versions[split] = _digest(labels[split], probed)
+            if split == "train":
+                x = next(value for value in probed if value is not None)
+        channels, height, width = (*(1,) * (3 - x.ndim), *x.shape)[-3:] if x.ndim <= 3 else x.shape[-3:]
+        version = hashlib.sha256("|".join(f"{k}={v}" for k, v in self._versions.items()).encode())
+        return DataFacts(
+            sample=tuple(x.shape),
+            num_classes=classes.count,
+            channels=channels,
+            height=height,
+            width=width,
+            train_samples=len(labels["train"]),
+            val_samples=len(labels["val"]),
+            version=version.hexdigest()[:16],
+            class_counts=classes.samples,
+            label_digest=join_label_digests(self._digests_of_labels),
+        )
+
+    def _label_digests(self) -> Mapping[str, str]:
+        self.facts()
+        return self._digests_of_labels
+
+    def _labels(self) -> NDArray[np.int64]:
+        self.facts()
+        return self._train_labels
+
+    def _weights(self, named: str) -> NDArray[np.float64]:
+        self.facts()
+        return weights_of.from_file(named, [f"train/{sample}" for sample in range(len(self._train_labels))])
+
+    def _stream(self, split: str) -> tuple[Stream, int, str]:
+        self.facts()
+        if split not in self._datasets:
+            raise MLScaleError(f"This data has no {split} split.", where=f"data.{split}", fix="split=val")
+        dataset = self._datasets[split]
+        augment = self.augment if split == "train" else None
+        stream = DatasetStream(dataset, split=split, workers=self._threads(), augment=augment, seed=self.seed)
+        return stream, len(dataset), self._versions[split]  # type: ignore[arg-type]  # asked in _read
+
+
+class DatasetStream:
+    """Makes batches by asking a dataset, in this process or in others; the batches are the same."""
+
+    def __init__(
+        self, dataset: Dataset[Any], *, split: str, workers: int, augment: BatchAugment | None, seed: int
+    ) -> None:
+        self._samples = _Seeded(dataset, split)
+        self._split, self._workers, self._augment, self._seed = split, workers, augment, seed
+
+    def __call__(self, plans: Iterable[Plan]) -> Iterator[Batch | BadSample]:
+        """A batch for each plan; in its place the error, where the dataset does not give a sample of it."""
+        if self._workers == 0:
+            for plan in plans:
+                with global_generators_kept():
+                    samples = [self._samples[request] for request in self._requests(plan)]
+                yield self._finish(plan, _collate(samples))
+            return
+        # A sampler is asked for its batches once, in this process; the plans are needed again as results come.
+        kept = list(plans)
+        loader: DataLoader[Any] = DataLoader(
+            self._samples,
+            batch_sampler=[self._requests(plan) for plan in kept],
+            num_workers=self._workers,
+            collate_fn=_collate,
+            worker_init_fn=_forget_signals,
+            generator=torch.Generator().manual_seed(0),  # else it draws its workers' seed from the global one
+        )
+        for plan, batch in zip(kept, loader, strict=True):
+            yield self._finish(plan, batch)
+
+    def _requests(self, plan: Plan) -> list[tuple[int, int]]:
+        seeds = sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream=f"dataset {self._split}")
+        return list(zip(plan.samples.tolist(), seeds.tolist(), strict=True))
+
+    def _finish(self, plan: Plan, batch: dict[str, Any] | BadSample) -> Batch | BadSample:
+        if isinstance(batch, BadSample):
+            return batch
+        x = batch["x"]
+        if self._augment is not None:
+            seeds = sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
+            x = self._augment(x, seeds)
+        batch["x"] = x.float()
+        batch["key"] = [f"{self._split}/{sample}" for sample in plan.samples.tolist()]
+        if plan.weight is not None:
+            batch["weight"] = torch.from_numpy(plan.weight)
+        return batch
+
+
+class _Seeded(Dataset[dict[str, Any] | BadSample]):
+    """A dataset asked by (sample, seed). A sample that it fails to give is an error in its place."""
+
+    def __init__(self, dataset: Dataset[Any], split: str) -> None:
+        self._dataset, self._split, self._where = dataset, split, f"data.{split}"
+
+    def __len__(self) -> int:
+        return len(self._dataset)  # type: ignore[arg-type]
+
+    def __getitem__(self, request: tuple[int, int]) -> dict[str, Any] | BadSample:
+        index, seed = request
+        seed_generators(seed)
+        try:
+            sample = self._dataset[index]
+        except MLScaleError:
+            raise
+        except Exception as error:
+            frame = traceback.extract_tb(error.__traceback__)[-1]
+            bad = BadSample(
+                index,
+                f"{self._split}/{index}",
+                f"cannot be had from the dataset {type(self._dataset).__name__}",
+                where=f"{self._where}; {frame.filename}:{frame.lineno}",
+                why=f"{type(error).__name__}: {error}",
+            )
+            bad.__cause__ = error
+            return bad
+        x, y = as_pair(sample, self._where)
+        extra = {k: v for k, v in sample.items() if k not in ("x", "y")} if isinstance(sample, Mapping) else {}
+        return {"x": x, "y": torch.tensor(y), **extra}
+
+
+def _collate(samples: list[Any]) -> Any:
+    """A batch, or the first error among the samples."""
+    bad = next((sample for sample in samples if isinstance(sample, BadSample)), None)
+    return default_collate(samples) if bad is None else bad
+
+
+def as_pair(sample: Any, where: str) -> tuple[Tensor, int]:
+    """x and y of a sample.
+
+    Raises:
+        MLScaleError: it is neither a pair nor a dict with x and y, x is no array, or y no whole number.
+    """
+    if isinstance(sample, Mapping):
+        x, y = sample.get("x"), sample.get("y")
+        kind = f"a dict of {', '.join(map(str, sample))}"
+    elif isinstance(sample, tuple | list) and len(sample) == 2:
+        x, y = sample
+        kind = f"({type(x).__name__}, {type(y).__name__})"
+    else:
+        x, y, kind = None, None, type(sample).__name__
+    if isinstance(x, np.ndarray):
+        x = torch.from_numpy(x)
+    if isinstance(y, Tensor | np.generic | np.ndarray) and np.asarray(y).size == 1:
+        y = y.item()
+    if not isinstance(x, Tensor) or isinstance(y, bool) or not isinstance(y, int):
+        raise MLScaleError(
+            f"The dataset's samples are {kind}.",
+            where=where,
+            why="a sample is (x, y) or a dict with x and y: x a tensor, y a class number",
+            fix="let the dataset return tensors (transform=torchvision.transforms.v2.ToImage()) and whole numbers\n"
+            "or, for labels of another kind, data=webdataset, data=table, or a LightningDataModule of your own",
+        )
+    return (x.float() / 255 if x.dtype == torch.uint8 else x), y
+
+
+def _labels(dataset: Any, where: str) -> list[int | str]:
+    """Every label, the quick way where there is one."""
+    if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
+        y = dataset.tensors[1]
+        if y.ndim == 1 and not y.is_floating_point():
+            return [int(label) for label in y.tolist()]
+    if isinstance(dataset, Subset):
+        every = _labels(dataset.dataset, where)
+        return [every[i] for i in dataset.indices]
+    for name in ("targets", "labels"):
+        values = getattr(dataset, name, None)
+        if isinstance(values, Tensor | np.ndarray):
+            values = values.tolist()
+        if isinstance(values, list) and len(values) == len(dataset) and all(isinstance(y, int) for y in values):
+            return list(values)
+    with global_generators_kept():
+        return [as_pair(dataset[i], where)[1] for i in range(len(dataset))]
+
+
+def _probe(dataset: Any, where: str, *, skip_bad: bool) -> list[Tensor | None]:
+    """x of some samples, evenly spread; None for one that cannot be had.
+
+    Raises:
+        Exception: the dataset's own, from a sample that it fails to give; with `skip_bad` only if it gives none.
+    """
+    probed: list[Tensor | None] = []
+    failure: Exception | None = None
+    with global_generators_kept():
+        for i in np.unique(np.linspace(0, len(dataset) - 1, _PROBED).astype(int)).tolist():
+            seed_generators(0)
+            try:
+                probed.append(as_pair(dataset[i], where)[0])
+            except Exception as error:
+                if not skip_bad or isinstance(error, MLScaleError):
+                    raise
+                probed.append(None)
+                failure = error
+    if failure is not None and all(value is None for value in probed):
+        raise failure
+    return probed
+
+
+def _digest(labels: list[int | str], probed: list[Tensor | None]) -> str:
+    """Labels, and the values of some samples."""
+    total = hashlib.sha256(np.asarray(labels, "<i8").tobytes())
+    for x in probed:
+        total.update(b"unreadable" if x is None else x.contiguous().numpy().tobytes())
+    return total.hexdigest()[:16]
+
+
+def _forget_signals(_worker: int) -> None:
+    """A forked worker inherits the trainer's handlers, and would act on signals that are meant for the trainer."""
+    for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,0 +1,123 @@
+"""Any number of labels per sample: from the members of shards to a 0 or 1 for each class."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.class_labels import Classes, encode_labels, find_classes
+from mlscale.data.shards.member_decoder import decode_value
+from mlscale.data.shards.sample_source import Label
+from mlscale.errors import MLScaleError
+
+Labels = list[Label]
+
+
+class Read(NamedTuple):
+    """The labels of a split.
+
+    Attributes:
+        labels: of each sample, each once, in the order in which they are written.
+        entries: of each vector of 0 and 1, which has one for each class; None where labels are lists.
+    """
+
+    labels: list[Labels]
+    entries: int | None
+
+
+def read_labels(extension: str, contents: Sequence[bytes], key: Callable[[int], str], *, where: str) -> Read:
+    """The labels of each sample.
+
+    A `.json` member is a list of class numbers or of class names; a `.npy` member a vector of 0 and 1, as long as there
+    are classes.
+
+    Args:
+        extension: of the members.
+        contents: the member of each sample.
+        key: the name of a sample.
+        where: the key path of the split, for errors.
+
+    Raises:
+        MLScaleError: a member is neither, or vectors differ in length.
+    """
+    last = extension.rsplit(".", 1)[-1]
+    if last not in ("json", "npy"):
+        raise MLScaleError(
+            f"Several labels are not read from '.{extension}' members.",
+            where="data.label_key",
+            why="a .json member is a list of class numbers or names, a .npy member a vector of 0 and 1",
+            fix="data.label_key=json; or data.labels=one where each sample has a single class",
+        )
+    read: list[Labels] = []
+    lengths: set[int] = set()
+    for sample, content in enumerate(contents):
+        try:
+            value: Any = decode_value(content, extension)
+            read.append(_of_list(value) if last == "json" else _of_vector(value, lengths))
+        except Exception as error:
+            raise MLScaleError(
+                f"The labels of sample {key(sample)} cannot be read.",
+                where=where,
+                why=f"{error} (its .{extension} member begins {content[:40]!r})",
+                fix='write them as a list, such as [0, 3] or ["cat", "dog"]; [] for none',
+            ) from error
+    return Read(read, next(iter(lengths), None))
+
+
+def classes_of(train: Read, *, where: str) -> Classes:
+    """The classes of the training split; `samples` counts those that have each. A vector has a place for a class that
+    no sample has.
+
+    Raises:
+        MLScaleError: no sample has any, or what `find_classes` raises.
+    """
+    every = [label for each in train.labels for label in each]
+    if not every:
+        raise MLScaleError(
+            "No training sample has a label.", where=where, why="all lists are empty", fix="data.label_key=<a member>"
+        )
+    if train.entries is None:
+        return find_classes(every, where=where)
+    counts = Counter(every)
+    return Classes(train.entries, None, tuple(counts[number] for number in range(train.entries)))
+
+
+def encode(split: Read, classes: Classes, *, where: str) -> NDArray[np.uint8]:
+    """1 where a sample has a class, uint8 (n, classes).
+
+    Raises:
+        MLScaleError: a label that the training split does not have, or vectors of another length.
+    """
+    labels = split.labels
+    if split.entries not in (None, classes.count):
+        raise MLScaleError(
+            f"The vectors of labels have {split.entries} entries, and those of the training data {classes.count}.",
+            where=where,
+            why="each has a 0 or 1 for every class",
+            fix="write vectors of one length in every split",
+        )
+    counts = [len(each) for each in labels]
+    numbers = encode_labels([label for each in labels for label in each], classes, where=where)
+    hot = np.zeros((len(labels), classes.count), np.uint8)
+    hot[np.repeat(np.arange(len(labels)), counts), numbers] = 1
+    return hot
+
+
+def _of_list(value: Any) -> Labels:
+    if not isinstance(value, list) or not all(isinstance(v, int | str) and not isinstance(v, bool) for v in value):
+        raise ValueError("it is no list of class numbers or names")
+    return list(dict.fromkeys(value))
+
+
+def _of_vector(value: Any, lengths: set[int]) -> Labels:
+    vector = np.asarray(value)
+    if vector.ndim != 1 or not np.isin(vector, (0, 1)).all():
+        raise ValueError(f"it is no vector of 0 and 1, but {vector.dtype} {vector.shape}")
+    lengths.add(len(vector))
+    if len(lengths) > 1:
+        raise ValueError(f"vectors have {' and '.join(map(str, sorted(lengths)))} entries")
+    return [int(number) for number in np.flatnonzero(vector)]

@@ -1,0 +1,203 @@
+"""Samples that cannot be read: told, or replaced in place by another sample of their global batch.
+
+A replacement has weight 0, so what a step learns from is the global batch without its bad samples, whatever the layout.
+Which sample replaces which depends on the data and the order alone: it is the next readable one of the global batch,
+which every rank can compute, and so can a run that goes on.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.distributed as dist
+from numpy.typing import NDArray
+
+from mlscale.data.order.batch_plan import Batch, Plan
+from mlscale.errors import MLScaleError
+
+_NAMED = 5
+"""Bad samples that are named at the end of a run; the others are only counted."""
+_TOLERATED = 3
+"""Samples that are named, of those that were decoded despite a warning."""
+
+
+class BadSample(MLScaleError):  # noqa: N818 - a sample, in the place of its batch
+    """A sample that cannot be read.
+
+    Args:
+        sample: its number in its split.
+        key: its name.
+        what: what cannot be done with it, such as 'cannot be decoded'.
+        where: which part of it.
+        why: what the decoder says.
+    """
+
+    def __init__(
+        self, sample: int, key: str, what: str = "cannot be decoded", *, where: str = "", why: str = ""
+    ) -> None:
+        fix = "data.on_bad_sample=skip replaces it and goes on; or write this sample anew"
+        # PIL names the file it was given, which is bytes in memory here, at an address that changes.
+        why = re.sub(r" <_io\.BytesIO object at \w+>", "", why)
+        super().__init__(f"The sample {key} {what}.", where=where, why=why, fix=fix)
+        self.sample, self.key = sample, key
+
+
+class Stream(Protocol):
+    """Makes batches, one for each plan, in order. It may work ahead; it must not look back.
+
+    Where a sample cannot be read the error is handed out in the batch's place, and the next batch comes all the same.
+    """
+
+    def __call__(self, plans: Iterable[Plan]) -> Iterator[Batch | BadSample]: ...
+
+
+class Failing:
+    """`data.on_bad_sample=fail`: the first bad sample ends the run."""
+
+    def __init__(self, stream: Stream) -> None:
+        self._stream = stream
+
+    def __call__(self, plans: Iterable[Plan], whole: Callable[[Plan], NDArray[np.int64]]) -> Iterator[Batch]:
+        """The stream's batches.
+
+        Raises:
+            BadSample: a sample cannot be read.
+        """
+        for batch in self._stream(plans):
+            if isinstance(batch, BadSample):
+                raise batch
+            yield batch
+
+
+class Skipped:
+    """What this process has left out.
+
+    Attributes:
+        found: the bad samples by (split, number), with the error of each.
+        places: how many places of training batches one of them had.
+    """
+
+    def __init__(self) -> None:
+        self.found: dict[tuple[str, int], BadSample] = {}
+        self.places = 0
+
+    def note(self, split: str, error: BadSample) -> None:
+        """Remember a bad sample; the first one is told on stderr at once."""
+        self.found[split, error.sample] = error
+        if len(self.found) == 1:
+            print(f"bad data  {error.what} {error.why}; it is replaced, and so are others", file=sys.stderr, flush=True)
+
+    def over_ranks(self) -> tuple[list[str], int]:
+        """The names of all bad samples, sorted, and how many places of training they had, over all ranks."""
+        own = {f"{split} {error.key}" for (split, _), error in self.found.items()}
+        every = _gather((own, self.places))
+        return sorted(set().union(*(names for names, _ in every))), sum(places for _, places in every)
+
+
+def told(names: list[str], places: int) -> str:
+    """One line on what was left out."""
+    if not names:
+        return "bad data  none"
+    shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
+    trained = f", {places} places of training had weight 0" if places else ""
+    return f"bad data  {len(names)} unreadable{trained}: {shown}"
+
+
+def tolerated_over_ranks(found: Mapping[str, str]) -> dict[str, str]:
+    """Return the samples that any rank decoded although a decoder warned, with its harmless warning."""
+    return {name: warning for each in _gather(dict(found)) for name, warning in sorted(each.items())}
+
+
+def describe_tolerated(found: Mapping[str, str]) -> str:
+    """Return one line on samples that were decoded although a decoder warned."""
+    shown = ", ".join(f"{name} ({found[name]})" for name in sorted(found)[:_TOLERATED])
+    return f"images    {len(found)} decoded despite a harmless warning: {shown}" + (", …" * (len(found) > _TOLERATED))
+
+
+def _gather(own: Any) -> list[Any]:
+    """What every rank has."""
+    if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
+        return [own]
+    every: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(every, own)
+    return every
+
+
+class Skipping:
+    """`data.on_bad_sample=skip`: bad samples are replaced in place, with weight 0, and counted.
+
+    Args:
+        stream: makes the batches.
+        split: 'train', 'val' or 'test'.
+        skipped: what is known to be bad, and is added to.
+    """
+
+    def __init__(self, stream: Stream, split: str, skipped: Skipped) -> None:
+        self._stream, self._split, self._skipped = stream, split, skipped
+
+    def __call__(self, plans: Iterable[Plan], whole: Callable[[Plan], NDArray[np.int64]]) -> Iterator[Batch]:
+        """The stream's batches, all with weights.
+
+        Args:
+            plans: the batches to be made.
+            whole: the samples of the global batch that a plan is part of, in order, int64.
+
+        Raises:
+            MLScaleError: no sample of a global batch can be read.
+        """
+        waiting: deque[tuple[Plan, Plan]] = deque()
+
+        def without_known() -> Iterator[Plan]:
+            for plan in plans:
+                waiting.append((plan, self._repair(plan, whole)))
+                yield waiting[-1][1]
+
+        for batch in self._stream(without_known()):
+            plan, repaired = waiting.popleft()
+            while isinstance(batch, BadSample):
+                self._skipped.note(self._split, batch)
+                repaired = self._repair(plan, whole)
+                (batch,) = self._stream([repaired])
+            if self._split == "train":
+                self._skipped.places += int((repaired.samples != plan.samples).sum())
+            weight = _weight(plan)
+            weight[repaired.samples != plan.samples] = 0
+            batch["weight"] = torch.from_numpy(weight)
+            yield batch
+
+    def _repair(self, plan: Plan, whole: Callable[[Plan], NDArray[np.int64]]) -> Plan:
+        """The plan without samples that are known to be bad."""
+        bad = [self._is_bad(sample) for sample in plan.samples.tolist()]
+        if not any(bad):
+            return plan
+        samples, candidates = plan.samples.copy(), whole(plan)
+        for row in np.flatnonzero(bad).tolist():
+            samples[row] = self._next(int(samples[row]), candidates)
+        return plan._replace(samples=samples)
+
+    def _next(self, sample: int, candidates: NDArray[np.int64]) -> int:
+        """The first sample after this one in its global batch, and then from the front, that is not known to be bad."""
+        start = int(np.argmax(candidates == sample))
+        for other in np.roll(candidates, -start - 1).tolist():
+            if not self._is_bad(other):
+                return int(other)
+        first = self._skipped.found[self._split, sample]
+        raise MLScaleError(
+            f"None of the {len(candidates)} samples of a global batch can be read.",
+            where=f"data.{self._split}",
+            why=f"the first: {first.what} {first.why}",
+            fix="write the data anew; if it is whole, something is wrong with how it is read",
+        )
+
+    def _is_bad(self, sample: int) -> bool:
+        return (self._split, sample) in self._skipped.found
+
+
+def _weight(plan: Plan) -> NDArray[np.float32]:
+    return np.ones(len(plan.samples), np.float32) if plan.weight is None else plan.weight.copy()

@@ -1,0 +1,191 @@
+"""Which sample comes at which place of training: a pure function of (seed, data, policy, place).
+
+Every policy answers for any place in constant time and remembers nothing, so that a run goes on from anywhere, on any
+number of ranks, by arithmetic. Places of an epoch are counted from 0 over the whole global batch, whoever asks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.order.permutation import Passes, Permutation, hashes, uniform
+
+Span = Callable[[int, int], NDArray[np.int64]]
+"""The samples at places [start, stop) of an epoch, int64."""
+
+
+class Sampling(Protocol):
+    """A policy of drawing training samples."""
+
+    policy: str
+    """Its name, and a digest of what else the order depends on; part of a run's state."""
+    length: int
+    """Samples of an epoch."""
+
+    def epoch(self, number: int) -> Span:
+        """The order of an epoch, counted from 0."""
+
+
+class Shuffled:
+    """Each sample once an epoch, in an order of the epoch's own.
+
+    Args:
+        samples: how many there are.
+        seed: the run's.
+        version: digest of the data.
+    """
+
+    policy = "shuffle"
+
+    def __init__(self, samples: int, *, seed: int, version: str) -> None:
+        self.length = samples
+        self._seed, self._version = seed, version
+
+    def epoch(self, number: int) -> Span:
+        return Permutation(self.length, seed=self._seed, epoch=number, version=self._version).span
+
+
+class Weighted:
+    """Each sample as often as its weight says: n·w/Σw times an epoch, rounded up or down.
+
+    Systematic sampling (Madow and Madow, 1944): an epoch's places are the strata of one evenly spaced grid over the
+    cumulated weights, shifted at random, and come in the order of a permutation. Equal weights give each sample exactly
+    once.
+
+    Args:
+        weights: of each sample, finite, not negative, not all zero; float64 (n,).
+        length: samples of an epoch.
+        seed: the run's.
+        version: digest of the data.
+    """
+
+    def __init__(self, weights: NDArray[np.float64], length: int, *, seed: int, version: str) -> None:
+        self.length = length
+        self.policy = f"weighted {_digest(weights.astype('<f8').tobytes(), length)}"
+        self._seed, self._version = seed, version
+        self._bounds = np.cumsum(weights)
+        self._last = int(np.flatnonzero(weights)[-1])
+
+    def epoch(self, number: int) -> Span:
+        strata = Permutation(self.length, seed=self._seed, epoch=number, version=f"weighted {self._version}")
+        shift = float(uniform(hashes(np.array([number]), "weighted", self._seed, self._version), 1)[0, 0])
+
+        def span(start: int, stop: int) -> NDArray[np.int64]:
+            at = (strata.span(start, stop) + shift) / self.length * self._bounds[-1]
+            found: NDArray[np.int64] = np.searchsorted(self._bounds, at, side="right").astype(np.int64)
+            return np.minimum(found, self._last)
+
+        return span
+
+
+class Balanced:
+    """Every class equally often, however many samples it has.
+
+    Places come in cycles of one sample of each class, in an order of the cycle's own: a global batch that is a multiple
+    of the number of classes has exactly as many of each, any other as many to within one or two. Within a class every
+    sample comes once before any comes again, over epochs too.
+
+    Args:
+        labels: class numbers, int64 (n,).
+        length: samples of an epoch.
+        seed: the run's.
+        version: digest of the data.
+    """
+
+    def __init__(self, labels: NDArray[np.int64], length: int, *, seed: int, version: str) -> None:
+        self.length = length
+        self.policy = f"balanced {_digest(labels.astype('<i8').tobytes(), length)}"
+        self._key = ("balanced", seed, version)
+        present, sizes = np.unique(labels, return_counts=True)
+        self._classes = len(present)
+        self._members = np.argsort(labels, kind="stable")
+        self._starts = np.cumsum(sizes) - sizes
+        self._passes = Passes(sizes, *self._key)
+
+    def epoch(self, number: int) -> Span:
+        first = number * -(-self.length // self._classes)  # an epoch begins with a cycle
+
+        def span(start: int, stop: int) -> NDArray[np.int64]:
+            cycles, slots = np.divmod(np.arange(start, stop, dtype=np.int64), self._classes)
+            groups = self._order_of(first + cycles, slots)
+            drawn: NDArray[np.int64] = self._members[self._starts[groups] + self._passes(groups, first + cycles)]
+            return drawn
+
+        return span
+
+    def _order_of(self, cycles: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.int64]:
+        """The class at each slot of its cycle."""
+        numbers = np.arange(cycles[0], cycles[-1] + 1, dtype=np.int64)
+        grid = numbers[:, None] * self._classes + np.arange(self._classes, dtype=np.int64)
+        orders = np.argsort(hashes(grid, *self._key, "cycle"), axis=1, kind="stable")
+        chosen: NDArray[np.int64] = orders[cycles - cycles[0], slots]
+        return chosen
+
+
+class Mixed:
+    """Several sources in given shares: in every stretch from a run's start each has its share to within one sample.
+
+    Each source is gone through in passes of its own: all its samples once, then all again in another order, whatever
+    the other sources do. With a single source an epoch is a stretch of these passes.
+
+    Args:
+        sizes: samples of each source; they lie one after the other, int64 (sources,).
+        shares: of each source, whole numbers without a common divisor.
+        length: samples of an epoch.
+        seed: the run's.
+        version: digest of the data.
+    """
+
+    def __init__(
+        self, sizes: NDArray[np.int64], shares: NDArray[np.int64], length: int, *, seed: int, version: str
+    ) -> None:
+        self.length = length
+        self.policy = f"mix {_digest(np.stack((sizes, shares)).astype('<i8').tobytes(), length)}"
+        self._shares, self._starts = shares, np.cumsum(sizes) - sizes
+        self._pattern = evenly_spread(shares)
+        self._nth = np.empty_like(self._pattern)
+        for source, share in enumerate(shares.tolist()):
+            self._nth[self._pattern == source] = np.arange(share)
+        self._passes = Passes(sizes, "mix", seed, version)
+
+    def epoch(self, number: int) -> Span:
+        first = number * self.length
+
+        def span(start: int, stop: int) -> NDArray[np.int64]:
+            cycles, slots = np.divmod(np.arange(first + start, first + stop, dtype=np.int64), len(self._pattern))
+            sources = self._pattern[slots]
+            draws = cycles * self._shares[sources] + self._nth[slots]
+            return self._starts[sources] + self._passes(sources, draws)
+
+        return span
+
+
+def evenly_spread(shares: NDArray[np.int64]) -> NDArray[np.int64]:
+    """A sequence of Σ shares entries, in which i comes shares[i] times and as evenly as can be.
+
+    In every prefix of length t, i comes shares[i]·t/Σ times to within 1 - 1/(2k-2), for k shares: Tijdeman's solution
+    ('The chairman assignment problem', 1980). Of those who are owed enough, the one whose turn is due first is taken.
+
+    Args:
+        shares: whole numbers from 1, int64 (k,).
+    """
+    total, k = int(shares.sum()), len(shares)
+    if k == 1:
+        return np.zeros(total, np.int64)
+    scale = 2 * k - 2  # owed and due are whole numbers in units of 1 / (total · scale)
+    owed, chosen = np.zeros(k, np.int64), np.empty(total, np.int64)
+    for t in range(total):
+        owed += shares * scale
+        due = np.where(owed >= total, (total * (scale - 1) - owed) / shares, np.inf)
+        chosen[t] = np.argmin(due)
+        owed[chosen[t]] -= total * scale
+    return chosen
+
+
+def _digest(content: bytes, length: int) -> str:
+    return hashlib.sha256(content + length.to_bytes(8, "little")).hexdigest()[:16]

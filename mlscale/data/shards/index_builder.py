@@ -1,0 +1,217 @@
+"""From shards to their index: what was indexed before, where the shard is as it was then; else the shard is scanned."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+
+import numpy as np
+
+from mlscale.data.shards.index_files import Saved, ShardIndex, beside, in_cache, load, sampled_content, save
+from mlscale.data.shards.shard_index import NO_DIGEST, Index, state_of
+from mlscale.data.shards.shard_paths import Shard
+from mlscale.data.shards.system_files import Skipped, report_once, report_skipped
+from mlscale.data.shards.tar_reader import BLOCK, END, is_header
+from mlscale.data.shards.tar_scan import LostSamplesError, scan
+from mlscale.errors import MLScaleError, raise_all
+
+KEEP = ("auto", "cache", "beside")
+"""Where indexes are kept: next to the shards if they are there already, else in the cache; always the one; always the
+other."""
+
+
+def build_index(shards: Sequence[Shard], *, where: str, keep: str = "auto", verify: bool = True) -> Index:
+    """Index all shards. What was indexed before is read, if the shard is still as it was; see `Saved.is_of`.
+
+    What is skipped is reported on stderr.
+
+    Args:
+        shards: in order.
+        where: the key path of the split, for errors.
+        keep: one of `KEEP`.
+        verify: compare members with their digests, where `mlscale prepare` has recorded them.
+
+    Raises:
+        MLScaleError: a shard is not a tar, is corrupt, or holds no sample. All such shards at once.
+    """
+    problems: list[MLScaleError] = []
+    parts: list[ShardIndex] = []
+    states = []
+    unwritable: dict[str, str] = {}
+
+    def one(shard: Shard) -> tuple[ShardIndex, os.stat_result] | MLScaleError:
+        try:
+            status = os.stat(shard.path)
+            return load_or_scan(shard, status, where, keep, unwritable), status
+        except OSError as error:
+            return MLScaleError(f"the shard {shard.path!r} cannot be read", where=where, why=error.strerror or "")
+        except MLScaleError as problem:
+            return problem
+
+    with ThreadPoolExecutor(4) as pool:
+        for result in pool.map(one, shards):
+            if isinstance(result, MLScaleError):
+                problems.append(result)
+            else:
+                parts.append(result[0])
+                states.append(state_of(result[1]))
+    raise_all(problems)
+    for folder, why in unwritable.items():
+        print(f"index     kept in the cache: {folder} cannot be written to ({why})", file=sys.stderr, flush=True)
+    index = replace(_join(shards, parts, verify=verify), states=states)
+    report_skipped(index.skipped, where=where)
+    return index
+
+
+def _join(shards: Sequence[Shard], parts: Sequence[ShardIndex], *, verify: bool) -> Index:
+    extensions = tuple(sorted({extension for part in parts for extension in part.extensions}))
+    total = sum(len(part.keys) for part in parts)
+    offsets = np.full((total, len(extensions)), -1, np.int64)
+    sizes = np.zeros((total, len(extensions)), np.int64)
+    is_known = verify and any(part.digests is not None for part in parts)
+    digests = np.full((total, len(extensions)), NO_DIGEST, np.int64) if is_known else None
+    start = 0
+    for part in parts:
+        columns = [extensions.index(extension) for extension in part.extensions]
+        stop = start + len(part.keys)
+        offsets[start:stop, columns] = part.offsets
+        sizes[start:stop, columns] = part.sizes
+        if digests is not None and part.digests is not None:
+            digests[start:stop, columns] = part.digests
+        start = stop
+    return Index(
+        shards=tuple(shards),
+        keys=tuple(key for part in parts for key in part.keys),
+        shard=np.repeat(np.arange(len(parts), dtype=np.int32), [len(part.keys) for part in parts]),
+        extensions=extensions,
+        offsets=offsets,
+        sizes=sizes,
+        contents=tuple(part.content for part in parts),
+        digests=digests,
+        skipped=_sum_skipped(shards, parts),
+    )
+
+
+def _sum_skipped(shards: Sequence[Shard], parts: Sequence[ShardIndex]) -> dict[str, Skipped]:
+    total: dict[str, Skipped] = {}
+    for shard, part in zip(shards, parts, strict=True):
+        for kind, (number, first) in part.skipped.items():
+            before = total.get(kind, Skipped(0, first if first.startswith(shard.name) else f"{shard.name}/{first}"))
+            total[kind] = before._replace(number=before.number + number)
+    return total
+
+
+def load_or_scan(shard: Shard, status: os.stat_result, where: str, keep: str, unwritable: dict[str, str]) -> ShardIndex:
+    """The index of one shard, and see that it is saved where it is to be.
+
+    Raises:
+        MLScaleError: the shard is not a tar, is corrupt, or holds no sample.
+    """
+    near = None if keep == "cache" else load(beside(shard.path))
+    saved = [found for found in (near, load(in_cache(shard.path))) if found is not None]
+    current = [found.index for found in saved if found.is_of(shard.path, status)]
+    # The nearest one, but for one that has digests.
+    known = max(current, key=lambda found: found.digests is not None, default=None)
+    index = known or scan_shard(shard, status, where)
+    if index.digests is None:
+        index = _with_digests(index, saved, shard)
+    if keep == "beside":
+        try:
+            if near is None or index is not near.index:
+                save(beside(shard.path), shard.path, status, index)
+            return index
+        except OSError as error:
+            unwritable[os.path.dirname(shard.path)] = error.strerror or str(error)
+    if index is not known:
+        with suppress(OSError):  # A cache that cannot be written costs time, not the run.
+            save(in_cache(shard.path), shard.path, status, index)
+    return index
+
+
+def _with_digests(index: ShardIndex, saved: Sequence[Saved], shard: Shard) -> ShardIndex:
+    """Keep the digests that were recorded of a shard that has changed since: they name the samples that did."""
+    recorded = [found.index for found in saved if found.index.digests is not None]
+    for before in recorded:
+        if before.has_places_of(index):
+            return replace(index, digests=before.digests)
+    if recorded:
+        report_once(
+            f"data      {shard.path} was written again since mlscale prepare recorded its digests: they are not used"
+        )
+    return index
+
+
+def scan_shard(shard: Shard, status: os.stat_result, where: str) -> ShardIndex:
+    """Read the headers of one tar.
+
+    Raises:
+        MLScaleError: it is not a tar, is corrupt, or holds no sample.
+    """
+    try:
+        scanned = scan(shard.path, status.st_size)
+        content = sampled_content(shard.path)
+    except LostSamplesError as error:
+        raise _corrupt(shard, status.st_size, error, where) from error
+    except OSError as error:
+        raise MLScaleError(
+            f"the shard {shard.path!r} cannot be read", where=where, why=error.strerror or str(error)
+        ) from error
+    samples = scanned.samples
+    if not samples:
+        raise MLScaleError(
+            f"the shard {shard.path!r} holds no sample",
+            where=where,
+            why="it has no member named key.extension"
+            + "".join(f"; {kind}: {skipped.number:,}" for kind, skipped in scanned.skipped.items()),
+            fix="members of a sample share a key: 000.jpg and 000.cls",
+        )
+    extensions = sorted({extension for sample in samples for extension in sample.members})
+    table = np.array(
+        [[sample.members.get(extension, (-1, 0)) for extension in extensions] for sample in samples], dtype=np.int64
+    )
+    return ShardIndex(
+        keys=tuple(sample.key for sample in samples),
+        extensions=tuple(extensions),
+        offsets=np.ascontiguousarray(table[:, :, 0]),
+        sizes=np.ascontiguousarray(table[:, :, 1]),
+        content=content,
+        skipped=scanned.skipped,
+        end=scanned.end,
+    )
+
+
+def _corrupt(shard: Shard, length: int, error: LostSamplesError, where: str) -> MLScaleError:
+    path = shlex.quote(shard.path)
+    if length == 0:
+        what, why, fix = "is empty", str(error), f"write {path} again"
+    elif not _starts_like_tar(shard.path):
+        what, why, fix = "is not a tar file", str(error), f"tar tf {path}   shows what tar makes of it"
+    elif error.is_duplicate:
+        what = "has two samples of one key in a row"
+        why = f"{error}: which members belong together can't be known; {error.whole:,} samples begin before it"
+        fix = f"write {path} again, with a key of its own for each sample"
+    else:
+        what = "is cut off" if error.is_cut else "is corrupt"
+        why = f"{error}; {error.whole:,} samples begin before it" + (
+            f", and at least {error.following:,} members come after it" if error.following else ""
+        )
+        block = -(-error.offset // BLOCK) * BLOCK
+        repair = (
+            f"truncate -s {block} {path} && truncate -s +{END} {path}   keeps what is before byte {block:,}"
+            if error.is_cut
+            else f"mkdir {path}.d; tar -xif {path} -C {path}.d; tar --sort=name -cf {path}.repaired -C {path}.d .   "
+            "packs what tar can still read"
+        )
+        fix = f"restore the shard from where it came from; or {repair}"
+    return MLScaleError(f"the shard {shard.path!r} {what}", where=where, why=why, fix=fix)
+
+
+def _starts_like_tar(path: str) -> bool:
+    with open(path, "rb") as stream:
+        header = stream.read(BLOCK)
+    return header[257:262] == b"ustar" or is_header(header)

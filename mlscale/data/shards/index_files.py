@@ -1,0 +1,209 @@
+"""Indexes on disk: next to the shards, where they serve every user and machine, or in this user's cache.
+
+An index file is a .npz: a JSON document as the contract `index` says (`about`), the keys joined by NUL bytes (`keys`),
+`offsets` and `sizes`, int64 (samples, extensions), and, once `mlscale prepare` has read the members, their `digests`.
+One that is corrupt, of a later format, or of another state of the shard is not used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale import contracts
+from mlscale.data.cache_folder import cache_dir, write_file_aside
+from mlscale.data.shards.system_files import Skipped
+
+BESIDE = ".mlscale-index"
+"""The folder of index files in a folder of shards."""
+
+_BLOCK = 4096
+_BLOCKS = 16
+_MOST_TAIL = 1 << 21
+"""Zeros after the last member of a shard of which an index may know a part alone."""
+_CLOCK_NS = 2_000_000_000
+"""A file that was changed so shortly before it was indexed may be changed again without its times showing it."""
+
+
+@dataclass(frozen=True)
+class ShardIndex:
+    """What one shard holds.
+
+    Args:
+        keys: each sample's key, (n,).
+        extensions: extensions of the members, lower case, sorted, (m,).
+        offsets: byte offset of each member, int64 (n, m); -1 where a sample lacks it.
+        sizes: bytes of each member, int64 (n, m).
+        content: digest of blocks of the shard, see `sampled_content`.
+        digests: CRC-32 of each member, uint32 (n, m), 0 where a sample lacks it; None where they were not computed.
+        skipped: what is in the shard besides, by kind.
+        end: the byte at which the last member ends; None where it is not known.
+    """
+
+    keys: tuple[str, ...]
+    extensions: tuple[str, ...]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    content: str
+    digests: NDArray[np.uint32] | None = None
+    skipped: dict[str, Skipped] = field(default_factory=dict)
+    end: int | None = None
+
+    def has_places_of(self, other: ShardIndex) -> bool:
+        """Whether both have the same members at the same places."""
+        return (
+            (self.keys, self.extensions) == (other.keys, other.extensions)
+            and np.array_equal(self.offsets, other.offsets)
+            and np.array_equal(self.sizes, other.sizes)
+        )
+
+
+@dataclass(frozen=True)
+class Saved:
+    """An index as a file holds it.
+
+    Args:
+        index: what the shard held.
+        about: which state of it that was.
+    """
+
+    index: ShardIndex
+    about: dict[str, Any]
+
+    def is_of(self, shard: str, status: os.stat_result) -> bool:
+        """Whether the shard is still as it was.
+
+        It is if neither its inode nor its times have changed. A copy has others: its size, its blocks and where its
+        last member ends are compared instead.
+        """
+        about = self.about
+        if about["size"] != status.st_size:
+            return False
+        before = (about.get("inode"), about["mtime_ns"], about.get("ctime_ns"))
+        if before == (status.st_ino, status.st_mtime_ns, status.st_ctime_ns):
+            return True
+        return about["content"] == sampled_content(shard) and _ends_with(self.index, shard, status.st_size)
+
+
+def beside(shard: str) -> Path:
+    """The index file that lies with a shard."""
+    return Path(shard).parent / BESIDE / f"{Path(shard).name}.npz"
+
+
+def in_cache(shard: str) -> Path:
+    """The index file of a shard in the cache."""
+    digest = hashlib.sha256(os.fsencode(os.path.realpath(shard))).hexdigest()[:32]
+    return cache_dir() / "index" / f"{digest}.npz"
+
+
+def save(path: Path, shard: str, status: os.stat_result, index: ShardIndex) -> None:
+    """Write an index file: all of it or nothing, readable for whoever may read the shard.
+
+    Args:
+        path: where to.
+        shard: the shard's path.
+        status: of the shard, taken before it was read.
+        index: what it holds.
+
+    Raises:
+        OSError: the folder cannot be written to.
+    """
+    about: dict[str, Any] = {
+        "format": contracts.stamp("index"),
+        "shard": os.path.basename(shard),
+        "size": status.st_size,
+        "mtime_ns": status.st_mtime_ns,
+        "content": index.content,
+        "samples": len(index.keys),
+        "extensions": list(index.extensions),
+        "digest": "crc32" if index.digests is not None else None,
+        "end": index.end,
+        "skipped": {kind: list(skipped) for kind, skipped in index.skipped.items()},
+    }
+    if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _CLOCK_NS:
+        about |= {"inode": status.st_ino, "ctime_ns": status.st_ctime_ns}
+    digests: dict[str, Any] = {} if index.digests is None else {"digests": index.digests}
+    stream = io.BytesIO()
+    np.savez(
+        stream,
+        about=np.frombuffer(json.dumps(about).encode(), np.uint8),
+        keys=np.frombuffer("\0".join(index.keys).encode("utf-8", "surrogateescape"), np.uint8),
+        offsets=index.offsets,
+        sizes=index.sizes,
+        **digests,
+    )
+    write_file_aside(path, stream.getvalue(), mode=status.st_mode & 0o666)
+
+
+def load(path: Path) -> Saved | None:
+    """The index that a file holds; None where it is not a whole one."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as saved:
+            about = json.loads(saved["about"].tobytes())
+            contracts.expect("index", about, str(path))
+            index = ShardIndex(
+                keys=tuple(saved["keys"].tobytes().decode("utf-8", "surrogateescape").split("\0")),
+                extensions=tuple(about["extensions"]),
+                offsets=saved["offsets"],
+                sizes=saved["sizes"],
+                content=about["content"],
+                end=about.get("end"),
+                digests=saved["digests"] if about.get("digest") == "crc32" else None,
+                skipped={kind: Skipped(int(count), str(first)) for kind, (count, first) in _skipped(about).items()},
+            )
+        return Saved(index, about) if _is_whole(index, about) else None
+    except Exception:  # Whatever a corrupt archive raises: zipfile, zlib, json, numpy and the contract all have theirs.
+        return None
+
+
+def _skipped(about: dict[str, Any]) -> dict[str, Any]:
+    return dict(about.get("skipped") or {})
+
+
+def _is_whole(index: ShardIndex, about: dict[str, Any]) -> bool:
+    shape = (about["samples"], len(index.extensions))
+    digests = index.digests
+    return (
+        len(index.keys) == about["samples"] > 0
+        and index.offsets.shape == index.sizes.shape == shape
+        and index.offsets.dtype == index.sizes.dtype == np.int64
+        and (digests is None or (digests.shape == shape and digests.dtype == np.uint32))
+        and isinstance(about["mtime_ns"], int)
+        and len(bytes.fromhex(index.content)) == 32
+        and bool((index.sizes >= 0).all() and (index.offsets >= -1).all())
+        and int((index.offsets + index.sizes).max()) <= about["size"]
+    )
+
+
+def _ends_with(index: ShardIndex, shard: str, size: int) -> bool:
+    """Whether nothing but zeros comes after the last member: else the index may lack the rest of the shard."""
+    last = int((index.offsets + index.sizes).max()) if index.end is None else index.end
+    if size - last > _MOST_TAIL:
+        return False
+    with open(shard, "rb") as stream:
+        stream.seek(last)
+        return not stream.read().strip(b"\0")
+
+
+def sampled_content(path: str) -> str:
+    """The digest of a shard's blocks, evenly spread; of all of a small shard. SHA-256, in hexadecimal digits."""
+    total = hashlib.sha256()
+    size = os.stat(path).st_size
+    last = max(0, size - _BLOCK)
+    starts = range(0, size, _BLOCK) if size <= _BLOCK * _BLOCKS else [last * i // (_BLOCKS - 1) for i in range(_BLOCKS)]
+    with open(path, "rb") as stream:
+        for start in starts:
+            stream.seek(start)
+            total.update(stream.read(_BLOCK))
+    return total.hexdigest()

@@ -1,0 +1,146 @@
+"""Digests of every member of shards: recorded once, while the data is known to be good, and compared ever after.
+
+Some corruption no decoder notices: of flipped bits in a JPEG about a third give another picture without a warning.
+CRC-32 finds every run of up to 32 wrong bits and all but one in four billion of the rest, and costs 23 µs for 95 KB,
+where decoding them takes 1.1 ms. It is no protection against somebody who changes data on purpose.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import zlib
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.shards.index_builder import load_or_scan
+from mlscale.data.shards.index_files import ShardIndex, beside, in_cache, load, save
+from mlscale.data.shards.shard_index import state_of
+from mlscale.data.shards.shard_paths import Shard
+from mlscale.errors import Exit, MLScaleError, raise_all
+
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """What was done.
+
+    Args:
+        shards: whose digests were recorded now.
+        compared: shards whose digests were recorded before, and are those of the bytes that are there.
+        samples: in all of them.
+        folders: of the index files.
+    """
+
+    shards: int
+    compared: int
+    samples: int
+    folders: tuple[Path, ...]
+
+    def __str__(self) -> str:
+        done = [f"digests of {self.shards} shard{'s' * (self.shards != 1)} recorded"] if self.shards else []
+        done += [f"digests of {self.compared} shard{'s' * (self.compared != 1)} compared"] if self.compared else []
+        return ", ".join(done)
+
+
+def record_digests(shards: Sequence[Shard], *, where: str, keep: str) -> Recorded:
+    """Read every member of all shards: write its digest to the index, or compare it with the one that is there.
+
+    Args:
+        shards: in order.
+        where: the key path of the split, for errors.
+        keep: where indexes are kept; see `build_index`.
+
+    Raises:
+        MLScaleError: members are not as they were when their digests were recorded, by their names; a shard is not a
+            tar or is corrupt; an index file can't be written. Of all shards at once.
+    """
+
+    def one(shard: Shard) -> tuple[bool, int, Path] | MLScaleError:
+        try:
+            return _record(shard, where, keep)
+        except MLScaleError as problem:
+            return problem
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(one, shards))
+    raise_all([result for result in results if isinstance(result, MLScaleError)])
+    done = [result for result in results if not isinstance(result, MLScaleError)]
+    return Recorded(
+        shards=sum(is_new for is_new, _, _ in done),
+        compared=sum(not is_new for is_new, _, _ in done),
+        samples=sum(samples for _, samples, _ in done),
+        folders=tuple(dict.fromkeys(path.parent for _, _, path in done)),
+    )
+
+
+def _record(shard: Shard, where: str, keep: str) -> tuple[bool, int, Path]:
+    """Whether digests are new, how many samples the shard has, and its index file."""
+    try:
+        status = os.stat(shard.path)
+        index = load_or_scan(shard, status, where, keep, {})
+        digests = _digests(shard, index, status)
+    except OSError as error:
+        raise MLScaleError(
+            f"the shard {shard.path!r} cannot be read", where=where, why=error.strerror or str(error)
+        ) from error
+    path = _place(shard, keep)
+    if index.digests is not None:
+        _compare(shard, index, digests, where)
+        return False, len(index.keys), path
+    try:
+        save(path, shard.path, status, replace(index, digests=digests))
+    except OSError as error:
+        raise MLScaleError(
+            f"the index {str(path)!r} cannot be written",
+            where="data.index",
+            why=error.strerror or str(error),
+            fix="data.index=cache",
+            exit=Exit.ENVIRONMENT,
+        ) from error
+    return True, len(index.keys), path
+
+
+def _digests(shard: Shard, index: ShardIndex, status: os.stat_result) -> NDArray[np.uint32]:
+    """The CRC-32 of each member, 0 where a sample lacks it."""
+    digests = np.zeros(index.offsets.shape, np.uint32)
+    handle = os.open(shard.path, os.O_RDONLY)
+    try:
+        for sample, column in np.argwhere(index.offsets >= 0).tolist():
+            content = os.pread(handle, int(index.sizes[sample, column]), int(index.offsets[sample, column]))
+            digests[sample, column] = zlib.crc32(content)
+        if state_of(os.fstat(handle)) != state_of(status):
+            raise MLScaleError(
+                f"the shard {shard.path!r} was changed while its digests were computed",
+                fix="run it again once nothing writes to the shard",
+            )
+    finally:
+        os.close(handle)
+    return digests
+
+
+def _place(shard: Shard, keep: str) -> Path:
+    near, far = beside(shard.path), in_cache(shard.path)
+    return near if keep == "beside" or (keep == "auto" and load(near) is not None) else far
+
+
+def _compare(shard: Shard, index: ShardIndex, digests: NDArray[np.uint32], where: str) -> None:
+    wrong = np.argwhere((digests != index.digests) & (index.offsets >= 0)).tolist()
+    if not wrong:
+        return
+    names = [f"{index.keys[sample]}.{index.extensions[column]}" for sample, column in wrong[:_NAMED]]
+    files = [shlex.quote(str(path)) for path in (beside(shard.path), in_cache(shard.path)) if path.exists()]
+    raise MLScaleError(
+        f"{len(wrong):,} member{'s' * (len(wrong) != 1)} of {shard.path!r} are not as they were when their digests "
+        "were recorded",
+        where=where,
+        why=f"{', '.join(names)}{', …' if len(wrong) > _NAMED else ''}",
+        fix="restore the shard from where it came from; or, where you have changed it yourself, record it again: "
+        f"rm {' '.join(files)}",
+    )

@@ -1,0 +1,240 @@
+"""What a split is drawn from, whether tar shards or a folder of files."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.shards.member_decoder import PICKLED, check_extension, decode_value, is_image
+from mlscale.data.shards.shard_index import CorruptMemberError, Index
+from mlscale.data.shards.system_files import report_once
+from mlscale.errors import MLScaleError
+
+Label = int | str
+
+
+class Source(Protocol):
+    """Samples with random access, encoded."""
+
+    version: str
+    """Digest of what the split holds."""
+    raw_labels: list[Label]
+    """The label of each sample, as it is written."""
+
+    def __len__(self) -> int: ...
+
+    def key(self, sample: int) -> str:
+        """The name of a sample, unique in its split."""
+
+    def read(self, sample: int) -> tuple[str, bytes]:
+        """Extension and bytes of a sample's image. May be called by several threads."""
+
+
+class TarSource:
+    """A split in tar shards.
+
+    Args:
+        index: the shards' index.
+        image_key: extension of the image member; several that are alternatives are joined by ';'. None finds it.
+        label_key: extension of the label member.
+        one: each sample has one class, and all are read; otherwise whoever wants labels reads their members.
+        skip_incomplete: leave out samples that lack their image or label, and report how many; else they are an error.
+        allow: 'pickle' decodes pickled members.
+        where: the key path of the split, for errors.
+
+    Raises:
+        MLScaleError: a member is missing, ambiguous, or not allowed; a label is neither a whole number nor text.
+    """
+
+    def __init__(
+        self,
+        index: Index,
+        *,
+        image_key: str | None,
+        label_key: str,
+        allow: Collection[str],
+        where: str,
+        one: bool = True,
+        skip_incomplete: bool = False,
+    ) -> None:
+        self._index, self._skip_incomplete = index, skip_incomplete
+        label_key = label_key.lower()
+        self._columns = self._image_columns(image_key, label_key, where)
+        for column in self._columns:
+            check_extension(index.extensions[column], allow=allow, where="data.image_key")
+        self._label_column = self._find_labels(label_key, allow, where)
+        self._index = self._complete(label_key, where)
+        self._column = self._choose(where)
+        self.raw_labels: list[Label] = self._labels(label_key, where) if one else []
+        self.version = self._index.digest()
+
+    @property
+    def index(self) -> Index:
+        """Of the samples that there are."""
+        return self._index
+
+    def __len__(self) -> int:
+        return len(self._index)
+
+    def key(self, sample: int) -> str:
+        return self._index.place(sample)
+
+    def read(self, sample: int) -> tuple[str, bytes]:
+        return self._read(sample, int(self._column[sample]))
+
+    def read_label(self, sample: int) -> tuple[str, bytes]:
+        """Extension and bytes of a sample's label member. May be called by several threads."""
+        return self._read(sample, self._label_column)
+
+    def read_labels(self) -> tuple[str, list[bytes]]:
+        """Extension and bytes of the label members of all samples. For small ones."""
+        return self._index.extensions[self._label_column], self._index.read_all(self._label_column)
+
+    def label_checksums(self) -> NDArray[np.uint32]:
+        """CRC-32 of each label member, (n,). Read only where `mlscale prepare` has not recorded them."""
+        return self._index.checksums(self._label_column)
+
+    def _read(self, sample: int, column: int) -> tuple[str, bytes]:
+        try:
+            return self._index.extensions[column], self._index.read(sample, column)
+        except CorruptMemberError as error:
+            from mlscale.data.order.bad_samples import BadSample  # with torch, which is not needed to read
+
+            where = f"its .{self._index.extensions[column]} member in {error.where}"
+            raise BadSample(sample, self.key(sample), "is corrupt", where=where, why=error.why) from error
+
+    def _image_columns(self, image_key: str | None, label_key: str, where: str) -> list[int]:
+        extensions = self._index.extensions
+        if image_key is None:
+            wanted = [extension for extension in extensions if is_image(extension) and extension != label_key]
+            # Arrays are taken where there is no image; pickles too, to be refused with the reason.
+            arrays = ("npy", "ten", "tb", *PICKLED)
+            wanted = wanted or [extension for extension in extensions if extension in arrays and extension != label_key]
+        else:
+            wanted = [extension.lower() for extension in image_key.split(";") if extension.lower() in extensions]
+        if not wanted:
+            raise MLScaleError(
+                "The samples have no image." if image_key is None else f"The samples have no '.{image_key}' member.",
+                where=where if image_key is None else "data.image_key",
+                why=f"their members are: {_dotted(extensions)}",
+                fix=f"data.image_key=<one of {_dotted(extensions)}>",
+            )
+        return [extensions.index(extension) for extension in wanted]
+
+    def _complete(self, label_key: str, where: str) -> Index:
+        """The index of the samples that have an image and a label.
+
+        Raises:
+            MLScaleError: others are there, and not to be skipped; or there are only others.
+        """
+        index = self._index
+        images = _dotted([index.extensions[column] for column in self._columns])
+        lacking: dict[str, NDArray[np.bool_]] = {
+            images: np.logical_and.reduce(index.offsets[:, self._columns] < 0, axis=1),
+            f".{label_key}": index.offsets[:, self._label_column] < 0,
+        }
+        for member, absent in lacking.items():
+            if absent.any() and (not self._skip_incomplete or absent.all()):
+                raise self._missing(absent, member, where)
+        incomplete = lacking[images] | lacking[f".{label_key}"]
+        if not incomplete.any():
+            return index
+        if incomplete.all():
+            raise self._missing(incomplete, f"{images} and .{label_key}", where)
+        counts = ", ".join(f"without {member}: {int(absent.sum()):,}" for member, absent in lacking.items())
+        report_once(
+            f"data      {where}: skipped incomplete samples: {int(incomplete.sum()):,} of {len(index):,} ({counts}), "
+            f"the first: {index.place(int(np.argmax(incomplete)))}"
+        )
+        return index.only(~incomplete)
+
+    def _choose(self, where: str) -> NDArray[np.intp]:
+        """The column of each sample's image."""
+        present = self._index.offsets[:, self._columns] >= 0
+        counts = present.sum(axis=1)
+        names = [self._index.extensions[column] for column in self._columns]
+        if (counts > 1).any():
+            raise MLScaleError(
+                "It is not clear which member is the image.",
+                where=where,
+                why=f"sample {self._index.place(int(np.argmax(counts > 1)))} has several: {_dotted(names)}",
+                fix=f"data.image_key={min(names, key=len)}",
+            )
+        columns: NDArray[np.intp] = np.asarray(self._columns, np.intp)[present.argmax(axis=1)]
+        return columns
+
+    def _find_labels(self, label_key: str, allow: Collection[str], where: str) -> int:
+        """The column of labels."""
+        extensions = self._index.extensions
+        if label_key not in extensions:
+            raise MLScaleError(
+                f"The samples have no label '.{label_key}'.",
+                where=where,
+                why=f"their members are: {_dotted(extensions)}",
+                fix=f"data.label_key=<one of {_dotted(extensions)}>",
+            )
+        check_extension(label_key, allow=allow, where="data.label_key")
+        return extensions.index(label_key)
+
+    def _labels(self, label_key: str, where: str) -> list[Label]:
+        contents = self._index.read_all(self._label_column)
+        return [self._label(content, label_key, sample, where) for sample, content in enumerate(contents)]
+
+    def _label(self, content: bytes, extension: str, sample: int, where: str) -> Label:
+        try:
+            return as_label(content, extension)
+        except Exception as error:
+            raise MLScaleError(
+                f"The label of sample {self._index.place(sample)} cannot be read.",
+                where=where,
+                why=f"{error} (its .{extension} member begins {content[:40]!r})",
+                fix="a label is a whole number from 0, or the name of a class",
+            ) from error
+
+    def _missing(self, absent: NDArray[np.bool_], member: str, where: str) -> MLScaleError:
+        first = int(np.argmax(absent))
+        key, shard = self._index.keys[first], self._index.shard[first]
+        # What `tar --append` and joined shards leave: a member that was meant to replace the one before.
+        times = sum(other == key for other, at in zip(self._index.keys, self._index.shard, strict=True) if at == shard)
+        return MLScaleError(
+            f"{int(absent.sum())} of {len(self._index)} samples have no {member} member",
+            where=where,
+            why=f"the first is {self._index.place(first)}"
+            + (f", a key that is in this shard {times} times" if times > 1 else ""),
+            fix="data.incomplete=skip leaves them out"
+            if not absent.all()
+            else "write the shards so that a sample's image and label share a key: 000.jpg and 000.cls",
+        )
+
+
+def as_label(content: bytes, extension: str) -> Label:
+    """A whole number or a class name, from the bytes of a label member.
+
+    A `.cls` or `.txt` member that is not a number is the name of a class.
+
+    Raises:
+        ValueError: it is neither.
+    """
+    if extension.rsplit(".", 1)[-1] in ("cls", "cls2", "txt", "text"):
+        text = content.decode("utf-8").strip()
+        if not text:
+            raise ValueError("it is empty")
+        try:
+            return int(text)
+        except ValueError:
+            return text
+    value: Any = decode_value(content, extension)
+    if isinstance(value, bytes):
+        value = value.decode("utf-8").strip()
+    if hasattr(value, "item"):
+        value = value.item()
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"it is {type(value).__name__}, neither a whole number nor text")
+    return value
+
+
+def _dotted(extensions: Collection[str]) -> str:
+    return ", ".join(f".{extension}" for extension in extensions)

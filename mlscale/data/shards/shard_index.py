@@ -1,0 +1,209 @@
+"""The offset index of shards: where each member of each sample is, so that any sample is one read away.
+
+Members that share what is before the first dot of their names are a sample, as webdataset has it; here they need not be
+neighbours (see `tar_scan`). Nothing is mapped into memory: a file that is truncated while mapped kills the process, and
+a read costs microseconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tarfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.shards.index_files import sampled_content
+from mlscale.data.shards.shard_paths import Shard
+from mlscale.data.shards.system_files import Skipped, report_once
+from mlscale.data.shards.tar_scan import scan
+from mlscale.errors import MLScaleError
+
+_VERSION = 1
+"""Of the digest: part of every data version."""
+
+NO_DIGEST = -1
+
+State = tuple[int, int, int, int]
+"""Device, inode, size and time of the last change of a file: what tells that it is still the one that was indexed."""
+
+
+def state_of(status: os.stat_result) -> State:
+    """The state of a file."""
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+class CorruptMemberError(MLScaleError):
+    """A member whose bytes are not those that `mlscale prepare` has seen."""
+
+
+@dataclass(frozen=True)
+class Index:
+    """Samples of one or more shards.
+
+    Args:
+        shards: the shards, in order.
+        keys: the sample's key within its shard, (n,).
+        shard: which shard each sample is in, int32 (n,).
+        extensions: extensions of the members, lower case, sorted, (m,).
+        offsets: byte offset of each member, int64 (n, m); -1 where a sample lacks it.
+        sizes: bytes of each member, int64 (n, m).
+        contents: digest of each shard's blocks, hexadecimal.
+        states: of each shard, when it was indexed.
+        digests: CRC-32 of each member, int64 (n, m); `NO_DIGEST` where none is known. None: nothing is compared.
+        skipped: what is in the shards besides, by kind.
+    """
+
+    shards: tuple[Shard, ...]
+    keys: tuple[str, ...]
+    shard: NDArray[np.int32]
+    extensions: tuple[str, ...]
+    offsets: NDArray[np.int64]
+    sizes: NDArray[np.int64]
+    contents: tuple[str, ...]
+    states: list[State] = field(default_factory=list)
+    digests: NDArray[np.int64] | None = None
+    skipped: dict[str, Skipped] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.keys)
+
+    def place(self, sample: int) -> str:
+        """Shard and key of a sample, as errors and batches name it."""
+        return f"{self.shards[self.shard[sample]].name}/{self.keys[sample]}"
+
+    def read(self, sample: int, column: int) -> bytes:
+        """The bytes of one member.
+
+        Raises:
+            CorruptMemberError: they are not those of its digest.
+            MLScaleError: the shard is missing, or another one than was indexed.
+        """
+        with self._opened(int(self.shard[sample])) as handle:
+            return self._read_from(handle, sample, column)
+
+    def read_all(self, column: int) -> list[bytes]:
+        """The bytes of one member of every sample, shard by shard. For small members, such as labels."""
+        content: list[bytes] = []
+        bounds = np.searchsorted(self.shard, np.arange(len(self.shards) + 1))
+        for number in range(len(self.shards)):
+            with self._opened(number) as handle:
+                content += [
+                    self._read_from(handle, sample, column) for sample in range(bounds[number], bounds[number + 1])
+                ]
+        return content
+
+    def checksums(self, column: int) -> NDArray[np.uint32]:
+        """CRC-32 of one member of every sample, (n,); all of them are read unless their digests were recorded."""
+        if self.digests is not None and (self.digests[:, column] != NO_DIGEST).all():
+            return self.digests[:, column].astype(np.uint32)
+        read = (self.read(sample, column) for sample in range(len(self)))
+        return np.fromiter((zlib.crc32(content) for content in read), np.uint32, len(self))
+
+    def digest(self) -> str:
+        """The data version: names, keys, offsets and sizes, and the content of blocks spread over every shard.
+
+        It depends neither on the folder nor on times nor on the machine.
+        """
+        total = hashlib.sha256(f"tar index {_VERSION}".encode())
+        for part in (*(shard.name for shard in self.shards), *self.keys, *self.extensions):
+            total.update(part.encode("utf-8", "surrogateescape") + b"\0")
+        for array in (self.offsets, self.sizes):
+            total.update(array.astype("<i8").tobytes())
+        for content in self.contents:
+            total.update(bytes.fromhex(content))
+        return total.hexdigest()[:16]
+
+    def only(self, samples: NDArray[np.bool_]) -> Index:
+        """The index of some of the samples."""
+        return replace(
+            self,
+            keys=tuple(key for key, is_kept in zip(self.keys, samples.tolist(), strict=True) if is_kept),
+            shard=self.shard[samples],
+            offsets=self.offsets[samples],
+            sizes=self.sizes[samples],
+            digests=None if self.digests is None else self.digests[samples],
+        )
+
+    @contextmanager
+    def _opened(self, number: int) -> Iterator[int]:
+        """A shard, opened to be read, if it is still the one that was indexed."""
+        path = self.shards[number].path
+        try:
+            handle = os.open(path, os.O_RDONLY)
+        except OSError as error:
+            raise MLScaleError(f"the shard {path!r} cannot be opened", why=error.strerror or str(error)) from error
+        try:
+            state = state_of(os.fstat(handle))
+            if self.states and state != self.states[number]:
+                self._expect_unchanged(number, state)
+            yield handle
+        finally:
+            os.close(handle)
+
+    def _expect_unchanged(self, number: int, state: State) -> None:
+        """Go on with a shard that was touched or replaced by a copy of itself.
+
+        Raises:
+            MLScaleError: it is another one now.
+        """
+        shard, before = self.shards[number], self.states[number]
+        size = state[2]
+        same = size == before[2] and sampled_content(shard.path) == self.contents[number]
+        if not same or not self._has_samples_at_their_places(number, size):
+            changed = f"it had {before[2]:,} bytes and has {size:,}" if size != before[2] else "its content is another"
+            raise MLScaleError(
+                f"the shard {shard.path!r} was changed or replaced after it was indexed",
+                why=f"{changed}; samples would be read from the wrong places",
+                fix="start again, and let nothing change a shard while a run reads it",
+            )
+        report_once(f"data      {shard.path} was touched or replaced while read; its samples are where they were")
+        self.states[number] = state
+
+    def _has_samples_at_their_places(self, number: int, size: int) -> bool:
+        """Whether the tar that is there now has the samples of the index where the index has them."""
+        try:
+            scanned = scan(self.shards[number].path, size).samples
+        except (OSError, tarfile.TarError) as error:
+            raise MLScaleError(f"the shard {self.shards[number].path!r} cannot be read", why=str(error)) from error
+        places = {(sample.key, *member) for sample in scanned for member in sample.members.items()}
+        for sample in np.flatnonzero(self.shard == number).tolist():
+            for column in np.flatnonzero(self.offsets[sample] >= 0).tolist():
+                place = (int(self.offsets[sample, column]), int(self.sizes[sample, column]))
+                if (self.keys[sample], self.extensions[column], place) not in places:
+                    return False
+        return True
+
+    def _read_from(self, handle: int, sample: int, column: int) -> bytes:
+        size = int(self.sizes[sample, column])
+        content = os.pread(handle, size, int(self.offsets[sample, column]))
+        if len(content) != size:
+            shard = self.shards[self.shard[sample]]
+            raise MLScaleError(
+                f"the shard {shard.path!r} has become shorter since it was indexed",
+                why=f"sample {self.place(sample)} should have {size} bytes of {self.extensions[column]}, "
+                f"and {len(content)} are left",
+                fix="write the shard again, and let nothing change it while a run reads it",
+            )
+        if self.digests is not None:
+            self._compare(content, sample, column)
+        return content
+
+    def _compare(self, content: bytes, sample: int, column: int) -> None:
+        """Compare bytes with their digest: 23 µs for 95 KB, 2 % of what it costs to decode them."""
+        assert self.digests is not None
+        stated = int(self.digests[sample, column])
+        if stated != NO_DIGEST and zlib.crc32(content) != stated:
+            raise CorruptMemberError(
+                f"the .{self.extensions[column]} member of sample {self.place(sample)} is corrupt",
+                where=self.shards[self.shard[sample]].path,
+                why=f"the CRC-32 of its {len(content):,} bytes is {zlib.crc32(content):08x}, "
+                f"and {stated:08x} was recorded by mlscale prepare",
+                fix="restore the shard (mlscale prepare with the same data=… names all that is corrupt), "
+                "or data.verify=false",
+            )

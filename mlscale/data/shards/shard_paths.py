@@ -1,0 +1,202 @@
+"""From what a user writes (path, list, brace pattern, glob, folder) to a list of shards."""
+
+from __future__ import annotations
+
+import difflib
+import glob
+import hashlib
+import os
+import re
+import shlex
+import subprocess
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import braceexpand
+
+from mlscale.data.cache_folder import cache_dir, write_aside
+from mlscale.data.shards.system_files import without_system_files
+from mlscale.errors import Exit, MLScaleError, raise_all
+
+Spec = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+
+_SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+_COMPRESSED = {b"\x1f\x8b": "gunzip -k", b"BZh": "bunzip2 -k", b"\xfd7zXZ": "unxz -k", b"\x28\xb5\x2f\xfd": "unzstd"}
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A tar file of samples: the name that its samples' keys begin with, and where it lies."""
+
+    name: str
+    path: str
+
+
+def find_shards(spec: Spec, *, where: str, allow: Collection[str] = ()) -> list[Shard]:
+    """The shards that a spec names, in the order it names them; those of a folder or a glob are sorted.
+
+    A path that exists is taken as it stands, whatever braces, spaces, `?`, `&` or `#` are in it; only otherwise is it
+    read as a pattern.
+
+    Args:
+        spec: a path, a pattern, a folder, a `pipe:` command, or a list of them.
+        where: the key path that the spec stands at, for errors.
+        allow: 'pipe' runs `pipe:` commands.
+
+    Raises:
+        MLScaleError: nothing is there, or what is there cannot be indexed. All problems of the spec at once.
+    """
+    entries = [spec] if isinstance(spec, str | os.PathLike) else list(spec)
+    paths: list[str] = []
+    problems: list[MLScaleError] = []
+    if not entries or "" in entries:
+        problems.append(MLScaleError("No shards are named.", where=where, fix=f"{where}=<path, pattern or folder>"))
+        entries = [entry for entry in entries if entry != ""]
+    for entry in entries:
+        try:
+            paths += _expand(os.fspath(entry), where, allow)
+        except MLScaleError as problem:
+            problems.append(problem)
+    for path in paths:
+        try:
+            _check_kind(path, where)
+        except MLScaleError as problem:
+            problems.append(problem)
+    raise_all(problems)
+    return [Shard(name, path) for name, path in zip(_names(paths), paths, strict=True)]
+
+
+def _expand(entry: str, where: str, allow: Collection[str]) -> list[str]:
+    if entry.startswith("pipe:"):
+        return [_materialise(entry.removeprefix("pipe:"), where, allow)]
+    if entry.startswith("file://"):
+        entry = entry.removeprefix("file://")
+    if scheme := _SCHEME.match(entry):
+        raise MLScaleError(
+            f"Shards are read from files, and {entry!r} is not one.",
+            where=where,
+            why=f"'{scheme[1]}' addresses are not read directly",
+            fix=f"copy the shards to this machine, or stream each once into the cache:\n"
+            f"{where}='pipe:curl -sfL {entry}' data.allow=[pipe]",
+        )
+    path = os.path.expanduser(entry)
+    if os.path.isdir(path):
+        return _folder(path, where)
+    if os.path.exists(path):
+        return [path]
+    return _pattern(path, where)
+
+
+def _folder(path: str, where: str) -> list[str]:
+    names = without_system_files([name for name in sorted(os.listdir(path)) if name.endswith(".tar")], where=where)
+    if names:
+        return [os.path.join(path, name) for name in names]
+    packed = sorted(name for name in os.listdir(path) if re.search(r"\.(tgz|tar\.\w+)$", name))
+    if packed:
+        _check_kind(os.path.join(path, packed[0]), where)
+    raise MLScaleError(
+        f"The folder {path!r} holds no shard.",
+        where=where,
+        why=f"it has no file whose name ends in .tar (files and folders in it: {len(os.listdir(path))})",
+        fix=f"{where}=<a folder of .tar files>, or data=imagefolder data.root=<a folder of images by class>",
+    )
+
+
+def _pattern(path: str, where: str) -> list[str]:
+    try:
+        parts = list(braceexpand.braceexpand(path))
+    except ValueError:
+        parts = [path]
+    found: list[str] = []
+    missing: list[str] = []
+    for part in parts:
+        matched = [part] if os.path.exists(part) else sorted(glob.glob(part)) if glob.has_magic(part) else []
+        found += matched
+        if not matched:
+            missing.append(part)
+    if not missing:
+        return found
+    if len(parts) == 1 and not glob.has_magic(path):
+        raise _no_such_path(path, where)
+    raise MLScaleError(
+        f"{len(missing)} of the {len(parts)} shards of {path!r} are missing."
+        if len(parts) > 1
+        else f"No shard matches {path!r}.",
+        where=where,
+        why=f"not there: {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''} (looked in {_parent(path)})",
+        fix=_nearest(missing[0], where),
+    )
+
+
+def _no_such_path(path: str, where: str) -> MLScaleError:
+    return MLScaleError(
+        f"The path {path!r} does not exist.",
+        where=where,
+        why=f"{_parent(path)} is the last folder on the way that does",
+        fix=_nearest(path, where),
+    )
+
+
+def _parent(path: str) -> Path:
+    """The deepest folder on the way to `path` that exists."""
+    return next(folder for folder in Path(path).absolute().parents if folder.is_dir())
+
+
+def _nearest(path: str, where: str) -> str:
+    parent = _parent(path)
+    sought = Path(path).absolute().relative_to(parent).parts[0]
+    near = difflib.get_close_matches(sought, os.listdir(parent), n=1)
+    return f"{where}={shlex.quote(str(parent / near[0]))}" if near else f"{where}=<path, pattern or folder>"
+
+
+def _check_kind(path: str, where: str) -> None:
+    """Refuse what cannot be a shard by its first bytes. Whether the tar is whole shows when it is indexed."""
+    with open(path, "rb") as stream:
+        head = stream.read(6)
+    for magic, unpack in _COMPRESSED.items():
+        if head.startswith(magic):
+            raise MLScaleError(
+                f"The shard {path!r} is compressed.",
+                where=where,
+                why="samples are read at their offsets, which a compressed tar does not have",
+                fix=f"{unpack} {shlex.quote(path)}",
+            )
+
+
+def _names(paths: Sequence[str]) -> list[str]:
+    """File names where they are unique, else paths from the folder that all shards share."""
+    names = [os.path.basename(path) for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    full = [os.path.abspath(path) for path in paths]
+    top = os.path.commonpath([os.path.dirname(path) for path in full])
+    return [Path(path).relative_to(top).as_posix() for path in full]
+
+
+def _materialise(command: str, where: str, allow: Collection[str]) -> str:
+    """Run a `pipe:` command once; its output is kept in the cache, under a digest of the command."""
+    if "pipe" not in allow:
+        raise MLScaleError(
+            f"The command {command!r} was not run.",
+            where=where,
+            why="pipe: runs a shell command, and configurations may come from elsewhere",
+            fix="data.allow=[pipe]",
+        )
+    digest = hashlib.sha256(command.encode()).hexdigest()[:16]
+    folder = cache_dir() / "pipes" / digest
+    if not folder.exists():
+        with write_aside(folder) as aside:
+            with open(aside / "shard.tar", "wb") as output:
+                # A shell, because webdataset's pipe: means one; the user has allowed it by name.
+                done = subprocess.run(command, shell=True, stdout=output, stderr=subprocess.PIPE)  # noqa: S602
+            if done.returncode != 0 or (aside / "shard.tar").stat().st_size == 0:
+                said = done.stderr.decode(errors="replace").strip().splitlines()
+                raise MLScaleError(
+                    f"The command {command!r} gave no shard.",
+                    where=where,
+                    why=f"exit code {done.returncode}" + (f": {said[-1]}" if said else ", and no output"),
+                    fix="run the command in a shell and see what it prints",
+                    exit=Exit.ENVIRONMENT,
+                )
+    return str(folder / "shard.tar")

@@ -1,0 +1,141 @@
+"""The samples of a tar: which members belong together, and what was left out."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+from mlscale.data.shards.secure_webdataset import base_plus_ext
+from mlscale.data.shards.system_files import KIND, Skipped, count_skipped, is_system_file
+from mlscale.data.shards.tar_reader import FILE, HARD_LINK, SYMBOLIC_LINK, CorruptTarError, Member, TarReader
+
+LINKS = "skipped symbolic links (tar -h stores what they point to)"
+DEVICES = "skipped devices and pipes"
+LOOSE = "skipped members without key and extension"
+AGAIN = "keys that come again in their shard, read as samples of their own"
+JOINED = "further archives that were joined by cat, and are read too"
+SURPLUS = "shards with an unusual number of zeros at their end: samples may be missing there"
+
+_META = re.compile(r"__[^/]*__($|/)")
+
+Place = tuple[int, int]
+"""Offset and size, in bytes."""
+
+
+class Sample(NamedTuple):
+    """Members that share what is before the first dot of their names, by their extensions."""
+
+    key: str
+    members: dict[str, Place]
+
+
+@dataclass(frozen=True)
+class Scanned:
+    """What a tar holds.
+
+    Args:
+        samples: in the order of their first members.
+        skipped: what is in the tar besides, by kind.
+        end: the byte at which the last member ends.
+    """
+
+    samples: list[Sample] = field(default_factory=list)
+    skipped: dict[str, Skipped] = field(default_factory=dict)
+    end: int = 0
+
+
+class LostSamplesError(CorruptTarError):
+    """A tar whose samples can't all be read.
+
+    Attributes:
+        whole: samples before the place.
+        following: members after it, at least.
+        is_duplicate: nothing is lost, but a sample has a member twice.
+    """
+
+    whole: int = 0
+    following: int = 0
+    is_duplicate: bool = False
+
+
+class _DuplicateMemberError(CorruptTarError):
+    """A member that the sample before it has already."""
+
+
+def scan(path: str, length: int) -> Scanned:
+    """The samples of a tar of `length` bytes.
+
+    Raises:
+        LostSamplesError: it is not a tar, a part of it is missing or overwritten, or a member is there twice.
+        OSError: it cannot be read.
+    """
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        reader, scanned = TarReader(handle, length), Scanned()
+        try:
+            if length == 0:
+                raise CorruptTarError("the file has no bytes", 0, is_cut=True)
+            _group(_followed(reader, scanned), scanned)
+        except CorruptTarError as error:
+            lost = LostSamplesError(str(error), error.offset, is_cut=error.is_cut)
+            lost.whole, lost.is_duplicate = len(scanned.samples), isinstance(error, _DuplicateMemberError)
+            if error.offset and not error.is_cut:  # else it is not a tar, or nothing follows
+                lost.following = reader.count_following(error.offset + 1)
+            raise lost from error
+    finally:
+        os.close(handle)
+    for byte in reader.joins:
+        count_skipped(scanned.skipped, JOINED, f"{os.path.basename(path)} from byte {byte:,} on")
+    if reader.surplus:
+        count_skipped(scanned.skipped, SURPLUS, f"{os.path.basename(path)}, {reader.surplus:,} bytes")
+    return replace(scanned, end=reader.end)
+
+
+def _followed(members: Iterable[Member], scanned: Scanned) -> Iterator[tuple[str, int, int]]:
+    """Name, offset and size of each file; a hard link has those of the file that it is a link to."""
+    places: dict[str, Place] = {}
+    for name, kind, start, size, target in members:
+        if kind == HARD_LINK:
+            place = places.get(target) or places.get(target.removeprefix("./"))
+            if place is None:
+                raise CorruptTarError(f"{name!r} is a hard link to {target!r}, which is not before it", start - 512)
+            start, size = place
+        elif kind != FILE:
+            count_skipped(scanned.skipped, LINKS if kind == SYMBOLIC_LINK else DEVICES, name)
+            continue
+        places[name.removeprefix("./")] = (start, size)
+        yield name, start, size
+
+
+def _group(files: Iterable[tuple[str, int, int]], scanned: Scanned) -> None:
+    """Put members together to samples.
+
+    Those of a sample need not be neighbours: `tar cf shard.tar .` writes files in whatever order the folder lists them.
+    A key that comes again with what its sample has already is another sample, as in two shards that were joined, and is
+    counted. Right behind its sample it is an error, as in webdataset: which members belong together can't be known.
+    """
+    samples = scanned.samples
+    latest: dict[str, Sample] = {}
+    for name, offset, size in files:
+        if is_system_file(name):
+            count_skipped(scanned.skipped, KIND, name)
+            continue
+        if name.startswith("__") and _META.match(name):
+            continue
+        key, extension = base_plus_ext(name)
+        if key is None or key.endswith("/"):  # a name that begins with a dot, which webdataset joins to its folder
+            count_skipped(scanned.skipped, LOOSE, name)
+            continue
+        sample, extension = latest.get(key), extension.lower()
+        if sample is not None and extension in sample.members:
+            if sample is samples[-1]:
+                raise _DuplicateMemberError(f"member {name!r} is there twice", offset - 512)
+            count_skipped(scanned.skipped, AGAIN, key)
+            sample = None
+        if sample is None:
+            sample = latest[key] = Sample(key, {})
+            samples.append(sample)
+        sample.members[extension] = (offset, size)

@@ -1,0 +1,256 @@
+"""Users' own WebDataset shards."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.images.labelled_images import ImageData
+from mlscale.data.images.pil import MAX_PIXELS
+from mlscale.data.label_kinds import LABELS
+from mlscale.data.order.policy import Policy, whole_shares
+from mlscale.data.shards.index_builder import KEEP, build_index
+from mlscale.data.shards.member_digests import Recorded, record_digests
+from mlscale.data.shards.sample_source import Source, TarSource
+from mlscale.data.shards.shard_index import Index
+from mlscale.data.shards.shard_paths import Shard, Spec, find_shards
+from mlscale.errors import MLScaleError, all_of
+
+_ALLOWABLE = ("pickle", "pipe")
+_INCOMPLETE = ("error", "skip")
+
+
+class WebDataset(ImageData):
+    """Labelled images in tar shards, as webdataset writes them: members `key.jpg` and `key.cls`.
+
+    Args:
+        train: shards by path, brace pattern, glob, folder, or a list of these; or several such sources by name, to be
+            mixed.
+        val: shards, as above.
+        test: the same; None for none.
+        image_key: extension of the image member; None finds it.
+        labels: what is asked of each image: 'one' class, 'several', or a class for each pixel, by a 'mask'.
+        label_key: extension of the label member; None for cls, json or mask.png. One: a whole number from 0, or a class
+            name, which are numbered in sorted order. Several: see `several.read_labels`; masks: `masks.decode_mask`.
+        classes: see `ImageData`.
+        batch_size: samples of one optimizer step, over all ranks and forward passes.
+        image_size: see `ImageData`.
+        workers: threads that decode, per process.
+        allow: 'pickle' decodes pickled members, 'pipe' runs `pipe:` commands.
+        index: where the offsets of samples are kept once they were found: 'beside' the shards, for every user and
+            machine; in the 'cache'; 'auto' reads what lies beside the shards and writes to the cache.
+        incomplete: samples that lack their image or label are an 'error', or 'skip' leaves them out and counts them.
+        verify: compare what is read with the digests that `mlscale prepare` has recorded, where it has.
+        seed: of order and augmentation.
+        augment: `Augment`, or a callable on one image; training only.
+        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
+        weights: see `Policy`.
+        epoch_samples: see `Policy`.
+        last: 'drop' or 'pad'; see `Policy`.
+        on_bad_sample: 'fail' or 'skip'; see `Policy`.
+        mix: the share of each source in training, by name; shares count relative to each other.
+        max_pixels: see `ImageData`.
+    """
+
+    def __init__(
+        self,
+        train: Spec | Mapping[str, Spec],
+        val: Spec,
+        test: Spec | None = None,
+        image_key: str | None = None,
+        label_key: str | None = None,
+        batch_size: int = 64,
+        image_size: int | None = None,
+        workers: int | str = "auto",
+        allow: Sequence[str] = (),
+        index: str = "auto",
+        seed: int = 0,
+        augment: object = None,
+        sampling: str = "shuffle",
+        weights: str | None = None,
+        epoch_samples: int | None = None,
+        last: str = "drop",
+        on_bad_sample: str = "fail",
+        mix: Mapping[str, float] | None = None,
+        labels: str = "one",
+        classes: int | Sequence[str] | None = None,
+        max_pixels: int = MAX_PIXELS,
+        incomplete: str = "error",
+        verify: bool = True,
+    ) -> None:
+        super().__init__(
+            batch_size=batch_size,
+            image_size=image_size,
+            workers=workers,
+            seed=seed,
+            augment=augment,
+            policy=Policy(sampling, weights, epoch_samples, last, on_bad_sample),
+            labels=labels,
+            classes=classes,
+            max_pixels=max_pixels,
+        )
+        if unknown := [word for word in allow if word not in _ALLOWABLE]:
+            raise MLScaleError(
+                f"data.allow has {unknown[0]!r}.",
+                where="data.allow",
+                why=f"the words are: {', '.join(_ALLOWABLE)}",
+                fix="data.allow=[]",
+            )
+        for name, value, options in (("index", index, KEEP), ("incomplete", incomplete, _INCOMPLETE)):
+            if value not in options:
+                raise MLScaleError(
+                    f"data.{name} is {value!r}",
+                    where=f"data.{name}",
+                    why=f"it is one of: {', '.join(options)}",
+                    fix=f"data.{name}={options[0]}",
+                )
+        self._index, self._skip_incomplete, self._verify = index, incomplete == "skip", verify
+        self._sources = train if isinstance(train, Mapping) else None
+        self._shares = self._check_mix(mix)
+        self._specs: dict[str, Spec] = {"val": val, **({} if test is None else {"test": test})}
+        if not isinstance(train, Mapping):
+            self._specs["train"] = train
+        self._image_key, self._label_key, self._allow = image_key, label_key or LABELS[labels], tuple(allow)
+        self._indexes: dict[str, Index] = {}
+
+    def _check_mix(self, mix: Mapping[str, float] | None) -> NDArray[np.int64] | None:
+        """The shares of the named sources."""
+        if self._sources is None:
+            if mix is not None:
+                raise MLScaleError(
+                    "data.mix has no effect: data.train names no sources.",
+                    where="data.mix",
+                    fix="'data.train={" + ",".join(f"{name}: <shards>" for name in mix) + "}', or data.mix=null",
+                )
+            return None
+        if mix is None:
+            even = ",".join(f"{name}: 1" for name in self._sources)
+            raise MLScaleError(
+                "data.train names several sources, and nothing says their shares.",
+                where="data.mix",
+                fix=f"'data.mix={{{even}}}'; or a list in data.train, to have them one after the other as one set",
+            )
+        if self.policy.sampling != "shuffle":
+            raise MLScaleError(
+                f"Sources are mixed by share and not by data.sampling={self.policy.sampling}.",
+                where="data.sampling",
+                why="the shares of sources and the shares of classes or samples contradict each other",
+                fix="data.sampling=shuffle; or a list in data.train, and data.mix=null",
+            )
+        return whole_shares(mix, self._sources)
+
+    def _open(self) -> dict[str, Callable[[], Source]]:
+        return {split: partial(self._open_split, split) for split in ("train", "val", "test") if self._has(split)}
+
+    def _has(self, split: str) -> bool:
+        return split in self._specs or split == "train"
+
+    def _open_split(self, split: str) -> Source:
+        where = self._where(split)
+        source = TarSource(
+            build_index(self._shards(split), where=where, keep=self._index, verify=self._verify),
+            image_key=self._image_key,
+            label_key=self._label_key,
+            allow=self._allow,
+            where=where,
+            one=self.labels == "one",
+            skip_incomplete=self._skip_incomplete,
+        )
+        self._indexes[split] = source.index
+        return source
+
+    def _shards(self, split: str) -> list[Shard]:
+        where = self._where(split)
+        if split in self._specs:
+            return find_shards(self._specs[split], where=where, allow=self._allow)
+        return [
+            Shard(f"{name}/{shard.name}", shard.path)
+            for name, spec in (self._sources or {}).items()
+            for shard in find_shards(spec, where=f"{where}.{name}", allow=self._allow)
+        ]
+
+    @property
+    def label_key(self) -> str:
+        """Extension of the label member."""
+        return self._label_key
+
+    def shards(self, split: str) -> list[str]:
+        """Absolute paths of the shards of a split ('train', 'val' or 'test'), in order; of all sources.
+
+        Raises:
+            MLScaleError: there is no such split, or nothing is where it is said to be.
+        """
+        if not self._has(split):
+            raise MLScaleError(
+                f"This data has no {split} split.", where=self._where(split), fix=f"data.{split}=<shards>"
+            )
+        return [os.path.abspath(shard.path) for shard in self._shards(split)]
+
+    def record_digests(self) -> Recorded:
+        """Record a digest of every member of all splits, or compare it with the one that was recorded before.
+
+        Raises:
+            MLScaleError: members are not as they were; see `digests.record_digests`.
+        """
+        done = all_of({split: partial(self._record, split) for split in ("train", "val", "test") if self._has(split)})
+        return Recorded(
+            shards=sum(part.shards for part in done.values()),
+            compared=sum(part.compared for part in done.values()),
+            samples=sum(part.samples for part in done.values()),
+            folders=tuple(dict.fromkeys(folder for part in done.values() for folder in part.folders)),
+        )
+
+    def _record(self, split: str) -> Recorded:
+        return record_digests(self._shards(split), where=self._where(split), keep=self._index)
+
+    def _mix(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
+        if self._sources is None or self._shares is None:
+            return None
+        self.facts()
+        index = self._indexes["train"]
+        source = [shard.name.split("/", 1)[0] for shard in index.shards]
+        counts = Counter(source[number] for number in index.shard.tolist())
+        return np.array([counts[name] for name in self._sources], np.int64), self._shares
+
+    def members(self, split: str, extension: str) -> list[bytes]:
+        """The bytes of a small member of every sample, in order; empty where a sample lacks it.
+
+        Raises:
+            MLScaleError: no sample has it.
+        """
+        self.facts()
+        index = self._indexes[split]
+        if extension.lower() not in index.extensions:
+            raise MLScaleError(
+                f"The samples have no '.{extension}' member.",
+                where=self._where(split),
+                why=f"their members are: {', '.join(f'.{name}' for name in index.extensions)}",
+                fix="name one of these",
+            )
+        column = index.extensions.index(extension.lower())
+        there = index.offsets[:, column] >= 0
+        return [index.read(sample, column) if there[sample] else b"" for sample in range(len(index))]
+
+    def _members(self, split: str, extension: str) -> list[bytes]:
+        index = self._indexes[split]
+        if extension.lower() not in index.extensions:
+            raise MLScaleError(
+                f"The samples have no '.{extension}' member.",
+                where="data.weights",
+                why=f"their members are: {', '.join(f'.{name}' for name in index.extensions)}",
+                fix="data.weights=<one of these>, or data.weights=weights.csv   (lines of key,weight)",
+            )
+        column = index.extensions.index(extension.lower())
+        if (absent := index.offsets[:, column] < 0).any():
+            raise MLScaleError(
+                f"{int(absent.sum())} of {len(index)} samples have no .{extension} member.",
+                where="data.weights",
+                why=f"the first is {index.place(int(np.argmax(absent)))}",
+                fix="write a weight for every sample; 0 for one that is never drawn",
+            )
+        return index.read_all(column)

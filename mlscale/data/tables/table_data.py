@@ -1,0 +1,168 @@
+"""Tables of a user's own, and two that come with scikit-learn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from mlscale.data.order.policy import Policy
+from mlscale.data.tables.columns import Column, Table
+from mlscale.data.tables.table_files import read_table
+from mlscale.data.tables.table_rows import TabularData, held_out_rows
+
+
+class TableFiles(TabularData):
+    """Your own table: CSV, Parquet or JSON Lines.
+
+    Args:
+        train: paths or globs of `.csv`, `.tsv`, `.parquet` or `.jsonl` files.
+        target: see `TabularData`.
+        val: the same as `train`, for validation; None holds out rows of it.
+        test: the same; None for none.
+        val_fraction: part of the rows that is held out where `val` is None.
+        target_type: see `TabularData`.
+        ignore: see `TabularData`.
+        categorical: see `TabularData`.
+        batch_size: samples of one optimizer step, over all ranks and forward passes.
+        seed: of the order; not of the split.
+        augment: None; or a callable on one row, float32 (features,), training only.
+        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
+        weights: see `Policy`.
+        epoch_samples: see `Policy`.
+        last: 'drop' or 'pad'; see `Policy`.
+        on_bad_sample: 'fail' or 'skip': what to do about rows without a target, or with text in a column of numbers.
+    """
+
+    def __init__(
+        self,
+        train: str | Sequence[str],
+        target: str | Sequence[str],
+        val: str | Sequence[str] | None = None,
+        test: str | Sequence[str] | None = None,
+        val_fraction: float = 0.2,
+        target_type: str = "auto",
+        ignore: Sequence[str] = (),
+        categorical: Sequence[str] = (),
+        batch_size: int = 64,
+        seed: int = 0,
+        augment: object = None,
+        sampling: str = "shuffle",
+        weights: str | None = None,
+        epoch_samples: int | None = None,
+        last: str = "drop",
+        on_bad_sample: str = "fail",
+    ) -> None:
+        super().__init__(
+            target=target,
+            target_type=target_type,
+            ignore=ignore,
+            categorical=categorical,
+            batch_size=batch_size,
+            seed=seed,
+            augment=augment,
+            policy=Policy(sampling, weights, epoch_samples, last, on_bad_sample),
+        )
+        self._train, self._val, self._test, self.val_fraction = train, val, test, val_fraction
+
+    def _tables(self) -> dict[str, Table]:
+        train = read_table(self._train, where="data.train")
+        given = {"val": self._val, "test": self._test}
+        others = {
+            split: read_table(paths, where=f"data.{split}", texts=train.texts)
+            for split, paths in given.items()
+            if paths is not None
+        }
+        if "val" in others:
+            return {"train": train, **others}
+        part, held = held_out_rows(train, self.targets, self.val_fraction, where="data.val_fraction")
+        return {"train": part, "val": held, **others}
+
+
+class BundledTable(TabularData):
+    """A table of scikit-learn's, with a split that is always the same: a fifth to validate.
+
+    Args:
+        batch_size: samples of one optimizer step, over all ranks and forward passes.
+        seed: of the order; not of the split.
+        augment: None; or a callable on one row, float32 (features,), training only.
+        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
+        weights: see `Policy`.
+        epoch_samples: see `Policy`.
+        last: 'drop' or 'pad'; see `Policy`.
+    """
+
+    licence: ClassVar[str]
+    """Of the data: an SPDX identifier, or what is known."""
+    kind: ClassVar[str]
+    """'class' or 'number'."""
+
+    def __init__(
+        self,
+        batch_size: int = 32,
+        seed: int = 0,
+        augment: object = None,
+        sampling: str = "shuffle",
+        weights: str | None = None,
+        epoch_samples: int | None = None,
+        last: str = "drop",
+    ) -> None:
+        super().__init__(
+            target="target",
+            target_type=self.kind,
+            ignore=(),
+            categorical=(),
+            batch_size=batch_size,
+            seed=seed,
+            augment=augment,
+            policy=Policy(sampling, weights, epoch_samples, last),
+        )
+
+    def _load(self) -> tuple[Any, Column]:
+        """scikit-learn's data set, and the target of each row."""
+        raise NotImplementedError
+
+    def _tables(self) -> dict[str, Table]:
+        from sklearn.model_selection import train_test_split
+
+        given, target = self._load()
+        rows = np.arange(len(given.data))
+        classes = given.target if self.kind == "class" else None
+        train, val = train_test_split(rows, test_size=0.2, stratify=classes, random_state=0)
+        return {"train": _rows(given, target, train), "val": _rows(given, target, val)}
+
+
+class BreastCancer(BundledTable):
+    """Breast Cancer Wisconsin (Diagnostic): 30 measures of 569 tumours, malignant or benign (UCI; CC BY 4.0)."""
+
+    licence = "CC-BY-4.0"
+    kind = "class"
+
+    def _load(self) -> tuple[Any, Column]:
+        from sklearn.datasets import load_breast_cancer
+
+        given = load_breast_cancer()
+        return given, [str(given.target_names[label]) for label in given.target]
+
+
+class Diabetes(BundledTable):
+    """Diabetes: 10 measures of 442 patients, and how far the disease had gone a year later (Efron et al. 2004).
+
+    The authors state no licence; scikit-learn distributes the data.
+    """
+
+    licence = "unstated; distributed with scikit-learn"
+    kind = "number"
+
+    def _load(self) -> tuple[Any, Column]:
+        from sklearn.datasets import load_diabetes
+
+        given = load_diabetes(scaled=False)
+        return given, given.target.astype(np.float64)
+
+
+def _rows(given: Any, target: Column, rows: Any) -> Table:
+    columns: dict[str, Column] = {str(name): given.data[rows, i] for i, name in enumerate(given.feature_names)}
+    columns["target"] = target[rows] if isinstance(target, np.ndarray) else [target[row] for row in rows.tolist()]
+    return Table(columns, [str(row) for row in rows.tolist()])

@@ -1,0 +1,201 @@
+"""Tables from files: CSV, Parquet and JSON Lines into columns of numbers and texts.
+
+Files are not trusted: they are bounded while they are read, and what is wrong with one is said by its name.
+"""
+
+from __future__ import annotations
+
+import glob
+from collections.abc import Callable, Collection, Sequence
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlscale.data.shards.system_files import without_system_files
+from mlscale.data.tables.columns import Column, Numbers, Table, as_numbers
+from mlscale.errors import Exit, MLScaleError
+
+MOST_BYTES = 2 << 30
+"""Of a split's files, and of what they hold once it is unpacked: tables are kept in memory."""
+MOST_COLUMNS = 10_000
+_ROWS = 4096
+"""Rows that are unpacked at once before the bytes are counted."""
+_ENDINGS = {".csv": "CSV", ".tsv": "CSV", ".parquet": "Parquet", ".jsonl": "JSON Lines", ".ndjson": "JSON Lines"}
+
+
+def read_table(paths: str | Sequence[str], *, where: str, texts: Collection[str] = ()) -> Table:
+    """The rows of all files that paths or globs name, in the order of their paths.
+
+    Numbers and truth values become numbers, and so do texts, where all in a column read as such. An empty field of a
+    CSV file, NA, NaN and null are missing values.
+
+    Args:
+        texts: columns of texts that stay as they are written, since those of another split do not all read as numbers.
+
+    Raises:
+        MLScaleError: pyarrow is not installed (exit code 5); a file is missing, malformed, too large, of another kind
+            or with other columns than the first; a column holds neither numbers nor texts.
+    """
+    if find_spec("pyarrow") is None:
+        raise MLScaleError(
+            "pyarrow is not installed.",
+            where=where,
+            why="it reads tables, and comes with the extra 'table'",
+            fix="pip install 'mlscale[table]'",
+            exit=Exit.ENVIRONMENT,
+        )
+    files = _files([paths] if isinstance(paths, str) else list(paths), where)
+    tables = [_arrow(path, where) for path in files]
+    first = tables[0].column_names
+    for path, table in zip(files, tables, strict=True):
+        if sorted(table.column_names) != sorted(first):
+            differs = sorted(set(table.column_names) ^ set(first))
+            raise MLScaleError(
+                f"{path.name} has other columns than {files[0].name}.",
+                where=where,
+                why=f"only one of them has: {', '.join(differs[:10])}",
+                fix="give files of one table",
+            )
+    keys = [f"{path.name}:{row + 1}" for path, table in zip(files, tables, strict=True) for row in range(len(table))]
+    if not keys:
+        raise MLScaleError("The table has no rows.", where=where, why=", ".join(path.name for path in files[:5]))
+    columns = {name: _column(name, [table.column(name) for table in tables], where, name in texts) for name in first}
+    return Table(columns, _unique(keys, files))
+
+
+def _files(patterns: Sequence[str], where: str) -> list[Path]:
+    paths: list[Path] = []
+    for pattern in patterns:
+        names = glob.glob(str(Path(pattern).expanduser()), recursive=True)
+        found = sorted(Path(name) for name in without_system_files(names, where=where))
+        if not (found := [path for path in found if path.is_file()]):
+            raise MLScaleError(
+                f"There is no table {pattern!r}.",
+                where=where,
+                why=f"looked for {Path(pattern).expanduser().absolute()}",
+                fix=f"{where}=train.csv, a .csv, .parquet or .jsonl file, or a glob of such",
+            )
+        paths += found
+    for path in paths:
+        if path.suffix.lower() not in _ENDINGS:
+            raise MLScaleError(
+                f"{path.name} is no kind of table that can be read.",
+                where=where,
+                why=f"it ends in {path.suffix or 'nothing'}; tables end in {', '.join(_ENDINGS)}",
+                fix="write it as one of these",
+            )
+    if (total := sum(path.stat().st_size for path in paths)) > MOST_BYTES:
+        raise _too_large(f"{len(paths)} file{'s' * (len(paths) != 1)}", total, where)
+    return paths
+
+
+def _arrow(path: Path, where: str) -> Any:
+    """A pyarrow table; everything in a CSV file is text."""
+    import pyarrow as pa
+
+    ending = path.suffix.lower()
+    read: Callable[[Path, str], Any] = {"CSV": _csv, "Parquet": _parquet, "JSON Lines": _json}[_ENDINGS[ending]]
+    try:
+        table = read(path, where)
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise MLScaleError(
+            f"{path.name} cannot be read as {_ENDINGS[ending]}.",
+            where=where,
+            why=" ".join(str(error).split())[:300],
+            fix="write it anew, or take the lines out that are named",
+        ) from error
+    if table.num_columns > MOST_COLUMNS:
+        raise MLScaleError(
+            f"{path.name} has {table.num_columns:,} columns.", where=where, why=f"{MOST_COLUMNS:,} at most"
+        )
+    if twice := sorted({name for name in table.column_names if table.column_names.count(name) > 1}):
+        raise MLScaleError(f"{path.name} has two columns {twice[0]!r}.", where=where, fix="rename one of them")
+    return table
+
+
+def _csv(path: Path, where: str) -> Any:
+    import pyarrow as pa
+    from pyarrow import csv
+
+    parse = csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True)
+    with csv.open_csv(path, parse_options=parse) as heading:
+        names = heading.schema.names
+    if len(names) == 1 and (other := next((mark for mark in (";", "\t", "|", ",") if mark in names[0]), None)):
+        raise MLScaleError(
+            f"{path.name} divides its columns by {other!r}.",
+            where=where,
+            why="columns of a .csv file are divided by commas, those of a .tsv file by tabs",
+            fix="write it anew with commas, or as Parquet; a file with tabs is called .tsv",
+        )
+    convert = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
+    return csv.read_csv(path, parse_options=parse, convert_options=convert)
+
+
+def _parquet(path: Path, where: str) -> Any:
+    import pyarrow as pa
+    from pyarrow import parquet
+
+    # What a file says of its size is that of its encoding, and a billion equal values are encoded in a few bytes.
+    with parquet.ParquetFile(path) as file:
+        parts, unpacked = [], 0
+        for part in file.iter_batches(batch_size=_ROWS):
+            parts.append(part)
+            unpacked += part.nbytes
+            if unpacked > MOST_BYTES:
+                raise _too_large(f"{path.name}, unpacked,", unpacked, where)
+        return pa.Table.from_batches(parts, schema=file.schema_arrow)
+
+
+def _json(path: Path, _where: str) -> Any:
+    from pyarrow import json
+
+    return json.read_json(path)
+
+
+def _column(name: str, parts: Sequence[Any], where: str, as_written: bool) -> Column:
+    """Numbers or texts, from the same column of several pyarrow tables."""
+    import pyarrow as pa
+
+    kinds = [part.type.value_type if pa.types.is_dictionary(part.type) else part.type for part in parts]
+    numeric = [pa.types.is_integer(k) or pa.types.is_floating(k) or pa.types.is_boolean(k) for k in kinds]
+    decimal = [pa.types.is_decimal(k) for k in kinds]
+    empty = [pa.types.is_null(k) for k in kinds]
+    if all(n or d or e for n, d, e in zip(numeric, decimal, empty, strict=True)):
+        return np.concatenate([_numbers(part) for part in parts])
+    if all(pa.types.is_string(k) or pa.types.is_large_string(k) or e for k, e in zip(kinds, empty, strict=True)):
+        texts = [value for part in parts for value in part.to_pylist()]
+        numbers = None if as_written else as_numbers(texts)
+        return texts if numbers is None else numbers
+    told = ", ".join(sorted({str(kind) for kind in kinds}))
+    raise MLScaleError(
+        f"The column {name!r} holds {told}.",
+        where=where,
+        why="a column holds numbers, truth values or texts",
+        fix=f"write it as one of these; a date as a number of days, a list as a column each: {name}_1, {name}_2, …",
+    )
+
+
+def _numbers(part: Any) -> Numbers:
+    import pyarrow as pa
+
+    given = part.cast(pa.int8()) if pa.types.is_boolean(part.type) else part
+    numbers: Numbers = given.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
+    return numbers
+
+
+def _unique(keys: list[str], files: Sequence[Path]) -> list[str]:
+    """Keys that stay unique where files of one name lie in several folders."""
+    if len({path.name for path in files}) == len(files):
+        return keys
+    return [f"{number}/{key}" for number, key in enumerate(keys)]
+
+
+def _too_large(what: str, total: int, where: str) -> MLScaleError:
+    return MLScaleError(
+        f"{what} of {total:,} bytes are more than {MOST_BYTES:,}.",
+        where=where,
+        why="tables are kept in memory, by every process",
+        fix="take a part of the rows, or write a data module of your own (docs/data.md)",
+    )

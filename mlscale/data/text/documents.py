@@ -1,0 +1,120 @@
+"""Documents of text: a user's own files, and which of them are held out."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from mlscale.data.shards.system_files import without_system_files
+from mlscale.errors import MLScaleError
+
+MOST_BYTES = 1 << 30
+"""Of all documents together: they are kept in memory."""
+
+
+class Document(NamedTuple):
+    """A text.
+
+    Args:
+        name: unique among its kind; decides on which side of a split it falls.
+        text: bytes, without a zero byte, which ends a document.
+    """
+
+    name: str
+    text: bytes
+
+
+def text_files(patterns: str | Sequence[str], *, where: str) -> list[Document]:
+    """The files that paths, globs (`docs/**/*.md`) or folders (every `.txt` in them) name, by path.
+
+    Names are paths from the folder that all files have in common, so that they are the same on every machine.
+
+    Raises:
+        MLScaleError: nothing is found, a file cannot be read or is no text, or they are too large together.
+    """
+    patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    paths = sorted({path for pattern in patterns for path in _found(str(pattern), where)})
+    if not paths:
+        raise MLScaleError("No text file is named.", where=where, fix=f"{where}='texts/*.txt'")
+    if (total := sum(path.stat().st_size for path in paths)) > MOST_BYTES:
+        raise MLScaleError(
+            f"{len(paths)} files of {total:,} bytes are more than {MOST_BYTES:,}.",
+            where=where,
+            why="texts are kept in memory, by every process",
+            fix="take a part of them, or write a data module of your own (docs/data.md)",
+        )
+    root = Path(os.path.commonpath([path.parent for path in paths]))
+    return [Document(path.relative_to(root).as_posix(), _text(path, where)) for path in paths]
+
+
+def hold_out(documents: Sequence[Document], fraction: float, *, where: str) -> tuple[list[Document], list[Document]]:
+    """Training and held-out documents: never a part of one in each, but where there is only one.
+
+    Documents are held out in the order of a hash of their names, as long as they fit into `fraction` of all bytes; the
+    smallest one, where none fits. Of a single document the end is held out.
+
+    Raises:
+        MLScaleError: the fraction is none.
+    """
+    if not 0 < fraction < 1:
+        raise MLScaleError(
+            f"data.val_fraction is {fraction}.", where=where, why="it is between 0 and 1", fix="data.val_fraction=0.1"
+        )
+    if len(documents) == 1:
+        ((name, text),) = documents
+        at = len(text) - int(len(text) * fraction)
+        return [Document(name, text[:at])], [Document(name, text[at:])]
+    room = fraction * sum(len(document.text) for document in documents)
+    held: set[str] = set()
+    for document in sorted(documents, key=lambda document: hashlib.sha256(document.name.encode()).digest()):
+        if len(document.text) <= room:
+            held.add(document.name)
+            room -= len(document.text)
+    held = held or {min(documents, key=lambda document: len(document.text)).name}
+    return [d for d in documents if d.name not in held], [d for d in documents if d.name in held]
+
+
+def digest(documents: Sequence[Document]) -> str:
+    """Of names and texts, in their order."""
+    total = hashlib.sha256(b"documents 1")
+    for name, text in documents:
+        total.update(f"{name}\0{len(text)}\0".encode("utf-8", "surrogateescape") + text)
+    return total.hexdigest()[:16]
+
+
+def _found(pattern: str, where: str) -> Iterator[Path]:
+    path = Path(pattern).expanduser()
+    if path.is_dir():
+        paths = [found for found in path.rglob("*.txt") if found.is_file()]
+    else:
+        paths = [found for name in glob.glob(str(path), recursive=True) if (found := Path(name)).is_file()]
+    if not paths:
+        raise MLScaleError(
+            f"There is no text file {pattern!r}.",
+            where=where,
+            why="the folder holds no .txt file" if path.is_dir() else f"looked for {path.absolute()}",
+            fix=f"{where}='{path / '**/*' if path.is_dir() else 'texts/*.txt'}'",
+        )
+    own = without_system_files([str(path.absolute()) for path in paths], where=where)
+    return (Path(path) for path in own)
+
+
+def _text(path: Path, where: str) -> bytes:
+    try:
+        text = path.read_bytes()
+    except OSError as error:
+        raise MLScaleError(
+            f"The text {str(path)!r} cannot be read.", where=where, why=error.strerror or str(error)
+        ) from error
+    if b"\0" in text:
+        raise MLScaleError(
+            f"The file {str(path)!r} is no text.",
+            where=where,
+            why="it holds zero bytes, which end a document here",
+            fix=f"a glob that leaves it out, such as {where}='texts/*.txt'",
+        )
+    return text

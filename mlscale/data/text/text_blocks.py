@@ -1,0 +1,154 @@
+"""Text for language models: blocks of bytes, each with the bytes that follow its own by one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.array_data import Array, MemoryData, Rows, version_of
+from mlscale.data.data_facts import DataFacts
+from mlscale.data.order.policy import Policy
+from mlscale.data.text.documents import Document, digest, hold_out, text_files
+from mlscale.errors import MLScaleError
+
+VOCABULARY = 256
+"""Tokens are bytes; 0 ends a document."""
+
+
+class Blocks:
+    """Documents one after the other, a zero byte after each, cut into blocks.
+
+    Args:
+        documents: at least as much text as a block and the byte after it.
+        length: bytes of a block.
+        stride: bytes from the start of a block to that of the next.
+
+    Attributes:
+        text: all of it.
+    """
+
+    bad: Mapping[int, str] = {}
+    labels = None
+
+    def __init__(self, documents: Sequence[Document], length: int, stride: int) -> None:
+        self.version = digest(documents) + f" {length}/{stride}"
+        self.text = b"".join(document.text + b"\0" for document in documents)
+        self._bytes = np.frombuffer(self.text, np.uint8)
+        self._names = [document.name for document in documents]
+        self._starts = np.cumsum([0] + [len(document.text) + 1 for document in documents])[:-1]
+        self._reach, self._stride = np.arange(length + 1, dtype=np.int64), stride
+
+    def __len__(self) -> int:
+        return max(0, (len(self.text) - len(self._reach)) // self._stride + 1)
+
+    def key(self, sample: int) -> str:
+        """`document@byte` of the first byte."""
+        at = sample * self._stride
+        document = int(np.searchsorted(self._starts, at, side="right")) - 1
+        return f"{self._names[document]}@{at - int(self._starts[document])}"
+
+    def take(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
+        """x and y, int64 (n, length) each: y is x shifted by one."""
+        block = self._bytes[samples[:, None] * self._stride + self._reach].astype(np.int64)
+        return np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:])
+
+
+class LanguageData(MemoryData):
+    """Language modelling on documents that a subclass has.
+
+    Validation is on whole documents that training has nothing of, in blocks that do not overlap: every byte is asked
+    for once, but for those at the end that fill no block.
+
+    Args:
+        length: bytes of a block: the context that a model is trained with.
+        stride: bytes between the starts of two training blocks; None for `length`. Half of it gives twice the blocks.
+        others: see `OrderedData`.
+    """
+
+    def __init__(
+        self, *, length: int, stride: int | None, batch_size: int, seed: int, augment: object, policy: Policy
+    ) -> None:
+        super().__init__(batch_size=batch_size, seed=seed, augment=augment, policy=policy)
+        stride = length if stride is None else stride
+        for name, value, most in (("length", length, 1 << 20), ("stride", stride, length)):
+            if not 1 <= value <= most:
+                raise MLScaleError(
+                    f"data.{name} is {value}.",
+                    where=f"data.{name}",
+                    why=f"it is a number of bytes from 1 to {most:,}",
+                    fix=f"data.{name}={min(256, most) if most > 0 else 256}",
+                )
+        self.length, self.stride = length, stride
+
+    def _documents(self) -> dict[str, list[Document]]:
+        """Training and held-out documents, and test ones where there are any."""
+        raise NotImplementedError
+
+    def _read(self) -> tuple[Mapping[str, Rows], DataFacts]:
+        splits: dict[str, Rows] = {}
+        for split, documents in self._documents().items():
+            splits[split] = blocks = Blocks(documents, self.length, self.stride if split == "train" else self.length)
+            if not len(blocks):
+                raise MLScaleError(
+                    f"{len(blocks.text):,} bytes of {split} text make no block of {self.length}.",
+                    where="data.length",
+                    why="a block has a byte after it, and validation text is a part of all where data.val names none",
+                    fix=f"data.length={max(1, (len(blocks.text) - 1) // 4)}, or more text",
+                )
+        facts = DataFacts(
+            sample=(self.length,),
+            dtype="int64",
+            length=self.length,
+            vocab_size=VOCABULARY,
+            train_samples=len(splits["train"]),
+            val_samples=len(splits["val"]),
+            version=version_of(splits),
+        )
+        return splits, facts
+
+
+class TextFiles(LanguageData):
+    """Your own text files, any encoding: a model of their bytes.
+
+    Args:
+        train: paths, globs (`docs/**/*.md`), or folders, whose `.txt` files are taken.
+        val: the same, for validation; None holds out files of `train`, or the end of a single one.
+        val_fraction: part of all bytes that is held out where `val` is None.
+        length: see `LanguageData`.
+        stride: see `LanguageData`.
+        batch_size: samples of one optimizer step, over all ranks and forward passes.
+        seed: of the order.
+        augment: None; or a callable on one block, int64 (length,), training only.
+        sampling: 'shuffle' or 'weighted'; see `Policy`.
+        weights: see `Policy`.
+        epoch_samples: see `Policy`.
+        last: 'drop' or 'pad'; see `Policy`.
+    """
+
+    def __init__(
+        self,
+        train: str | Sequence[str],
+        val: str | Sequence[str] | None = None,
+        val_fraction: float = 0.1,
+        length: int = 256,
+        stride: int | None = None,
+        batch_size: int = 16,
+        seed: int = 0,
+        augment: object = None,
+        sampling: str = "shuffle",
+        weights: str | None = None,
+        epoch_samples: int | None = None,
+        last: str = "drop",
+    ) -> None:
+        policy = Policy(sampling, weights, epoch_samples, last)
+        super().__init__(length=length, stride=stride, batch_size=batch_size, seed=seed, augment=augment, policy=policy)
+        self._train, self._val, self.val_fraction = train, val, val_fraction
+
+    def _documents(self) -> dict[str, list[Document]]:
+        documents = text_files(self._train, where="data.train")
+        if self._val is not None:
+            return {"train": documents, "val": text_files(self._val, where="data.val")}
+        train, val = hold_out(documents, self.val_fraction, where="data.val_fraction")
+        return {"train": train, "val": val}

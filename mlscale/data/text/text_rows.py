@@ -1,0 +1,155 @@
+"""Labelled texts as rows of bytes: what text classification reads."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mlscale.data.array_data import Array, MemoryData, Rows, refuse_bad, version_of
+from mlscale.data.class_labels import encode_labels, find_classes
+from mlscale.data.data_facts import DataFacts
+from mlscale.data.order.policy import Policy
+from mlscale.data.shards.sample_source import Label
+from mlscale.errors import MLScaleError
+
+PADDING, VOCABULARY = 0, 257
+"""Tokens are bytes plus one; what is shorter than a row is filled up by 0."""
+
+
+@dataclass
+class Labelled:
+    """The texts of a split as a subclass reads them.
+
+    Args:
+        texts: bytes of each; only the first ones count that fit into a row.
+        labels: of each; any of the others' for one that is bad.
+        keys: the name of each, unique.
+        bad: what is wrong with a text that cannot be used, by its number.
+    """
+
+    texts: list[bytes] = field(default_factory=list)
+    labels: list[Label] = field(default_factory=list)
+    keys: list[str] = field(default_factory=list)
+    bad: dict[int, str] = field(default_factory=dict)
+
+    def add(self, text: bytes, label: Label, key: str) -> None:
+        """One more."""
+        self.texts.append(text)
+        self.labels.append(label)
+        self.keys.append(key)
+
+
+class TextRows:
+    """A split of texts.
+
+    Args:
+        given: the texts.
+        labels: the class number of each, int64 (n,).
+        length: tokens of a row.
+
+    Attributes:
+        texts: what counts of each.
+        labels: as given.
+    """
+
+    def __init__(self, given: Labelled, labels: NDArray[np.int64], length: int) -> None:
+        self.bad: Mapping[int, str] = given.bad
+        self.texts, self._keys = [text[:length] for text in given.texts], given.keys
+        self.labels, self._length = labels, length
+        total = hashlib.sha256(b"texts 1" + labels.astype("<i8").tobytes())
+        for text, key in zip(given.texts, given.keys, strict=True):
+            total.update(f"{key}\0{len(text)}\0".encode("utf-8", "surrogateescape") + text)
+        self.version = f"{total.hexdigest()[:16]} {length}"
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def key(self, sample: int) -> str:
+        return self._keys[sample]
+
+    def take(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
+        """x int64 (n, length), bytes plus one and then 0; y int64 (n,)."""
+        x = np.full((len(samples), self._length), PADDING, np.int64)
+        for row, sample in enumerate(samples.tolist()):
+            text = self.texts[sample]
+            x[row, : len(text)] = np.frombuffer(text, np.uint8)
+            x[row, : len(text)] += 1
+        return x, self.labels[samples]
+
+
+def as_tokens(texts: Sequence[str | bytes], length: int) -> NDArray[np.int64]:
+    """Texts as a model takes them, int64 (n, length): UTF-8 bytes plus one, cut or filled up by 0 to `length`."""
+    given = [text.encode() if isinstance(text, str) else bytes(text) for text in texts]
+    rows = TextRows(Labelled(given, [0] * len(given), [""] * len(given)), np.zeros(len(given), np.int64), length)
+    return rows.take(np.arange(len(given), dtype=np.int64))[0]
+
+
+class TextData(MemoryData):
+    """Text classification on texts that a subclass reads.
+
+    Args:
+        length: bytes of a text that count; the rest is cut off.
+        others: see `OrderedData`.
+    """
+
+    def __init__(self, *, length: int, batch_size: int, seed: int, augment: object, policy: Policy) -> None:
+        super().__init__(batch_size=batch_size, seed=seed, augment=augment, policy=policy)
+        if not 1 <= length <= 1 << 20:
+            raise MLScaleError(
+                f"data.length is {length}.",
+                where="data.length",
+                why="it is a number of bytes from 1 to 1,048,576",
+                fix="data.length=512",
+            )
+        self.length = length
+
+    def _load(self) -> dict[str, Labelled]:
+        """Train and val, and test where there is one."""
+        raise NotImplementedError
+
+    def _where(self, split: str) -> str:
+        """The key path that a split stands at, for errors."""
+        return f"data.{split}"
+
+    def _read(self) -> tuple[Mapping[str, Rows], DataFacts]:
+        given = self._load()
+        for split, texts in given.items():
+            if not texts.texts:
+                raise MLScaleError(f"There are no {split} texts.", where=self._where(split), fix="add some")
+        train = given["train"]
+        usable = [label for number, label in enumerate(train.labels) if number not in train.bad]
+        classes = find_classes(usable, where=self._where("train")) if usable else None
+        splits: dict[str, Rows] = {}
+        for split, texts in given.items():
+            first = next((label for label in usable), 0)
+            labels = [first if number in texts.bad else label for number, label in enumerate(texts.labels)]
+            encoded = (
+                np.zeros(len(labels), np.int64)
+                if classes is None
+                else encode_labels(labels, classes, where=self._where(split))
+            )
+            splits[split] = TextRows(texts, encoded, self.length)
+            refuse_bad(splits[split], self.policy, where=self._where(split))
+        assert classes is not None  # else all were bad
+        facts = DataFacts(
+            sample=(self.length,),
+            dtype="int64",
+            num_classes=classes.count,
+            length=self.length,
+            vocab_size=VOCABULARY,
+            train_samples=len(splits["train"]),
+            val_samples=len(splits["val"]),
+            version=version_of(splits),
+            class_names=classes.names,
+            class_counts=classes.samples,
+        )
+        return splits, facts
+
+
+def by_hash(key: str, fraction: float) -> bool:
+    """Is what has this name held out? The same answer whatever else there is."""
+    return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[:8], "big") < fraction * 2**64

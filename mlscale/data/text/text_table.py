@@ -1,0 +1,171 @@
+"""Labelled texts of a user's own, in a table; and Debian's fortunes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from mlscale.data.class_labels import are_numbers, as_label
+from mlscale.data.order.policy import Policy
+from mlscale.data.tables.columns import Table, Texts
+from mlscale.data.tables.features import as_texts
+from mlscale.data.tables.table_files import read_table
+from mlscale.data.text.text_rows import Labelled, TextData, by_hash
+from mlscale.errors import Exit, MLScaleError
+
+FORTUNES = Path("/usr/share/games/fortunes")
+
+
+class TextTable(TextData):
+    """Your own labelled texts: a CSV, Parquet or JSON Lines file with a column of texts and one of labels.
+
+    Args:
+        train: paths or globs of `.csv`, `.tsv`, `.parquet` or `.jsonl` files.
+        text: the column of texts.
+        label: the column of labels.
+        val: the same as `train`, for validation; None holds out rows, by a hash of the text: equal texts stay together.
+        test: the same; None for none.
+        val_fraction: part of the rows that is held out where `val` is None.
+        length: bytes of a text that count, as UTF-8; the rest is cut off.
+        batch_size: samples of one optimizer step, over all ranks and forward passes.
+        seed: of the order; not of the split.
+        augment: None; or a callable on one text, int64 (length,), training only.
+        sampling: 'shuffle', 'balanced' by class, or 'weighted'; see `Policy`.
+        weights: see `Policy`.
+        epoch_samples: see `Policy`.
+        last: 'drop' or 'pad'; see `Policy`.
+        on_bad_sample: 'fail' or 'skip': what to do about rows without a text or a label.
+    """
+
+    def __init__(
+        self,
+        train: str | Sequence[str],
+        text: str = "text",
+        label: str = "label",
+        val: str | Sequence[str] | None = None,
+        test: str | Sequence[str] | None = None,
+        val_fraction: float = 0.2,
+        length: int = 512,
+        batch_size: int = 64,
+        seed: int = 0,
+        augment: object = None,
+        sampling: str = "shuffle",
+        weights: str | None = None,
+        epoch_samples: int | None = None,
+        last: str = "drop",
+        on_bad_sample: str = "fail",
+    ) -> None:
+        policy = Policy(sampling, weights, epoch_samples, last, on_bad_sample)
+        super().__init__(length=length, batch_size=batch_size, seed=seed, augment=augment, policy=policy)
+        self._columns, self._train, self._others = (text, label), train, {"val": val, "test": test}
+        self.val_fraction = _fraction(val_fraction)
+
+    def _load(self) -> dict[str, Labelled]:
+        first = read_table(self._train, where="data.train")
+        others = {
+            split: read_table(paths, where=f"data.{split}", texts=first.texts)
+            for split, paths in self._others.items()
+            if paths is not None
+        }
+        numbered = are_numbers(self._names(first))
+        splits = {split: self._labelled(table, numbered) for split, table in {"train": first, **others}.items()}
+        if "val" not in splits:
+            train, val = held_out(splits["train"], self.val_fraction)
+            splits = {**splits, "train": train, "val": val}
+        return splits
+
+    def _names(self, table: Table) -> Texts:
+        return as_texts(table.column(self._columns[1], where="data.label"))
+
+    def _labelled(self, table: Table, numbered: bool) -> Labelled:
+        text, label = self._columns
+        texts = as_texts(table.column(text, where="data.text"))
+        found = Labelled()
+        for row, (one, name, key) in enumerate(zip(texts, self._names(table), table.keys, strict=True)):
+            found.add((one or "").encode("utf-8", "surrogateescape"), as_label(name or "", numbered), key)
+            if not (one or "").strip() or name is None:
+                found.bad[row] = f"{text if not (one or '').strip() else label} is missing"
+        return found
+
+
+class Fortunes(TextData):
+    """Which of Debian's fortune files is a saying from? (Package fortunes-min or fortunes; various licences.)
+
+    Every saying counts once; of those in several files the first keeps it. A part is held out by a hash of the saying.
+
+    Args:
+        root: the folder of the files.
+        least: sayings that a file must have to be a class.
+        val_fraction: part that is held out.
+        others: see `TextTable`.
+    """
+
+    def __init__(
+        self,
+        root: str = str(FORTUNES),
+        least: int = 50,
+        val_fraction: float = 0.2,
+        length: int = 512,
+        batch_size: int = 64,
+        seed: int = 0,
+        augment: object = None,
+        sampling: str = "shuffle",
+        weights: str | None = None,
+        epoch_samples: int | None = None,
+        last: str = "drop",
+    ) -> None:
+        policy = Policy(sampling, weights, epoch_samples, last)
+        super().__init__(length=length, batch_size=batch_size, seed=seed, augment=augment, policy=policy)
+        self.root, self.least, self.val_fraction = Path(root).expanduser(), least, _fraction(val_fraction)
+
+    def _where(self, split: str) -> str:
+        return "data.root"
+
+    def _load(self) -> dict[str, Labelled]:
+        found, seen = Labelled(), set[bytes]()
+        for path in sorted(self.root.glob("*")) if self.root.is_dir() else []:
+            if path.suffix or not path.is_file():  # .dat is an index, .u8 another name of the same file
+                continue
+            sayings = [saying for saying in dict.fromkeys(_sayings(path)) if saying not in seen]
+            seen.update(sayings)
+            for number, saying in enumerate(sayings if len(sayings) >= self.least else []):
+                found.add(saying, path.name, f"{path.name}/{number}")
+        if len(set(found.labels)) < 2:
+            raise MLScaleError(
+                "There are no fortunes to tell apart.",
+                where="data=fortunes",
+                why=f"{self.root} has fewer than two files of {self.least} sayings or more",
+                fix="apt install fortunes   (Debian, Ubuntu)\nor data.root=<a folder of files, % between texts>",
+                exit=Exit.ENVIRONMENT,
+            )
+        train, val = held_out(found, self.val_fraction)
+        return {"train": train, "val": val}
+
+
+def held_out(given: Labelled, fraction: float) -> tuple[Labelled, Labelled]:
+    """Training and held-out texts, by a hash of each: the same whatever other texts there are."""
+    sides = Labelled(), Labelled()
+    for number, (text, label, key) in enumerate(zip(given.texts, given.labels, given.keys, strict=True)):
+        side = sides[by_hash(text.decode("utf-8", "surrogateescape"), fraction)]
+        if number in given.bad:
+            side.bad[len(side.texts)] = given.bad[number]
+        side.add(text, label, key)
+    return sides
+
+
+def _sayings(path: Path) -> Iterator[bytes]:
+    """The texts between lines of a single %."""
+    for saying in b"".join(b"\n" + line for line in path.read_bytes().splitlines()).split(b"\n%\n"):
+        if text := saying.removesuffix(b"\n%").strip():
+            yield text
+
+
+def _fraction(value: float) -> float:
+    if not 0 < value < 1:
+        raise MLScaleError(
+            f"data.val_fraction is {value}.",
+            where="data.val_fraction",
+            why="it is between 0 and 1",
+            fix="data.val_fraction=0.2",
+        )
+    return value

@@ -1,0 +1,135 @@
+"""What can be chosen wrongly, and what is answered."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlscale.data import WebDataset
+from mlscale.data.order import sample_weights as weights
+from mlscale.data.order.policy import Policy, whole_shares
+from mlscale.errors import MLScaleError
+from tests.unit.data.conftest import write_shards
+
+
+@pytest.mark.parametrize(
+    ("choices", "where", "what"),
+    [
+        ({"sampling": "random"}, "data.sampling", "data.sampling is 'random'"),
+        ({"last": "keep"}, "data.last", "data.last is 'keep'"),
+        ({"epoch_samples": 0}, "data.epoch_samples", "data.epoch_samples is 0"),
+        ({"sampling": "weighted"}, "data.weights", "Weighted sampling has no weights"),
+        ({"weights": "w.csv"}, "data.weights", "data.weights has no effect with data.sampling=shuffle"),
+    ],
+)
+def test_contradictions(choices: dict[str, Any], where: str, what: str) -> None:
+    with pytest.raises(MLScaleError) as caught:
+        Policy(**choices)
+    assert caught.value.where == where
+    assert what in caught.value.what
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    ("mix", "shares"),
+    [
+        ({"a": 0.7, "b": 0.3}, [7, 3]),
+        ({"b": 1, "a": 2}, [2, 1]),
+        ({"a": 0.25, "b": 5}, [1, 20]),
+        ({"a": 6, "b": 9}, [2, 3]),
+    ],
+)
+def test_shares_are_whole_numbers(mix: dict[str, float], shares: list[int]) -> None:
+    assert whole_shares(mix, {"a": None, "b": None}).tolist() == shares
+
+
+@pytest.mark.parametrize(
+    ("mix", "what", "fix"),
+    [
+        ({"a": 1}, "not those of the sources", "'data.mix={a: 1,b: 1}'"),
+        ({"a": 1, "b": 2, "c": 3}, "not those of the sources", "'data.mix={a: 1,b: 2}'"),
+        ({"a": 0.0, "b": 1.0}, "The share of 'a' is 0.0", "data.mix.a=1"),
+        ({"a": 0.33333333, "b": 0.66666667}, "parts of 100,000,000", "'data.mix={a: 33,b: 67}'"),
+    ],
+)
+def test_shares_that_are_wrong(mix: dict[str, float], what: str, fix: str) -> None:
+    with pytest.raises(MLScaleError) as caught:
+        whole_shares(mix, {"a": None, "b": None})
+    assert what in caught.value.what
+    assert caught.value.fix.startswith(fix)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "what", "where"),
+    [
+        ({"mix": {"a": 1}}, "data.train names no sources", "data.mix"),
+        ({"train": {"a": "t", "b": "t"}}, "nothing says their shares", "data.mix"),
+        ({"train": {"a": "t"}, "mix": {"a": 1}, "sampling": "balanced"}, "by share and not by", "data.sampling"),
+        ({"train": {"a": "t", "b": "gone"}, "mix": {"a": 1, "b": 1}}, "does not exist", "data.train.b"),
+    ],
+)
+def test_sources_that_are_wrong(tmp_path: Path, kwargs: dict[str, Any], what: str, where: str) -> None:
+    write_shards(tmp_path / "t", 12)
+    if isinstance(train := kwargs.get("train"), dict):
+        kwargs = {**kwargs, "train": {name: tmp_path / path for name, path in train.items()}}
+    with pytest.raises(MLScaleError) as caught:
+        WebDataset(**{"train": tmp_path / "t", "val": tmp_path / "t", **kwargs}).facts()
+    assert what in caught.value.what
+    assert caught.value.where == where
+
+
+def test_sources_keep_their_shares_and_names(tmp_path: Path) -> None:
+    """Two sources whose shards have the same names."""
+    for name, count in (("a", 30), ("b", 12)):
+        write_shards(tmp_path / name, count)
+    sources = {name: tmp_path / name for name in ("a", "b")}
+    data = WebDataset(sources, tmp_path / "a", batch_size=10, mix={"a": 0.7, "b": 0.3})
+    assert data.facts().train_samples == 42
+    for batch in data.train_dataloader():
+        assert sorted(key.split("/")[0] for key in batch["key"]) == ["a"] * 7 + ["b"] * 3
+
+
+KEYS = ["0.tar/0", "0.tar/1", "0.tar/2"]
+
+
+@pytest.mark.parametrize(
+    "text", ["key,weight\n0.tar/2,3\n0.tar/0,1\n0.tar/1,0\n", "0.tar/0,1\n0.tar/1,0\n\n0.tar/2,3\nx,9\n"]
+)
+def test_weights_from_a_file(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "w.csv"
+    path.write_text(text)
+    assert np.array_equal(weights.from_file(str(path), KEYS), [1, 0, 3])
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("0.tar/0,1\n0.tar/1,2\n", "1 of 3 training samples have no weight"),
+        ("", "3 of 3 training samples have no weight"),
+        ("0.tar/0,1\n0.tar/1\n", "Line 2 of"),
+        ("0.tar/0,1\n0.tar/1,-1\n0.tar/2,1\n", "The weight of sample 0.tar/1 is -1"),
+        ("0.tar/0,1\n0.tar/1,nan\n0.tar/2,1\n", "The weight of sample 0.tar/1 is nan"),
+        ("0.tar/0,0\n0.tar/1,0\n0.tar/2,0\n", "No sample has a weight above 0"),
+        (None, "cannot be read"),
+    ],
+)
+def test_weights_that_are_wrong(tmp_path: Path, text: str | None, what: str) -> None:
+    path = tmp_path / "w.csv"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(MLScaleError) as caught:
+        weights.from_file(str(path), KEYS)
+    assert what in caught.value.what
+    assert caught.value.where == "data.weights"
+
+
+def test_members_that_are_no_weights(tmp_path: Path) -> None:
+    shards = write_shards(tmp_path / "t", 12)
+    for member, what in (("weight", "no '.weight' member"), ("png", "is not a number")):
+        data = WebDataset(shards, shards, batch_size=4, sampling="weighted", weights=member)
+        with pytest.raises(MLScaleError) as caught:
+            data.train_dataloader()
+        assert what in caught.value.what

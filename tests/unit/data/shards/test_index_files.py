@@ -1,0 +1,234 @@
+"""Index files: where they lie, whom they serve, and that a bad one is as good as none."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mlscale.data import WebDataset
+from mlscale.data.shards.index_builder import build_index
+from mlscale.data.shards.index_files import beside, in_cache, load
+from mlscale.data.shards.shard_index import Index
+from mlscale.data.shards.shard_paths import find_shards
+from mlscale.data.shards.tar_scan import Scanned, scan
+from mlscale.errors import MLScaleError
+from tests.unit.data.conftest import write_shards, write_tar
+
+EXAMPLES = Path(__file__).parents[3] / "contract" / "examples"
+
+
+@pytest.fixture
+def scanned(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Paths of shards that were read through."""
+    paths: list[str] = []
+
+    def noted(path: str, length: int) -> Scanned:
+        paths.append(path)
+        return scan(path, length)
+
+    monkeypatch.setattr("mlscale.data.shards.index_builder.scan", noted)
+    return paths
+
+
+def build(folder: Path, keep: str = "auto") -> Index:
+    return build_index(find_shards(folder, where="data.train"), where="data.train", keep=keep)
+
+
+def same(a: Index, b: Index) -> bool:
+    tables = np.array_equal(a.offsets, b.offsets) and np.array_equal(a.sizes, b.sizes)
+    return tables and np.array_equal(a.shard, b.shard) and (a.keys, a.extensions) == (b.keys, b.extensions)
+
+
+def test_an_index_beside_the_shards_travels_with_them(tmp_path: Path, cache: Path, scanned: list[str]) -> None:
+    folder = write_shards(tmp_path / "s", 6)
+    for shard in folder.glob("*.tar"):
+        shard.chmod(0o644)  # whoever may read a shard may read its index
+    first = build(folder, "beside")
+    assert sorted(path.name for path in (folder / ".mlscale-index").iterdir()) == ["000.tar.npz", "001.tar.npz"]
+    assert not cache.exists()
+    assert oct((folder / ".mlscale-index" / "000.tar.npz").stat().st_mode)[-3:] == "644"
+    shutil.copytree(folder, tmp_path / "t", copy_function=shutil.copyfile)  # other times
+    for keep in ("auto", "beside"):
+        again = build(tmp_path / "t", keep)
+        assert same(first, again)
+        assert again.digest() == first.digest()
+    assert len(scanned) == 2
+    build(tmp_path / "t", "cache")
+    assert len(scanned) == 4
+
+
+def test_nothing_is_written_beside_the_shards_unasked(tmp_path: Path, cache: Path) -> None:
+    folder = write_shards(tmp_path / "s", 6)
+    build(folder)
+    assert sorted(os.listdir(folder)) == ["000.tar", "001.tar"]
+    assert len(os.listdir(cache / "index")) == 2
+    build(folder, "beside")  # takes over what the cache has
+    assert (folder / ".mlscale-index" / "001.tar.npz").exists()
+
+
+def test_where_the_folder_cannot_be_written_to_the_cache_serves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], scanned: list[str]
+) -> None:
+    folder = write_shards(tmp_path / "s", 6)
+    (folder / ".mlscale-index").write_text("in the way")
+    assert same(build(folder, "beside"), build(folder, "beside"))
+    assert len(scanned) == 2
+    assert capsys.readouterr().err.count(f"kept in the cache: {folder} cannot be written to") == 2
+
+
+@pytest.mark.parametrize("keep", ["cache", "beside"])
+def test_a_changed_shard_is_read_again(tmp_path: Path, keep: str, scanned: list[str]) -> None:
+    folder = write_shards(tmp_path / "s", 6)
+    build(folder, keep)
+    write_shards(folder, 6, names={0: "a", 1: "b", 2: "c"})  # same sizes, same names, another time
+    (folder / "001.tar").write_bytes((folder / "001.tar").read_bytes() + bytes(10240))
+    changed = build(folder, keep)
+    assert len(scanned) == 4
+    assert changed.read(0, 0) == b"a"
+    build(folder, keep)
+    assert len(scanned) == 4
+
+
+@pytest.mark.parametrize("damage", ["empty", "half", "text", "flipped", "later", "other", "beyond"])
+def test_a_file_that_is_no_index_of_this_shard_is_made_anew(tmp_path: Path, damage: str, scanned: list[str]) -> None:
+    folder = write_shards(tmp_path / "s", 6, shards=1)
+    shard = folder / "000.tar"
+    first = build(folder, "beside")
+    path = beside(str(shard))
+    content = path.read_bytes()
+    saved = dict(np.load(path))
+    about = json.loads(saved["about"].tobytes())
+    if damage == "later":
+        about["format"] = "mlscale/index/3"
+    if damage == "other":
+        about["samples"] = 5
+    if damage == "beyond":
+        saved["offsets"][-1, -1] = shard.stat().st_size
+    saved["about"] = np.frombuffer(json.dumps(about).encode(), np.uint8)
+    middle = len(content) // 2
+    flipped = content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+    bad = {"empty": b"", "half": content[:middle], "text": b"no index" * 100, "flipped": flipped}
+    if damage in bad:
+        path.write_bytes(bad[damage])
+    else:
+        np.savez(path, **saved)
+    assert load(path) is None
+    assert same(build(folder, "beside"), first)
+    assert len(scanned) == 2
+    assert load(path) is not None
+
+
+def test_many_may_build_at_once(tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "s", 12)
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda _: build(folder, "beside"), range(24)))
+    assert all(same(index, found[0]) for index in found)
+    assert sorted(os.listdir(folder / ".mlscale-index")) == ["000.tar.npz", "001.tar.npz"]
+
+
+@pytest.mark.parametrize("number", [1, 2])
+def test_an_index_of_an_earlier_version_still_loads(tmp_path: Path, scanned: list[str], number: int) -> None:
+    example = EXAMPLES / f"index-{number}"
+    (tmp_path / "s" / ".mlscale-index").mkdir(parents=True)
+    shutil.copyfile(example / "000.tar", tmp_path / "s" / "000.tar")
+    shutil.copyfile(example / "000.tar.npz", beside(str(tmp_path / "s" / "000.tar")))
+    found = build(tmp_path / "s")
+    assert scanned == []
+    assert (found.keys, found.extensions) == (("cat/0", "dog/1"), ("cls", "txt"))
+    assert [found.read(0, 1), found.read(1, 0)] == [b"a cat", b"1"]
+    assert (found.digests is not None) is (number == 2)
+    about = json.loads(np.load(example / "000.tar.npz")["about"].tobytes())
+    assert about == json.loads(example.with_suffix(".json").read_text())
+
+
+def test_the_cache_knows_a_shard_by_its_real_path(tmp_path: Path) -> None:
+    folder = write_shards(tmp_path / "s", 6)
+    (tmp_path / "link").symlink_to(folder)
+    assert in_cache(str(tmp_path / "link" / "000.tar")) == in_cache(str(folder / "000.tar"))
+    assert in_cache(str(folder / "000.tar")) != in_cache(str(folder / "001.tar"))
+
+
+@pytest.mark.parametrize("words", [{"index": "besides"}, {"incomplete": "leave"}])
+def test_a_word_that_is_none(tmp_path: Path, words: dict[str, Any]) -> None:
+    ((name, word),) = words.items()
+    with pytest.raises(MLScaleError, match=rf"data\.{name} is '{word}'"):
+        WebDataset(tmp_path, tmp_path, **words)
+
+
+def without_times(path: Path, write: Callable[[], object]) -> None:
+    """Change a file, and set the time of its last change back, as `cp -p` and `rsync -t` do."""
+    before = path.stat()
+    write()
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert path.stat().st_mtime_ns == before.st_mtime_ns
+
+
+@pytest.mark.parametrize("keep", ["cache", "beside"])
+@pytest.mark.parametrize("aside", [True, False])
+def test_a_shard_that_was_written_again_with_the_times_it_had(tmp_path: Path, keep: str, aside: bool) -> None:
+    """Its size and its time say that it is the one that was indexed."""
+    folder = write_shards(tmp_path / "s", 6, shards=1)
+    shard = folder / "000.tar"
+    build(folder, keep)
+    renamed = bytearray(shard.read_bytes())
+    for start in range(0, len(renamed), 512):
+        if renamed[start : start + 6] == b"00003.":
+            renamed[start : start + 5] = b"0000x"
+            header = renamed[start : start + 512]
+            header[148:156] = b" " * 8
+            renamed[start + 148 : start + 156] = b"%06o\0 " % sum(header)
+
+    def write() -> None:
+        (tmp_path / "new").write_bytes(renamed)
+        if aside:
+            os.replace(tmp_path / "new", shard)
+        else:
+            shard.write_bytes(renamed)
+
+    without_times(shard, write)
+    assert build(folder, keep).keys == ("00000", "00001", "00002", "0000x", "00004", "00005")
+
+
+def test_an_index_of_a_part_of_a_shard_is_not_used(tmp_path: Path, scanned: list[str]) -> None:
+    """Format 1 was also written of shards that were read up to a zeroed header; these were repaired since."""
+    folder = write_shards(tmp_path / "s", 40, shards=1, size=(64, 64))
+    shard = str(folder / "000.tar")
+    whole = build(folder, "beside")
+    path = beside(shard)
+    saved = dict(np.load(path))
+    about = json.loads(saved["about"].tobytes())
+    about |= {"samples": 6, "format": "mlscale/index/1"}
+    for key in ("inode", "ctime_ns", "skipped", "digest", "end"):
+        about.pop(key, None)
+    arrays = {name: saved[name][:6] for name in ("offsets", "sizes")}
+    keys = np.frombuffer("\0".join(whole.keys[:6]).encode(), np.uint8)
+    np.savez(path, about=np.frombuffer(json.dumps(about).encode(), np.uint8), keys=keys, **arrays)
+    saved_index = load(path)
+    assert saved_index is not None
+    assert not saved_index.is_of(shard, os.stat(shard))
+    assert same(build(folder, "beside"), whole)
+
+
+def test_what_was_skipped_is_reported_from_the_index_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, scanned: list[str]
+) -> None:
+    write_tar(tmp_path / "s/0.tar", [("d/a.jpg", b"j"), ("d/a.cls", b"0"), ("d/._a.jpg", b"x"), ("d/._a.cls", b"x")])
+    line = "data      data.train: skipped files of macOS, Windows or a storage system: 2, the first: 0.tar/d/._a.jpg\n"
+    for _ in range(2):
+        monkeypatch.setattr("mlscale.data.shards.system_files._reported", set())
+        assert build(tmp_path / "s").keys == ("d/a",)
+        build(tmp_path / "s")
+        assert capsys.readouterr().err == line
+    assert len(scanned) == 1
+    monkeypatch.setattr("mlscale.data.shards.system_files._reported", set())
+    monkeypatch.setenv("RANK", "1")
+    build(tmp_path / "s")
+    assert capsys.readouterr().err == ""

@@ -1,0 +1,120 @@
+"""Finding shards: what users write, and what they are told when it is wrong."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+
+import pytest
+
+from mlscale.data.shards.shard_paths import find_shards
+from mlscale.errors import Exit, MLScaleError, Problems
+from tests.unit.data.conftest import write_tar
+
+
+def names(spec: object) -> list[str]:
+    return [shard.name for shard in find_shards(spec, where="data.train")]  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for number in range(3):
+        write_tar(tmp_path / "set" / f"{number:03}.tar", [("a.txt", b"x")])
+    return tmp_path / "set"
+
+
+def test_every_way_to_name_shards(folder: Path) -> None:
+    every = ["000.tar", "001.tar", "002.tar"]
+    assert names(folder) == every
+    assert names(str(folder / "{000..002}.tar")) == every
+    assert names(str(folder / "*.tar")) == every
+    assert names([folder / "002.tar", str(folder / "{000..001}.tar")]) == ["002.tar", "000.tar", "001.tar"]
+    assert names(f"file://{folder}/001.tar") == ["001.tar"]
+
+
+@pytest.mark.parametrize("name", ["a b.tar", "{000..010}.tar", "x?y.tar", "a&b=c.tar", "#1.tar", "[z].tar", "*.tar"])
+def test_a_path_that_exists_is_taken_as_it_stands(tmp_path: Path, name: str) -> None:
+    write_tar(tmp_path / name, [("a.txt", b"x")])
+    assert names(str(tmp_path / name)) == [name]
+
+
+def test_equal_names_are_told_apart(tmp_path: Path) -> None:
+    paths = [write_tar(tmp_path / part / "0.tar", [("a.txt", b"x")]) for part in ("p", "q")]
+    assert names(paths) == ["p/0.tar", "q/0.tar"]
+
+
+def failure(spec: object, **kwargs: object) -> MLScaleError:
+    with pytest.raises(MLScaleError) as caught:
+        find_shards(spec, where="data.train", **kwargs)  # type: ignore[arg-type]
+    return caught.value
+
+
+def test_a_path_that_does_not_exist(folder: Path) -> None:
+    error = failure(str(folder.parent / "sett" / "000.tar"))
+    assert "does not exist" in error.what
+    assert error.where == "data.train"
+    assert str(folder.parent) in error.why
+    assert error.fix == f"data.train={folder}"
+    assert error.exit == Exit.USER
+
+
+def test_no_shard_matches(folder: Path) -> None:
+    assert "No shard matches" in failure(str(folder / "train-*.tar")).what
+
+
+def test_some_shards_of_a_range_are_missing(folder: Path) -> None:
+    error = failure(str(folder / "{000..004}.tar"))
+    assert error.what.startswith("2 of the 5 shards")
+    assert "003.tar" in error.why
+
+
+def test_a_folder_without_shards(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    error = failure(tmp_path / "empty")
+    assert "holds no shard" in error.what
+    assert "imagefolder" in error.fix
+
+
+def test_nothing_named() -> None:
+    assert failure([]).what == "No shards are named."
+
+
+@pytest.mark.parametrize("by", ["path", "folder"])
+def test_a_compressed_shard(tmp_path: Path, by: str) -> None:
+    path = tmp_path / "a b.tar.gz"
+    path.write_bytes(gzip.compress(b"x"))
+    error = failure(path if by == "path" else tmp_path)
+    assert "is compressed" in error.what
+    assert error.fix == f"gunzip -k '{path}'"
+
+
+def test_addresses_are_not_read(tmp_path: Path) -> None:
+    error = failure("https://example.org/000.tar")
+    assert "not one" in error.what
+    assert "data.allow=[pipe]" in error.fix
+    assert "'s3'" in failure("s3://bucket/000.tar").why
+
+
+def test_pipe_is_refused_unless_allowed(folder: Path, tmp_path: Path, cache: Path) -> None:
+    command = f"echo ran >> {tmp_path}/ran; cat {folder}/000.tar"
+    error = failure(f"pipe:{command}")
+    assert "was not run" in error.what
+    assert error.fix == "data.allow=[pipe]"
+    assert not (tmp_path / "ran").exists()
+    for _ in range(2):
+        (shard,) = find_shards(f"pipe:{command}", where="data.train", allow=["pipe"])
+    assert Path(shard.path).read_bytes() == (folder / "000.tar").read_bytes()
+    assert (tmp_path / "ran").read_text() == "ran\n"
+
+
+def test_a_pipe_that_fails(cache: Path) -> None:
+    error = failure("pipe:echo no such bucket >&2; exit 3", allow=["pipe"])
+    assert error.exit == Exit.ENVIRONMENT
+    assert "exit code 3: no such bucket" in error.why
+    assert not list((cache / "pipes").iterdir())
+
+
+def test_all_problems_at_once(tmp_path: Path) -> None:
+    error = failure([str(tmp_path / "a.tar"), "s3://b/c.tar"])
+    assert isinstance(error, Problems)
+    assert len(error.problems) == 2
