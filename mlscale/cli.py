@@ -71,7 +71,7 @@ def _texts() -> ModuleType:
 
 def _tell(error: MLScaleError, cause: BaseException | None = None) -> None:
     """The error on stderr, secrets masked; the traceback only when asked for."""
-    from mlscale.runs.mask import Masker
+    from mlscale.secrets.mask import Masker
 
     masker = Masker.of_process()
     if os.environ.get("MLSCALE_TRACEBACK"):

@@ -39,7 +39,7 @@ def work(verb: str, argv: Sequence[str]) -> int:
         cfg = api.checked(request)
     result = api.on(verb, cfg)
     from mlscale.report import emit
-    from mlscale.runs.mask import Masker, masked_output
+    from mlscale.secrets.mask import Masker, masked_output
 
     with masked_output(Masker.of(cfg)):
         emit(result, cfg.output)
@@ -60,7 +60,7 @@ def _by_hydra(request: Request) -> int:
 def _masked(request: Request) -> AbstractContextManager[None]:
     """What Hydra prints of a config is masked; one that does not compose, as far as the environment's secrets go."""
     from mlscale.config.compose import compose
-    from mlscale.runs.mask import Masker, masked_output
+    from mlscale.secrets.mask import Masker, masked_output
 
     try:
         return masked_output(Masker.of(compose(request)))

@@ -20,9 +20,9 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.report import Result, number, table
 from mlscale.runs.files import write_json
 from mlscale.runs.folder import RunFolder, new_path
-from mlscale.runs.mask import Masker
-from mlscale.runs.secrets import mask_overrides
 from mlscale.runs.sweep import discard_sweep, start_sweep
+from mlscale.secrets.config_secrets import mask_overrides
+from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

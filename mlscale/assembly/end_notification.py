@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mlscale.assembly.build import build
 from mlscale.culprit import summary
-from mlscale.runs.mask import Masker
+from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -12,7 +12,7 @@ from mlscale.config.frozen import with_derived
 from mlscale.culprit import summary
 from mlscale.errors import MLScaleError
 from mlscale.launch.start import say
-from mlscale.runs.mask import Masker
+from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -58,7 +58,7 @@ def checked(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> Dict
     groups = request.roots.groups_of(request.verb)
     problems = check(cfg, groups=groups, origin=origin, verb=request.verb, left_over=left_over)
     if problems:
-        from mlscale.runs.mask import Masker
+        from mlscale.secrets.mask import Masker
 
         masker = Masker.of(cfg)
         raise_all([problem.masked(masker.mask) for problem in problems])

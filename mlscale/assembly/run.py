@@ -24,7 +24,7 @@ from mlscale.errors import MLScaleError
 from mlscale.runs.files import read_json
 from mlscale.runs.folder import RUN, RunFolder
 from mlscale.runs.initial import Initial
-from mlscale.runs.mask import Masker
+from mlscale.secrets.mask import Masker
 from mlscale.tasks import lazy
 from mlscale.tasks.base import Task
 from mlscale.train.after_fit import after_fit

@@ -17,7 +17,7 @@ from mlscale.config.derive import derive
 from mlscale.launch.local import launch
 from mlscale.launch.machine import this_machine
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.secrets import protect
+from mlscale.secrets.config_secrets import protect
 
 _SILENT = ("wandb", "tensorboard", "mlflow")
 

@@ -24,7 +24,7 @@ from mlscale.runs import process
 from mlscale.runs.files import unwritable
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial import Initial
-from mlscale.runs.mask import Masker, masked_output
+from mlscale.secrets.mask import Masker, masked_output
 
 if TYPE_CHECKING:
     from mlscale.train.callbacks.stall_report import Report

@@ -270,7 +270,7 @@ def background(verb: str, overrides: Sequence[str], folder: Path) -> AbstractCon
 def run(verb: str, cfg: DictConfig) -> Result:
     """Run a working verb on a config that was checked; what it prints shows no secrets."""
     from mlscale.launch.sockets import shorten_socket_paths
-    from mlscale.runs.mask import Masker, masked_output
+    from mlscale.secrets.mask import Masker, masked_output
 
     shorten_socket_paths()  # before anything starts a process
     with masked_output(Masker.of(cfg)):

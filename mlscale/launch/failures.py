@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.files import unwritable
-from mlscale.runs.mask import Masker
+from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError

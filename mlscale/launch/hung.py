@@ -15,7 +15,7 @@ from mlscale.errors import MLScaleError
 from mlscale.launch import failures
 from mlscale.runs import process
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.mask import Masker
+from mlscale.secrets.mask import Masker
 
 
 def end(

@@ -14,7 +14,7 @@ from mlscale.registry.objects import holds
 from mlscale.registry.version import File, is_place
 from mlscale.runs.files import artefacts
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.mask import Masker
+from mlscale.secrets.mask import Masker
 
 
 def publish_servable(

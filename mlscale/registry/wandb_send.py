@@ -18,7 +18,7 @@ from mlscale.registry.disk import held
 from mlscale.registry.outbox import Outbox, Place, Receipt, Waiting
 from mlscale.registry.version import Version
 from mlscale.runs.files import make_folders
-from mlscale.runs.mask import Masker
+from mlscale.secrets.mask import Masker
 
 SENT, FAILED, NO_KEY = 0, 1, 3
 NO_KEY_WHY = "no API key"

@@ -14,7 +14,7 @@ from mlscale.report.blocks import Table
 from mlscale.report.figures import Figure, Step
 from mlscale.report.text import figures_of, key_values, table
 from mlscale.runs.files import plain
-from mlscale.runs.secrets import mask_overrides
+from mlscale.secrets.config_secrets import mask_overrides
 
 if TYPE_CHECKING:
     from mlscale.runs.folder import RunFolder
@@ -100,7 +100,7 @@ class Result:
         """What a notebook shows: the result's page, with its figures."""
         from mlscale.report.html import page
         from mlscale.report.notebook import fragment
-        from mlscale.runs.mask import Masker
+        from mlscale.secrets.mask import Masker
 
         masker = Masker.of_process()
         shown = masker.mask_tree(self.as_dict())

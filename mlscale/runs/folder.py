@@ -34,10 +34,10 @@ from mlscale.runs.files import (
     write_text,
 )
 from mlscale.runs.identity import config_hash, folder_name, key_digests, new_id, now
-from mlscale.runs.mask import Masker
-from mlscale.runs.secrets import mask_overrides, protect_yaml
 from mlscale.runs.snapshot import Snapshot
 from mlscale.runs.sweep import start_sweep
+from mlscale.secrets.config_secrets import mask_overrides, protect_yaml
+from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
     from mlscale.report.figures import Figure, Step

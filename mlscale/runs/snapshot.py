@@ -16,7 +16,7 @@ from typing import Any
 
 from mlscale.contracts import stamp
 from mlscale.runs import git
-from mlscale.runs.scan import masked, scan, words
+from mlscale.secrets.secret_patterns import masked, scan, words
 
 TOTAL_BYTES = 10 << 20
 FILE_BYTES = 1 << 20

@@ -11,7 +11,7 @@ from mlscale.export.needs import need
 from mlscale.launch.start import say
 from mlscale.report import Result
 from mlscale.runs.find import find
-from mlscale.runs.mask import Masker, masked_output
+from mlscale.secrets.mask import Masker, masked_output
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -89,7 +89,7 @@ def _show(request: Request, parts: Sequence[str], *, origin: bool, resolve: bool
 
     from mlscale.config.compose import compose
     from mlscale.config.origin import annotated, origin_of
-    from mlscale.runs.mask import Masker
+    from mlscale.secrets.mask import Masker
 
     cfg = compose(request)
     masker = Masker.of(cfg)

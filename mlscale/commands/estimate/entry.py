@@ -14,7 +14,7 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.start import say
 from mlscale.report import Result, duration, size
 from mlscale.runs.machine import memory_bytes
-from mlscale.runs.mask import Masker, masked_output
+from mlscale.secrets.mask import Masker, masked_output
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -25,7 +25,7 @@ from mlscale.report import Result, keep
 from mlscale.report.kept import keep_in
 from mlscale.runs.files import named_by
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.mask import Masker, masked_output
+from mlscale.secrets.mask import Masker, masked_output
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

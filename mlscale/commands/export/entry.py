@@ -17,7 +17,7 @@ from mlscale.launch.start import say
 from mlscale.report import Result, keep
 from mlscale.report.text import percent
 from mlscale.runs.find import find
-from mlscale.runs.mask import Masker, masked_output
+from mlscale.secrets.mask import Masker, masked_output
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

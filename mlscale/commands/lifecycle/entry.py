@@ -22,8 +22,8 @@ from mlscale.export.needs import need
 from mlscale.launch.start import say
 from mlscale.report import Result, duration, keep
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.mask import Masker
-from mlscale.runs.secrets import protect
+from mlscale.secrets.config_secrets import protect
+from mlscale.secrets.mask import Masker
 from mlscale.verify_resume.killed_run import raised_on_terminate
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from mlscale.errors import MLScaleError
 from mlscale.launch.start import say
 from mlscale.report import Figure, Result, Step, duration
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.mask import MaskedStream, Masker
+from mlscale.secrets.mask import MaskedStream, Masker
 
 
 @dataclass(frozen=True)

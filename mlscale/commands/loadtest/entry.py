@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlscale.export.needs import need
 from mlscale.launch.start import say
 from mlscale.report import Bars, Figure, Result, Series, number
-from mlscale.runs.mask import Masker
+from mlscale.secrets.mask import Masker
 from mlscale.verify_resume.killed_run import raised_on_terminate
 
 if TYPE_CHECKING:

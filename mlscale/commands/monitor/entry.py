@@ -14,7 +14,7 @@ from mlscale.errors import MLScaleError
 from mlscale.export.needs import need
 from mlscale.launch.start import say
 from mlscale.report import Result
-from mlscale.runs.mask import Masker
+from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

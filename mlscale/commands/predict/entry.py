@@ -17,7 +17,7 @@ from mlscale.registry.subject import Subject, find_subject
 from mlscale.report import Result, Table
 from mlscale.report.text import percent
 from mlscale.runs.files import named_by
-from mlscale.runs.mask import Masker, masked_output
+from mlscale.secrets.mask import Masker, masked_output
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

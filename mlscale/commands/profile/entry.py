@@ -16,7 +16,7 @@ from mlscale.errors import MLScaleError
 from mlscale.launch.start import say
 from mlscale.report import Result, Rows, duration, keep
 from mlscale.runs.find import find
-from mlscale.runs.mask import Masker, masked_output
+from mlscale.secrets.mask import Masker, masked_output
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

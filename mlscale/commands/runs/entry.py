@@ -193,7 +193,7 @@ def _resume(args: argparse.Namespace) -> int:
     from mlscale.assembly.ready import ready
     from mlscale.launch.threads import wait_passively
     from mlscale.report import emit
-    from mlscale.runs.mask import Masker, masked_output
+    from mlscale.secrets.mask import Masker, masked_output
 
     wait_passively()
     output = ["output=json"] if args.json else []

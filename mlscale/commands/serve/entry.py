@@ -10,7 +10,7 @@ from mlscale.assembly.build import build
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.export.needs import need
 from mlscale.report import Result, duration
-from mlscale.runs.mask import Masker
+from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -36,9 +36,9 @@ from mlscale.runs.going_on import AUTO, open_attempt, to_go_on, unfinished_line
 from mlscale.runs.identity import config_hash
 from mlscale.runs.initial import Initial
 from mlscale.runs.lock import claimed, held
-from mlscale.runs.mask import Masker
-from mlscale.runs.secrets import protect
 from mlscale.runs.snapshot import Snapshot, take
+from mlscale.secrets.config_secrets import protect
+from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -20,8 +20,8 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.start import say
 from mlscale.report import Result, duration
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.mask import Masker
-from mlscale.runs.secrets import protect
+from mlscale.secrets.config_secrets import protect
+from mlscale.secrets.mask import Masker
 from mlscale.verify_resume import kill_points as kills
 from mlscale.verify_resume import killed_run as drill
 from mlscale.verify_resume import resume_verdict as verdict

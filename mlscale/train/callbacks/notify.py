@@ -20,7 +20,7 @@ from mlscale.notify.sent import Sent
 from mlscale.notify.webhook import Webhook
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import now
-from mlscale.runs.mask import Masker
+from mlscale.secrets.mask import Masker
 from mlscale.train.callbacks.stall_report import Report
 
 Event = Literal["finished", "failed", "diverged", "stopped", "hung"]

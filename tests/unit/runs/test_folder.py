@@ -14,8 +14,8 @@ from mlscale.runs import folder as module
 from mlscale.runs.files import ASIDE
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import config_hash
-from mlscale.runs.mask import Masker
 from mlscale.runs.snapshot import Snapshot
+from mlscale.secrets.mask import Masker
 
 Start = Callable[..., RunFolder]
 

@@ -15,7 +15,7 @@ from mlscale.commands.lifecycle.production_samples import SHIFTS, Labelled, chec
 from mlscale.commands.lifecycle.step_log import Told, Tour
 from mlscale.errors import MLScaleError
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.mask import Masker
+from mlscale.secrets.mask import Masker
 from tests.unit.loadtest.servers import Answer, label, serving
 
 RAW = np.random.default_rng(0).integers(0, 256, (6, 1, 4, 4), np.uint8)

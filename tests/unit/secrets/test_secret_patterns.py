@@ -2,7 +2,7 @@
 
 import pytest
 
-from mlscale.runs.scan import MASK, masked, scan, secret_like, well_known
+from mlscale.secrets.secret_patterns import MASK, masked, scan, secret_like, well_known
 
 HEX40 = "0123456789abcdef0123456789abcdef01234567"
 

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import pytest
 
-from mlscale.runs.mask import MaskedStream, Masker, MaskFilter, masked_output
+from mlscale.secrets.mask import MaskedStream, Masker, MaskFilter, masked_output
 
 SECRET = 'hunt\'er "22" /é+x'
 

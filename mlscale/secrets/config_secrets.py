@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from mlscale.runs.scan import MASK, masked, scan, secret_like, tells_little, well_known
+from mlscale.secrets.secret_patterns import MASK, masked, scan, secret_like, tells_little, well_known
 
 PREFIX = "MLSCALE_SECRET_"
 _ENV_DEFAULT = re.compile(r"^\$\{\s*oc\.env\s*:\s*(?P<name>\w+)\s*,\s*(?P<default>.*)\}$", re.DOTALL)

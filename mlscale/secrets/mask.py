@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, ClassVar, TextIO
 from urllib.parse import quote, quote_plus, unquote
 
-from mlscale.runs.scan import MASK, masked, scan, secret_like, tells_little, words
-from mlscale.runs.secrets import PREFIX, find_secrets, interpolated, mask_overrides
+from mlscale.secrets.config_secrets import PREFIX, find_secrets, interpolated, mask_overrides
+from mlscale.secrets.secret_patterns import MASK, masked, scan, secret_like, tells_little, words
 
 SHORTEST = 4  # characters; masking shorter values would make any text unreadable and hide little
 _COMMON = words("true false none null auto default test local localhost admin root user password secret token")

@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from mlscale.runs.secrets import find_secrets, interpolated, mask_overrides, missing, protect, protect_yaml
+from mlscale.secrets.config_secrets import find_secrets, interpolated, mask_overrides, missing, protect, protect_yaml
 
 CONFIG = {
     "optimizer": {"lr": 0.1, "_target_": "torch.optim.SGD"},
