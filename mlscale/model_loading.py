@@ -12,7 +12,7 @@ from mlscale.errors import MLScaleError
 from mlscale.registry.local import LocalRegistry
 from mlscale.registry.servables import locate
 from mlscale.registry.subject import Subject, find_subject
-from mlscale.runs.checkpoints import SUFFIX
+from mlscale.runs.checkpoint_files import SUFFIX
 from mlscale.runs.find import find
 from mlscale.runs.recover import DERIVED, yaml_values
 

@@ -17,10 +17,10 @@ from mlscale.assembly.ready import checked
 from mlscale.config.argv import Request
 from mlscale.config.directions import direction
 from mlscale.errors import Exit, MLScaleError
+from mlscale.files import write_json
 from mlscale.report import Result, number, table
-from mlscale.runs.files import write_json
 from mlscale.runs.folder import RunFolder, new_path
-from mlscale.runs.sweep import discard_sweep, start_sweep
+from mlscale.runs.sweep_folder import discard_sweep, start_sweep
 from mlscale.secrets.config_secrets import mask_overrides
 from mlscale.secrets.mask import Masker
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
-from mlscale.runs.checkpoints import verify
+from mlscale.runs.checkpoint_files import verify
 from mlscale.train.checkpoint.io import VerifiedCheckpointIO, load
 
 

@@ -14,7 +14,7 @@ from mlscale.assembly.rebuild import as_trained, checkpoint_path, load_weights
 from mlscale.config.derive import derive
 from mlscale.config.frozen import with_derived
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoints import best
+from mlscale.runs.checkpoint_files import best
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from mlscale.assembly.build import build, target
 from mlscale.registry.initial import initial_weights
-from mlscale.runs.initial import Initial
+from mlscale.runs.initial_source import Initial
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -88,7 +88,7 @@ def on_its_run(request: Request) -> Request:
     if ref is None:
         return request
     from mlscale.runs.find import find
-    from mlscale.runs.initial import Initial
+    from mlscale.runs.initial_source import Initial
 
     root = request.values.get("runs_dir", "runs")
     run = find(ref, Path(root))
@@ -137,7 +137,7 @@ def _on(frozen: DictConfig, folder: Path, request: Request) -> Request:
 
     from mlscale.config.compose import use_frozen
     from mlscale.config.trust import distrusted
-    from mlscale.runs import own
+    from mlscale.runs import ownership as own
     from mlscale.runs.edited import report_edits
     from mlscale.runs.folder import RunFolder
     from mlscale.runs.recover import is_run_folder

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mlscale.config.derive import LISTS_OF_THE_DATA, OF_THE_DATA, derive
 from mlscale.config.frozen import with_derived
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoints import SUFFIX, best, look
+from mlscale.runs.checkpoint_files import SUFFIX, best, look
 from mlscale.runs.recover import is_run_folder, report, run_document
 
 if TYPE_CHECKING:

@@ -21,9 +21,9 @@ from mlscale.assembly.build import accepts, brings_precision, build, build_each,
 from mlscale.config.derive import epoch_steps
 from mlscale.config.metric import follow_own_metrics, is_set
 from mlscale.errors import MLScaleError
-from mlscale.runs.files import read_json
+from mlscale.files import read_json
 from mlscale.runs.folder import RUN, RunFolder
-from mlscale.runs.initial import Initial
+from mlscale.runs.initial_source import Initial
 from mlscale.secrets.mask import Masker
 from mlscale.tasks import lazy
 from mlscale.tasks.base import Task

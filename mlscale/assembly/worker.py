@@ -18,12 +18,12 @@ from mlscale.assembly.end_notification import tell_end
 from mlscale.config import frozen
 from mlscale.culprit import unforeseen
 from mlscale.errors import MLScaleError
+from mlscale.files import unwritable
 from mlscale.launch import debugger, failures, garbage, hung
 from mlscale.launch import rank as this_process
-from mlscale.runs import process
-from mlscale.runs.files import unwritable
+from mlscale.runs import processes as process
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.initial import Initial
+from mlscale.runs.initial_source import Initial
 from mlscale.secrets.mask import Masker, masked_output
 
 if TYPE_CHECKING:

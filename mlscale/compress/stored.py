@@ -13,9 +13,9 @@ from mlscale.compress.calibration import SPLIT
 from mlscale.compress.quantize import METHODS
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
+from mlscale.files import read_json, whole_folder, write_bytes, write_json
 from mlscale.runs.amend import amend
-from mlscale.runs.checkpoints import content_digest, look
-from mlscale.runs.files import read_json, whole_folder, write_bytes, write_json
+from mlscale.runs.checkpoint_files import content_digest, look
 
 if TYPE_CHECKING:
     from mlscale.compress.int8 import Compressed

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
 from mlscale.evaluate.rows import Columns
-from mlscale.runs.files import ASIDE, PRIVATE_FILE, make_folders, sync_folder, unwritable
+from mlscale.files import ASIDE, PRIVATE_FILE, make_folders, sync_folder, unwritable
 
 _ABOUT = b"mlscale"
 _ROW_GROUP = 65_536

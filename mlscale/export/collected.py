@@ -6,8 +6,8 @@ from pathlib import Path
 
 from mlscale.errors import MLScaleError
 from mlscale.export.reference import ABOUT, Reference
-from mlscale.runs.checkpoints import content_digest
-from mlscale.runs.files import whole_folder
+from mlscale.files import whole_folder
+from mlscale.runs.checkpoint_files import content_digest
 
 FOLDER = "reference"
 

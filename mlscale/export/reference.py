@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
-from mlscale.runs.files import read_json, write_bytes, write_json
+from mlscale.files import read_json, write_bytes, write_json
 
 ARRAYS, ABOUT = "profile.npz", "profile.json"
 KEPT = 10_000

@@ -12,7 +12,7 @@ from mlscale.contracts import stamp
 from mlscale.errors import MLScaleError
 from mlscale.export.reference import Reference
 from mlscale.export.servable import DOCUMENT, MODEL, PARITY, REFERENCE, Servable, load
-from mlscale.runs.files import (
+from mlscale.files import (
     PRIVATE_FOLDER,
     artefacts,
     plain,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.files import unwritable
+from mlscale.files import unwritable
 from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from typing import Any
 
 from mlscale.errors import MLScaleError
 from mlscale.launch import failures
-from mlscale.runs import process
+from mlscale.runs import processes as process
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import Masker
 

@@ -15,11 +15,11 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.files import read_json, write_json
 from mlscale.loadtest.outcome import Outcome
 from mlscale.loadtest.questions import PROTOCOLS
 from mlscale.loadtest.server import Credentials, Model
-from mlscale.runs.files import read_json, write_json
-from mlscale.runs.process import end_session
+from mlscale.runs.processes import end_session
 
 _START_SECONDS, _GRACE_SECONDS = 60.0, 5.0
 """What Locust may take to start on a busy machine, and to end after it was told to."""

@@ -16,6 +16,7 @@ from typing import Any
 import gevent
 from locust import FastHttpUser, constant, constant_throughput, events, task
 
+from mlscale.files import write_json
 from mlscale.loadtest.calibration import start_empty_server
 from mlscale.loadtest.client_load import read_usage
 from mlscale.loadtest.outcome import Outcome
@@ -24,7 +25,6 @@ from mlscale.loadtest.samples import Samples, random_of
 from mlscale.loadtest.samples import read as read_samples
 from mlscale.loadtest.server import Credentials, Model
 from mlscale.loadtest.server_timing import read_server_time
-from mlscale.runs.files import write_json
 
 SETTINGS: dict[str, Any] = json.loads(Path(os.environ["MLSCALE_LOADTEST"]).read_text(encoding="utf-8"))
 MODEL = Model(**{**SETTINGS["model"], "shape": tuple(SETTINGS["model"]["shape"])})

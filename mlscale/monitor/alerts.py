@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.contracts import stamp
+from mlscale.files import plain
 from mlscale.monitor import state as memory_file
 from mlscale.monitor.look import Look
 from mlscale.monitor.rule import Change, Patience, State, step
 from mlscale.monitor.state import Memory
 from mlscale.notify.webhook import Webhook
-from mlscale.runs.files import plain
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from mlscale.errors import MLScaleError
 from mlscale.export.reference import Reference
 from mlscale.export.servable import DOCUMENT, REFERENCE, read_document
-from mlscale.runs.files import sha256
+from mlscale.files import sha256
 
 
 @dataclass(frozen=True, eq=False)

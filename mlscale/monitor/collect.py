@@ -24,7 +24,7 @@ from mlscale.export.parity import torch_logits
 from mlscale.export.reference import Profile, spread_edges, value_edges
 from mlscale.export.samples import sent, validation
 from mlscale.export.servable import softmax
-from mlscale.runs.checkpoints import content_digest, look
+from mlscale.runs.checkpoint_files import content_digest, look
 from mlscale.tasks.batch import Batch, unpack
 from mlscale.train.after_fit import Told, alone, best_checkpoint, load_best
 

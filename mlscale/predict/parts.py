@@ -23,7 +23,7 @@ import numpy as np
 
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
-from mlscale.runs.files import ASIDE, make_folders, read_json, write_bytes, write_json
+from mlscale.files import ASIDE, make_folders, read_json, write_bytes, write_json
 
 MANIFEST = "_predictions.json"
 _NAME = re.compile(r"part-(\d{8})\.parquet")

@@ -9,8 +9,8 @@ from typing import Any
 
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
+from mlscale.files import read_json, write_json
 from mlscale.registry.reference import CHALLENGER, CHAMPION, PREVIOUS
-from mlscale.runs.files import read_json, write_json
 from mlscale.runs.identity import now
 
 FILE = "aliases.json"

@@ -9,9 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlscale.errors import MLScaleError
+from mlscale.files import ASIDE, PRIVATE_FOLDER, artefacts, sync_folder, write_json
 from mlscale.registry.objects import Objects, holds
 from mlscale.registry.version import PAYLOAD, RECORD, Version, is_place
-from mlscale.runs.files import ASIDE, PRIVATE_FOLDER, artefacts, sync_folder, write_json
 
 
 def commit(draft: Version, objects: Objects) -> Version:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.files import PRIVATE_FILE
+from mlscale.files import PRIVATE_FILE
 
 LOCK = ".lock"
 _WAIT_SECONDS = 60.0  # whoever holds a lock writes a few small files; a minute means that something hangs

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.errors import MLScaleError
+from mlscale.files import sha256
 from mlscale.registry.local import LocalRegistry, Published
-from mlscale.runs import checkpoints
-from mlscale.runs.files import sha256
+from mlscale.runs import checkpoint_files as checkpoints
 from mlscale.runs.folder import CONFIG, DERIVED, RunFolder
 
 WEIGHTS = "model.ckpt"

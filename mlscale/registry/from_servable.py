@@ -8,11 +8,11 @@ from typing import Any
 from mlscale.contracts.servable import DOCUMENT as DOCUMENT
 from mlscale.contracts.servable import read_document
 from mlscale.errors import MLScaleError
+from mlscale.files import artefacts
 from mlscale.registry.from_run import origin, parent_of
 from mlscale.registry.local import LocalRegistry, Published
 from mlscale.registry.objects import holds
 from mlscale.registry.version import File, is_place
-from mlscale.runs.files import artefacts
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import Masker
 

@@ -11,7 +11,7 @@ from mlscale.registry.local import LocalRegistry
 from mlscale.registry.version import Version
 from mlscale.runs.find import find
 from mlscale.runs.folder import RUN, RunFolder
-from mlscale.runs.initial import Initial, find_initial, is_file_name, of_file
+from mlscale.runs.initial_source import Initial, find_initial, is_file_name, of_file
 
 
 def initial_weights(text: str, registry: LocalRegistry | None, root: str | Path = "runs") -> Initial:

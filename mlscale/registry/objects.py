@@ -10,8 +10,8 @@ import shutil
 import time
 from pathlib import Path
 
+from mlscale.files import ASIDE, PRIVATE_FOLDER, sha256, sync_folder
 from mlscale.registry.version import File
-from mlscale.runs.files import ASIDE, PRIVATE_FOLDER, sha256, sync_folder
 
 _BLOCK = 1 << 20
 _READ_ONLY = 0o400

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.errors import MLScaleError
+from mlscale.files import make_folders, read_json, write_json
 from mlscale.registry.local import LocalRegistry
 from mlscale.registry.version import Version
-from mlscale.runs.files import make_folders, read_json, write_json
 from mlscale.runs.identity import new_id
 
 _PLACE = "mirror.json"

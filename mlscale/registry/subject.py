@@ -11,7 +11,7 @@ from mlscale.errors import MLScaleError
 from mlscale.registry.from_run import WEIGHTS
 from mlscale.registry.local import LocalRegistry
 from mlscale.registry.servables import locate
-from mlscale.runs.checkpoints import SUFFIX
+from mlscale.runs.checkpoint_files import SUFFIX
 from mlscale.runs.find import find, run_paths
 from mlscale.runs.folder import CONFIG, RUN, RunFolder
 from mlscale.runs.recover import is_run_folder

@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
-from mlscale.runs.files import ASIDE, plain, read_json
+from mlscale.files import ASIDE, plain, read_json
 
 Kind = Literal["checkpoint", "servable"]
 KINDS: tuple[str, ...] = get_args(Kind)

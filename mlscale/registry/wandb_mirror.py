@@ -13,11 +13,11 @@ from pathlib import Path
 from textwrap import shorten
 
 from mlscale.errors import MLScaleError
+from mlscale.files import write_text
 from mlscale.registry.disk import writing
 from mlscale.registry.local import LocalRegistry
 from mlscale.registry.outbox import Outbox
 from mlscale.registry.wandb_send import FAILED, NO_KEY, NO_KEY_WHY, SENT
-from mlscale.runs.files import write_text
 
 _PAUSE_SECONDS = 300.0  # after a failure nothing is sent unasked: every promotion would wait for a dead server again
 _SEND = "import sys; from mlscale.registry.wandb_send import main; sys.exit(main(sys.argv[1:]))"

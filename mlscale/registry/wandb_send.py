@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.errors import MLScaleError
+from mlscale.files import make_folders
 from mlscale.registry.aliases import Aliases
 from mlscale.registry.disk import held
 from mlscale.registry.outbox import Outbox, Place, Receipt, Waiting
 from mlscale.registry.version import Version
-from mlscale.runs.files import make_folders
 from mlscale.secrets.mask import Masker
 
 SENT, FAILED, NO_KEY = 0, 1, 3

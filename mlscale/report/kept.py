@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+from mlscale.files import make_folders, write_json, write_text
 from mlscale.report.html import page
 from mlscale.report.result import Result
-from mlscale.runs.files import make_folders, write_json, write_text
 
 
 def keep_in(result: Result, folder: Path, title: str) -> Result:

@@ -10,10 +10,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TextIO
 
 from mlscale.contracts import expect, stamp
+from mlscale.files import plain
 from mlscale.report.blocks import Table
 from mlscale.report.figures import Figure, Step
 from mlscale.report.text import figures_of, key_values, table
-from mlscale.runs.files import plain
 from mlscale.secrets.config_secrets import mask_overrides
 
 if TYPE_CHECKING:

@@ -19,8 +19,7 @@ from typing import Any
 
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
-from mlscale.registry.disk import Busy, held
-from mlscale.runs.files import (
+from mlscale.files import (
     ASIDE,
     PRIVATE_FILE,
     make_folders,
@@ -31,6 +30,7 @@ from mlscale.runs.files import (
     unwritable,
     write_json,
 )
+from mlscale.registry.disk import Busy, held
 from mlscale.runs.identity import new_id, now
 
 PROMOTED, REJECTED, TOO_FEW, OVERTAKEN = "promoted", "rejected", "too few", "overtaken"

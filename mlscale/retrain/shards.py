@@ -13,7 +13,7 @@ from PIL import Image
 
 from mlscale.data.shards.secure_webdataset import TarWriter
 from mlscale.errors import MLScaleError
-from mlscale.runs.files import make_folders
+from mlscale.files import make_folders
 
 SHARD_SIZE = 1000
 _TEXTS = ("cls", "cls2", "txt", "text")  # label members that hold a number or a name as text

@@ -6,10 +6,10 @@ sealed.
 
 from __future__ import annotations
 
-from mlscale.runs.files import sha256
+from mlscale.files import sha256
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import config_hash, key_digests
-from mlscale.runs.own import doubt
+from mlscale.runs.ownership import doubt
 from mlscale.runs.recover import CONFIG, DERIVED, report
 
 _SHOWN = 10  # keys in a line

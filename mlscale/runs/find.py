@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlscale.errors import MLScaleError
-from mlscale.runs.files import ASIDE
+from mlscale.files import ASIDE
 from mlscale.runs.folder import RUN, RunFolder
 from mlscale.runs.recover import is_run_folder, report
 

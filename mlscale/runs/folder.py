@@ -17,8 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.contracts import stamp
 from mlscale.errors import MLScaleError
-from mlscale.runs import machine, own, process, recover
-from mlscale.runs.files import (
+from mlscale.files import (
     ASIDE,
     artefacts,
     encoded,
@@ -33,9 +32,12 @@ from mlscale.runs.files import (
     write_json,
     write_text,
 )
+from mlscale.runs import machine, recover
+from mlscale.runs import ownership as own
+from mlscale.runs import processes as process
+from mlscale.runs.code_snapshot import Snapshot
 from mlscale.runs.identity import config_hash, folder_name, key_digests, new_id, now
-from mlscale.runs.snapshot import Snapshot
-from mlscale.runs.sweep import start_sweep
+from mlscale.runs.sweep_folder import start_sweep
 from mlscale.secrets.config_secrets import mask_overrides, protect_yaml
 from mlscale.secrets.mask import Masker
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from mlscale.errors import MLScaleError
-from mlscale.runs import process
-from mlscale.runs.files import make_folders
+from mlscale.files import make_folders
+from mlscale.runs import processes as process
 from mlscale.runs.folder import RunFolder
 
 _LINGER_SECONDS = 15.0  # children of a process that was killed may hold its lock until they notice

@@ -16,7 +16,7 @@ from typing import Any
 
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
-from mlscale.runs.files import read_json
+from mlscale.files import read_json
 from mlscale.runs.identity import config_hash, started_at
 
 RUN, MANIFEST, CONFIG, DERIVED = "run.json", "manifest.json", "config.yaml", "derived.yaml"

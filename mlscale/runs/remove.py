@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError, raise_all
-from mlscale.runs.files import remove_tree
+from mlscale.files import remove_tree
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.sweep import SWEEP
+from mlscale.runs.sweep_folder import SWEEP
 
 _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 

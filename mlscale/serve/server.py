@@ -16,8 +16,8 @@ from typing import Any
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
 from mlscale.events.writer import EventWriter
+from mlscale.files import write_json
 from mlscale.registry.servables import Located
-from mlscale.runs.files import write_json
 from mlscale.serve.access import Access, check_exposure
 from mlscale.serve.admission import RESERVED
 from mlscale.serve.answers import Answers

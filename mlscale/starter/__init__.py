@@ -12,7 +12,7 @@ from importlib.machinery import PathFinder
 from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.files import ASIDE
+from mlscale.files import ASIDE
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 _SUFFIX = ".tmpl"

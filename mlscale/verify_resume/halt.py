@@ -11,7 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from mlscale.runs import checkpoints, process
+from mlscale.runs import checkpoint_files as checkpoints
+from mlscale.runs import processes as process
 from mlscale.train.checkpoint import io as checkpoint_io
 from mlscale.verify_resume.stop_request import ORDER, there
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlscale.runs import process
-from mlscale.runs.files import make_folders, write_json
+from mlscale.files import make_folders, write_json
+from mlscale.runs import processes as process
 
 ORDER = "order.json"
 

@@ -10,11 +10,11 @@ import pytest
 from mlscale import contracts
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
+from mlscale.runs.code_snapshot import take
 from mlscale.runs.compare import compare
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.initial import Initial
+from mlscale.runs.initial_source import Initial
 from mlscale.runs.overview import overview
-from mlscale.runs.snapshot import take
 
 EXAMPLES = sorted((Path(__file__).parent / "examples").glob("*.json"))
 

@@ -8,7 +8,7 @@ import jsonschema
 import pytest
 
 from mlscale import cli, contracts
-from mlscale.runs.checkpoints import verify
+from mlscale.runs.checkpoint_files import verify
 
 OWN = """\
 # @package callbacks.mine

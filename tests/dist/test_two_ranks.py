@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from mlscale.runs.checkpoints import stored, verify
+from mlscale.runs.checkpoint_files import stored, verify
 from tests.contract.commands import environment, mlscale
 from tests.dist import ranks
 from tests.unit.fitting import Loader, batches, classifier, fit, trainer

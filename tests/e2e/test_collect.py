@@ -9,7 +9,7 @@ import torch
 from mlscale import commands as verbs
 from mlscale.export import collected
 from mlscale.export.servable import load
-from mlscale.runs.checkpoints import content_digest
+from mlscale.runs.checkpoint_files import content_digest
 from mlscale.runs.folder import RunFolder
 from mlscale.train.checkpoint.io import load as load_checkpoint
 

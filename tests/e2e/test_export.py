@@ -13,7 +13,7 @@ from mlscale.cli import main
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import PARITY, load
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.initial import Initial
+from mlscale.runs.initial_source import Initial
 from tests.conftest import runs_in
 from tests.contract.test_documents import validate
 

@@ -10,9 +10,9 @@ import pytest
 
 from mlscale import commands as verbs
 from mlscale.errors import Exit, MLScaleError
+from mlscale.files import unwritable
 from mlscale.registry import LocalRegistry
-from mlscale.runs.checkpoints import verify
-from mlscale.runs.files import unwritable
+from mlscale.runs.checkpoint_files import verify
 from mlscale.runs.folder import RunFolder
 from mlscale.train.checkpoint.io import VerifiedCheckpointIO
 

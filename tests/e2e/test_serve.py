@@ -15,9 +15,9 @@ import yaml
 
 from mlscale.events.store import EventStore
 from mlscale.export.servable import Servable, load
+from mlscale.files import sha256, write_text
 from mlscale.registry import LocalRegistry
 from mlscale.registry.from_servable import publish_servable
-from mlscale.runs.files import sha256, write_text
 from tests.contract.commands import environment, mlscale
 from tests.servables import altered, not_a_number, renamed_classes
 from tests.serving import RAW, STORED, Server, ask, pixels, serving, wait_for

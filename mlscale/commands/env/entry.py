@@ -15,7 +15,7 @@ from mlscale.commands.options import Options
 from mlscale.errors import Exit
 from mlscale.report import key_values, size
 from mlscale.runs import machine as system
-from mlscale.runs.disk import Disk, measure
+from mlscale.runs.disk_space import Disk, measure
 
 _PACKAGES = (
     "mlscale",

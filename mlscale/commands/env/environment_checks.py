@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 from mlscale.launch.machine import Machine
 from mlscale.report import size
 from mlscale.runs import machine as system
-from mlscale.runs.disk import Disk
+from mlscale.runs.disk_space import Disk
 
 _ROOM = 1 << 30  # bytes; less free space than this is worth a word before the first checkpoint
 

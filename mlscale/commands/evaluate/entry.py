@@ -19,11 +19,11 @@ from mlscale.assembly.evaluation_pass import (
     of_servable,
 )
 from mlscale.errors import MLScaleError
+from mlscale.files import named_by
 from mlscale.launch.start import say
 from mlscale.registry.subject import Subject, find_other, find_subject
 from mlscale.report import Result, keep
 from mlscale.report.kept import keep_in
-from mlscale.runs.files import named_by
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import Masker, masked_output
 
@@ -85,8 +85,8 @@ class Place:
 
     def keep(self, result: Result, told: Judged | None, found: Pass) -> Result:
         """Write the document, its page, and the contact sheet beside them."""
+        from mlscale.files import make_folders, write_bytes
         from mlscale.report import Picture
-        from mlscale.runs.files import make_folders, write_bytes
 
         sheet = next((each for each in told.figures if isinstance(each, Picture)), None) if told else None
         if sheet is not None:

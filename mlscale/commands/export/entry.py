@@ -119,7 +119,7 @@ def _write(
 ) -> None:
     from mlscale.export.document import document
     from mlscale.export.write import write
-    from mlscale.runs.checkpoints import verify
+    from mlscale.runs.checkpoint_files import verify
 
     run, record = folder.run, verify(checkpoint).record
     stated = {"data": getattr(data, "licence", None)}

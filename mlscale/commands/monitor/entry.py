@@ -129,8 +129,8 @@ class Monitor:
         )
 
     def _write_page(self, seen: Seen) -> None:
+        from mlscale.files import make_folders, write_text
         from mlscale.report.html import page
-        from mlscale.runs.files import make_folders, write_text
 
         if self.settings.page is None:
             return

@@ -12,11 +12,11 @@ from mlscale.assembly.build import build
 from mlscale.commands.predict.rank_worker import Work, work_of_rank
 from mlscale.errors import MLScaleError
 from mlscale.export.needs import need
+from mlscale.files import named_by
 from mlscale.launch.start import say
 from mlscale.registry.subject import Subject, find_subject
 from mlscale.report import Result, Table
 from mlscale.report.text import percent
-from mlscale.runs.files import named_by
 from mlscale.secrets.mask import Masker, masked_output
 
 if TYPE_CHECKING:
@@ -135,7 +135,7 @@ class _Of(NamedTuple):
 
 def _servable(subject: Subject) -> _Of:
     from mlscale.contracts.servable import DOCUMENT
-    from mlscale.runs.files import sha256
+    from mlscale.files import sha256
 
     assert subject.servable is not None
     return _Of(sha256(subject.servable / DOCUMENT), servable=str(subject.servable))
@@ -147,7 +147,7 @@ def _checkpoint(cfg: DictConfig, subject: Subject) -> _Of:
 
     from mlscale.assembly.evaluation_pass import checkpoint_of
     from mlscale.assembly.rebuild import Home, as_it_was_trained
-    from mlscale.runs.files import sha256
+    from mlscale.files import sha256
     from mlscale.runs.recover import DERIVED, yaml_values
 
     assert subject.home is not None

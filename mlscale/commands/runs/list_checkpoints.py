@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.errors import Exit
+from mlscale.files import artefacts
 from mlscale.report import number, size, table
-from mlscale.runs import checkpoints
-from mlscale.runs.checkpoints import Stored
-from mlscale.runs.files import artefacts
+from mlscale.runs import checkpoint_files as checkpoints
+from mlscale.runs.checkpoint_files import Stored
 from mlscale.runs.folder import RunFolder
 
 _WORDS = {"unsigned": "no digest"}

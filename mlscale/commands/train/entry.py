@@ -23,20 +23,20 @@ from mlscale.config.metric import kept_choice
 from mlscale.config.notices import notices, unpromised_data
 from mlscale.config.trust import distrusted
 from mlscale.errors import Exit, MLScaleError
+from mlscale.files import check_writable, remove_empty
 from mlscale.launch.garbage import put_off
 from mlscale.launch.start import say, start_lines
 from mlscale.report import Result, keep, number
 from mlscale.report.curves import curves
 from mlscale.report.text import percent
-from mlscale.runs import own
-from mlscale.runs.files import check_writable, remove_empty
+from mlscale.runs import ownership as own
+from mlscale.runs.code_snapshot import Snapshot, take
 from mlscale.runs.find import find, unfinished
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.going_on import AUTO, open_attempt, to_go_on, unfinished_line
 from mlscale.runs.identity import config_hash
-from mlscale.runs.initial import Initial
+from mlscale.runs.initial_source import Initial
 from mlscale.runs.lock import claimed, held
-from mlscale.runs.snapshot import Snapshot, take
+from mlscale.runs.resume_plan import AUTO, open_attempt, to_go_on, unfinished_line
 from mlscale.secrets.config_secrets import protect
 from mlscale.secrets.mask import Masker
 

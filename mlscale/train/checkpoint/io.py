@@ -22,9 +22,9 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from tqdm import tqdm
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs import checkpoints
-from mlscale.runs.checkpoints import NO_ROOM, Kind, Record, Writer
-from mlscale.runs.files import reason_of
+from mlscale.files import reason_of
+from mlscale.runs import checkpoint_files as checkpoints
+from mlscale.runs.checkpoint_files import NO_ROOM, Kind, Record, Writer
 
 _HYPER_PARAMETERS = ("hyper_parameters", "datamodule_hyper_parameters")
 _log = logging.getLogger(__name__)

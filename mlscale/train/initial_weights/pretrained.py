@@ -20,8 +20,8 @@ import torch
 from torch import Tensor
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.files import sha256
-from mlscale.runs.initial import Initial
+from mlscale.files import sha256
+from mlscale.runs.initial_source import Initial
 
 TORCHVISION, TIMM = "torchvision", "timm"
 _SWITCHES = {TORCHVISION: "weights", TIMM: "pretrained"}

@@ -10,9 +10,9 @@ from pytorch_lightning import LightningModule
 from torch import Tensor
 
 from mlscale.errors import MLScaleError
+from mlscale.files import write_json
 from mlscale.report.text import percent
-from mlscale.runs.files import write_json
-from mlscale.runs.initial import Initial
+from mlscale.runs.initial_source import Initial
 from mlscale.train.initial_weights.name_matching import Match, few, match
 from mlscale.train.initial_weights.weight_files import read
 

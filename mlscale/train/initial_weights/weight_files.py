@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from mlscale.errors import MLScaleError
-from mlscale.runs import safetensors
-from mlscale.runs.initial import old_format
+from mlscale.runs import safetensors_header as safetensors
+from mlscale.runs.initial_source import old_format
 from mlscale.train.checkpoint.io import load
 
 _DTYPES = {

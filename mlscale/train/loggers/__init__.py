@@ -10,7 +10,7 @@ from pytorch_lightning.loggers import Logger
 from tqdm import tqdm
 
 from mlscale.export.needs import need
-from mlscale.runs.checkpoints import NO_ROOM
+from mlscale.runs.checkpoint_files import NO_ROOM
 from mlscale.train.loggers.csv_logger import CSV
 
 

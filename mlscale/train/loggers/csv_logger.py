@@ -17,7 +17,7 @@ from pytorch_lightning.utilities import rank_zero_only
 from tqdm import tqdm
 
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoints import NO_ROOM
+from mlscale.runs.checkpoint_files import NO_ROOM
 from mlscale.train.loggers.media import png, written_table
 
 _SECONDS = 5.0  # between two writes

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from mlscale.runs.files import write_text
+from mlscale.files import write_text
 
 _MOST = 500  # entries in one go
 _PAUSE_SECONDS = 1.0  # between two goes: a server is not asked for every step

@@ -9,7 +9,7 @@ import torch
 from mlscale.compress import stored
 from mlscale.compress.int8 import Compressed
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoints import Record, Writer, content_digest
+from mlscale.runs.checkpoint_files import Record, Writer, content_digest
 from tests.contract.test_documents import validate
 from tests.unit.compress.test_judge import BOUNDS, GOOD
 

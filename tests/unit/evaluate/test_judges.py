@@ -18,9 +18,9 @@ from mlscale.evaluate.compare import compare
 from mlscale.evaluate.gather import About, Gather, Gathered
 from mlscale.evaluate.judge import judge
 from mlscale.evaluate.multilabel import micro_f1
+from mlscale.files import plain
 from mlscale.report import Figure, Picture, Table
 from mlscale.report.html import page
-from mlscale.runs.files import plain
 
 NAMES = ("ant", "bee", "cat", "dog")
 

@@ -12,7 +12,7 @@ import pytest
 
 from mlscale.events.segments import segments
 from mlscale.events.store import EventStore
-from mlscale.runs.files import ASIDE
+from mlscale.files import ASIDE
 
 FOREVER = 3600.0
 

@@ -22,7 +22,7 @@ from mlscale.export.needs import need
 from mlscale.export.samples import validation
 from mlscale.export.servable import DOCUMENT, MODEL, Servable, load, softmax
 from mlscale.export.write import write
-from mlscale.runs.files import artefacts
+from mlscale.files import artefacts
 from tests.unit.export.conftest import save
 
 FILES = ["model.onnx", "parity.json", "reference/profile.json", "reference/profile.npz"]

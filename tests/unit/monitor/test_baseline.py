@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 from mlscale.export.reference import ARRAYS, Reference
+from mlscale.files import sha256
 from mlscale.monitor.baseline import Baseline, read
-from mlscale.runs.files import sha256
 
 STORED = Path(__file__).parents[2] / "contract" / "examples" / "servable-1"
 

@@ -13,7 +13,7 @@ from mlscale.export import collected
 from mlscale.export.reference import Profile, value_edges
 from mlscale.export.servable import softmax
 from mlscale.monitor.collect import CollectReference
-from mlscale.runs.checkpoints import content_digest
+from mlscale.runs.checkpoint_files import content_digest
 from mlscale.tasks import Classification
 from mlscale.train.after_fit import after_fit
 from mlscale.train.callbacks import Checkpoints

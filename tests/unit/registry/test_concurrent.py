@@ -8,8 +8,8 @@ import sys
 import time
 from pathlib import Path
 
+from mlscale.files import ASIDE
 from mlscale.registry import LocalRegistry
-from mlscale.runs.files import ASIDE
 
 WRITERS, EACH = 4, 6
 WRITE = """

@@ -9,7 +9,7 @@ import torch
 from mlscale.errors import MLScaleError
 from mlscale.registry import LocalRegistry
 from mlscale.registry.from_run import publish_run
-from mlscale.runs.checkpoints import Record, Writer
+from mlscale.runs.checkpoint_files import Record, Writer
 from mlscale.runs.folder import RunFolder
 
 

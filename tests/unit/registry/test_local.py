@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.files import ASIDE
 from mlscale.registry import LocalRegistry
 from mlscale.registry.version import RECORD, read
-from mlscale.runs.files import ASIDE
 from tests.conftest import NoPrivileges
 from tests.unit.registry.conftest import Publish
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from mlscale.cli import main
+from mlscale.files import read_json, write_json
 from mlscale.runs import recover
 from mlscale.runs.edited import describe_edits
-from mlscale.runs.files import read_json, write_json
 from mlscale.runs.folder import RunFolder
 from tests.unit.runs.conftest import CONFIG
 

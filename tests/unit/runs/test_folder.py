@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 from mlscale.errors import Exit, MLScaleError
+from mlscale.files import ASIDE
 from mlscale.report import Line, Result, Rows, Series, Step, keep
 from mlscale.runs import folder as module
-from mlscale.runs.files import ASIDE
+from mlscale.runs.code_snapshot import Snapshot
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import config_hash
-from mlscale.runs.snapshot import Snapshot
 from mlscale.secrets.mask import Masker
 
 Start = Callable[..., RunFolder]

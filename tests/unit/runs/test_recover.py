@@ -13,11 +13,11 @@ import pytest
 
 from mlscale.cli import main
 from mlscale.runs import recover
+from mlscale.runs.code_snapshot import take
 from mlscale.runs.find import find, list_runs, run_paths
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.initial import find_initial
-from mlscale.runs.snapshot import take
-from tests.unit.runs.test_checkpoints import save
+from mlscale.runs.initial_source import find_initial
+from tests.unit.runs.test_checkpoint_files import save
 
 Start = Callable[..., RunFolder]
 SEED = int(os.environ.get("FUZZ_SEED", random.randrange(1 << 32)))

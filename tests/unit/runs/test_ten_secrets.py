@@ -17,8 +17,8 @@ from omegaconf import OmegaConf
 
 from mlscale.commands.runs.entry import main as runs
 from mlscale.report import Result, emit
+from mlscale.runs.code_snapshot import take
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.snapshot import take
 from mlscale.secrets.config_secrets import mask_overrides, protect
 from mlscale.secrets.mask import Masker, masked_output
 

@@ -10,7 +10,7 @@ import torch
 
 from mlscale.data import Digits
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.checkpoints import Record, Writer
+from mlscale.runs.checkpoint_files import Record, Writer
 from mlscale.train import graceful_stop as signals
 from mlscale.train.after_fit import Told, after_fit, alone, best_checkpoint, load_best
 from tests.unit.fitting import classifier

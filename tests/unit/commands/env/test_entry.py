@@ -12,7 +12,7 @@ from mlscale.commands.env.entry import _EXTRAS, main
 from mlscale.commands.env.environment_checks import Check, checks, wandb_key
 from mlscale.launch.machine import Machine
 from mlscale.runs import machine as system
-from mlscale.runs.disk import Disk, measure
+from mlscale.runs.disk_space import Disk, measure
 
 DISK = Disk("/x", True, 10 << 30, 1e9, 1e9)
 CPU = Machine(cuda=0, mps=False, cores=2, cuda_bf16=False)

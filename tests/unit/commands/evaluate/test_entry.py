@@ -10,7 +10,7 @@ from mlscale import commands as verbs
 from mlscale.assembly.rebuild import as_trained, checkpoint_path
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
-from mlscale.runs.checkpoints import Record, Writer
+from mlscale.runs.checkpoint_files import Record, Writer
 from mlscale.runs.folder import RunFolder
 
 TRAINED = ("+recipe=resnet", "debug=fast", "model.widths=[8]", "snapshot=false", "callbacks=checkpoint")

@@ -10,8 +10,8 @@ import pytest
 from mlscale.commands.runs.entry import _date, main
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
+from mlscale.runs.code_snapshot import take
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.snapshot import take
 from tests.conftest import NoPrivileges
 
 Runs = Callable[..., int]

@@ -11,7 +11,7 @@ import torch
 from mlscale.commands.runs.entry import main
 from mlscale.completion import complete
 from mlscale.config.roots import find_roots
-from mlscale.runs.checkpoints import Record, Writer
+from mlscale.runs.checkpoint_files import Record, Writer
 from mlscale.runs.folder import RunFolder
 
 Listed = Callable[..., int]

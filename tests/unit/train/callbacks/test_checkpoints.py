@@ -11,7 +11,7 @@ import torch
 from pytorch_lightning.callbacks import ModelCheckpoint
 
 from mlscale.errors import MLScaleError
-from mlscale.runs.checkpoints import Record, stored
+from mlscale.runs.checkpoint_files import Record, stored
 from mlscale.train.callbacks.checkpoints import Checkpoints
 from mlscale.train.checkpoint import step_boundary as boundary
 from mlscale.train.checkpoint.exact_resume import ExactResume

@@ -8,7 +8,7 @@ import pytest
 import pytorch_lightning as pl
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from mlscale.runs.checkpoints import stored, verify
+from mlscale.runs.checkpoint_files import stored, verify
 from mlscale.train.callbacks.checkpoints import Checkpoints
 from mlscale.train.checkpoint import failed_saves as unsaved
 from mlscale.train.checkpoint import step_boundary as boundary

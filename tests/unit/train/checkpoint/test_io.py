@@ -22,7 +22,7 @@ from pytorch_lightning.plugins.precision import MixedPrecision
 from torch import nn
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs.checkpoints import Record, stored, verify
+from mlscale.runs.checkpoint_files import Record, stored, verify
 from mlscale.train.checkpoint.io import VerifiedCheckpointIO, load
 from tests.unit.fitting import At, Loader, batches, classifier, fit, trainer
 

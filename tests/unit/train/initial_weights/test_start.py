@@ -15,7 +15,7 @@ from mlscale.registry.local import LocalRegistry
 from mlscale.report import Result
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import config_hash
-from mlscale.runs.initial import Initial, find_initial
+from mlscale.runs.initial_source import Initial, find_initial
 
 MADE = ("model=mlp", "data=digits", "model.hidden=[16]", "trainer.max_epochs=1", "snapshot=false", "optimizer.lr=0.05")
 STILL = ("optimizer.lr=0.0", "optimizer.weight_decay=0.0")  # what it starts from is what it ends with

@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from mlscale.errors import MLScaleError
-from mlscale.runs.initial import digest, find_initial
+from mlscale.runs.initial_source import digest, find_initial
 from mlscale.tasks import MLP, Classification, ResNet
 from mlscale.train.initial_weights.start import REPORT, keep, start_from
 from mlscale.train.initial_weights.weight_files import read

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from mlscale.errors import MLScaleError
-from mlscale.runs import safetensors
+from mlscale.runs import safetensors_header as safetensors
 
 
 def written(path: Path, header: Any, data: bytes = b"", *, length: int | None = None) -> Path:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.errors import MLScaleError
-from mlscale.runs.files import PRIVATE_FILE, PRIVATE_FOLDER, read_json
+from mlscale.files import PRIVATE_FILE, PRIVATE_FOLDER, read_json
 
 VARIABLE = "MLSCALE_RUN_KEY"
 PROVEN = ("config.yaml", "derived.yaml", "code.tar.gz")

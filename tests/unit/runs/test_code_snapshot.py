@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from mlscale.registry import LocalRegistry
-from mlscale.runs import snapshot as module
-from mlscale.runs.snapshot import DIFF, Snapshot, take
+from mlscale.runs import code_snapshot as module
+from mlscale.runs.code_snapshot import DIFF, Snapshot, take
 
 
 def _git(folder: Path, *words: str) -> None:

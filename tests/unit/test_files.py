@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mlscale import files
 from mlscale.errors import Exit, MLScaleError
-from mlscale.runs import files
 from tests.conftest import NoPrivileges
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.runs.files import read_json
+from mlscale.files import read_json
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.going_on import to_go_on
+from mlscale.runs.resume_plan import to_go_on
 from tests.unit.runs.conftest import CONFIG
 
 Start = Callable[..., RunFolder]

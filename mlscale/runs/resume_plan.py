@@ -9,9 +9,9 @@ from typing import Any
 import yaml
 
 from mlscale.errors import MLScaleError
-from mlscale.runs import checkpoints
+from mlscale.files import tidy
+from mlscale.runs import checkpoint_files as checkpoints
 from mlscale.runs.edited import edited_keys, is_edited
-from mlscale.runs.files import tidy
 from mlscale.runs.find import find, unfinished
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import config_hash, differing

@@ -23,7 +23,7 @@ from typing import Any, BinaryIO, Literal
 
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
-from mlscale.runs.files import ASIDE, PRIVATE_FILE, lock, remove_unlocked, sync_folder
+from mlscale.files import ASIDE, PRIVATE_FILE, lock, remove_unlocked, sync_folder
 from mlscale.runs.identity import now
 
 SUFFIX = ".ckpt"

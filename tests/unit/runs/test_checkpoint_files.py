@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlscale.runs.checkpoints import Record, Writer, best, content_digest, latest_valid, look, stored, tidy, verify
+from mlscale.runs.checkpoint_files import Record, Writer, best, content_digest, latest_valid, look, stored, tidy, verify
 
 
 def save(path: Path, step: int, *, resumable: bool = True, size: int = 5000, time: str = "") -> Path:
@@ -199,7 +199,7 @@ def test_a_write_that_fails_leaves_the_old_one(tmp_path: Path) -> None:
 WRITE = """
 import sys, torch
 from pathlib import Path
-from mlscale.runs.checkpoints import Record, Writer
+from mlscale.runs.checkpoint_files import Record, Writer
 weights = torch.randn(2_000_000)
 print("ready", flush=True)
 for step in range(1, 10_000):

@@ -6,7 +6,7 @@ import contextlib
 from pathlib import Path
 
 from mlscale.contracts import stamp
-from mlscale.runs.files import PRIVATE_FOLDER, make_folders, write_json
+from mlscale.files import PRIVATE_FOLDER, make_folders, write_json
 from mlscale.runs.identity import now
 
 SWEEP = "sweep.json"

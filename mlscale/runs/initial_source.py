@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.errors import MLScaleError
-from mlscale.runs import checkpoints, safetensors
-from mlscale.runs.files import sha256
+from mlscale.files import sha256
+from mlscale.runs import checkpoint_files as checkpoints
+from mlscale.runs import safetensors_header as safetensors
 from mlscale.runs.find import find
 from mlscale.runs.folder import RUN, RunFolder
 from mlscale.runs.recover import is_run_folder, report

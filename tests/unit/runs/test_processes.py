@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 
-from mlscale.runs import process
+from mlscale.runs import processes as process
 
 
 def test_this_process_lives() -> None:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.runs import own
+from mlscale.runs import ownership as own
+from mlscale.runs.code_snapshot import take
 from mlscale.runs.folder import RunFolder
-from mlscale.runs.snapshot import take
 from tests.conftest import NoPrivileges
 
 Start = Callable[..., RunFolder]
@@ -169,7 +169,7 @@ def _no_home() -> Path:
 def test_a_version_made_of_it_carries_the_proof(start: Start, tmp_path: Path) -> None:
     from mlscale.registry import LocalRegistry
     from mlscale.registry.from_run import publish_run
-    from tests.unit.runs.test_checkpoints import save
+    from tests.unit.runs.test_checkpoint_files import save
 
     run = start()
     save(run.path / "checkpoints/best.ckpt", 3)
