@@ -16,7 +16,7 @@ from mlscale.config.rules import OWNED, SUPPLIED
 from mlscale.config.signatures import Signature, signature
 from mlscale.config.types import BOOL
 from mlscale.errors import MLScaleError
-from mlscale.registry import LocalRegistry
+from mlscale.versions import LocalRegistry
 
 SUB_COMMANDS = {
     "config": ("show", "check", "schema"),

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from mlscale.api import compose
 from mlscale.contracts.servable import DOCUMENT
 from mlscale.errors import MLScaleError
-from mlscale.registry.local import LocalRegistry
-from mlscale.registry.servables import locate
-from mlscale.registry.subject import Subject, find_subject
 from mlscale.runs.checkpoint_files import SUFFIX
 from mlscale.runs.find import find
 from mlscale.runs.recover import DERIVED, yaml_values
+from mlscale.versions.local_registry import LocalRegistry
+from mlscale.versions.model_reference import Subject, find_subject
+from mlscale.versions.servable_path import locate
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

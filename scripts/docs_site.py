@@ -91,7 +91,7 @@ REFERENCE = {
     "servable": (
         "mlscale.export.servable.load", "mlscale.export.servable.Servable", "mlscale.export.servable.Prediction",
     ),
-    "registry": ("mlscale.registry.LocalRegistry", "mlscale.registry.Version"),
+    "registry": ("mlscale.versions.LocalRegistry", "mlscale.versions.Version"),
 }  # fmt: skip
 _TOP = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
 # What the API's functions are called by whoever imports mlscale.

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlscale.evaluate.gather import About, Gathered
     from mlscale.evaluate.slices import Named
     from mlscale.evaluate.table import SampleTable
-    from mlscale.registry.subject import Subject
+    from mlscale.versions.model_reference import Subject
 
 _MEASURED = ("brightness", "size")
 WHOLE = {"limit_val_batches": 1.0, "limit_test_batches": 1.0, "overfit_batches": 0.0, "fast_dev_run": False}

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlscale.assembly.build import build, target
-from mlscale.registry.initial import initial_weights
 from mlscale.runs.initial_source import Initial
+from mlscale.versions.version_weights import initial_weights
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

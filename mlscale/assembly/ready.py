@@ -103,8 +103,8 @@ def on_its_run(request: Request) -> Request:
 
 def _on_its_model(request: Request) -> Request:
     """The same for a run, a version or a checkpoint; a servable whose run is not here brings no config."""
-    from mlscale.registry.local import LocalRegistry
-    from mlscale.registry.subject import find_subject
+    from mlscale.versions.local_registry import LocalRegistry
+    from mlscale.versions.model_reference import find_subject
 
     named = {key: request.values.get(key) for key in ("run", "version", "checkpoint", "servable")}
     subject = find_subject(

@@ -30,8 +30,8 @@ from mlscale.files import (
     unwritable,
     write_json,
 )
-from mlscale.registry.disk import Busy, held
 from mlscale.runs.identity import new_id, now
+from mlscale.versions.disk_lock import Busy, held
 
 PROMOTED, REJECTED, TOO_FEW, OVERTAKEN = "promoted", "rejected", "too few", "overtaken"
 FAILED, INTERRUPTED = "failed", "interrupted"

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from mlscale.data import WebDataset
 from mlscale.errors import MLScaleError
-from mlscale.registry import LocalRegistry, Version
-from mlscale.registry.initial import run_of
-from mlscale.registry.reference import CHAMPION
 from mlscale.runs.folder import RunFolder
+from mlscale.versions import LocalRegistry, Version
+from mlscale.versions.version_reference import CHAMPION
+from mlscale.versions.version_weights import run_of
 
 RETRAINED = "retrain"
 """The tag of a run that a turn has trained: its validation data are a window, those before it are its test data."""

@@ -13,11 +13,11 @@ from pathlib import Path
 
 from mlscale.errors import MLScaleError
 from mlscale.export.trial import schema_change
-from mlscale.registry import LocalRegistry
-from mlscale.registry.aliases import FILE
-from mlscale.registry.reference import CHAMPION, PREVIOUS, parse
-from mlscale.registry.servables import Located, locate
 from mlscale.serve.model import Model, load_model
+from mlscale.versions import LocalRegistry
+from mlscale.versions.aliases import FILE
+from mlscale.versions.servable_path import Located, locate
+from mlscale.versions.version_reference import CHAMPION, PREVIOUS, parse
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
 from mlscale.events.writer import EventWriter
 from mlscale.files import write_json
-from mlscale.registry.servables import Located
 from mlscale.serve.access import Access, check_exposure
 from mlscale.serve.admission import RESERVED
 from mlscale.serve.answers import Answers
@@ -31,6 +30,7 @@ from mlscale.serve.model import Model
 from mlscale.serve.reload import Reloader, Source
 from mlscale.serve.sockets import Stop, allow_files, bound, grow_in_place, is_loopback, new_loop, stop_signal
 from mlscale.serve.workers import Workers
+from mlscale.versions.servable_path import Located
 
 _SWEEP_S = 1.0
 _OTHER_FILES = 256

@@ -40,7 +40,7 @@ def imported_names(tree: ast.Module) -> set[str]:
         "mlscale.config.compose",
         "mlscale.config.signatures",
         "mlscale.data",
-        "mlscale.registry",
+        "mlscale.versions",
         "mlscale.report",
         "mlscale.runs",
         "mlscale.tasks",

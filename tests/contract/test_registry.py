@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.registry import LocalRegistry, WandbRegistry, opened
-from mlscale.registry.version import RECORD
+from mlscale.versions import LocalRegistry, WandbRegistry, opened
+from mlscale.versions.version_record import RECORD
 from tests.contract.commands import ROOT
 from tests.contract.fake_wandb_artifacts import Dying, FakeArtifacts
 
 WRITE = """
 import pathlib, sys
-from mlscale.registry import WandbRegistry
+from mlscale.versions import WandbRegistry
 registry = WandbRegistry(sys.argv[1], project="p")
 for turn in range(2):
     file = pathlib.Path(sys.argv[1] + sys.argv[2])

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.registry import LocalRegistry
-from mlscale.registry.aliases import FILE, Aliases
-from mlscale.registry.version import RECORD, read
+from mlscale.versions import LocalRegistry
+from mlscale.versions.aliases import FILE, Aliases
+from mlscale.versions.version_record import RECORD, read
 from tests.contract.test_documents import validate
 
 EXAMPLES = Path(__file__).parent / "examples"

@@ -93,8 +93,8 @@ def test_what_is_not_there_is_told(folder: Path, what: str) -> None:
 def test_a_servable_and_a_version_answer_as_the_run_does(folder: Path, place: Path, trained: Result) -> None:
     images, _ = digits()
     exported = mlscale.run("export", [f"run={trained.artifacts['run']}", f"to={folder}/served"])
-    from mlscale.registry.from_servable import publish_servable
-    from mlscale.registry.local import LocalRegistry
+    from mlscale.versions.from_servable import publish_servable
+    from mlscale.versions.local_registry import LocalRegistry
 
     publish_servable(LocalRegistry(folder / "registry"), folder / "served", aliases=("champion",))
     expected = mlscale.load(trained.artifacts["run"]).predict(images)

@@ -11,10 +11,10 @@ import pytest
 from mlscale import commands as verbs
 from mlscale.errors import Exit, MLScaleError
 from mlscale.files import unwritable
-from mlscale.registry import LocalRegistry
 from mlscale.runs.checkpoint_files import verify
 from mlscale.runs.folder import RunFolder
 from mlscale.train.checkpoint.io import VerifiedCheckpointIO
+from mlscale.versions import LocalRegistry
 
 ROOM = "6m"  # two checkpoints of the small ResNet with its momentum, and no third beside them
 

@@ -19,8 +19,8 @@ from mlscale.cli import main
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
 from mlscale.export.servable import load
-from mlscale.registry.from_servable import publish_servable
-from mlscale.registry.local import LocalRegistry
+from mlscale.versions.from_servable import publish_servable
+from mlscale.versions.local_registry import LocalRegistry
 from tests.e2e.test_export import images
 from tests.receiver import Receiver
 

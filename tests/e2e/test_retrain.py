@@ -21,10 +21,10 @@ from mlscale import commands as verbs
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
 from mlscale.export.servable import load
-from mlscale.registry import LocalRegistry
-from mlscale.registry.from_servable import publish_servable
 from mlscale.report import Result
 from mlscale.runs.folder import RunFolder
+from mlscale.versions import LocalRegistry
+from mlscale.versions.from_servable import publish_servable
 from tests.contract.test_documents import validate
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -16,8 +16,8 @@ import yaml
 from mlscale.events.store import EventStore
 from mlscale.export.servable import Servable, load
 from mlscale.files import sha256, write_text
-from mlscale.registry import LocalRegistry
-from mlscale.registry.from_servable import publish_servable
+from mlscale.versions import LocalRegistry
+from mlscale.versions.from_servable import publish_servable
 from tests.contract.commands import environment, mlscale
 from tests.servables import altered, not_a_number, renamed_classes
 from tests.serving import RAW, STORED, Server, ask, pixels, serving, wait_for

@@ -21,11 +21,11 @@ from mlscale.assembly.evaluation_pass import (
 from mlscale.errors import MLScaleError
 from mlscale.files import named_by
 from mlscale.launch.start import say
-from mlscale.registry.subject import Subject, find_other, find_subject
 from mlscale.report import Result, keep
 from mlscale.report.kept import keep_in
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import Masker, masked_output
+from mlscale.versions.model_reference import Subject, find_other, find_subject
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -83,8 +83,8 @@ def compress(walk: Walk) -> Told:
 
 def export(walk: Walk) -> Told:
     """The servable with its proofs, and the first version of the registry, the champion."""
-    from mlscale.registry.from_servable import publish_servable
     from mlscale.runs.folder import RunFolder
+    from mlscale.versions.from_servable import publish_servable
 
     result = walk.call_on_run("export")
     accuracy, latency = result.metrics["onnx_val/accuracy"], result.metrics["onnx_cpu_ms"]

@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mlscale.commands.lifecycle.step_log import Tour
     from mlscale.export.servable import Servable
     from mlscale.launch.background import Background
-    from mlscale.registry import LocalRegistry, Version
     from mlscale.report import Result
+    from mlscale.versions import LocalRegistry, Version
 
 _OWN = ("lifecycle", "runs_dir", "output", "snapshot")  # what was typed for the tour alone
 

@@ -91,7 +91,7 @@ class Monitor:
         from mlscale.events.store import EventStore
         from mlscale.monitor import baseline, look, window
         from mlscale.monitor.alerts import Desk
-        from mlscale.registry.servables import locate
+        from mlscale.versions.servable_path import locate
 
         settings, now = self.settings, datetime.now(UTC)
         located = locate(settings.servable, self.registry)

@@ -14,10 +14,10 @@ from mlscale.errors import MLScaleError
 from mlscale.export.needs import need
 from mlscale.files import named_by
 from mlscale.launch.start import say
-from mlscale.registry.subject import Subject, find_subject
 from mlscale.report import Result, Table
 from mlscale.report.text import percent
 from mlscale.secrets.mask import Masker, masked_output
+from mlscale.versions.model_reference import Subject, find_subject
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

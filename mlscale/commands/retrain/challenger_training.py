@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.export.servable import Servable
-    from mlscale.registry import Version
     from mlscale.retrain.lineage import Before
     from mlscale.retrain.window import Window
     from mlscale.runs.folder import RunFolder
+    from mlscale.versions import Version
 
 _OWN = ("servable", "events", "window", "replay", "passes", "lr_factor", "gate", "guard", "force", "trust",
         "registry", "runs_dir", "output")  # fmt: skip

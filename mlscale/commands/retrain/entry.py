@@ -20,10 +20,10 @@ from mlscale.secrets.mask import Masker
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.registry import LocalRegistry, Version
     from mlscale.retrain.gate import Judged
     from mlscale.retrain.journal import Journal, Turn
     from mlscale.retrain.window import Window
+    from mlscale.versions import LocalRegistry, Version
 
 
 def run(cfg: DictConfig) -> Result:
@@ -35,9 +35,9 @@ def run(cfg: DictConfig) -> Result:
             the extra 'retrain' is not installed.
     """
     need("retrain", "pyarrow", "onnx", "onnxscript", "onnxruntime")
-    from mlscale.registry.servables import locate
     from mlscale.retrain.journal import FAILED, INTERRUPTED, PROMOTED, Journal
     from mlscale.retrain.lineage import champion_of
+    from mlscale.versions.servable_path import locate
 
     check_settings(cfg)
     start = time.perf_counter()
@@ -79,7 +79,7 @@ def _stopped(error: BaseException) -> bool:
 
 def _was_promoted(registry: LocalRegistry, turn: Turn) -> bool:
     """Whether a turn that was killed had made its challenger champion."""
-    from mlscale.registry.reference import CHAMPION
+    from mlscale.versions.version_reference import CHAMPION
 
     return any(
         move.alias == CHAMPION
@@ -144,8 +144,8 @@ def _turn(cfg: DictConfig, registry: LocalRegistry, version: Version, going: _Go
 
 def _decide(registry: LocalRegistry, champion: Version, judged: Judged, going: _Going) -> None:
     """Promote where every gate holds, and nobody has changed the champion meanwhile."""
-    from mlscale.registry.reference import CHAMPION
     from mlscale.retrain.journal import OVERTAKEN, PROMOTED, REJECTED
+    from mlscale.versions.version_reference import CHAMPION
 
     if judged.against:
         going.end(REJECTED, "; ".join(judged.against))
@@ -177,8 +177,8 @@ def _window(cfg: DictConfig, model: str, servable: Any) -> Window:
 
 
 def _publish(registry: LocalRegistry, champion: Version, challenger: Challenger) -> Version:
-    from mlscale.registry.from_servable import publish_servable
-    from mlscale.registry.reference import CHALLENGER
+    from mlscale.versions.from_servable import publish_servable
+    from mlscale.versions.version_reference import CHALLENGER
 
     assert challenger.servable is not None
     return publish_servable(

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.commands.versions.version_arguments import options
 from mlscale.errors import Exit, MLScaleError
-from mlscale.registry import LocalRegistry, Published, Version, WandbRegistry, opened
-from mlscale.registry.from_run import publish_run
-from mlscale.registry.from_servable import DOCUMENT, publish_servable, read_servable
-from mlscale.registry.reference import CHAMPION, PREVIOUS
-from mlscale.registry.wandb_send import NO_KEY_WHY
 from mlscale.report import key_values, number, size, table
 from mlscale.report.text import label
 from mlscale.report.text import metric as shown_metric
 from mlscale.runs.find import find
+from mlscale.versions import LocalRegistry, Published, Version, WandbRegistry, opened
+from mlscale.versions.from_run import publish_run
+from mlscale.versions.from_servable import DOCUMENT, publish_servable, read_servable
+from mlscale.versions.version_reference import CHAMPION, PREVIOUS
+from mlscale.versions.wandb_send import NO_KEY_WHY
 
 if TYPE_CHECKING:
     from mlscale.export.servable import Servable

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mlscale.commands.options import Options
-from mlscale.registry.reference import CHAMPION
+from mlscale.versions.version_reference import CHAMPION
 
 _REF = "a version: resnet:v7, resnet:latest or resnet@champion; resnet alone is the champion, else the latest"
 

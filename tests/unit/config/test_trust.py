@@ -43,7 +43,7 @@ def refused(config: Any, run: Path, *typed: str) -> list[str]:
         "torch.nn.functional.torch.hub.load",
         "mlscale.data.shards.shard_paths.find_shards",
         "mlscale.files.remove_tree",
-        "mlscale.registry.opened",
+        "mlscale.versions.opened",
         "trusted_pkg.os.system",
         "got.evil.Model",
         "nowhere.Model",
@@ -61,7 +61,7 @@ def test_foreign_targets_are_refused_wherever_they_stand(run: Path, target: str)
         "trusted_pkg.Model",
         "torch.optim.lr_scheduler.OneCycleLR",
         "mlscale.tasks.MLP",
-        "mlscale.registry.LocalRegistry",
+        "mlscale.versions.LocalRegistry",
     ],
 )
 def test_known_classes_and_own_code_are_built(run: Path, target: str) -> None:

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.registry import LocalRegistry
 from mlscale.runs import code_snapshot as module
 from mlscale.runs.code_snapshot import DIFF, Snapshot, take
+from mlscale.versions import LocalRegistry
 
 
 def _git(folder: Path, *words: str) -> None:

@@ -167,8 +167,8 @@ def _no_home() -> Path:
 
 
 def test_a_version_made_of_it_carries_the_proof(start: Start, tmp_path: Path) -> None:
-    from mlscale.registry import LocalRegistry
-    from mlscale.registry.from_run import publish_run
+    from mlscale.versions import LocalRegistry
+    from mlscale.versions.from_run import publish_run
     from tests.unit.runs.test_checkpoint_files import save
 
     run = start()

@@ -10,11 +10,11 @@ from mlscale.commands.versions.entry import main
 from mlscale.completion import complete
 from mlscale.config.roots import find_roots
 from mlscale.errors import Exit, MLScaleError
-from mlscale.registry import opened
-from mlscale.registry.from_servable import publish_servable
+from mlscale.versions import opened
+from mlscale.versions.from_servable import publish_servable
 from tests.servables import altered, not_a_number, renamed_classes
-from tests.unit.registry.test_from_run import trained
-from tests.unit.registry.test_from_servable import servable
+from tests.unit.versions.test_from_run import trained
+from tests.unit.versions.test_from_servable import servable
 
 Versions = Callable[..., int]
 

@@ -9,13 +9,13 @@ import torch
 
 from mlscale import commands as verbs
 from mlscale.errors import MLScaleError
-from mlscale.registry.from_run import publish_run
-from mlscale.registry.initial import initial_weights
-from mlscale.registry.local import LocalRegistry
 from mlscale.report import Result
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import config_hash
 from mlscale.runs.initial_source import Initial, find_initial
+from mlscale.versions.from_run import publish_run
+from mlscale.versions.local_registry import LocalRegistry
+from mlscale.versions.version_weights import initial_weights
 
 MADE = ("model=mlp", "data=digits", "model.hidden=[16]", "trainer.max_epochs=1", "snapshot=false", "optimizer.lr=0.05")
 STILL = ("optimizer.lr=0.0", "optimizer.weight_decay=0.0")  # what it starts from is what it ends with

@@ -14,11 +14,11 @@ from typing import Any
 
 from mlscale.errors import MLScaleError
 from mlscale.files import make_folders
-from mlscale.registry.aliases import Aliases
-from mlscale.registry.disk import held
-from mlscale.registry.outbox import Outbox, Place, Receipt, Waiting
-from mlscale.registry.version import Version
 from mlscale.secrets.mask import Masker
+from mlscale.versions.aliases import Aliases
+from mlscale.versions.disk_lock import held
+from mlscale.versions.mirror_outbox import Outbox, Place, Receipt, Waiting
+from mlscale.versions.version_record import Version
 
 SENT, FAILED, NO_KEY = 0, 1, 3
 NO_KEY_WHY = "no API key"

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.registry import LocalRegistry
-from mlscale.registry.from_servable import publish_servable
-from mlscale.registry.servables import locate
-from tests.unit.registry.conftest import Publish
+from mlscale.versions import LocalRegistry
+from mlscale.versions.from_servable import publish_servable
+from mlscale.versions.servable_path import locate
+from tests.unit.versions.conftest import Publish
 
 STORED = Path(__file__).parents[2] / "contract" / "examples" / "servable-1"
 

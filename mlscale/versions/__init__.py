@@ -3,8 +3,8 @@
 `LocalRegistry` is all there is to it: a folder, no server. `WandbRegistry` is one that W&B mirrors.
 """
 
-from mlscale.registry.local import LocalRegistry, Published
-from mlscale.registry.version import File, Kind, Version
-from mlscale.registry.wandb_mirror import WandbRegistry, opened
+from mlscale.versions.local_registry import LocalRegistry, Published
+from mlscale.versions.version_record import File, Kind, Version
+from mlscale.versions.wandb_mirror import WandbRegistry, opened
 
 __all__ = ["File", "Kind", "LocalRegistry", "Published", "Version", "WandbRegistry", "opened"]

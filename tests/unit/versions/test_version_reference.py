@@ -3,7 +3,7 @@
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.registry.reference import Reference, checked_alias, checked_name, parse
+from mlscale.versions.version_reference import Reference, checked_alias, checked_name, parse
 
 
 @pytest.mark.parametrize(

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from mlscale.errors import MLScaleError
-from mlscale.registry import LocalRegistry
-from mlscale.registry.from_run import publish_run
 from mlscale.runs.checkpoint_files import Record, Writer
 from mlscale.runs.folder import RunFolder
+from mlscale.versions import LocalRegistry
+from mlscale.versions.from_run import publish_run
 
 
 def trained(folder: Path, *names: str, weight: float = 1.0, status: str | None = "done", **known: Any) -> RunFolder:

@@ -9,13 +9,13 @@ import time
 from pathlib import Path
 
 from mlscale.files import ASIDE
-from mlscale.registry import LocalRegistry
+from mlscale.versions import LocalRegistry
 
 WRITERS, EACH = 4, 6
 WRITE = """
 import pathlib, sys, time
 from mlscale.errors import MLScaleError
-from mlscale.registry import LocalRegistry
+from mlscale.versions import LocalRegistry
 root, here, me, count = sys.argv[1], pathlib.Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
 registry = LocalRegistry(root)
 (here / f"ready-{me}").touch()

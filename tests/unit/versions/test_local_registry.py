@@ -8,10 +8,10 @@ import pytest
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.files import ASIDE
-from mlscale.registry import LocalRegistry
-from mlscale.registry.version import RECORD, read
+from mlscale.versions import LocalRegistry
+from mlscale.versions.version_record import RECORD, read
 from tests.conftest import NoPrivileges
-from tests.unit.registry.conftest import Publish
+from tests.unit.versions.conftest import Publish
 
 CHALLENGE = "mlscale versions promote resnet:v1 --alias challenger"
 

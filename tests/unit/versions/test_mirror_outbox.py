@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.registry import LocalRegistry, WandbRegistry, opened
-from mlscale.registry.outbox import Outbox, Receipt
-from tests.unit.registry.conftest import Publish
+from mlscale.versions import LocalRegistry, WandbRegistry, opened
+from mlscale.versions.mirror_outbox import Outbox, Receipt
+from tests.unit.versions.conftest import Publish
 
 
 def waiting(outbox: Outbox) -> list[str]:

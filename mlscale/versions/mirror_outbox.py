@@ -14,9 +14,9 @@ from typing import Any
 
 from mlscale.errors import MLScaleError
 from mlscale.files import make_folders, read_json, write_json
-from mlscale.registry.local import LocalRegistry
-from mlscale.registry.version import Version
 from mlscale.runs.identity import new_id
+from mlscale.versions.local_registry import LocalRegistry
+from mlscale.versions.version_record import Version
 
 _PLACE = "mirror.json"
 

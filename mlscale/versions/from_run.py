@@ -7,9 +7,9 @@ from typing import Any
 
 from mlscale.errors import MLScaleError
 from mlscale.files import sha256
-from mlscale.registry.local import LocalRegistry, Published
 from mlscale.runs import checkpoint_files as checkpoints
 from mlscale.runs.folder import CONFIG, DERIVED, RunFolder
+from mlscale.versions.local_registry import LocalRegistry, Published
 
 WEIGHTS = "model.ckpt"
 _ENDED = ("done", "interrupted")

@@ -9,12 +9,12 @@ from mlscale.contracts.servable import DOCUMENT as DOCUMENT
 from mlscale.contracts.servable import read_document
 from mlscale.errors import MLScaleError
 from mlscale.files import artefacts
-from mlscale.registry.from_run import origin, parent_of
-from mlscale.registry.local import LocalRegistry, Published
-from mlscale.registry.objects import holds
-from mlscale.registry.version import File, is_place
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import Masker
+from mlscale.versions.from_run import origin, parent_of
+from mlscale.versions.local_registry import LocalRegistry, Published
+from mlscale.versions.object_store import holds
+from mlscale.versions.version_record import File, is_place
 
 
 def publish_servable(

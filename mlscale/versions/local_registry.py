@@ -19,13 +19,13 @@ from typing import Any
 from mlscale.config.suggest import nearest
 from mlscale.errors import MLScaleError
 from mlscale.files import artefacts, make_folders
-from mlscale.registry.aliases import Aliases
-from mlscale.registry.commit import commit, mend, numbers, sources_of
-from mlscale.registry.disk import held, writing
-from mlscale.registry.objects import Objects, holds
-from mlscale.registry.reference import CHAMPION, LATEST, PREVIOUS, Reference, checked_alias, checked_name, parse
-from mlscale.registry.version import KINDS, Kind, Version, content_digest, read
 from mlscale.runs.identity import now
+from mlscale.versions.aliases import Aliases
+from mlscale.versions.commit import commit, mend, numbers, sources_of
+from mlscale.versions.disk_lock import held, writing
+from mlscale.versions.object_store import Objects, holds
+from mlscale.versions.version_record import KINDS, Kind, Version, content_digest, read
+from mlscale.versions.version_reference import CHAMPION, LATEST, PREVIOUS, Reference, checked_alias, checked_name, parse
 
 
 @dataclass(frozen=True)

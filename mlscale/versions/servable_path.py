@@ -8,7 +8,7 @@ from pathlib import Path
 
 from mlscale.contracts.servable import DOCUMENT, read_document
 from mlscale.errors import MLScaleError
-from mlscale.registry.local import LocalRegistry
+from mlscale.versions.local_registry import LocalRegistry
 
 _DIGITS = 12
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from mlscale.contracts.servable import DOCUMENT, read_document
 from mlscale.errors import MLScaleError
-from mlscale.registry.from_run import WEIGHTS
-from mlscale.registry.local import LocalRegistry
-from mlscale.registry.servables import locate
 from mlscale.runs.checkpoint_files import SUFFIX
 from mlscale.runs.find import find, run_paths
 from mlscale.runs.folder import CONFIG, RUN, RunFolder
 from mlscale.runs.recover import is_run_folder
+from mlscale.versions.from_run import WEIGHTS
+from mlscale.versions.local_registry import LocalRegistry
+from mlscale.versions.servable_path import locate
 
 BEST = "best"
 

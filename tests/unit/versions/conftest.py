@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.registry import LocalRegistry, Version
+from mlscale.versions import LocalRegistry, Version
 
 Publish = Callable[..., Version]
 

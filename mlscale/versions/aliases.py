@@ -10,8 +10,8 @@ from typing import Any
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
 from mlscale.files import read_json, write_json
-from mlscale.registry.reference import CHALLENGER, CHAMPION, PREVIOUS
 from mlscale.runs.identity import now
+from mlscale.versions.version_reference import CHALLENGER, CHAMPION, PREVIOUS
 
 FILE = "aliases.json"
 _MOVES = 1000  # kept: the latest

@@ -6,12 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from mlscale.errors import MLScaleError
-from mlscale.registry.from_run import WEIGHTS
-from mlscale.registry.local import LocalRegistry
-from mlscale.registry.version import Version
 from mlscale.runs.find import find
 from mlscale.runs.folder import RUN, RunFolder
 from mlscale.runs.initial_source import Initial, find_initial, is_file_name, of_file
+from mlscale.versions.from_run import WEIGHTS
+from mlscale.versions.local_registry import LocalRegistry
+from mlscale.versions.version_record import Version
 
 
 def initial_weights(text: str, registry: LocalRegistry | None, root: str | Path = "runs") -> Initial:

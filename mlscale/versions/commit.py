@@ -10,8 +10,8 @@ from pathlib import Path
 
 from mlscale.errors import MLScaleError
 from mlscale.files import ASIDE, PRIVATE_FOLDER, artefacts, sync_folder, write_json
-from mlscale.registry.objects import Objects, holds
-from mlscale.registry.version import PAYLOAD, RECORD, Version, is_place
+from mlscale.versions.object_store import Objects, holds
+from mlscale.versions.version_record import PAYLOAD, RECORD, Version, is_place
 
 
 def commit(draft: Version, objects: Objects) -> Version:

@@ -7,11 +7,11 @@ import pytest
 import yaml
 
 from mlscale.errors import MLScaleError
-from mlscale.registry import LocalRegistry
-from mlscale.registry.from_run import publish_run
-from mlscale.registry.from_servable import publish_servable
 from mlscale.runs.folder import RunFolder
-from tests.unit.registry.test_from_run import trained
+from mlscale.versions import LocalRegistry
+from mlscale.versions.from_run import publish_run
+from mlscale.versions.from_servable import publish_servable
+from tests.unit.versions.test_from_run import trained
 
 STORED = Path(__file__).parents[2] / "contract" / "examples" / "servable-1"
 

@@ -14,13 +14,13 @@ from textwrap import shorten
 
 from mlscale.errors import MLScaleError
 from mlscale.files import write_text
-from mlscale.registry.disk import writing
-from mlscale.registry.local import LocalRegistry
-from mlscale.registry.outbox import Outbox
-from mlscale.registry.wandb_send import FAILED, NO_KEY, NO_KEY_WHY, SENT
+from mlscale.versions.disk_lock import writing
+from mlscale.versions.local_registry import LocalRegistry
+from mlscale.versions.mirror_outbox import Outbox
+from mlscale.versions.wandb_send import FAILED, NO_KEY, NO_KEY_WHY, SENT
 
 _PAUSE_SECONDS = 300.0  # after a failure nothing is sent unasked: every promotion would wait for a dead server again
-_SEND = "import sys; from mlscale.registry.wandb_send import main; sys.exit(main(sys.argv[1:]))"
+_SEND = "import sys; from mlscale.versions.wandb_send import main; sys.exit(main(sys.argv[1:]))"
 _WHY = 200  # characters of a reason
 _NOT_PASSED = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_RUN_GROUP", "WANDB_RESUME", "WANDB_SWEEP_ID", "WANDB_NAME",
                "WANDB_NOTES", "WANDB_TAGS", "WANDB_JOB_TYPE", "WANDB_PROJECT")  # fmt: skip

@@ -7,8 +7,8 @@ from omegaconf import OmegaConf
 
 from mlscale.assembly.build import build
 from mlscale.assembly.ready import ready
-from mlscale.registry import LocalRegistry, WandbRegistry
 from mlscale.runs.identity import config_hash
+from mlscale.versions import LocalRegistry, WandbRegistry
 
 
 def test_what_is_built(folder: Path) -> None:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 from mlscale.files import ASIDE, PRIVATE_FOLDER, sha256, sync_folder
-from mlscale.registry.version import File
+from mlscale.versions.version_record import File
 
 _BLOCK = 1 << 20
 _READ_ONLY = 0o400
