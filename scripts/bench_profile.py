@@ -154,7 +154,7 @@ def timers() -> None:
     """CPU time of the timers."""
     import time
 
-    from mlscale.diagnose.timers import TwoTimers
+    from mlscale.profile.step_timers import TwoTimers
 
     timer = TwoTimers("unused")
     names = ("[_TrainingEpochLoop].train_dataloader_next", "run_training_batch", "[Callback]Other.on_train_batch_end")

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.config.derive import Devices
-    from mlscale.diagnose.precisions import Candidate, Comparison, Measured
+    from mlscale.profile.precision_trial import Candidate, Comparison, Measured
 
 OUTCOME = ("precision", "memory_format")
 """What derived.yaml keeps."""
@@ -75,7 +75,7 @@ def settled(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> Pr
     """
     if not is_auto(cfg) and not cfg.precision.get("compare"):
         return None
-    from mlscale.diagnose import precisions
+    from mlscale.profile import precision_trial as precisions
 
     accelerator = derived["accelerator"]
     if is_auto(cfg):
@@ -108,8 +108,8 @@ def _compare(
     import torch
 
     from mlscale.assembly.run import build_task
-    from mlscale.diagnose.precisions import compare
     from mlscale.estimate.memory import give_shapes
+    from mlscale.profile.precision_trial import compare
     from mlscale.train.lightning.quiet import quiet
 
     ready = with_derived(cfg, {**derived, **dict.fromkeys(OUTCOME)})

@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.config.derive import derive
 from mlscale.config.frozen import with_derived
-from mlscale.diagnose import load
-from mlscale.diagnose.load import Load
-from mlscale.diagnose.remedies import Tried, best, to_try
-from mlscale.diagnose.verdict import ROUNDS, Verdict
 from mlscale.errors import MLScaleError
 from mlscale.launch.start import say
+from mlscale.profile import machine_load as load
+from mlscale.profile.bound_verdict import ROUNDS, Verdict
+from mlscale.profile.machine_load import Load
+from mlscale.profile.remedies import Tried, best, to_try
 from mlscale.report import Result, Rows, duration, keep
 from mlscale.runs.find import find
 from mlscale.secrets.mask import Masker, masked_output
@@ -96,7 +96,7 @@ class Profile:
 def measure(cfg: DictConfig, facts: Any, found: Load, masker: Masker) -> Profile:
     """The verdict, and what the remedies gave."""
     from mlscale.commands.profile import timed_fits as profile_probe
-    from mlscale.diagnose.verdict import judge
+    from mlscale.profile.bound_verdict import judge
 
     seconds = cfg.profile.seconds
     probe = profile_probe.of(cfg, facts)

@@ -13,19 +13,20 @@ from mlscale.assembly import short_fits as short_fit
 from mlscale.assembly.build import accepts
 from mlscale.assembly.run import build_data
 from mlscale.culprit import summary
-from mlscale.diagnose import step_parts, timers
-from mlscale.diagnose.remedies import Remedy, Setup, Tried
-from mlscale.diagnose.timers import Parts
-from mlscale.diagnose.verdict import ROUNDS, Factor
 from mlscale.errors import MLScaleError
+from mlscale.profile import step_parts
+from mlscale.profile import step_timers as timers
+from mlscale.profile.bound_verdict import ROUNDS, Factor
+from mlscale.profile.remedies import Remedy, Setup, Tried
+from mlscale.profile.step_timers import Parts
 from mlscale.runs.machine import usable_cores
 
 _FIRST = 6  # steps of the fit that tells how many fit into the time
 _LEAST, _MOST = 12, 2000  # steps of a measured fit
 _WARM_UP = 16  # steps at most: loaders begin with full hands
 _VALIDATED = 8  # batches of a validation, at most, where parts are timed
-_PARTS = {"profile_parts": {"_target_": "mlscale.diagnose.step_parts.NamedParts"}}
-_REPLAY = {"profile_replay": {"_target_": "mlscale.diagnose.replay.Replay"}}
+_PARTS = {"profile_parts": {"_target_": "mlscale.profile.step_parts.NamedParts"}}
+_REPLAY = {"profile_replay": {"_target_": "mlscale.profile.replay_loader.Replay"}}
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Probe:
             short = short_fit.shortened(self.cfg, (passes, 0), epochs, _REPLAY if replay else {}, steps_alone=True)
             with open_dict(short):
                 short.trainer.num_sanity_val_steps = 0
-                short.trainer.profiler = {"_target_": "mlscale.diagnose.timers.TwoTimers", "path": str(times)}
+                short.trainer.profiler = {"_target_": "mlscale.profile.step_timers.TwoTimers", "path": str(times)}
                 if announce_metric and self.cfg.derived.metric is None and self._validates:
                     short.trainer.update(
                         num_sanity_val_steps=1, limit_val_batches=1, check_val_every_n_epoch=epochs + 1
@@ -125,7 +126,7 @@ class Probe:
             with open_dict(short):
                 short.trainer.num_sanity_val_steps = 0
                 short.trainer.profiler = {
-                    "_target_": "mlscale.diagnose.step_parts.PartTimer",
+                    "_target_": "mlscale.profile.step_parts.PartTimer",
                     "path": str(times),
                     "warm_up": min(warm_up, passes * epochs // 2),
                 }

@@ -12,9 +12,9 @@ from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from mlscale.assembly import precision_probe
-from mlscale.diagnose.precisions import FAR, Candidate, Measured
 from mlscale.errors import MLScaleError
 from mlscale.launch.machine import Machine
+from mlscale.profile.precision_trial import FAR, Candidate, Measured
 
 LAPTOP = Machine(cuda=0, mps=False, cores=4, cuda_bf16=False)
 AUTO = {"value": "${derived.precision}", "probe_seconds": 1.0, "tolerance": 0.05}

@@ -3,10 +3,10 @@
 import pytest
 
 from mlscale.commands.profile.entry import Profile, conclude
-from mlscale.diagnose.load import Load
-from mlscale.diagnose.remedies import Remedy, Tried
-from mlscale.diagnose.timers import Parts
-from mlscale.diagnose.verdict import ROUNDS, Factor, judge
+from mlscale.profile.bound_verdict import ROUNDS, Factor, judge
+from mlscale.profile.machine_load import Load
+from mlscale.profile.remedies import Remedy, Tried
+from mlscale.profile.step_timers import Parts
 from mlscale.report import Result
 from mlscale.report.html import page
 

@@ -2,11 +2,11 @@
 
 import pytest
 
-from mlscale.diagnose import load
-from mlscale.diagnose.load import Load
-from mlscale.diagnose.remedies import Remedy, Setup, Tried, best, to_try
-from mlscale.diagnose.timers import Parts
-from mlscale.diagnose.verdict import ROUNDS, Factor, judge
+from mlscale.profile import machine_load as load
+from mlscale.profile.bound_verdict import ROUNDS, Factor, judge
+from mlscale.profile.machine_load import Load
+from mlscale.profile.remedies import Remedy, Setup, Tried, best, to_try
+from mlscale.profile.step_timers import Parts
 
 
 def rounds(wait: float, *headspace: float) -> list[tuple[Parts, Parts]]:

@@ -10,8 +10,8 @@ import pytorch_lightning as pl
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from mlscale.diagnose.replay import Repeated, Replay
-from mlscale.diagnose.timers import Epoch, TwoTimers, parts, read
+from mlscale.profile.replay_loader import Repeated, Replay
+from mlscale.profile.step_timers import Epoch, TwoTimers, parts, read
 
 WAIT, WORK = 0.02, 0.03
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from mlscale.diagnose.timers import Parts
+from mlscale.profile.step_timers import Parts
 
 ROUNDS = 5  # by chance alone, one in 32 would show a gain in each
 GAIN = 1.05  # the least factor that counts: below it, a machine's moods are as large

@@ -10,7 +10,7 @@ import torch
 from pytorch_lightning.loggers.logger import DummyLogger
 from torch.utils.data import DataLoader
 
-from mlscale.diagnose.step_parts import (
+from mlscale.profile.step_parts import (
     CHECKPOINT,
     COMPUTE,
     LOOP,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mlscale.diagnose.precisions import FAR, Candidate, Comparison, Measured, candidates, compare
+from mlscale.profile.precision_trial import FAR, Candidate, Comparison, Measured, candidates, compare
 from mlscale.stats.intervals import Interval
 from mlscale.tasks import Classification
 from tests.unit.fitting import batches, classifier

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from pytorch_lightning.profilers import Profiler
 
-# What Lightning calls the actions that are timed; tests/unit/diagnose notices when it calls them otherwise.
+# What Lightning calls the actions that are timed; tests/unit/profile notices when it calls them otherwise.
 _EPOCH, _NEXT, _BATCH = "run_training_epoch", "train_dataloader_next", "run_training_batch"
 
 

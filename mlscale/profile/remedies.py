@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from mlscale.diagnose.verdict import GAIN, Factor
+from mlscale.profile.bound_verdict import GAIN, Factor
 
 MOST_WORKERS = 32
 _TRIES = 3
