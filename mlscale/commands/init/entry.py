@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlscale import starter
+from mlscale import init as starter
 from mlscale.commands.options import Options
 from mlscale.errors import Exit
 

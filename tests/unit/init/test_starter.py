@@ -8,7 +8,7 @@ import yaml
 
 from mlscale.cli import main
 from mlscale.errors import MLScaleError
-from mlscale.starter import package_of, write
+from mlscale.init import package_of, write
 
 
 def test_every_file_is_whole(tmp_path: Path) -> None:
