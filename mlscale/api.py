@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from mlscale import commands as verbs
-from mlscale.config.argv import Request, parse
+from mlscale.config.composition.argv import Request, parse
 from mlscale.errors import MLScaleError
 from mlscale.launch.external import refuse_external_rank
 from mlscale.launch.garbage import put_off
@@ -157,7 +157,7 @@ def _shareable(cfg: DictConfig) -> DictConfig:
     Raises:
         MLScaleError: they would; a process of its own can't import what was typed into a notebook.
     """
-    from mlscale.config.local_code import targets
+    from mlscale.config.checks.local_code import targets
 
     mine = [target for target in targets(cfg) if target.startswith("__main__.")]
     if mine and (cfg.get("trainer") or {}).get("devices", 1) != 1:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 
 from mlscale import api
-from mlscale.config.argv import Request, parse
+from mlscale.config.composition.argv import Request, parse
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.external import refuse_external_rank
 from mlscale.launch.garbage import put_off
@@ -48,7 +48,7 @@ def work(verb: str, argv: Sequence[str]) -> int:
 
 def _by_hydra(request: Request) -> int:
     """What Hydra's own flags ask for."""
-    from mlscale.config.compose import run_by_hydra
+    from mlscale.config.composition.compose import run_by_hydra
     from mlscale.sweep import register_sweep_dir
 
     register_sweep_dir()
@@ -59,7 +59,7 @@ def _by_hydra(request: Request) -> int:
 
 def _masked(request: Request) -> AbstractContextManager[None]:
     """What Hydra prints of a config is masked; one that does not compose, as far as the environment's secrets go."""
-    from mlscale.config.compose import compose
+    from mlscale.config.composition.compose import compose
     from mlscale.secrets.mask import Masker, masked_output
 
     try:
@@ -71,7 +71,7 @@ def _masked(request: Request) -> AbstractContextManager[None]:
 def _sweep(request: Request) -> int:
     """Every job of a multirun; a job that fails does not end it."""
     from mlscale.assembly.sweep_check import check_sweep
-    from mlscale.config.compose import run_by_hydra
+    from mlscale.config.composition.compose import run_by_hydra
     from mlscale.sweep import Sweep, register_sweep_dir
 
     register_sweep_dir()

@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlscale.commands import VERBS
-from mlscale.config.fields import Fields, Option, read
-from mlscale.config.roots import VERB_CONFIGS, Roots, find_roots
-from mlscale.config.rules import OWNED, SUPPLIED
-from mlscale.config.signatures import Signature, signature
-from mlscale.config.types import BOOL
+from mlscale.config.checks.key_owners import OWNED, SUPPLIED
+from mlscale.config.checks.value_types import BOOL
+from mlscale.config.composition.roots import VERB_CONFIGS, Roots, find_roots
+from mlscale.config.documented_fields import Fields, Option, read
+from mlscale.config.signatures.signatures import Signature, signature
 from mlscale.errors import MLScaleError
 from mlscale.versions import LocalRegistry
 

@@ -6,8 +6,8 @@ import re
 from importlib.metadata import version as installed
 
 from mlscale.commands import VERBS
-from mlscale.config.roots import BASE_GROUPS, VERB_CONFIGS, VERB_GROUP, Roots, find_roots, shipped_folder
-from mlscale.config.suggest import nearest
+from mlscale.config.composition.roots import BASE_GROUPS, VERB_CONFIGS, VERB_GROUP, Roots, find_roots, shipped_folder
+from mlscale.config.suggestions.suggest import nearest
 from mlscale.errors import MLScaleError
 
 _KEY = re.compile(r"(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?: +(?P<value>[^#\s][^#]*?))?(?: *# ?(?P<text>.*))?$")
@@ -98,8 +98,8 @@ def unknown_verb(word: str, following: str = "") -> MLScaleError:
     Args:
         following: the word after it: `mlscale debug fast` means debug=fast.
     """
-    from mlscale.config import not_yet
-    from mlscale.config.aliases import table
+    from mlscale.config.suggestions import not_yet
+    from mlscale.config.suggestions.foreign_names import table
 
     groups = find_roots().groups
     if word in groups:

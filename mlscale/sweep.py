@@ -14,8 +14,8 @@ from omegaconf import OmegaConf
 
 from mlscale import commands as verbs
 from mlscale.assembly.ready import checked
-from mlscale.config.argv import Request
-from mlscale.config.directions import direction
+from mlscale.config.composition.argv import Request
+from mlscale.config.metric_direction import direction
 from mlscale.errors import Exit, MLScaleError
 from mlscale.files import write_json
 from mlscale.report import Result, number, table

@@ -28,7 +28,7 @@ import torch
 
 from mlscale.assembly.ready import ready
 from mlscale.assembly.run import assemble
-from mlscale.config.frozen import with_derived
+from mlscale.config.composition.frozen import with_derived
 from scripts.bench_overhead import CLASSES, CONFIG, make
 
 CALLBACKS = {  # the node's name, and what is set

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from mlscale.assembly.ready import ready
 from mlscale.assembly.run import assemble
-from mlscale.config.frozen import with_derived
+from mlscale.config.composition.frozen import with_derived
 from mlscale.tasks import MLP
 
 WARM_UP = 20  # steps of a round that are not counted

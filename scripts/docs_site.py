@@ -15,7 +15,7 @@ from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
 from mlscale.commands import VERBS
-from mlscale.config.roots import BASE_GROUPS, VERB_CONFIGS, find_roots
+from mlscale.config.composition.roots import BASE_GROUPS, VERB_CONFIGS, find_roots
 from mlscale.help import of_verb
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
-from mlscale.config.rules import CHECK
+from mlscale.config.checks.key_owners import CHECK
 from mlscale.culprit import own_line, summary
 from mlscale.errors import Exit, MLScaleError
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlscale.assembly.build import target
-from mlscale.config import frozen
+from mlscale.config.composition import frozen
 from mlscale.errors import MLScaleError
 
 if TYPE_CHECKING:

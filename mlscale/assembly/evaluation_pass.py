@@ -11,8 +11,8 @@ import numpy as np
 
 from mlscale.assembly.evaluation_data import check_encoded_alike, normalise_as_trained
 from mlscale.assembly.rebuild import as_trained, checkpoint_path, load_weights
+from mlscale.config.composition.frozen import with_derived
 from mlscale.config.derive import derive
-from mlscale.config.frozen import with_derived
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files import best
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.frozen import with_derived
+from mlscale.config.composition.frozen import with_derived
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.frozen import with_derived
+from mlscale.config.composition.frozen import with_derived
 from mlscale.culprit import summary
 from mlscale.errors import MLScaleError
 from mlscale.launch.start import say

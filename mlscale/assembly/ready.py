@@ -8,8 +8,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.argv import Request, parse
-from mlscale.config.roots import FROM_A_MODEL, FROM_A_RUN, VERB_CONFIGS
+from mlscale.config.composition.argv import Request, parse
+from mlscale.config.composition.roots import FROM_A_MODEL, FROM_A_RUN, VERB_CONFIGS
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.lightning_names import raise_if_imported_before
 
@@ -39,7 +39,7 @@ def ready(verb: str, overrides: Sequence[str]) -> DictConfig:
 
 def compose_checked(request: Request) -> DictConfig:
     """The checked config of one command."""
-    from mlscale.config.compose import compose
+    from mlscale.config.composition.compose import compose
 
     cfg = compose(request)
     return checked(cfg, request, list(request.overrides))
@@ -47,9 +47,9 @@ def compose_checked(request: Request) -> DictConfig:
 
 def checked(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> DictConfig:
     """`cfg`, when tier 1 finds nothing wrong with it; what was typed is noted in it for run.json."""
-    from mlscale.config.check import check
-    from mlscale.config.local_code import local_targets
-    from mlscale.config.origin import origin_of
+    from mlscale.config.checks.check import check
+    from mlscale.config.checks.local_code import local_targets
+    from mlscale.config.composition.origin import origin_of
 
     if VERB_CONFIGS[request.verb] == "run":  # what builds a LightningModule
         raise_if_imported_before()
@@ -121,7 +121,7 @@ def _composed(folder: Path) -> DictConfig:
     Raises:
         MLScaleError: it is damaged: it can't be read, or was cut between two lines and lacks its end.
     """
-    from mlscale.config.frozen import CONFIG, composed, damaged
+    from mlscale.config.composition.frozen import CONFIG, composed, damaged
 
     frozen = composed(folder)
     if lacking := [key for key in _IN_EVERY_RUN if key not in frozen]:
@@ -135,8 +135,8 @@ def _on(frozen: DictConfig, folder: Path, request: Request) -> Request:
     """The request on that config, where it may be believed: this user has created it, or it builds known classes."""
     from omegaconf import OmegaConf
 
-    from mlscale.config.compose import use_frozen
-    from mlscale.config.trust import distrusted
+    from mlscale.config.checks.trust import distrusted
+    from mlscale.config.composition.compose import use_frozen
     from mlscale.runs import ownership as own
     from mlscale.runs.edited import report_edits
     from mlscale.runs.folder import RunFolder
@@ -170,7 +170,7 @@ def _derived(folder: Path, *, resumed: bool) -> dict[str, Any]:
 
 def _settle_metric(frozen: DictConfig, folder: Path) -> None:
     """What judged the run judges what is made from it, where the run's config leaves that open."""
-    from mlscale.config.metric import kept_choice
+    from mlscale.config.metric_choice import kept_choice
     from mlscale.runs.recover import DERIVED, yaml_values
 
     derived = yaml_values(folder / DERIVED)

@@ -6,8 +6,8 @@ from pathlib import Path
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mlscale.config.composition.frozen import with_derived
 from mlscale.config.derive import LISTS_OF_THE_DATA, OF_THE_DATA, derive
-from mlscale.config.frozen import with_derived
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files import SUFFIX, best, look
 from mlscale.runs.recover import is_run_folder, report, run_document

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from mlscale.assembly.build import accepts, brings_precision, build, build_each, target
 from mlscale.config.derive import epoch_steps
-from mlscale.config.metric import follow_own_metrics, is_set
+from mlscale.config.metric_choice import follow_own_metrics, is_set
 from mlscale.errors import MLScaleError
 from mlscale.files import read_json
 from mlscale.runs.folder import RUN, RunFolder

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice, product
 
-from mlscale.config.argv import Request
+from mlscale.config.composition.argv import Request
 from mlscale.errors import MLScaleError, Problems, raise_all
 
 _MOST_JOBS = 100  # that are looked at: with as many the mistake is not that of one job
@@ -73,7 +73,7 @@ def _jobs(request: Request) -> Iterator[list[str]]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    from mlscale.config.compose import hydra_ready
+    from mlscale.config.composition.compose import hydra_ready
 
     choices: list[list[str]] = []
     with hydra_ready(request.roots):

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlscale.assembly.end_notification import tell_end
-from mlscale.config import frozen
+from mlscale.config.composition import frozen
 from mlscale.culprit import unforeseen
 from mlscale.errors import MLScaleError
 from mlscale.files import unwritable

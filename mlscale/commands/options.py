@@ -6,7 +6,7 @@ import argparse
 import re
 from typing import Any, NoReturn
 
-from mlscale.config.suggest import nearest
+from mlscale.config.suggestions.suggest import nearest
 from mlscale.errors import MLScaleError
 
 _CHOICE = re.compile(r"argument [a-z|]+: invalid choice: '(?P<typed>.*?)' \(choose from (?P<known>.*)\)")

@@ -9,10 +9,10 @@ from typing import Any, Protocol
 
 from omegaconf import DictConfig
 
-from mlscale.config.bounds import one_process_alone, out_of_bounds
-from mlscale.config.compiling import uncompilable
-from mlscale.config.fits import misfits
-from mlscale.config.metric import judged_by, unclear
+from mlscale.config.checks.bounds import one_process_alone, out_of_bounds
+from mlscale.config.checks.compile_support import uncompilable
+from mlscale.config.checks.data_model_fit import misfits
+from mlscale.config.metric_choice import judged_by, unclear
 from mlscale.config.underived import underived
 from mlscale.errors import MLScaleError, raise_all
 

@@ -6,8 +6,8 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from mlscale.config.composition.roots import find_roots
 from mlscale.config.derive import epoch_steps
-from mlscale.config.roots import find_roots
 from mlscale.data.data_facts import described
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from pytorch_lightning.strategies import DDPStrategy, Strategy
 
-from mlscale.config.bounds import only_one
+from mlscale.config.checks.bounds import only_one
 
 
 def auto(

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mlscale.config.suggest import nearest
+from mlscale.config.suggestions.suggest import nearest
 from mlscale.errors import MLScaleError
 from mlscale.files import artefacts, make_folders
 from mlscale.runs.identity import now

@@ -37,8 +37,8 @@ def imported_names(tree: ast.Module) -> set[str]:
     [
         "mlscale",
         "mlscale.cli",
-        "mlscale.config.compose",
-        "mlscale.config.signatures",
+        "mlscale.config.composition.compose",
+        "mlscale.config.signatures.signatures",
         "mlscale.data",
         "mlscale.versions",
         "mlscale.report",

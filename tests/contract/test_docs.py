@@ -14,7 +14,7 @@ import pytest
 import mlscale
 from mlscale.cli import main
 from mlscale.commands import VERBS
-from mlscale.config.argv import parse
+from mlscale.config.composition.argv import parse
 from scripts.docs_commands import ROOT, Command, commands, files, overlooked, pages
 
 # Pages whose commands run from top to bottom, in a folder of their own.

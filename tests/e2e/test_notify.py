@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.cli import main
-from mlscale.config.trust import distrusted
+from mlscale.config.checks.trust import distrusted
 from tests.contract.test_documents import validate
 from tests.receiver import Receiver
 

@@ -13,7 +13,7 @@ import pytest
 
 from mlscale.commands import VERBS
 from mlscale.completion import SCRIPTS, SUB_COMMANDS, complete, main
-from mlscale.config.roots import find_roots
+from mlscale.config.composition.roots import find_roots
 from mlscale.errors import MLScaleError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from mlscale.config.argv import parse
-from mlscale.config.check import check
-from mlscale.config.compose import compose
-from mlscale.config.roots import VERB_CONFIGS, find_roots
+from mlscale.config.checks.check import check
+from mlscale.config.composition.argv import parse
+from mlscale.config.composition.compose import compose
+from mlscale.config.composition.roots import VERB_CONFIGS, find_roots
 from mlscale.help import of_verb
 
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.config.signatures import Signature, Unknown, signature
-from mlscale.config.trust import distrusted
+from mlscale.config.checks.trust import distrusted
+from mlscale.config.signatures.signatures import Signature, Unknown, signature
 from mlscale.lightning_names import canonical_name
 
 REAL = """

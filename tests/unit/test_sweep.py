@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mlscale.config.argv import parse
+from mlscale.config.composition.argv import parse
 from mlscale.report import Result
 from mlscale.runs.folder import RunFolder
 from mlscale.sweep import Job, Sweep

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from mlscale.commands import VERBS
 from mlscale.commands.options import Options
-from mlscale.config.argv import Request, parse
-from mlscale.config.suggest import nearest
+from mlscale.config.composition.argv import Request, parse
+from mlscale.config.suggestions.suggest import nearest
 from mlscale.errors import Exit, MLScaleError
 
 if TYPE_CHECKING:
@@ -28,8 +28,8 @@ def main(argv: Sequence[str]) -> int:
     """`mlscale config …`; returns the exit code."""
     args, words = _parser().parse_known_args(argv)
     if args.command == "schema":
-        from mlscale.config.roots import find_roots
-        from mlscale.config.schema import dump, json_schema
+        from mlscale.config.composition.roots import find_roots
+        from mlscale.config.json_schema import dump, json_schema
 
         print(dump(json_schema(find_roots(args.config_dir), args.verb)))
         return int(Exit.DONE)
@@ -87,8 +87,8 @@ def _show(request: Request, parts: Sequence[str], *, origin: bool, resolve: bool
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    from mlscale.config.compose import compose
-    from mlscale.config.origin import annotated, origin_of
+    from mlscale.config.composition.compose import compose
+    from mlscale.config.composition.origin import annotated, origin_of
     from mlscale.secrets.mask import Masker
 
     cfg = compose(request)

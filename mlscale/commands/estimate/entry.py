@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from mlscale.config.composition.frozen import with_derived
 from mlscale.config.derive import derive
-from mlscale.config.frozen import with_derived
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch.start import say
 from mlscale.report import Result, duration, size

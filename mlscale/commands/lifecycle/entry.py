@@ -16,7 +16,7 @@ from mlscale.commands.lifecycle import service_steps as service
 from mlscale.commands.lifecycle.production_samples import check
 from mlscale.commands.lifecycle.step_log import Told, Tour
 from mlscale.commands.lifecycle.step_state import Walk
-from mlscale.config.fits import check_classifies
+from mlscale.config.checks.data_model_fit import check_classifies
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.needs import need
 from mlscale.launch.start import say

@@ -106,7 +106,7 @@ def samples_of(cfg: DictConfig, labels: tuple[str, ...], traffic: int) -> Sample
         MLScaleError: the data is none of images, or the images are not of one size and square (for a turn).
     """
     from mlscale.assembly.run import build_data
-    from mlscale.config.frozen import with_derived
+    from mlscale.config.composition.frozen import with_derived
     from mlscale.data.images.labelled_images import ImageData
 
     data = build_data(with_derived(cfg, {"per_device_batch": 1}))

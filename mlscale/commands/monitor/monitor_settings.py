@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.suggest import nearest
+from mlscale.config.suggestions.suggest import nearest
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.monitor.look import RULES, Limits
 from mlscale.monitor.rule import Patience

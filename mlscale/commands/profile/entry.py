@@ -6,8 +6,8 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from mlscale.config.composition.frozen import with_derived
 from mlscale.config.derive import derive
-from mlscale.config.frozen import with_derived
 from mlscale.errors import MLScaleError
 from mlscale.launch.start import say
 from mlscale.profile import machine_load as load

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.commands.options import Options
-from mlscale.config.roots import Roots, find_roots
-from mlscale.config.suggest import nearest
+from mlscale.config.composition.roots import Roots, find_roots
+from mlscale.config.suggestions.suggest import nearest
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import table
 

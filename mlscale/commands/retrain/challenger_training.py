@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from mlscale import commands as verbs
 from mlscale.assembly.build import accepts
 from mlscale.assembly.ready import ready
-from mlscale.config.frozen import with_derived
+from mlscale.config.composition.frozen import with_derived
 from mlscale.errors import MLScaleError, raise_all
 
 if TYPE_CHECKING:

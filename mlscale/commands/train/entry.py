@@ -17,11 +17,11 @@ from omegaconf import OmegaConf
 from mlscale.assembly.end_notification import tell_end
 from mlscale.assembly.first_weights import initial_of
 from mlscale.assembly.precision_probe import is_auto, kept, settled
+from mlscale.config.checks.notices import notices, unpromised_data
+from mlscale.config.checks.trust import distrusted
+from mlscale.config.composition.frozen import composed, with_derived
 from mlscale.config.derive import derive
-from mlscale.config.frozen import composed, with_derived
-from mlscale.config.metric import kept_choice
-from mlscale.config.notices import notices, unpromised_data
-from mlscale.config.trust import distrusted
+from mlscale.config.metric_choice import kept_choice
 from mlscale.errors import Exit, MLScaleError
 from mlscale.files import check_writable, remove_empty
 from mlscale.launch.garbage import put_off

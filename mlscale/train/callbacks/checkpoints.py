@@ -10,7 +10,7 @@ from pytorch_lightning import LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 from torch import Tensor
 
-from mlscale.config.directions import loss_among
+from mlscale.config.metric_direction import loss_among
 from mlscale.errors import MLScaleError
 from mlscale.train.checkpoint.failed_saves import last_save_failed
 from mlscale.train.checkpoint.io import load

@@ -9,7 +9,7 @@ from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from mlscale.config.directions import loss_among
+from mlscale.config.metric_direction import loss_among
 from mlscale.train.after_fit import Told
 from mlscale.train.step_loss import loss_of
 

@@ -13,7 +13,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.utilities.model_helpers import is_overridden
 
-from mlscale.config.directions import choose, direction, is_loss, stage
+from mlscale.config.metric_direction import choose, direction, is_loss, stage
 from mlscale.errors import MLScaleError
 from mlscale.train.callbacks.progress import Progress
 from mlscale.train.callbacks.train_metrics import TrainMetrics

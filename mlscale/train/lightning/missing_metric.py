@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 
-from mlscale.config.directions import direction, nearest_metric
+from mlscale.config.metric_direction import direction, nearest_metric
 from mlscale.errors import MLScaleError
 
 # What Lightning's ModelCheckpoint, EarlyStopping and its handling of ReduceLROnPlateau say.

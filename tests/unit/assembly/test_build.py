@@ -46,7 +46,7 @@ def test_failure_names_node_and_reason() -> None:
 
 def test_own_errors_come_through() -> None:
     with pytest.raises(MLScaleError, match="does not exist: nowhere"):
-        build(node(_target_="mlscale.config.roots.find_roots", config_dirs=["nowhere"]), "x")
+        build(node(_target_="mlscale.config.composition.roots.find_roots", config_dirs=["nowhere"]), "x")
 
 
 def test_an_optimizer_waits_for_its_parameters() -> None:

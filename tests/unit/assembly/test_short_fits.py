@@ -11,8 +11,8 @@ import pytest
 from mlscale.assembly.ready import ready
 from mlscale.commands.estimate.measurements import _fit
 from mlscale.commands.profile import timed_fits as profile_probe
+from mlscale.config.composition.frozen import with_derived
 from mlscale.config.derive import derive
-from mlscale.config.frozen import with_derived
 from mlscale.launch.machine import this_machine
 
 OWN = """

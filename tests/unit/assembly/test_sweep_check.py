@@ -8,7 +8,7 @@ import pytest
 
 from mlscale.assembly.sweep_check import check_sweep
 from mlscale.cli import main
-from mlscale.config.argv import parse
+from mlscale.config.composition.argv import parse
 from mlscale.errors import MLScaleError
 
 

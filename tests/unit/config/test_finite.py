@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.config.argv import parse
-from mlscale.config.check import check
-from mlscale.config.compose import compose
-from mlscale.config.origin import origin_of
+from mlscale.config.checks.check import check
+from mlscale.config.composition.argv import parse
+from mlscale.config.composition.compose import compose
+from mlscale.config.composition.origin import origin_of
 from mlscale.errors import MLScaleError
 
 

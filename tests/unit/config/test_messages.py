@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.config.argv import parse
-from mlscale.config.check import check
-from mlscale.config.compose import compose
-from mlscale.config.origin import origin_of
+from mlscale.config.checks.check import check
+from mlscale.config.composition.argv import parse
+from mlscale.config.composition.compose import compose
+from mlscale.config.composition.origin import origin_of
 
 OWN = {
     "shop.py": "class Net:\n    def __init__(self, hidden: int, depth: int = 2) -> None: ...\n",

@@ -9,7 +9,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import nn
 
-from mlscale.config.compiling import uncompilable
+from mlscale.config.checks.compile_support import uncompilable
 from mlscale.errors import Exit
 from mlscale.tasks import MLP
 from mlscale.train.compiled_names import name_plainly

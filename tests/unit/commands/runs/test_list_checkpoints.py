@@ -10,7 +10,7 @@ import torch
 
 from mlscale.commands.runs.entry import main
 from mlscale.completion import complete
-from mlscale.config.roots import find_roots
+from mlscale.config.composition.roots import find_roots
 from mlscale.runs.checkpoint_files import Record, Writer
 from mlscale.runs.folder import RunFolder
 

@@ -8,7 +8,7 @@ import pytest
 
 from mlscale.commands.versions.entry import main
 from mlscale.completion import complete
-from mlscale.config.roots import find_roots
+from mlscale.config.composition.roots import find_roots
 from mlscale.errors import Exit, MLScaleError
 from mlscale.versions import opened
 from mlscale.versions.from_servable import publish_servable

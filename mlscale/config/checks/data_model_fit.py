@@ -1,0 +1,123 @@
+"""Do data, model and task go together? What can be told of it before anything is built."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+from mlscale.assembly.build import target
+from mlscale.config.metric_choice import BEST_OF_KIND, is_set
+from mlscale.errors import MLScaleError
+
+_KINDS = {"one": "classification", "several": "multilabel", "mask": "segmentation"}
+"""The kind of task for each word of `data.labels`."""
+_HELD = {"classes": "classes", "regression": "numbers", "language": "texts without labels"}
+_TOLD_BY = {"regression": "targets", "classes": "num_classes", "language": "vocab_size"}
+"""What data says of itself that has such; texts with classes have tokens, too."""
+_FOR = {
+    "classes": "task=classification with a model of classes",
+    "regression": "task=regression model=tabular_regression",
+    "language": "task=language model=gpt; labelled texts are data=text_table",
+}
+
+
+def misfits(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Iterator[MLScaleError]:
+    """A problem for each that does not.
+
+    Args:
+        facts: see `derive`.
+    """
+    yield from _channels(cfg, (facts or {}).get("channels"))
+    yield from _labels(cfg)
+    yield from _asked(cfg, facts or {})
+    yield from _metric(cfg)
+    for group in ("compress", "monitor"):
+        for name, node in (cfg.get(group) or {}).items():
+            if node and str(node.get("_target_", "")).startswith("mlscale.") and (kind := _other_kind(cfg)):
+                yield _classes_alone(f"{group}={name}", kind, f"{group}=none")
+
+
+def check_classifies(cfg: DictConfig, verb: str) -> None:
+    """Is the task one that servables are made for? Anybody's own, which says nothing of itself, may be.
+
+    Raises:
+        MLScaleError: it says that it is another.
+    """
+    if kind := _other_kind(cfg):
+        raise _classes_alone(
+            f"`mlscale {verb}`", kind, "mlscale evaluate run=last and mlscale predict run=last take any task"
+        )
+
+
+def _other_kind(cfg: DictConfig) -> str | None:
+    """What the task is for, where that is not classification."""
+    kind = getattr(target(cfg.task), "kind", None) if cfg.get("task") else None
+    return None if kind == "classification" else kind
+
+
+def _classes_alone(who: str, kind: str, fix: str) -> MLScaleError:
+    return MLScaleError(
+        f"{who} takes classification, and this task is {kind}",
+        where="task",
+        why="a servable answers with one class for each sample, and is compared, compressed and watched by that",
+        fix=fix,
+    )
+
+
+def _channels(cfg: DictConfig, channels: int | None) -> Iterator[MLScaleError]:
+    """torchvision's networks take colour alone, timm's what `in_chans` says."""
+    model: Any = cfg.get("model") or {}
+    name = str(model.get("_target_", ""))
+    if channels is None or not name.startswith(("torchvision.models.", "timm.")):
+        return
+    taken = model.get("in_chans", 3) if name.startswith("timm.") else 3
+    if taken not in (channels, None):
+        timm, ours = name.startswith("timm."), "unet" if ".segmentation." in name else "resnet"
+        yield MLScaleError(
+            f"{name} takes images of {taken} channel{'s' * (taken != 1)}, the data has {channels}",
+            where="model.in_chans" if timm else "model",
+            fix="'model.in_chans=${derived.channels}'" if timm else f"model={ours}, which takes any number of channels",
+        )
+
+
+def _metric(cfg: DictConfig) -> Iterator[MLScaleError]:
+    """The accuracy is classification's; our other tasks log none."""
+    kind, metric = _other_kind(cfg), str(cfg.metric) if is_set(cfg, "metric") else ""
+    if kind and metric.endswith("/accuracy") and str(cfg.task["_target_"]).startswith("mlscale."):
+        yield MLScaleError(
+            f"a {kind} task logs no {metric}",
+            where="metric",
+            why="the best checkpoint is picked by it",
+            fix=f"metric={BEST_OF_KIND.get(kind, 'val/loss')}",
+        )
+
+
+def _labels(cfg: DictConfig) -> Iterator[MLScaleError]:
+    """A class for each sample, several, or one for each pixel: what the data holds and the task is for."""
+    found = str((cfg.get("data") or {}).get("labels"))
+    kind = getattr(target(cfg.task), "kind", None) if cfg.get("task") else None
+    wanted = next((word for word, each in _KINDS.items() if each == kind), None)
+    if found in _KINDS and wanted is not None and wanted != found:
+        yield MLScaleError(
+            f"a {kind} task takes data.labels={wanted}, and this data has {found}",
+            where="task, data.labels",
+            why=f"labels={found} is for task={_KINDS[found]}",
+            fix=f"task={_KINDS[found]}, or data.labels={wanted} where the samples have that",
+        )
+
+
+def _asked(cfg: DictConfig, facts: Mapping[str, Any]) -> Iterator[MLScaleError]:
+    """Classes, numbers, or a text to go on with: what the data says of itself and the task is for."""
+    kind: str | None = getattr(target(cfg.task), "kind", None) if cfg.get("task") else None
+    wanted = "classes" if kind in _KINDS.values() else kind
+    held = next((held for held, key in _TOLD_BY.items() if facts.get(key)), None)
+    if held is None or wanted not in _HELD or held == wanted:
+        return
+    fix = _FOR[held]
+    if "target_type" in (cfg.get("data") or {}) and wanted != "language":
+        word = "class where its values name classes" if wanted == "classes" else "number where its values are numbers"
+        fix = f"data.target_type={word}; or {fix}"
+    what = "the next byte of a text" if wanted == "language" else _HELD[wanted]
+    yield MLScaleError(f"a {kind} task predicts {what}, and this data has {_HELD[held]}", where="task, data", fix=fix)

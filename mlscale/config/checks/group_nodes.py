@@ -1,0 +1,139 @@
+"""Problems of a group's node as a whole: a value in its place, or no `_target_` where one is needed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from mlscale.config.checks import key_owners as rules
+from mlscale.config.checks.target_nodes import join
+from mlscale.config.checks.templates import Advice, option_types
+from mlscale.config.checks.values import converted
+from mlscale.config.documented_fields import Fields
+from mlscale.config.suggestions import not_yet
+from mlscale.config.suggestions.foreign_names import table
+from mlscale.config.suggestions.suggest import nearest, override, show
+from mlscale.errors import MLScaleError
+
+COMMAND_LINE = "command line: "
+"""What the origin of a key begins with that was typed, and stands in no file."""
+
+
+def not_a_node(
+    name: str, value: object, groups: Mapping[str, Sequence[str]], where: Callable[[str], str]
+) -> MLScaleError:
+    """`model: resnet` in a file sets the node's value; it does not choose the option."""
+    options = groups.get(name, ())
+    known = [
+        option for item in (value if isinstance(value, list) else [value]) if (option := nearest(str(item), options))
+    ]
+    choice = ",".join(known)
+    choice = f"[{choice}]" if isinstance(value, list) else choice
+    return MLScaleError(
+        f"'{name}' is a group of settings, not the value {show(value)}",
+        where=where(name),
+        why="options are chosen on the command line, or in a file's defaults list",
+        fix=f"under `defaults:` in the file, the line `- override /{name}: {choice or options[0]}` instead",
+    )
+
+
+def nothing_to_set(
+    name: str,
+    node: Mapping[str, object],
+    fields: Fields,
+    where: Callable[[str], str],
+    advised: Callable[[str, object], str],
+) -> Iterator[MLScaleError]:
+    """Keys in a node that builds nothing: `model=none model.blocks=2`, or a file that forgot its `_target_`.
+
+    Args:
+        advised: the override that was meant by a key and its value, "" for none.
+    """
+    for key, value in node.items():
+        path = join(name, str(key))
+        fix = f"{name}._target_=<package.module.Class>"
+        if where(path).startswith((COMMAND_LINE, path)):  # in a file of the user's the target is what is forgotten
+            takers = [item.name for item in fields.in_group(name) if path in fields.of(name, item.target or "")]
+            fix = f"{name}={takers[0]} {override(path, value)}" if takers else advised(path, value) or fix
+        what = f"'{path}' has no effect: '{name}' has no _target_, so it builds nothing"
+        yield MLScaleError(what, where=where(path), fix=fix)
+
+
+def without_target(
+    group: str,
+    node: Mapping[str, object],
+    groups: Mapping[str, Sequence[str]],
+    where: Callable[[str], str],
+    advised: Callable[[str, object], Advice | None],
+) -> Iterator[MLScaleError]:
+    """Entries of callbacks, logger, monitor and compress that can't be built.
+
+    Args:
+        advised: what is meant by a key and its value.
+    """
+    options = [option for option in groups.get(group, ()) if option not in ("none", "default")]
+    present = ["default"] if "default" in groups.get(group, ()) else [key for key in node if key in options]
+    for key, value in node.items():
+        if not value or (isinstance(value, dict) and "_target_" in value):
+            continue
+        path = join(group, str(key))
+        if feature := not_yet.of_option(group, str(key)):
+            yield feature.error(path, where(path))
+            continue
+        option = nearest(str(key), options) or table().entry(group, str(key))
+        if option is None:
+            advice = advised(path, value) if table().get(path) else None
+            why = advice.why if advice else f"every entry of '{group}' is an object to build"
+            fix = advice.fix if advice else f"{path}._target_=<package.module.Class>"
+            yield MLScaleError(f"'{path}' has no _target_", where=where(path), why=why, fix=fix)
+            continue
+        known, unknown = _settings(group, option, value)
+        for name in unknown:
+            takes = ", ".join(item.rpartition(".")[2] for item in option_types(group, option))
+            yield MLScaleError(
+                f"unknown key '{path}.{name}'",
+                where=where(f"{path}.{name}"),
+                why=f"not supported: the option {group}={option} takes {takes}",
+                fix=f"leave {path}.{name} out",
+            )
+        if known or not unknown:
+            chosen = ",".join(dict.fromkeys([*(item for item in present if item != option), option]))
+            words = [] if option in node and option != key else [f"{group}=[{chosen}]"]
+            yield MLScaleError(
+                f"'{path}' has no _target_",
+                where=where(path),
+                why=f"every entry of '{group}' is an object to build",
+                fix=" ".join([*words, *known]) or f"leave {path} out",
+            )
+
+
+def _settings(group: str, option: str, value: object) -> tuple[list[str], list[str]]:
+    """The settings that were typed, of the option that was meant, misspelt keys spelled as it has them; and the keys
+    that it has not.
+    """
+    path = f"{group}.{option}"
+    types = option_types(group, option)
+    names = [key.removeprefix(f"{path}.") for key in types]
+    known, unknown = [], []
+    for key, item in value.items() if isinstance(value, dict) else ():
+        name = str(key) if str(key) in names else nearest(str(key), names)
+        if name is None:
+            unknown.append(str(key))
+            continue
+        fits, form = converted(item, types[join(path, name)])
+        known.append(
+            override(join(path, name), form) if fits else f"{join(path, name)}=<{types[join(path, name)][-1].text}>"
+        )
+    return known, unknown
+
+
+def lightning_scheduler(node: Mapping[str, object], where: Callable[[str], str]) -> Iterator[MLScaleError]:
+    """Unknown keys of Lightning's lr_scheduler dictionary: `scheduler: {scheduler: …, interval: epoch}`."""
+    for key, value in node.items():
+        if key not in rules.SCHEDULER_KEYS:
+            path, close = join("scheduler", key), nearest(key, rules.SCHEDULER_KEYS)
+            yield MLScaleError(
+                f"unknown key '{path}'",
+                where=where(path),
+                why=f"Lightning's lr_scheduler takes {', '.join(sorted(rules.SCHEDULER_KEYS))}",
+                fix=override(join("scheduler", close), value) if close else f"leave {path} out",
+            )

@@ -1,0 +1,90 @@
+"""Who may set what: what each group's code supplies, and which keys another group owns."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from mlscale.config.suggestions.foreign_names import Alias
+
+BUILDS_ONE = frozenset(
+    {"data", "augment", "model", "task", "optimizer", "scheduler", "strategy", "registry", "trainer"}
+)
+"""Groups whose node is one object, so it has a `_target_` or is empty."""
+BUILDS_SEVERAL = frozenset({"callbacks", "logger", "monitor", "compress"})
+"""Groups whose node holds several, by name."""
+GLOBAL = frozenset({"base", "recipe", "tuned", "debug", "sweep", "verb", "hydra"})
+"""Groups that write at the top: there is no node of their name."""
+CHECK = "_check_"
+"""`_check_: false` in a node: its target and its keys are not checked before the object is built."""
+NODE_KEYS = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_", CHECK})
+"""Keys of a node that are no arguments of its target: Hydra's, and one of ours."""
+# Lightning's lr_scheduler dictionary, for a scheduler that doesn't step by optimizer steps.
+SCHEDULER_KEYS = frozenset({"scheduler", "interval", "frequency", "monitor", "strict", "name", "reduce_on_plateau"})
+
+SUPPLIED: Mapping[str, frozenset[str]] = {
+    "data": frozenset({"augment"}),
+    "task": frozenset({"model", "optimizer", "scheduler"}),
+    "optimizer": frozenset({"params", "optimizer"}),
+    "scheduler": frozenset({"params", "optimizer"}),
+    "strategy": frozenset({"world_size"}),
+    "trainer": frozenset({"precision", "strategy", "logger", "callbacks", "default_root_dir", "num_nodes"}),
+}
+"""Arguments that the code gives when it builds a group's object."""
+
+
+@dataclass(frozen=True)
+class Owner:
+    """Who sets an argument in place of the user, and how a value typed for it translates."""
+
+    why: str
+    alias: Alias
+
+
+def _group(name: str) -> Owner:
+    return Owner(f"the group '{name}' owns it", Alias(group=name))
+
+
+OWNED: Mapping[str, Owner] = {
+    "data.augment": _group("augment"),
+    "task.model": _group("model"),
+    "task.optimizer": _group("optimizer"),
+    "task.scheduler": _group("scheduler"),
+    "optimizer.params": Owner("the task gives its own parameters", Alias()),
+    "scheduler.optimizer": Owner("the task gives its own optimizer", Alias(group="optimizer")),
+    "strategy.world_size": Owner("it is the number of processes", Alias(to=("trainer.devices={value}",))),
+    "trainer.precision": _group("precision"),
+    "trainer.strategy": _group("strategy"),
+    "trainer.logger": _group("logger"),
+    "trainer.callbacks": _group("callbacks"),
+    "trainer.default_root_dir": Owner("everything of a run lies in its run folder", Alias(to=("runs_dir={value}",))),
+    "trainer.num_nodes": Owner(
+        "mlscale starts its processes on this machine; several machines are not supported yet", Alias()
+    ),
+}
+"""Arguments that exist, but are not set where they were typed."""
+
+KEEP_THEIR_DEFAULTS: Mapping[str, frozenset[str]] = {
+    "data": frozenset({
+        "root", "image_size", "workers", "sampling", "weights", "epoch_samples", "last", "on_bad_sample", "train",
+        "val", "test", "image_key", "label_key", "labels", "classes", "allow", "index", "mix", "val_fraction",
+    }),
+    "task": frozenset({"label_smoothing", "class_weights"}),
+    "strategy": frozenset({"timeout"}),  # Lightning's is a timedelta
+}  # fmt: skip
+"""Settings of our data, tasks and strategies of which a class that is typed over their `_target_` keeps its own
+defaults, if it has some: its `root` or `workers` mean something else."""
+
+FACTS: Mapping[str, str] = {
+    "num_classes": "num_classes",
+    "n_classes": "num_classes",
+    "in_channels": "channels",
+    "vocab_size": "vocab_size",
+}
+"""Required arguments of models that are facts of the data, and the derived value that has each."""
+
+DERIVED_FROM: Mapping[str, str] = {
+    "run_dir": "runs_dir", "name": "name", "world_size": "trainer.devices", "per_device_batch": "data.batch_size",
+    "steps_per_epoch": "data.batch_size", "total_steps": "trainer.max_epochs", "accelerator": "trainer.accelerator",
+}  # fmt: skip
+"""Which key decides a derived value; the rest comes from the data and the machine."""

@@ -1,0 +1,66 @@
+"""An object that was typed where another group owns it: `task.model._target_=…` is the group `model`'s."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from mlscale.config.checks.key_owners import BUILDS_ONE, BUILDS_SEVERAL
+from mlscale.config.checks.target_nodes import Node
+from mlscale.config.documented_fields import Fields
+from mlscale.config.signatures.signatures import Unknown
+from mlscale.config.suggestions.suggest import override
+
+_PARTIAL = ("optimizer", "scheduler")  # called once more, with the parameters
+_BY_METRIC = ".ReduceLROnPlateau"
+_AFTER_VALIDATION = ("scheduler.interval=epoch", "scheduler.monitor=val/loss")
+
+
+def moved(
+    group: str,
+    value: object,
+    groups: Mapping[str, Sequence[str]],
+    fields: Fields,
+    lacking: Callable[[Node], Iterator[str]],
+) -> str:
+    """The overrides that give `group` the objects of a node; "" where the node is not one that it builds.
+
+    Args:
+        lacking: the overrides of what an object requires beside.
+    """
+    nodes = [node for item in (value if isinstance(value, list) else [value]) if (node := _existing(item, fields))]
+    if group in BUILDS_SEVERAL:
+        return " ".join(word for node in nodes for word in _words(f"{group}.{_name(node)}", node, fields, lacking))
+    if group not in BUILDS_ONE or len(nodes) != 1:
+        return ""
+    node = {"_target_": nodes[0]["_target_"], **({"_partial_": True} if group in _PARTIAL else {}), **nodes[0]}
+    words = [f"{group}=none"] if "none" in groups.get(group, ()) else []
+    if str(node["_target_"]).endswith(_BY_METRIC):  # it steps by a metric, as Lightning's dictionary says
+        words += [*_words(f"{group}.{group}", node, fields, lacking), *_AFTER_VALIDATION]
+    else:
+        words += _words(group, node, fields, lacking)
+    return " ".join(words)
+
+
+def _existing(item: object, fields: Fields) -> dict[str, object] | None:
+    """The node, its target spelled right; None for what is none, or whose target does not exist."""
+    if not isinstance(item, dict) or not isinstance(item.get("_target_"), str):
+        return None
+    node = {str(key): value for key, value in item.items()}
+    found = Node("", node, fields).signature
+    if not isinstance(found, Unknown) or not found.missing:
+        return node
+    return {**node, "_target_": found.better} if found.better else None
+
+
+def _words(
+    path: str, node: dict[str, object], fields: Fields, lacking: Callable[[Node], Iterator[str]]
+) -> Iterator[str]:
+    yield from (override(f"{path}.{key}", item) for key, item in node.items())
+    yield from lacking(Node(path, node, fields))
+
+
+def _name(node: Mapping[str, object]) -> str:
+    """The name of an entry after its class: `LearningRateMonitor` is learning_rate_monitor."""
+    last = str(node["_target_"]).rpartition(".")[2]
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", last).lower()

@@ -1,0 +1,131 @@
+"""A node of the config that builds an object: its `_target_`, the signature behind it, and what is documented of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+from mlscale.config.checks.value_types import FINITE, NONE, Type, from_annotation, of_default, unbounded, union
+from mlscale.config.documented_fields import Field, Fields
+from mlscale.config.signatures.signatures import NO_LITERAL, Parameter, Signature, Unknown, signature
+from mlscale.errors import MLScaleError
+
+_NEED_FINITE = frozenset({"mlscale", "torch", "torchvision", "timm", "pytorch_lightning", "lightning"})
+_ORDERS = frozenset({"norm_type", "ord", "p"})  # the order of a norm, which may be infinite
+
+
+@dataclass(frozen=True)
+class Node:
+    """A dictionary with a `_target_`, at its key path."""
+
+    path: str
+    value: dict[str, object]
+    fields: Fields
+    imported: Signature | Unknown | None = None  # where its source can't tell
+
+    @property
+    def target(self) -> str:
+        target = self.value.get("_target_")
+        return target if isinstance(target, str) else ""
+
+    @cached_property
+    def signature(self) -> Signature | Unknown:
+        if self.imported is not None:
+            return self.imported
+        if "${" in self.target:
+            return Unknown(self.target, "", "an interpolation")
+        if "." not in self.target or not self.target.replace(".", "").replace("_", "").isalnum():
+            return Unknown(self.target, "_target_", "a _target_ is a dotted path: package.module.Class")
+        return signature(self.target)
+
+    @property
+    def paths(self) -> list[str]:
+        """Key paths that may be set in this node: those it has, then its other parameters."""
+        taken = self.signature.named if isinstance(self.signature, Signature) else {}
+        own = [key for key in self.value if not key.startswith("_") and (key in taken or not taken)]
+        documented = [path.removeprefix(f"{self.path}.") for path in self.documented]
+        return [join(self.path, name) for name in dict.fromkeys([*own, *documented, *taken])]
+
+    @property
+    def documented(self) -> Mapping[str, Field]:
+        """What the shipped YAML documents of this node, by full path."""
+        return self.fields.of(self.path, self.target)
+
+    def field(self, key: str) -> Field | None:
+        """What the shipped YAML says of this key, for this target."""
+        return self.fields.of(self.path, self.target).get(join(self.path, key))
+
+    def types(self, key: str) -> list[Type]:
+        """The types that a value must have, all of them.
+
+        The annotation counts; the comment's word does where there is none that is understood, and where it names values
+        that the annotation can't tell apart (`int or auto`).
+        """
+        parameter = self.signature.named.get(key) if isinstance(self.signature, Signature) else None
+        annotated = _annotated(parameter)
+        if annotated is not None and self._may_be_infinite(key, parameter):
+            annotated = unbounded(annotated)
+        field = self.field(key)
+        commented = field.type if field is not None and field.word else None
+        if commented is not None and annotated is not None:
+            narrower = "enum" in str(commented.schema) or "any" in annotated.text
+            return [annotated, commented] if narrower else [annotated]
+        kinds = [kind for kind in (annotated, commented) if kind is not None]
+        if not kinds and self.path in ("optimizer", "scheduler") and not self._may_be_infinite(key, parameter):
+            return [FINITE]  # their numbers have annotations like `Union[float, Tensor]`
+        return kinds
+
+    def _may_be_infinite(self, key: str, parameter: Parameter | None) -> bool:
+        """Whether NaN or infinity may be meant: by a user's own code, or where the default may be one."""
+        computed = parameter is not None and not parameter.required and parameter.default is NO_LITERAL
+        return self.target.partition(".")[0] not in _NEED_FINITE or key in _ORDERS or computed
+
+    def not_found(self, where: Callable[[str], str]) -> MLScaleError:
+        """The message for a target that does not exist."""
+        assert isinstance(self.signature, Unknown)
+        path = join(self.path, "_target_")
+        fix = self.signature.better
+        head = self.target.partition(".")[0] or "<package>"
+        return MLScaleError(
+            f"the _target_ of '{self.path}' does not exist: {self.target or self.value.get('_target_')}",
+            where=where(path),
+            why=self.signature.why,
+            fix=f"{path}={fix or '<package.module.Class>'}"
+            if fix or self.signature.missing != head
+            else f"stand in the folder that holds {head}, or install {head}",
+        )
+
+
+def _annotated(parameter: Parameter | None) -> Type | None:
+    """The type of a parameter's annotation, and of its default: `size: int = None` takes null, whatever it says."""
+    found = from_annotation(parameter.annotation) if parameter and parameter.annotation else None
+    if parameter is None or found is None or parameter.default is NO_LITERAL:
+        return found
+    default = list(parameter.default) if isinstance(parameter.default, tuple) else parameter.default
+    return found if found.accepts(default) else union(found, of_default(default) or NONE)
+
+
+def join(head: str, last: str) -> str:
+    return f"{head}.{last}" if head else last
+
+
+def inside(tree: object, path: str) -> Iterator[tuple[str, dict[str, object]]]:
+    """The outermost dictionaries with a `_target_` below `tree`, with their key paths; not what lies inside them."""
+    children: list[tuple[str, object]] = []
+    if isinstance(tree, dict):
+        children = [(join(path, str(key)), value) for key, value in tree.items()]
+    elif isinstance(tree, list):
+        children = [(f"{path}[{index}]", value) for index, value in enumerate(tree)]
+    for name, value in children:
+        if isinstance(value, dict) and "_target_" in value:
+            yield name, value
+        else:
+            yield from inside(value, name)
+
+
+def all_nodes(tree: object, path: str, fields: Fields) -> Iterator[Node]:
+    """Every node with a `_target_` below `tree`, at any depth."""
+    for name, value in inside(tree, path):
+        yield Node(name, value, fields)
+        yield from all_nodes(value, name, fields)

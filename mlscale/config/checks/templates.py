@@ -1,0 +1,159 @@
+"""What may be set in a config, and the overrides of a template that suit it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+
+import yaml
+
+from mlscale.config.checks.target_nodes import Node
+from mlscale.config.checks.value_types import Type
+from mlscale.config.checks.values import converted
+from mlscale.config.composition.roots import shipped_folder
+from mlscale.config.documented_fields import shipped
+from mlscale.config.suggestions.suggest import override, show
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The override to type, and why it differs from what was typed; either may be empty."""
+
+    fix: str
+    why: str = ""
+
+
+@dataclass(frozen=True)
+class Names:
+    """What may be set in this config.
+
+    Attributes:
+        paths: full key paths.
+        groups: the groups with their options.
+        batches: processes × accumulation.
+        types: the types that the value of a key must have.
+    """
+
+    paths: Collection[str]
+    groups: Mapping[str, Sequence[str]]
+    batches: int = 1
+    types: Callable[[str], Sequence[Type]] = lambda path: ()
+
+
+def fill(template: str, value: object, names: Names, *, exactly: bool = True) -> str:
+    """The overrides of a template with the value in it; "" where this config has no such key, or not for this value.
+
+    Args:
+        exactly: only with a value that fits; otherwise with a placeholder where it does not.
+    """
+    if template.startswith("mlscale "):
+        return template
+    chosen: dict[str, Type | Sequence[Type] | None] = {}
+    built: dict[str, Node] = {}
+    words = []
+    for word in template.split(" "):
+        key, _, right = word.partition("=")
+        if key in names.groups:
+            picked = right.strip("[]").split(",")
+            if not set(picked) <= set(names.groups[key]):
+                return ""
+            for option in picked:
+                chosen |= option_types(key, option)
+            words.append(word)
+            continue
+        if key.startswith("~"):
+            words.append(word)
+            continue
+        filled = _filled(right, value)
+        if filled is None:
+            return ""
+        node = key.rpartition(".")[0]
+        if key.endswith("._target_"):
+            built[node] = Node(node, {"_target_": filled.value}, shipped())
+        elif not any(item.startswith(f"{node}.") for item in built):
+            types = chosen[key] if key in chosen else names.types(key) if key in names.paths else None
+            types = built[node].types(key.removeprefix(f"{node}.")) if node in built else types
+            if types is None:
+                return ""
+            filled = _typed(filled, types, exactly=exactly)
+            if filled is None:
+                return ""
+        words.append(filled.word(key))
+    return " ".join(words)
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """The right side of an override: a value, or the text of a placeholder."""
+
+    value: object = None
+    text: str = ""
+
+    def word(self, key: str) -> str:
+        return f"{key}={self.text}" if self.text else override(key, self.value)
+
+
+def _filled(right: str, value: object) -> _Filled | None:
+    """The value that a template's right side stands for; None where the value is not of its kind."""
+    if right == "{value}":
+        return _Filled(text=value) if isinstance(value, str) and value.startswith("<") else _Filled(value)
+    if right in ("{name}", "{path}"):
+        dotted = isinstance(value, str) and bool(re.fullmatch(r"[\w./~-]*[./][\w./~-]*", value))
+        plain = isinstance(value, str) and bool(re.fullmatch(r"[A-Za-z][\w-]*", value))
+        return _Filled(value) if (plain if right == "{name}" else dotted) else None
+    if "<" in right:
+        return _Filled(text=right)
+    if "{value}" in right:
+        right = right.replace("{value}", show(value))
+    return _Filled(yaml.safe_load(re.sub(r"(?<=[{,]\w{5}):", ": ", right) if right.startswith("{") else right))
+
+
+def _typed(filled: _Filled, types: object, *, exactly: bool) -> _Filled | None:
+    if filled.text or not isinstance(types, Sequence):
+        return filled
+    fits, form = converted(filled.value, types)
+    if fits:
+        return _Filled(form)
+    return None if exactly else _Filled(text=f"<{types[-1].text}>")
+
+
+@cache
+def option_types(group: str, name: str) -> dict[str, Sequence[Type]]:
+    """The keys that a shipped option brings, and the types of their values."""
+    option = next((item for item in shipped().in_group(group) if item.name == name), None)
+    if option is None:
+        return {}
+    if option.target is None:
+        return {item.path: [item.type] if item.type else [] for item in option.fields}
+    node = Node(option.package, {"_target_": option.target}, shipped())
+    return {path: node.types(path.removeprefix(f"{node.path}.")) for path in node.paths}
+
+
+def default_names(groups: Mapping[str, Sequence[str]]) -> Names:
+    """What may be set in a run's config as it is shipped, for words that are answered before one is composed."""
+    types: dict[str, Sequence[Type]] = {
+        path: [field.type] if field.type else [] for path, field in shipped().top.items() if "derived." not in path
+    }
+    for group, option in _default_options():
+        types |= option_types(group, option)
+    return Names(types, groups, types=lambda path: types.get(path, ()))
+
+
+@cache
+def _default_options() -> tuple[tuple[str, str], ...]:
+    base = yaml.safe_load((shipped_folder("conf") / "base" / "run.yaml").read_text(encoding="utf-8"))
+    chosen = [
+        (key.strip("/"), name) for item in base["defaults"] if isinstance(item, dict) for key, name in item.items()
+    ]
+    usual = yaml.safe_load((shipped_folder("conf") / "callbacks" / "default.yaml").read_text(encoding="utf-8"))
+    return (*chosen, *(("callbacks", name) for name in usual["defaults"]))
+
+
+def readable(text: str) -> object:
+    """The value that a word of the command line is read as."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text

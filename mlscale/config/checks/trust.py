@@ -1,0 +1,132 @@
+"""What a config out of an artefact may do: anybody may have written it, and `_target_` calls any function by name."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Collection, Iterator
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+from mlscale.config.composition.roots import shipped_folder
+from mlscale.config.signatures import source_names as source
+from mlscale.errors import MLScaleError
+
+# Exact forms, not beginnings of names: `torch.nn.functional.torch.hub.load` begins well.
+_ALLOWED = re.compile(
+    r"mlscale\.(data|tasks|train\.(callbacks|loggers|strategies))\.\w+"
+    r"|mlscale\.(registry|compress|monitor\.collect)\.[A-Z]\w*"
+    r"|torch\.(nn|optim|optim\.lr_scheduler)\.[A-Z]\w*"
+    r"|torchvision\.models\.\w+|torchvision\.transforms\.(v2\.)?[A-Z]\w*"
+    r"|torchmetrics\.(\w+\.)?[A-Z]\w*"
+    r"|(pytorch_lightning|lightning\.pytorch)\.(Trainer|(callbacks|loggers|strategies)\.[A-Z]\w*)|lightning\.Trainer"
+)
+
+_TARGET = re.compile(r"^\s*_target_:\s*([\w.]+)\s*(?:#.*)?$", re.MULTILINE)
+_RESOLVER = re.compile(r"\$\{\s*([\w.]+)\s*:")
+_REFERENCE = re.compile(r"\$\{oc\.env:\w+\}|\$\{oc\.decode:\$\{oc\.env:MLSCALE_SECRET_\w+\}\}")  # wholly the user's own
+_SECRET = re.compile(r"\$\{oc\.decode:\$\{oc\.env:MLSCALE_SECRET_\w+\}\}")  # a number that was moved out
+
+
+def distrusted(config: Any, run: Path, typed: Collection[str] = (), *, doubt: str = "") -> list[MLScaleError]:
+    """Return what keeps the frozen `config` of the folder `run` from being used unread, all at once.
+
+    Args:
+        config: plain containers, interpolations kept.
+        run: its folder. Code that came with it, or lies beside it, is not the user's own.
+        typed: keys that the user sets on the command line: those words are theirs.
+        doubt: why it is not proven that this user created the run.
+    """
+    problems, at = [], run / "config.yaml"
+    _problem = partial(_refused, doubt)
+    for path, text in _tells(config):
+        if not _REFERENCE.fullmatch(text) and path not in typed:
+            problems.append(_problem("the run's config may not tell others, or start programs", f"{at}: {path}"))
+    for path, key, value in _leaves(config, ""):
+        if key == "_target_" and not _allowed(str(value), run):
+            problems.append(_problem(f"the run's config may not build {value}", f"{at}: {path}"))
+        elif isinstance(value, str) and (names := _resolvers(value)):
+            problems.append(_problem(f"the run's config may not compute values by {names[0]}", f"{at}: {path}"))
+        elif path.startswith("data.allow") and value and "data.allow" not in typed:
+            problems.append(_problem(f"the run's data may not {_ALLOWS.get(value, value)}", f"{at}: {path}"))
+    return problems
+
+
+def _tells(config: Any) -> Iterator[tuple[str, str]]:
+    """Whom notices go to, by key path: an address may carry any secret of the environment away."""
+    nodes = config.get("callbacks") if isinstance(config, dict) else None
+    for name, node in (nodes or {}).items():
+        if isinstance(node, dict) and node.get("_target_") == "mlscale.train.callbacks.Notify":
+            for key in ("webhook", "command", "mail.host"):
+                first, _, second = key.partition(".")
+                value = (node.get(first) or {}).get(second) if second else node.get(first)
+                if value is not None:
+                    yield f"callbacks.{name}.{key}", str(value)
+
+
+_ALLOWS = {"pickle": "unpickle members of shards", "pipe": "run shell commands"}
+
+
+def _refused(doubt: str, what: str, where: str) -> MLScaleError:
+    return MLScaleError(
+        what,
+        where=where,
+        why=f"{doubt or 'the run may not be yours'}; of such a run only the classes of mlscale's own options, of torch "
+        "and Lightning, and code of the current folder are trusted",
+        fix="trust=true once you have read its config.yaml"
+        + (", or data.allow=[…] in your own words" if "data.allow" in where else ""),
+    )
+
+
+def _allowed(target: str, run: Path) -> bool:
+    return bool(_ALLOWED.fullmatch(target)) or target in _shipped_targets() or _own(target, run)
+
+
+@cache
+def _shipped_targets() -> frozenset[str]:
+    """What the shipped options and recipes build, `timm.create_model` among it; the user's own folders don't count."""
+    files = (file for name in ("conf", "recipes") for file in shipped_folder(name).rglob("*.yaml"))
+    return frozenset(target for file in files for target in _TARGET.findall(file.read_text(encoding="utf-8")))
+
+
+def _resolvers(value: str) -> list[str]:
+    """The resolvers in a text, but for the environment's: `oc.create` makes nodes, which may have a `_target_`."""
+    return [] if _SECRET.fullmatch(value) else [name for name in _RESOLVER.findall(value) if name != "oc.env"]
+
+
+def _own(target: str, run: Path) -> bool:
+    """Whether the code lies in the folder that the user stands in, and neither in the run's folder nor around it."""
+    here = Path.cwd()
+    if target.startswith("__main__."):
+        return _of_this_session(target)
+    try:
+        found = source.find(target)
+    except Exception:  # compiled, absent, or no name at all: nobody's own
+        return False
+    path = found.path if isinstance(found, source.Module) else found.module.path
+    if path is None or target.split(".")[0] == "mlscale":
+        return False
+    path, run = path.resolve(), run.resolve()
+    inside = run.relative_to(here) if run.is_relative_to(here) else None
+    apart = inside is None or (inside.parts and not path.is_relative_to(here / inside.parts[0]))
+    return path.is_relative_to(here) and "site-packages" not in path.parts and bool(apart)
+
+
+def _of_this_session(target: str) -> bool:
+    """Whether it is a class of the notebook or script that runs: none that it imports, and no function."""
+    name = target.removeprefix("__main__.")
+    found = vars(sys.modules["__main__"]).get(name)
+    return isinstance(found, type) and (found.__module__, found.__qualname__) == ("__main__", name)
+
+
+def _leaves(node: Any, path: str, key: str = "") -> Iterator[tuple[str, str, Any]]:
+    """(key path, nearest key, value) of every leaf."""
+    if isinstance(node, dict):
+        for name, child in node.items():
+            yield from _leaves(child, f"{path}.{name}" if path else str(name), str(name))
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            yield from _leaves(child, f"{path}[{index}]", key)
+    else:
+        yield path, key, node

@@ -1,0 +1,172 @@
+"""Problems of single values: the wrong type, or none where one is needed."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Callable, Iterator, Sequence
+
+from mlscale.config.checks.value_types import Type, from_annotation, is_finite
+from mlscale.config.documented_fields import MISSING, Field
+from mlscale.config.signatures.signatures import Parameter
+from mlscale.config.suggestions.foreign_names import table
+from mlscale.config.suggestions.name_distance import folded
+from mlscale.config.suggestions.suggest import nearest, override, show
+from mlscale.errors import MLScaleError
+
+_TELLING = 8  # characters from which on a text that was resolved is not shown: it may come from the environment
+
+
+def wrong_type(
+    path: str,
+    value: object,
+    types: Sequence[Type],
+    field: Field | None,
+    parameter: Parameter | None,
+    where: Callable[[str], str],
+) -> Iterator[MLScaleError]:
+    """The problem of a value that isn't of all `types`; nothing where an interpolation or a nested node will tell."""
+    if _later(value):
+        return
+    for kind in types:
+        if not kind.accepts(value):
+            why = field.text if field else ""
+            fix = _meant(path, value) or override(path, _valid(value, kind, field, parameter))
+            text = kind.text
+            if not is_finite(value):
+                text = "a finite number" if isinstance(value, float) else "of finite numbers"
+            yield MLScaleError(f"'{path}' must be {text}, not {_told(value)}", where=where(path), why=why, fix=fix)
+            return
+
+
+def _meant(path: str, value: object) -> str:
+    """The override that a value from elsewhere means for this key: `mode=maximize`; "" for none."""
+    alias = table().get(path) if isinstance(value, str) else None
+    fix = alias.values.get(folded(str(value)), "") if alias is not None else ""
+    return fix if fix.startswith(f"{path}=") else ""
+
+
+def wrong_resolved(
+    path: str,
+    raw: str,
+    value: object,
+    types: Sequence[Type],
+    field: Field | None,
+    parameter: Parameter | None,
+    where: Callable[[str], str],
+) -> Iterator[MLScaleError]:
+    """The problem of an interpolation `raw` whose `value` isn't of all `types`. What the environment says may be a
+    secret: it is shown where it is too short for one, and is no part of the fix.
+    """
+    kind = next((kind for kind in types if not kind.accepts(value)), None)
+    if kind is None or value is None:  # nothing is known yet of what is derived
+        return
+    outside, why = "oc.env" in raw and isinstance(value, str), field.text if field else ""
+    long = isinstance(value, str) and len(value) >= _TELLING
+    told = f"a text of {len(str(value))} characters" if long else _told(value)
+    fix = override(path, _valid(raw if outside or long else value, kind, field, parameter))
+    if outside and any(kind.accepts(form) for form in _forms(value, kind) if not isinstance(form, list)):
+        why = "an environment variable is text until oc.decode reads it"
+        fix = override(path, "${oc.decode:" + raw + "}")
+    what = f"'{path}' must be {kind.text}, {expression(raw)} is {told}"
+    yield MLScaleError(what, where=where(path), why=why, fix=fix)
+
+
+def missing(path: str, field: Field | None, where: str, parameter: Parameter | None = None) -> MLScaleError:
+    """The problem of a mandatory key that is not set."""
+    kind = field.type if field and field.type else None
+    if kind is None and parameter is not None and parameter.annotation:
+        kind = from_annotation(parameter.annotation)
+    why = field.text if field else ""
+    return MLScaleError(f"'{path}' is not set", where=where, why=why, fix=f"{path}=<{kind.text if kind else 'value'}>")
+
+
+def _later(value: object) -> bool:
+    """Whether the value is known only later: an interpolation, a missing value, or an object to be built."""
+    if isinstance(value, str):
+        return "${" in value or value == MISSING
+    if isinstance(value, dict):
+        return "_target_" in value or any(_later(item) for item in value.values())
+    return isinstance(value, list) and any(_later(item) for item in value)
+
+
+def expression(raw: str) -> str:
+    """The expression; the default in `${oc.env:NAME,default}` may be a secret."""
+    return re.sub(r"(\$\{\s*oc\.env\s*:\s*\w+\s*),[^}]*", r"\1,…", raw)
+
+
+def _told(value: object) -> str:
+    return f"the text {show(value)!r}" if isinstance(value, str) and show(value) == value else show(value)
+
+
+def converted(value: object, types: Sequence[Type]) -> tuple[bool, object]:
+    """Whether a value is of all `types`, as it is or in another form of the same meaning; and that form."""
+    if _later(value) or all(kind.accepts(value) for kind in types):
+        return True, value
+    for form in _forms(value, types[0]):
+        if all(kind.accepts(form) for kind in types):
+            return True, form
+    return False, value
+
+
+_QUOTES = "\"'“”„‘’«»`"
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2}(,\d{3})+")
+
+
+class _Placeholder:
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __str__(self) -> str:
+        return f"<{self.text}>"
+
+
+def _valid(value: object, kind: Type, field: Field | None, parameter: Parameter | None) -> object:
+    """A value of this type: what was typed in the right form, else the shipped default, else a placeholder."""
+    for candidate in _forms(value, kind):
+        if kind.accepts(candidate):
+            return candidate
+    if "enum" in kind.schema:
+        return _Placeholder(kind.text)  # any of them may be the opposite of what was meant
+    for default in (field.default if field else None, parameter.default if parameter else None):
+        if default is not None and not _later(default) and kind.accepts(default):
+            return default
+    return _Placeholder(kind.text)
+
+
+def _numbers(text: str) -> Iterator[int | float]:
+    """The numbers that a text may mean: `1,000` is a thousand, `0,5` a half, `30s` thirty."""
+    plain = text.replace(",", "" if _THOUSANDS.fullmatch(text) else ".")
+    for read in (int, float):
+        for form in (plain, plain.rstrip("msx")):
+            with contextlib.suppress(ValueError):
+                yield read(form)
+
+
+def _forms(value: object, kind: Type) -> Iterator[object]:
+    if isinstance(value, str):
+        text = value.strip().strip(_QUOTES).lower()
+        if text in ("true", "yes", "on", "false", "no", "off"):
+            yield text in ("true", "yes", "on")
+        if text.endswith("%"):
+            yield from (number / 100 for number in _numbers(text[:-1]))
+        else:
+            yield from _numbers(text)
+        words = [
+            word for word in kind.text.split(" or ") if word not in ("int", "float", "bool", "str", "list", "null")
+        ]
+        if close := nearest(value, words):
+            yield close
+    elif isinstance(value, float) and value.is_integer():
+        yield int(value)
+    elif isinstance(value, int) and not isinstance(value, bool):
+        yield str(value)
+        yield bool(value)
+    elif isinstance(value, float) and is_finite(value):
+        yield str(value)
+    if isinstance(value, list):
+        if len(value) == 1:
+            yield value[0]
+        yield [next((form for form in _forms(item, kind) if kind.accepts([form])), item) for item in value]
+    else:
+        yield [value]

@@ -1,0 +1,247 @@
+"""From what was typed to what Hydra reads.
+
+`recipe=x` and `+recipe=x` mean the same; `recipe`, `tuned`, `debug` and `sweep` come in this order, so the later wins;
+a plain `key=value` becomes `++key=value`, so that every unknown key meets one checker; values that Hydra's grammar
+can't read (braces, `?`, `&`, `#` in a path) are quoted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from mlscale.config.composition.roots import BASE_GROUPS, FROM_A_MODEL, FROM_A_RUN, Roots, find_roots
+from mlscale.errors import MLScaleError, raise_all
+
+if TYPE_CHECKING:
+    from mlscale.config.checks.templates import Advice
+
+APPENDED = ("recipe", "tuned", "debug", "sweep")
+_OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=\s]+?)(?:=(?P<value>.*))?$", re.DOTALL)
+_SPACED = re.compile(r"\s*([+~]*[A-Za-z_][\w.@/]*)\s*=\s*(\S+)\s*")  # which `_OVERRIDE` takes for no override
+_INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
+
+
+@dataclass(frozen=True)
+class Request:
+    """One command of a working verb, ready for Hydra.
+
+    Attributes:
+        typed: the overrides as they were typed, for run.json and messages.
+        overrides: the same for Hydra.
+        flags: Hydra's own flags (`--cfg job`, `--info`, …), untouched.
+    """
+
+    verb: str
+    typed: tuple[str, ...]
+    overrides: tuple[str, ...]
+    roots: Roots
+    flags: tuple[str, ...] = ()
+    multirun: bool = False
+    help: bool = False
+    values: dict[str, str] = field(default_factory=dict)
+
+
+def parse(verb: str, argv: Sequence[str]) -> Request:
+    """Split flags from overrides and put the overrides into Hydra's form.
+
+    Raises:
+        MLScaleError: for words that are neither, all of them at once.
+    """
+    known, words = _flags(argv)
+    raise_all(list(_wrong_flags(known)))
+    roots = find_roots(known.config_dir)
+    raise_all([*_not_overrides(verb, words, roots), *_without_effect(words, multirun=known.multirun)])
+    overrides = _normalise(verb, words, roots, multirun=known.multirun)
+    return Request(
+        verb=verb,
+        typed=tuple(words),
+        overrides=tuple(overrides),
+        roots=roots,
+        flags=tuple(_passed_on(known)),
+        multirun=known.multirun,
+        help=known.help,
+        values=_values(words),
+    )
+
+
+def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    parser.add_argument("--help", "-h", action="store_true")
+    parser.add_argument("--hydra-help", action="store_true")
+    parser.add_argument("--cfg", "-c", choices=["job", "hydra", "all"])
+    parser.add_argument("--resolve", action="store_true")
+    parser.add_argument("--package", "-p")
+    parser.add_argument("--run", "-r", action="store_true")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    parser.add_argument("--config-dir", "-cd", action="append", default=[])
+    parser.add_argument("--info", "-i", nargs="?", const="all", choices=_INFO)
+    words = list(argv)
+    for index in range(len(words) - 1, -1, -1):
+        if words[index] in ("--info", "-i") and words[index + 1 : index + 2] and words[index + 1] not in _INFO:
+            words.insert(index + 1, "all")
+    try:
+        return parser.parse_known_args(words)
+    except argparse.ArgumentError as error:
+        raise MLScaleError(
+            str(error), where="command line", fix="mlscale --help shows the flags; settings are typed as key=value"
+        ) from None
+
+
+def _wrong_flags(known: argparse.Namespace) -> Iterator[MLScaleError]:
+    """Flags that exclude each other, or need another one."""
+    modes = [name for name in ("multirun", "run", "cfg", "info", "hydra_help") if getattr(known, name)]
+    flags = [f"--{name.replace('_', '-')}" for name in modes]
+    if len(flags) > 1:
+        what = f"{' and '.join(flags)} exclude each other"
+        yield MLScaleError(what, where="command line", fix=f"leave {' or '.join(flags)} out")
+    for name in ("resolve", "package"):
+        if getattr(known, name) and not known.cfg:
+            value = f" {known.package}" if name == "package" else ""
+            yield MLScaleError(f"--{name} belongs to --cfg", where="command line", fix=f"--cfg job --{name}{value}")
+
+
+def _without_effect(words: Sequence[str], *, multirun: bool) -> Iterator[MLScaleError]:
+    if any("hydra" in word for word in words):
+        from mlscale.config.composition.hydra_keys import without_effect
+
+        for word in words:
+            yield from without_effect(word, multirun=multirun)
+
+
+def _passed_on(known: argparse.Namespace) -> list[str]:
+    flags = [f"--{name.replace('_', '-')}" for name in ("hydra_help", "resolve", "run") if getattr(known, name)]
+    for name in ("cfg", "package", "info"):
+        if getattr(known, name) is not None:
+            flags += [f"--{name}", getattr(known, name)]
+    return flags
+
+
+def _not_overrides(verb: str, words: Sequence[str], roots: Roots) -> Iterator[MLScaleError]:
+    """Words that are no `key=value`, each with what was meant: `--gpus 2`, `recipe = resnet`, `resnet`."""
+    rest = list(words)
+    while rest:
+        word, why = rest.pop(0), "settings are typed as key=value"
+        bare = [index for index, item in enumerate(rest[:2]) if _bare(item)]
+        if _bare(word) and rest[:1] == ["="] and bare == [0, 1]:
+            what, fix = f"there are spaces around the '=' of '{word}'", f"{word}={rest[1]}"
+            del rest[:2]
+        elif _OVERRIDE.match(word) and word.endswith("=") and 0 in bare:
+            what, fix = f"there is a space after the '=' of '{word[:-1]}'", f"{word}{rest.pop(0)}"
+        elif not _OVERRIDE.match(word) and (spaced := _SPACED.fullmatch(word)):
+            what, fix = f"there are spaces around the '=' of '{spaced[1]}'", f"{spaced[1]}={spaced[2]}"
+        elif word.startswith("-"):
+            key, sign, value = word.lstrip("-").replace("-", "_").partition("=")
+            if not sign and 0 in bare:
+                value = rest.pop(0)
+            advice = _setting_of(verb, key, value, roots)
+            what, why = f"unknown flag '{word}'", advice.why or why
+            fix = advice.fix or f"mlscale {verb} --help"
+        elif _bare(word) and 0 in bare and ("." in word or word in roots.groups or _is_foreign(word)):
+            advice = _setting_of(verb, word, rest.pop(0), roots)
+            what, why = f"unknown word '{word}'", advice.why or why
+            fix = advice.fix or f"mlscale {verb} --help"
+        elif _bare(word) or not _OVERRIDE.match(word):
+            what, fix = f"unknown word '{word}'", _meant(verb, word, roots)
+        elif (group := word.lstrip("+~").partition("=")[0]) in roots.groups and group not in roots.groups_of(verb):
+            what, fix = f"`mlscale {verb}` takes no {group}", f"leave {word} out; mlscale {verb} --help"
+        else:
+            continue
+        yield MLScaleError(what, where="command line", why=why, fix=fix)
+
+
+def _setting_of(verb: str, key: str, value: str, roots: Roots) -> Advice:
+    from mlscale.config.composition.foreign_words import setting_of  # only where something is wrong
+
+    return setting_of(verb, key, value, roots.groups)
+
+
+def _is_foreign(word: str) -> bool:
+    from mlscale.config.composition.foreign_words import is_foreign
+
+    return is_foreign(word)
+
+
+def _bare(word: str) -> bool:
+    return "=" not in word.lstrip("=") and not word.startswith(("~", "-"))
+
+
+def _meant(verb: str, word: str, roots: Roots) -> str:
+    if word in roots.groups.get("recipe", ()):
+        return f"recipe={word}"
+    return f"run={word}" if verb in (*FROM_A_RUN, *FROM_A_MODEL) else f"mlscale {verb} --help"
+
+
+def _normalise(verb: str, words: Sequence[str], roots: Roots, *, multirun: bool) -> list[str]:
+    plain: list[str] = []
+    appended: dict[str, list[str]] = {name: [] for name in APPENDED}
+    problems: list[MLScaleError] = []
+    for word in words:
+        match = _OVERRIDE.match(word)
+        assert match is not None
+        sign, key, value = match["sign"] or "", match["key"], match["value"]
+        group = key.split("@", 1)[0]
+        if group in APPENDED and sign != "~":
+            appended[group].append(f"+{key}={value}")
+        elif group in BASE_GROUPS and not (value or "").startswith("{"):
+            plain.append(word.lstrip("+"))
+        elif group in roots.groups and sign != "~":
+            plain.append("+" + word.lstrip("+"))
+        elif key.startswith("hydra") or sign == "~":
+            plain.append(word)
+        else:
+            try:
+                plain.append(f"++{key}={_readable(key, value or '', multirun=multirun)}")
+            except MLScaleError as problem:
+                problems.append(problem)
+    ordered = [*plain, *(word for name in APPENDED for word in appended[name])]
+    raise_all([*problems, *_unreadable(verb, ordered, roots)])
+    return ordered
+
+
+def _unreadable(verb: str, words: Sequence[str], roots: Roots) -> Iterator[MLScaleError]:
+    if words:
+        from mlscale.config.composition.unreadable import unreadable
+
+        for word in words:
+            if problem := unreadable(word, roots.groups, lambda key, value: _setting_of(verb, key, value, roots).fix):
+                yield problem
+
+
+def _readable(key: str, value: str, *, multirun: bool) -> str:
+    """The value, quoted where Hydra's grammar can't read it or would read a sweep into a path."""
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        parsed = OverridesParser.create().parse_override(f"{key}={value}")
+    except HydraException:
+        return _quote(value)
+    except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in thousands of brackets
+        shown = f"{key}={value[:40]}…"
+        why = str(error).partition(";")[0] or "it is nested too deeply"
+        raise MLScaleError(f"{shown} can't be read", where="command line", why=why, fix=f"{key}=<value>") from None
+    if parsed.is_sweep_override() and not multirun:
+        if "/" in value:
+            return _quote(value)
+        raise MLScaleError(
+            f"{key}={value} is a sweep over several values",
+            where=f"command line: {key}={value}",
+            fix=f"-m {key}={value} to run one job for each, or {key}=[{value}] for a list",
+        )
+    return value
+
+
+def _quote(value: str) -> str:
+    # Hydra's quoted strings know two escapes: the quote, and backslashes before a quote.
+    escaped = re.sub(r"(\\*)'", lambda m: m[1] * 2 + "\\'", value)
+    trailing = len(escaped) - len(escaped.rstrip("\\"))
+    return "'" + escaped + "\\" * trailing + "'"
+
+
+def _values(words: Sequence[str]) -> dict[str, str]:
+    pairs = (word.lstrip("+").split("=", 1) for word in words if "=" in word and not word.startswith("~"))
+    return {pair[0]: pair[1] for pair in pairs}

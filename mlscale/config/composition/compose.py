@@ -1,0 +1,230 @@
+"""From overrides to one composed config: Hydra with mlscale's search path.
+
+A single run composes once, by Hydra's compose API. Hydra's own flags and multirun go through `hydra.main`, so that they
+keep working as people know them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, ClassVar
+
+import hydra
+import yaml
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.config_store import ConfigStore
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
+from hydra.core.plugins import Plugins
+from hydra.plugins.config_source import ConfigResult
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import GrammarParseError
+
+from mlscale.config.composition.argv import APPENDED, Request
+from mlscale.config.composition.hydra_errors import refusals
+from mlscale.config.composition.hydra_keys import in_file
+from mlscale.config.composition.roots import VERB_CONFIGS, VERB_GROUP, Roots, shipped_folder
+from mlscale.config.composition.unreadable import INTERPOLATION
+from mlscale.config.composition.user_files import check_content, check_recipe, check_text, not_yaml
+from mlscale.errors import MLScaleError, raise_all
+
+VERSION_BASE = "1.3"
+_SWEPT = re.compile(r"""^[^=]+=(?:[^\[{'"]*,|(?:choice|range|interval|glob)\()""")
+
+
+class OwnFolder(FileConfigSource):
+    """A user's config folder: any group, but neither the primary configuration of a verb nor its own settings."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "own"
+
+    def is_config(self, config_path: str) -> bool:
+        name = config_path.removesuffix(".yaml")
+        return name not in VERB_CONFIGS and not name.startswith(f"{VERB_GROUP}/") and super().is_config(config_path)
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        file = Path(self.path) / self._normalize_file_name(config_path)
+        shown = os.path.relpath(file) if file.is_relative_to(Path.cwd()) else str(file)
+        check_text(file, shown)
+        try:
+            result = super().load_config(config_path)
+        except yaml.YAMLError as error:
+            raise not_yaml(error, shown) from None
+        except Exception as error:  # whatever OmegaConf does not take: an interpolation without an end, a huge number
+            why = f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+            why = INTERPOLATION if isinstance(error, GrammarParseError) else why
+            raise MLScaleError("a config file can't be read", where=shown, why=why, fix="correct the line") from None
+        check_content(result.config, shown)
+        if config_path.startswith("recipe/"):
+            groups = SearchPath.roots.groups if SearchPath.roots else ()
+            check_recipe(result.config, result.header.get("package"), groups, shown)  # type: ignore[arg-type]
+        if result.header.get("package") == "_global_":
+            raise_all(list(in_file(OmegaConf.to_container(result.config, resolve=False), shown)))  # type: ignore[arg-type]
+        return result
+
+
+class SearchPath(SearchPathPlugin):
+    """The user's folders before the shipped ones."""
+
+    roots: ClassVar[Roots | None] = None
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        own = [root for root in self.roots.roots if not root.shipped] if self.roots else []
+        for root in reversed(own):
+            search_path.prepend(provider=root.label, path=f"own://{root.path}")
+        search_path.append(provider="mlscale-recipes", path=str(shipped_folder("recipes")))
+
+
+def compose(request: Request) -> DictConfig:
+    """The config of one job, interpolations kept, not yet checked.
+
+    Raises:
+        MLScaleError: everything that keeps Hydra from composing it, told together.
+    """
+    with hydra_ready(request.roots):
+        try:
+            return _compose(with_deletions(request))
+        except MLScaleError:
+            raise
+        except Exception as error:
+            problems = refusals(error, list(request.overrides), request.roots, request.verb, _retry(request))
+            raise_all(problems)
+            raise _not_composed(error) from error
+
+
+def _not_composed(error: Exception) -> MLScaleError:
+    """The error for what Hydra or OmegaConf raise without a message of their own: they were given nothing but files and
+    overrides, so one of these is wrong.
+    """
+    lines = str(error).strip().splitlines()
+    return MLScaleError(
+        "the config can't be composed",
+        where="command line or config files",
+        why=f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__,
+        fix="leave out overrides and config files until it composes; MLSCALE_TRACEBACK=1 shows where it failed",
+    )
+
+
+def _compose(request: Request) -> DictConfig:
+    cfg = hydra.compose(request.verb, overrides=list(request.overrides))
+    OmegaConf.set_struct(cfg, False)
+    return cfg
+
+
+def with_deletions(request: Request) -> Request:
+    """The request with every `~key` in a form that Hydra takes: it can't delete a key whose value is null, and one that
+    is filled in later (`${derived.channels}`) is null as long as nothing is composed. Such a key gets a value first.
+    """
+    deletions = [word for word in request.overrides if word.startswith("~") and "." in word.split("=")[0]]
+    if not deletions:
+        return request
+    others = [word for word in request.overrides if word not in deletions]
+    if request.multirun:
+        others = [word for word in others if not _SWEPT.search(word)]  # one job has one value of each
+    try:
+        cfg = hydra.compose(request.verb, overrides=others)
+    except Exception:
+        return request  # what is wrong is told when all of it is composed
+    overrides: list[str] = []
+    for word in request.overrides:
+        head, _, last = word[1:].rpartition(".")
+        node = OmegaConf.select(cfg, head) if word in deletions else None
+        if isinstance(node, DictConfig) and last in node.keys() and OmegaConf.select(cfg, word[1:]) is None:  # noqa: SIM118 - `in` takes null for absent
+            overrides.append(f"++{word[1:]}=deleted")
+        overrides.append(word)
+    return replace(request, overrides=tuple(overrides))
+
+
+def _retry(request: Request) -> Callable[[list[str]], None]:
+    def retry(overrides: list[str]) -> None:
+        _compose(with_deletions(replace(request, overrides=tuple(overrides))))
+
+    return retry
+
+
+def run_by_hydra(request: Request, job: Callable[[DictConfig, list[str]], Any]) -> None:
+    """Hydra's own flags, or one call of `job(config, overrides)` for each job of a multirun."""
+
+    def task(cfg: DictConfig) -> Any:
+        OmegaConf.set_struct(cfg, False)
+        return job(cfg, [item for item in map(str, HydraConfig.get().overrides.task) if item not in added])
+
+    flags = [*request.flags, *(["--multirun"] if request.multirun else [])]
+    typed = request.overrides
+    with hydra_ready(request.roots):
+        request = with_deletions(request)
+    added = set(request.overrides) - set(typed)
+    overrides = [] if "--hydra-help" in flags else request.overrides  # it composes no config that they could change
+    with hydra_ready(request.roots, initialise=False), _argv([*flags, *overrides]):
+        try:
+            hydra.main(version_base=VERSION_BASE, config_path=str(shipped_folder("conf")), config_name=request.verb)(
+                task
+            )()
+        except SystemExit as end:  # how --hydra-help ends
+            if end.code:
+                raise
+        except MLScaleError:
+            raise
+        except Exception as error:
+            raise_all(refusals(error, list(request.overrides), request.roots, request.verb, None))
+            raise _not_composed(error) from error
+
+
+@contextlib.contextmanager
+def hydra_ready(roots: Roots, *, initialise: bool = True) -> Iterator[None]:
+    """Hydra with mlscale's search path, and without its own error reports."""
+    SourcesRegistry.instance().register(OwnFolder)
+    SearchPath.roots = roots
+    Plugins.instance().register(SearchPath)
+    before = os.environ.get("HYDRA_FULL_ERROR")
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    try:
+        if initialise:
+            with hydra.initialize_config_dir(str(shipped_folder("conf")), version_base=VERSION_BASE):
+                yield
+        else:
+            GlobalHydra.instance().clear()
+            yield
+    finally:
+        os.environ.pop("HYDRA_FULL_ERROR") if before is None else os.environ.update(HYDRA_FULL_ERROR=before)
+
+
+def use_frozen(frozen: DictConfig, request: Request) -> Request:
+    """Make a run's frozen config the base; overrides apply on top, a group option replaces its whole node."""
+    base = frozen.copy()
+    overrides = ["base=frozen"]
+    for override in request.overrides:
+        group = override.split("=", 1)[0].lstrip("+")
+        if group == "recipe":
+            raise MLScaleError(
+                "a run brings its own recipe",
+                where=f"command line: {override.lstrip('+')}",
+                why=f"mlscale {request.verb} starts from the run's config as it was",
+                fix="leave the recipe out; single groups and keys may be set, e.g. data.batch_size=256",
+            )
+        if group in request.roots.groups and group not in APPENDED and not override.startswith("~"):
+            base[group] = {}
+            override = "+" + override.lstrip("+")
+        overrides.append(override)
+    ConfigStore.instance().store(group="base", name="frozen", node=base, package="_global_")
+    return Request(**{**request.__dict__, "overrides": tuple(overrides)})
+
+
+@contextlib.contextmanager
+def _argv(words: list[str]) -> Iterator[None]:
+    before = sys.argv
+    sys.argv = ["mlscale", *words]
+    try:
+        yield
+    finally:
+        sys.argv = before

@@ -1,0 +1,48 @@
+"""The override that is meant by a key and a value of another command line: `--gpus 2`, `epochs 3`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from mlscale.config.checks.templates import Advice, default_names, readable
+from mlscale.config.documented_fields import shipped
+from mlscale.config.suggestions import not_yet
+from mlscale.config.suggestions.advice import advise, of_group
+from mlscale.config.suggestions.foreign_names import table
+from mlscale.config.suggestions.near_keys import with_value
+
+NO_ADVICE = Advice("")
+
+
+def is_foreign(word: str) -> bool:
+    """Whether another program has an option of this name."""
+    return table().get(word) is not None
+
+
+def setting_of(verb: str, key: str, value: str, groups: Mapping[str, Sequence[str]]) -> Advice:
+    """What to type, and why it differs; an empty fix where nothing is meant for certain.
+
+    Args:
+        value: "" where a flag was typed alone.
+    """
+    if feature := not_yet.of_key(key):
+        error = feature.error(key, "")
+        return Advice(error.fix, error.why)
+    if key in groups:
+        return Advice(_option(key, value, groups))
+    if key in shipped().of_verb(verb):
+        return Advice(f"{key}={value or 'true'}")
+    names = default_names(groups)
+    read = readable(value or "true")
+    if key in names.paths:
+        return Advice(with_value(key, read, names))
+    if not value and not is_foreign(key):
+        return NO_ADVICE  # a flag without a value is no typo of a key that needs one
+    return advise(key, read, names) or NO_ADVICE
+
+
+def _option(group: str, value: str, groups: Mapping[str, Sequence[str]]) -> str:
+    options = groups[group]
+    if value in options:
+        return f"{group}={value}"
+    return of_group(group, value, default_names(groups)) or f"{group}=<{'|'.join(options)}>"

@@ -1,0 +1,220 @@
+"""What Hydra refuses, told as mlscale tells errors. With several culprits, all of them: drop one, compose again."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import yaml
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException
+from omegaconf.errors import OmegaConfBaseException
+
+from mlscale.config.checks.key_owners import BUILDS_SEVERAL
+from mlscale.config.checks.templates import Advice, default_names
+from mlscale.config.composition.option_files import misplaced, place_of, selecting, selecting_file, shown
+from mlscale.config.composition.roots import Roots
+from mlscale.config.composition.user_files import not_yaml
+from mlscale.config.suggestions import not_yet
+from mlscale.config.suggestions.advice import of_group
+from mlscale.config.suggestions.foreign_names import Alias, table
+from mlscale.config.suggestions.name_distance import folded
+from mlscale.config.suggestions.suggest import nearest
+from mlscale.errors import MLScaleError
+
+_NOT_FOUND = re.compile(r"In '(?P<file>[^']*)': Could not (?:find|load) '(?P<group>.+)/(?P<option>[^/']*)'")
+_AMBIGUOUS = re.compile(r"Ambiguous value for argument '(?P<key>[^=]*)=(?P<value>.*)'")
+_DELETE = re.compile(r"Could not delete (?:from config\.|.*?:)? ?'?(?P<key>[^'\s]+)'?")
+_GROUP = re.compile(r"Could not override '(?P<key>[^']*)'")
+_TWICE = re.compile(r"Multiple values for (?P<group>\S+?)\. To override a value use 'override \S+: (?P<option>.*)'")
+_MORE_THAN_ONCE = re.compile(r"(?P<group>\S+) appears more than once in the final defaults list")
+_IN = re.compile(r"In '(?P<group>.+)/(?P<option>[^/']+)': ")
+_MISSING_PRIMARY = re.compile(r"Cannot find primary config '(?P<name>[^']*)'")
+
+
+def refusals(
+    error: Exception,
+    overrides: Sequence[str],
+    roots: Roots,
+    verb: str,
+    retry: Callable[[list[str]], None] | None,
+) -> list[MLScaleError]:
+    """Every problem that keeps the config from composing; empty where `error` is not Hydra's.
+
+    Args:
+        retry: composes once more from fewer overrides; None to tell the first problem only.
+    """
+    problems: list[MLScaleError] = []
+    left = list(overrides)
+    current: Exception | None = error
+    while current is not None:
+        problem, culprit = _explain(current, left, roots)
+        if problem is None:
+            return problems
+        problems.append(problem)
+        if culprit is None or culprit not in left or retry is None:
+            break
+        left.remove(culprit)
+        try:
+            retry(left)
+            current = None
+        except Exception as following:
+            current = following
+    return problems
+
+
+def _explain(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[MLScaleError | None, str | None]:
+    text = str(error)
+    if isinstance(error, MissingConfigException) and (match := _NOT_FOUND.search(text)):
+        return _unknown_option(match["group"], match["option"], match["file"], overrides, roots)
+    if match := _AMBIGUOUS.search(text):
+        key, value = match["key"].lstrip("+"), match["value"]
+        culprit = _typed(overrides, key)
+        together = f", or {key}=[{value}] to have them together" if key in BUILDS_SEVERAL else ""
+        fix = f"-m {key}={value} to run one job for each{together}"
+        return MLScaleError(f"{key}={value} names several options", where=_line(culprit, key), fix=fix), culprit
+    if isinstance(error, ValueError) and "Config group override must be a string or a list" in text:
+        culprit = next(
+            (
+                item
+                for item in overrides
+                if re.search(r"=(null|true|false|[\d.]+|\{.*)?$", item)
+                and item.lstrip("+").partition("=")[0].partition("@")[0] in roots.groups
+            ),
+            None,
+        )
+        key, _, value = (culprit or "?").lstrip("+").partition("=")
+        options = roots.groups.get(key, ())
+        return MLScaleError(
+            f"'{key}={value}' does not name an option of the group '{key}'",
+            where=_line(culprit, key),
+            why=f"options: {', '.join(options)}",
+            fix=_brought(key, value) or f"{key}={'none' if 'none' in options else next(iter(options), 'none')}",
+        ), culprit
+    if isinstance(error, ConfigCompositionException) and "delete" in text and (match := _DELETE.search(text)):
+        culprit = next((item for item in overrides if item.startswith("~" + match["key"])), None)
+        return MLScaleError(
+            f"there is no '{match['key']}' to take away",
+            where=_line(culprit, match["key"]),
+            fix="mlscale config show prints what there is",
+        ), culprit
+    if match := _GROUP.search(text):
+        if (found := _IN.match(text)) and (close := nearest(match["key"], roots.groups)):
+            file = roots.files.get(found["group"], {}).get(found["option"])
+            fix = f"write '/{close}' in place of '{match['key']}'"
+            where = f"{shown(file) if file else found['option']}: defaults"
+            return MLScaleError(f"there is no group '{match['key']}'", where=where, fix=fix), None
+        culprit = _typed(overrides, match["key"])
+        return MLScaleError(
+            f"'{match['key']}' can't be set this way",
+            where=_line(culprit, match["key"]),
+            why=_first_line(text),
+            fix=f"{match['key'].partition('@')[0]}=<option>; mlscale config show prints what there is",
+        ), culprit
+    if match := _TWICE.search(text) or _MORE_THAN_ONCE.search(text):
+        group = match["group"]
+        place, option = selecting(group, overrides, roots)
+        option = match.groupdict().get("option") or option or "<option>"
+        return MLScaleError(
+            f"the group '{group}' is selected twice",
+            where=place or "the `defaults` of a config file",
+            why="an option is selected already, by conf/base/run.yaml or a file before",
+            fix=f"write `- override /{group}: {option}`",
+        ), None
+    if isinstance(error, yaml.YAMLError):
+        return not_yaml(error), None
+    if isinstance(error, (HydraException, OmegaConfBaseException)):
+        return MLScaleError(
+            "the config can't be composed",
+            where="command line or config files",
+            why=text.strip(),
+            fix="mlscale config show prints every key there is",
+        ), None
+    return None, None
+
+
+def _unknown_option(
+    group: str, option: str, file: str, overrides: Sequence[str], roots: Roots
+) -> tuple[MLScaleError, str | None]:
+    group, option = _of_known_group(group, option, roots)
+    options = roots.groups.get(group, ())
+    culprit = next((item for item in overrides if _names(item, group, option)), None)
+    known = f"options: {', '.join(options)}" if options else "no config folder has this group"
+    spelled = group if group in roots.groups else (nearest(group, roots.groups) or group)
+    selected_by = "" if culprit else selecting_file(group, option, overrides, roots)
+    where = _line(culprit, group) if culprit else selected_by or f"{file}.yaml: defaults"
+    what = f"unknown option '{option}' of the group '{group}'"
+    if spelled in roots.groups and (found := _misplaced(spelled, option, roots)):
+        return MLScaleError(what, where=where, why=found.why, fix=found.fix), culprit
+    if feature := not_yet.of_option(group, option):
+        return feature.error(f"{group}={option}", where), culprit
+    fix = _brought(group, option) or _instead(spelled, option, culprit, roots)
+    return MLScaleError(what, where=where, why=known, fix=_in_file(fix, option) if selected_by else fix), culprit
+
+
+def _of_known_group(group: str, option: str, roots: Roots) -> tuple[str, str]:
+    """`optimizer=conf/optimizer/mine.yaml` names a file: Hydra takes its folders for parts of the group."""
+    if group not in roots.groups and (heads := [head for head in roots.groups if group.startswith(f"{head}/")]):
+        head = max(heads, key=len)
+        return head, f"{group}/{option}".removeprefix(f"{head}/")
+    return group, option
+
+
+def _misplaced(group: str, option: str, roots: Roots) -> Advice | None:
+    """What to do with a file that is named like the option, and is not where options of the group are looked for."""
+    name = re.sub(r"\.ya?ml$", "", option.rpartition("/")[2])
+    if name != option and name in roots.groups[group]:
+        return Advice(f"{group}={name}", f"{shown(roots.files[group][name])} is the option {group}={name}")
+    if (found := misplaced(group, name, roots, option)) is None:
+        return None
+    file, read_as = found
+    if read_as is not None:
+        return Advice("=".join(read_as), f"{shown(file)} is the option {'='.join(read_as)}")
+    place = place_of(group, name, roots)
+    folder = place.rpartition("/")[0]
+    make = "" if Path(folder).is_dir() else f"mkdir -p {shlex.quote(folder)} && "
+    fix = f"{make}mv {shlex.quote(shown(file))} {shlex.quote(place)}"
+    return Advice(fix, f"{shown(file)} is not read: an option of this group is in {place}")
+
+
+def _in_file(fix: str, option: str) -> str:
+    """What to do about an entry of a file's defaults list."""
+    _, sign, meant = fix.partition("=")
+    if sign and re.fullmatch(r"[\w-]+", meant):
+        return f"write '{meant}' in place of '{option}'"
+    return f"take '{option}' out of the defaults, and type {fix}"
+
+
+def _instead(group: str, option: str, culprit: str | None, roots: Roots) -> str:
+    """What was typed with the nearest option in place of the unknown one; else what a foreign name means; else all."""
+    options = roots.groups.get(group, ())
+    if best := nearest(option, options):
+        words = re.split(r"([\[\],\s]+)", culprit.partition("=")[2]) if culprit else [option]
+        return f"{group}={''.join(best if word == option else word for word in words)}"
+    return of_group(group, option, default_names(roots.groups)) or (
+        f"{group}=<{'|'.join(options)}>" if options else f"{group}={option}"
+    )
+
+
+def _brought(group: str, option: str) -> str:
+    """What an option's name from elsewhere means here: `precision=16-mixed`, `model=resnet50`; "" if it is none."""
+    values = table().options.get(group, Alias()).values
+    return values.get(option.lower()) or values.get(folded(option), "")
+
+
+def _names(override: str, group: str, option: str) -> bool:
+    key, _, value = override.lstrip("+").partition("=")
+    return key.split("@")[0] == group and option in re.split(r"[\[\],\s]+", value)
+
+
+def _typed(overrides: Sequence[str], key: str) -> str | None:
+    return next((item for item in overrides if item.lstrip("+~").split("=")[0] == key.lstrip("+")), None)
+
+
+def _line(culprit: str | None, key: str) -> str:
+    return f"command line: {(culprit or key).lstrip('+')}"
+
+
+def _first_line(text: str) -> str:
+    return text.strip().splitlines()[0]

@@ -1,0 +1,107 @@
+"""Interpolations that can't be resolved. Values are never shown: they may be secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import (
+    GrammarParseError,
+    InterpolationKeyError,
+    InterpolationToMissingValueError,
+    OmegaConfBaseException,
+    UnsupportedInterpolationType,
+)
+
+from mlscale.config.checks.target_nodes import join
+from mlscale.config.checks.values import expression
+from mlscale.config.composition.unreadable import INTERPOLATION
+from mlscale.config.suggestions.suggest import nearest, override
+from mlscale.errors import MLScaleError
+
+_ENV = re.compile(r"\$\{\s*oc\.env\s*:\s*([A-Za-z_]\w*)\s*\}")
+_KEPT_OUT = "MLSCALE_SECRET_"  # how the variables begin that stand for the literal secrets of a run's config
+_KEY = re.compile(r"Interpolation key '([^']*)' not found")
+_RESOLVERS = ("oc.env", "oc.decode", "oc.select", "oc.create", "oc.dict.keys", "oc.dict.values")
+
+
+def unresolvable(cfg: DictConfig, paths: Sequence[str], where: Callable[[str], str]) -> Iterator[MLScaleError]:
+    """The problem of every leaf whose interpolation fails.
+
+    Args:
+        paths: key paths that exist, to suggest from.
+        where: which file or override set a key.
+    """
+    for path, parent, key in _interpolated(cfg, ""):
+        raw = str(parent._get_node(key)._value())
+        try:
+            parent[key]
+        except InterpolationToMissingValueError:
+            continue  # the missing value is told at its own key
+        except OmegaConfBaseException as error:
+            yield _explain(path, raw, error, cfg, paths, where)
+
+
+def resolved(cfg: DictConfig, path: str) -> object:
+    """The value of a key in plain containers; None where it can't be resolved, which `unresolvable` tells."""
+    try:
+        value = OmegaConf.select(cfg, path)
+        return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value
+    except OmegaConfBaseException:
+        return None
+
+
+def _interpolated(node: DictConfig | ListConfig, path: str) -> Iterator[tuple[str, Any, Any]]:
+    keys: list[Any] = list(node) if isinstance(node, DictConfig) else list(range(len(node)))
+    for key in keys:
+        if not path and key == "hydra":
+            continue
+        name = join(path, str(key)) if isinstance(node, DictConfig) else f"{path}[{key}]"
+        child: Any = node._get_node(key)
+        if child._is_interpolation():
+            yield name, node, key
+        elif isinstance(child, (DictConfig, ListConfig)) and not child._is_none() and not child._is_missing():
+            yield from _interpolated(child, name)
+
+
+def _explain(
+    path: str,
+    raw: str,
+    error: OmegaConfBaseException,
+    cfg: DictConfig,
+    paths: Sequence[str],
+    where: Callable[[str], str],
+) -> MLScaleError:
+    what, why, fix = f"'{path}' can't be resolved: {expression(raw)}", "", f"{path}=<value>"
+    unset = [name for name in _ENV.findall(raw) if name not in os.environ]
+    if unset:
+        what = f"'{path}' needs the environment variable {unset[0]}, which is not set"
+        fix = f"export {unset[0]}=…"
+        if unset[0].startswith(_KEPT_OUT):
+            why = "the run was given a secret here, and keeps none in its files"
+            fix = f"export {unset[0]} with the value that was given then"
+            fix += ", or type logger=none" if path.startswith("logger.") else ""
+    elif isinstance(error, InterpolationKeyError) and (match := _KEY.search(str(error))):
+        group, key = path.partition(".")[0], match[1]
+        if key in paths and key.partition(".")[0] != group and not cfg.get(key.partition(".")[0]):
+            # The group that it takes the value from is `none`.
+            other = key.partition(".")[0]
+            why = f"{other}=none has no '{key.rpartition('.')[2]}'"
+            return MLScaleError(what, where=where(path), why=why, fix=f"{group}=none, or choose an option of {other}")
+        why = f"there is no key '{key}'"
+        close = nearest(key, paths)
+        if key in paths:  # an option of its group has it, and this one has not
+            fix = f"{key}=<value>"
+        elif close and raw.strip() == "${" + match[1] + "}":
+            fix = override(path, "${" + close + "}")
+    elif isinstance(error, UnsupportedInterpolationType):
+        name = raw.partition("${")[2].partition(":")[0]
+        why = f"there is no resolver '{name}'"
+        close = nearest(name, _RESOLVERS)
+        fix = override(path, raw.replace(name, close, 1)) if close else fix
+    elif isinstance(error, GrammarParseError):
+        why = INTERPOLATION
+    return MLScaleError(what, where=where(path), why=why, fix=fix)

@@ -1,0 +1,129 @@
+"""The file behind an option: which one selects it, and where one is that is in the wrong place."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import yaml
+
+from mlscale.config.composition.roots import Roots
+
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_FOLDERS = ("conf", "recipes", "configs", "config")  # where people keep such files, whether or not it is a root
+_SUFFIXES = (".yaml", ".yml")
+_MOST_FILES = 5000
+
+
+def selecting_file(group: str, option: str, overrides: Sequence[str], roots: Roots) -> str:
+    """The config file, and its line, whose `defaults` select an option; "" where no file does.
+
+    Args:
+        overrides: what the command line selects, where the search begins.
+    """
+    found = (where for where, other, name in _selections(overrides, roots) if (other, name) == (group, option))
+    return next(found, "")
+
+
+def selecting(group: str, overrides: Sequence[str], roots: Roots) -> tuple[str, str]:
+    """The first user file, and its line, that selects an option of a group, and the option; "" for none."""
+    found = ((where, name) for where, other, name in _selections(overrides, roots, own=True) if other == group)
+    return next(found, ("", ""))
+
+
+def _selections(overrides: Sequence[str], roots: Roots, *, own: bool = False) -> Iterator[tuple[str, str, str]]:
+    """What config files select, those of the command line's options first: where, the group, the option."""
+    waiting = [pair for word in overrides for pair in _selected(word, roots)] + [("base", "run")]
+    shipped = [root.path for root in roots.roots if root.shipped]
+    seen = set(waiting)
+    for here, name in waiting:
+        file = roots.files.get(here, {}).get(name)
+        skipped = file is None or (own and any(file.is_relative_to(folder) for folder in shipped))
+        for group, option, line in _defaults(file, here) if file else ():
+            if file and not skipped:
+                yield f"{shown(file)}: line {line}", group, option
+            if (group, option) not in seen:
+                seen.add((group, option))
+                waiting.append((group, option))
+
+
+def misplaced(group: str, option: str, roots: Roots, typed: str = "") -> tuple[Path, tuple[str, str] | None] | None:
+    """A file that is named like an option and is not read as one, and the group and option that it is read as.
+
+    Args:
+        typed: the option as it was typed, which may be a path.
+    """
+    if typed.endswith(_SUFFIXES) and "/" in typed and Path(typed).is_file():
+        return Path(typed), None
+    read = {path.resolve(): (kind, name) for kind, files in roots.files.items() for name, path in files.items()}
+    others = [kind for kind in roots.groups if kind != group]
+    found = [path for path in _candidates(group, option, roots) if read.get(path.resolve()) != (group, option)]
+    found = [path for path in found if path.resolve() in read or path.parent.name not in others]
+    # What is read as nothing is in the wrong place for certain; the option of another group may be meant for it.
+    found.sort(key=lambda path: path.resolve() in read)
+    return (found[0], read.get(found[0].resolve())) if found else None
+
+
+def place_of(group: str, option: str, roots: Roots) -> str:
+    """Where an option's file belongs."""
+    folder = "recipes" if group == "recipe" else "conf"
+    own = next((root.path for root in roots.roots if not root.shipped and root.path.name == folder), Path(folder))
+    return f"{shown(own)}/{group}/{option}.yaml"
+
+
+def shown(path: Path) -> str:
+    """A path as messages name it."""
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
+
+
+def _candidates(group: str, option: str, roots: Roots) -> Iterator[Path]:
+    names = {f"{option}{suffix}" for suffix in _SUFFIXES}
+    for folder in (Path(), Path(group)):
+        if folder.is_dir():
+            yield from (file for name in sorted(names) if (file := folder / name).is_file())
+    own = [root.path for root in roots.roots if not root.shipped]
+    for folder in dict.fromkeys(path.resolve() for path in (*own, *map(Path, _FOLDERS)) if path.is_dir()):
+        yield from _below(folder, names)
+
+
+def _below(folder: Path, names: set[str]) -> Iterator[Path]:
+    count = 0
+    for parent, _, files in os.walk(folder):
+        yield from (Path(parent) / name for name in sorted(files) if name in names)
+        count += len(files)
+        if count > _MOST_FILES:  # it holds more than configs
+            return
+
+
+def _selected(override: str, roots: Roots) -> Iterator[tuple[str, str]]:
+    key, _, value = override.lstrip("+").partition("=")
+    group = key.partition("@")[0]
+    if group in roots.groups:
+        yield from ((group, name) for name in re.split(r"[\[\],\s]+", value) if name)
+
+
+def _defaults(file: Path, group: str) -> Iterator[tuple[str, str, int]]:
+    """Each group and option of a file's defaults list, and the line of it."""
+    try:
+        tree = yaml.compose(file.read_text(encoding="utf-8-sig"), Loader=_Loader)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return
+    entries = tree.value if isinstance(tree, yaml.MappingNode) else []
+    for key, value in entries:
+        if key.value != "defaults" or not isinstance(value, yaml.SequenceNode):
+            continue
+        for entry in value.value:
+            yield from _entry(entry, group)
+
+
+def _entry(entry: yaml.Node, group: str) -> Iterator[tuple[str, str, int]]:
+    if isinstance(entry, yaml.ScalarNode):
+        yield group, str(entry.value), entry.start_mark.line + 1
+    elif isinstance(entry, yaml.MappingNode):
+        for key, value in entry.value:
+            name = str(key.value).split()[-1].partition("@")[0] if key.value else ""
+            options = value.value if isinstance(value, yaml.SequenceNode) else [value]
+            for option in options:
+                yield name.strip("/"), str(option.value).removesuffix(".yaml"), option.start_mark.line + 1

@@ -1,0 +1,160 @@
+"""Which file or override set each key of a composed config.
+
+Hydra does not keep this, so its steps are taken once more, file by file. Hydra's private API for that lives only here,
+under a contract test.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import version
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import create_config_search_path
+from hydra.core.override_parser.types import Override
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+
+from mlscale.config.checks.group_nodes import COMMAND_LINE
+from mlscale.config.checks.target_nodes import join
+from mlscale.config.composition.compose import VERSION_BASE, SearchPath
+from mlscale.config.composition.roots import Roots, shipped_folder
+
+_COLUMN = 48  # where the comments of an annotated config begin, unless a line is longer
+
+
+def origin_of(verb: str, overrides: Sequence[str], roots: Roots) -> Callable[[str], str]:
+    """A function from key path to origin ("" for none), which does its work when it is first called.
+
+    Args:
+        overrides: as they were given to Hydra.
+        roots: the search path that the config was composed with.
+    """
+
+    @cache
+    def found() -> dict[str, str]:
+        SearchPath.roots = roots
+        version.setbase(VERSION_BASE)
+        return origins(verb, overrides, ConfigLoaderImpl(create_config_search_path(str(shipped_folder("conf")))))
+
+    # What was typed needs no second look at the files, and is where most mistakes are.
+    typed = {item[2:].partition("=")[0]: COMMAND_LINE + item[2:] for item in overrides if item.startswith("++")}
+    return lambda path: typed.get(path) or locate(found(), path)
+
+
+def origins(config_name: str, overrides: Sequence[str], loader: ConfigLoaderImpl) -> dict[str, str]:
+    """The origin of every leaf by key path; what comes later in the defaults list, and then the overrides, wins.
+
+    Args:
+        loader: a Hydra config loader, e.g. ``GlobalHydra.instance().config_loader()``.
+
+    Returns:
+        ``{"optimizer.lr": "recipes/optimizer/resnet_sgd.yaml", "trainer.devices": "command line: trainer.devices=8"}``.
+    """
+    _, repo = loader._parse_overrides_and_create_caching_repo(config_name, list(overrides))
+    defaults = loader.compute_defaults_list(config_name, list(overrides), RunMode.RUN)
+    found: dict[str, str] = {}
+    for default in defaults.defaults:
+        if default.config_path is None or default.config_path.split("/")[0] in ("hydra", "_dummy_empty_config_"):
+            continue
+        loaded = loader._load_single_config(default, repo)
+        label = _label(str(loaded.path), default.config_path)
+        _note(found, _plain(loaded.config), "", label)
+    for override in defaults.config_overrides:
+        _apply(found, override)
+    return found
+
+
+def locate(found: Mapping[str, str], path: str) -> str:
+    """The origin of a key; for a node that of its first key, for a key inside a list that of the list; "" for none."""
+    if path in found:
+        return found[path]
+    below = next((label for key, label in found.items() if key.startswith((f"{path}.", f"{path}["))), None)
+    if below is not None:
+        return below
+    head = path[: max(path.rfind("."), path.rfind("["), 0)]
+    return locate(found, head) if head else ""
+
+
+def annotated(cfg: DictConfig, origin: Callable[[str], str]) -> str:
+    """The config as YAML, with the origin of each leaf behind it.
+
+    `cfg` is masked first where it may hold secrets.
+    """
+    tree = OmegaConf.to_container(cfg, resolve=False)
+    assert isinstance(tree, dict)
+    lines = [
+        f"{text:<{_COLUMN}}  # {label}" if label else text
+        for text, label in _lines({key: value for key, value in tree.items() if key != "hydra"}, "", "", origin)
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _lines(tree: Mapping[Any, Any], path: str, indent: str, origin: Callable[[str], str]) -> Iterator[tuple[str, str]]:
+    for key, value in tree.items():
+        name = join(path, str(key))
+        if isinstance(value, dict) and value:
+            yield f"{indent}{key}:", ""
+            yield from _lines(value, name, indent + "  ", origin)
+        else:
+            text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, width=10_000)
+            yield f"{indent}{key}: {text.removesuffix('...' + chr(10)).strip()}", origin(name)
+
+
+def _label(source: str, config_path: str) -> str:
+    """`conf/optimizer/sgd.yaml` for a shipped file, `./conf/model/mine.yaml` for one below the working folder."""
+    name = config_path.removesuffix(".yaml") + ".yaml"
+    for shipped in ("conf", "recipes"):
+        if source.removeprefix("file://") == str(shipped_folder(shipped)):
+            return f"{shipped}/{name}"
+    scheme, _, folder = source.rpartition("://")
+    if scheme == "pkg":
+        return f"{folder}: {name}"
+    if scheme == "structured":
+        if config_path == "base/frozen":
+            return "the run's config.yaml"
+        return config_path.replace("/", "=")
+    file = Path(folder) / name
+    return f"./{file.relative_to(Path.cwd())}" if file.is_relative_to(Path.cwd()) else str(file)
+
+
+def _note(found: dict[str, str], tree: object, path: str, label: str) -> None:
+    """Note the origin of every leaf of `tree`, merged in at `path`. A list is a leaf: a merge replaces it whole."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            if path or key != "hydra":
+                _note(found, value, join(path, str(key)), label)
+        if tree or any(key.startswith(f"{path}.") for key in found):
+            return  # an empty dictionary changes nothing where there is one
+    parent = path
+    while parent := parent.rpartition(".")[0]:
+        found.pop(parent, None)
+    _drop(found, path)
+    found[path] = label
+
+
+def _plain(config: Any) -> object:
+    """Plain containers without the defaults lists, which Hydra takes out when all files are merged."""
+    if not isinstance(config, DictConfig):
+        return OmegaConf.to_container(config, resolve=False) if OmegaConf.is_config(config) else config
+    if config._is_none() or config._is_missing() or config._is_interpolation():
+        return None
+    own = config._get_flag("HYDRA_REMOVE_TOP_LEVEL_DEFAULTS")
+    return {key: _plain(value) for key, value in config.items_ex(resolve=False) if not (own and key == "defaults")}
+
+
+def _drop(found: dict[str, str], path: str) -> None:
+    for key in [key for key in found if key == path or key.startswith(f"{path}.")]:
+        del found[key]
+
+
+def _apply(found: dict[str, str], override: Override) -> None:
+    path, value = override.key_or_group, override.value()
+    if override.is_delete():
+        _drop(found, path)
+        return
+    _note(found, value, path, COMMAND_LINE + (override.input_line or path).lstrip("+"))

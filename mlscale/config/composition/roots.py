@@ -1,0 +1,188 @@
+"""Where configuration is looked for: the user's folders first, the shipped last. Imports neither Hydra nor torch."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+
+from mlscale.errors import MLScaleError
+
+# The primary configurations, and the base of each: `run` for what trains or starts from a run, `service` for the rest.
+VERB_CONFIGS = {
+    "train": "run", "evaluate": "run", "export": "run", "prepare": "run", "estimate": "run", "verify-resume": "run",
+    "profile": "run", "serve": "service", "loadtest": "service", "monitor": "service", "retrain": "run",
+    "compress": "run", "lifecycle": "run", "predict": "run",
+}  # fmt: skip
+FROM_A_RUN = ("compress", "export")  # whose `run` brings the config that everything else comes from
+FROM_A_MODEL = ("evaluate", "predict")  # the same of a run, a version or a checkpoint
+VERB_GROUP = "verb"  # conf/verb/<verb>.yaml: a verb's own settings; no option that anybody chooses
+# The groups that conf/base/run.yaml selects an option of; any other group is added to them.
+BASE_GROUPS = (
+    "data", "augment", "model", "task", "optimizer", "scheduler", "precision", "strategy", "compress", "callbacks",
+    "monitor", "logger", "registry", "trainer",
+)  # fmt: skip
+# The same of conf/base/service.yaml.
+SERVICE_GROUPS = ("registry",)
+ENTRY_POINT = "mlscale.config_dirs"
+
+
+@dataclass(frozen=True)
+class Root:
+    """One folder of the search path, and how messages name it."""
+
+    path: Path
+    label: str
+    shipped: bool = False
+
+
+@dataclass(frozen=True)
+class Roots:
+    """The search path, first match wins."""
+
+    roots: tuple[Root, ...]
+
+    @cached_property
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Every config group and its options, e.g. ``{"optimizer": ("adamw", "none", "resnet_sgd", "sgd")}``."""
+        return {group: tuple(sorted(options)) for group, options in sorted(self.files.items())}
+
+    @cached_property
+    def files(self) -> dict[str, dict[str, Path]]:
+        """Every option's file; a user's file hides the shipped one of the same name."""
+        found: dict[str, dict[str, Path]] = {}
+        for group, option, file, _ in self._options():
+            found.setdefault(group, {}).setdefault(option, file)
+        return found
+
+    def groups_of(self, verb: str) -> dict[str, tuple[str, ...]]:
+        """The groups that a verb's config is composed of, and those that may be added to it."""
+        if VERB_CONFIGS[verb] == "run":
+            return self.groups
+        return {group: options for group, options in self.groups.items() if group in SERVICE_GROUPS}
+
+    def shadowed(self) -> list[str]:
+        """One line for each shipped option that a user's file of the same name replaces, and each file that is not
+        read though it looks like one."""
+        mine: dict[tuple[str, str], Path] = {}
+        lines = []
+        for group, option, file, root in self._options():
+            if root.shipped and (group, option) in mine:
+                lines.append(f"{_relative(mine[group, option])} replaces the shipped {group}={option}")
+            elif not root.shipped:
+                mine.setdefault((group, option), file)
+        for root in self.roots:
+            if not root.shipped:
+                lines += [
+                    f"{_relative(file)} is not read: the file of an option ends in .yaml"
+                    for file in sorted(root.path.rglob("*.yml"))
+                    if file.parent.relative_to(root.path).as_posix() in self.groups
+                ]
+            for verb in VERB_CONFIGS:
+                if not root.shipped and (root.path / f"{verb}.yaml").is_file():
+                    lines.append(
+                        f"{_relative(root.path / f'{verb}.yaml')} is not read: the primary configuration of a verb is "
+                        "mlscale's; put settings into a group or a recipe"
+                    )
+        return lines
+
+    def _options(self) -> list[tuple[str, str, Path, Root]]:
+        found = []
+        for root in self.roots:
+            for file in sorted(root.path.rglob("*.yaml")):
+                group = file.parent.relative_to(root.path).as_posix()
+                if group not in (".", VERB_GROUP) and file.is_file():  # no folder, no link that leads nowhere
+                    found.append((group, file.stem, file, root))
+        return found
+
+
+def find_roots(config_dirs: Sequence[str] = ()) -> Roots:
+    """The search path: ``--config-dir``, ./conf and ./recipes, packages with the entry point, then what is shipped.
+
+    Raises:
+        MLScaleError: a ``--config-dir`` that does not exist, or an entry point that does not load.
+    """
+    shipped = [Root(shipped_folder(name), name, shipped=True) for name in ("conf", "recipes")]
+    candidates = [*map(_config_dir, config_dirs)]
+    candidates += [Root(Path(name).resolve(), name) for name in ("conf", "recipes") if Path(name).is_dir()]
+    candidates += _from_packages()
+    known = {root.path.resolve() for root in shipped}
+    own = []
+    for root in candidates:
+        if root.path.resolve() not in known:
+            known.add(root.path.resolve())
+            own.append(root)
+    return Roots((*own, *shipped))
+
+
+def shipped_folder(name: str) -> Path:
+    """`conf` or `recipes`: beside the package in a checkout, installed or not; inside it in a wheel."""
+    checkout = Path(__file__).resolve().parents[3]
+    if (checkout / "pyproject.toml").is_file() and (checkout / name).is_dir():
+        return checkout / name
+    return Path(str(files(f"mlscale.{name}")))
+
+
+def _config_dir(text: str) -> Root:
+    path = Path(os.path.expanduser(text))  # Path's own raises for a user that does not exist
+    if not os.path.isdir(path):  # and so does Path's for a name that is too long
+        raise MLScaleError(
+            f"the folder of --config-dir does not exist: {text}",
+            where="command line: --config-dir",
+            fix=f"mkdir -p {text}, or name a folder that holds groups, e.g. {text}/model/mine.yaml",
+        )
+    return Root(path.resolve(), text)
+
+
+def _from_packages() -> list[Root]:
+    if not _any_declared():
+        return []
+    from importlib.metadata import entry_points
+
+    roots = []
+    for point in entry_points(group=ENTRY_POINT):
+        try:
+            target = point.load()
+        except Exception as error:
+            raise MLScaleError(
+                f"the entry point {ENTRY_POINT}:{point.name} does not load",
+                where=f"package {point.dist.name if point.dist else '?'}: {point.value}",
+                why=f"{type(error).__name__}: {error}",
+                fix=f"pip uninstall {point.dist.name if point.dist else point.name}, or mend its entry point",
+            ) from error
+        folder = target() if callable(target) else target
+        folder = files(folder) if hasattr(folder, "__path__") else folder
+        roots.append(Root(Path(str(folder)), f"package {point.name}"))
+    return roots
+
+
+def _any_declared() -> bool:
+    """Whether an installed package may have the entry point: a look at the files that `importlib.metadata` would parse.
+
+    It is seldom so, and importing and asking `importlib.metadata` takes 20 ms, which a typo would wait for.
+    """
+    for name in sys.path:
+        folder = Path(name)
+        if folder.suffix == ".egg" or folder.is_file():  # zipped or old: leave it to those who can read it
+            return True
+        try:
+            entries = os.listdir(folder)
+        except OSError:
+            continue
+        for entry in entries:
+            if entry.endswith((".dist-info", ".egg-info")):
+                try:
+                    if ENTRY_POINT.encode() in (folder / entry / "entry_points.txt").read_bytes():
+                        return True
+                except OSError:
+                    continue
+    finders = (finder for finder in sys.meta_path if getattr(finder, "__name__", "") != "PathFinder")
+    return any(hasattr(finder, "find_distributions") for finder in finders)
+
+
+def _relative(path: Path) -> str:
+    return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)

@@ -1,0 +1,107 @@
+"""Overrides that Hydra's grammar can't read: an odd character, a bracket that is not closed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+from mlscale.config.suggestions.suggest import nearest, override
+from mlscale.errors import MLScaleError
+
+INTERPOLATION = "an interpolation is written ${key.path} or ${oc.env:NAME}"
+
+_PAIRS = {"[": "]", "{": "}", "(": ")"}
+_ODD_IN_KEY = re.compile(r"[^\w./@$:+~-]|[^\x00-\x7f]")
+_ODD_IN_OPTION = re.compile(r"[^\w./,\[\] -]|[^\x00-\x7f]")
+
+
+def unreadable(
+    word: str, groups: Mapping[str, Sequence[str]], setting: Callable[[str, str], str]
+) -> MLScaleError | None:
+    """The problem of an override in Hydra's form; None where Hydra can read it.
+
+    Args:
+        setting: the override that is meant by a key and a value, "" for none.
+    """
+    key, sign, value = word.lstrip("+").partition("=")
+    value = value.strip("'")  # quoted as what Hydra can't read
+    typed = f"{key}{sign}{value}"
+    if _can_be_read(word):
+        return _interpolation(key, value) if "${" in value else None
+    odd_key = bool(_ODD_IN_KEY.search(key)) or not _can_be_read(f"{key}=1" if sign else key)
+    why = _why(key, _ODD_IN_KEY, "a key is names with dots between") if odd_key else _why(value, _ODD_IN_OPTION)
+    readable = (fix for fix in _meant(key, value, sign, groups, setting, odd_key=odd_key) if fix and "'" not in fix)
+    fix = next((fix for fix in readable if "<" in fix or _can_be_read(fix)), "")
+    fix = fix or "mlscale config show prints every key there is"
+    return MLScaleError(f"'{typed}' can't be read", where="command line", why=why, fix=fix)
+
+
+def _interpolation(key: str, value: str) -> MLScaleError | None:
+    """The problem of an interpolation that OmegaConf can't read."""
+    if interpolates(value):
+        return None
+    closed = value + "}" * (value.count("${") - value.count("}"))
+    fix = override(key, closed if interpolates(closed) else "${key.path}")
+    return MLScaleError(f"'{key}={value}' can't be read", where="command line", why=INTERPOLATION, fix=fix)
+
+
+def interpolates(text: str) -> bool:
+    """Whether OmegaConf can read the interpolations in a text."""
+    from omegaconf.errors import GrammarParseError
+    from omegaconf.grammar_parser import parse
+
+    try:
+        parse(text)
+    except GrammarParseError:
+        return False
+    return True
+
+
+def _can_be_read(word: str) -> bool:
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        OverridesParser.create().parse_override(word)
+    except HydraException:
+        return False
+    return True
+
+
+def _why(text: str, odd: re.Pattern[str], otherwise: str = "it is neither a name nor a list of names") -> str:
+    """The reason: a bracket without its other one comes first, for brackets are characters that groups may take."""
+    for opening, closing in _PAIRS.items():
+        more = text.count(opening) - text.count(closing)
+        if more:
+            return f"'{opening if more > 0 else closing}' has no '{closing if more > 0 else opening}'"
+    if found := odd.search(text):
+        return f"'{found[0]}' can't be in a name"
+    return otherwise
+
+
+def _meant(
+    key: str,
+    value: str,
+    sign: str,
+    groups: Mapping[str, Sequence[str]],
+    setting: Callable[[str, str], str],
+    *,
+    odd_key: bool,
+) -> Iterator[str]:
+    """What may be meant, the most likely first."""
+    group = key.partition("@")[0]
+    if odd_key and "@" in key:
+        yield f"{group}=<{'|'.join(groups[group])}>" if group in groups else ""
+    elif odd_key:
+        for between in (".", "_", ""):
+            meant = _ODD_IN_KEY.sub(between, key).strip("._")
+            yield setting(meant, value) if sign else meant
+    elif key in groups:
+        options = groups[key]
+        names = re.findall(r"[\w-]+", _ODD_IN_OPTION.sub("", value))
+        known = [option for name in names if (option := nearest(name, options))]
+        if known and len(known) == len(names):
+            yield f"{key}=[{','.join(known)}]" if "[" in value else f"{key}={','.join(known)}"
+        yield f"{key}=<{'|'.join(options)}>"
+    elif key:
+        yield f"{key}=<value>"

@@ -1,0 +1,180 @@
+"""The shipped YAML as documentation: what each option is for, and what each key means.
+
+A field's comment stands beside its key (`batch_size: 64  # int: global, over all devices`): it gives messages their
+'why', keys without a signature their type, and the JSON schema its descriptions.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.resources import files
+from pathlib import Path
+
+import yaml
+
+from mlscale.config.checks.value_types import NONE as NULL
+from mlscale.config.checks.value_types import Type, from_word, of_default, union, word
+from mlscale.config.composition.roots import VERB_CONFIGS, VERB_GROUP
+
+MISSING = "???"
+_PACKAGE = re.compile(r"^#\s*@package\s+(\S+)")
+_PRIMARY = "."
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Field:
+    """A key of a shipped file: its full path, type word, description and default."""
+
+    path: str
+    word: str
+    text: str
+    default: object
+
+    @cached_property
+    def type(self) -> Type | None:
+        """By the comment's word, else by the default; null is fine where it is the default."""
+        kind = from_word(self.word)
+        if kind is None:
+            return of_default(self.default) if not _interpolated(self.default) else None
+        return union(kind, NULL) if self.default is None else kind
+
+
+@dataclass(frozen=True)
+class Option:
+    """One file of a group: `package` is where its keys go ("" for the top), `target` its `_target_` if it has one."""
+
+    group: str
+    name: str
+    package: str
+    target: str | None
+    summary: str
+    fields: tuple[Field, ...]
+
+
+@dataclass(frozen=True)
+class Fields:
+    """All options of some config folders."""
+
+    options: tuple[Option, ...]
+
+    @cached_property
+    def _by_node(self) -> Mapping[tuple[str, str | None], Mapping[str, Field]]:
+        found: dict[tuple[str, str | None], dict[str, Field]] = {}
+        for option in self.options:
+            known = found.setdefault((option.package, option.target), {})
+            for item in option.fields:
+                if item.path not in known or (item.word and not known[item.path].word):  # the first that names its type
+                    known[item.path] = item
+        return found
+
+    def of(self, node: str, target: str | None = None) -> Mapping[str, Field]:
+        """The documented fields of the node at this path, by full path, if it has this target."""
+        return self._by_node.get((node, target), {})
+
+    @cached_property
+    def top(self) -> Mapping[str, Field]:
+        """The keys that stand at the top of a run's config: `seed`, `name`, and `derived.*`."""
+        return self.of_option("base", "run")
+
+    def of_verb(self, verb: str) -> Mapping[str, Field]:
+        """The keys that stand at the top of a verb's config: those of its base, and its own."""
+        return {**self.of_option("base", VERB_CONFIGS[verb]), **self.own(verb)}
+
+    def own(self, verb: str) -> Mapping[str, Field]:
+        """The settings of a verb that no other verb has."""
+        return self.of_option(VERB_GROUP, verb)
+
+    def of_option(self, group: str, name: str) -> Mapping[str, Field]:
+        """The fields of one file, by full path."""
+        found = [item for item in self.options if (item.group, item.name) == (group, name)]
+        return {field.path: field for item in found for field in item.fields}
+
+    def get(self, path: str, target: str | None = None) -> Field | None:
+        """What is known of one key; `target` is its node's."""
+        return self.of(path.rpartition(".")[0], target).get(path) or self.top.get(path)
+
+    def in_group(self, group: str) -> list[Option]:
+        return [option for option in self.options if option.group == group]
+
+
+@cache
+def shipped() -> Fields:
+    """What mlscale ships: conf/ and recipes/."""
+    return read(Path(str(files(f"mlscale.{name}"))) for name in ("conf", "recipes"))
+
+
+def read(folders: Iterable[Path]) -> Fields:
+    """Every option of these config folders; files that are not valid YAML are left out (composing them says so)."""
+    found = []
+    for folder in folders:
+        for file in sorted(folder.rglob("*.yaml")):
+            group = file.parent.relative_to(folder).as_posix()
+            if group != _PRIMARY and (option := _read(file, group)) is not None:
+                found.append(option)
+    return Fields(tuple(found))
+
+
+def _read(file: Path, group: str) -> Option | None:
+    text = file.read_text(encoding="utf-8")
+    lines = text.splitlines()
+    try:
+        root = yaml.compose(text, Loader=_Loader)
+    except yaml.YAMLError:
+        return None
+    package, summary = group.replace("/", "."), []
+    for line in lines:
+        if match := _PACKAGE.match(line):
+            package = match[1].removeprefix("_global_").removeprefix(".")
+        elif line.startswith("#"):
+            summary.append(line.lstrip("# ").rstrip())
+        else:
+            break
+    fields = tuple(_fields(root, lines, package)) if isinstance(root, yaml.MappingNode) else ()
+    target = next((item.default for item in fields if item.path == _join(package, "_target_")), None)
+    return Option(
+        group, file.stem, package, target if isinstance(target, str) else None, " ".join(summary).strip(),
+        tuple(item for item in fields if not item.path.rpartition(".")[2].startswith("_")),
+    )  # fmt: skip
+
+
+def _fields(node: yaml.MappingNode, lines: list[str], package: str) -> Iterator[Field]:
+    previous, told = "", ""
+    for key, value in node.value:
+        if key.value == "defaults" and isinstance(value, yaml.SequenceNode):
+            continue
+        path = _join(package, key.value)
+        if isinstance(value, yaml.MappingNode) and value.value:
+            yield from _fields(value, lines, path)
+            continue
+        comment = _comment(lines, value)
+        kind = previous if comment.startswith("the same") else word(comment)
+        rest = comment.removeprefix("the same" if comment.startswith("the same") else kind).lstrip(": ")
+        told = told + rest if comment.startswith("the same") else rest
+        previous, text = kind, told
+        yield Field(path, kind, text, _plain(value))
+
+
+def _comment(lines: list[str], value: yaml.Node) -> str:
+    line = lines[value.end_mark.line] if value.end_mark.line < len(lines) else ""
+    rest = line[value.end_mark.column :].strip()
+    return rest.lstrip("# ") if rest.startswith("#") else ""
+
+
+def _plain(node: yaml.Node) -> object:
+    loader = _Loader("")
+    try:
+        return loader.construct_object(node, deep=True)
+    finally:
+        loader.dispose()
+
+
+def _interpolated(value: object) -> bool:
+    return isinstance(value, str) and ("${" in value or value == MISSING)
+
+
+def _join(package: str, key: str) -> str:
+    return f"{package}.{key}" if package else key

@@ -1,0 +1,130 @@
+"""The JSON schema (draft 2020-12) of a composed config, so that editors complete and check YAML.
+
+Types come from the targets' signatures and the shipped YAML; descriptions are the comments beside the keys.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from mlscale.config.checks import key_owners as rules
+from mlscale.config.checks.target_nodes import Node
+from mlscale.config.checks.value_types import Type
+from mlscale.config.composition.roots import BASE_GROUPS, Roots
+from mlscale.config.documented_fields import Field, Fields, Option, read
+from mlscale.config.signatures.signatures import Signature
+
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+# An interpolation or a missing value may stand in the place of any value.
+_LATER: dict[str, Any] = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}
+
+
+def json_schema(roots: Roots, verb: str = "train") -> dict[str, Any]:
+    """The schema of a config that `verb` composes from these folders.
+
+    Every group's node is described by its options: the keys that may stand in it depend on its `_target_`.
+    """
+    fields = read(root.path for root in roots.roots)
+    properties = {group: _group(group, roots.groups.get(group, ()), fields) for group in _groups(roots.groups)}
+    plain = [item for item in fields.of_verb(verb).values() if "." not in item.path]
+    properties |= {item.path: _value([item.type] if item.type else [], item) for item in plain}
+    properties |= _nested([item for item in fields.of_verb(verb).values() if item.path.count(".") == 1])
+    properties["derived"] = _derived(fields)
+    return {
+        "$schema": DRAFT,
+        "title": f"mlscale {verb}",
+        "description": "A composed configuration; `mlscale config show` prints one.",
+        "type": "object",
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _nested(items: Sequence[Field]) -> dict[str, Any]:
+    """Settings of a verb that stand in a mapping: `debugger.port`."""
+    found: dict[str, Any] = {}
+    for item in items:
+        head, _, key = item.path.partition(".")
+        node = found.setdefault(head, {"type": "object", "properties": {}, "additionalProperties": False})
+        node["properties"][key] = _value([item.type] if item.type else [], item)
+    return {head: node for head, node in found.items() if head != "derived"}
+
+
+def _groups(groups: Iterable[str]) -> list[str]:
+    first = dict.fromkeys([*BASE_GROUPS, *(group.partition("/")[0] for group in groups)])
+    return [group for group in first if group not in rules.GLOBAL]
+
+
+def _group(name: str, names: Sequence[str], fields: Fields) -> dict[str, Any]:
+    options = fields.in_group(name)
+    told = "\n".join(f"- {name}={option.name}: {option.summary}" for option in options if option.summary)
+    schema: dict[str, Any] = {
+        "description": f"Choose with {name}=<{'|'.join(names)}>.\n{told}".strip(),
+        "type": ["object", "null"],
+    }
+    if name in rules.BUILDS_SEVERAL:
+        entries = {option.package.partition(".")[2]: option for option in options if option.target}
+        schema["properties"] = {key: _object([option], fields) for key, option in entries.items() if key}
+        schema["additionalProperties"] = {"type": ["object", "null"], "required": ["_target_"]}
+    elif any(option.target for option in options):
+        schema |= _object(options, fields)
+    else:
+        known = {item.path: item for option in options for item in option.fields}
+        schema["properties"] = {
+            path.rpartition(".")[2]: _value([item.type] if item.type else [], item) for path, item in known.items()
+        }
+    return schema
+
+
+def _object(options: Sequence[Option], fields: Fields) -> dict[str, Any]:
+    """An object of one of several targets; a target of the user's own takes any keys."""
+    targets = {option.target: option for option in options if option.target}
+    branches = []
+    for target, option in targets.items():
+        node = Node(option.package, {"_target_": target}, fields)
+        taken = node.signature.named if isinstance(node.signature, Signature) else {}
+        keys = [path.rpartition(".")[2] for path in node.paths]
+        shown = {
+            key: _value(node.types(key), node.field(key), taken[key].default if key in taken else None)
+            for key in keys
+            if f"{option.package}.{key}" not in rules.OWNED
+        }
+        then: dict[str, Any] = {"properties": shown}
+        if isinstance(node.signature, Signature) and not node.signature.open:
+            then["propertyNames"] = {"enum": sorted([*shown, *rules.NODE_KEYS])}
+        branches.append({"if": {"properties": {"_target_": {"const": target}}, "required": ["_target_"]}, "then": then})
+    return {
+        "type": ["object", "null"],
+        "properties": {"_target_": {"type": "string", "examples": list(targets)}},
+        "allOf": branches,
+    }
+
+
+def _derived(fields: Fields) -> dict[str, Any]:
+    known = {path: item for path, item in fields.top.items() if path.startswith("derived.")}
+    return {
+        "type": "object",
+        "description": "Filled in at start; never set by hand.",
+        "properties": {path.removeprefix("derived."): _value([], item) for path, item in known.items()},
+        "additionalProperties": False,
+    }
+
+
+def _value(types: Sequence[Type], field: Field | None, default: object = None) -> dict[str, Any]:
+    """The schema of one key's value."""
+    schema: dict[str, Any] = {}
+    if field is not None and field.text:
+        schema["description"] = field.text
+    given = field.default if field is not None else default
+    if isinstance(given, (str, int, float, bool, list)) and given != "???":
+        schema["default"] = given
+    if types:
+        schema["anyOf"] = [types[-1].schema, _LATER]  # the last narrows the ones before it
+    return schema
+
+
+def dump(schema: Mapping[str, Any]) -> str:
+    """The schema as text, as `mlscale config schema` prints it."""
+    return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,85 @@
+"""The metric that judges a run, and which way it gets better: what was set, what the task implies, what is open."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from omegaconf import DictConfig
+
+from mlscale.assembly.build import target
+from mlscale.config.metric_direction import choose, direction
+from mlscale.errors import MLScaleError
+
+BEST_OF_KIND = {
+    "classification": "val/accuracy",
+    "multilabel": "val/map",
+    "segmentation": "val/miou",
+    "regression": "val/rmse",
+    "language": "val/bits_per_byte",
+}
+"""What judges a run of each kind of task, unless another metric is set."""
+KEYS = ("metric", "mode")
+_ITS = {key: f"${{derived.{key}}}" for key in KEYS}  # the shipped value: nobody has set the key
+_RUNS = {"monitor": "${metric}", "mode": "${mode}"}  # of a callback that follows the run's metric
+
+
+def is_set(cfg: DictConfig, key: str) -> bool:
+    """Return whether somebody has set `metric` or `mode`: the command line, a recipe, a file."""
+    node = cfg._get_node(key)
+    raw = node._value() if node is not None else None
+    return raw not in (None, _ITS[key])
+
+
+def judged_by(cfg: DictConfig) -> dict[str, str | None]:
+    """Return the derived values `metric` and `mode`. A metric that neither was set nor is implied by the task is None:
+    it is chosen once something has been logged."""
+    metric = str(cfg.metric) if is_set(cfg, "metric") else None
+    mode = str(cfg.mode) if is_set(cfg, "mode") else None
+    if metric is None and cfg.trainer.get("limit_val_batches") != 0:
+        best = BEST_OF_KIND.get(_kind(cfg) or "")
+        metric = choose([best, "val/loss"], mode) if best else None
+    return {"metric": metric, "mode": mode or (direction(metric) if metric else None)}
+
+
+def kept_choice(cfg: DictConfig, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what judged the run before, out of its derived values, for the keys that its config leaves open."""
+    return {key: before[key] for key in KEYS if before.get(key) and not is_set(cfg, key)}
+
+
+def unclear(cfg: DictConfig) -> Iterator[MLScaleError]:
+    """Yield a problem for each metric that something goes by and whose name does not tell which way it gets better."""
+    if is_set(cfg, "metric") and not is_set(cfg, "mode") and cfg.metric and direction(str(cfg.metric)) is None:
+        yield _which_way(str(cfg.metric), f"metric={cfg.metric}", "mode")
+    for path, node in _of_another_metric(cfg):
+        if direction(str(node.monitor)) is None:
+            yield _which_way(str(node.monitor), f"{path}.monitor={node.monitor}", f"{path}.mode")
+
+
+def follow_own_metrics(cfg: DictConfig) -> None:
+    """Give callbacks that monitor a metric of their own, and have the run's mode, that metric's."""
+    for _, node in list(_of_another_metric(cfg)):
+        node.mode = direction(str(node.monitor))
+
+
+def _of_another_metric(cfg: DictConfig) -> Iterator[tuple[str, Any]]:
+    for name, node in (cfg.get("callbacks") or {}).items():
+        if not isinstance(node, DictConfig) or "monitor" not in node or "mode" not in node:
+            continue
+        raw = {key: node._get_node(key)._value() for key in _RUNS}  # type: ignore[union-attr]
+        another = raw["monitor"] != _RUNS["monitor"] and node.monitor not in (None, cfg.metric)
+        if another and raw["mode"] == _RUNS["mode"]:
+            yield f"callbacks.{name}", node
+
+
+def _which_way(metric: str, where: str, key: str) -> MLScaleError:
+    return MLScaleError(
+        f"it is not known whether more or less of '{metric}' is better",
+        where=where,
+        why="its name does not tell, and the best checkpoint would be picked by it",
+        fix=f"{key}=max or {key}=min",
+    )
+
+
+def _kind(cfg: DictConfig) -> str | None:
+    return getattr(target(cfg.task), "kind", None) if cfg.get("task") else None

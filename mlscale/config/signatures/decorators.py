@@ -1,0 +1,124 @@
+"""What decorators, metaclasses and base classes may have changed of a signature that source shows."""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterator
+
+from mlscale.config.signatures import source_names as source
+from mlscale.config.signatures.source_names import Class, Function, NoModuleError, NoNameError, UnreadableError
+from mlscale.config.signatures.source_scope import FunctionNode, last_name
+
+# Decorators whose own source need not be read.
+_KEEPING = frozenset(
+    {
+        "abstractmethod", "cache", "contextmanager", "deprecated", "final", "inference_mode", "lru_cache", "no_grad",
+        "no_type_check", "override", "runtime_checkable", "total_ordering", "wraps",
+    }
+)  # fmt: skip
+
+
+def changes_constructor(cls: Class) -> bool:
+    """Whether a decorator, a metaclass, or the `__init_subclass__` of a base may have made another constructor."""
+    if not all(_keeps_class(cls.module, item) for item in cls.node.decorator_list):
+        return True
+    if source.is_plain(cls.module.name):
+        return False
+    order = list(source.mro(cls))
+    if any(_writes_constructor(base.members.get("__init_subclass__")) for base in order[1:]):
+        return True
+    metaclasses = [(item, word.value) for item in order for word in item.node.keywords if word.arg == "metaclass"]
+    return any(_calls_otherwise(item.module, metaclass) for item, metaclass in metaclasses)
+
+
+def _writes_constructor(hook: object) -> bool:
+    if not isinstance(hook, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return False
+    text = ast.unparse(hook)
+    return text.count("__init__") > 0 or "__signature__" in text or "dataclass" in text
+
+
+def _calls_otherwise(module: source.Module, metaclass: ast.expr) -> bool:
+    """Whether a metaclass has a `__call__` of its own, which takes the arguments first, or can't be read."""
+    if last_name(metaclass) in ("ABCMeta", "EnumMeta", "type"):
+        return False
+    try:
+        found = source.expression(module, metaclass)
+    except (NoModuleError, NoNameError, UnreadableError):
+        return True
+    return not isinstance(found, Class) or any("__call__" in item.members for item in source.mro(found))
+
+
+def _keeps_class(module: source.Module, decorator: ast.expr) -> bool:
+    """Whether a class's decorator is known to keep its constructor, or its source shows that it returns what it got."""
+    if last_name(decorator) in _KEEPING or last_name(decorator) == "dataclass":
+        return True
+    try:
+        found = source.expression(module, decorator.func if isinstance(decorator, ast.Call) else decorator)
+    except (NoModuleError, NoNameError, UnreadableError):
+        return False
+    return isinstance(found, Function) and _returns_its_argument(found.node, called=isinstance(decorator, ast.Call))
+
+
+def _returns_its_argument(function: FunctionNode, *, called: bool) -> bool:
+    """Whether every `return` hands back the first argument as it came; for a decorator that is called with arguments,
+    whether it returns such a function."""
+    returned = [node.value for node in _own_nodes(function) if isinstance(node, ast.Return)]
+    names = {node.id for node in returned if isinstance(node, ast.Name)}
+    if len(names) != 1 or len(names) != len({type(node) for node in returned}):
+        return False
+    (name,) = names
+    if called:
+        inner = [node for node in function.body if isinstance(node, ast.FunctionDef) and node.name == name]
+        return len(inner) == 1 and _returns_its_argument(inner[0], called=False)
+    arguments = [*function.args.posonlyargs, *function.args.args]
+    return bool(arguments) and arguments[0].arg == name and not _alters(function, name)
+
+
+def _own_nodes(function: FunctionNode) -> Iterator[ast.AST]:
+    """The nodes of a function's body without those of the functions and classes in it."""
+    waiting: list[ast.AST] = list(function.body)
+    while waiting:
+        node = waiting.pop()
+        yield node
+        if not isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda)):
+            waiting.extend(ast.iter_child_nodes(node))
+
+
+def _alters(function: FunctionNode, name: str) -> bool:
+    """Whether a function binds its argument `name` anew, or writes the constructor of what it is."""
+    stored = (node for node in _own_nodes(function) if isinstance(node, (ast.Name, ast.Attribute)))
+    return any(
+        isinstance(node.ctx, ast.Store)
+        and (node.id == name if isinstance(node, ast.Name) else node.attr in ("__init__", "__new__", "__signature__"))
+        for node in stored
+    )
+
+
+def changes_signature(module: source.Module, decorators: list[ast.expr]) -> bool:
+    """Whether a decorator may have changed the signature."""
+    return not all(_keeps_signature(module, item) for item in decorators)
+
+
+def _keeps_signature(module: source.Module, decorator: ast.expr) -> bool:
+    name = last_name(decorator)
+    if name in _KEEPING or name in ("staticmethod", "classmethod", "dataclass"):
+        return True
+    try:
+        found = source.expression(module, decorator.func if isinstance(decorator, ast.Call) else decorator)
+    except (NoModuleError, NoNameError, UnreadableError):
+        return False
+    return isinstance(found, Function) and _wraps_or_returns(found.node)
+
+
+def _wraps_or_returns(decorator: FunctionNode) -> bool:
+    """Whether a decorator's source shows that it keeps signatures: `functools.wraps`, or it hands back what it got."""
+    for node in ast.walk(decorator):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            if any(last_name(item) == "wraps" for item in node.decorator_list):
+                return True
+            taken = {arg.arg for arg in node.args.args}
+            returns = (item.value for item in node.body if isinstance(item, ast.Return))
+            if any(isinstance(value, ast.Name) and value.id in taken for value in returns):
+                return True
+    return False

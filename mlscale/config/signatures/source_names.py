@@ -1,0 +1,300 @@
+"""Names in Python source, found by reading it: no module is imported, so torch is not either.
+
+Only the top-level package is asked for by `find_spec`, which runs nothing; below it files are looked up by path, since
+`find_spec` on a dotted name would import the parents.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import importlib.util
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib.machinery import EXTENSION_SUFFIXES
+from pathlib import Path
+from typing import TypeAlias
+
+from mlscale.config.signatures.source_scope import Binding, FunctionNode, Import, Scope, bind
+from mlscale.lightning_names import canonical_name
+
+# Packages whose names and constructors are all found by reading: a typo in them is answered without importing torch.
+_PLAIN = frozenset({"mlscale", "torch", "torchvision", "torchmetrics", "pytorch_lightning", "lightning_fabric"})
+_DEPTH = 20  # re-exports followed before a cycle is assumed
+
+
+class UnreadableError(Exception):
+    """The name may exist, but its source can't tell: compiled code, or made at run time."""
+
+
+class NoModuleError(Exception):
+    """There is no such module or package."""
+
+    def __init__(self, missing: str, siblings: Sequence[str]) -> None:
+        super().__init__(missing)
+        self.missing, self.siblings = missing, tuple(siblings)
+
+
+class NoNameError(Exception):
+    """The module or class is there, the name in it is not."""
+
+    def __init__(self, holder: str, missing: str, names: Sequence[str]) -> None:
+        super().__init__(missing)
+        self.holder, self.missing, self.names = holder, missing, tuple(names)
+
+
+@dataclass(frozen=True, eq=False)
+class Module:
+    """One module's source. `path` is None for a namespace package, which has none."""
+
+    name: str
+    path: Path | None
+    folders: tuple[Path, ...]
+
+    @cached_property
+    def _top(self) -> Scope:
+        if self.path is None:
+            return Scope()
+        try:
+            tree = ast.parse(self.path.read_bytes())
+        except (OSError, SyntaxError, ValueError) as error:
+            raise UnreadableError(f"{self.path}: {error}") from error
+        package = self.name if self.folders else self.name.rpartition(".")[0]
+        scope = Scope()
+        bind(tree.body, package, scope)
+        return scope
+
+    @property
+    def bindings(self) -> dict[str, Binding]:
+        return self._top.names
+
+    @property
+    def fallbacks(self) -> dict[str, Binding]:
+        """What a name is where the import that binds it first fails."""
+        return self._top.fallbacks
+
+    @property
+    def stars(self) -> list[str]:
+        return self._top.stars
+
+    def makes(self, name: str) -> bool:
+        """Whether `name` may appear at run time although the source doesn't bind it.
+
+        A lazy package (a `__getattr__`) that lists `__all__` makes nothing but what it lists.
+        """
+        listed = self.bindings.get("__all__")
+        if self._top.lazy and isinstance(listed, (ast.List, ast.Tuple)):
+            return any(isinstance(item, ast.Constant) and item.value == name for item in listed.elts)
+        return self._top.lazy or self._top.dynamic
+
+    def names(self) -> list[str]:
+        """The public names to suggest from, submodules included."""
+        found = {name for name in self.bindings if not name.startswith("_")}
+        for folder in self.folders:
+            if folder.is_dir():
+                known = {name.lower() for name in found}  # `Digits` is meant rather than the module `digits`
+                below = [p.stem for p in folder.iterdir() if p.suffix == ".py" or (p / "__init__.py").is_file()]
+                found |= {name for name in below if name.lower() not in known}
+        for star in self.stars:
+            try:
+                found |= {name for name in find_module(star).bindings if not name.startswith("_")}
+            except (NoModuleError, UnreadableError):
+                continue
+        return sorted(name for name in found if not name.startswith("_"))
+
+
+@dataclass(frozen=True, eq=False)
+class Class:
+    module: Module
+    node: ast.ClassDef
+
+    @cached_property
+    def members(self) -> dict[str, Binding]:
+        scope = Scope()
+        bind(self.node.body, self.module.name, scope)
+        return scope.names
+
+
+@dataclass(frozen=True, eq=False)
+class Function:
+    module: Module
+    node: FunctionNode
+    owner: Class | None = None
+
+
+Found: TypeAlias = Module | Class | Function
+
+
+def is_plain(name: str) -> bool:
+    """Whether a dotted path is of a package that makes nothing at run time which its source does not show."""
+    return canonical_name(name).partition(".")[0] in _PLAIN
+
+
+def find(target: str) -> Found:
+    """What the dotted path names.
+
+    Raises:
+        NoModuleError, NoNameError: which part of the path fails.
+        UnreadableError: the source can't tell.
+    """
+    parts = canonical_name(target).split(".")
+    module, used = find_module(parts[0]), 1
+    # As long as a submodule of that name exists, walk down: it spares reading large package files.
+    while used < len(parts) - 1 and (below := _submodule(module, parts[used])) is not None:
+        module, used = below, used + 1
+    found: Found = module
+    for index, part in enumerate(parts[used:], start=used + 1):
+        try:
+            found = attribute(found, part)
+        except UnreadableError:
+            # What is made at run time is a function or class, hardly ever a module: a typo is the likelier reason.
+            if index < len(parts) and isinstance(found, Module) and not isinstance(found.bindings.get(part), ast.expr):
+                raise NoNameError(found.name, part, found.names()) from None
+            raise
+    return found
+
+
+def attribute(holder: Found, name: str, depth: int = 0) -> Found:
+    """The attribute `name` of a module or class, through re-exports.
+
+    Raises:
+        NoNameError, NoModuleError, UnreadableError: as `find`.
+    """
+    if depth > _DEPTH:
+        raise UnreadableError(f"{name}: re-exported in a circle")
+    if isinstance(holder, Module):
+        return _from_module(holder, name, depth)
+    if isinstance(holder, Class):
+        for base in mro(holder):
+            if name in base.members:
+                return _follow(base.module, base.members[name], name, depth, owner=base)
+        raise NoNameError(f"{holder.module.name}.{holder.node.name}", name, sorted(holder.members))
+    raise UnreadableError(f"{name}: an attribute of a function")
+
+
+def _from_module(module: Module, name: str, depth: int) -> Found:
+    if name in module.bindings:
+        try:
+            return _follow(module, module.bindings[name], name, depth)
+        except (NoModuleError, NoNameError):
+            if name not in module.fallbacks:
+                raise
+            return _follow(module, module.fallbacks[name], name, depth)
+    if f"{module.name}.{name}" in module.stars:
+        # `from .googlenet import *` may bind a function of its module's name, which then hides the module.
+        with contextlib.suppress(NoNameError, NoModuleError):
+            return attribute(find_module(f"{module.name}.{name}"), name, depth + 1)
+    if (below := _submodule(module, name)) is not None:
+        return below
+    unreadable = module.makes(name)
+    for star in module.stars:
+        try:
+            return attribute(find_module(star), name, depth + 1)
+        except (NoNameError, NoModuleError):
+            continue
+        except UnreadableError:
+            unreadable = True
+    if unreadable:
+        raise UnreadableError(f"{module.name}.{name}: made at run time")
+    raise NoNameError(module.name, name, module.names())
+
+
+def _follow(module: Module, binding: Binding, name: str, depth: int, owner: Class | None = None) -> Found:
+    if isinstance(binding, ast.ClassDef):
+        return Class(module, binding)
+    if isinstance(binding, (ast.FunctionDef, ast.AsyncFunctionDef)):
+        return Function(module, binding, owner)
+    if isinstance(binding, Import):
+        holder = find_module(binding.module)
+        return holder if binding.name is None else attribute(holder, binding.name, depth + 1)
+    return expression(module, binding, depth + 1)
+
+
+def expression(module: Module, node: ast.expr, depth: int = 0) -> Found:
+    """What a plain name or dotted name stands for in `module`; a subscript counts as what it subscripts.
+
+    Raises:
+        NoNameError, NoModuleError, UnreadableError: as `find`.
+    """
+    if depth > _DEPTH:
+        raise UnreadableError("aliases in a circle")
+    if isinstance(node, ast.Subscript):
+        return expression(module, node.value, depth + 1)
+    if isinstance(node, ast.Name):
+        return _from_module(module, node.id, depth + 1)
+    if isinstance(node, ast.Attribute):
+        return attribute(expression(module, node.value, depth + 1), node.attr, depth + 1)
+    raise UnreadableError(ast.unparse(node))
+
+
+def mro(cls: Class) -> Iterator[Class]:
+    """The class and the bases whose source is found, in the order Python looks attributes up.
+
+    The order is depth first with later duplicates kept, which equals C3 but for exotic diamonds.
+    """
+    yield cls  # before its bases are read, which are seldom needed
+    order = list(_bases(cls, 0))
+    last = {id(item.node): index for index, item in enumerate(order)}
+    yield from (item for index, item in enumerate(order) if index and last[id(item.node)] == index)
+
+
+def _bases(cls: Class, depth: int) -> Iterator[Class]:
+    yield cls
+    if depth > _DEPTH:
+        return
+    for base in cls.node.bases:
+        try:
+            found = expression(cls.module, base)
+        except (NoNameError, NoModuleError, UnreadableError):
+            continue
+        if isinstance(found, Class):
+            yield from _bases(found, depth + 1)
+
+
+@cache
+def find_module(name: str) -> Module:
+    """The module's source, by path.
+
+    Raises:
+        NoModuleError: no such module.
+        UnreadableError: compiled or built in.
+    """
+    head, *rest = canonical_name(name).split(".")
+    module = _top_level(head)
+    for index, part in enumerate(rest, start=1):
+        below = _submodule(module, part)
+        if below is None:
+            raise NoModuleError(".".join([head, *rest[:index]]), module.names())
+        module = below
+    return module
+
+
+def _top_level(name: str) -> Module:
+    try:
+        spec = importlib.util.find_spec(name)
+    except (ImportError, ValueError) as error:
+        raise UnreadableError(f"{name}: {error}") from error
+    if spec is None:
+        raise NoModuleError(name, ())
+    folders = tuple(Path(folder) for folder in spec.submodule_search_locations or ())
+    if spec.origin is None or spec.origin == "namespace":
+        return Module(name, None, folders)
+    if not spec.origin.endswith(".py"):
+        raise UnreadableError(f"{name}: {spec.origin}")
+    return Module(name, Path(spec.origin), folders)
+
+
+@cache
+def _submodule(module: Module, name: str) -> Module | None:
+    for folder in module.folders:
+        full = f"{module.name}.{name}"
+        if (folder / name / "__init__.py").is_file():
+            return Module(full, folder / name / "__init__.py", (folder / name,))
+        if (folder / f"{name}.py").is_file():
+            return Module(full, folder / f"{name}.py", ())
+        if any((folder / f"{name}{suffix}").is_file() for suffix in EXTENSION_SUFFIXES):
+            raise UnreadableError(f"{full}: compiled")
+        if name.isidentifier() and (folder / name).is_dir() and any((folder / name).glob("**/*.py")):
+            return Module(full, None, (folder / name,))
+    return None

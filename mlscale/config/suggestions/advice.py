@@ -1,0 +1,196 @@
+"""What to type in place of a key that isn't valid.
+
+A missing suggestion is better than a wrong one: what is suggested are keys and options that exist, with values that
+their types accept; where two names are equally near, both are listed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+
+from mlscale.config.checks.target_nodes import join
+from mlscale.config.checks.templates import Advice, Names, fill
+from mlscale.config.suggestions import not_yet
+from mlscale.config.suggestions.foreign_names import Alias, table
+from mlscale.config.suggestions.name_distance import distance, folded
+from mlscale.config.suggestions.near_keys import (
+    Candidate,
+    best_of,
+    candidates,
+    is_documented,
+    key_of,
+    same_key,
+    with_value,
+)
+from mlscale.config.suggestions.suggest import nearest, show
+
+_FOREIGN = 0.4  # a typo of a name from elsewhere
+_FILLERS = frozenset({"", "n", "nb", "nr", "num", "no", "number", "of", "the", "value", "param"})
+_ON, _OFF = ("true", "1", "yes", "on", "y"), ("false", "0", "no", "off", "n")
+
+
+def advise(path: str, value: object, names: Names) -> Advice | None:
+    """What to type in place of the unknown `path`: the same key spelled right, a foreign name's meaning, the same key
+    elsewhere, or the nearest one; None where nothing is near.
+    """
+    here = same_key(path, value, names, anywhere=False)
+    if here is not None and key_of(here.fix) in names.paths:
+        return here
+    whole = table().of_path(path)
+    if whole is not None and (advice := render(whole, path, value, names)):
+        return advice
+    if named := _named_option(path, names):
+        return render(named, path, value, names)
+    alias = table().get(path)
+    meant = render(alias, path, value, names) if alias is not None else None
+    same = same_key(path, value, names, anywhere=True)
+    if here is not None:  # a key of another option: unless the foreign name means another one of the same group
+        of_group = meant is not None and not _is_refused(alias, meant) and _group(meant.fix) == _group(path)
+        return meant if of_group else here
+    if alias is not None and meant is not None and not _goes_before(same, meant, alias, names):
+        return meant
+    if option := _misspelt_group(path, value, names.groups):
+        return Advice(option)
+    return same or meant or _nearest_key(path, value, names)
+
+
+def _is_refused(alias: Alias | None, meant: Advice) -> bool:
+    return alias is not None and bool(alias.unsupported) and meant.fix.startswith("leave ")
+
+
+def _group(text: str) -> str:
+    """The first part of a key path, or of the first key of a suggestion."""
+    return text.partition("=")[0].partition(".")[0].strip("\"'")
+
+
+def _goes_before(same: Advice | None, meant: Advice, alias: Alias, names: Names) -> bool:
+    """Whether the key of the same name is suggested, and not what the foreign name means: it is the only one and
+    documented, or there is no such setting.
+    """
+    if same is None:
+        return False
+    key = key_of(same.fix)
+    if _is_refused(alias, meant):
+        return key in names.paths
+    if same.why or alias.first:
+        return False
+    return key != key_of(meant.fix) and key in names.paths and is_documented(key)
+
+
+def render(alias: Alias, path: str, value: object, names: Names) -> Advice | None:
+    """What `alias` and the value mean in this config; None where nothing of it suits."""
+    for word in _spellings(value):
+        if word in alias.values:
+            return Advice(alias.values[word] or f"leave {path} out", alias.why)
+    if alias.group and (fix := of_group(alias.group, value, names)):
+        return Advice(fix, alias.why)
+    value = _convert(alias, value, names)
+    for exactly in (True, False):
+        for template in alias.to:
+            if fix := fill(template, value, names, exactly=exactly):
+                return Advice(fix, alias.why)
+    if alias.unsupported:
+        return Advice(f"leave {path} out", f"not supported: {alias.unsupported}")
+    options = names.groups.get(alias.group, ())
+    if options:
+        return Advice(f"{alias.group}=<{'|'.join(options)}>", alias.why)
+    return None
+
+
+def of_group(group: str, value: object, names: Names) -> str:
+    """The option of a group that a value names, here or elsewhere; "" for none."""
+    options = names.groups.get(group, ())
+    alias = table().options.get(group, Alias())
+    for word in _spellings(value):
+        if word in alias.values and not any(folded(option) == word for option in options):
+            return alias.values[word]
+    if not isinstance(value, str):
+        return ""
+    if not_yet.of_option(group, value):
+        return ""
+    if option := nearest(value, options):
+        # Callbacks are added to the usual ones; of every other group one option takes the place of another.
+        added = group == "callbacks" and option not in ("default", "none")
+        return f"{group}=[default,{option}]" if added else f"{group}={option}"
+    return next(filter(None, (fill(template, value, names) for template in alias.to)), "")
+
+
+def _spellings(value: object) -> Iterator[str]:
+    """The value as the table's `values` are looked up: as typed, then as a switch."""
+    text = show(value).strip("'").lower()
+    yield text
+    if not re.fullmatch(r"[+-]?[\d._]+", text):
+        yield folded(text)
+    if text in _ON:
+        yield "true"
+    if text in _OFF or text == "null":
+        yield "false"
+
+
+def _convert(alias: Alias, value: object, names: Names) -> object:
+    if alias.convert == "list" and not isinstance(value, list):
+        return [value]
+    if alias.convert == "global_batch" and names.batches != 1:
+        return value * names.batches if isinstance(value, int) else f"<{show(value)} × {names.batches}>"
+    return value
+
+
+def _named_option(path: str, names: Names) -> Alias | None:
+    """`strategy.name=ddp`: a group whose option is named by a key of it."""
+    head, _, last = path.rpartition(".")
+    return Alias(group=head) if head in names.groups and last in ("name", "type", "kind", "class", "cls") else None
+
+
+def _misspelt_group(path: str, value: object, groups: Mapping[str, Sequence[str]]) -> str | None:
+    """A group that was misspelt: `optmizer=adamw` → `optimizer=adamw`."""
+    group = nearest(path, groups) if isinstance(value, str) and "." not in path else None
+    option = nearest(str(value), groups[group]) if group else None
+    return f"{group}={option}" if option else None
+
+
+def _nearest_key(path: str, value: object, names: Names) -> Advice | None:
+    head = path.rpartition(".")[0]
+    if advice := _same_words(path, value, names):
+        return advice
+    ranked = list(candidates(path, value, names))
+    if not head or not ranked:
+        ranked += _foreign(path, value, names)
+    if not ranked:
+        head, _, last = path.rpartition(".")
+        siblings = [item.rpartition(".")[2] for item in names.paths if item.rpartition(".")[0] == head]
+        having = [name for name in siblings if last in name.split("_")]
+        return Advice(with_value(join(head, having[0]), value, names)) if len(having) == 1 else None
+    return best_of(ranked)
+
+
+def _same_words(path: str, value: object, names: Names) -> Advice | None:
+    """The key, or the name from elsewhere, of the same words in another order: `number_of_epochs`, `epochs_max`."""
+    words = _words(path.rpartition(".")[2])
+    if not words:
+        return None
+    found = [item for item in names.paths if _words(item.rpartition(".")[2]) == words]
+    if len(found) == 1:
+        return Advice(with_value(found[0], value, names))
+    for name, spelled in table().spelled.items():
+        if _words(spelled) == words and (advice := render(table().keys[name], path, value, names)):
+            return advice
+    return None
+
+
+def _words(name: str) -> frozenset[str]:
+    return frozenset(word for word in re.split(r"[_\-\s]+", name.lower()) if word not in _FILLERS)
+
+
+def _foreign(path: str, value: object, names: Names) -> Iterator[Candidate]:
+    """Typos of names from elsewhere."""
+    last = folded(path.rpartition(".")[2])
+    limit = 1.0 if len(last) < 12 else 2.0
+    own = {folded(name) for name in names.paths}
+    for name, alias in table().keys.items():
+        if len(last) < 4 or name in own or abs(len(name) - len(last)) > limit or alias.unsupported:
+            continue
+        cost = distance(last, name, limit)
+        advice = render(alias, path, value, names) if cost <= limit else None
+        if advice and "<" not in advice.fix:
+            yield Candidate(cost + _FOREIGN, advice.fix)

@@ -1,0 +1,58 @@
+"""Features that do not exist yet, by the names that people type for them: `not_yet.yaml`, read when one is unknown."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import yaml
+
+from mlscale.config.suggestions.name_distance import folded
+from mlscale.errors import MLScaleError
+
+_FILE = Path(__file__).with_name("not_yet.yaml")
+_Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+@dataclass(frozen=True)
+class Feature:
+    """A feature that does not exist yet, and what does it meanwhile."""
+
+    what: str
+    instead: str = ""
+
+    def error(self, typed: str, where: str) -> MLScaleError:
+        """The error for a name of it.
+
+        Args:
+            typed: the key or option as it was typed.
+        """
+        fix = self.instead or "leave it out"
+        return MLScaleError(
+            f"'{typed}' is not supported yet", where=where, why=f"not part of mlscale yet: {self.what}", fix=fix
+        )
+
+
+@cache
+def features() -> Mapping[str, Feature]:
+    """Every name, folded (`group=option` with both parts folded), and its feature."""
+    tree = _Loader(_FILE.read_text(encoding="utf-8")).get_single_data()
+    return {
+        "=".join(folded(part) for part in str(name).split("=")): Feature(entry["what"], entry.get("instead", ""))
+        for entry in tree
+        for name in entry["names"]
+    }
+
+
+def of_key(path: str) -> Feature | None:
+    """The feature that a key, or a part of its path, is a name of."""
+    found = (features().get(folded(part)) for part in reversed(path.split(".")))
+    return next((item for item in found if item is not None), None)
+
+
+def of_option(group: str, option: str) -> Feature | None:
+    """The feature that an option of a group is a name of."""
+    name = folded(option)
+    return features().get(f"{folded(group)}={name}") or features().get(name)

@@ -1,0 +1,56 @@
+"""Texts of suggestions: the nearest of some names, and an override as it is typed."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from mlscale.config.suggestions.name_distance import distance, folded, limit_of
+
+_PLAIN = re.compile(r"[\w./:@+*?\-%]+(?: [\w./:@+*?\-%]+)*")
+_SHELL = re.compile(r"[\s$&;|<>()#*?`{}!\\]")
+_SPECIAL = re.compile(r"(?i)true|false|null|none|nan|inf|[+-]?[\d._]+(?:e[+-]?\d+)?|.*: .*")
+_MARGIN = 0.3  # by which the nearest name must be nearer than the next, or neither is suggested
+
+
+def nearest(name: str, names: Iterable[str]) -> str | None:
+    """The one of `names` that was most likely meant, or None: none is near, or two are equally near.
+
+    Case and separators do not count. Where the name lacks its end, or has the only one's words, that one is meant.
+    """
+    found = list(dict.fromkeys(names))
+    typed, limit = folded(name), limit_of(name)
+    ranked = sorted((distance(typed, folded(item), limit), distance(name, item), item) for item in found)
+    near = [(cost, item) for cost, _, item in ranked if cost <= limit]
+    alike = len(near) > 1 and folded(near[0][1]) == folded(near[1][1])
+    if near and (len(near) == 1 or alike or near[0][0] == 0 or near[1][0] - near[0][0] >= _MARGIN):
+        return near[0][1]
+    if near:
+        same = [item for cost, item in near if cost - near[0][0] < _MARGIN and folded(item)[:1] == typed[:1]]
+        return same[0] if len(same) == 1 else None
+    begun = [item for item in found if len(typed) > 2 and folded(item).startswith(typed)]
+    return begun[0] if len(begun) == 1 else None
+
+
+def override(path: str, value: object) -> str:
+    """`key=value` as it is typed in a shell."""
+    text = f"{path}={show(value)}"
+    if "'" in text:
+        return '"' + re.sub(r'([$`"\\])', r"\\\1", text) + '"'
+    return f"'{text}'" if _SHELL.search(text) else text
+
+
+def show(value: object) -> str:
+    """A value in Hydra's grammar. What is not plain stands in quotes."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, list):
+        return "[" + ",".join(show(item) for item in value) + "]"
+    if isinstance(value, dict):
+        return "{" + ",".join(f"{key}:{show(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, str) and not value.startswith("${"):
+        quoted = not _PLAIN.fullmatch(value) or bool(_SPECIAL.fullmatch(value))
+        return "'" + value.replace("'", "\\'") + "'" if quoted else value
+    return str(value)

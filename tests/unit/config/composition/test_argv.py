@@ -1,0 +1,116 @@
+"""What was typed becomes what Hydra reads."""
+
+from pathlib import Path
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from mlscale.config.composition.argv import parse
+from mlscale.errors import MLScaleError
+
+
+def overrides(*words: str) -> tuple[str, ...]:
+    return parse("train", words).overrides
+
+
+@pytest.mark.parametrize("word", ["recipe=resnet", "+recipe=resnet"])
+def test_recipe_with_and_without_plus(word: str) -> None:
+    assert overrides(word) == ("+recipe=resnet",)
+
+
+def test_later_groups_win_whatever_the_typed_order() -> None:
+    assert overrides("debug=fast", "model=mlp", "recipe=resnet") == ("model=mlp", "+recipe=resnet", "+debug=fast")
+
+
+@pytest.mark.parametrize("word", ["optimizer=adamw", "+optimizer=adamw"])
+def test_base_group_selects(word: str) -> None:
+    assert overrides(word) == ("optimizer=adamw",)
+
+
+@pytest.mark.parametrize("word", ["trainer.devcies=8", "+trainer.devcies=8", "++trainer.devcies=8"])
+def test_every_key_meets_the_checker(word: str) -> None:
+    assert overrides(word) == ("++trainer.devcies=8",)
+
+
+def test_hydra_and_deletions_are_left_alone() -> None:
+    words = ("hydra/launcher=basic", "~callbacks.progress")
+    assert parse("train", ["-m", *words]).overrides == words
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "/data/train-{000..010}.tar",
+        "/data/{a,b}.tar",
+        "/data/x?y=1&z#a.tar",
+        "/data/it's here/a b.tar",
+        "/data/back\\slash\\",
+        "/data/a,b/c.tar",
+    ],
+)
+def test_paths_just_work(value: str) -> None:
+    (override,) = overrides(f"data.train={value}")
+    assert OverridesParser.create().parse_override(override).value() == value
+
+
+def test_sweep_without_multirun_is_explained() -> None:
+    with pytest.raises(MLScaleError) as caught:
+        overrides("optimizer.lr=0.1,0.01")
+    assert caught.value.fix == (
+        "-m optimizer.lr=0.1,0.01 to run one job for each, or optimizer.lr=[0.1,0.01] for a list"
+    )
+
+
+def test_flags_anywhere_and_several_config_dirs(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    request = parse("train", ["-m", "seed=1,2", "--config-dir", str(tmp_path / "a"), "-cd", str(tmp_path / "b")])
+    assert request.multirun
+    assert [root.path.name for root in request.roots.roots][:2] == ["a", "b"]
+    assert parse("train", ["--info", "seed=1"]).flags == ("--info", "all")
+    assert parse("train", ["seed=1", "--cfg", "job", "--resolve"]).flags == ("--resolve", "--cfg", "job")
+
+
+def test_all_unknown_words_at_once() -> None:
+    with pytest.raises(MLScaleError) as caught:
+        overrides("resnet", "--devices=8")
+    assert "unknown word 'resnet'" in str(caught.value)
+    assert "fix:   trainer.devices=8" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("verb", "words", "fix"),
+    [
+        ("train", "--gpus 2 seed=1", "trainer.devices=2 trainer.accelerator=gpu"),
+        ("train", "--dataset mnist", "data=imagefolder data.root=<folder>"),
+        ("train", "--opt adam", "optimizer=adamw"),
+        ("train", "--devices=8", "trainer.devices=8"),
+        ("train", "--lr 0.1 seed=1", "optimizer.lr=0.1"),
+        ("train", "--trainer.devices 8", "trainer.devices=8"),
+        ("train", "--fp16", "precision=fp16"),
+        ("train", "trainer.devices 8", "trainer.devices=8"),
+        ("train", "epochs 3", "trainer.max_epochs=3"),
+        ("train", "recipe = resnet", "recipe=resnet"),
+        ("train", "seed=1 resnet", "recipe=resnet"),
+        ("evaluate", "last", "run=last"),
+        ("train", "-x", "mlscale train --help"),
+        ("train", "optimizer.lr", "mlscale train --help"),
+        ("train", "--trainer gpu", "trainer.accelerator=gpu"),
+        ("train", "--trainer.max_epochs many", "trainer.max_epochs=<int or null>"),
+        ("train", "--kd-loss-type kl", "compress=int8"),
+        ("train", "--qwerty 3", "mlscale train --help"),
+        ("loadtest", "--users 3", "users=3"),
+    ],
+)
+def test_what_was_meant_by_words_of_other_command_lines(verb: str, words: str, fix: str) -> None:
+    with pytest.raises(MLScaleError) as caught:
+        parse(verb, words.split())
+    assert str(caught.value).count("fix:") == 1
+    assert str(caught.value).endswith(f"fix:   {fix}")
+
+
+@pytest.mark.parametrize("words", [["optimizer.lr=", "0.1"], ["optimizer.lr = 0.1"], ["optimizer.lr", "=", "0.1"]])
+def test_spaces_around_the_sign_are_told_with_what_was_meant(words: list[str]) -> None:
+    with pytest.raises(MLScaleError, match="space") as caught:
+        parse("train", ["+recipe=resnet", *words])
+    assert caught.value.fix == "optimizer.lr=0.1"

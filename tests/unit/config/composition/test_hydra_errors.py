@@ -1,0 +1,193 @@
+"""What Hydra refuses, in mlscale's words, all culprits at once."""
+
+from pathlib import Path
+
+import pytest
+from omegaconf import DictConfig
+
+from mlscale.config.checks.check import check
+from mlscale.config.composition.argv import parse
+from mlscale.config.composition.compose import compose, run_by_hydra
+from mlscale.config.composition.origin import origin_of
+from mlscale.errors import MLScaleError
+from mlscale.sweep import register_sweep_dir
+
+ROOT = Path(__file__).resolve().parents[4]
+
+
+def options(group: str) -> str:
+    """The shipped options of a group, as an error lists them."""
+    return ", ".join(sorted(path.stem for top in ("conf", "recipes") for path in ROOT.glob(f"{top}/{group}/*.yaml")))
+
+
+CASES = {
+    "unknown recipe": (
+        ["recipe=resnt"],
+        "unknown option 'resnt' of the group 'recipe'\n"
+        "  where: command line: recipe=resnt\n"
+        f"  why:   options: {options('recipe')}\n"
+        "  fix:   recipe=resnet",
+    ),
+    "unknown option": (
+        ["optimizer=adam"],
+        "unknown option 'adam' of the group 'optimizer'\n"
+        "  where: command line: optimizer=adam\n"
+        f"  why:   options: {options('optimizer')}\n"
+        "  fix:   optimizer=adamw",
+    ),
+    "unknown option in a list": (
+        ["callbacks=[default,early_stoping]"],
+        "unknown option 'early_stoping' of the group 'callbacks'\n"
+        "  where: command line: callbacks=[default,early_stoping]\n"
+        f"  why:   options: {options('callbacks')}\n"
+        "  fix:   callbacks=[default,early_stopping]",
+    ),
+    "an option that none is near": (
+        ["data=mnist", "precision=fp7"],
+        "unknown option 'fp7' of the group 'precision'\n"
+        "  where: command line: precision=fp7\n"
+        f"  why:   options: {options('precision')}\n"
+        "  fix:   precision=<auto|bf16|bf16_true|fp16|fp16_true|fp32>\n\n"
+        "unknown option 'mnist' of the group 'data'\n"
+        "  where: command line: data=mnist\n"
+        f"  why:   options: {options('data')}\n"
+        "  fix:   data=imagefolder data.root=<folder>",
+    ),
+    "a model that is timm's": (
+        ["model=efficientnet_b0"],
+        "unknown option 'efficientnet_b0' of the group 'model'\n"
+        "  where: command line: model=efficientnet_b0\n"
+        f"  why:   options: {options('model')}\n"
+        "  fix:   model=timm model.model_name=efficientnet_b0",
+    ),
+    "an option of lightning-hydra-template": (
+        ["trainer=gpu"],
+        "unknown option 'gpu' of the group 'trainer'\n"
+        "  where: command line: trainer=gpu\n"
+        f"  why:   options: {options('trainer')}\n"
+        "  fix:   trainer.accelerator=gpu",
+    ),
+    "null": (
+        ["logger=null"],
+        "'logger=null' does not name an option of the group 'logger'\n"
+        "  where: command line: logger=null\n"
+        f"  why:   options: {options('logger')}\n"
+        "  fix:   logger=none",
+    ),
+    "a switch": (
+        ["debug=true"],
+        "'debug=true' does not name an option of the group 'debug'\n"
+        "  where: command line: debug=true\n"
+        f"  why:   options: {options('debug')}\n"
+        "  fix:   debug=fast",
+    ),
+    "a number that elsewhere is a precision": (
+        ["precision=16"],
+        "'precision=16' does not name an option of the group 'precision'\n"
+        "  where: command line: precision=16\n"
+        "  why:   options: auto, bf16, bf16_true, fp16, fp16_true, fp32\n"
+        "  fix:   precision=fp16",
+    ),
+    "Lightning's name of a precision": (
+        ["precision=16-mixed"],
+        "unknown option '16-mixed' of the group 'precision'\n"
+        "  where: command line: precision=16-mixed\n"
+        "  why:   options: auto, bf16, bf16_true, fp16, fp16_true, fp32\n"
+        "  fix:   precision=fp16",
+    ),
+    "a model that is torchvision's": (
+        ["model=resnet50"],
+        "unknown option 'resnet50' of the group 'model'\n"
+        "  where: command line: model=resnet50\n"
+        f"  why:   options: {options('model')}\n"
+        "  fix:   model=resnet18 model._target_=torchvision.models.resnet50",
+    ),
+    "null, beside a switch": (
+        ["snapshot=false", "precision=null"],
+        "'precision=null' does not name an option of the group 'precision'\n"
+        "  where: command line: precision=null\n"
+        "  why:   options: auto, bf16, bf16_true, fp16, fp16_true, fp32\n"
+        "  fix:   precision=auto",
+    ),
+    "two options without -m": (
+        ["optimizer=sgd,adamw"],
+        "optimizer=sgd,adamw names several options\n"
+        "  where: command line: optimizer=sgd,adamw\n"
+        "  fix:   -m optimizer=sgd,adamw to run one job for each",
+    ),
+    "several options of a group that holds several": (
+        ["callbacks=default,ema"],
+        "callbacks=default,ema names several options\n"
+        "  where: command line: callbacks=default,ema\n"
+        "  fix:   -m callbacks=default,ema to run one job for each, or callbacks=[default,ema] to have them together",
+    ),
+    "nothing to delete": (
+        ["~callbacks.progres"],
+        "there is no 'callbacks.progres' to take away\n"
+        "  where: command line: ~callbacks.progres\n"
+        "  fix:   mlscale config show prints what there is",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_message(name: str) -> None:
+    words, message = CASES[name]
+    with pytest.raises(MLScaleError) as caught:
+        compose(parse("train", words))
+    assert str(caught.value) == message
+
+
+def test_a_key_that_is_filled_in_later_can_be_taken_away(capsys: pytest.CaptureFixture[str]) -> None:
+    request = parse("train", ["~model.in_channels", "~trainer.devices", "optimizer=adamw"])
+    cfg = compose(request)
+    assert "in_channels" not in cfg.model
+    assert "num_classes" in cfg.model
+    assert "devices" not in cfg.trainer
+    (problem,) = check(cfg, groups=request.roots.groups, origin=origin_of("train", request.overrides, request.roots))
+    assert problem.what == "'model.in_channels' is missing"
+    assert problem.fix == "'model.in_channels=${derived.channels}'"
+    run_by_hydra(parse("train", ["~model.in_channels", "--cfg", "job", "--package", "model"]), lambda cfg, words: None)
+    told = capsys.readouterr().out
+    assert "num_classes" in told
+    assert "in_channels" not in told
+
+
+def test_deletions_in_a_sweep(tmp_path: Path) -> None:
+    words = ["~model.in_channels", "seed=1,2", "optimizer=sgd,adamw", f"runs_dir={tmp_path}"]
+    jobs: list[list[str]] = []
+
+    def job(cfg: DictConfig, overrides: list[str]) -> None:
+        assert "in_channels" not in cfg.model
+        jobs.append(overrides)
+
+    register_sweep_dir()
+    run_by_hydra(parse("train", ["-m", *words]), job)
+    assert len(jobs) == 4
+    assert not any("deleted" in word for overrides in jobs for word in overrides)
+
+
+def test_deletions_beside_a_mistake() -> None:
+    with pytest.raises(MLScaleError) as caught:
+        compose(parse("train", ["~model.in_channels", "~model.filters", "recipe=resnt"]))
+    told = [line for line in str(caught.value).splitlines() if not line.startswith(" ") and line]
+    assert told == ["unknown option 'resnt' of the group 'recipe'", "there is no 'model.filters' to take away"]
+
+
+def test_all_at_once() -> None:
+    with pytest.raises(MLScaleError) as caught:
+        compose(parse("train", ["recipe=resnt", "optimizer=adam", "logger=csvv"]))
+    assert sorted(line for line in str(caught.value).splitlines() if "unknown" in line) == [
+        "unknown option 'adam' of the group 'optimizer'",
+        "unknown option 'csvv' of the group 'logger'",
+        "unknown option 'resnt' of the group 'recipe'",
+    ]
+
+
+def test_broken_yaml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf/model").mkdir(parents=True)
+    (tmp_path / "conf/model/mine.yaml").write_text("a: [1\nb: 2\n")
+    with pytest.raises(MLScaleError, match="not valid YAML") as caught:
+        compose(parse("train", ["model=mine"]))
+    assert "mine.yaml: line 2" in caught.value.where

@@ -1,0 +1,168 @@
+"""What is suggested for a key that does not exist: the right key, or nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+
+from mlscale.config.checks.check import _Check
+from mlscale.config.checks.templates import Names, option_types
+from mlscale.config.composition.argv import parse
+from mlscale.config.composition.compose import compose
+from mlscale.config.documented_fields import Option, shipped
+from mlscale.config.suggestions import not_yet
+from mlscale.config.suggestions.advice import advise
+from mlscale.config.suggestions.name_distance import distance, folded
+
+VALUES = ("some", 1, 0.5, True, ["a"], {"a": 1})
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
+USUAL = ("checkpoint", "progress", "metrics", "nonfinite", "stall")
+
+
+@cache
+def names(*overrides: str) -> Names:
+    request = parse("train", overrides)
+    return _Check(compose(request), request.roots.groups, None, "train").names
+
+
+def chosen(option: Option) -> tuple[str, ...]:
+    if option.group != "callbacks":
+        return (f"{option.group}={option.name}",)
+    return () if option.name in USUAL else (f"callbacks=[default,{option.name}]",)
+
+
+def keys() -> Iterator[tuple[str, object, tuple[str, ...]]]:
+    """Every key of every group and option: its path, a value that it takes, and what chooses the option."""
+    for option in shipped().options:
+        if option.target and option.group != "verb":
+            for path in dict.fromkeys(field.path for field in option.fields):
+                types = option_types(option.group, option.name)[path]
+                default = next(field.default for field in option.fields if field.path == path)
+                fitting = [v for v in (default, *VALUES) if v != "???" and all(kind.accepts(v) for kind in types)]
+                yield path, fitting[0] if fitting else None, chosen(option)
+    for path, field in shipped().top.items():
+        if not path.startswith("derived."):
+            yield path, field.default if field.default is not None else 1, ()
+
+
+def misspelt(path: str, random_: random.Random) -> str:
+    """One or two edits, letters in the wrong order, a doubled one, other case, or other separators."""
+    head, _, last = path.rpartition(".")
+    kind = random_.choice(("case", "separator", "other", "left out", "more", "swap", "doubled", "two"))
+    if kind == "case":
+        words = "".join(word.capitalize() for word in last.split("_"))
+        return f"{head}.{words}" if head else words
+    if kind == "separator" and "_" in last:
+        return path.replace("_", random_.choice(("-", "")))
+    letters = list(path)
+    for _ in range(2 if kind == "two" else 1):
+        edit = random_.choice(("other", "left out", "more", "swap")) if kind in ("two", "separator") else kind
+        i = random_.choice([i for i, letter in enumerate(letters) if letter != "."])
+        if edit == "other":
+            letters[i] = random_.choice(LETTERS)
+        elif edit == "left out":
+            del letters[i]
+        elif edit == "swap" and i + 1 < len(letters):
+            letters[i], letters[i + 1] = letters[i + 1], letters[i]
+        else:
+            letters.insert(i, letters[i] if edit == "doubled" else random_.choice(LETTERS))
+    return "".join(letters)
+
+
+def fix_of(typed: str, value: object, known: Names) -> str:
+    feature = not_yet.of_key(typed)
+    advice = advise(typed, value, known)
+    return feature.instead if feature else advice.fix if advice else ""
+
+
+def test_typos_are_answered_with_the_key_that_was_meant() -> None:
+    seed = int.from_bytes(os.urandom(4), "big")
+    random_ = random.Random(seed)
+    every = list(keys())
+    right, wrong, count = 0, [], 0
+    contexts = random_.sample(sorted({overrides for *_, overrides in every}), 5)  # to compose all takes a minute
+    while count < 150:
+        path, value, overrides = random_.choice(every)
+        known = names(*overrides) if overrides in contexts else names()
+        typed = misspelt(path, random_)
+        exists = typed in known.paths or any(item.startswith(f"{typed}.") for item in known.paths)
+        if exists or ".." in typed or typed.startswith(".") or typed.endswith("."):
+            continue
+        count += 1
+        fix = fix_of(typed, value, known)
+        right += path in fix
+        if fix and path not in fix:
+            wrong.append((typed, path, fix))
+    assert right >= 0.95 * count, (seed, right)  # 99 % of thousands; the rest is the luck of 150
+    assert len(wrong) <= 0.04 * count, (seed, wrong)
+
+
+@pytest.mark.parametrize(
+    ("typed", "value", "fix"),
+    [
+        ("pct_start", 0.2, "scheduler=one_cycle scheduler.pct_start=0.2"),
+        ("scheduler.pct_star", 0.2, "scheduler=one_cycle scheduler.pct_start=0.2"),
+        ("metric_mode", "min", "mode=min"),
+        ("metric_mode", "minimize", "mode=min"),
+        ("MaxEpochs", 3, "trainer.max_epochs=3"),
+        ("trainer_max_epochs", 3, "trainer.max_epochs=3"),
+        ("number_of_epochs", 3, "trainer.max_epochs=3"),
+        ("SOLVER.BASE_LR", 0.1, "optimizer.lr=0.1"),
+        ("checkpoint.keep", 3, "callbacks.checkpoint.keep=3"),
+        ("cllbacks.checkpoint.keep", 3, "callbacks.checkpoint.keep=3"),
+        ("stratgy.timeout", 3, "strategy.timeout=3"),
+        ("dtaa.batch_szie", 3, "data.batch_size=3"),
+        ("strategy.name", "ddp", "strategy=ddp"),
+        ("optimizer.amsgrad", True, "optimizer=adamw optimizer.amsgrad=true"),
+        ("save_dir", "out", "runs_dir=out"),
+        ("trainer.max_epoch", "ten", "trainer.max_epochs=<int or null>"),
+        ("trainer.max_epoch", "10", "trainer.max_epochs=10"),
+        ("terminate_on_nan", False, "leave terminate_on_nan out"),
+    ],
+)
+def test_the_key_that_was_meant(typed: str, value: object, fix: str) -> None:
+    advice = advise(typed, value, names())
+    assert advice is not None
+    assert advice.fix == fix
+
+
+@pytest.mark.parametrize("typed", ["doctor", "node_type", "alpha", "rho", "temperature", "thing.other", "x", "model.q"])
+def test_nothing_is_suggested_where_nothing_is_near(typed: str) -> None:
+    assert advise(typed, "some", names()) is None
+
+
+def test_a_key_that_exists_is_looked_for_first() -> None:
+    one_cycle, ema = names("scheduler=one_cycle"), names("callbacks=[default,ema]")
+    for typed, value, known, fix in [
+        ("max_lr", 0.1, one_cycle, "scheduler.max_lr=0.1"),
+        ("decay", 0.9, ema, "callbacks.ema.decay=0.9"),
+        ("ema.decay", 0.9, ema, "callbacks.ema.decay=0.9"),
+        ("decay", 0.9, names(), "optimizer.weight_decay=0.9"),
+    ]:
+        advice = advise(typed, value, known)
+        assert advice is not None
+        assert advice.fix == fix
+
+
+def test_equally_near_keys_are_listed() -> None:
+    advice = advise("trainer.m_epochs", 3, names())
+    assert advice is not None
+    assert advice.fix == "trainer.max_epochs=3 or trainer.min_epochs=3"
+
+
+@pytest.mark.parametrize(
+    "typed", ["gradient_checkpointing", "trainer.gradientCheckpointing", "slurm.partition", "FSDP"]
+)
+def test_a_feature_that_does_not_exist_yet(typed: str) -> None:
+    assert not_yet.of_key(typed)
+
+
+def test_distance() -> None:
+    assert distance("devcies", "devices") == 0.9
+    assert distance("lrr", "lr") == 0.6
+    assert distance("abc", "xyz", 2.0) == 3.0
+    assert folded("Batch-Size") == folded("batch_size")

@@ -1,0 +1,257 @@
+"""Names from elsewhere, and what is suggested for them: what a suggestion says composes, and passes the check."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+
+import pytest
+
+from mlscale.commands import VERBS
+from mlscale.config.checks.check import _Check, check
+from mlscale.config.checks.templates import Names, option_types
+from mlscale.config.composition.argv import parse
+from mlscale.config.composition.compose import compose
+from mlscale.config.composition.origin import origin_of
+from mlscale.config.composition.roots import VERB_CONFIGS, find_roots
+from mlscale.config.documented_fields import shipped
+from mlscale.config.suggestions import not_yet
+from mlscale.config.suggestions.advice import advise, of_group, render
+from mlscale.config.suggestions.foreign_names import Alias, table
+from mlscale.config.suggestions.suggest import nearest, override, show
+
+SAMPLES = (2, "some", "torch.nn.Identity", 0.5, True, ["a"], [1], {"a": 1}, None)
+
+
+@cache
+def names(*overrides: str) -> Names:
+    request = parse("train", overrides)
+    return _Check(compose(request), request.roots.groups, None, "train").names
+
+
+def alias(name: str) -> Alias:
+    found = table().get(name)
+    assert found is not None
+    return found
+
+
+def answers() -> dict[str, str]:
+    """Every suggestion that the table gives in the shipped config, and a name and value that it is given for."""
+    found: dict[str, str] = {}
+    for name, entry in table().keys.items():
+        for value in [*entry.values, *SAMPLES]:
+            advice = render(entry, name, value, names())
+            if advice is not None:
+                found.setdefault(advice.fix, f"{name}={value}")
+                if value in SAMPLES and "<" not in advice.fix:
+                    break  # one value that fits
+    for group, entry in table().options.items():
+        for value in [*entry.values, *SAMPLES]:
+            if fix := of_group(group, value, names()):
+                found.setdefault(fix, f"{group}={value}")
+    return {fix: typed for fix, typed in found.items() if not fix.startswith(("leave ", "mlscale "))}
+
+
+def stand_in(fix: str) -> list[str]:
+    """The words of a suggestion, placeholders filled in as a user would."""
+    kinds = {"int": "1", "float": "1", "bool": "true", "str": "x", "list[str]": "[x]", "list[int]": "[1]", "dict": "{}"}
+    kinds |= {"list[float]": "[0.9,0.99]", "steps": "3", "n": "2", "pixels": "8", "list": "[]", "part": "0.5"}
+
+    def filled(match: re.Match[str]) -> str:
+        text = match[1].partition(" or ")[0]
+        return kinds.get(text, "1" if "of this" in text else "x" if text == match[1] else text)
+
+    return shlex.split(re.sub(r"<([^>]*)>", filled, fix))
+
+
+def packed(fixes: list[str]) -> Iterator[list[str]]:
+    """Suggestions that say nothing about the same key or group, together: to compose each alone takes minutes."""
+    packs: list[tuple[set[str], set[str], list[str]]] = []
+    for fix in fixes:
+        keys = {word.split("=")[0].lstrip("~") for word in stand_in(fix)}
+        groups = {key.split(".")[0] for key in keys if key in find_roots().groups or key.endswith("_target_")}
+        heads = {key.split(".")[0] for key in keys}
+        for taken_keys, taken_groups, members in packs:
+            taken_heads = {key.split(".")[0] for key in taken_keys}
+            if not keys & taken_keys and not groups & taken_heads and not heads & taken_groups:
+                taken_keys |= keys
+                taken_groups |= groups
+                members.append(fix)
+                break
+        else:
+            packs.append((keys, groups, [fix]))
+    for _, _, members in packs:
+        yield members
+
+
+def problems(words: list[str]) -> list[str]:
+    request = parse("train", words)
+    origin = origin_of("train", request.overrides, request.roots)
+    return [str(problem) for problem in check(compose(request), groups=request.roots.groups, origin=origin)]
+
+
+@pytest.mark.slow
+def test_every_suggestion_of_the_table_composes_and_passes_the_check() -> None:
+    typed = answers()
+    wrong: list[str] = []
+    choices = {
+        fix for fix in typed if re.fullmatch(r"\w+=<[^>]*\|[^>]*>", fix)
+    }  # all options of a group, to choose from
+    assert len(typed) > 180
+    for members in packed([fix for fix in typed if fix not in choices]):
+        if found := problems([word for fix in members for word in stand_in(fix)]):
+            wrong += [f"{[(typed[fix], fix) for fix in members]}: {found}"]
+    assert wrong == []
+
+
+def test_every_template_can_be_suggested_in_some_config() -> None:
+    known = set(names().paths)
+    for option in shipped().options:
+        known |= set(option_types(option.group, option.name))
+    for entry in [*table().keys.values(), *table().options.values()]:
+        for template in entry.to:
+            built = "scheduler." if "scheduler.scheduler._target_=" in template else "none of them"
+            for word in template.split(" "):
+                key = word.partition("=")[0]
+                if key.startswith(built):
+                    continue  # of a class that the template names
+                assert key in known or key in find_roots().groups or key.endswith("_target_"), template
+        assert entry.to or entry.values or entry.group or entry.unsupported
+
+
+def test_the_table_is_long_and_says_each_name_once() -> None:
+    assert len(table().keys) >= 1000
+    assert not set(table().commands) & set(VERBS)
+    for command in table().commands.values():
+        assert command.split()[0] in VERBS
+
+
+def test_a_name_that_is_a_key_here_means_that_key() -> None:
+    """`patience` is no foreign name for anything but the key of this name, unless the table says so."""
+    leaves = {path.rpartition(".")[2] for path in names().paths if "." in path and shipped().get(path)}
+    for name, entry in table().keys.items():
+        if name in leaves and not entry.first and not entry.unsupported and not entry.group:
+            keys = [word.partition("=")[0].rpartition(".")[2] for fix in entry.to for word in fix.split(" ")]
+            assert name in keys, name
+
+
+def test_what_exists_is_not_said_to_be_missing() -> None:
+    groups = find_roots().groups
+    existing = {*VERBS, *VERB_CONFIGS, *groups, *(f"{group}={option}" for group in groups for option in groups[group])}
+    existing |= {option for options in groups.values() for option in options if option != "none"}
+    existing |= {part for option in shipped().options for field in option.fields for part in field.path.split(".")}
+    existing |= {part for path in names().paths for part in path.split(".")}
+    assert {not_yet_name(name) for name in existing} & set(not_yet.features()) == set()
+
+
+def not_yet_name(name: str) -> str:
+    return "=".join(re.sub(r"[_\-. ]", "", part.lower()) for part in name.split("="))
+
+
+def test_what_does_it_meanwhile_composes() -> None:
+    for feature in set(not_yet.features().values()):
+        if feature.instead and not feature.instead.startswith(("mlscale ", "-m ")):
+            assert problems(stand_in(feature.instead)) in ([], ["'data.root' does not exist"]), feature
+
+
+@pytest.mark.parametrize(
+    ("typed", "value", "fix"),
+    [
+        ("gpus", 8, "trainer.devices=8 trainer.accelerator=gpu"),
+        ("gpus", 0, "trainer.accelerator=cpu"),
+        ("n_epochs", 3, "trainer.max_epochs=3"),
+        ("trainer.epochs", 3, "trainer.max_epochs=3"),
+        ("amp", False, "precision=fp32"),
+        ("mixed_precision", "no", "precision=fp32"),
+        ("precision", 16, "precision=fp16"),
+        ("optimizer.name", "AdamW", "optimizer=adamw"),
+        ("optimizer_name", "rmsprop", "optimizer._target_=torch.optim.RMSprop"),
+        ("optimizer_name", "my_pkg.Lion", "optimizer._target_=my_pkg.Lion"),
+        ("arch", "efficientnet_b0", "model=timm model.model_name=efficientnet_b0"),
+        ("net", "my_pkg.Net", "model._target_=my_pkg.Net"),
+        ("hidden_sizes", [64, 32], "model=mlp model.hidden=[64,32]"),
+        ("optimizer.betas", [0.9, 0.95], "optimizer=adamw optimizer.betas=[0.9,0.95]"),
+        ("eps", 1e-7, "optimizer=adamw optimizer.eps=1e-07"),
+        ("experiment", "resnet", "recipe=resnet"),
+        ("experiment", "study-7", "name=study-7"),
+        ("dataset", "fashion-mnist", "data=fashion_mnist"),
+        ("report_to", "wandb", "logger=wandb"),
+        ("distributed_backend", "nccl", "strategy=ddp"),
+        ("greater_is_better", False, "mode=min"),
+        ("warmup_epochs", 5, "scheduler=warmup_cosine scheduler.warmup=<part>"),
+        ("min_lr", 1e-6, "scheduler=warmup_cosine scheduler.final=<part>"),
+        ("max_duration", "10ep", "trainer.max_epochs=<int>"),
+        ("val_split", 0.2, "data=imagefolder data.root=<folder> data.val_fraction=0.2"),
+        ("verbose", 0, "~callbacks.progress"),
+        ("callback", "early_stopping", "callbacks=[default,early_stopping]"),
+        ("bs", 64, "data.batch_size=64"),
+        ("ema", True, "callbacks=[default,ema]"),
+        ("ema_decay", 0.9999, "callbacks=[default,ema] callbacks.ema.decay=0.9999"),
+        ("warmup_steps", 500, "scheduler=warmup_cosine scheduler.warmup=500"),
+        ("clipvalue", 0.5, "trainer.gradient_clip_val=0.5 trainer.gradient_clip_algorithm=value"),
+        ("torch_compile", True, "compile=true"),
+        ("float32_matmul_precision", "high", "tf32=true"),
+        ("track_grad_norm", 2, "callbacks=[default,grad_norm]"),
+        ("learning_rate", 0.1, "optimizer.lr=0.1"),
+        ("task.smoothing", 0.1, "task.label_smoothing=0.1"),
+    ],
+)
+def test_values_translate(typed: str, value: object, fix: str) -> None:
+    advice = advise(typed, value, names("recipe=resnet"))
+    assert advice is not None
+    assert advice.fix == fix
+
+
+def test_the_first_key_that_the_config_has() -> None:
+    for overrides, fix in [
+        ((), "data.root=/d"),
+        (("data=webdataset",), "data.train=/d"),
+        (("data=none",), "data=imagefolder data.root=/d"),
+    ]:
+        advice = render(alias("data_dir"), "data_dir", "/d", names(*overrides))
+        assert advice is not None
+        assert advice.fix == fix
+
+
+@pytest.mark.parametrize(
+    ("typed", "fix"),
+    [
+        ("mode=minimise", "mode=min"),
+        ("mode=Maximize", "mode=max"),
+        ("mode=mni", "mode=min"),
+        ("mode=wide", "mode=<max or min>"),
+    ],
+)
+def test_the_value_of_a_choice_is_never_the_opposite(typed: str, fix: str) -> None:
+    (problem,) = check(compose(parse("train", [typed])), groups={})
+    assert problem.fix == (f"'{fix}'" if "<" in fix else fix)
+
+
+def test_nearest() -> None:
+    assert nearest("devcies", ["devices", "device_stats"]) == "devices"
+    assert nearest("Batch-Size", ["batch_size"]) == "batch_size"
+    assert nearest("qqq", ["devices"]) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "null"), (True, "true"), (1, "1"), (0.1, "0.1"), ("x/y-z.txt", "x/y-z.txt"), ("5", "'5'"),
+        ("true", "'true'"), ("a b", "a b"), ("a,b", "'a,b'"), ([1, "a"], "[1,a]"), ({"a": 1}, "{a:1}"),
+        ("it's", "'it\\'s'"),
+    ],
+)  # fmt: skip
+def test_values_are_shown_in_hydras_grammar(value: object, text: str) -> None:
+    assert show(value) == text
+
+
+@pytest.mark.parametrize(
+    "value", ["plain", "a b", "5", "true", "a,b", "x&y", "{1..3}.tar", "it's", "a?b=c", "$HOME", ""]
+)
+def test_an_override_survives_the_shell_and_hydra(value: str) -> None:
+    command = ["sh", "-c", f"printf %s {override('name', value)}"]
+    word = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    assert compose(parse("train", [word])).name == value

@@ -1,0 +1,99 @@
+"""What judges a run: what was set, what the task implies, what stays open."""
+
+from __future__ import annotations
+
+import pytest
+from omegaconf import DictConfig
+
+from mlscale import api
+from mlscale.assembly.build import build
+from mlscale.config.composition.roots import find_roots
+from mlscale.config.metric_choice import BEST_OF_KIND, follow_own_metrics, is_set, judged_by, kept_choice, unclear
+
+_THEIRS = [
+    "task._target_=pytorch_lightning.demos.boring_classes.BoringModel",
+    "data=none",
+    "model=none",
+    "optimizer=none",
+]
+
+
+def config(*words: str) -> DictConfig:
+    return api.compose([*words])
+
+
+@pytest.mark.parametrize(
+    ("words", "metric", "mode"),
+    [
+        ([], "val/accuracy", "max"),
+        (["task=multilabel"], "val/map", "max"),
+        (["task=segmentation"], "val/miou", "max"),
+        (["task=regression"], "val/rmse", "min"),
+        (["task=language"], "val/bits_per_byte", "min"),
+        (["metric=val_loss"], "val_loss", "min"),
+        (["metric=val/r2"], "val/r2", "max"),
+        (["metric=val/foo", "mode=min"], "val/foo", "min"),
+        (["metric=val_loss", "mode=max"], "val_loss", "max"),
+        (["mode=min"], "val/loss", "min"),
+        (["trainer.limit_val_batches=0"], None, None),
+        (["debug=overfit"], "train/loss", "min"),
+        (["debug=overfit", "metric=train/acc"], "train/acc", "max"),
+        (["recipe=regression", "metric=val/r2"], "val/r2", "max"),
+        (_THEIRS, None, None),
+        ([*_THEIRS, "mode=min"], None, "min"),
+        ([*_THEIRS, "metric=val/acc"], "val/acc", "max"),
+    ],
+)
+def test_what_judges_a_run(words: list[str], metric: str | None, mode: str | None) -> None:
+    cfg = config(*words)
+    assert judged_by(cfg) == {"metric": metric, "mode": mode}
+    assert is_set(cfg, "metric") == any("metric=" in word or "debug=" in word for word in words)
+    assert not list(unclear(cfg))
+
+
+@pytest.mark.parametrize("recipe", sorted(find_roots().files["recipe"]))
+def test_every_recipe_is_judged_by_something_and_leaves_the_mode_to_it(recipe: str) -> None:
+    cfg = config(f"recipe={recipe}")
+    assert judged_by(cfg)["metric"] == BEST_OF_KIND[build(cfg.task, "task", _partial_=True).func.kind]
+    assert not is_set(cfg, "mode")
+
+
+@pytest.mark.parametrize(
+    ("words", "where", "fix"),
+    [
+        (["metric=val/foo"], "metric=val/foo", "mode=max or mode=min"),
+        (
+            ["callbacks=[default,early_stopping]", "callbacks.early_stopping.monitor=val/foo"],
+            "callbacks.early_stopping.monitor=val/foo",
+            "callbacks.early_stopping.mode=max or callbacks.early_stopping.mode=min",
+        ),
+    ],
+)
+def test_a_direction_that_nothing_tells_is_asked_for(words: list[str], where: str, fix: str) -> None:
+    (problem,) = unclear(config(*words))
+    assert (problem.where, problem.fix) == (where, fix)
+    for override in fix.split(" or "):
+        assert not list(unclear(config(*words, override)))
+
+
+@pytest.mark.parametrize(
+    ("words", "mode"),
+    [
+        (["callbacks.early_stopping.monitor=val/loss"], "min"),
+        (["callbacks.early_stopping.monitor=val/loss", "callbacks.early_stopping.mode=max"], "max"),
+        ([], "max"),
+    ],
+)
+def test_a_callback_with_a_metric_of_its_own_has_its_direction(words: list[str], mode: str) -> None:
+    cfg = config("callbacks=[default,early_stopping]", *words)
+    cfg.derived.update(judged_by(cfg))
+    follow_own_metrics(cfg)
+    assert cfg.callbacks.early_stopping.mode == mode
+    assert cfg.callbacks.checkpoint.mode == "max"
+
+
+def test_an_earlier_choice_is_kept_where_the_config_leaves_it_open() -> None:
+    before = {"metric": "val_f1", "mode": "max", "threads": 1}
+    assert kept_choice(config(*_THEIRS), before) == {"metric": "val_f1", "mode": "max"}
+    assert kept_choice(config(*_THEIRS, "metric=val_f1"), before) == {"mode": "max"}
+    assert kept_choice(config(*_THEIRS), {"metric": None}) == {}
