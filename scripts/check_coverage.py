@@ -14,9 +14,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from mlscale.evaluate.classification import over_classes
-from mlscale.evaluate.regression import figures_of as of_regression
-from mlscale.evaluate.segmentation import figures_of as of_segmentation
+from mlscale.evaluate.classification_report import over_classes
+from mlscale.evaluate.regression_report import figures_of as of_regression
+from mlscale.evaluate.segmentation_report import figures_of as of_segmentation
 from mlscale.stats.bootstrap import bootstrap
 from mlscale.stats.calibration_error import calibration_error
 from mlscale.stats.intervals import Interval, wilson

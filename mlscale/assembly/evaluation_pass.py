@@ -19,9 +19,9 @@ from mlscale.runs.checkpoint_files import best
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.evaluate.gather import About, Gathered
+    from mlscale.evaluate.sample_collector import About, Gathered
+    from mlscale.evaluate.samples_table import SampleTable
     from mlscale.evaluate.slices import Named
-    from mlscale.evaluate.table import SampleTable
     from mlscale.versions.model_reference import Subject
 
 _MEASURED = ("brightness", "size")
@@ -112,8 +112,8 @@ def of_checkpoint(cfg: DictConfig, path: Path, called: str, table: SampleTable |
         table: gets every sample; None for none.
     """
     from mlscale.assembly.run import assemble, measured
-    from mlscale.evaluate.collect import Collect, kind_of
-    from mlscale.evaluate.gather import Gather
+    from mlscale.evaluate.collect_predictions import Collect, kind_of
+    from mlscale.evaluate.sample_collector import Gather
 
     parts = assemble(cfg)
     normalise_as_trained(parts.data, cfg)
@@ -144,8 +144,8 @@ def of_servable(cfg: DictConfig, folder: Path, called: str, table: SampleTable |
     import torch
 
     from mlscale.assembly.run import build_data
-    from mlscale.evaluate.gather import About, Gather
-    from mlscale.evaluate.raw import labelled, raw_samples
+    from mlscale.evaluate.raw_samples import labelled, raw_samples
+    from mlscale.evaluate.sample_collector import About, Gather
     from mlscale.export.servable import load
 
     servable = load(folder, threads=cfg.derived.threads)
@@ -167,7 +167,7 @@ def of_servable(cfg: DictConfig, folder: Path, called: str, table: SampleTable |
 def about_of(kind: str, data: Any, derived: Any) -> About:
     """What is known of the data that a task of this kind is measured on, and of the classes that the model has."""
     from mlscale.data.tables.table_rows import TabularData
-    from mlscale.evaluate.gather import About
+    from mlscale.evaluate.sample_collector import About
 
     facts = data.facts() if hasattr(data, "facts") else None
     if facts is None:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.evaluate.told import LEAST, Judged, chance, entry, in_numbers, in_percent
+from mlscale.evaluate.report_wording import LEAST, Judged, chance, entry, in_numbers, in_percent
 from mlscale.report import Heading, Table
 from mlscale.report.text import percent
 from mlscale.stats.bootstrap import bootstrap

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from mlscale.evaluate.gather import Gathered
-from mlscale.evaluate.told import Judged, named
+from mlscale.evaluate.report_wording import Judged, named
+from mlscale.evaluate.sample_collector import Gathered
 from mlscale.report import Figure, Heading, Line, Series
 from mlscale.stats.ranking import Ranking, ranking
 

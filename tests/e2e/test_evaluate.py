@@ -16,7 +16,7 @@ from PIL import Image
 from mlscale import commands as verbs
 from mlscale.cli import main
 from mlscale.errors import MLScaleError
-from mlscale.evaluate.table import document
+from mlscale.evaluate.samples_table import document
 from mlscale.runs.folder import RunFolder
 from tests.contract.test_documents import validate
 

@@ -30,7 +30,7 @@ from mlscale.versions.model_reference import Subject, find_other, find_subject
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.evaluate.told import Judged
+    from mlscale.evaluate.report_wording import Judged
 
 _OF_THE_MODEL = ("run", "version", "checkpoint", "servable", "against", "to", "slices", "worst")
 
@@ -102,8 +102,8 @@ class Place:
 
 def look(cfg: DictConfig, subject: Subject, place: Place | None, masker: Masker) -> Pass:
     """One pass of a model over the split; its table of samples goes to `place`."""
-    from mlscale.evaluate import table
-    from mlscale.evaluate.table import SampleTable
+    from mlscale.evaluate import samples_table as table
+    from mlscale.evaluate.samples_table import SampleTable
 
     ready, trained_on = frozen_for(cfg, subject)
     devices = "one device" + (f", of the {trained_on} it was trained on" if trained_on > 1 else "")
@@ -154,9 +154,9 @@ def _other(cfg: DictConfig, registry: Any, masker: Masker) -> Pass:
 
 def _told(cfg: DictConfig, found: Pass, other: Pass | None) -> Judged | None:
     """What there is to say of the samples, and of two models beside each other."""
-    from mlscale.evaluate.compare import compare
-    from mlscale.evaluate.judge import judge
-    from mlscale.evaluate.told import joined
+    from mlscale.evaluate.model_comparison import compare
+    from mlscale.evaluate.report_wording import joined
+    from mlscale.evaluate.task_report import judge
 
     if other is not None and (found.gathered is None or other.gathered is None):
         raise MLScaleError(

@@ -104,7 +104,7 @@ def build_model(work: Work, rank: int = 0) -> Model:
 
     from mlscale.assembly.rebuild import rebuilt
     from mlscale.data.images.labelled_images import ImageData
-    from mlscale.evaluate.collect import kind_of
+    from mlscale.evaluate.collect_predictions import kind_of
     from mlscale.predict.torch_model import TaskModel, encoding, takes_of
 
     assert work.config is not None

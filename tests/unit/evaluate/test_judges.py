@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 from mlscale.evaluate import slices
-from mlscale.evaluate.compare import compare
-from mlscale.evaluate.gather import About, Gather, Gathered
-from mlscale.evaluate.judge import judge
-from mlscale.evaluate.multilabel import micro_f1
+from mlscale.evaluate.model_comparison import compare
+from mlscale.evaluate.multilabel_report import micro_f1
+from mlscale.evaluate.sample_collector import About, Gather, Gathered
+from mlscale.evaluate.task_report import judge
 from mlscale.files import plain
 from mlscale.report import Figure, Picture, Table
 from mlscale.report.html import page
@@ -256,7 +256,7 @@ def test_losses_that_show_nothing(ours: NDArray[Any], others: NDArray[Any], test
 
 
 def judge_slices(gathered: Gathered, named: Any) -> float:
-    from mlscale.evaluate.judge import goodness
+    from mlscale.evaluate.task_report import goodness
 
     good, share, figure = goodness(gathered)
     return slices.judge(named, good, share=share, figure=figure).metrics["worse_slices"]

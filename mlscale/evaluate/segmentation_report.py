@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.evaluate.gather import Gathered
-from mlscale.evaluate.told import Judged, entry, in_percent, named, percent
+from mlscale.evaluate.report_wording import Judged, entry, in_percent, named, percent
+from mlscale.evaluate.sample_collector import Gathered
 from mlscale.report import Bars, Heading, Rows, Series, Table
 from mlscale.stats.bootstrap import Bootstrap, bootstrap
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mlscale.evaluate.gather import Gathered, Worst
-from mlscale.evaluate.told import percent
+from mlscale.evaluate.report_wording import percent
+from mlscale.evaluate.sample_collector import Gathered, Worst
 from mlscale.report import Figure, Heading, Picture, Table
 from mlscale.report.sheet import Tile, as_image, as_mask, sheet
 from mlscale.report.text import number

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
-from mlscale.evaluate.rows import Columns
+from mlscale.evaluate.sample_rows import Columns
 from mlscale.files import ASIDE, PRIVATE_FILE, make_folders, sync_folder, unwritable
 
 _ABOUT = b"mlscale"

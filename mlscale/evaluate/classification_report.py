@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.evaluate import calibration, thresholds
-from mlscale.evaluate.gather import Gathered
-from mlscale.evaluate.statistics import class_counts, macro_f1
-from mlscale.evaluate.told import LEAST, Judged, entry, in_percent, named, percent
+from mlscale.evaluate import calibration_report as calibration
+from mlscale.evaluate import thresholds
+from mlscale.evaluate.metric_statistics import class_counts, macro_f1
+from mlscale.evaluate.report_wording import LEAST, Judged, entry, in_percent, named, percent
+from mlscale.evaluate.sample_collector import Gathered
 from mlscale.report import Figure, Heading, Matrix, Table
 from mlscale.stats.bootstrap import Bootstrap, bootstrap
 from mlscale.stats.intervals import Interval, wilson

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.evaluate.gather import Gathered
-from mlscale.evaluate.statistics import Measure, measures
-from mlscale.evaluate.told import Judged, chance, entry, in_numbers, in_percent, in_points, named
+from mlscale.evaluate.metric_statistics import Measure, measures
+from mlscale.evaluate.report_wording import Judged, chance, entry, in_numbers, in_percent, in_points, named
+from mlscale.evaluate.sample_collector import Gathered
 from mlscale.report import Figure, Heading, Table
 from mlscale.report.text import percent
 from mlscale.stats.bootstrap import bootstrap

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlscale.errors import MLScaleError
-from mlscale.evaluate.rows import TABLED, Columns, rows_of
+from mlscale.evaluate.sample_rows import TABLED, Columns, rows_of
 
 _LOGITS = 20_000
 _IN_TABLE_ALONE = {"classification": ("probabilities", "logits")}

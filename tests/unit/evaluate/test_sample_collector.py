@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from mlscale.errors import MLScaleError
-from mlscale.evaluate import gather as module
-from mlscale.evaluate.gather import About, Gather
-from mlscale.evaluate.rows import rows_of
-from mlscale.evaluate.worst import figures
+from mlscale.evaluate import sample_collector as module
+from mlscale.evaluate.sample_collector import About, Gather
+from mlscale.evaluate.sample_rows import rows_of
+from mlscale.evaluate.worst_samples import figures
 
 
 def logits_for(predicted: Tensor, k: int = 3, sure: float = 4.0) -> Tensor:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.evaluate.gather import Gathered
-from mlscale.evaluate.told import Judged, named
+from mlscale.evaluate.report_wording import Judged, named
+from mlscale.evaluate.sample_collector import Gathered
 from mlscale.report import Bars, Heading, Line, Series
 from mlscale.stats.bootstrap import bootstrap
 from mlscale.stats.calibration import nll, reliability, temperature

@@ -6,9 +6,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.evaluate import thresholds
-from mlscale.evaluate.classification import f1_from, f1_of
-from mlscale.evaluate.gather import Gathered
-from mlscale.evaluate.told import LEAST, Judged, entry, in_numbers, in_percent, named, percent
+from mlscale.evaluate.classification_report import f1_from, f1_of
+from mlscale.evaluate.report_wording import LEAST, Judged, entry, in_numbers, in_percent, named, percent
+from mlscale.evaluate.sample_collector import Gathered
 from mlscale.report import Heading, Table
 from mlscale.stats.bootstrap import LEAST as FEWEST
 from mlscale.stats.bootstrap import bootstrap

@@ -8,9 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.evaluate import classification, language, multilabel, regression, segmentation, slices, worst
-from mlscale.evaluate.gather import Gathered
-from mlscale.evaluate.told import Judged
+from mlscale.evaluate import classification_report as classification
+from mlscale.evaluate import language_report as language
+from mlscale.evaluate import multilabel_report as multilabel
+from mlscale.evaluate import regression_report as regression
+from mlscale.evaluate import segmentation_report as segmentation
+from mlscale.evaluate import slices
+from mlscale.evaluate import worst_samples as worst
+from mlscale.evaluate.report_wording import Judged
+from mlscale.evaluate.sample_collector import Gathered
 
 JUDGES: Mapping[str, Callable[[Gathered, int], Judged]] = {
     "classification": classification.judge,

@@ -8,8 +8,8 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 
-from mlscale.evaluate.gather import Gather
-from mlscale.evaluate.rows import KINDS
+from mlscale.evaluate.sample_collector import Gather
+from mlscale.evaluate.sample_rows import KINDS
 
 
 class Collect(pl.Callback):
