@@ -11,9 +11,10 @@ from typing import Any, Literal
 from pytorch_lightning import Callback, LightningModule, Trainer
 from pytorch_lightning.callbacks import ModelCheckpoint
 
-from mlscale.compress import outcome, stored
-from mlscale.compress.calibration import calibration
-from mlscale.compress.judge import Bounds, Figures, compare
+from mlscale.compress import compression_outcome as outcome
+from mlscale.compress import stored_model as stored
+from mlscale.compress.calibration_samples import calibration
+from mlscale.compress.int8_verdict import Bounds, Figures, compare
 from mlscale.compress.quantize import Method, method_of, quantized, saturates
 from mlscale.errors import MLScaleError
 from mlscale.export.needs import need

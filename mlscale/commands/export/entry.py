@@ -22,7 +22,7 @@ from mlscale.secrets.mask import Masker, masked_output
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.compress.stored import Stored
+    from mlscale.compress.stored_model import Stored
     from mlscale.export.measure import Measured
     from mlscale.export.parity import Parity
     from mlscale.export.reference import Reference
@@ -66,7 +66,7 @@ def _compressed(choice: bool | str, folder: RunFolder, checkpoint: Path) -> tupl
     Raises:
         MLScaleError: one is asked for, and none was kept (exit code 4); or it is damaged.
     """
-    from mlscale.compress.stored import kept
+    from mlscale.compress.stored_model import kept
 
     if choice is False:
         return None, "compressed=false"

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
 from mlscale.compress import quantize
-from mlscale.compress.calibration import calibration
+from mlscale.compress.calibration_samples import calibration
 from mlscale.compress.quantize import Method, method_of, quantized
 from mlscale.data import Digits
 from mlscale.errors import MLScaleError

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mlscale.compress.judge import Bounds, Figures, compare
+from mlscale.compress.int8_verdict import Bounds, Figures, compare
 from mlscale.data import Digits
 from mlscale.export.engine import Engine
 from mlscale.export.onnx import export, served
@@ -132,7 +132,7 @@ def test_fp32_is_timed_against_int8_until_the_bound_is_decided(
         bounds.append(bound)
         return timed(2, 1, 1.9, 2.1)
 
-    monkeypatch.setattr("mlscale.compress.judge.compare_times", compare_times)
+    monkeypatch.setattr("mlscale.compress.int8_verdict.compare_times", compare_times)
     compare(convolutions, other, validation(digits), min_speedup=1.07)
     assert bounds == [1.07, None]
     raw = next(iter(validation(digits))).raw

@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlscale.compress import stored
+from mlscale.compress import stored_model as stored
 from mlscale.compress.int8 import Compressed
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files import Record, Writer, content_digest
 from tests.contract.test_documents import validate
-from tests.unit.compress.test_judge import BOUNDS, GOOD
+from tests.unit.compress.test_int8_verdict import BOUNDS, GOOD
 
 MODEL = Compressed(b"a model", "static", 256, False, GOOD, BOUNDS, ())
 

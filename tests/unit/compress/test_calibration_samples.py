@@ -8,7 +8,7 @@ import torch
 from pytorch_lightning import LightningDataModule
 from torch.utils.data import DataLoader, TensorDataset
 
-from mlscale.compress.calibration import calibration
+from mlscale.compress.calibration_samples import calibration
 from mlscale.data import Digits
 from mlscale.errors import MLScaleError
 

@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.compress.calibration import SPLIT
+from mlscale.compress.calibration_samples import SPLIT
 from mlscale.compress.quantize import METHODS
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
