@@ -33,9 +33,9 @@ import torch
 import torchvision
 from torch import nn
 
-from mlscale.estimate.live import Live
-from mlscale.estimate.memory import TRACE_ERROR, cut, extrapolated, peak_memory, probed
+from mlscale.estimate.live_tensors import Live
 from mlscale.estimate.step import Loop, two_steps
+from mlscale.estimate.step_memory import TRACE_ERROR, cut, extrapolated, peak_memory, probed
 from mlscale.tasks import MLP, Classification, ResNet
 from mlscale.train.precision import lay_out
 

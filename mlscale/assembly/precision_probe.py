@@ -108,7 +108,7 @@ def _compare(
     import torch
 
     from mlscale.assembly.run import build_task
-    from mlscale.estimate.memory import give_shapes
+    from mlscale.estimate.step_memory import give_shapes
     from mlscale.profile.precision_trial import compare
     from mlscale.train.lightning.quiet import quiet
 
@@ -162,8 +162,8 @@ def _figures(cfg: DictConfig, derived: Mapping[str, Any], best: Measured, found:
 def _traced(cfg: DictConfig, derived: Mapping[str, Any], measured: Measured) -> int:
     """The peak of a step's tensors on a CPU, traced with fake ones."""
     from mlscale.assembly.run import build_task
-    from mlscale.estimate.memory import traced
     from mlscale.estimate.step import Loop
+    from mlscale.estimate.step_memory import traced
 
     ready = with_derived(cfg, {**derived, **dict.fromkeys(OUTCOME)})
     with warnings.catch_warnings():

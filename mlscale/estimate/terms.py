@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlscale.estimate.memory import Memory
+from mlscale.estimate.step_memory import Memory
 
 _GIB = 2**30
 # The upper end of what is reported, since the question is whether a run fits.

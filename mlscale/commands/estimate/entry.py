@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.commands.estimate.measurements import Time
-    from mlscale.estimate.memory import Memory
     from mlscale.estimate.prices import Instance, Prices
+    from mlscale.estimate.step_memory import Memory
 
 _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 

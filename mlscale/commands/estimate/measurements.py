@@ -13,10 +13,10 @@ from omegaconf import DictConfig
 from mlscale.assembly import short_fits as short_fit
 from mlscale.assembly.run import build_data, build_task
 from mlscale.errors import MLScaleError
-from mlscale.estimate import probe
-from mlscale.estimate.memory import Memory, cut, peak_memory
-from mlscale.estimate.plan import Plan, limited, plan
+from mlscale.estimate import time_probe as probe
+from mlscale.estimate.run_length import Plan, limited, plan
 from mlscale.estimate.step import Loop
+from mlscale.estimate.step_memory import Memory, cut, peak_memory
 from mlscale.runs.machine import free_memory_bytes, resident_bytes
 from mlscale.train.graceful_stop import seconds_of
 from mlscale.train.input_size import unsuited_input
@@ -244,7 +244,7 @@ def _fit(
     """A short fit with a clock."""
     with short_fit.scratch("estimate") as folder:
         clock = folder / "clock.json"
-        callback = {"_target_": "mlscale.estimate.probe.Clock", "path": str(clock)}
+        callback = {"_target_": "mlscale.estimate.time_probe.Clock", "path": str(clock)}
         short = short_fit.shortened(cfg, batches, epochs, {"estimate_clock": callback})
         outcome = short_fit.fit(short, facts, folder, announce_metric=announce_metric)
         return probe.read(clock), outcome

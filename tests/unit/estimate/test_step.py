@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mlscale.errors import MLScaleError
-from mlscale.estimate.live import Live
+from mlscale.estimate.live_tensors import Live
 from mlscale.estimate.step import Loop, two_steps
 
 

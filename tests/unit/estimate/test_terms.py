@@ -1,6 +1,6 @@
 """What CUDA needs besides tensors."""
 
-from mlscale.estimate.memory import Memory
+from mlscale.estimate.step_memory import Memory
 from mlscale.estimate.terms import cuda_terms
 
 MEMORY = Memory(

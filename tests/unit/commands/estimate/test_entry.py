@@ -9,8 +9,8 @@ import pytest
 from mlscale.commands.estimate.entry import Found, Wanted, bytes_of, conclude
 from mlscale.commands.estimate.measurements import Time
 from mlscale.errors import Exit, MLScaleError
-from mlscale.estimate.memory import Memory
 from mlscale.estimate.prices import load
+from mlscale.estimate.step_memory import Memory
 from mlscale.estimate.terms import cuda_terms
 from mlscale.report import Result
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from pytorch_lightning import Callback, LightningModule, Trainer
 
-from mlscale.estimate.plan import Plan
+from mlscale.estimate.run_length import Plan
 
 ERROR = 0.10  # of the time, at least; checked by scripts/bench_estimate.py against whole runs
 EPOCHS = 3  # of a probe: the first warms up

@@ -9,9 +9,9 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor, nn
 
-from mlscale.estimate import probe
-from mlscale.estimate.plan import Plan
-from mlscale.estimate.probe import Clock, Epoch, Timing
+from mlscale.estimate import time_probe as probe
+from mlscale.estimate.run_length import Plan
+from mlscale.estimate.time_probe import Clock, Epoch, Timing
 
 
 def timing(**values: Any) -> Timing:

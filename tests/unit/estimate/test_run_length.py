@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from mlscale.estimate.plan import Plan, limited, plan
+from mlscale.estimate.run_length import Plan, limited, plan
 
 
 @pytest.mark.parametrize(

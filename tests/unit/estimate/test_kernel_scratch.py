@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.profiler import ProfilerActivity, profile
 
-from mlscale.estimate.live import Live
-from mlscale.estimate.scratch import _of_convolution, cpu_scratch
+from mlscale.estimate.kernel_scratch import _of_convolution, cpu_scratch
+from mlscale.estimate.live_tensors import Live
 
 pytestmark = pytest.mark.skipif(
     platform.machine() not in ("x86_64", "AMD64") or not torch.backends.mkldnn.is_available(),  # type: ignore[no-untyped-call]

@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from mlscale.estimate.live import Live
-from mlscale.estimate.memory import TRACE_ERROR, Memory, cut, extrapolated, peak_memory, probed, samples_of
+from mlscale.estimate.live_tensors import Live
 from mlscale.estimate.step import Loop, two_steps
+from mlscale.estimate.step_memory import TRACE_ERROR, Memory, cut, extrapolated, peak_memory, probed, samples_of
 from mlscale.tasks import MLP, Classification, ResNet
 
 SGD = partial(torch.optim.SGD, lr=0.1, momentum=0.9)

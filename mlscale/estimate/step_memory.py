@@ -20,8 +20,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn.parameter import is_lazy
 
 from mlscale.culprit import summary
-from mlscale.estimate.live import Live, tensors_of
-from mlscale.estimate.scratch import cpu_scratch
+from mlscale.estimate.kernel_scratch import cpu_scratch
+from mlscale.estimate.live_tensors import Live, tensors_of
 from mlscale.estimate.step import Loop, two_steps
 
 # Measured against the allocator's own sum by scripts/bench_estimate.py; see docs/benchmarks.md.

@@ -2,7 +2,7 @@
 
 import torch
 
-from mlscale.estimate.live import Live, tensors_of
+from mlscale.estimate.live_tensors import Live, tensors_of
 
 
 def test_what_is_freed_is_no_longer_counted() -> None:
