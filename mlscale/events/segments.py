@@ -23,7 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.events.schema import conformed, stamped
+from mlscale.events.stream_schema import conformed, stamped
 from mlscale.files import ASIDE, make_folders, write_bytes
 
 _NAME = re.compile(r"(\d{8}T\d{12})-(\d+\.[0-9a-f]+)-(\d+)\.parquet")

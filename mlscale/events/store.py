@@ -19,10 +19,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from mlscale.errors import MLScaleError
-from mlscale.events.events import Events
-from mlscale.events.schema import EVENT, LABEL
+from mlscale.events.event_table import Events
+from mlscale.events.event_writer import FLUSH_S, MAX_BYTES, MAX_ROWS, EventWriter
 from mlscale.events.segments import Appender, Segment, read, segments
-from mlscale.events.writer import FLUSH_S, MAX_BYTES, MAX_ROWS, EventWriter
+from mlscale.events.stream_schema import EVENT, LABEL
 from mlscale.runs.identity import folder_name
 
 _TOLD = 10

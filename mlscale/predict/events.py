@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mlscale.events.schema import stamped
+from mlscale.events.input_summary import Batch, columns
 from mlscale.events.segments import Appender
-from mlscale.events.summary import Batch, columns
+from mlscale.events.stream_schema import stamped
 from mlscale.predict.score import Loaded
 from mlscale.runs.identity import folder_name
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.events.writer import EventWriter
+from mlscale.events.event_writer import EventWriter
 from mlscale.serve import images
 from mlscale.serve.answers import Answers, only
 from mlscale.serve.batcher import Batcher, Job

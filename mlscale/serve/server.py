@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.errors import MLScaleError
+from mlscale.events.event_writer import EventWriter
 from mlscale.events.store import EventStore
-from mlscale.events.writer import EventWriter
 from mlscale.files import write_json
 from mlscale.serve.access import Access, check_exposure
 from mlscale.serve.admission import RESERVED

@@ -7,9 +7,9 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from mlscale.events.schema import SCHEMAS, document
 from mlscale.events.segments import segments
 from mlscale.events.store import EventStore
+from mlscale.events.stream_schema import SCHEMAS, document
 from tests.contract.test_documents import EXAMPLES, read, validate
 
 STORED = Path(__file__).parent / "examples" / "event-1"

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
+from mlscale.events.input_summary import Batch, columns
 from mlscale.events.segments import Appender, prune, tidy
-from mlscale.events.summary import Batch, columns
 
 MAX_ROWS, FLUSH_S, MAX_BYTES = 100_000, 1.0, 1 << 30
 _MAX_WAITING_BYTES = 64 << 20
