@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from mlscale.api import compose
-from mlscale.contracts.servable import DOCUMENT
+from mlscale.contracts.servable_yaml import DOCUMENT
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files import SUFFIX
 from mlscale.runs.find import find
@@ -137,6 +137,6 @@ def _trained(subject: Subject, words: Sequence[str], *, trust: bool) -> Predicto
             why="its outputs are no probabilities of one class each",
             fix=f'mlscale.run("predict", ["{words[0]}", "input=…", "to=…"])',
         )
-    from mlscale.export.torch_model import TorchModel
+    from mlscale.export.torch_predictor import TorchModel
 
     return TorchModel.of(task, data)

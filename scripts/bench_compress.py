@@ -24,9 +24,9 @@ import torchvision
 from numpy.typing import NDArray
 
 from mlscale.compress.quantize import quantized
-from mlscale.export.engine import Engine, onnx_runtime
-from mlscale.export.onnx import export, served
-from mlscale.export.samples import Input
+from mlscale.export.onnx_engine import Engine, onnx_runtime
+from mlscale.export.onnx_export import export, served
+from mlscale.export.validation_samples import Input
 from mlscale.stats.timing import compare_times
 
 

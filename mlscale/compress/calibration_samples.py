@@ -11,7 +11,7 @@ from pytorch_lightning.utilities.seed import isolate_rng
 from mlscale.data.images.labelled_images import ImageData
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.errors import MLScaleError
-from mlscale.export.samples import as_given
+from mlscale.export.validation_samples import as_given
 from mlscale.train.checkpoint import random_states as generators
 
 SPLIT = "train"

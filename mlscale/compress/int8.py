@@ -17,9 +17,9 @@ from mlscale.compress.calibration_samples import calibration
 from mlscale.compress.int8_verdict import Bounds, Figures, compare
 from mlscale.compress.quantize import Method, method_of, quantized, saturates
 from mlscale.errors import MLScaleError
-from mlscale.export.needs import need
-from mlscale.export.onnx import export, served
-from mlscale.export.samples import input_of, validation
+from mlscale.export.onnx_export import export, served
+from mlscale.export.required_extras import need
+from mlscale.export.validation_samples import input_of, validation
 from mlscale.report import Result, keep
 from mlscale.runs.amend import amend
 from mlscale.runs.folder import RunFolder

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from mlscale.export.engine import Engine
-from mlscale.export.samples import Samples
+from mlscale.export.onnx_engine import Engine
+from mlscale.export.validation_samples import Samples
 from mlscale.report.text import percent
 from mlscale.stats.intervals import Interval
 from mlscale.stats.timing import TimesCompared, at_least, at_most, compare_times

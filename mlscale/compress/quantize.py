@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.export.engine import onnx_runtime
-from mlscale.export.onnx import INPUT
+from mlscale.export.onnx_engine import onnx_runtime
+from mlscale.export.onnx_export import INPUT
 
 Method = Literal["static", "dynamic"]
 METHODS = {

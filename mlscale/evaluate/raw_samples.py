@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from mlscale.data.images.labelled_images import ImageData
 from mlscale.errors import MLScaleError
-from mlscale.export.samples import as_given
+from mlscale.export.validation_samples import as_given
 from mlscale.tasks.batch import unpack
 
 Raw = tuple[NDArray[Any], NDArray[np.int64], list[str] | None]

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mlscale.export.samples import Samples
+from mlscale.export.validation_samples import Samples
 from mlscale.report.text import percent
 
 Logits = NDArray[np.float32]

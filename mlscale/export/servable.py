@@ -15,11 +15,11 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.contracts.servable import DOCUMENT as DOCUMENT
-from mlscale.contracts.servable import read_document as read_document
+from mlscale.contracts.servable_yaml import DOCUMENT as DOCUMENT
+from mlscale.contracts.servable_yaml import read_document as read_document
 from mlscale.errors import MLScaleError
-from mlscale.export.engine import Engine
-from mlscale.export.reference import Reference
+from mlscale.export.onnx_engine import Engine
+from mlscale.export.reference_profile import Reference
 
 MODEL, PARITY, REFERENCE = "model.onnx", "parity.json", "reference"
 _DTYPES = ("uint8", "float32", "int64")

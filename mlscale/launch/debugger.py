@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any, TextIO
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.export.needs import need
+from mlscale.export.required_extras import need
 
 _HOST = "127.0.0.1"
 

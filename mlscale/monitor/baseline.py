@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.export.reference import Reference
+from mlscale.export.reference_profile import Reference
 from mlscale.export.servable import DOCUMENT, REFERENCE, read_document
 from mlscale.files import sha256
 

@@ -19,11 +19,11 @@ from torch import Tensor
 from mlscale.data.images.labelled_images import ImageData
 from mlscale.data.order.loader import EvalLoader
 from mlscale.errors import MLScaleError
-from mlscale.export import collected
+from mlscale.export import collected_profile as collected
 from mlscale.export.parity import torch_logits
-from mlscale.export.reference import Profile, spread_edges, value_edges
-from mlscale.export.samples import sent, validation
+from mlscale.export.reference_profile import Profile, spread_edges, value_edges
 from mlscale.export.servable import softmax
+from mlscale.export.validation_samples import sent, validation
 from mlscale.runs.checkpoint_files import content_digest, look
 from mlscale.tasks.batch import Batch, unpack
 from mlscale.train.after_fit import Told, alone, best_checkpoint, load_best

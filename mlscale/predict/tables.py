@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlscale.errors import MLScaleError
-from mlscale.export.needs import need
+from mlscale.export.required_extras import need
 from mlscale.predict.inputs import IMAGES, Item, digest_of
 
 _NAMES = ("image", "img", "text", "bytes", "path", "file", "filename")

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.export.servable import Servable, load, softmax
-from mlscale.export.trial import raise_unless_it_computes
+from mlscale.export.servable_trial import raise_unless_it_computes
 
 _INLINE_ONE_S, _INLINE_BATCH_S = 0.001, 0.005
 """A thread costs a sample 0.1 ms, and an answer that is computed in the loop delays the others by its own time."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlscale.errors import MLScaleError
-from mlscale.export.trial import schema_change
+from mlscale.export.servable_trial import schema_change
 from mlscale.serve.model import Model, load_model
 from mlscale.versions import LocalRegistry
 from mlscale.versions.aliases import FILE

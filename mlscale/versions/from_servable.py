@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from mlscale.contracts.servable import DOCUMENT as DOCUMENT
-from mlscale.contracts.servable import read_document
+from mlscale.contracts.servable_yaml import DOCUMENT as DOCUMENT
+from mlscale.contracts.servable_yaml import read_document
 from mlscale.errors import MLScaleError
 from mlscale.files import artefacts
 from mlscale.runs.folder import RunFolder

@@ -6,7 +6,7 @@ import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlscale.contracts.servable import DOCUMENT, read_document
+from mlscale.contracts.servable_yaml import DOCUMENT, read_document
 from mlscale.errors import MLScaleError
 from mlscale.versions.local_registry import LocalRegistry
 

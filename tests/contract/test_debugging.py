@@ -129,7 +129,7 @@ def test_a_debugger_attaches_to_each_rank(tmp_path: Path, devices: int) -> None:
 
 
 def test_a_missing_debugpy_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlscale.export.needs.find_spec", lambda name: None)
+    monkeypatch.setattr("mlscale.export.required_extras.find_spec", lambda name: None)
     with (
         pytest.raises(MLScaleError, match="debugpy is not installed") as caught,
         debugger.ready({"port": 5678}, rank=0, world_size=1),

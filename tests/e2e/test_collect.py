@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mlscale import commands as verbs
-from mlscale.export import collected
+from mlscale.export import collected_profile as collected
 from mlscale.export.servable import load
 from mlscale.runs.checkpoint_files import content_digest
 from mlscale.runs.folder import RunFolder

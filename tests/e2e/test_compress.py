@@ -177,7 +177,7 @@ def test_what_it_needs_is_asked_for_before_the_first_step(
     assert main(["train", *TINY, "debug=fast", "callbacks=none", INT8]) == Exit.USER
     assert "there will be no checkpoint to compress" in capsys.readouterr().err
     monkeypatch.setitem(sys.modules, "onnxscript", None)
-    monkeypatch.setattr("mlscale.export.needs.find_spec", lambda name: None if name == "onnxscript" else True)
+    monkeypatch.setattr("mlscale.export.required_extras.find_spec", lambda name: None if name == "onnxscript" else True)
     assert main(["train", *TINY, "debug=fast", INT8]) == Exit.ENVIRONMENT
     said = capsys.readouterr()
     assert "pip install 'mlscale[compress]'" in said.err

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mlscale.assembly.rebuild import as_it_was_trained, checkpoint_path, rebuilt
 from mlscale.config.checks.data_model_fit import check_classifies
 from mlscale.errors import MLScaleError
-from mlscale.export.needs import need
+from mlscale.export.required_extras import need
 from mlscale.launch.start import say
 from mlscale.report import Result
 from mlscale.runs.find import find

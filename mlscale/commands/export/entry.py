@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from mlscale.assembly.rebuild import as_it_was_trained, checkpoint_path, rebuilt
 from mlscale.config.checks.data_model_fit import check_classifies
 from mlscale.errors import Exit, MLScaleError
-from mlscale.export.needs import need
+from mlscale.export.required_extras import need
 from mlscale.launch.start import say
 from mlscale.report import Result, keep
 from mlscale.report.text import percent
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.compress.stored_model import Stored
-    from mlscale.export.measure import Measured
+    from mlscale.export.measure_export import Measured
     from mlscale.export.parity import Parity
-    from mlscale.export.reference import Reference
+    from mlscale.export.reference_profile import Reference
     from mlscale.runs.folder import RunFolder
 
 
@@ -39,7 +39,7 @@ def run(cfg: DictConfig) -> Result:
             that is taken, a compressed model that is asked for and not there, or the extra 'export' is not installed.
     """
     need("export", "onnx", "onnxscript", "onnxruntime")
-    from mlscale.export.write import check_free
+    from mlscale.export.write_servable import check_free
 
     folder = find(cfg.run, cfg.runs_dir)
     check_classifies(cfg, "export")
@@ -101,7 +101,7 @@ def _problems(cfg: DictConfig, parity: Parity, compressed: Stored | None) -> lis
 
 def _measure(cfg: DictConfig, checkpoint: Path, compressed: Stored | None) -> tuple[Any, Measured]:
     """The data module, and the exported model with its numbers."""
-    from mlscale.export.measure import measure
+    from mlscale.export.measure_export import measure
 
     data, task = rebuilt(cfg, checkpoint, "validate")
     return data, measure(task, data, samples=cfg.samples, model=compressed.model if compressed else None)
@@ -117,8 +117,8 @@ def _write(
     compressed: Stored | None,
     masker: Masker,
 ) -> None:
-    from mlscale.export.document import document
-    from mlscale.export.write import write
+    from mlscale.export.servable_document import document
+    from mlscale.export.write_servable import write
     from mlscale.runs.checkpoint_files import verify
 
     run, record = folder.run, verify(checkpoint).record
@@ -151,7 +151,7 @@ def _reference(
 ) -> tuple[Reference, str]:
     """The profile that the run has collected itself, where it is of this checkpoint, of as many samples, and of fp32;
     else that of the comparison."""
-    from mlscale.export import collected
+    from mlscale.export import collected_profile as collected
 
     if compressed is None and collected.belongs(folder.path, checkpoint):
         found = collected.read(folder.path)

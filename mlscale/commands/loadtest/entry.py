@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlscale.export.needs import need
+from mlscale.export.required_extras import need
 from mlscale.launch.start import say
 from mlscale.report import Bars, Figure, Result, Series, number
 from mlscale.secrets.mask import Masker

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from mlscale.assembly.build import build
 from mlscale.commands.predict.rank_worker import Work, work_of_rank
 from mlscale.errors import MLScaleError
-from mlscale.export.needs import need
+from mlscale.export.required_extras import need
 from mlscale.files import named_by
 from mlscale.launch.start import say
 from mlscale.report import Result, Table
@@ -134,7 +134,7 @@ class _Of(NamedTuple):
 
 
 def _servable(subject: Subject) -> _Of:
-    from mlscale.contracts.servable import DOCUMENT
+    from mlscale.contracts.servable_yaml import DOCUMENT
     from mlscale.files import sha256
 
     assert subject.servable is not None

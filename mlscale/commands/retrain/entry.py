@@ -12,7 +12,7 @@ from mlscale.assembly.build import build
 from mlscale.commands.retrain.challenger_training import Challenger, Champion, check_settings, train
 from mlscale.commands.retrain.cycle_result import result_of, shown, too_few
 from mlscale.errors import Exit, MLScaleError
-from mlscale.export.needs import need
+from mlscale.export.required_extras import need
 from mlscale.launch.start import say
 from mlscale.report import Result, keep
 from mlscale.secrets.mask import Masker

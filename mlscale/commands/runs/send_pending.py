@@ -17,7 +17,7 @@ def send(run: RunFolder) -> int:
     Raises:
         MLScaleError: the server does not take it (exit code 5).
     """
-    from mlscale.export.needs import need
+    from mlscale.export.required_extras import need
     from mlscale.train.loggers.mlflow_client import Client, Place
     from mlscale.train.loggers.outbox import read, write
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.assembly.build import build
 from mlscale.errors import MLScaleError, raise_all
-from mlscale.export.needs import need
+from mlscale.export.required_extras import need
 from mlscale.report import Result, duration
 from mlscale.secrets.mask import Masker
 

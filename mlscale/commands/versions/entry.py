@@ -157,7 +157,7 @@ def _try_version(registry: LocalRegistry, ref: str) -> None:
     with contextlib.suppress(MLScaleError):  # no champion yet, or one that can't be loaded itself
         champion = registry.fetch(f"{version.name}@{CHAMPION}")
         if champion.kind == "servable" and champion.number != version.number:
-            from mlscale.export.trial import schema_change
+            from mlscale.export.servable_trial import schema_change
 
             if change := schema_change(_try(champion.payload), new):
                 print(
@@ -173,7 +173,7 @@ def _try(folder: Path) -> Servable:
     Raises:
         MLScaleError: it can't be loaded, or can't serve; onnxruntime is not installed (exit code 5).
     """
-    from mlscale.export.trial import load_and_try
+    from mlscale.export.servable_trial import load_and_try
 
     return load_and_try(folder)
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger
 from tqdm import tqdm
 
-from mlscale.export.needs import need
+from mlscale.export.required_extras import need
 from mlscale.runs.checkpoint_files import NO_ROOM
 from mlscale.train.loggers.csv_logger import CSV
 

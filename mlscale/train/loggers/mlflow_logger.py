@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
-from mlscale.export.needs import need
+from mlscale.export.required_extras import need
 from mlscale.train.loggers.media import png, written_table
 from mlscale.train.loggers.mlflow_client import Client, Place
 from mlscale.train.loggers.outbox import Outbox

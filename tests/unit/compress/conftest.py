@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from mlscale.data import Digits
-from mlscale.export.onnx import export, served
-from mlscale.export.samples import input_of
+from mlscale.export.onnx_export import export, served
+from mlscale.export.validation_samples import input_of
 from mlscale.tasks import Classification, ResNet
 
 

@@ -9,9 +9,9 @@ import torch
 
 from mlscale.compress.int8_verdict import Bounds, Figures, compare
 from mlscale.data import Digits
-from mlscale.export.engine import Engine
-from mlscale.export.onnx import export, served
-from mlscale.export.samples import input_of, validation
+from mlscale.export.onnx_engine import Engine
+from mlscale.export.onnx_export import export, served
+from mlscale.export.validation_samples import input_of, validation
 from mlscale.stats.intervals import Interval
 from mlscale.stats.paired import score_interval
 from mlscale.stats.timing import CallTime, TimesCompared

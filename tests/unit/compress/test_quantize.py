@@ -14,7 +14,7 @@ from mlscale.compress.calibration_samples import calibration
 from mlscale.compress.quantize import Method, method_of, quantized
 from mlscale.data import Digits
 from mlscale.errors import MLScaleError
-from mlscale.export.engine import Engine
+from mlscale.export.onnx_engine import Engine
 
 U8, S8 = TensorProto.UINT8, TensorProto.INT8
 

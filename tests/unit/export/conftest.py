@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mlscale.data import Digits
-from mlscale.export.document import document
-from mlscale.export.measure import Measured, measure
+from mlscale.export.measure_export import Measured, measure
 from mlscale.export.servable import Servable
-from mlscale.export.write import write
+from mlscale.export.servable_document import document
+from mlscale.export.write_servable import write
 from mlscale.tasks import Classification, ResNet
 
 

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mlscale.export.parity import Parity, compare
-from mlscale.export.samples import Samples
+from mlscale.export.validation_samples import Samples
 
 WEIGHTS = np.random.default_rng(0).normal(size=(4, 3)).astype(np.float32)
 BOUNDS = {"tolerance": 1e-4, "min_agreement": 0.999}

@@ -16,12 +16,12 @@ from onnx import TensorProto, helper
 
 from mlscale.data import Digits
 from mlscale.errors import Exit, MLScaleError
-from mlscale.export.engine import Engine
-from mlscale.export.measure import Measured
-from mlscale.export.needs import need
-from mlscale.export.samples import validation
+from mlscale.export.measure_export import Measured
+from mlscale.export.onnx_engine import Engine
+from mlscale.export.required_extras import need
 from mlscale.export.servable import DOCUMENT, MODEL, Servable, load, softmax
-from mlscale.export.write import write
+from mlscale.export.validation_samples import validation
+from mlscale.export.write_servable import write
 from mlscale.files import artefacts
 from tests.unit.export.conftest import save
 

@@ -11,7 +11,7 @@ import yaml
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.export.reference import ARRAYS, Reference
+from mlscale.export.reference_profile import ARRAYS, Reference
 from mlscale.files import sha256
 from mlscale.monitor.baseline import Baseline, read
 

@@ -9,8 +9,8 @@ import pytest
 import pytorch_lightning as pl
 import torch
 
-from mlscale.export import collected
-from mlscale.export.reference import Profile, value_edges
+from mlscale.export import collected_profile as collected
+from mlscale.export.reference_profile import Profile, value_edges
 from mlscale.export.servable import softmax
 from mlscale.monitor.collect import CollectReference
 from mlscale.runs.checkpoint_files import content_digest

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlscale.export.engine import Engine
+from mlscale.export.onnx_engine import Engine
 from mlscale.export.servable import Port, Servable
 from mlscale.retrain.gate import Bounds, judge
 from mlscale.stats.intervals import Interval

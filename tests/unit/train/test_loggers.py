@@ -194,7 +194,7 @@ def test_tensorboard_writes_event_files_into_the_folder(tmp_path: Path) -> None:
 
 
 def test_a_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("mlscale.export.needs.find_spec", lambda name: None)
+    monkeypatch.setattr("mlscale.export.required_extras.find_spec", lambda name: None)
     with pytest.raises(MLScaleError, match="not installed") as caught:
         loggers.tensorboard(str(tmp_path))
     assert "pip install 'mlscale[tensorboard]'" in caught.value.fix

@@ -14,7 +14,7 @@ from mlscale.data import Digits, WebDataset
 from mlscale.data.images.decoded_cache import Shape
 from mlscale.data.images.labelled_images import ImageData
 from mlscale.errors import MLScaleError
-from mlscale.export.samples import input_of, sent, validation
+from mlscale.export.validation_samples import input_of, sent, validation
 
 
 def test_each_validation_image_once_beside_what_the_model_sees(digits: Digits) -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlscale.export.onnx import INPUT, Served, served
-from mlscale.export.samples import input_of
+from mlscale.export.onnx_export import INPUT, Served, served
 from mlscale.export.servable import Port, Prediction, accepted, softmax
+from mlscale.export.validation_samples import input_of
 
 _BATCH = 256  # samples that are computed at once
 

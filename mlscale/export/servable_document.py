@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
 
-from mlscale.export.measure import Measured
-from mlscale.export.onnx import INPUT, OUTPUT
-from mlscale.export.samples import Input
+from mlscale.export.measure_export import Measured
+from mlscale.export.onnx_export import INPUT, OUTPUT
+from mlscale.export.validation_samples import Input
 
 _COLOURS = {1: "grey", 3: "RGB"}
 _PACKAGES = ("mlscale", "torch", "onnx", "onnxscript", "onnxruntime")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from mlscale.errors import MLScaleError
-from mlscale.export.reference import ABOUT, Reference
+from mlscale.export.reference_profile import ABOUT, Reference
 from mlscale.files import whole_folder
 from mlscale.runs.checkpoint_files import content_digest
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from mlscale.errors import MLScaleError
-from mlscale.export.samples import Input
+from mlscale.export.validation_samples import Input
 
 INPUT, OUTPUT = "input", "logits"
 _EXAMPLES = 2

@@ -10,13 +10,13 @@ import torch
 from numpy.typing import NDArray
 from pytorch_lightning import LightningModule
 
-from mlscale.export.engine import Engine
 from mlscale.export.latency import one_thread
-from mlscale.export.onnx import export, served
+from mlscale.export.onnx_engine import Engine
+from mlscale.export.onnx_export import export, served
 from mlscale.export.parity import Logits, Parity, compare, torch_logits
-from mlscale.export.reference import Profile
-from mlscale.export.samples import Input, Samples, input_of, validation
+from mlscale.export.reference_profile import Profile
 from mlscale.export.servable import softmax
+from mlscale.export.validation_samples import Input, Samples, input_of, validation
 from mlscale.stats.timing import TimesCompared, compare_times
 
 _BUDGET_S = 3.0  # nothing is decided by it: what is not precise by then is reported with its interval

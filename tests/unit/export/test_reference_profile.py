@@ -7,8 +7,8 @@ import pytest
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.export import reference
-from mlscale.export.reference import ABOUT, ARRAYS, Profile, Reference
+from mlscale.export import reference_profile as reference
+from mlscale.export.reference_profile import ABOUT, ARRAYS, Profile, Reference
 
 
 def samples(count: int, seed: int = 0) -> tuple[NDArray[np.uint8], NDArray[np.float32], NDArray[np.int64]]:

@@ -8,7 +8,7 @@ import pytest
 
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import load
-from mlscale.export.trial import load_and_try, schema_change
+from mlscale.export.servable_trial import load_and_try, schema_change
 from tests.servables import Change, altered, ending_in, not_a_number, renamed_classes
 from tests.serving import STORED
 

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 
 from mlscale.data import Digits
 from mlscale.errors import MLScaleError
-from mlscale.export.engine import Engine
-from mlscale.export.measure import Measured
-from mlscale.export.onnx import Served, export, served
-from mlscale.export.samples import Input, input_of, validation
+from mlscale.export.measure_export import Measured
+from mlscale.export.onnx_engine import Engine
+from mlscale.export.onnx_export import Served, export, served
+from mlscale.export.validation_samples import Input, input_of, validation
 from mlscale.tasks import MLP, Classification
 from tests.unit.export.conftest import network
 

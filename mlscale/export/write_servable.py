@@ -10,7 +10,7 @@ import yaml
 
 from mlscale.contracts import stamp
 from mlscale.errors import MLScaleError
-from mlscale.export.reference import Reference
+from mlscale.export.reference_profile import Reference
 from mlscale.export.servable import DOCUMENT, MODEL, PARITY, REFERENCE, Servable, load
 from mlscale.files import (
     PRIVATE_FOLDER,
