@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from mlscale import commands as verbs
 from mlscale.config.composition.argv import Request, parse
 from mlscale.errors import MLScaleError
-from mlscale.launch.external import refuse_external_rank
-from mlscale.launch.garbage import put_off
+from mlscale.launch.external_launcher import refuse_external_rank
+from mlscale.launch.garbage_collection import put_off
 from mlscale.launch.threads import wait_passively
 
 if TYPE_CHECKING:

@@ -15,7 +15,7 @@ from mlscale.api import see_own_code
 from mlscale.commands import VERBS
 from mlscale.culprit import unforeseen
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch import garbage
+from mlscale.launch import garbage_collection as garbage
 
 
 def main(argv: Sequence[str] | None = None) -> int:

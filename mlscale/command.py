@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager
 from mlscale import api
 from mlscale.config.composition.argv import Request, parse
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.external import refuse_external_rank
-from mlscale.launch.garbage import put_off
+from mlscale.launch.external_launcher import refuse_external_rank
+from mlscale.launch.garbage_collection import put_off
 from mlscale.launch.threads import wait_passively
 
 

@@ -122,7 +122,7 @@ def _trained(subject: Subject, words: Sequence[str], *, trust: bool) -> Predicto
     """A model with a checkpoint's weights, in this process; `words` name it on a command line."""
     from mlscale.assembly.evaluation_pass import checkpoint_of
     from mlscale.assembly.rebuild import Home, as_it_was_trained, rebuilt
-    from mlscale.launch.sockets import shorten_socket_paths
+    from mlscale.launch.socket_paths import shorten_socket_paths
 
     shorten_socket_paths()
     assert subject.home is not None

@@ -59,7 +59,7 @@ def frozen_for(cfg: DictConfig, subject: Subject) -> tuple[DictConfig, int]:
 
     from mlscale.assembly.facts import data_facts
     from mlscale.assembly.precision_probe import kept
-    from mlscale.launch.machine import this_machine
+    from mlscale.launch.local_devices import this_machine
     from mlscale.runs.recover import DERIVED, yaml_values
 
     typed = {word.lstrip("+").partition("=")[0] for word in cfg.derived.overrides or []}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlscale.config.composition.frozen import with_derived
 from mlscale.culprit import summary
 from mlscale.errors import MLScaleError
-from mlscale.launch.start import say
+from mlscale.launch.start_notices import say
 from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:

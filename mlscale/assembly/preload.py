@@ -4,7 +4,7 @@ Besides what every run needs it is what Lightning, DDP, webdataset and Pillow im
 on two cores would each do that again, which is a third of a second.
 """
 
-from mlscale.launch import garbage
+from mlscale.launch import garbage_collection as garbage
 
 garbage.claim()
 with garbage.put_off():

@@ -38,7 +38,7 @@ def as_it_was_trained(cfg: DictConfig, folder: RunFolder | Home) -> DictConfig:
         MLScaleError: the data is not what the run was trained on; its mean and deviation go into the model.
     """
     from mlscale.assembly.facts import data_facts
-    from mlscale.launch.machine import this_machine
+    from mlscale.launch.local_devices import this_machine
 
     cfg = cfg.copy()
     cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1

@@ -14,8 +14,8 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from mlscale.assembly.build import target
 from mlscale.config.derive import derive
-from mlscale.launch.local import launch
-from mlscale.launch.machine import this_machine
+from mlscale.launch.local_devices import this_machine
+from mlscale.launch.local_launch import launch
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.config_secrets import protect
 

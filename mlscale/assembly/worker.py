@@ -19,8 +19,11 @@ from mlscale.config.composition import frozen
 from mlscale.culprit import unforeseen
 from mlscale.errors import MLScaleError
 from mlscale.files import unwritable
-from mlscale.launch import debugger, failures, garbage, hung
+from mlscale.launch import debugger
+from mlscale.launch import garbage_collection as garbage
+from mlscale.launch import hung_process as hung
 from mlscale.launch import rank as this_process
+from mlscale.launch import rank_failures as failures
 from mlscale.runs import processes as process
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.initial_source import Initial

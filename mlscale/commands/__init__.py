@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from omegaconf import DictConfig
 
-    from mlscale.launch.background import Background
+    from mlscale.launch.background_command import Background
     from mlscale.report import Result
 
 
@@ -262,14 +262,14 @@ def background(verb: str, overrides: Sequence[str], folder: Path) -> AbstractCon
     Args:
         folder: where what it prints is kept, `<verb>.out` and `<verb>.log`.
     """
-    from mlscale.launch.background import background as started
+    from mlscale.launch.background_command import background as started
 
     return started([verb, *overrides], folder)
 
 
 def run(verb: str, cfg: DictConfig) -> Result:
     """Run a working verb on a config that was checked; what it prints shows no secrets."""
-    from mlscale.launch.sockets import shorten_socket_paths
+    from mlscale.launch.socket_paths import shorten_socket_paths
     from mlscale.secrets.mask import Masker, masked_output
 
     shorten_socket_paths()  # before anything starts a process

@@ -23,7 +23,7 @@ LISTS_OF_THE_DATA = ("class_names", "class_counts", "mean", "std")
 
 
 class Devices(Protocol):
-    """What is asked of a machine (see `mlscale.launch.machine.Machine`)."""
+    """What is asked of a machine (see `mlscale.launch.local_devices.Machine`)."""
 
     @property
     def cuda(self) -> int: ...

@@ -75,7 +75,7 @@ def test_only_the_command_line_ends_the_process() -> None:
         if exits or raises:
             culprits.append(name)
     # A process that hangs can't come back to the command line: `hung` ends it.
-    assert set(culprits) <= {"mlscale.cli", "mlscale.__main__", "mlscale.launch.hung"}
+    assert set(culprits) <= {"mlscale.cli", "mlscale.__main__", "mlscale.launch.hung_process"}
 
 
 def test_only_removal_asks_on_standard_input() -> None:

@@ -8,7 +8,7 @@ from mlscale.assembly.rebuild import as_it_was_trained, checkpoint_path, rebuilt
 from mlscale.config.checks.data_model_fit import check_classifies
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import need
-from mlscale.launch.start import say
+from mlscale.launch.start_notices import say
 from mlscale.report import Result
 from mlscale.runs.find import find
 from mlscale.secrets.mask import Masker, masked_output

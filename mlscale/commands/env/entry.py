@@ -66,7 +66,7 @@ def describe(root: str) -> dict[str, Any]:
     """All that `mlscale env` tells, as JSON has it: versions, extras, devices, cpu, memory, disks, checks."""
     from mlscale.commands.env.environment_checks import checks
     from mlscale.data.cache_folder import cache_dir
-    from mlscale.launch.machine import this_machine
+    from mlscale.launch.local_devices import this_machine
 
     devices = this_machine()
     runs, cache = _disks(Path(root), cache_dir())

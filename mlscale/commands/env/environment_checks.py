@@ -11,7 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from mlscale.launch.machine import Machine
+from mlscale.launch.local_devices import Machine
 from mlscale.report import size
 from mlscale.runs import machine as system
 from mlscale.runs.disk_space import Disk

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from mlscale.config.composition.frozen import with_derived
 from mlscale.config.derive import derive
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.start import say
+from mlscale.launch.start_notices import say
 from mlscale.report import Result, duration, size
 from mlscale.runs.machine import memory_bytes
 from mlscale.secrets.mask import Masker, masked_output
@@ -37,8 +37,8 @@ def run(cfg: DictConfig) -> Result:
     from mlscale.assembly.facts import data_facts
     from mlscale.assembly.precision_probe import outcome_of
     from mlscale.estimate.prices import load
-    from mlscale.launch.local import warm_up
-    from mlscale.launch.machine import this_machine
+    from mlscale.launch.local_devices import this_machine
+    from mlscale.launch.local_launch import warm_up
 
     wanted = Wanted.of(cfg.estimate)
     prices = load(wanted.prices)

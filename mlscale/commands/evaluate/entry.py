@@ -20,7 +20,7 @@ from mlscale.assembly.evaluation_pass import (
 )
 from mlscale.errors import MLScaleError
 from mlscale.files import named_by
-from mlscale.launch.start import say
+from mlscale.launch.start_notices import say
 from mlscale.report import Result, keep
 from mlscale.report.kept import keep_in
 from mlscale.runs.folder import RunFolder

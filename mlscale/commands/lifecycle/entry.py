@@ -19,7 +19,7 @@ from mlscale.commands.lifecycle.step_state import Walk
 from mlscale.config.checks.data_model_fit import check_classifies
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.required_extras import need
-from mlscale.launch.start import say
+from mlscale.launch.start_notices import say
 from mlscale.report import Result, duration, keep
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.config_secrets import protect

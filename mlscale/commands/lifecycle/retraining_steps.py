@@ -16,7 +16,7 @@ from mlscale.commands.lifecycle.clients import Asked, asking
 from mlscale.commands.lifecycle.production_samples import Labelled
 from mlscale.commands.lifecycle.step_log import Told
 from mlscale.commands.lifecycle.step_state import Walk
-from mlscale.launch.background import Background
+from mlscale.launch.background_command import Background
 from mlscale.report import Line, Result, Rows, Series
 from mlscale.stats.paired import Paired, paired
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from mlscale.errors import MLScaleError
-from mlscale.launch.start import say
+from mlscale.launch.start_notices import say
 from mlscale.report import Figure, Result, Step, duration
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import MaskedStream, Masker

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlscale.commands.lifecycle.retraining_steps import Load
     from mlscale.commands.lifecycle.step_log import Tour
     from mlscale.export.servable import Servable
-    from mlscale.launch.background import Background
+    from mlscale.launch.background_command import Background
     from mlscale.report import Result
     from mlscale.versions import LocalRegistry, Version
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlscale.export.required_extras import need
-from mlscale.launch.start import say
+from mlscale.launch.start_notices import say
 from mlscale.report import Bars, Figure, Result, Series, number
 from mlscale.secrets.mask import Masker
 from mlscale.verify_resume.killed_run import raised_on_terminate

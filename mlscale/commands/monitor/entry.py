@@ -12,7 +12,7 @@ from mlscale.assembly.build import build
 from mlscale.commands.monitor.monitor_settings import Settings
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import need
-from mlscale.launch.start import say
+from mlscale.launch.start_notices import say
 from mlscale.report import Result
 from mlscale.secrets.mask import Masker
 

@@ -13,7 +13,7 @@ from mlscale.commands.predict.rank_worker import Work, work_of_rank
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import need
 from mlscale.files import named_by
-from mlscale.launch.start import say
+from mlscale.launch.start_notices import say
 from mlscale.report import Result, Table
 from mlscale.report.text import percent
 from mlscale.secrets.mask import Masker, masked_output
@@ -117,7 +117,7 @@ def _encodes(cfg: DictConfig) -> bool:
 
 
 def _devices_there(accelerator: str) -> int:
-    from mlscale.launch.machine import this_machine
+    from mlscale.launch.local_devices import this_machine
 
     return this_machine().count(accelerator) or 1
 

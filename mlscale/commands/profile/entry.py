@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from mlscale.config.composition.frozen import with_derived
 from mlscale.config.derive import derive
 from mlscale.errors import MLScaleError
-from mlscale.launch.start import say
+from mlscale.launch.start_notices import say
 from mlscale.profile import machine_load as load
 from mlscale.profile.bound_verdict import ROUNDS, Verdict
 from mlscale.profile.machine_load import Load
@@ -38,8 +38,8 @@ def run(cfg: DictConfig) -> Result:
     began, found = time.perf_counter(), load.now()
     from mlscale.assembly.facts import data_facts
     from mlscale.assembly.precision_probe import kept, outcome_of
-    from mlscale.launch.local import warm_up
-    from mlscale.launch.machine import this_machine
+    from mlscale.launch.local_devices import this_machine
+    from mlscale.launch.local_launch import warm_up
 
     if cfg.profile.seconds <= 0:
         raise MLScaleError(

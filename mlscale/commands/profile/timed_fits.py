@@ -218,6 +218,6 @@ def _workers(cfg: DictConfig, key: str) -> int | None:
 
 
 def _cuda_bf16() -> bool:
-    from mlscale.launch.machine import this_machine
+    from mlscale.launch.local_devices import this_machine
 
     return this_machine().cuda_bf16

@@ -13,7 +13,7 @@ from mlscale.commands.retrain.challenger_training import Challenger, Champion, c
 from mlscale.commands.retrain.cycle_result import result_of, shown, too_few
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.required_extras import need
-from mlscale.launch.start import say
+from mlscale.launch.start_notices import say
 from mlscale.report import Result, keep
 from mlscale.secrets.mask import Masker
 

@@ -24,8 +24,8 @@ from mlscale.config.derive import derive
 from mlscale.config.metric_choice import kept_choice
 from mlscale.errors import Exit, MLScaleError
 from mlscale.files import check_writable, remove_empty
-from mlscale.launch.garbage import put_off
-from mlscale.launch.start import say, start_lines
+from mlscale.launch.garbage_collection import put_off
+from mlscale.launch.start_notices import say, start_lines
 from mlscale.report import Result, keep, number
 from mlscale.report.curves import curves
 from mlscale.report.text import percent
@@ -54,13 +54,13 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: what the data or the machine lacks, before anything starts; or what ended the run.
     """
-    from mlscale.launch.local import launch, warm_up
+    from mlscale.launch.local_launch import launch, warm_up
 
     warm_up(cfg.trainer.devices)
     masker = Masker.of(cfg)
     with put_off():
         from mlscale.assembly.facts import data_facts
-        from mlscale.launch.machine import this_machine
+        from mlscale.launch.local_devices import this_machine
 
         machine = this_machine()
         import_module("mlscale.assembly.run")

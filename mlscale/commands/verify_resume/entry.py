@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 from mlscale.assembly.first_weights import initial_of
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch.start import say
+from mlscale.launch.start_notices import say
 from mlscale.report import Result, duration
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.config_secrets import protect

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mlscale.assembly import precision_probe
 from mlscale.errors import MLScaleError
-from mlscale.launch.machine import Machine
+from mlscale.launch.local_devices import Machine
 from mlscale.profile.precision_trial import FAR, Candidate, Measured
 
 LAPTOP = Machine(cuda=0, mps=False, cores=4, cuda_bf16=False)

@@ -13,7 +13,7 @@ from mlscale.commands.estimate.measurements import _fit
 from mlscale.commands.profile import timed_fits as profile_probe
 from mlscale.config.composition.frozen import with_derived
 from mlscale.config.derive import derive
-from mlscale.launch.machine import this_machine
+from mlscale.launch.local_devices import this_machine
 
 OWN = """
 import pytorch_lightning as pl

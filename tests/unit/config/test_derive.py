@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.derive import derive
 from mlscale.errors import MLScaleError
-from mlscale.launch.machine import Machine
+from mlscale.launch.local_devices import Machine
 
 LAPTOP = Machine(cuda=0, mps=False, cores=4, cuda_bf16=False)
 BOX = Machine(cuda=4, mps=False, cores=32, cuda_bf16=False)

@@ -10,7 +10,7 @@ import pytest
 from mlscale.commands.env import environment_checks as env_checks
 from mlscale.commands.env.entry import _EXTRAS, main
 from mlscale.commands.env.environment_checks import Check, checks, wandb_key
-from mlscale.launch.machine import Machine
+from mlscale.launch.local_devices import Machine
 from mlscale.runs import machine as system
 from mlscale.runs.disk_space import Disk, measure
 

@@ -9,7 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from mlscale.config.checks.notices import notices
 from mlscale.data import Promises
-from mlscale.launch.machine import Machine
+from mlscale.launch.local_devices import Machine
 
 LAPTOP = Machine(cuda=0, mps=False, cores=4, cuda_bf16=False)
 HERE = "tests.unit.config.checks.test_notices"

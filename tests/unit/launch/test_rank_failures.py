@@ -6,7 +6,7 @@ import pytest
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError, ProcessFailure
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch import failures
+from mlscale.launch import rank_failures as failures
 
 
 def ended(message: str, rank: int = 0) -> ChildFailedError:

@@ -4,7 +4,7 @@ import gc
 import subprocess
 import sys
 
-from mlscale.launch.garbage import put_off
+from mlscale.launch.garbage_collection import put_off
 
 CLAIMED = """
 import gc

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mlscale.errors import MLScaleError
-from mlscale.launch import failures
+from mlscale.launch import rank_failures as failures
 from mlscale.runs import processes as process
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import Masker

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from omegaconf import OmegaConf
 
-from mlscale.launch.start import start_lines
+from mlscale.launch.start_notices import start_lines
 
 FACTS = {"train_samples": 1437, "val_samples": 360, "sample": (1, 8, 8), "num_classes": 10}
 

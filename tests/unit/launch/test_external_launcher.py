@@ -6,7 +6,7 @@ import pytest
 
 from mlscale import api, cli
 from mlscale.errors import MLScaleError
-from mlscale.launch.external import refuse_external_rank
+from mlscale.launch.external_launcher import refuse_external_rank
 
 _MANY = {
     "torchrun": {"RANK": "1", "WORLD_SIZE": "2"},

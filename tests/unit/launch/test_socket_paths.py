@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch import sockets
+from mlscale.launch import socket_paths as sockets
 from tests.contract.commands import ROOT
 
 SCRIPT = """
 import multiprocessing, os, sys, tempfile
 from multiprocessing import connection
-from mlscale.launch.sockets import shorten_socket_paths
+from mlscale.launch.socket_paths import shorten_socket_paths
 
 def listen(queue=None):
     with connection.Listener(family="AF_UNIX") as listener:

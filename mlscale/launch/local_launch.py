@@ -18,7 +18,7 @@ from typing import Any
 
 from mlscale.assembly.worker import rank_main, train
 from mlscale.errors import Exit, MLScaleError
-from mlscale.launch import failures
+from mlscale.launch import rank_failures as failures
 from mlscale.runs import processes as process
 
 _SAVE_SECONDS = 600  # what ranks that are told to stop may take for their last step and their last checkpoint
