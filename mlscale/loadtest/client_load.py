@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from mlscale.loadtest.latencies import Latencies
+from mlscale.loadtest.latency_histogram import Latencies
 
 _SCHEDSTAT = Path("/proc/thread-self/schedstat")
 

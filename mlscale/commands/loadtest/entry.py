@@ -15,9 +15,9 @@ from mlscale.verify_resume.killed_run import raised_on_terminate
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.loadtest.drive import Plan
-    from mlscale.loadtest.outcome import Outcome
-    from mlscale.loadtest.verdict import Verdict
+    from mlscale.loadtest.load_outcome import Outcome
+    from mlscale.loadtest.locust_process import Plan
+    from mlscale.loadtest.slo_verdict import Verdict
 
 
 def run(cfg: DictConfig) -> Result:
@@ -28,11 +28,11 @@ def run(cfg: DictConfig) -> Result:
             or the extra 'loadtest' is not installed.
     """
     need("loadtest", "locust")
-    from mlscale.loadtest.drive import Plan, drive
-    from mlscale.loadtest.outcome import Objective
-    from mlscale.loadtest.samples import random_of, read
-    from mlscale.loadtest.server import Credentials, look
-    from mlscale.loadtest.verdict import decide
+    from mlscale.loadtest.load_outcome import Objective
+    from mlscale.loadtest.load_samples import random_of, read
+    from mlscale.loadtest.locust_process import Plan, drive
+    from mlscale.loadtest.server_metadata import Credentials, look
+    from mlscale.loadtest.slo_verdict import decide
 
     start = time.perf_counter()
     objective = Objective(**cfg.slo)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.loadtest import empty_server
-from mlscale.loadtest.calibration import whole_answer
+from mlscale.loadtest.client_calibration import whole_answer
 
 CLASSES, SHAPE = 3, (1, 4, 4)
 Answer = tuple[int, dict[str, str], bytes]

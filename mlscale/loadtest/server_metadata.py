@@ -12,7 +12,7 @@ from urllib.parse import quote, urlsplit
 import numpy as np
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.loadtest.questions import DATATYPES, Question
+from mlscale.loadtest.request_kinds import DATATYPES, Question
 
 _CONNECT_SECONDS, _ANSWER_SECONDS = 0.8, 5.0
 _LARGEST = 16 << 20

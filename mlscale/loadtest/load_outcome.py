@@ -9,7 +9,7 @@ from typing import Any
 
 from mlscale.errors import MLScaleError
 from mlscale.loadtest.client_load import ClientLoad
-from mlscale.loadtest.latencies import Latencies
+from mlscale.loadtest.latency_histogram import Latencies
 from mlscale.loadtest.server_timing import ServerTime
 
 _MOST_KINDS = 20

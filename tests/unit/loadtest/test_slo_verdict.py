@@ -3,10 +3,10 @@
 import pytest
 
 from mlscale.loadtest.client_load import ClientLoad, read_usage
-from mlscale.loadtest.latencies import Latencies
-from mlscale.loadtest.outcome import Objective, Outcome
+from mlscale.loadtest.latency_histogram import Latencies
+from mlscale.loadtest.load_outcome import Objective, Outcome
 from mlscale.loadtest.server_timing import ServerTime
-from mlscale.loadtest.verdict import decide
+from mlscale.loadtest.slo_verdict import decide
 
 CLOSED_RATE = 50.0  # requests/s of the outcomes below
 CALM, BUSY, STARVED = (0.5, 0.2), (1.9, 0.0), (0.3, 1.6)  # of 2 s: computing, waiting for a core

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.files import read_json, write_json
-from mlscale.loadtest.outcome import Outcome
-from mlscale.loadtest.questions import PROTOCOLS
-from mlscale.loadtest.server import Credentials, Model
+from mlscale.loadtest.load_outcome import Outcome
+from mlscale.loadtest.request_kinds import PROTOCOLS
+from mlscale.loadtest.server_metadata import Credentials, Model
 from mlscale.runs.processes import end_session
 
 _START_SECONDS, _GRACE_SECONDS = 60.0, 5.0

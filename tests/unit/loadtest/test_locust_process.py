@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.loadtest import drive as module
-from mlscale.loadtest.drive import Plan, drive
-from mlscale.loadtest.server import Model
+from mlscale.loadtest import locust_process as module
+from mlscale.loadtest.locust_process import Plan, drive
+from mlscale.loadtest.server_metadata import Model
 from tests.unit.loadtest.servers import Answer, label, serving
 
 MODEL = Model("sums", "input", "uint8", (1, 4, 4), 3)

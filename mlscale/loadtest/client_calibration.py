@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlscale.loadtest.questions import Question
-from mlscale.loadtest.server import Credentials, send_once
+from mlscale.loadtest.request_kinds import Question
+from mlscale.loadtest.server_metadata import Credentials, send_once
 
 _PER_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encoding"}
 

@@ -1,6 +1,6 @@
 """The file that Locust is given: users that ask one question after the other, and write down what comes back.
 
-`MLSCALE_LOADTEST` names a JSON file with the fields of `mlscale.loadtest.drive.Plan`. Imported by Locust alone.
+`MLSCALE_LOADTEST` names a JSON file with the fields of `mlscale.loadtest.locust_process.Plan`. Imported by Locust alone.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ import gevent
 from locust import FastHttpUser, constant, constant_throughput, events, task
 
 from mlscale.files import write_json
-from mlscale.loadtest.calibration import start_empty_server
+from mlscale.loadtest.client_calibration import start_empty_server
 from mlscale.loadtest.client_load import read_usage
-from mlscale.loadtest.outcome import Outcome
-from mlscale.loadtest.questions import Question, Wrong, question, read
-from mlscale.loadtest.samples import Samples, random_of
-from mlscale.loadtest.samples import read as read_samples
-from mlscale.loadtest.server import Credentials, Model
+from mlscale.loadtest.load_outcome import Outcome
+from mlscale.loadtest.load_samples import Samples, random_of
+from mlscale.loadtest.load_samples import read as read_samples
+from mlscale.loadtest.request_kinds import Question, Wrong, question, read
+from mlscale.loadtest.server_metadata import Credentials, Model
 from mlscale.loadtest.server_timing import read_server_time
 
 SETTINGS: dict[str, Any] = json.loads(Path(os.environ["MLSCALE_LOADTEST"]).read_text(encoding="utf-8"))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-from mlscale.loadtest.outcome import Objective, Outcome
+from mlscale.loadtest.load_outcome import Objective, Outcome
 
 _BUSY = 0.9
 """The share of the time for which a client computes or waits for a core, from which it is at its limit."""

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.loadtest.samples import random_of, read
-from mlscale.loadtest.server import Model
+from mlscale.loadtest.load_samples import random_of, read
+from mlscale.loadtest.server_metadata import Model
 
 MODEL = Model("m", "input", "uint8", (1, 4, 4), 3)
 RAW = np.arange(48, dtype=np.uint8).reshape(3, 1, 4, 4)

@@ -3,9 +3,9 @@
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.loadtest.outcome import Objective, Outcome
+from mlscale.loadtest.load_outcome import Objective, Outcome
 from mlscale.loadtest.server_timing import ServerTime
-from mlscale.loadtest.verdict import decide
+from mlscale.loadtest.slo_verdict import decide
 
 
 def outcome(*latencies: float, failures: tuple[str, ...] = (), seconds: float = 2.0) -> Outcome:

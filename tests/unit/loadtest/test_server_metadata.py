@@ -6,7 +6,7 @@ import time
 import pytest
 
 from mlscale.errors import Exit, MLScaleError
-from mlscale.loadtest.server import Model, look
+from mlscale.loadtest.server_metadata import Model, look
 from tests.unit.loadtest.servers import serving
 
 

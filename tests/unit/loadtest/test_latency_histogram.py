@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from mlscale.loadtest.latencies import Latencies
+from mlscale.loadtest.latency_histogram import Latencies
 
 
 def test_quantiles_are_within_half_a_per_cent() -> None:

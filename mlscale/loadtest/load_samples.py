@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
-from mlscale.loadtest.server import Model
+from mlscale.loadtest.server_metadata import Model
 
 _RANDOM = 256
 _MOST_BYTES = 64 << 20

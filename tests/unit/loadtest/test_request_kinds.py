@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlscale.loadtest.questions import PROTOCOLS, Answer, Question, Wrong, question, read
+from mlscale.loadtest.request_kinds import PROTOCOLS, Answer, Question, Wrong, question, read
 
 RAW = np.arange(32, dtype=np.uint8).reshape(2, 1, 4, 4)
 
