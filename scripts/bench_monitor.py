@@ -138,11 +138,11 @@ def ours(folder: Path) -> Callable[[], list[str]]:
     import numpy as np
 
     from mlscale.events.store import EventStore
+    from mlscale.monitor.alert_rule import Patience
     from mlscale.monitor.alerts import Desk
     from mlscale.monitor.baseline import Baseline
-    from mlscale.monitor.look import RULES, Limits, look
-    from mlscale.monitor.rule import Patience
-    from mlscale.monitor.window import Span, read
+    from mlscale.monitor.event_window import Span, read
+    from mlscale.monitor.window_check import RULES, Limits, look
 
     def one() -> list[str]:
         now = datetime.now(UTC)

@@ -10,10 +10,10 @@ from typing import Any
 
 from mlscale.contracts import stamp
 from mlscale.files import plain
-from mlscale.monitor import state as memory_file
-from mlscale.monitor.look import Look
-from mlscale.monitor.rule import Change, Patience, State, step
-from mlscale.monitor.state import Memory
+from mlscale.monitor import monitor_state as memory_file
+from mlscale.monitor.alert_rule import Change, Patience, State, step
+from mlscale.monitor.monitor_state import Memory
+from mlscale.monitor.window_check import Look
 from mlscale.notify.webhook import Webhook
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 from mlscale.monitor.baseline import Baseline
-from mlscale.monitor.window import Window
+from mlscale.monitor.event_window import Window
 from mlscale.report import number
 from mlscale.report.text import percent
 from mlscale.stats.chi2 import chi2

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from mlscale.monitor.alerts import Told
     from mlscale.monitor.baseline import Baseline
-    from mlscale.monitor.look import Look
+    from mlscale.monitor.window_check import Look
 
 
 def run(cfg: DictConfig) -> Result:
@@ -89,7 +89,9 @@ class Monitor:
     def look(self) -> Seen:
         """Look at the window that ends now, and tell what is to be told."""
         from mlscale.events.store import EventStore
-        from mlscale.monitor import baseline, look, window
+        from mlscale.monitor import baseline
+        from mlscale.monitor import event_window as window
+        from mlscale.monitor import window_check as look
         from mlscale.monitor.alerts import Desk
         from mlscale.versions.servable_path import locate
 
@@ -107,7 +109,7 @@ class Monitor:
 
     def result(self, seen: Seen) -> Result:
         """What came of one look."""
-        from mlscale.monitor.figures import figures
+        from mlscale.monitor.drift_plots import figures
 
         told, no_data = seen.told, seen.look.signal("no_data")
         page = {"page": str(self.settings.page)} if self.settings.page else {}

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from mlscale.config.suggestions.suggest import nearest
 from mlscale.errors import MLScaleError, raise_all
-from mlscale.monitor.look import RULES, Limits
-from mlscale.monitor.rule import Patience
-from mlscale.monitor.window import Span
+from mlscale.monitor.alert_rule import Patience
+from mlscale.monitor.event_window import Span
+from mlscale.monitor.window_check import RULES, Limits
 from mlscale.notify.webhook import Webhook
 from mlscale.runs.identity import folder_name
 

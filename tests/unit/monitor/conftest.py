@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from mlscale.monitor.baseline import Baseline
-from mlscale.monitor.window import Window
+from mlscale.monitor.event_window import Window
 
 CLASSES = np.array([0.4, 0.3, 0.2, 0.05, 0.03, 0.02])
 Draw = Callable[..., Window]

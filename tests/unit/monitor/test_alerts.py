@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.monitor import state
+from mlscale.monitor import monitor_state as state
+from mlscale.monitor.alert_rule import Patience
 from mlscale.monitor.alerts import Desk, Told
-from mlscale.monitor.look import RULES, Look, Signal
-from mlscale.monitor.rule import Patience
+from mlscale.monitor.window_check import RULES, Look, Signal
 from mlscale.notify.webhook import Webhook
 from tests.contract.test_documents import validate
 from tests.receiver import Receiver

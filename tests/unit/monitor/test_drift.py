@@ -7,8 +7,8 @@ import pytest
 
 from mlscale.errors import MLScaleError
 from mlscale.monitor.drift import Column, drift
-from mlscale.monitor.figures import figures
-from mlscale.monitor.look import Limits, Look, look
+from mlscale.monitor.drift_plots import figures
+from mlscale.monitor.window_check import Limits, Look, look
 from tests.unit.monitor.conftest import baseline, window
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mlscale.monitor.baseline import Baseline
 from mlscale.monitor.drift import Column, drift
-from mlscale.monitor.window import Window
+from mlscale.monitor.event_window import Window
 from mlscale.report import number, text
 from mlscale.stats.intervals import Interval, quantile, wilson
 

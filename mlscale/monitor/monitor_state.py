@@ -17,7 +17,7 @@ from typing import Any, get_args
 from mlscale.contracts import expect, stamp
 from mlscale.errors import Exit, MLScaleError
 from mlscale.files import PRIVATE_FILE, make_folders, read_json, write_json
-from mlscale.monitor.rule import Phase, State
+from mlscale.monitor.alert_rule import Phase, State
 
 _WAIT_SECONDS = 60.0  # a look that has a dead webhook to wait for is done in less
 _POLL_SECONDS = 0.05

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mlscale.events.store import EventStore
-from mlscale.monitor.window import Span, Window, read
+from mlscale.monitor.event_window import Span, Window, read
 
 NOW = datetime(2026, 1, 5, 12, tzinfo=UTC)
 EVERYTHING = Span(hours=None)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import binomtest
 
-from mlscale.monitor.look import Limits, Look, Signal, look
+from mlscale.monitor.window_check import Limits, Look, Signal, look
 from tests.unit.monitor.conftest import baseline, window
 
 

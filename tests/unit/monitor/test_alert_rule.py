@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlscale.monitor.rule import Patience, State, step
+from mlscale.monitor.alert_rule import Patience, State, step
 
 
 def told(levels: list[float | None], patience: Patience) -> list[tuple[int, str]]:
