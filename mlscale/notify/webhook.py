@@ -12,7 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.sent import Sent, within
+from mlscale.notify.delivery import Sent, within
 
 _FIRST_PAUSE_SECONDS = 0.2
 

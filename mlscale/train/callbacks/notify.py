@@ -14,9 +14,9 @@ from tqdm import tqdm
 
 from mlscale.contracts import stamp
 from mlscale.errors import MLScaleError
-from mlscale.notify.command import Command
-from mlscale.notify.mail import Mail
-from mlscale.notify.sent import Sent
+from mlscale.notify.command_notifier import Command
+from mlscale.notify.delivery import Sent
+from mlscale.notify.mail_notifier import Mail
 from mlscale.notify.webhook import Webhook
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import now
@@ -40,7 +40,7 @@ class Notify(Callback):
         when: which of finished, failed, diverged, stopped and hung are told.
         webhook: gets a JSON POST; http or https.
         command: a program and its arguments, which gets the JSON on its standard input.
-        mail: arguments of `mlscale.notify.mail.Mail`: host, to, sender, and how to log in.
+        mail: arguments of `mlscale.notify.mail_notifier.Mail`: host, to, sender, and how to log in.
         timeout_s: seconds that each of them may take for one try.
         tries: of a webhook.
 

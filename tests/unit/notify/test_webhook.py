@@ -6,7 +6,7 @@ import time
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.sent import Sent
+from mlscale.notify.delivery import Sent
 from mlscale.notify.webhook import Webhook
 from tests.receiver import Receiver
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.mail import Mail
+from mlscale.notify.mail_notifier import Mail
 from tests.smtp_sink import Sink
 
 HOST = "127.0.0.1"

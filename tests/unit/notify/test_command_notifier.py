@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.command import Command
-from mlscale.notify.sent import Sent
+from mlscale.notify.command_notifier import Command
+from mlscale.notify.delivery import Sent
 
 COPY = "import sys, pathlib; pathlib.Path(sys.argv[1]).write_bytes(sys.stdin.buffer.read())"
 

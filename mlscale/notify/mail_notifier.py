@@ -11,7 +11,7 @@ from email.utils import formatdate, make_msgid
 from typing import Literal, get_args
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.sent import Sent, within
+from mlscale.notify.delivery import Sent, within
 
 Security = Literal["starttls", "tls", "none"]
 _PORTS = {"starttls": 587, "tls": 465, "none": 25}

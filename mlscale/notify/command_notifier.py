@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from mlscale.errors import MLScaleError
-from mlscale.notify.sent import Sent
+from mlscale.notify.delivery import Sent
 from mlscale.notify.webhook import body
 
 
