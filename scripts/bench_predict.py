@@ -112,10 +112,10 @@ def ours(network: Any, folder: Path, to: Path) -> Any:
     import pyarrow.dataset as ds
 
     from mlscale.predict.inputs import open_inputs
-    from mlscale.predict.parts import begin
-    from mlscale.predict.prepare import Takes
-    from mlscale.predict.score import score
-    from mlscale.predict.torch_model import TaskModel
+    from mlscale.predict.part_files import begin
+    from mlscale.predict.prepare_input import Takes
+    from mlscale.predict.score_parts import score
+    from mlscale.predict.torch_batches import TaskModel
     from mlscale.tasks import Classification
 
     task = Classification(CLASSES, model=network)

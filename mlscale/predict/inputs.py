@@ -77,7 +77,7 @@ def open_inputs(
     Raises:
         MLScaleError: nothing is there, or what is there is no input.
     """
-    from mlscale.predict.tables import TableInputs
+    from mlscale.predict.input_tables import TableInputs
 
     words = [spec] if isinstance(spec, str) else [str(word) for word in spec]
     if not words or "" in words:

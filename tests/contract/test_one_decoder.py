@@ -19,7 +19,7 @@ from mlscale.data.images.image_folder import FolderSource
 from mlscale.data.order.bad_samples import BadSample
 from mlscale.export.servable import Port, Servable, load
 from mlscale.predict.inputs import FolderInputs
-from mlscale.predict.prepare import Takes, prepare
+from mlscale.predict.prepare_input import Takes, prepare
 from mlscale.serve import images
 from mlscale.serve.model import Model
 from mlscale.serve.refused import Refused

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.predict.inputs import Inputs
-    from mlscale.predict.parts import Parts
+    from mlscale.predict.part_files import Parts
 
 _SHOWN_CLASSES = 20
 
@@ -37,7 +37,7 @@ def run(cfg: DictConfig) -> Result:
     """
     need("predict", "pyarrow")
     from mlscale.predict.inputs import open_inputs
-    from mlscale.predict.parts import alone, begin, summary
+    from mlscale.predict.part_files import alone, begin, summary
     from mlscale.runs.identity import now
 
     masker = Masker.of(cfg)
@@ -161,7 +161,7 @@ def _checkpoint(cfg: DictConfig, subject: Subject) -> _Of:
 
 def _score(work: Work, parts: Parts, inputs: Inputs, world_size: int, before: int) -> None:
     from mlscale.commands.predict.worker_processes import spread
-    from mlscale.predict.bar import Bar
+    from mlscale.predict.progress_bar import Bar
 
     with Bar(len(inputs), before) as bar:
         if world_size == 1:

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING, Any
 from mlscale.errors import MLScaleError
 
 if TYPE_CHECKING:
+    from mlscale.predict.batch_models import Model
     from mlscale.predict.inputs import Inputs
-    from mlscale.predict.models import Model
-    from mlscale.predict.parts import Parts
-    from mlscale.predict.score import Progress
+    from mlscale.predict.part_files import Parts
+    from mlscale.predict.score_parts import Progress
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,8 @@ def work_of_rank(work: Work, parts: Parts, inputs: Inputs, rank: int, world_size
     Raises:
         MLScaleError: the model can't be built, or rows can't be written.
     """
-    from mlscale.predict.events import PartEvents
-    from mlscale.predict.score import score
+    from mlscale.predict.predicted_events import PartEvents
+    from mlscale.predict.score_parts import score
 
     done = parts.done() if world_size == 1 else {part for part in range(len(parts)) if parts.path(part).is_file()}
     todo = [part for part in parts.of_rank(rank, world_size) if part not in done]
@@ -95,7 +95,7 @@ def work_of_rank(work: Work, parts: Parts, inputs: Inputs, rank: int, world_size
 
 def build_model(work: Work, rank: int = 0) -> Model:
     """The servable, or the trained task on the rank's device."""
-    from mlscale.predict.models import ServableModel
+    from mlscale.predict.batch_models import ServableModel
 
     if work.servable is not None:
         return ServableModel.load(Path(work.servable), work.threads)
@@ -105,7 +105,7 @@ def build_model(work: Work, rank: int = 0) -> Model:
     from mlscale.assembly.rebuild import rebuilt
     from mlscale.data.images.labelled_images import ImageData
     from mlscale.evaluate.collect_predictions import kind_of
-    from mlscale.predict.torch_model import TaskModel, encoding, takes_of
+    from mlscale.predict.torch_batches import TaskModel, encoding, takes_of
 
     assert work.config is not None
     assert work.checkpoint is not None
@@ -150,7 +150,7 @@ def rank_main(work: Work, rank: int, world_size: int, launcher: int, environment
     """The entry of a process that the command started; what it has done and what is wrong goes into `told`, a queue."""
     from mlscale.assembly.worker import end_with
     from mlscale.predict.inputs import open_inputs
-    from mlscale.predict.parts import resume
+    from mlscale.predict.part_files import resume
 
     end_with(launcher)
     os.environ.update({name: value for name, value in environment.items() if name not in os.environ})

@@ -13,11 +13,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.predict.events import PartEvents
 from mlscale.predict.inputs import open_inputs
-from mlscale.predict.parts import Parts, begin
-from mlscale.predict.prepare import Takes
-from mlscale.predict.score import score
+from mlscale.predict.part_files import Parts, begin
+from mlscale.predict.predicted_events import PartEvents
+from mlscale.predict.prepare_input import Takes
+from mlscale.predict.score_parts import score
 
 TAKES = Takes((4,), "float32")
 

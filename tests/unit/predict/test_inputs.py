@@ -15,9 +15,9 @@ import pytest
 from PIL import Image
 
 from mlscale.errors import MLScaleError
+from mlscale.predict.batch_models import answers
 from mlscale.predict.inputs import Inputs, open_inputs
-from mlscale.predict.models import answers
-from mlscale.predict.prepare import Takes, prepare
+from mlscale.predict.prepare_input import Takes, prepare
 
 IMAGE = Takes((1, 8, 8), "uint8")
 

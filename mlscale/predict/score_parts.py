@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
+from mlscale.predict.batch_models import Model, answers
+from mlscale.predict.input_tables import TableInputs
 from mlscale.predict.inputs import Inputs
-from mlscale.predict.models import Model, answers
-from mlscale.predict.parts import Parts
-from mlscale.predict.prepare import Takes, prepare
-from mlscale.predict.tables import TableInputs
+from mlscale.predict.part_files import Parts
+from mlscale.predict.prepare_input import Takes, prepare
 
 Progress = Callable[[int, int], None]
 """Called with rows that are done, and how many of them could not be read."""

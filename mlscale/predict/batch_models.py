@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.predict.prepare import Takes
+from mlscale.predict.prepare_input import Takes
 
 Answers = dict[str, list[Any] | NDArray[Any]]
 """Columns of a batch, n each."""

@@ -11,7 +11,7 @@ import numpy as np
 from mlscale.events.input_summary import Batch, columns
 from mlscale.events.segments import Appender
 from mlscale.events.stream_schema import stamped
-from mlscale.predict.score import Loaded
+from mlscale.predict.score_parts import Loaded
 from mlscale.runs.identity import folder_name
 
 

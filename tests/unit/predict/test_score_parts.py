@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
-from mlscale.predict.parts import MANIFEST, Parts, alone, summary
-from mlscale.predict.score import Loaded, asked
+from mlscale.predict.part_files import MANIFEST, Parts, alone, summary
+from mlscale.predict.score_parts import Loaded, asked
 from tests.contract.test_documents import validate
 from tests.unit.predict import scorer
 
