@@ -9,7 +9,7 @@ import numpy as np
 from mlscale.evaluate.report_wording import percent
 from mlscale.evaluate.sample_collector import Gathered, Worst
 from mlscale.report import Figure, Heading, Picture, Table
-from mlscale.report.sheet import Tile, as_image, as_mask, sheet
+from mlscale.report.contact_sheet import Tile, as_image, as_mask, sheet
 from mlscale.report.text import number
 
 _TEXT, _LISTED = 160, 12

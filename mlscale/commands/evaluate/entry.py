@@ -22,7 +22,7 @@ from mlscale.errors import MLScaleError
 from mlscale.files import named_by
 from mlscale.launch.start_notices import say
 from mlscale.report import Result, keep
-from mlscale.report.kept import keep_in
+from mlscale.report.result_files import keep_in
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import Masker, masked_output
 from mlscale.versions.model_reference import Subject, find_other, find_subject

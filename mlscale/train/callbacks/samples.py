@@ -14,7 +14,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mlscale.errors import MLScaleError
-from mlscale.report.sheet import Tile, as_image, as_mask, sheet
+from mlscale.report.contact_sheet import Tile, as_image, as_mask, sheet
 from mlscale.report.text import percent
 from mlscale.tasks.batch import unpack
 from mlscale.train.loggers import log_image, log_table
