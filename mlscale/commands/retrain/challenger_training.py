@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.export.servable import Servable
+    from mlscale.retrain.labelled_window import Window
     from mlscale.retrain.lineage import Before
-    from mlscale.retrain.window import Window
     from mlscale.runs.folder import RunFolder
     from mlscale.versions import Version
 
@@ -103,7 +103,7 @@ class Champion:
         """
         from mlscale.assembly.run import build_data
         from mlscale.retrain.lineage import before, origin_of
-        from mlscale.retrain.shards import check_images
+        from mlscale.retrain.window_shards import check_images
 
         run, checkpoint = origin_of(version, cfg.runs_dir)
         config = ready("train", [f"like={run.path}", *_believed(cfg)])
@@ -143,7 +143,7 @@ def train(cfg: DictConfig, champion: Champion, window: Window, labels: Sequence[
 
     The last checkpoint is exported: to choose the best one would be to choose by the samples that the gate judges by.
     """
-    from mlscale.retrain.shards import write_shards
+    from mlscale.retrain.window_shards import write_shards
     from mlscale.runs.folder import RunFolder
 
     for name, chosen in (("train", ~window.held_out), ("held_out", window.held_out)):

@@ -8,7 +8,7 @@ from mlscale.report import Bars, Result, Series
 
 if TYPE_CHECKING:
     from mlscale.retrain.journal import Journal, Turn
-    from mlscale.retrain.window import Window
+    from mlscale.retrain.labelled_window import Window
 
 
 def too_few(needed: int, model: str, window: Window) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from mlscale.retrain.gate import Judged
     from mlscale.retrain.journal import Journal, Turn
-    from mlscale.retrain.window import Window
+    from mlscale.retrain.labelled_window import Window
     from mlscale.versions import LocalRegistry, Version
 
 
@@ -162,7 +162,7 @@ def _decide(registry: LocalRegistry, champion: Version, judged: Judged, going: _
 
 def _window(cfg: DictConfig, model: str, servable: Any) -> Window:
     from mlscale.events.store import EventStore
-    from mlscale.retrain.window import window
+    from mlscale.retrain.labelled_window import window
 
     since = datetime.now(UTC) - timedelta(hours=cfg.window.hours) if cfg.window.hours is not None else None
     events = EventStore(Path(cfg.events).expanduser()).joined(model, since=since, samples=True)
@@ -193,8 +193,8 @@ def _publish(registry: LocalRegistry, champion: Version, challenger: Challenger)
 
 def _too_early(cfg: DictConfig, journal: Journal, champion: Version) -> Result | None:
     """The result of a turn that may not be yet; None for one that may."""
-    from mlscale.retrain.guard import not_before
     from mlscale.retrain.journal import REJECTED
+    from mlscale.retrain.retry_guard import not_before
 
     turns = journal.turns()
     earliest = None if cfg.force else not_before(turns, **cfg.guard)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from mlscale.events.store import EventStore
 from mlscale.export.servable import Port
-from mlscale.retrain.window import Window, window
+from mlscale.retrain.labelled_window import Window, window
 
 PORT = Port("input", "uint8", (-1, 1, 2, 2))
 LABELS = ("cat", "dog")

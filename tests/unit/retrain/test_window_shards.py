@@ -7,7 +7,7 @@ import pytest
 
 from mlscale.data import WebDataset
 from mlscale.errors import MLScaleError
-from mlscale.retrain.shards import check_images, write_shards
+from mlscale.retrain.window_shards import check_images, write_shards
 
 
 @pytest.mark.parametrize("channels", [1, 3])

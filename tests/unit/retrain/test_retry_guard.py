@@ -4,8 +4,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from mlscale.retrain.guard import not_before
 from mlscale.retrain.journal import Turn
+from mlscale.retrain.retry_guard import not_before
 
 START = datetime.fromisoformat("2026-01-05T12:00:00+00:00")
 
