@@ -10,14 +10,19 @@ from typing import NamedTuple
 from urllib.parse import unquote
 
 from mlscale.errors import MLScaleError
-from mlscale.serve import json_numbers, labels, page, predict, tensors, v2, v2_model
-from mlscale.serve.access import Access
-from mlscale.serve.answers import Answers, only
-from mlscale.serve.http import HTML, Exchange, Head
+from mlscale.serve.http.access import Access
+from mlscale.serve.http.exchange import HTML, Exchange, Head
+from mlscale.serve.http.request_error import Refused
+from mlscale.serve.http.responses import Answers, only
 from mlscale.serve.inference import Inference, Protocol
-from mlscale.serve.labels import LabelSink
-from mlscale.serve.metrics import KIND
-from mlscale.serve.refused import Refused
+from mlscale.serve.protocol import home_page as page
+from mlscale.serve.protocol import json_numbers, v2
+from mlscale.serve.protocol import labels_route as labels
+from mlscale.serve.protocol import predict_route as predict
+from mlscale.serve.protocol import v2_metadata as v2_model
+from mlscale.serve.protocol import v2_tensors as tensors
+from mlscale.serve.protocol.labels_route import LabelSink
+from mlscale.serve.protocol.prometheus import KIND
 from mlscale.serve.workers import INLINE_BYTES, Workers
 
 Load = Callable[[str | None, bool, Callable[[MLScaleError | None], None]], None]

@@ -17,8 +17,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.serve.model import Model, Outputs
-from mlscale.serve.refused import Refused
+from mlscale.serve.http.request_error import Refused
+from mlscale.serve.served_model import Model, Outputs
 
 
 @dataclass(eq=False, slots=True)

@@ -17,13 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlscale.events.event_writer import EventWriter
-from mlscale.serve import images
-from mlscale.serve.answers import Answers, only
 from mlscale.serve.batcher import Batcher, Job
-from mlscale.serve.http import COMPRESSED_TO, Exchange, compressed
-from mlscale.serve.model import Model, Outputs
-from mlscale.serve.refused import Refused
-from mlscale.serve.v2_model import Statistics
+from mlscale.serve.http.exchange import COMPRESSED_TO, Exchange, compressed
+from mlscale.serve.http.request_error import Refused
+from mlscale.serve.http.responses import Answers, only
+from mlscale.serve.protocol import image_input as images
+from mlscale.serve.protocol.v2_metadata import Statistics
+from mlscale.serve.served_model import Model, Outputs
 from mlscale.serve.workers import INLINE_BYTES, INLINE_NUMBERS, Workers
 
 Written = tuple[bytes, bytes, bytes]

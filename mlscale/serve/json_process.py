@@ -22,7 +22,7 @@ from typing import Any
 
 import numpy as np
 
-from mlscale.serve.refused import Refused
+from mlscale.serve.http.request_error import Refused
 
 _LONGEST_S = 30.0
 _SPARE_BYTES = 64 << 20

@@ -17,18 +17,18 @@ from mlscale.errors import MLScaleError
 from mlscale.events.event_writer import EventWriter
 from mlscale.events.store import EventStore
 from mlscale.files import write_json
-from mlscale.serve.access import Access, check_exposure
-from mlscale.serve.admission import RESERVED
-from mlscale.serve.answers import Answers
 from mlscale.serve.app import App
-from mlscale.serve.http import Connections, Limits
+from mlscale.serve.hot_swap import Reloader, Source
+from mlscale.serve.http.access import Access, check_exposure
+from mlscale.serve.http.admission import RESERVED
+from mlscale.serve.http.exchange import Connections, Limits
+from mlscale.serve.http.listener import Listener
+from mlscale.serve.http.responses import Answers
+from mlscale.serve.http.sockets import Stop, allow_files, bound, grow_in_place, is_loopback, new_loop, stop_signal
 from mlscale.serve.inference import Inference
-from mlscale.serve.labels import LabelSink
-from mlscale.serve.listener import Listener
-from mlscale.serve.metrics import Metrics
-from mlscale.serve.model import Model
-from mlscale.serve.reload import Reloader, Source
-from mlscale.serve.sockets import Stop, allow_files, bound, grow_in_place, is_loopback, new_loop, stop_signal
+from mlscale.serve.protocol.labels_route import LabelSink
+from mlscale.serve.protocol.prometheus import Metrics
+from mlscale.serve.served_model import Model
 from mlscale.serve.workers import Workers
 from mlscale.versions.servable_path import Located
 

@@ -8,11 +8,11 @@ from collections.abc import Callable
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from typing import Any
 
-from mlscale.serve import images
-from mlscale.serve.answers import Answers
-from mlscale.serve.http import Exchange, decompressed
+from mlscale.serve.http.exchange import Exchange, decompressed
+from mlscale.serve.http.request_error import Refused
+from mlscale.serve.http.responses import Answers
 from mlscale.serve.json_process import JsonProcess
-from mlscale.serve.refused import Refused
+from mlscale.serve.protocol import image_input as images
 
 INLINE_BYTES, INLINE_NUMBERS = 64 << 10, 4096
 """JSON that is read, and numbers that are written as JSON, in the event loop: some milliseconds of it."""

@@ -20,9 +20,9 @@ from mlscale.data.order.bad_samples import BadSample
 from mlscale.export.servable import Port, Servable, load
 from mlscale.predict.inputs import FolderInputs
 from mlscale.predict.prepare_input import Takes, prepare
-from mlscale.serve import images
-from mlscale.serve.model import Model
-from mlscale.serve.refused import Refused
+from mlscale.serve.http.request_error import Refused
+from mlscale.serve.protocol import image_input as images
+from mlscale.serve.served_model import Model
 from tests import awkward
 from tests.serving import STORED
 
@@ -108,7 +108,7 @@ def test_a_server_without_torch_sees_the_same(tmp_path: Path) -> None:
     program = (
         "import hashlib, json, sys, warnings; from pathlib import Path\n"
         "from mlscale.data.images.image_decoder import decode_image\n"
-        "import mlscale.serve.images\n"
+        "import mlscale.serve.protocol.image_input\n"
         "warnings.simplefilter('error')\n"
         "verdicts = []\n"
         "for path in sorted(Path(sys.argv[1]).iterdir()):\n"

@@ -27,7 +27,7 @@ def run(cfg: DictConfig) -> Result:
     """
     need("serve", "httptools", "onnxruntime", "pyarrow", *(() if sys.platform == "win32" else ("uvloop",)))
     raise_all(_out_of_range(cfg))
-    from mlscale.serve.reload import Source
+    from mlscale.serve.hot_swap import Source
     from mlscale.serve.server import serve
 
     masker = Masker.of(cfg)
@@ -41,10 +41,10 @@ def run(cfg: DictConfig) -> Result:
 
 def _settings(cfg: DictConfig) -> Settings:
     from mlscale.events.store import EventStore
-    from mlscale.serve.access import Access, checked_key
-    from mlscale.serve.http import Limits
+    from mlscale.serve.http.access import Access, checked_key
+    from mlscale.serve.http.exchange import Limits
+    from mlscale.serve.http.tls import tls_context
     from mlscale.serve.server import Settings
-    from mlscale.serve.tls import tls_context
 
     per_address = None if cfg.behind_proxy else cfg.max_connections_per_address
     return Settings(

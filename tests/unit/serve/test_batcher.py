@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 from mlscale.serve.batcher import Batcher, Job
-from mlscale.serve.metrics import Histogram
-from mlscale.serve.model import Model, Outputs, load_model
-from mlscale.serve.refused import Refused
+from mlscale.serve.http.request_error import Refused
+from mlscale.serve.protocol.prometheus import Histogram
+from mlscale.serve.served_model import Model, Outputs, load_model
 from tests.serving import STORED, pixels
 
 MODEL = load_model(STORED, name="digits", version="digits:v1", threads=1, max_batch=4)

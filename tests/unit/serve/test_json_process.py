@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from mlscale.serve.http.request_error import Refused
 from mlscale.serve.json_process import JsonProcess
-from mlscale.serve.refused import Refused
 
 _FEW = 1 << 20
 needs_limits = pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits a process's memory")

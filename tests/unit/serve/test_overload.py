@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.serve.admission import RESERVED, Admission
-from mlscale.serve.connection import Connection
-from mlscale.serve.http import Connections, Limits
+from mlscale.serve.http.admission import RESERVED, Admission
+from mlscale.serve.http.connection import Connection
+from mlscale.serve.http.exchange import Connections, Limits
 from tests.serving import RAW, STORED, Server, pixels, serving, wait_for
-from tests.unit.serve.test_http import HEAD, LIVE, ONE, to_the_end
+from tests.unit.serve.http.test_exchange import HEAD, LIVE, ONE, to_the_end
 
 ASK = HEAD + b"Content-Length: 64\r\n\r\n" + ONE
 

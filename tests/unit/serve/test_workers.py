@@ -6,9 +6,9 @@ import weakref
 from functools import partial
 from typing import Any, NoReturn, cast
 
-from mlscale.serve.answers import Answers
-from mlscale.serve.metrics import Metrics
-from mlscale.serve.refused import Refused
+from mlscale.serve.http.request_error import Refused
+from mlscale.serve.http.responses import Answers
+from mlscale.serve.protocol.prometheus import Metrics
 from mlscale.serve.workers import Workers
 
 

@@ -16,9 +16,10 @@ from mlscale.data.images.fast_decoder import open_picture
 from mlscale.data.images.resample import cut, middle
 from mlscale.events.store import EventStore
 from mlscale.export.servable import Port, Servable, load
-from mlscale.serve import images, predict
-from mlscale.serve.model import Model, Outputs
-from mlscale.serve.refused import Refused
+from mlscale.serve.http.request_error import Refused
+from mlscale.serve.protocol import image_input as images
+from mlscale.serve.protocol import predict_route as predict
+from mlscale.serve.served_model import Model, Outputs
 from tests.serving import RAW, STORED, Server, pixels
 
 SERVABLE = load(STORED)

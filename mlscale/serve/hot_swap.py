@@ -13,7 +13,7 @@ from pathlib import Path
 
 from mlscale.errors import MLScaleError
 from mlscale.export.servable_trial import schema_change
-from mlscale.serve.model import Model, load_model
+from mlscale.serve.served_model import Model, load_model
 from mlscale.versions import LocalRegistry
 from mlscale.versions.aliases import FILE
 from mlscale.versions.servable_path import Located, locate

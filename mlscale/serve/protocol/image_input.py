@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from mlscale.data.images.fast_decoder import open_picture
 from mlscale.data.images.image_decoder import decode_image
 from mlscale.data.images.pil import MAX_PIXELS, TooLarge
-from mlscale.serve.model import Model
-from mlscale.serve.refused import Refused
+from mlscale.serve.http.request_error import Refused
+from mlscale.serve.served_model import Model
 
 KINDS = (b"image/jpeg", b"image/png", b"image/webp", b"image/bmp", b"image/gif", b"image/tiff")
 """Content types that are decoded; by what the body holds, whichever of them it is sent as."""

@@ -16,9 +16,9 @@ from typing import Any, cast
 
 import httptools
 
-from mlscale.serve.http import COMPACT, Connections, Exchange, Head, busy, origin_form, too_large
-from mlscale.serve.refused import Refused
-from mlscale.serve.sockets import unread_bytes, unsent_bytes
+from mlscale.serve.http.exchange import COMPACT, Connections, Exchange, Head, busy, origin_form, too_large
+from mlscale.serve.http.request_error import Refused
+from mlscale.serve.http.sockets import unread_bytes, unsent_bytes
 
 _MAX_HEAD_BYTES = 32 << 10
 _MAX_PIPELINED, _AT_ONCE = 64, 16

@@ -11,7 +11,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from mlscale.serve.connection import Connection
+    from mlscale.serve.http.connection import Connection
 
 RESERVED = 16
 _PREFIX = 64

@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from http import HTTPStatus
 from typing import TYPE_CHECKING, NamedTuple
 
-from mlscale.serve.admission import Admission
-from mlscale.serve.refused import Refused
+from mlscale.serve.http.admission import Admission
+from mlscale.serve.http.request_error import Refused
 
 if TYPE_CHECKING:
-    from mlscale.serve.connection import Connection
+    from mlscale.serve.http.connection import Connection
 
 JSON, TEXT, BINARY, HTML = b"application/json", b"text/plain; charset=utf-8", b"application/octet-stream", b"text/html"
 COMPACT = json.JSONEncoder(separators=(",", ":")).encode

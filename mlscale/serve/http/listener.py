@@ -8,8 +8,8 @@ import socket
 import ssl
 from functools import partial
 
-from mlscale.serve.connection import Connection
-from mlscale.serve.http import Connections
+from mlscale.serve.http.connection import Connection
+from mlscale.serve.http.exchange import Connections
 
 _BACKLOG, _AT_ONCE, _PAUSE_S = 1024, 64, 0.1
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mlscale.errors import MLScaleError
-from mlscale.serve.access import Access, check_exposure, checked_key
-from mlscale.serve.refused import Refused
+from mlscale.serve.http.access import Access, check_exposure, checked_key
+from mlscale.serve.http.request_error import Refused
 from tests.contract.commands import environment, mlscale
 from tests.serving import RAW, STORED, Server, pixels, serving
 

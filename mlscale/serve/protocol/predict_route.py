@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from numpy.typing import NDArray
 
-from mlscale.serve import images, json_numbers, v2
-from mlscale.serve.http import COMPACT, JSON
-from mlscale.serve.model import Model, Outputs
-from mlscale.serve.refused import Refused
+from mlscale.serve.http.exchange import COMPACT, JSON
+from mlscale.serve.http.request_error import Refused
+from mlscale.serve.protocol import image_input as images
+from mlscale.serve.protocol import json_numbers, v2
+from mlscale.serve.served_model import Model, Outputs
 
 _JSON_KINDS = (b"application/json", b"text/json", b"application/x-www-form-urlencoded")  # curl -d says the last
 

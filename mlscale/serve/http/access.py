@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from mlscale.errors import MLScaleError
-from mlscale.serve.refused import Refused
+from mlscale.serve.http.request_error import Refused
 
 _LOCAL = re.compile(r"(.+\.)?localhost")
 _SHORTEST_KEY = 16

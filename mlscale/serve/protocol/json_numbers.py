@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import accepted
-from mlscale.serve.model import Model
-from mlscale.serve.refused import Refused
+from mlscale.serve.http.request_error import Refused
+from mlscale.serve.served_model import Model
 
 _DEEPEST = 16
 _SHORT, _SOME = 16 << 10, 1024

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.serve.http import BINARY, COMPACT, JSON
-from mlscale.serve.model import Model, Outputs
-from mlscale.serve.v2 import LABEL, PROBABILITIES, Asked, Wanted
+from mlscale.serve.http.exchange import BINARY, COMPACT, JSON
+from mlscale.serve.protocol.v2 import LABEL, PROBABILITIES, Asked, Wanted
+from mlscale.serve.served_model import Model, Outputs
 
 _BYTES_PER_TEXT = 256
 """Numbers that are copied in the time that one is written as text."""

@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from mlscale.errors import MLScaleError
-from mlscale.serve.refused import Refused
-from mlscale.serve.v2 import checked_id
+from mlscale.serve.http.request_error import Refused
+from mlscale.serve.protocol.v2 import checked_id
 
 if TYPE_CHECKING:
     from mlscale.events.store import EventStore

@@ -7,8 +7,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import Any
 
-from mlscale.serve.model import Model
-from mlscale.serve.v2 import DATATYPES, LABEL, PROBABILITIES
+from mlscale.serve.protocol.v2 import DATATYPES, LABEL, PROBABILITIES
+from mlscale.serve.served_model import Model
 
 EXTENSIONS = ["classification", "model_repository", "model_configuration", "binary_tensor_data", "statistics"]
 

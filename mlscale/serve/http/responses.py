@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from mlscale.serve.http import COMPACT, JSON, Exchange
-from mlscale.serve.metrics import Metrics
-from mlscale.serve.refused import Refused
+from mlscale.serve.http.exchange import COMPACT, JSON, Exchange
+from mlscale.serve.http.request_error import Refused
+from mlscale.serve.protocol.prometheus import Metrics
 
 INFERENCE = ("infer", "predict")
 """Routes whose time is measured."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from html import escape
 
-from mlscale.serve.model import Model
+from mlscale.serve.served_model import Model
 
 
 def html(model: Model) -> str:

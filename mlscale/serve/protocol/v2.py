@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.serve import json_numbers
-from mlscale.serve.model import Model
-from mlscale.serve.refused import Refused
+from mlscale.serve.http.request_error import Refused
+from mlscale.serve.protocol import json_numbers
+from mlscale.serve.served_model import Model
 
 DATATYPES = {"uint8": "UINT8", "float32": "FP32", "int64": "INT64"}
 PROBABILITIES, LABEL = "probabilities", "label"
