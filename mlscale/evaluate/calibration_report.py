@@ -9,9 +9,9 @@ from mlscale.evaluate.report_wording import Judged, named
 from mlscale.evaluate.sample_collector import Gathered
 from mlscale.report import Bars, Heading, Line, Series
 from mlscale.stats.bootstrap import bootstrap
-from mlscale.stats.calibration import nll, reliability, temperature
 from mlscale.stats.calibration_error import calibration_error
 from mlscale.stats.intervals import Interval
+from mlscale.stats.reliability import nll, reliability, temperature
 
 Floats = NDArray[np.float64]
 _LEAST = 100

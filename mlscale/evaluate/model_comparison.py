@@ -19,7 +19,7 @@ from mlscale.stats.bootstrap import bootstrap
 from mlscale.stats.discoveries import benjamini_hochberg
 from mlscale.stats.intervals import Interval, wilson
 from mlscale.stats.paired import mcnemar_exact, score_interval
-from mlscale.stats.permutation import swap_test
+from mlscale.stats.permutation_test import swap_test
 
 ALPHA = 0.05
 _MOST = 50

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.stats.calibration import bins_of
 from mlscale.stats.intervals import Interval
+from mlscale.stats.reliability import bins_of
 
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from mlscale.stats.calibration import reliability
 from mlscale.stats.calibration_error import calibration_error
+from mlscale.stats.reliability import reliability
 
 Floats = NDArray[np.float64]
 

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlscale.stats.calibration import bins_of, reliability, temperature
 from mlscale.stats.chi2 import chi2
 from mlscale.stats.discoveries import benjamini_hochberg
 from mlscale.stats.intervals import quantile, share_interval, wilson
@@ -18,6 +17,7 @@ from mlscale.stats.ks import ks
 from mlscale.stats.paired import mcnemar, mcnemar_exact, paired, score_interval
 from mlscale.stats.ranking import ranking
 from mlscale.stats.ratios import ratio
+from mlscale.stats.reliability import bins_of, reliability, temperature
 
 NAN, INF = math.nan, math.inf
 

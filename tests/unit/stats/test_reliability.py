@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from mlscale.stats.calibration import bins_of, nll, reliability, temperature
+from mlscale.stats.reliability import bins_of, nll, reliability, temperature
 
 
 def drawn(

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from mlscale.stats.permutation import Floats, swap_test
+from mlscale.stats.permutation_test import Floats, swap_test
 
 
 def mean(sums: Floats) -> Floats:
