@@ -19,7 +19,7 @@ with garbage.put_off():
     import mlscale.data.builtin.image_sets
     import mlscale.data.images.labelled_images
     import mlscale.tasks.classification
-    import mlscale.tasks.resnet
+    import mlscale.tasks.models.resnet
     import mlscale.train.strategies  # noqa: F401
 
     PIL.Image.preinit()

@@ -25,8 +25,8 @@ from mlscale.files import read_json
 from mlscale.runs.folder import RUN, RunFolder
 from mlscale.runs.initial_source import Initial
 from mlscale.secrets.mask import Masker
-from mlscale.tasks import lazy
 from mlscale.tasks.base import Task
+from mlscale.tasks.models import lazy
 from mlscale.train.after_fit import after_fit
 from mlscale.train.callbacks import StepSeed
 from mlscale.train.callbacks.checkpoints import Checkpoints

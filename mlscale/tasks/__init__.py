@@ -6,37 +6,37 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from mlscale.tasks.base import Task as Task
     from mlscale.tasks.classification import Classification as Classification
-    from mlscale.tasks.gpt import GPT as GPT
     from mlscale.tasks.language import Language as Language
-    from mlscale.tasks.mlp import MLP as MLP
+    from mlscale.tasks.models.gpt import GPT as GPT
+    from mlscale.tasks.models.mlp import MLP as MLP
+    from mlscale.tasks.models.ngrams import NGrams as NGrams
+    from mlscale.tasks.models.resnet import ResNet as ResNet
+    from mlscale.tasks.models.tabular import TabularNet as TabularNet
+    from mlscale.tasks.models.text_cnn import TextCNN as TextCNN
+    from mlscale.tasks.models.unet import UNet as UNet
+    from mlscale.tasks.models.vit import ViT as ViT
     from mlscale.tasks.multilabel import Multilabel as Multilabel
-    from mlscale.tasks.ngrams import NGrams as NGrams
     from mlscale.tasks.regression import Regression as Regression
-    from mlscale.tasks.resnet import ResNet as ResNet
     from mlscale.tasks.schedules import OneCycle as OneCycle
     from mlscale.tasks.schedules import Warmup as Warmup
     from mlscale.tasks.segmentation import Segmentation as Segmentation
-    from mlscale.tasks.tabular import TabularNet as TabularNet
-    from mlscale.tasks.text_cnn import TextCNN as TextCNN
-    from mlscale.tasks.unet import UNet as UNet
-    from mlscale.tasks.vit import ViT as ViT
 
 _HOMES = {
     "Classification": "classification",
-    "GPT": "gpt",
+    "GPT": "models.gpt",
     "Language": "language",
-    "MLP": "mlp",
+    "MLP": "models.mlp",
     "Multilabel": "multilabel",
-    "NGrams": "ngrams",
+    "NGrams": "models.ngrams",
     "OneCycle": "schedules",
     "Regression": "regression",
-    "ResNet": "resnet",
+    "ResNet": "models.resnet",
     "Segmentation": "segmentation",
-    "TabularNet": "tabular",
+    "TabularNet": "models.tabular",
     "Task": "base",
-    "TextCNN": "text_cnn",
-    "UNet": "unet",
-    "ViT": "vit",
+    "TextCNN": "models.text_cnn",
+    "UNet": "models.unet",
+    "ViT": "models.vit",
     "Warmup": "schedules",
 }
 

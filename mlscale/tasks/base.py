@@ -10,12 +10,12 @@ from torch import Tensor, nn
 from torchmetrics import Metric, MetricCollection
 
 from mlscale.errors import MLScaleError
-from mlscale.tasks import lazy
 from mlscale.tasks.batch import Batch, unpack
-from mlscale.tasks.groups import Rules
+from mlscale.tasks.model_outputs import split_auxiliary
+from mlscale.tasks.models import lazy
 from mlscale.tasks.optimizers import Partial as Partial
 from mlscale.tasks.optimizers import configure
-from mlscale.tasks.outputs import split_auxiliary
+from mlscale.tasks.parameter_groups import Rules
 from mlscale.tasks.tally import Tally
 
 

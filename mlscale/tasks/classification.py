@@ -8,8 +8,8 @@ from torch.nn import functional as F
 
 from mlscale.tasks.base import Partial, Task
 from mlscale.tasks.batch import Batch, unpack
-from mlscale.tasks.labels import check_labels, check_logits, weights_of_classes
-from mlscale.tasks.outputs import check_tensor
+from mlscale.tasks.label_checks import check_labels, check_logits, weights_of_classes
+from mlscale.tasks.model_outputs import check_tensor
 
 
 class Classification(Task):

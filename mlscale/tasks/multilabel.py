@@ -13,8 +13,8 @@ from torchmetrics.classification import MultilabelAveragePrecision, MultilabelEx
 from mlscale.errors import MLScaleError
 from mlscale.tasks.base import Partial, Task
 from mlscale.tasks.batch import Batch, unpack
-from mlscale.tasks.labels import check_logits
-from mlscale.tasks.outputs import check_tensor
+from mlscale.tasks.label_checks import check_logits
+from mlscale.tasks.model_outputs import check_tensor
 
 
 class Multilabel(Task):

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from mlscale.errors import MLScaleError
-from mlscale.tasks.groups import SCALE, Rules, by_group, parameter_groups, scaled
+from mlscale.tasks.parameter_groups import SCALE, Rules, by_group, parameter_groups, scaled
 
 Partial = Callable[..., Any]
 _LARGEST = ("max_lr", "base_lr")  # what schedules take that set rates themselves, in place of the groups' own

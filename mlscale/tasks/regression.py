@@ -13,7 +13,7 @@ from torchmetrics import MeanAbsoluteError, MeanSquaredError, Metric, MetricColl
 from mlscale.errors import MLScaleError
 from mlscale.tasks.base import Partial, Task
 from mlscale.tasks.batch import Batch, unpack
-from mlscale.tasks.outputs import check_tensor, split_auxiliary
+from mlscale.tasks.model_outputs import check_tensor, split_auxiliary
 
 
 class Regression(Task):

@@ -13,7 +13,7 @@ from torchmetrics.classification import MulticlassAccuracy, MulticlassF1Score, M
 from mlscale.errors import MLScaleError
 from mlscale.tasks.base import Partial, Task
 from mlscale.tasks.batch import Batch, unpack
-from mlscale.tasks.labels import check_labels, check_logits, weights_of_classes
+from mlscale.tasks.label_checks import check_labels, check_logits, weights_of_classes
 
 IGNORED = 255
 """The label of pixels that are nothing: they count neither in the loss nor in a metric."""

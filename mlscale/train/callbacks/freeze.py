@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from mlscale.errors import MLScaleError
 from mlscale.report.text import percent
-from mlscale.tasks.layers import layers_of
+from mlscale.tasks.models.layers import layers_of
 from mlscale.train.compiled_names import plain
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mlscale.errors import MLScaleError
 from mlscale.tasks import GPT, Language
 from mlscale.tasks.batch import Batch
-from mlscale.tasks.ngrams import ngram_rows
+from mlscale.tasks.models.ngrams import ngram_rows
 
 
 class Even(nn.Module):

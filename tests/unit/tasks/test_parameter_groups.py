@@ -11,9 +11,9 @@ from torch.optim.lr_scheduler import CosineAnnealingLR, CyclicLR, OneCycleLR
 
 from mlscale.errors import MLScaleError
 from mlscale.tasks import MLP, OneCycle, ResNet
-from mlscale.tasks.groups import parameter_groups
-from mlscale.tasks.layers import layers_of
+from mlscale.tasks.models.layers import layers_of
 from mlscale.tasks.optimizers import configure
+from mlscale.tasks.parameter_groups import parameter_groups
 
 SGD = partial(torch.optim.SGD, lr=0.1, weight_decay=0.01)
 RULES: list[dict[str, Any]] = [{"match": "head.*", "lr_scale": 10}, {"match": "*.bias|*norm*", "weight_decay": 0.0}]

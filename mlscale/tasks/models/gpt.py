@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mlscale.errors import MLScaleError
-from mlscale.tasks.ngrams import ngram_rows
+from mlscale.tasks.models.ngrams import ngram_rows
 
 _WAVELENGTH = 10_000.0
 

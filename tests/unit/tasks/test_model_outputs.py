@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from mlscale.errors import Exit, MLScaleError
 from mlscale.tasks import Classification, Multilabel, Regression, Task
-from mlscale.tasks.outputs import split_auxiliary
+from mlscale.tasks.model_outputs import split_auxiliary
 from tests.unit.fitting import SGD, batches, fit, trainer
 
 

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from mlscale.errors import MLScaleError
-from mlscale.tasks.layers import layers_of
+from mlscale.tasks.models.layers import layers_of
 
 Rules = Sequence[Mapping[str, Any]]
 SCALE = "lr_scale"
