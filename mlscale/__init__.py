@@ -1,7 +1,7 @@
 """mlscale: one YAML recipe, from proof of concept to production.
 
     cfg = mlscale.compose(["+recipe=resnet", "trainer.max_epochs=1"])
-    result = mlscale.train(cfg)
+    result = mlscale.run("train", cfg)
     mlscale.run("evaluate", ["run=last"])
     mlscale.load("last").predict(images)
 
@@ -13,13 +13,13 @@ from typing import TYPE_CHECKING, Any
 from mlscale import lightning_names
 
 if TYPE_CHECKING:
-    from mlscale.api import compose, run, train
+    from mlscale.api import compose, run
     from mlscale.errors import MLScaleError
     from mlscale.model_loading import load
     from mlscale.report import Result
 
 __version__ = "0.1.0"
-__all__ = ["MLScaleError", "Result", "compose", "load", "run", "train"]
+__all__ = ["MLScaleError", "Result", "compose", "load", "run"]
 
 _HOMES = {
     "MLScaleError": "mlscale.errors",
@@ -35,8 +35,6 @@ lightning_names.install()  # before any code of the user's imports `lightning`
 def __getattr__(name: str) -> Any:
     from importlib import import_module
 
-    if name == "train":  # a package that can be called: its name is the verb's
-        return import_module("mlscale.train")
     if name not in _HOMES:
         raise AttributeError(f"module 'mlscale' has no attribute '{name}'")
     return getattr(import_module(_HOMES[name]), name)

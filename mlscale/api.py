@@ -1,4 +1,4 @@
-"""The Python API: compose, train, run, load. The command line is argument parsing and printing on top of it."""
+"""The Python API: compose, run, load. The command line is argument parsing and printing on top of it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.config.composition.argv import Request, parse
 from mlscale.errors import MLScaleError
 from mlscale.launch.external_launcher import refuse_external_rank
@@ -34,7 +34,7 @@ def compose(overrides: Sequence[str] = (), *, verb: str = "train") -> DictConfig
         verb: whose configuration.
 
     Returns:
-        The configuration; interpolations are kept. It may be altered: `train` checks it again.
+        The configuration; interpolations are kept. It may be altered: `run` checks it again.
 
     Raises:
         MLScaleError: everything that is wrong with it, told together.
@@ -45,50 +45,41 @@ def compose(overrides: Sequence[str] = (), *, verb: str = "train") -> DictConfig
         return checked(_request(verb, overrides))
 
 
-def train(cfg: DictConfig) -> Result:
-    """Train what `cfg` describes, or go on with a run (`resume=last`); as `mlscale train`.
-
-    Args:
-        cfg: of `compose`; it is checked again, for it may have been altered, and stays as it is.
-
-    Returns:
-        The metrics by name, and where the run lies: `result.metrics["best_val/accuracy"]`, `result.artifacts["run"]`.
-
-    Raises:
-        MLScaleError: what is wrong with the configuration or the data, or what ended the run. A run that was
-            interrupted has saved: `run("train", ["resume=last"])` goes on with it.
-    """
-    from omegaconf import DictConfig
-
-    from mlscale.assembly.ready import checked as check_again
-
-    if not isinstance(cfg, DictConfig) or "derived" not in cfg:
-        raise MLScaleError(
-            "this is no configuration of a run",
-            where="mlscale.train",
-            why=f"it is a {type(cfg).__name__}",
-            fix='mlscale.train(mlscale.compose(["+recipe=resnet"]))',
-        )
-    cfg = cfg.copy()
-    request = _request("train", cfg.derived.overrides or ())
-    cfg.derived = dict.fromkeys(cfg.derived)
-    return on("train", _shareable(check_again(cfg, request, request.overrides)))
-
-
-def run(verb: str, overrides: Sequence[str] = ()) -> Result:
-    """Run any working verb: `run("evaluate", ["run=last"])` is `mlscale evaluate run=last`.
+def run(verb: str, config: DictConfig | Sequence[str] = ()) -> Result:
+    """Run any working verb: `run("evaluate", ["run=last"])` is `mlscale evaluate run=last`; `run("train", cfg)` trains.
 
     Args:
         verb: train, evaluate, export, compress, estimate, profile, …: `mlscale --help` lists them.
-        overrides: as typed on the command line.
+        config: overrides as typed on the command line, or a configuration of `compose` for the same verb, which may
+            have been altered: it is checked again, and stays as it is.
 
     Returns:
-        What the command line shows as a table. A gate that does not hold is no error: `result.ok` is False then.
+        What the command line shows as a table: the metrics by name, and where the run is:
+        `result.metrics["best_val/accuracy"]`, `result.artifacts["run"]`. A gate that does not hold is no error:
+        `result.ok` is False then.
 
     Raises:
-        MLScaleError: everything that the command line would print.
+        MLScaleError: everything that the command line would print: what is wrong with the configuration or the data,
+            or what ended the run. A run that was interrupted has saved: `run("train", ["resume=last"])` resumes it.
     """
-    return on(verb, _shareable(compose(overrides, verb=verb)))
+    from omegaconf import DictConfig
+
+    if not isinstance(config, DictConfig):
+        return on(verb, _shareable(compose(config, verb=verb)))
+    from mlscale.assembly.ready import checked as check_again
+    from mlscale.assembly.ready import on_its_run
+
+    if "derived" not in config:
+        raise MLScaleError(
+            "this is not a configuration of compose",
+            where=f'mlscale.run("{verb}", cfg)',
+            why="it has no key 'derived', in which what was typed is kept",
+            fix='mlscale.run("train", mlscale.compose(["+recipe=resnet"]))',
+        )
+    cfg = config.copy()
+    request = on_its_run(_request(verb, cfg.derived.overrides or ()))
+    cfg.derived = dict.fromkeys(cfg.derived)
+    return on(verb, _shareable(check_again(cfg, request, request.overrides)))
 
 
 def checked(request: Request) -> DictConfig:
@@ -114,7 +105,7 @@ def on(verb: str, cfg: DictConfig) -> Result:
     """
     refuse_external_rank(verb)
     with _once(verb), _umask_kept(), _no_exit():
-        return verbs.run(verb, cfg)
+        return commands.run(verb, cfg)
 
 
 def tell_what_is_shadowed(request: Request) -> None:
@@ -130,9 +121,9 @@ def see_own_code() -> None:
 
 
 def _request(verb: str, overrides: Sequence[str]) -> Request:
-    entry = verbs.VERBS.get(verb)
+    entry = commands.COMMANDS.get(verb)
     if entry is None or not entry.working:
-        working = ", ".join(name for name, each in verbs.VERBS.items() if each.working)
+        working = ", ".join(name for name, each in commands.COMMANDS.items() if each.working)
         raise MLScaleError(
             f"'{verb}' is no verb that takes a configuration", where="mlscale.run", why=f"those are: {working}"
         )

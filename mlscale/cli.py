@@ -12,7 +12,7 @@ from importlib import import_module
 from types import ModuleType
 
 from mlscale.api import see_own_code
-from mlscale.commands import VERBS
+from mlscale.commands import COMMANDS, entry
 from mlscale.culprit import unforeseen
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import garbage_collection as garbage
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    if words[:1] == ["help"] and words[1:2] and words[1] in VERBS:
+    if words[:1] == ["help"] and words[1:2] and words[1] in COMMANDS:
         words = [*words[1:], "--help"]  # `mlscale help runs ls`
     if not words or words[0] in ("--help", "-h", "help"):
         print(_texts().overview())
@@ -54,14 +54,14 @@ def _dispatch(words: list[str]) -> int:
         return int(Exit.DONE)
     if words[0] == "completion":
         return int(import_module("mlscale.completion").main(words[1:]))
-    verb, rest = (words[0], words[1:]) if words[0] in VERBS else ("train", words)
+    verb, rest = (words[0], words[1:]) if words[0] in COMMANDS else ("train", words)
     if verb == "train" and rest and rest[0].replace("-", "").isalpha() and not rest[0].startswith("-"):
         raise _texts().unknown_verb(*rest[:2])
-    if VERBS[verb].working:
+    if COMMANDS[verb].working:
         from mlscale.command import work
 
         return work(verb, rest)
-    return int(import_module(f"mlscale.commands.{verb}").main(rest))
+    return int(entry(verb).main(rest))
 
 
 def _texts() -> ModuleType:

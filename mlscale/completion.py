@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from mlscale.commands import VERBS
+from mlscale.commands import COMMANDS
 from mlscale.config.checks.key_owners import OWNED, SUPPLIED
 from mlscale.config.checks.value_types import BOOL
 from mlscale.config.composition.roots import VERB_CONFIGS, Roots, find_roots
@@ -102,13 +102,13 @@ def main(argv: Sequence[str]) -> int:
 def complete(words: Sequence[str], roots: Roots) -> list[str]:
     """What the last of the words after `mlscale` may become, sorted; "" when a new word begins."""
     *before, word = words or [""]
-    verb = before[0] if before and before[0] in VERBS else "train"
+    verb = before[0] if before and before[0] in COMMANDS else "train"
     composed = verb if verb in VERB_CONFIGS else "train"  # `mlscale config show` composes what `mlscale train` does
     if not before:
-        found = [*VERBS, "completion", *_overrides(word, composed, before, roots)]
+        found = [*COMMANDS, "completion", *_overrides(word, composed, before, roots)]
     elif before[0] == "completion":
         found = list(SCRIPTS) if len(before) == 1 else []
-    elif not VERBS[verb].working and len(before) == 1:
+    elif not COMMANDS[verb].working and len(before) == 1:
         found = list(SUB_COMMANDS.get(verb, ()))
     elif verb == "recipes":
         found = list(roots.groups.get("recipe", ()))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from importlib.metadata import version as installed
 
-from mlscale.commands import VERBS
+from mlscale.commands import COMMANDS
 from mlscale.config.composition.roots import BASE_GROUPS, VERB_CONFIGS, VERB_GROUP, Roots, find_roots, shipped_folder
 from mlscale.config.suggestions.suggest import nearest
 from mlscale.errors import MLScaleError
@@ -38,7 +38,7 @@ def overview() -> str:
         "  mlscale env                            what will and won't work on this machine",
         "",
         "verbs:",
-        *(f"  {name:<14} {verb.summary}" for name, verb in VERBS.items()),
+        *(f"  {name:<14} {verb.summary}" for name, verb in COMMANDS.items()),
         "",
         "mlscale VERB --help shows what a verb takes, with examples.",
         "mlscale completion bash|zsh|fish prints a script that completes verbs, groups and keys.",
@@ -48,7 +48,7 @@ def overview() -> str:
 
 def of_verb(verb: str, roots: Roots) -> str:
     """`mlscale VERB --help` for a working verb: examples, the groups and their options, the flags."""
-    entry = VERBS[verb]
+    entry = COMMANDS[verb]
     width = max(len(command) for command, _ in entry.examples)
     lines = [
         f"mlscale {verb}: {entry.summary}",
@@ -110,12 +110,12 @@ def unknown_verb(word: str, following: str = "") -> MLScaleError:
         )
     if feature := not_yet.of_key(word):
         return feature.error(f"mlscale {word}", "command line")
-    best = table().commands.get(word) or nearest(word, VERBS)
+    best = table().commands.get(word) or nearest(word, COMMANDS)
     if word in groups.get("recipe", ()):
         best = f"recipe={word}"
     return MLScaleError(
         f"unknown verb '{word}'",
         where="command line",
-        why=f"verbs: {', '.join(VERBS)}",
+        why=f"verbs: {', '.join(COMMANDS)}",
         fix=f"mlscale {best}" if best else "mlscale --help",
     )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from omegaconf import OmegaConf
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.assembly.ready import checked
 from mlscale.config.composition.argv import Request
 from mlscale.config.metric_direction import direction
@@ -59,7 +59,7 @@ class Sweep:
             cfg.derived.sweep_dir = str(folder)
             _group(cfg, folder.name)
             cfg.derived.overrides = [item.removeprefix("++") for item in overrides]  # this job's, not the sweep's
-            job.result = verbs.run(self.request.verb, cfg)
+            job.result = commands.run(self.request.verb, cfg)
             self._judge_as(job.result)
         except MLScaleError as error:
             if error.exit in (Exit.INTERRUPTED, Exit.TERMINATED):

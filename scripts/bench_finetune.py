@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.assembly.ready import ready
 from mlscale.runs.folder import RunFolder
 from mlscale.stats.paired import paired
@@ -100,7 +100,7 @@ def write(path: Path, images: NDArray[Any], labels: NDArray[Any], which: list[An
 
 def run(folder: Path, words: list[str]) -> Any:
     """Train, silently."""
-    return _silent(lambda: verbs.call("train", [*words, f"runs_dir={folder}/runs"]))
+    return _silent(lambda: commands.call("train", [*words, f"runs_dir={folder}/runs"]))
 
 
 def answers(run: RunFolder) -> NDArray[Any]:

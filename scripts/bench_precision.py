@@ -25,7 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.assembly.ready import ready
 from mlscale.runs.folder import RunFolder
 from mlscale.stats.paired import paired
@@ -85,7 +85,7 @@ def trained(recipe: str, precision: str, seed: int) -> tuple[NDArray[Any], dict[
         words = [f"+recipe={recipe}", f"seed={seed}", f"runs_dir={folder}", *SHORTER.get(recipe, ())]
         words += ["snapshot=false", "logger=none", "callbacks=[checkpoint,metrics,nonfinite]"]
         with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stderr(nowhere):
-            result = verbs.call("train", [*words, *PRECISIONS[precision]])
+            result = commands.call("train", [*words, *PRECISIONS[precision]])
             run = RunFolder.open(result.artifacts["run"])
             return _right(run), {**result.metrics}
 

@@ -23,7 +23,7 @@ from contextlib import chdir
 from dataclasses import dataclass
 from pathlib import Path
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.launch.threads import wait_passively
 from mlscale.report import Result, table
 
@@ -109,7 +109,7 @@ def gains(rounds: int, seconds: float) -> None:
     """The table of all cases."""
     rows = []
     for case in CASES:
-        found = verbs.call("profile", [*case.words, f"profile.seconds={seconds}"])
+        found = commands.call("profile", [*case.words, f"profile.seconds={seconds}"])
         print(f"{case.name}: {found.sentence}", file=sys.stderr, flush=True)
         rows.append([case.name, found.artifacts["bound_by"], *_gains(case, found, rounds)])
     headers = ("case", "bound by", "predicted", "replayed", "in memory", "remedy", "proven", "in whole runs")
@@ -140,7 +140,7 @@ def _gains(case: Case, found: Result, rounds: int) -> list[str]:
 
 
 def _throughput(words: Sequence[str]) -> float:
-    result = verbs.call("train", [*words, "snapshot=false", "callbacks.progress=null"])
+    result = commands.call("train", [*words, "snapshot=false", "callbacks.progress=null"])
     return result.metrics["throughput_samples_per_s"]
 
 

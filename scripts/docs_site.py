@@ -14,7 +14,7 @@ from typing import Any
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 
-from mlscale.commands import VERBS
+from mlscale.commands import COMMANDS
 from mlscale.config.composition.roots import BASE_GROUPS, VERB_CONFIGS, find_roots
 from mlscale.help import of_verb
 
@@ -105,8 +105,8 @@ _LINK = re.compile(r"(\[[^\]]*\])\((?!https?:|mailto:|#)([^)\s]+)\)")
 
 def generated() -> dict[str, str]:
     """The pages that are made, by their place in the site."""
-    pages = {f"verbs/{name}.md": verb_page(name) for name in VERBS}
-    rows = [f"| [`{name}`]({name}.md) | {verb.summary} |" for name, verb in VERBS.items()]
+    pages = {f"verbs/{name}.md": verb_page(name) for name in COMMANDS}
+    rows = [f"| [`{name}`]({name}.md) | {verb.summary} |" for name, verb in COMMANDS.items()]
     pages["verbs/index.md"] = "\n".join(["# Verbs", "", "| verb | what it does |", "|---|---|", *rows, ""])
     pages["options.md"] = options_page()
     for name, targets in REFERENCE.items():
@@ -126,7 +126,7 @@ def generated() -> dict[str, str]:
 
 def verb_page(name: str) -> str:
     """A verb's help, its examples as commands."""
-    verb = VERBS[name]
+    verb = COMMANDS[name]
     examples = "\n".join(f"| `{command}` | {what} |" for command, what in verb.examples)
     more = MORE.get(name, f"{name}.md")
     link = f"[More about it](../{more})\n\n" if (ROOT / "docs" / more).is_file() else ""
@@ -182,7 +182,7 @@ def navigation(pages: set[str]) -> list[dict[str, Any]]:
     for section, entries in NAV.items():
         there: list[dict[str, Any]] = [{title: page} for title, page in entries if page in pages]
         if section == "Look up":
-            there.insert(0, {"Verbs": ["verbs/index.md", *({name: f"verbs/{name}.md"} for name in VERBS)]})
+            there.insert(0, {"Verbs": ["verbs/index.md", *({name: f"verbs/{name}.md"} for name in COMMANDS)]})
             there.append(
                 {"Recipes": [{Path(page).stem: page} for page in sorted(pages) if page.startswith("recipes/")]}
             )

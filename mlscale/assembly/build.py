@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Mapping
 from typing import Any
 
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from mlscale.config.checks.key_owners import CHECK
-from mlscale.culprit import own_line, summary
+from mlscale.config.targets import innermost_reason
+from mlscale.culprit import own_line
 from mlscale.errors import Exit, MLScaleError
 
 _FINISHED_BY_THE_TASK = ("optimizer", "scheduler")
@@ -42,7 +42,7 @@ def build(node: Any, where: str, **supplied: Any) -> Any:
         told = MLScaleError(
             f"{node.get('_target_', 'the node')} could not be built",
             where=f"{where}: {own}" if own else where,
-            why=_reason(error),
+            why=innermost_reason(error),
             fix=f"{where}._partial_=true: the task gives it what it lacks"
             if where in _FINISHED_BY_THE_TASK and not node.get("_partial_")
             else "MLSCALE_TRACEBACK=1 shows how it came there",
@@ -73,51 +73,3 @@ def _without_check(tree: Any) -> Any:
 def build_each(nodes: Mapping[str, Any] | None, where: str, **options: Any) -> dict[str, Any]:
     """The objects of a group that holds several nodes (callbacks, logger, monitor, compress), by name."""
     return {name: build(node, f"{where}.{name}", **options) for name, node in (nodes or {}).items() if node}
-
-
-def accepts(node: DictConfig | None, name: str) -> bool:
-    """Whether the target of `node` takes an argument called `name`."""
-    if not node or "_target_" not in node:
-        return False
-    parameters = inspect.signature(target(node)).parameters
-    return name in parameters
-
-
-def target(node: DictConfig) -> Any:
-    """The class or function that `node` names.
-
-    Raises:
-        MLScaleError: it does not import.
-    """
-    from hydra.utils import get_object
-
-    name = str(node["_target_"])
-    try:
-        return get_object(name)
-    except Exception as error:
-        raise MLScaleError(
-            f"{name} does not import",
-            where=own_line(error) or "_target_",
-            why=_reason(error),
-            fix="MLSCALE_TRACEBACK=1 shows how it came there",
-        ) from error
-
-
-def _reason(error: BaseException) -> str:
-    """Hydra wraps what went wrong once or twice: the innermost says it."""
-    cause = error.__cause__
-    if cause is None:
-        return str(error).splitlines()[0]
-    while isinstance(cause, ImportError) and cause.__cause__ is not None:
-        cause = cause.__cause__
-    return summary(cause)
-
-
-def brings_precision(cfg: DictConfig) -> bool:
-    """Whether `trainer.plugins` holds a precision plugin of the user's: Lightning takes that, or a name, not both."""
-    from pytorch_lightning.plugins import Precision
-
-    plugins: Any = cfg.trainer.get("plugins") or []
-    nodes: list[Any] = list(plugins) if isinstance(plugins, ListConfig) else [plugins]
-    kinds = [target(node) for node in nodes if isinstance(node, DictConfig) and "_target_" in node]
-    return any(isinstance(kind, type) and issubclass(kind, Precision) for kind in kinds)

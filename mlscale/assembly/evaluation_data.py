@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.assembly.build import target
 from mlscale.config.composition import frozen
+from mlscale.config.targets import target
 from mlscale.errors import MLScaleError
 
 if TYPE_CHECKING:

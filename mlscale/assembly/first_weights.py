@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from mlscale.assembly.build import build, target
+from mlscale.assembly.build import build
+from mlscale.config.targets import target
 from mlscale.runs.initial_source import Initial
 from mlscale.versions.version_weights import initial_weights
 

@@ -12,10 +12,10 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from mlscale.assembly.build import target
+from mlscale.assembly.launch import launch
 from mlscale.config.derive import derive
+from mlscale.config.targets import target
 from mlscale.launch.local_devices import this_machine
-from mlscale.launch.local_launch import launch
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.config_secrets import protect
 

@@ -10,7 +10,7 @@ from mlscale.report import Result
 from mlscale.stats.intervals import Interval
 
 if TYPE_CHECKING:
-    from mlscale.compress.int8 import Compressed
+    from mlscale.compress.compressed_model import Compressed
 
 _SHOWN = ("kept", "speedup", "int8_val/accuracy", "accuracy_drop")
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +13,8 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 from mlscale.compress import compression_outcome as outcome
 from mlscale.compress import stored_model as stored
 from mlscale.compress.calibration_samples import calibration
-from mlscale.compress.int8_verdict import Bounds, Figures, compare
+from mlscale.compress.compressed_model import Compressed
+from mlscale.compress.int8_verdict import Bounds, compare
 from mlscale.compress.quantize import Method, method_of, quantized, saturates
 from mlscale.errors import MLScaleError
 from mlscale.export.onnx_export import export, served
@@ -26,33 +26,6 @@ from mlscale.runs.folder import RunFolder
 from mlscale.train.after_fit import Told, alone, load_best
 
 _NAME = "int8"
-
-
-@dataclass(frozen=True)
-class Compressed:
-    """A model in int8 and what was measured of it.
-
-    Attributes:
-        model: serialised ONNX, raw samples to logits as in fp32.
-        method: static or dynamic.
-        calibrated: training samples that the ranges of activations are from; 0 for dynamic.
-        reduced_range: whether weights have 7 bits, because this machine's products would overflow.
-        figures: beside fp32.
-        bounds: what must hold.
-        problems: what does not, in words.
-    """
-
-    model: bytes
-    method: Method
-    calibrated: int
-    reduced_range: bool
-    figures: Figures
-    bounds: Bounds
-    problems: tuple[str, ...]
-
-    @property
-    def kept(self) -> bool:
-        return not self.problems
 
 
 class Int8(Callback):

@@ -18,7 +18,7 @@ from mlscale.runs.amend import amend
 from mlscale.runs.checkpoint_files import content_digest, look
 
 if TYPE_CHECKING:
-    from mlscale.compress.int8 import Compressed
+    from mlscale.compress.compressed_model import Compressed
 
 FOLDER, MODEL, DOCUMENT = "compressed", "model.onnx", "compressed.json"
 _PACKAGES = ("mlscale", "torch", "onnx", "onnxscript", "onnxruntime")

@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mlscale.assembly.build import target
 from mlscale.config.metric_direction import choose, direction
+from mlscale.config.targets import target
 from mlscale.errors import MLScaleError
 
 BEST_OF_KIND = {

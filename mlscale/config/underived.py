@@ -8,7 +8,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from mlscale.assembly.build import accepts
+from mlscale.config.targets import accepts
 from mlscale.errors import MLScaleError
 
 _TAKEN = re.compile(r"\$\{derived\.(\w+)\}")

@@ -20,7 +20,7 @@ _LIMIT = 2**31 - 1
 
 
 class Served(nn.Module):
-    """(raw - mean) / std, then the task: the arithmetic of `mlscale.data.images.image_stream`, in its order and in float32.
+    """(raw - mean) / std, then the task: the arithmetic of `data.images.image_stream`, in its order and in float32.
 
     Args:
         task: samples as training gives them to logits, (n, …) to (n, classes).

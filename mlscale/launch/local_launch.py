@@ -1,4 +1,4 @@
-"""Where a run runs, on one machine: in this process, or in one process per device started from the run folder."""
+"""Start one process per device on this machine, from the run folder, and report how they ended."""
 
 from __future__ import annotations
 
@@ -10,40 +10,42 @@ import signal
 import socket
 import threading
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing import forkserver, spawn
 from pathlib import Path
 from typing import Any
 
-from mlscale.assembly.worker import rank_main, train
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import rank_failures as failures
 from mlscale.runs import processes as process
 
+RankMain = Callable[[str, Mapping[str, str], str, int], None]
+PRELOAD = "mlscale.assembly.preload"  # by name: the fork server imports it
 _SAVE_SECONDS = 600  # what ranks that are told to stop may take for their last step and their last checkpoint
 
 
 def warm_up(devices: Any) -> None:
     """Start the fork server for more than one process now, so that it imports torch while this process does."""
     if isinstance(devices, int) and devices > 1:
-        multiprocessing.set_forkserver_preload(["mlscale.assembly.preload"])
+        multiprocessing.set_forkserver_preload([PRELOAD])
         forkserver.ensure_running()
 
 
-def launch(folder: Path, world_size: int, checkpoint: Path | None = None) -> None:
-    """Train what `folder` describes, in `world_size` processes, from the beginning or from `checkpoint`.
+def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path | None = None) -> None:
+    """Run `main` in `world_size` processes, which train what `folder` describes, from the beginning or `checkpoint`.
 
     Ranks are forked from a fork server that has imported torch and Lightning and computed nothing: they start in a
     second or two whatever this process has done before. It may be older than the folder, so the secrets that the
     folder refers to travel with the call.
 
+    Args:
+        main: the entry of a rank; it gets the folder, this process's environment, the checkpoint ('' for none) and
+            this process's id.
+
     Raises:
         MLScaleError: what a rank raised, a signal that stopped it among it; or which rank died, and of what.
     """
-    if world_size == 1:
-        train(folder, checkpoint)
-        return
     warm_up(world_size)
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
@@ -72,7 +74,7 @@ def launch(folder: Path, world_size: int, checkpoint: Path | None = None) -> Non
     server = _ForkServer.now()
     try:
         with _handlers_restored(config.signals_to_handle.split(",")), _second_interrupt_kills(), _without_main():
-            elastic_launch(config, rank_main)(str(folder), dict(os.environ), str(checkpoint or ""), os.getpid())
+            elastic_launch(config, main)(str(folder), dict(os.environ), str(checkpoint or ""), os.getpid())
     except ChildFailedError as error:
         if server.is_gone():
             raise failures.told(folder, world_size) or failures.fork_server_killed(folder) from None

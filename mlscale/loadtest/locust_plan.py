@@ -1,6 +1,6 @@
 """The file that Locust is given: users that ask one question after the other, and write down what comes back.
 
-`MLSCALE_LOADTEST` names a JSON file with the fields of `mlscale.loadtest.locust_process.Plan`. Imported by Locust alone.
+`MLSCALE_LOADTEST` names a JSON file with the fields of `mlscale.loadtest.locust_process.Plan`. Only Locust imports it.
 """
 
 from __future__ import annotations

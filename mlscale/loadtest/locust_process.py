@@ -107,7 +107,7 @@ def drive(plan: Plan) -> Outcome:
 def _command(plan: Plan) -> list[str]:
     backstop = math.ceil(_START_SECONDS + 2 * plan.calibration_s + plan.warmup_s + plan.seconds)
     return [
-        *(sys.executable, "-m", "locust", "--locustfile", str(Path(__file__).with_name("plan.py"))),
+        *(sys.executable, "-m", "locust", "--locustfile", str(Path(__file__).with_name("locust_plan.py"))),
         *("--headless", "--only-summary", "--loglevel", "WARNING", "--exit-code-on-error", "0"),
         *("--host", plan.url.rstrip("/"), "--users", str(plan.users), "--spawn-rate", str(plan.users)),
         *("--run-time", f"{backstop}s", "--stop-timeout", str(math.ceil(plan.timeout_s) + 1)),

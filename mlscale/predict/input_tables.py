@@ -11,7 +11,7 @@ import numpy as np
 
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import need
-from mlscale.predict.inputs import IMAGES, Item, digest_of
+from mlscale.predict.input_items import IMAGES, Item, digest_of
 
 _NAMES = ("image", "img", "text", "bytes", "path", "file", "filename")
 

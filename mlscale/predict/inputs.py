@@ -6,12 +6,7 @@ import glob
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
-
-import numpy as np
-from numpy.typing import NDArray
 
 from mlscale.data.shards.system_files import (
     KIND,
@@ -22,39 +17,9 @@ from mlscale.data.shards.system_files import (
     report_skipped,
 )
 from mlscale.errors import MLScaleError
+from mlscale.predict.input_items import IMAGES, Inputs, Item
 
-IMAGES = frozenset({"jpg", "jpeg", "png", "ppm", "pgm", "bmp", "tif", "tiff", "webp"})
 TABLES = (".parquet", ".csv", ".tsv")
-
-
-@dataclass(frozen=True, eq=False)
-class Item:
-    """One input as it is stored.
-
-    Attributes:
-        key: its name.
-        content: the bytes of a file or member, a text, or a row of numbers, float64 (features,).
-        extension: of a file or member, without the dot; empty for other content.
-        error: why there is no content; empty where there is.
-    """
-
-    key: str
-    content: bytes | str | NDArray[np.float64]
-    extension: str = ""
-    error: str = ""
-
-
-class Inputs(Protocol):
-    """Inputs with random access, in an order that is the same on every machine."""
-
-    @property
-    def digest(self) -> str:
-        """Of what they are: another one where an input was added, removed or changed."""
-
-    def __len__(self) -> int: ...
-
-    def read(self, rows: range) -> list[Item]:
-        """The inputs of these numbers. May be called by several threads."""
 
 
 def open_inputs(
@@ -222,13 +187,3 @@ def _found(words: Sequence[str]) -> list[str]:
             raise MLScaleError("there is no such table", where=f"input={word}", fix="input=<a .parquet or .csv file>")
         paths += matched
     return paths
-
-
-def digest_of(paths: Sequence[str], extra: Any) -> str:
-    """The digest of files by their content."""
-    total = hashlib.sha256(repr(extra).encode())
-    for path in paths:
-        with open(path, "rb") as file:
-            total.update(Path(path).name.encode("utf-8", "surrogateescape") + b"\0")
-            total.update(hashlib.file_digest(file, "sha256").digest())
-    return total.hexdigest()

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mlscale.predict.inputs import Item
+from mlscale.predict.input_items import Item
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from mlscale.errors import MLScaleError
 from mlscale.predict.batch_models import Model, answers
+from mlscale.predict.input_items import Inputs
 from mlscale.predict.input_tables import TableInputs
-from mlscale.predict.inputs import Inputs
 from mlscale.predict.part_files import Parts
 from mlscale.predict.prepare_input import Takes, prepare
 

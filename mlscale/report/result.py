@@ -7,7 +7,8 @@ import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TextIO
+from pathlib import Path
+from typing import Any, Protocol, TextIO
 
 from mlscale.contracts import expect, stamp
 from mlscale.files import plain
@@ -15,9 +16,6 @@ from mlscale.report.blocks import Table
 from mlscale.report.figures import Figure, Step
 from mlscale.report.text import figures_of, key_values, table
 from mlscale.secrets.config_secrets import mask_overrides
-
-if TYPE_CHECKING:
-    from mlscale.runs.folder import RunFolder
 
 
 @dataclass(frozen=True)
@@ -110,7 +108,20 @@ class Result:
         return fragment(page(self.verb, **parts, figures=figures, steps=steps))
 
 
-def keep(result: Result, folder: RunFolder) -> Result:
+class ResultFolder(Protocol):
+    """A folder that keeps results: that of a run."""
+
+    @property
+    def path(self) -> Path:
+        """The folder itself."""
+
+    def result(
+        self, verb: str, result: Mapping[str, Any], figures: Sequence[Figure] = (), steps: Sequence[Step] = ()
+    ) -> Path:
+        """Write a result as JSON and as a page; returns the path of the first."""
+
+
+def keep(result: Result, folder: ResultFolder) -> Result:
     """Keep a result in a run folder, as `results/<verb>.json` and as a page beside it; returns it with the page named.
 
     Raises:

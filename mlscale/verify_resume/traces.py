@@ -1,6 +1,6 @@
 """Traces of runs, read back and compared: whether one went the way of another, and where it first left it.
 
-A trace is what `mlscale.train.callbacks.Trace` writes: a line for each boundary, rank by rank, attempt by attempt.
+A trace is what `mlscale.verify_resume.trace.Trace` writes: a line for each boundary, rank by rank, attempt by attempt.
 """
 
 from __future__ import annotations

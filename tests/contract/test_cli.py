@@ -11,7 +11,7 @@ from textwrap import dedent
 import pytest
 
 from mlscale.cli import main
-from mlscale.commands import VERBS
+from mlscale.commands import COMMANDS
 from tests.conftest import runs_in
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -19,7 +19,7 @@ HEAVY = ("torch", "hydra", "omegaconf", "pytorch_lightning", "numpy", "wandb")
 HELP = [
     ["--help"],
     ["-h"],
-    *([verb, "--help"] for verb in VERBS),
+    *([verb, "--help"] for verb in COMMANDS),
     *(["config", command, "--help"] for command in ("show", "check", "schema")),
     *(["recipes", command, "--help"] for command in ("ls", "show", "cp")),
     *(["runs", command, "--help"] for command in ("ls", "show", "diff", "rm")),
@@ -57,11 +57,11 @@ def test_help_at_every_level_is_light_and_has_examples(folder: Path) -> None:
         assert "mlscale" in said
         assert len(said.splitlines()) > 4, words
     listed = [line.split()[0] for line in results[0][1].split("verbs:\n")[1].split("\n\n")[0].splitlines()]
-    assert listed == list(VERBS)
+    assert listed == list(COMMANDS)
     doors = {path.stem for path in (ROOT / "mlscale/commands").glob("*.py")}
     assert {name.replace("-", "_") for name in listed} <= doors  # nothing is listed before it works
-    for verb, (_, said, _) in zip(VERBS, results[2:], strict=False):
-        assert VERBS[verb].examples[0][0] in said, verb
+    for verb, (_, said, _) in zip(COMMANDS, results[2:], strict=False):
+        assert COMMANDS[verb].examples[0][0] in said, verb
     assert list(folder.iterdir()) == []
 
 

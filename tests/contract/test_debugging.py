@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import debugger
 from scripts.mlflow_server import free_port
@@ -34,7 +34,7 @@ HERE = "+callbacks.stops._target_=stops_in_debugging.Stops"
 
 
 def steps(*words: str) -> float:
-    return verbs.call("train", [*WORDS, *words]).metrics["steps"]
+    return commands.call("train", [*WORDS, *words]).metrics["steps"]
 
 
 def test_fast_takes_a_step_of_everything_and_says_so(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,7 +47,7 @@ def test_limit_takes_a_tenth_for_two_epochs(folder: Path) -> None:
 
 
 def test_overfit_learns_one_batch_by_heart(folder: Path) -> None:
-    result = verbs.call("train", [*WORDS, "debug=overfit"])
+    result = commands.call("train", [*WORDS, "debug=overfit"])
     assert result.metrics["steps"] == 100
     assert result.metrics["best_train/loss"] < 0.05
     assert "scheduler" not in (only_run(folder) / "derived.yaml").read_text()

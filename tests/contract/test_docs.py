@@ -13,7 +13,7 @@ import pytest
 
 import mlscale
 from mlscale.cli import main
-from mlscale.commands import VERBS
+from mlscale.commands import COMMANDS
 from mlscale.config.composition.argv import parse
 from scripts.docs_commands import ROOT, Command, commands, files, overlooked, pages
 
@@ -27,7 +27,7 @@ OF_THE_READER = (
     "my_project",
     "…",
 )  # asks for help, or names what only they have
-HELP = [Command(f"{name} --help", typed) for name, verb in VERBS.items() for typed, _ in verb.examples]
+HELP = [Command(f"{name} --help", typed) for name, verb in COMMANDS.items() for typed, _ in verb.examples]
 ALL = [command for page in pages() for command in commands(page) if command.words] + HELP
 # What stands for something of the reader's own: a page can't know a run's id.
 STANDS_FOR = {"1s2de0": "last", "recipe=mine": "recipe=resnet", "recipe=my_net": "recipe=resnet", "/my_pkg": "/x"}
@@ -35,7 +35,7 @@ STANDS_FOR = {"1s2de0": "last", "recipe=mine": "recipe=resnet", "recipe=my_net":
 
 def verb_and_rest(command: Command) -> tuple[str, list[str]]:
     words = command.words
-    return (words[0], words[1:]) if words and words[0] in VERBS else ("train", words)
+    return (words[0], words[1:]) if words and words[0] in COMMANDS else ("train", words)
 
 
 def test_the_pages_have_commands() -> None:
@@ -55,10 +55,10 @@ def test_every_command_parses(page: str, folder: Path) -> None:
         verb, rest = verb_and_rest(command)
         if command.page != page or verb == "completion":
             continue
-        if VERBS[verb].working:
+        if COMMANDS[verb].working:
             parse(verb, rest)
         else:
-            module = importlib.import_module(f"mlscale.commands.{verb}")
+            module = importlib.import_module(f"mlscale.commands.{verb}.entry")
             options = (
                 getattr(module, "_options", None)
                 or importlib.import_module("mlscale.commands.versions.version_arguments").options
@@ -91,7 +91,7 @@ def test_every_command_composes(run_folder: Path, monkeypatch: pytest.MonkeyPatc
     wrong = []
     for command in dict.fromkeys(ALL):
         verb, rest = verb_and_rest(command)
-        if not VERBS[verb].working or any(part in command.text for part in OF_THE_READER):
+        if not COMMANDS[verb].working or any(part in command.text for part in OF_THE_READER):
             continue
         words = [_standing(word) for word in rest if word != "-m"]
         words = [re.sub(r"=([^\[{']*?),.*$", r"=\1", word) for word in words] if "-m" in rest else words

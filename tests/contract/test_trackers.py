@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.train import loggers
 from scripts.mlflow_server import Server, free_port, serving
 from tests.contract import tracked
@@ -43,7 +43,7 @@ def logs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             f"runs_dir={folder}/runs",
             f"data.root={folder}/digits",
         ]
-        run = verbs.call("train", words).artifacts["run"]
+        run = commands.call("train", words).artifacts["run"]
         yield Path(run, "logs")
 
 

@@ -21,7 +21,7 @@ UNGUARDED = """
 import mlscale
 
 cfg = mlscale.compose(["+recipe=resnet", "model=mlp", "debug=fast", "trainer.devices=2", "snapshot=false"])
-result = mlscale.train(cfg)
+result = mlscale.run("train", cfg)
 assert result.metrics["steps"] == 1, result
 print("ran", mlscale.run("evaluate", ["run=last"]).ok)
 """
@@ -46,7 +46,7 @@ def trained(place: Path) -> Result:
     umask = os.umask(0o022)
     cfg = mlscale.compose([*WORDS, f"runs_dir={place}/runs", f"data.root={place}/digits"])
     cfg.optimizer.lr = 0.05
-    result = mlscale.train(cfg)
+    result = mlscale.run("train", cfg)
     assert os.umask(umask) == 0o022, "files of the session that follow are as private as they were"
     return result
 

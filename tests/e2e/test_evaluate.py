@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.cli import main
 from mlscale.errors import MLScaleError
 from mlscale.evaluate.samples_table import document
@@ -29,9 +29,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
     place = tmp_path_factory.mktemp("evaluate")
     common = [f"runs_dir={place}/runs", f"data.root={bundled}"]
     for name, epochs in (("short", 1), ("long", 4)):
-        verbs.call("train", [*TRAINED, *common, f"name={name}", f"trainer.max_epochs={epochs}"])
+        commands.call("train", [*TRAINED, *common, f"name={name}", f"trainer.max_epochs={epochs}"])
     run = next(place.glob("runs/*/long-*"))
-    verbs.call("export", [f"run={run}", f"runs_dir={place}/runs"])
+    commands.call("export", [f"run={run}", f"runs_dir={place}/runs"])
     root = ["--runs", str(place / "runs"), "--root", str(place / "registry")]
     assert main(["versions", "add", str(run), *root]) == 0
     assert main(["versions", "add", str(run), "--servable", "--name", "served", *root]) == 0
@@ -48,7 +48,7 @@ def run_of(place: Path, name: str) -> Path:
 
 def test_a_run_is_measured_sample_by_sample(place: Path) -> None:
     run = run_of(place, "short")
-    result = verbs.call("evaluate", [f"run={run}", f"runs_dir={place}/runs", "slices=[brightness,size]", "worst=10"])
+    result = commands.call("evaluate", [f"run={run}", f"runs_dir={place}/runs", "slices=[brightness,size]", "worst=10"])
     figures = result.metrics
     assert figures["val/accuracy_low"] < figures["val/accuracy"] < figures["val/accuracy_high"]
     assert figures["val/samples"] == 360
@@ -82,7 +82,7 @@ def test_a_run_is_measured_sample_by_sample(place: Path) -> None:
 
 def test_a_run_a_version_a_checkpoint_and_a_servable_give_the_same(place: Path) -> None:
     run = run_of(place, "long")
-    wanted = verbs.call("evaluate", evaluate(place, f"run={run}")).metrics
+    wanted = commands.call("evaluate", evaluate(place, f"run={run}")).metrics
     checkpoint = run / "checkpoints" / "best.ckpt"
     for words in (
         ["version=long"],
@@ -90,7 +90,7 @@ def test_a_run_a_version_a_checkpoint_and_a_servable_give_the_same(place: Path) 
         ["version=served@latest"],
         [f"servable={run}/servable"],
     ):
-        result = verbs.call("evaluate", evaluate(place, *words))
+        result = commands.call("evaluate", evaluate(place, *words))
         assert result.metrics["val/accuracy"] == wanted["val/accuracy"], words
         assert result.metrics["val/loss"] == pytest.approx(wanted["val/loss"], rel=1e-4), words
         assert (place / "out" / "evaluate.html").is_file()
@@ -99,11 +99,11 @@ def test_a_run_a_version_a_checkpoint_and_a_servable_give_the_same(place: Path) 
 
 def test_two_models_on_the_same_samples(place: Path) -> None:
     long, short = run_of(place, "long"), run_of(place, "short")
-    result = verbs.call("evaluate", evaluate(place, f"run={long}", f"against={short}"))
+    result = commands.call("evaluate", evaluate(place, f"run={long}", f"against={short}"))
     assert f"best.ckpt of {long.name} is better than best.ckpt of {short.name}: accuracy" in result.sentence
     assert result.metrics["val/accuracy_difference_low"] > 0
     assert result.details["against"]["better"] == f"best.ckpt of {long.name}"
-    served = verbs.call("evaluate", evaluate(place, "version=long:v1", "against=served:v1"))
+    served = commands.call("evaluate", evaluate(place, "version=long:v1", "against=served:v1"))
     assert served.details["against"]["better"] is None
     assert "no difference is shown between long:v1 and served:v1" in served.sentence
     assert served.metrics["val/paired_samples"] == 360
@@ -129,14 +129,14 @@ def test_slices_of_a_file_and_of_members(place: Path, bundled: Path, tmp_path: P
             [("key", "site"), *((f"000.tar/{key}", "ab"[i % 2]) for i, key in enumerate(keys))]
         )
     words = [f"run={run_of(place, 'short')}", "data=webdataset", f"data.train={shards}", f"data.val={shards}"]
-    result = verbs.call("evaluate", evaluate(place, *words, f"slices=[json,{tmp_path}/slices.csv]"))
+    result = commands.call("evaluate", evaluate(place, *words, f"slices=[json,{tmp_path}/slices.csv]"))
     found = {(each["column"], each["value"]): each["samples"] for each in result.details["slices"]}
     assert {key: found[key] for key in found if key[0] != "n"} == {
         ("camera", "c0"): 120, ("camera", "c1"): 120, ("camera", "c2"): 120, ("site", "a"): 180, ("site", "b"): 180,
     }  # fmt: skip
     assert sum(found[key] for key in found if key[0] == "n") == 360
     with pytest.raises(MLScaleError, match=r"have no '\.xyz' member"):
-        verbs.call("evaluate", evaluate(place, *words, "slices=xyz"))
+        commands.call("evaluate", evaluate(place, *words, "slices=xyz"))
 
 
 def test_other_images_are_normalised_as_the_model_was_trained(place: Path, tmp_path: Path) -> None:
@@ -152,8 +152,8 @@ def test_other_images_are_normalised_as_the_model_was_trained(place: Path, tmp_p
                 add(tar, f"{row:03}.cls", str(digits.target[row]).encode())
     data = ["data=webdataset", f"data.train={tmp_path}/train-0.tar", f"data.val={tmp_path}/val-0.tar"]
     run = run_of(place, "long")
-    found = verbs.call("evaluate", evaluate(place, f"run={run}", *data)).metrics
-    served = verbs.call("evaluate", evaluate(place, "version=served", *data)).metrics
+    found = commands.call("evaluate", evaluate(place, f"run={run}", *data)).metrics
+    served = commands.call("evaluate", evaluate(place, "version=served", *data)).metrics
     assert found["val/accuracy"] == served["val/accuracy"] < 0.5
     assert abs(found["val/loss"] - served["val/loss"]) < 1e-3
 
@@ -161,17 +161,17 @@ def test_other_images_are_normalised_as_the_model_was_trained(place: Path, tmp_p
 def test_all_samples_are_measured_whatever_training_looked_at(place: Path, bundled: Path, tmp_path: Path) -> None:
     limits = ["trainer.limit_val_batches=0", "metric=train/loss", "mode=min", "trainer.max_epochs=1"]
     words = [f"runs_dir={tmp_path}/runs"]
-    verbs.call("train", [*TRAINED, *limits, *words, f"data.root={bundled}"])
-    assert verbs.call("evaluate", ["run=last", *words]).metrics["val/samples"] == 360
-    one = verbs.call("evaluate", ["run=last", *words, "trainer.limit_val_batches=1"])
+    commands.call("train", [*TRAINED, *limits, *words, f"data.root={bundled}"])
+    assert commands.call("evaluate", ["run=last", *words]).metrics["val/samples"] == 360
+    one = commands.call("evaluate", ["run=last", *words, "trainer.limit_val_batches=1"])
     assert one.metrics["val/samples"] == 64
     with pytest.raises(MLScaleError, match=r"no sample of .* was measured"):
-        verbs.call("evaluate", ["run=last", *words, "trainer.limit_val_batches=0"])
+        commands.call("evaluate", ["run=last", *words, "trainer.limit_val_batches=0"])
 
 
 def test_a_file_of_slices_is_read_before_the_pass(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(MLScaleError, match="the slices can't be read"):
-        verbs.call("evaluate", evaluate(place, f"run={run_of(place, 'short')}", "slices=[brightness,no.csv]"))
+        commands.call("evaluate", evaluate(place, f"run={run_of(place, 'short')}", "slices=[brightness,no.csv]"))
     assert capsys.readouterr().err == ""
 
 
@@ -180,8 +180,10 @@ def test_a_target_is_called_by_its_name(tmp_path: Path) -> None:
     (tmp_path / "train.csv").write_text("\n".join(lines) + "\n")
     table = ["data=table", f"data.train={tmp_path}/train.csv", "data.target=price", "data.batch_size=8"]
     words = [f"runs_dir={tmp_path}/runs"]
-    verbs.call("train", ["+recipe=regression", *table, *words, "trainer.max_epochs=1", "snapshot=false", "logger=none"])
-    measured = verbs.call("evaluate", ["run=last", *words])
+    commands.call(
+        "train", ["+recipe=regression", *table, *words, "trainer.max_epochs=1", "snapshot=false", "logger=none"]
+    )
+    measured = commands.call("evaluate", ["run=last", *words])
     assert [each["target"] for each in measured.details["targets"]] == ["price"]
 
 
@@ -192,12 +194,12 @@ def test_rows_of_another_training_table_are_refused(tmp_path: Path) -> None:
         (tmp_path / f"{name}.csv").write_text("\n".join(["x,y", *rows]) + "\n")
     common = [f"runs_dir={tmp_path}/runs", "snapshot=false", "logger=none", "data.batch_size=8"]
     table = ["data=table", f"data.train={tmp_path}/train.csv", "data.target=y"]
-    verbs.call("train", ["+recipe=tabular", *table, *common, "trainer.max_epochs=1"])
+    commands.call("train", ["+recipe=tabular", *table, *common, "trainer.max_epochs=1"])
     words = ["run=last", f"runs_dir={tmp_path}/runs"]
     with pytest.raises(MLScaleError, match="encoded by another training table") as caught:
-        verbs.call("evaluate", [*words, f"data.train={tmp_path}/other.csv"])
+        commands.call("evaluate", [*words, f"data.train={tmp_path}/other.csv"])
     assert "data.test=" in caught.value.fix
-    tested = verbs.call("evaluate", [*words, "split=test", f"data.test={tmp_path}/other.csv"])
+    tested = commands.call("evaluate", [*words, "split=test", f"data.test={tmp_path}/other.csv"])
     assert tested.metrics["test/samples"] == 60
 
 
@@ -226,7 +228,7 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 def test_what_is_wrong_is_told(place: Path, words: list[str], what: str, fix: str) -> None:
     typed = [word.replace("{run}", str(run_of(place, "short"))) for word in words]
     with pytest.raises(MLScaleError) as caught:
-        verbs.call("evaluate", evaluate(place, *typed))
+        commands.call("evaluate", evaluate(place, *typed))
     assert what in str(caught.value)
     assert fix in caught.value.fix
 

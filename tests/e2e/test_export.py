@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.cli import main
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import PARITY, load
@@ -24,7 +24,7 @@ TRAINED = ("+recipe=resnet", "trainer.max_epochs=2", "model.widths=[8,16]", "sna
 def trained(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
     """The folder of a run of a few seconds on digits."""
     place = tmp_path_factory.mktemp("export")
-    result = verbs.call("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"])
+    result = commands.call("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"])
     return Path(result.artifacts["run"])
 
 
@@ -33,8 +33,8 @@ def of(run: Path, *overrides: str) -> list[str]:
 
 
 def test_a_run_becomes_a_servable(trained: Path, bundled: Path) -> None:
-    evaluated = verbs.call("evaluate", of(trained)).metrics["val/accuracy"]
-    result = verbs.call("export", of(trained))
+    evaluated = commands.call("evaluate", of(trained)).metrics["val/accuracy"]
+    result = commands.call("export", of(trained))
     assert result.ok
     assert Path(result.artifacts["servable"]) == trained / "servable"
     assert result.metrics["torch_val/accuracy"] == pytest.approx(evaluated)
@@ -63,7 +63,7 @@ def test_a_run_becomes_a_servable(trained: Path, bundled: Path) -> None:
     assert (np.array(servable.predict(pixels).labels) == labels).mean() == pytest.approx(evaluated)
 
     content = (servable.folder / "servable.yaml").read_bytes()
-    verbs.call("export", of(trained))
+    commands.call("export", of(trained))
     assert (servable.folder / "servable.yaml").read_bytes() == content
 
 
@@ -104,12 +104,12 @@ def test_a_bound_that_does_not_hold_writes_nothing_and_ends_with_4(
 def test_into_a_folder_of_its_own_once(trained: Path, tmp_path: Path) -> None:
     place = tmp_path / "models" / "digits"
     overrides = of(trained, f"to={place}", "checkpoint=last", "samples=40", "licences={model: Apache-2.0}")
-    assert verbs.call("export", overrides).metrics["samples"] == 40
+    assert commands.call("export", overrides).metrics["samples"] == 40
     servable = load(place)
     assert servable.document["licences"] == {"data": "CC-BY-4.0", "model": "Apache-2.0"}
     assert servable.document["checkpoint"]["name"] == "last.ckpt"
     with pytest.raises(MLScaleError, match="there is something at digits already"):
-        verbs.call("export", overrides)
+        commands.call("export", overrides)
 
 
 def test_the_licence_of_the_weights_it_started_from_goes_along(trained: Path, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_the_licence_of_the_weights_it_started_from_goes_along(trained: Path, tm
     shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("servable*"))
     initial = Initial(tmp_path / "x.safetensors", "0" * 64, licence="mit").document()
     RunFolder.open(copy).update(init=initial)
-    assert verbs.call("export", [f"run={copy}", "samples=40"]).ok
+    assert commands.call("export", [f"run={copy}", "samples=40"]).ok
     assert load(copy / "servable").document["licences"] == {"data": "CC-BY-4.0", "weights": "mit"}
 
 
@@ -137,7 +137,7 @@ def test_the_licence_of_the_weights_it_started_from_goes_along(trained: Path, tm
 def test_what_is_wrong_is_told(trained: Path, bundled: Path, override: str, what: str, tmp_path: Path) -> None:
     words = override.replace("{digits}", f"{bundled}/digits-1").split(" ")
     with pytest.raises(MLScaleError, match=what):
-        verbs.call("export", of(trained, f"to={tmp_path}/new", *words))
+        commands.call("export", of(trained, f"to={tmp_path}/new", *words))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -147,7 +147,7 @@ def test_code_out_of_a_run_folder_is_not_believed(trained: Path, tmp_path: Path)
     config.write_text(before.replace("mlscale.tasks.ResNet", "subprocess.Popen"))
     try:
         with pytest.raises(MLScaleError, match=r"may not build subprocess\.Popen"):
-            verbs.call("export", of(trained, f"to={tmp_path}/new"))
+            commands.call("export", of(trained, f"to={tmp_path}/new"))
     finally:
         config.write_text(before)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.errors import Exit, MLScaleError
 from mlscale.files import unwritable
 from mlscale.runs.checkpoint_files import verify
@@ -39,7 +39,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_the_training_goes_on_and_ends_resumable(small_disk: Path, tmp_path: Path) -> None:
-    verbs.call("prepare", ["data=digits", f"data.root={tmp_path}/digits"])
+    commands.call("prepare", ["data=digits", f"data.root={tmp_path}/digits"])
     words = [
         "+recipe=resnet", "debug=limit", "trainer.max_epochs=3", "snapshot=false",
         f"data.root={tmp_path}/digits", f"runs_dir={small_disk}",

@@ -20,7 +20,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.cli import main
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
@@ -36,9 +36,9 @@ IMAGES = 300
 def place(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
     """A folder with a run, its servable, and images of digits, of which two can't be read."""
     place = tmp_path_factory.mktemp("predict")
-    verbs.call("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"])
+    commands.call("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"])
     (run,) = place.glob("runs/*/resnet-*")
-    verbs.call("export", [f"run={run}", f"runs_dir={place}/runs", f"to={place}/model"])
+    commands.call("export", [f"run={run}", f"runs_dir={place}/runs", f"to={place}/model"])
     (place / "photos" / "more").mkdir(parents=True)
     for number, pixels in enumerate(load_digits().images[:IMAGES]):
         image = Image.fromarray((pixels * 255 / 16).astype(np.uint8))
@@ -49,7 +49,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
 
 
 def predict(place: Path, to: Path, *words: str) -> Result:
-    return verbs.call("predict", [f"input={place}/photos", f"to={to}", f"runs_dir={place}/runs", *words])
+    return commands.call("predict", [f"input={place}/photos", f"to={to}", f"runs_dir={place}/runs", *words])
 
 
 def rows(to: Path) -> dict[str, list[Any]]:
@@ -135,7 +135,7 @@ def test_events_are_there_once_and_labels_join_them(place: Path, tmp_path: Path)
 def test_what_is_wrong_is_told_and_leaves_nothing(place: Path, tmp_path: Path, words: list[str], what: str) -> None:
     typed = [word.format(photos=place / "photos", to=tmp_path / "preds") for word in words]
     with pytest.raises(MLScaleError) as caught:
-        verbs.call("predict", [*typed, f"runs_dir={place}/runs"])
+        commands.call("predict", [*typed, f"runs_dir={place}/runs"])
     assert what in str(caught.value)
     assert list(tmp_path.glob("preds/part*")) == []
 
@@ -218,19 +218,19 @@ def test_rows_of_a_table_are_encoded_as_in_training(tmp_path: Path) -> None:
     (tmp_path / "test.csv").write_text("\n".join([lines[0], *lines[301:]]) + "\n")
     table = ["data=table", f"data.train={tmp_path}/train.csv", f"data.test={tmp_path}/test.csv", "data.target=y"]
     common = [f"runs_dir={tmp_path}/runs", "snapshot=false", "logger=none"]
-    verbs.call("train", ["+recipe=tabular", *table, *common, "trainer.max_epochs=3"])
+    commands.call("train", ["+recipe=tabular", *table, *common, "trainer.max_epochs=3"])
     # Other columns around, in another order, as a Parquet file would have them typed; one value is no number.
     given = [line.split(",") for line in lines[301:]]
     given[5][1] = "oops"
     new = "\n".join(["colour,id,b,a", *(f"{row[2]},k{n},{row[1]},{row[0]}" for n, row in enumerate(given))])
     (tmp_path / "new.csv").write_text(new + "\n")
     words = ["run=last", f"runs_dir={tmp_path}/runs"]
-    verbs.call("predict", [*words, f"input={tmp_path}/new.csv", "key=id", f"to={tmp_path}/preds"])
+    commands.call("predict", [*words, f"input={tmp_path}/new.csv", "key=id", f"to={tmp_path}/preds"])
     found = rows(tmp_path / "preds")
     assert found["key"] == [f"k{n}" for n in range(100)]
     assert [n for n, error in enumerate(found["error"]) if error] == [5]
     assert found["error"][5] == "b is 'oops', no number"
-    measured = verbs.call("evaluate", [*words, "split=test"]).artifacts["samples"]
+    measured = commands.call("evaluate", [*words, "split=test"]).artifacts["samples"]
     wanted = np.array(ds.dataset(measured, format="parquet").to_table()["probabilities"].to_pylist())
     told = np.array([row or [np.nan, np.nan] for row in found["probabilities"]])
     others = np.arange(100) != 5
@@ -241,11 +241,11 @@ def test_rows_of_a_table_are_encoded_as_in_training(tmp_path: Path) -> None:
     torn = bytearray((tmp_path / "new.parquet").read_bytes())
     torn[4:200] = b"x" * 196  # of the first row group
     (tmp_path / "torn.parquet").write_bytes(torn)
-    result = verbs.call("predict", [*words, f"input={tmp_path}/torn.parquet", f"to={tmp_path}/torn"])
+    result = commands.call("predict", [*words, f"input={tmp_path}/torn.parquet", f"to={tmp_path}/torn"])
     assert (result.metrics["rows"], result.metrics["errors"]) == (99, 64)
     damaged = rows(tmp_path / "torn")
     assert damaged["key"] == [f"torn.parquet:{n + 1}" for n in range(99)]
     assert all("the table is damaged here" in error for error in damaged["error"][:64])
     (tmp_path / "short.csv").write_text("a,b\n1,2\n")
     with pytest.raises(MLScaleError, match="the table has no column 'colour'"):
-        verbs.call("predict", [*words, f"input={tmp_path}/short.csv", f"to={tmp_path}/other"])
+        commands.call("predict", [*words, f"input={tmp_path}/short.csv", f"to={tmp_path}/other"])

@@ -17,7 +17,7 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.datasets import load_digits
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.errors import MLScaleError
 from mlscale.events.store import EventStore
 from mlscale.export.servable import load
@@ -65,7 +65,7 @@ class Place:
         return self.registry.resolve("digits@champion").ref
 
     def turn(self, *words: str) -> Result:
-        return verbs.call("retrain", [*self.words, *words])
+        return commands.call("retrain", [*self.words, *words])
 
     def serve(self, raw: NDArray[Any], truth: list[str]) -> None:
         """What a server and those who label would have left."""
@@ -95,9 +95,9 @@ def turned(raw: NDArray[np.uint8]) -> NDArray[np.uint8]:
 def begun(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
     """A folder with a champion that knows upright digits."""
     place = tmp_path_factory.mktemp("retrain")
-    made = verbs.call("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"])
+    made = commands.call("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"])
     run = RunFolder.open(made.artifacts["run"])
-    verbs.call("export", [f"run={run.path}", f"runs_dir={place}/runs"])
+    commands.call("export", [f"run={run.path}", f"runs_dir={place}/runs"])
     publish_servable(
         LocalRegistry(place / "registry"), run.path / "servable", run=run, name="digits", aliases=("champion",)
     )
@@ -259,7 +259,7 @@ def test_what_is_wrong_is_told(
     if "registry=none" in words:
         typed.pop("registry.root")
     with pytest.raises(MLScaleError) as caught:
-        verbs.call("retrain", list(typed.values()))
+        commands.call("retrain", list(typed.values()))
     assert what in str(caught.value)
     assert fix in str(caught.value)
 

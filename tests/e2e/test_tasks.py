@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.cli import main
 from tests.conftest import runs_in
 
@@ -14,8 +14,10 @@ FAST = ["debug=fast", "trainer.accelerator=cpu", "snapshot=false"]
 @pytest.mark.slow
 def test_a_transformer_is_exported_with_parity(folder: Path) -> None:
     pytest.importorskip("onnxruntime")
-    trained = verbs.call("train", ["recipe=vit", "trainer.max_epochs=2", "trainer.accelerator=cpu", "snapshot=false"])
-    exported = verbs.call("export", [f"run={trained.artifacts['run']}"])
+    trained = commands.call(
+        "train", ["recipe=vit", "trainer.max_epochs=2", "trainer.accelerator=cpu", "snapshot=false"]
+    )
+    exported = commands.call("export", [f"run={trained.artifacts['run']}"])
     assert exported.ok
     assert exported.metrics["agreement"] == 1
     assert exported.metrics["max_abs_error"] < 1e-4
@@ -27,9 +29,9 @@ def test_a_transformer_is_exported_with_parity(folder: Path) -> None:
 def test_other_tasks_train_evaluate_and_are_not_exported(
     folder: Path, capsys: pytest.CaptureFixture[str], recipe: str, metric: str
 ) -> None:
-    trained = verbs.call("train", [f"recipe={recipe}", *FAST])
+    trained = commands.call("train", [f"recipe={recipe}", *FAST])
     run = trained.artifacts["run"]
-    measured = verbs.call("evaluate", [f"run={run}"])
+    measured = commands.call("evaluate", [f"run={run}"])
     assert 0 <= measured.metrics[metric] <= 1
     for words in (["export"], ["compress", "compress=int8"]):
         assert main([*words, f"run={run}"]) == 2
@@ -41,6 +43,6 @@ def test_other_tasks_train_evaluate_and_are_not_exported(
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["vit", "multilabel", "segmentation"])
 def test_memory_is_told_without_a_step(folder: Path, recipe: str) -> None:
-    found = verbs.call("estimate", [f"recipe={recipe}", "trainer.accelerator=cpu"])
+    found = commands.call("estimate", [f"recipe={recipe}", "trainer.accelerator=cpu"])
     assert found.ok
     assert "traced" in found.artifacts["memory_by"]

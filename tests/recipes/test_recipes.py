@@ -7,7 +7,7 @@ import torch
 import yaml
 from PIL import Image
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.assembly.ready import ready
 from mlscale.cli import main
 from mlscale.config.composition.roots import BASE_GROUPS
@@ -43,7 +43,7 @@ def test_all_were_found() -> None:
 
 @pytest.mark.parametrize("recipe", [path.stem for path in RECIPES])
 def test_a_recipe_trains_a_step(folder: Path, recipe: str) -> None:
-    result = verbs.call("train", [f"recipe={recipe}", "debug=fast", "trainer.accelerator=cpu", "snapshot=false"])
+    result = commands.call("train", [f"recipe={recipe}", "debug=fast", "trainer.accelerator=cpu", "snapshot=false"])
     assert result.ok
     assert result.metrics["steps"] == 1
     assert Path(result.artifacts["checkpoint"]).is_file()
@@ -61,7 +61,7 @@ def test_fine_tuning_takes_models_of_other_libraries(
         Image.new("RGB", (32, 32), (number * 9, 255 * (number % 2), 7)).save(path)
     data = ("data=imagefolder", "data.root=photos", "data.image_size=32", "data.batch_size=4", "augment=crop")
     words = ["recipe=finetune", *data, *model, "debug=fast", "trainer.accelerator=cpu", "snapshot=false"]
-    assert verbs.call("train", words).metrics["steps"] == 1
+    assert commands.call("train", words).metrics["steps"] == 1
     (frozen,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("frozen ")]
     assert "until epoch 1" in frozen  # all but the head
     weights = torch.load(next(folder.glob("runs/*/*/checkpoints/best.ckpt")), weights_only=True)

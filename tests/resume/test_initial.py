@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.cli import main
 from scripts.same_run import differences
 from tests.conftest import runs_in
@@ -16,7 +16,7 @@ from tests.resume.commands import WORDS, end, ended
 def weights(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
     """The checkpoint of a short run."""
     place = tmp_path_factory.mktemp("weights")
-    made = verbs.call("train", [*WORDS, "trainer.max_steps=5", f"runs_dir={place}/runs", f"data.root={bundled}"])
+    made = commands.call("train", [*WORDS, "trainer.max_steps=5", f"runs_dir={place}/runs", f"data.root={bundled}"])
     return Path(made.artifacts["run"]) / "checkpoints/last.ckpt"
 
 

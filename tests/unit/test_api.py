@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 import mlscale
 from mlscale import api
@@ -14,13 +14,15 @@ from mlscale.errors import MLScaleError
 from mlscale.launch import rank
 
 
-@pytest.mark.parametrize(
-    "first", ["import mlscale.train.lightning.missing_metric", "import mlscale", "from mlscale import train"]
-)
-def test_train_is_the_verb_and_the_package_whichever_is_imported_first(first: str) -> None:
-    code = f"{first}\nimport mlscale, mlscale.train.lightning.missing_metric\nassert mlscale.train.lightning.missing_metric.unlogged\nmlscale.train(None)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
-    assert "this is no configuration of a run" in done.stderr
+def test_train_is_a_plain_package() -> None:
+    import mlscale.train
+
+    assert not callable(mlscale.train)
+
+
+def test_a_config_that_was_not_composed_is_refused() -> None:
+    with pytest.raises(MLScaleError, match="not a configuration of compose"):
+        mlscale.run("train", OmegaConf.create({"seed": 1}))
 
 
 def test_what_is_offered_is_found_and_nothing_else() -> None:
@@ -42,7 +44,7 @@ def test_a_config_that_was_altered_is_checked_again_and_stays_as_it_is(folder: P
     cfg.optimizer.lrr = 0.1
     before = cfg.copy()
     with pytest.raises(MLScaleError, match=r"unknown key 'optimizer\.lrr'"):
-        mlscale.train(cfg)
+        mlscale.run("train", cfg)
     assert cfg == before
     assert list(folder.iterdir()) == []
 
@@ -66,7 +68,7 @@ def test_a_script_that_is_imported_by_its_own_run_is_refused(folder: Path, monke
     cfg = mlscale.compose(["+recipe=resnet"])
     monkeypatch.setattr(rank, "_here", True)
     with pytest.raises(MLScaleError, match="asked to train by code that it imports") as caught:
-        mlscale.train(cfg)
+        mlscale.run("train", cfg)
     assert "__main__" in caught.value.fix
     assert api._busy == []
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale.commands import VERBS
+from mlscale.commands import COMMANDS
 from mlscale.completion import SCRIPTS, SUB_COMMANDS, complete, main
 from mlscale.config.composition.roots import find_roots
 from mlscale.errors import MLScaleError
@@ -31,7 +31,7 @@ def names(*folders: str) -> list[str]:
 
 
 def test_the_first_word_is_a_verb_or_an_override() -> None:
-    assert set(VERBS) | {"completion"} <= set(ask(""))
+    assert set(COMMANDS) | {"completion"} <= set(ask(""))
     assert {"recipe=", "optimizer=", "optimizer.", "seed="} <= set(ask(""))
     assert ask("eva") == ["evaluate"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from mlscale.commands import VERBS
+from mlscale.commands import COMMANDS
 from mlscale.commands.options import Options
 from mlscale.config.composition.argv import Request, parse
 from mlscale.config.suggestions.suggest import nearest
@@ -55,7 +55,7 @@ def _parser() -> Options:
     common.add_argument(
         "--config-dir", "-cd", action="append", default=[], help="a folder of your own groups and recipes"
     )
-    working = [name for name, verb in VERBS.items() if verb.working]
+    working = [name for name, verb in COMMANDS.items() if verb.working]
     common.add_argument("--verb", choices=working, default="train", help="the verb whose config is meant (train)")
     parser = Options(
         prog="mlscale config", description="Print, explain and check a composed config.", examples=_EXAMPLES

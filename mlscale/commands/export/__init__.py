@@ -1,0 +1,12 @@
+"""`mlscale export`: its help. The entry point is in `entry`."""
+
+from mlscale.commands.command import Command
+
+COMMAND = Command(
+    "turn a run's checkpoint into a servable: ONNX, proof of parity, reference profile",
+    True,
+    (
+        ("mlscale export run=last", "the best checkpoint of the last run, into its folder"),
+        ("mlscale export run=last to=models/digits", "into a folder of its own"),
+    ),
+)

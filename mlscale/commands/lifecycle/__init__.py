@@ -1,0 +1,13 @@
+"""`mlscale lifecycle`: its help. The entry point is in `entry`."""
+
+from mlscale.commands.command import Command
+
+COMMAND = Command(
+    "the whole way on one machine: train, serve, shift, alert, retrain, swap",
+    True,
+    (
+        ("mlscale lifecycle +recipe=resnet", "twelve steps, each with its figure, and a page that tells them"),
+        ("mlscale lifecycle +recipe=resnet lifecycle.shift=turn", "production turns its camera"),
+        ("mlscale lifecycle +recipe=resnet lifecycle.slo.p99_ms=20", "exit code 4 where the load test finds more"),
+    ),
+)

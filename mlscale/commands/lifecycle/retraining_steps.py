@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 from mlscale.commands.lifecycle.clients import Asked, asking
 from mlscale.commands.lifecycle.production_samples import Labelled
 from mlscale.commands.lifecycle.step_log import Told
-from mlscale.commands.lifecycle.step_state import Walk
-from mlscale.launch.background_command import Background
+from mlscale.commands.lifecycle.step_state import Load, Walk
 from mlscale.report import Line, Result, Rows, Series
 from mlscale.stats.paired import Paired, paired
 
@@ -24,21 +23,6 @@ _SWAP_SECONDS, _AFTER_SECONDS, _LONGEST_SECONDS = 30.0, 3.0, 7200
 _USERS, _RATE = 4, 50
 _ALPHA, _MAX_DROP = 0.05, 0.03
 _SHOWN_SECONDS, _BIN_SECONDS = 4.0, 0.25
-
-
-@dataclass(frozen=True)
-class Load:
-    """What asks the server throughout the retraining and the swap.
-
-    Attributes:
-        locust: a load test that ends when it is told to.
-        asked: what clients that check each answer have seen.
-        ends: ends those clients.
-    """
-
-    locust: Background
-    asked: Asked
-    ends: ExitStack
 
 
 def retrain(walk: Walk) -> Told:

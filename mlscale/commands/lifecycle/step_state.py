@@ -8,15 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.runs.folder import RunFolder
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.commands.lifecycle.clients import Client
+    from mlscale.commands.lifecycle.clients import Asked, Client
     from mlscale.commands.lifecycle.production_samples import Samples
-    from mlscale.commands.lifecycle.retraining_steps import Load
     from mlscale.commands.lifecycle.step_log import Tour
     from mlscale.export.servable import Servable
     from mlscale.launch.background_command import Background
@@ -24,6 +23,21 @@ if TYPE_CHECKING:
     from mlscale.versions import LocalRegistry, Version
 
 _OWN = ("lifecycle", "runs_dir", "output", "snapshot")  # what was typed for the tour alone
+
+
+@dataclass(frozen=True)
+class Load:
+    """What asks the server throughout the retraining and the swap.
+
+    Attributes:
+        locust: a load test that ends when it is told to.
+        asked: what clients that check each answer have seen.
+        ends: ends those clients.
+    """
+
+    locust: Background
+    asked: Asked
+    ends: ExitStack
 
 
 @dataclass
@@ -105,10 +119,10 @@ class Walk:
     def background(self, verb: str, *overrides: str) -> Background:
         """Start a verb that stays, at most until the tour ends."""
         words = [self._registry, self._runs, *overrides]
-        return self.ends.enter_context(verbs.background(verb, words, self.place("logs")))
+        return self.ends.enter_context(commands.background(verb, words, self.place("logs")))
 
     def _kept(self, verb: str, *overrides: str, name: str = "") -> Result:
-        result = verbs.call(verb, overrides)
+        result = commands.call(verb, overrides)
         self.tour.keep(result, name or verb)
         return result
 

@@ -1,0 +1,22 @@
+"""`mlscale loadtest`: its help. The entry point is in `entry`."""
+
+from mlscale.commands.command import Command
+
+COMMAND = Command(
+    "ask a server with Locust, and hold latency, failures and throughput against an objective",
+    True,
+    (
+        (
+            "mlscale loadtest url=http://127.0.0.1:8000 slo.p99_ms=50",
+            "eight clients for ten seconds; exit code 4 when missed",
+        ),
+        (
+            "mlscale loadtest url=http://127.0.0.1:8000 rate=200 users=32",
+            "200 requests a second, whether or not answers come",
+        ),
+        (
+            "mlscale loadtest url=http://127.0.0.1:8000 samples=digits.npz",
+            "real samples; their labels give the accuracy",
+        ),
+    ),
+)

@@ -22,7 +22,7 @@ from mlscale.versions.model_reference import Subject, find_subject
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-    from mlscale.predict.inputs import Inputs
+    from mlscale.predict.input_items import Inputs
     from mlscale.predict.part_files import Parts
 
 _SHOWN_CLASSES = 20
@@ -109,7 +109,7 @@ def _asked(cfg: DictConfig) -> dict[str, Any]:
 
 def _encodes(cfg: DictConfig) -> bool:
     """Whether the run's data module encodes the columns of tables."""
-    from mlscale.assembly.build import target
+    from mlscale.config.targets import target
     from mlscale.data.tables.table_rows import TabularData
 
     kind = target(cfg.data) if cfg.get("data") else None

@@ -12,7 +12,7 @@ from mlscale.errors import MLScaleError
 
 if TYPE_CHECKING:
     from mlscale.predict.batch_models import Model
-    from mlscale.predict.inputs import Inputs
+    from mlscale.predict.input_items import Inputs
     from mlscale.predict.part_files import Parts
     from mlscale.predict.score_parts import Progress
 

@@ -10,8 +10,8 @@ from typing import Any
 from omegaconf import DictConfig, open_dict
 
 from mlscale.assembly import short_fits as short_fit
-from mlscale.assembly.build import accepts
 from mlscale.assembly.run import build_data
+from mlscale.config.targets import accepts
 from mlscale.culprit import summary
 from mlscale.errors import MLScaleError
 from mlscale.profile import step_parts

@@ -1,0 +1,19 @@
+"""`mlscale retrain`: its help. The entry point is in `entry`."""
+
+from mlscale.commands.command import Command
+
+COMMAND = Command(
+    "learn from labelled events, compare with the champion, promote what is better",
+    True,
+    (
+        (
+            "mlscale retrain servable=resnet events=events",
+            "the champion learns on, its data and the window mixed",
+        ),
+        (
+            "mlscale retrain servable=resnet window.hours=24 passes=5 optimizer.lr=0.01",
+            "what else is typed trains it",
+        ),
+        ("mlscale retrain servable=resnet force=true", "in the pause after a rejection, too"),
+    ),
+)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from mlscale import commands as verbs
-from mlscale.assembly.build import accepts
+from mlscale import commands
 from mlscale.assembly.ready import ready
 from mlscale.config.composition.frozen import with_derived
+from mlscale.config.targets import accepts
 from mlscale.errors import MLScaleError, raise_all
 
 if TYPE_CHECKING:
@@ -150,12 +150,12 @@ def train(cfg: DictConfig, champion: Champion, window: Window, labels: Sequence[
         numbers = window.classes[chosen].tolist()
         texts = [labels[number] if champion.before.named else str(number) for number in numbers]
         write_shards(folder / name, window.raw[chosen], texts, label_key=champion.before.label_key)
-    trained = verbs.call("train", _words(cfg, champion, folder, int((~window.held_out).sum())))
+    trained = commands.call("train", _words(cfg, champion, folder, int((~window.held_out).sum())))
     run = RunFolder.open(trained.artifacts["run"])
     if champion.precision == _INT8:
         # Of the last checkpoint, too; where eight bits are not kept, the challenger is compared as it is.
-        verbs.call("compress", [*_of(run, cfg), "compress=int8", *_eight_bits(champion.config)])
-    exported = verbs.call("export", _of(run, cfg))
+        commands.call("compress", [*_of(run, cfg), "compress=int8", *_eight_bits(champion.config)])
+    exported = commands.call("export", _of(run, cfg))
     made = Path(exported.artifacts["servable"]) if exported.ok else None
     return Challenger(run, run.run["data_version"], made, "" if exported.ok else exported.sentence)
 

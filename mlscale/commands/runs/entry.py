@@ -189,7 +189,7 @@ def _show(args: argparse.Namespace) -> int:
 
 
 def _resume(args: argparse.Namespace) -> int:
-    from mlscale import commands as verbs
+    from mlscale import commands
     from mlscale.assembly.ready import ready
     from mlscale.launch.threads import wait_passively
     from mlscale.report import emit
@@ -198,7 +198,7 @@ def _resume(args: argparse.Namespace) -> int:
     wait_passively()
     output = ["output=json"] if args.json else []
     cfg = ready("train", [f"resume={args.run}", f"runs_dir={args.root}", *output, *args.settings])
-    result = verbs.run("train", cfg)
+    result = commands.run("train", cfg)
     with masked_output(Masker.of(cfg)):
         emit(result, cfg.output)
     return int(Exit.DONE if result.ok else Exit.GATE)

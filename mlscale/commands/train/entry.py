@@ -54,7 +54,8 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: what the data or the machine lacks, before anything starts; or what ended the run.
     """
-    from mlscale.launch.local_launch import launch, warm_up
+    from mlscale.assembly.launch import launch
+    from mlscale.launch.local_launch import warm_up
 
     warm_up(cfg.trainer.devices)
     masker = Masker.of(cfg)

@@ -170,7 +170,7 @@ def _as_train(cfg: DictConfig, folder: Path, masker: Masker) -> str:
         kept = {name: node for name, node in trackers.items() if name not in away}
         plain.logger = kept or {"csv": {"_target_": _CSV, "save_dir": "${derived.run_dir}/logs"}}
         say([f"trackers  {', '.join(away)} left out: these runs are no results"], masker)
-    trace = {"_target_": "mlscale.train.callbacks.Trace", "folder": "${derived.run_dir}/trace"}
+    trace = {"_target_": "mlscale.verify_resume.trace.Trace", "folder": "${derived.run_dir}/trace"}
     plain.callbacks = {**(plain.get("callbacks") or {}), "trace_of_verify_resume": trace}
     protected, environment = protect(plain)
     os.environ.update(environment)  # literal secrets: no file holds them, and the runs still see them

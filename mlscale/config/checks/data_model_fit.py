@@ -7,8 +7,8 @@ from typing import Any
 
 from omegaconf import DictConfig
 
-from mlscale.assembly.build import target
 from mlscale.config.metric_choice import BEST_OF_KIND, is_set
+from mlscale.config.targets import target
 from mlscale.errors import MLScaleError
 
 _KINDS = {"one": "classification", "several": "multilabel", "mask": "segmentation"}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from mlscale.assembly.build import accepts, brings_precision, target
+from mlscale.config.targets import accepts, brings_precision, target
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig

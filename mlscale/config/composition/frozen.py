@@ -5,13 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from mlscale.errors import MLScaleError
 
 CONFIG, DERIVED = "config.yaml", "derived.yaml"
+RENAMED_TARGETS = {
+    "mlscale.registry.LocalRegistry": "mlscale.versions.LocalRegistry",
+    "mlscale.registry.WandbRegistry": "mlscale.versions.WandbRegistry",
+    "mlscale.train.callbacks.Trace": "mlscale.verify_resume.trace.Trace",
+}
+"""Names in the configs of earlier runs, and what they are called now."""
 
 
 def composed(folder: Path) -> DictConfig:
@@ -39,7 +45,21 @@ def _loaded(path: Path) -> DictConfig:
         raise damaged(path, str(error).split("\n")[0]) from error
     if not isinstance(cfg, DictConfig):
         raise damaged(path, "it does not hold keys and values")
+    _rename_targets(cfg)
     return cfg
+
+
+def _rename_targets(node: DictConfig | ListConfig) -> None:
+    """Give every `_target_` below `node` its present name. Interpolations are not resolved."""
+    keys = list(node) if isinstance(node, DictConfig) else range(len(node))
+    for key in keys:
+        if OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key):
+            continue
+        value = node[key]
+        if key == "_target_" and value in RENAMED_TARGETS:
+            node[key] = RENAMED_TARGETS[value]
+        elif isinstance(value, DictConfig | ListConfig) and not (value._is_none()):
+            _rename_targets(value)
 
 
 def damaged(path: Path, why: str) -> MLScaleError:

@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import ipaddress
 from collections import Counter
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from mlscale.serve.http.connection import Connection
+from typing import Protocol
 
 RESERVED = 16
 _PREFIX = 64
 """Bits of an IPv6 address: whoever has one address has all of its /64."""
+
+
+class Closable(Protocol):
+    """A connection, as far as its place is concerned."""
+
+    def abort(self) -> None:
+        """Close it at once."""
 
 
 class Admission:
@@ -28,11 +32,11 @@ class Admission:
 
     def __init__(self, limit: int, per_address: int | None) -> None:
         self._limit, self._per_address = limit, per_address
-        self._admitted: dict[Connection, str] = {}
+        self._admitted: dict[Closable, str] = {}
         self._addresses: Counter[str] = Counter()
-        self._reserved: dict[Connection, None] = {}
+        self._reserved: dict[Closable, None] = {}
 
-    def enter(self, connection: Connection, peer: object) -> bool:
+    def enter(self, connection: Closable, peer: object) -> bool:
         """Count a connection from `peer`, a socket's address; whether it may ask for everything."""
         address = _address(peer)
         full = self._per_address is not None and self._addresses[address] >= self._per_address
@@ -47,7 +51,7 @@ class Admission:
         self._addresses[address] += 1
         return True
 
-    def leave(self, connection: Connection) -> None:
+    def leave(self, connection: Closable) -> None:
         """A connection is closed."""
         self._reserved.pop(connection, None)
         address = self._admitted.pop(connection, None)

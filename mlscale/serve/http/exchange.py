@@ -9,13 +9,10 @@ import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple, Protocol
 
-from mlscale.serve.http.admission import Admission
+from mlscale.serve.http.admission import Admission, Closable
 from mlscale.serve.http.request_error import Refused
-
-if TYPE_CHECKING:
-    from mlscale.serve.http.connection import Connection
 
 JSON, TEXT, BINARY, HTML = b"application/json", b"text/plain; charset=utf-8", b"application/octet-stream", b"text/html"
 COMPACT = json.JSONEncoder(separators=(",", ":")).encode
@@ -63,6 +60,27 @@ class Head(NamedTuple):
     method: bytes
     target: bytes
     headers: dict[bytes, bytes]
+
+
+class Connection(Closable, Protocol):
+    """A client's connection, as exchanges and the server's clock see it; `http.connection` is one."""
+
+    deadline: float
+
+    def flush(self, exchange: Exchange) -> None:
+        """Send the answers whose turn has come."""
+
+    def hold(self, more: int) -> None:
+        """Count bytes that the request takes besides those that arrived."""
+
+    def count_unsent(self) -> None:
+        """Count the bytes of answers that the client has not read."""
+
+    def time_out(self) -> None:
+        """Close it: its deadline has passed."""
+
+    def close_if_idle(self) -> None:
+        """Close it unless a request of it is to be answered."""
 
 
 Screen = Callable[[Head, bool], int]

@@ -3,7 +3,8 @@
 import pytest
 from omegaconf import OmegaConf
 
-from mlscale.assembly.build import accepts, build, build_each
+from mlscale.assembly.build import build, build_each
+from mlscale.config.targets import accepts
 from mlscale.errors import MLScaleError
 
 

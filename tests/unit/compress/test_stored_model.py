@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from mlscale.compress import stored_model as stored
-from mlscale.compress.int8 import Compressed
+from mlscale.compress.compressed_model import Compressed
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files import Record, Writer, content_digest
 from tests.contract.test_documents import validate

@@ -63,7 +63,7 @@ def test_the_python_api_refuses_it_too(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in _MANY["torchrun"].items():
         monkeypatch.setenv(name, value)
     with pytest.raises(MLScaleError, match="rank 1 of 2"):
-        api.train(cfg)
+        api.run("train", cfg)
     with pytest.raises(MLScaleError, match="rank 1 of 2"):
         api.run("lifecycle", ["+recipe=resnet"])
 

@@ -8,7 +8,7 @@ from mlscale.launch.garbage_collection import put_off
 
 CLAIMED = """
 import gc
-from mlscale.launch import garbage
+from mlscale.launch import garbage_collection as garbage
 
 garbage.claim()
 with garbage.put_off():

@@ -16,7 +16,8 @@ from PIL import Image
 
 from mlscale.errors import MLScaleError
 from mlscale.predict.batch_models import answers
-from mlscale.predict.inputs import Inputs, open_inputs
+from mlscale.predict.input_items import Inputs
+from mlscale.predict.inputs import open_inputs
 from mlscale.predict.prepare_input import Takes, prepare
 
 IMAGE = Takes((1, 8, 8), "uint8")

@@ -125,7 +125,7 @@ def test_max_time_that_is_none(limit: Any) -> None:
 def test_a_second_interrupt_ends_the_process_at_once(pause: float, ended: bool) -> None:
     code = f"""
 import os, signal, time
-from mlscale.train import signals
+from mlscale.train import graceful_stop as signals
 with signals.noted():
     os.kill(os.getpid(), signal.SIGINT)
     time.sleep({pause})

@@ -12,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from mlscale.train.callbacks import Checkpoints, StepSeed, Trace
+from mlscale.train.callbacks import Checkpoints, StepSeed
 from mlscale.train.checkpoint.exact_resume import ExactResume
 from mlscale.train.checkpoint.io import VerifiedCheckpointIO
 from mlscale.train.lightning import patches as lightning_patches
 from mlscale.verify_resume import resume_verdict as verdict
 from mlscale.verify_resume import traces
 from mlscale.verify_resume.kill_points import Kill
+from mlscale.verify_resume.trace import Trace
 from mlscale.verify_resume.trace_difference import owned
 from tests.unit.fitting import trainer
 

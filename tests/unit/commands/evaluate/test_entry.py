@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.assembly.rebuild import as_trained, checkpoint_path
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
@@ -23,11 +23,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def trained(folder: Path) -> Result:
-    return verbs.call("train", [*TRAINED, f"runs_dir={folder}/runs", f"data.root={folder}/digits"])
+    return commands.call("train", [*TRAINED, f"runs_dir={folder}/runs", f"data.root={folder}/digits"])
 
 
 def evaluate(folder: Path, *overrides: str) -> Result:
-    return verbs.call("evaluate", ["run=last", f"runs_dir={folder}/runs", *overrides])
+    return commands.call("evaluate", ["run=last", f"runs_dir={folder}/runs", *overrides])
 
 
 def test_the_checkpoint_gives_what_training_saw(folder: Path, trained: Result) -> None:
@@ -77,7 +77,7 @@ def test_a_damaged_checkpoint_is_refused(folder: Path, trained: Result, tmp_path
 def test_a_checkpoint_by_its_name_and_the_best_by_any(tmp_path: Path) -> None:
     words = [*TRAINED, "trainer.max_epochs=2", "scheduler=none", f"runs_dir={tmp_path}/runs"]
     kept = 'callbacks.checkpoint.filename="{epoch}"', "callbacks.checkpoint.save_top_k=-1"
-    trained = verbs.call("train", [*words, *kept, "callbacks.checkpoint.every_n_steps=1"])
+    trained = commands.call("train", [*words, *kept, "callbacks.checkpoint.every_n_steps=1"])
     assert Path(evaluate(tmp_path).artifacts["checkpoint"]) == Path(trained.artifacts["checkpoint"])
     for name in ("epoch=1", "step=2.ckpt"):
         found = evaluate(tmp_path, f"checkpoint={name}").artifacts["checkpoint"]
@@ -92,7 +92,7 @@ def test_the_last_checkpoint_where_there_is_no_best_one(tmp_path: Path, capsys: 
         "trainer.limit_val_batches=0",
         "metric=val/accuracy",
     ]
-    run = verbs.call("train", [*overrides, f"runs_dir={tmp_path}/runs"]).artifacts["run"]
+    run = commands.call("train", [*overrides, f"runs_dir={tmp_path}/runs"]).artifacts["run"]
     assert [path.name for path in Path(run).glob("checkpoints/*")] == ["last.ckpt"]
     capsys.readouterr()
     result = evaluate(tmp_path, "trainer.limit_val_batches=1.0")
@@ -111,7 +111,7 @@ def test_a_secret_that_is_missing_is_told(
     secret = "ghp_" + "0123456789" * 4
     typed = ["+recipe=resnet", "debug=fast", "snapshot=false", f"notes={secret}", f"runs_dir={tmp_path}/runs"]
     monkeypatch.setenv("MLSCALE_SECRET_NOTES", "")  # taken back when the test ends
-    verbs.call("train", typed)
+    commands.call("train", typed)
     monkeypatch.delenv("MLSCALE_SECRET_NOTES")  # another day, another shell
     with pytest.raises(MLScaleError) as caught:
         evaluate(tmp_path)

@@ -10,7 +10,7 @@ from functools import cache
 
 import pytest
 
-from mlscale.commands import VERBS
+from mlscale.commands import COMMANDS
 from mlscale.config.checks.check import _Check, check
 from mlscale.config.checks.templates import Names, option_types
 from mlscale.config.composition.argv import parse
@@ -124,9 +124,9 @@ def test_every_template_can_be_suggested_in_some_config() -> None:
 
 def test_the_table_is_long_and_says_each_name_once() -> None:
     assert len(table().keys) >= 1000
-    assert not set(table().commands) & set(VERBS)
+    assert not set(table().commands) & set(COMMANDS)
     for command in table().commands.values():
-        assert command.split()[0] in VERBS
+        assert command.split()[0] in COMMANDS
 
 
 def test_a_name_that_is_a_key_here_means_that_key() -> None:
@@ -140,7 +140,12 @@ def test_a_name_that_is_a_key_here_means_that_key() -> None:
 
 def test_what_exists_is_not_said_to_be_missing() -> None:
     groups = find_roots().groups
-    existing = {*VERBS, *VERB_CONFIGS, *groups, *(f"{group}={option}" for group in groups for option in groups[group])}
+    existing = {
+        *COMMANDS,
+        *VERB_CONFIGS,
+        *groups,
+        *(f"{group}={option}" for group in groups for option in groups[group]),
+    }
     existing |= {option for options in groups.values() for option in options if option != "none"}
     existing |= {part for option in shipped().options for field in option.fields for part in field.path.split(".")}
     existing |= {part for path in names().paths for part in path.split(".")}

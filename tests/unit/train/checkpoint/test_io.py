@@ -130,7 +130,7 @@ def test_other_types_are_told_when_saved_and_refused_when_loaded(
     told = capsys.readouterr().err
     assert told.count("loaded again") == 1
     assert "warning   best.ckpt can't be loaded again" in told
-    assert "test_checkpoint_io.Odd" in told
+    assert "test_io.Odd" in told
     assert record(tmp_path / "kept/best.ckpt").resumable
     with pytest.raises(MLScaleError, match="more than tensors and plain values") as caught:
         load(tmp_path / "kept/best.ckpt")

@@ -16,7 +16,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.folder import RunFolder
 from mlscale.tasks import Classification
@@ -88,7 +88,7 @@ def test_a_run_begins_with_them_and_its_other_verbs_need_no_network(
     ]
     words += ["model=resnet18", f"model._target_={NODE['_target_']}", "model.weights=DEFAULT"]
     monkeypatch.setitem(WEIGHTS.meta, "license", "BSD-3-Clause")
-    run = RunFolder.open(verbs.call("train", words).artifacts["run"])
+    run = RunFolder.open(commands.call("train", words).artifacts["run"])
     assert run.run["init"]["source"] == "torchvision"
     assert run.run["init"]["licence"] == "BSD-3-Clause"
     assert json.loads((run.path / "logs/init.json").read_text())["classes"] == [1000, 3]
@@ -97,7 +97,7 @@ def test_a_run_begins_with_them_and_its_other_verbs_need_no_network(
     assert torch.equal(trained["model.conv1.0.weight"], NET(weights=None).state_dict()["conv1.0.weight"])
     monkeypatch.setenv("TORCH_HOME", str(folder / "gone"))
     monkeypatch.setattr(WEIGHTS.value, "url", "http://127.0.0.1:9/gone.pth")
-    assert verbs.call("evaluate", [f"run={run.path}"]).ok
+    assert commands.call("evaluate", [f"run={run.path}"]).ok
 
 
 def test_a_server_that_is_not_there_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mlscale import commands as verbs
+from mlscale import commands
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
 from mlscale.runs.folder import RunFolder
@@ -28,7 +28,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def first(place: Path, bundled: Path) -> RunFolder:
-    return opened(verbs.call("train", [*MADE, f"runs_dir={place}/runs", f"data.root={bundled}"]))
+    return opened(commands.call("train", [*MADE, f"runs_dir={place}/runs", f"data.root={bundled}"]))
 
 
 def opened(result: Result) -> RunFolder:
@@ -36,7 +36,7 @@ def opened(result: Result) -> RunFolder:
 
 
 def train(*words: str, to: Path) -> RunFolder:
-    return opened(verbs.call("train", [*words, f"runs_dir={to}/runs"]))
+    return opened(commands.call("train", [*words, f"runs_dir={to}/runs"]))
 
 
 def weights(path: Path) -> dict[str, torch.Tensor]:
@@ -193,6 +193,6 @@ def test_code_out_of_the_run_that_is_named_is_not_believed(first: RunFolder, tmp
 
 def test_it_can_be_measured_again(first: RunFolder, tmp_path: Path) -> None:
     after = train(f"like={first.path}", f"init_from={first.path}", to=tmp_path)
-    measured = verbs.call("evaluate", [f"run={after.path}", f"runs_dir={tmp_path}/runs"])
+    measured = commands.call("evaluate", [f"run={after.path}", f"runs_dir={tmp_path}/runs"])
     told = json.loads((after.path / "results/train.json").read_text())["metrics"]
     assert measured.metrics["val/accuracy"] == pytest.approx(told["best_val/accuracy"])

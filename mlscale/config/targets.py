@@ -1,0 +1,59 @@
+"""The class or function that a node of the config names, imported, and what it accepts. Nothing is built."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from omegaconf import DictConfig, ListConfig
+
+from mlscale.culprit import own_line, summary
+from mlscale.errors import MLScaleError
+
+
+def accepts(node: DictConfig | None, name: str) -> bool:
+    """Whether the target of `node` takes an argument called `name`."""
+    if not node or "_target_" not in node:
+        return False
+    parameters = inspect.signature(target(node)).parameters
+    return name in parameters
+
+
+def target(node: DictConfig) -> Any:
+    """The class or function that `node` names.
+
+    Raises:
+        MLScaleError: it does not import.
+    """
+    from hydra.utils import get_object
+
+    name = str(node["_target_"])
+    try:
+        return get_object(name)
+    except Exception as error:
+        raise MLScaleError(
+            f"{name} does not import",
+            where=own_line(error) or "_target_",
+            why=innermost_reason(error),
+            fix="MLSCALE_TRACEBACK=1 shows how it came there",
+        ) from error
+
+
+def brings_precision(cfg: DictConfig) -> bool:
+    """Whether `trainer.plugins` holds a precision plugin of the user's: Lightning takes that, or a name, not both."""
+    from pytorch_lightning.plugins import Precision
+
+    plugins: Any = cfg.trainer.get("plugins") or []
+    nodes: list[Any] = list(plugins) if isinstance(plugins, ListConfig) else [plugins]
+    kinds = [target(node) for node in nodes if isinstance(node, DictConfig) and "_target_" in node]
+    return any(isinstance(kind, type) and issubclass(kind, Precision) for kind in kinds)
+
+
+def innermost_reason(error: BaseException) -> str:
+    """Hydra wraps what went wrong once or twice: the innermost says it."""
+    cause = error.__cause__
+    if cause is None:
+        return str(error).splitlines()[0]
+    while isinstance(cause, ImportError) and cause.__cause__ is not None:
+        cause = cause.__cause__
+    return summary(cause)

@@ -1,0 +1,54 @@
+"""One input of batch scoring, as it is stored, and what every kind of inputs can do."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+IMAGES = frozenset({"jpg", "jpeg", "png", "ppm", "pgm", "bmp", "tif", "tiff", "webp"})
+
+
+@dataclass(frozen=True, eq=False)
+class Item:
+    """One input as it is stored.
+
+    Attributes:
+        key: its name.
+        content: the bytes of a file or member, a text, or a row of numbers, float64 (features,).
+        extension: of a file or member, without the dot; empty for other content.
+        error: why there is no content; empty where there is.
+    """
+
+    key: str
+    content: bytes | str | NDArray[np.float64]
+    extension: str = ""
+    error: str = ""
+
+
+class Inputs(Protocol):
+    """Inputs with random access, in an order that is the same on every machine."""
+
+    @property
+    def digest(self) -> str:
+        """Of what they are: another one where an input was added, removed or changed."""
+
+    def __len__(self) -> int: ...
+
+    def read(self, rows: range) -> list[Item]:
+        """The inputs of these numbers. May be called by several threads."""
+
+
+def digest_of(paths: Sequence[str], extra: Any) -> str:
+    """The digest of files by their content."""
+    total = hashlib.sha256(repr(extra).encode())
+    for path in paths:
+        with open(path, "rb") as file:
+            total.update(Path(path).name.encode("utf-8", "surrogateescape") + b"\0")
+            total.update(hashlib.file_digest(file, "sha256").digest())
+    return total.hexdigest()
