@@ -2,7 +2,7 @@
 ``python -m``, a recipe, a user's own class with one YAML file, their own LightningModule, DataModule, Dataset and
 recipe on two processes, an option that another package brings by its entry point, and one of a ``--config-dir``.
 
-    python scripts/wheel_smoke.py --venv build/core
+    python -m scripts.wheel_smoke --venv build/core
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import sys
 import tempfile
 import venv
 from pathlib import Path
+
+from scripts.lock import read_pins
 
 ROOT = Path(__file__).resolve().parent.parent
 OWN_CODE = ROOT / "tests" / "contract" / "fixtures" / "own_code"
@@ -51,7 +53,9 @@ def install_wheel(environment: Path, scratch: Path) -> Path:
     (wheel,) = (scratch / "dist").glob("*.whl")
     venv.create(environment, with_pip=True, clear=True)
     programs = environment.resolve() / "bin"
-    call(programs / "pip", "install", "--quiet", "-c", ROOT / "constraints.txt", wheel, cwd=scratch)
+    constraints = scratch / "constraints.txt"  # without hashes: with them, pip would want those of torch, too
+    constraints.write_text("\n".join(read_pins((ROOT / "requirements.lock").read_text())))
+    call(programs / "pip", "install", "--quiet", "-c", constraints, wheel, cwd=scratch)
     return programs
 
 

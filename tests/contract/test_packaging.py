@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import sysconfig
@@ -14,6 +15,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from scripts.lock import keep_locked, read_pins
 
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
@@ -39,28 +42,38 @@ def test_every_package_is_listed() -> None:
     assert not list((ROOT / "mlscale").glob("*/*/__init__.py")), "a package inside a package must be listed, too"
 
 
-def test_constraints_meet_the_requirements() -> None:
+def test_the_lock_has_a_version_and_hashes_of_every_requirement() -> None:
     from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
 
-    pins = {}
-    for line in (ROOT / "constraints.txt").read_text().splitlines():
-        if line and not line.startswith("#"):
-            assert "+" not in line
-            assert "://" not in line
-            pin = Requirement(line)
-            pins[pin.name.lower().replace("_", "-")] = pin.specifier
+    lock = (ROOT / "requirements.lock").read_text()
+    assert "://" not in lock
+    entries = re.findall(r"^\S+==.*\n(?:    --hash=sha256:[0-9a-f]{64}.*\n)+", lock, flags=re.MULTILINE)
+    pins = [Requirement(line) for line in read_pins(lock)]
+    assert len(entries) == len(pins) > 200
+    versions = {canonicalize_name(pin.name): pin.specifier for pin in pins}
+    assert not versions.keys() & {"torch", "torchvision", "triton", "pip"}
+    assert not [name for name in versions if name.startswith(("nvidia-", "cuda-"))]
     extras = PROJECT["project"]["optional-dependencies"]
     for text in [*PROJECT["project"]["dependencies"], *(text for extra in extras.values() for text in extra)]:
         requirement = Requirement(text)
-        name = requirement.name.lower().replace("_", "-")
-        if name == "mlscale":
+        name = canonicalize_name(requirement.name)
+        if name in ("mlscale", "torch", "torchvision"):
             continue
-        assert name in pins, f"{name} is not in constraints.txt"
-        if name in ("torch", "torchvision"):
-            assert pins[name] == requirement.specifier
-        else:
-            (version,) = (pin.version for pin in pins[name])
-            assert requirement.specifier.contains(version), f"{name}: {version} against {requirement.specifier}"
+        assert name in versions, f"{name} is not in requirements.lock: python -m scripts.lock"
+        (version,) = (pin.version for pin in versions[name])
+        assert requirement.specifier.contains(version), f"{name}: {version} against {requirement.specifier}"
+
+
+def test_a_lock_leaves_out_what_a_build_of_torch_brings() -> None:
+    resolved = (
+        "torch==2.13.0 \\\n    --hash=sha256:00\nnvidia-cublas==13 ; sys_platform == 'linux' \\\n    --hash=sha256:11\n"
+        "torchmetrics==1.9.0 ; python_version < '4' \\\n    --hash=sha256:22 \\\n    --hash=sha256:33\npip==26.3 \\\n"
+        "    --hash=sha256:44\n"
+    )
+    (kept,) = keep_locked(resolved)
+    assert kept.count("--hash=") == 2
+    assert read_pins(kept) == ["torchmetrics==1.9.0 ; python_version < '4'"]
 
 
 def test_own_code_is_one_class_and_a_short_yaml() -> None:
@@ -98,7 +111,7 @@ def test_source_archive_holds_the_tests_and_docs(archives: Path) -> None:
         names = {name.partition("/")[2] for name in tar.getnames()}
     wanted = tracked("mlscale", "conf", "recipes", "tests", "docs", "scripts", "LICENSE", "README.md", "*.md")
     assert wanted - names == set()
-    assert {"pyproject.toml", "constraints.txt", "LICENSE", "SECURITY.md"} <= names
+    assert {"pyproject.toml", "requirements.lock", "LICENSE", "SECURITY.md"} <= names
 
 
 @pytest.mark.slow
