@@ -121,7 +121,7 @@ def see_own_code() -> None:
 
 
 def _request(verb: str, overrides: Sequence[str]) -> Request:
-    entry = commands.COMMANDS.get(verb)
+    entry = commands.find_command(verb)
     if entry is None or not entry.working:
         working = ", ".join(name for name, each in commands.COMMANDS.items() if each.working)
         raise MLScaleError(

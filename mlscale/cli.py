@@ -12,7 +12,7 @@ from importlib import import_module
 from types import ModuleType
 
 from mlscale.api import see_own_code
-from mlscale.commands import COMMANDS, entry
+from mlscale.commands import COMMANDS, entry, find_command
 from mlscale.culprit import unforeseen
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import garbage_collection as garbage
@@ -44,7 +44,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    if words[:1] == ["help"] and words[1:2] and words[1] in COMMANDS:
+    if words[:1] == ["help"] and words[1:2] and _is_command(words[1]):
         words = [*words[1:], "--help"]  # `mlscale help runs ls`
     if not words or words[0] in ("--help", "-h", "help"):
         print(_texts().overview())
@@ -54,7 +54,7 @@ def _dispatch(words: list[str]) -> int:
         return int(Exit.DONE)
     if words[0] == "completion":
         return int(import_module("mlscale.completion").main(words[1:]))
-    verb, rest = (words[0], words[1:]) if words[0] in COMMANDS else ("train", words)
+    verb, rest = (words[0], words[1:]) if _is_command(words[0]) else ("train", words)
     if verb == "train" and rest and rest[0].replace("-", "").isalpha() and not rest[0].startswith("-"):
         raise _texts().unknown_verb(*rest[:2])
     if COMMANDS[verb].working:
@@ -62,6 +62,11 @@ def _dispatch(words: list[str]) -> int:
 
         return work(verb, rest)
     return int(entry(verb).main(rest))
+
+
+def _is_command(word: str) -> bool:
+    """Return whether a word names a command; an override, a flag or a group's option is none, and searched nowhere."""
+    return word.replace("-", "").replace("_", "").isalnum() and word[0].isalpha() and find_command(word) is not None
 
 
 def _texts() -> ModuleType:

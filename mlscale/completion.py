@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlscale.commands import COMMANDS
+from mlscale.commands.third_party import register_commands
 from mlscale.config.checks.key_owners import OWNED, SUPPLIED
 from mlscale.config.checks.value_types import BOOL
 from mlscale.config.composition.roots import VERB_CONFIGS, Roots, find_roots
@@ -102,6 +103,7 @@ def main(argv: Sequence[str]) -> int:
 def complete(words: Sequence[str], roots: Roots) -> list[str]:
     """What the last of the words after `mlscale` may become, sorted; "" when a new word begins."""
     *before, word = words or [""]
+    register_commands(COMMANDS)
     verb = before[0] if before and before[0] in COMMANDS else "train"
     composed = verb if verb in VERB_CONFIGS else "train"  # `mlscale config show` composes what `mlscale train` does
     if not before:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from importlib.metadata import version as installed
+import sys
 
 from mlscale.commands import COMMANDS
+from mlscale.commands.third_party import register_commands
 from mlscale.config.composition.roots import BASE_GROUPS, VERB_CONFIGS, VERB_GROUP, Roots, find_roots, shipped_folder
 from mlscale.config.suggestions.suggest import nearest
 from mlscale.errors import MLScaleError
@@ -23,11 +24,16 @@ _FLAGS = (
 
 def version() -> str:
     """`mlscale 0.1.0`."""
+    from importlib.metadata import version as installed  # 20 ms, which `--help` and a typo need not wait for
+
     return f"mlscale {installed('mlscale')}"
 
 
 def overview() -> str:
-    """`mlscale --help`."""
+    """`mlscale --help`; a third-party command that can't be offered is reported on stderr."""
+    for warning in register_commands(COMMANDS):
+        print(f"warning   {warning}", file=sys.stderr)
+    third_party = {name: command for name, command in COMMANDS.items() if command.module}
     lines = [
         "mlscale: one YAML recipe, from proof of concept to production",
         "",
@@ -38,7 +44,9 @@ def overview() -> str:
         "  mlscale env                            what will and won't work on this machine",
         "",
         "verbs:",
-        *(f"  {name:<14} {verb.summary}" for name, verb in COMMANDS.items()),
+        *(f"  {name:<14} {verb.summary}" for name, verb in COMMANDS.items() if not verb.module),
+        *(["", "from installed packages:"] if third_party else ()),
+        *(f"  {name:<14} {command.summary}" for name, command in third_party.items()),
         "",
         "mlscale VERB --help shows what a verb takes, with examples.",
         "mlscale completion bash|zsh|fish prints a script that completes verbs, groups and keys.",
@@ -49,15 +57,10 @@ def overview() -> str:
 def of_verb(verb: str, roots: Roots) -> str:
     """`mlscale VERB --help` for a working verb: examples, the groups and their options, the flags."""
     entry = COMMANDS[verb]
-    width = max(len(command) for command, _ in entry.examples)
-    lines = [
-        f"mlscale {verb}: {entry.summary}",
-        "",
-        _usage(verb),
-        "",
-        "examples:",
-        *(f"  {command:<{width}}  # {what}" for command, what in entry.examples),
-    ]
+    width = max((len(command) for command, _ in entry.examples), default=0)
+    lines = [f"mlscale {verb}: {entry.summary}", "", _usage(verb)]
+    if entry.examples:
+        lines += ["", "examples:", *(f"  {command:<{width}}  # {what}" for command, what in entry.examples)]
     if settings := _settings(verb):
         lines += ["", "settings:", *("  " + line for line in settings)]
     lines += ["", "recipes and groups (mlscale config show +recipe=NAME prints every key):"]
@@ -75,7 +78,11 @@ def _usage(verb: str) -> str:
 
 def _settings(verb: str) -> list[str]:
     """The verb's own keys with their defaults and meaning: the file says it best."""
-    text = (shipped_folder("conf") / VERB_GROUP / f"{verb}.yaml").read_text(encoding="utf-8")
+    file = find_roots().files.get(verb, {}).get("default") if COMMANDS[verb].module else None
+    file = file or shipped_folder("conf") / VERB_GROUP / f"{verb}.yaml"
+    if not file.is_file():  # a third-party command without keys of its own
+        return []
+    text = file.read_text(encoding="utf-8")
     package = re.match(r"# @package (?!_global_)(\S+)", text)
     heads = [package[1]] if package else []
     top, rows = len(heads), []

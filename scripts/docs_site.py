@@ -40,6 +40,7 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
     "Train": (
         ("Configuration", "configuration.md"),
         ("Cookbook", "cookbook.md"),
+        ("Extending mlscale", "extending.md"),
         ("Data", "data.md"),
         ("Tasks", "tasks.md"),
         ("The staples", "training.md"),

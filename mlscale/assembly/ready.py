@@ -70,6 +70,20 @@ def checked(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> Dict
     return cfg
 
 
+def fill_derived(cfg: DictConfig) -> DictConfig:
+    """Return a copy of a checked config with the values that come from the data and the machine: classes, steps, ….
+
+    Raises:
+        MLScaleError: the data does not exist, is empty or corrupt, or does not fit the config.
+    """
+    from mlscale.assembly.facts import data_facts
+    from mlscale.config.composition.frozen import with_derived
+    from mlscale.config.derive import derive
+    from mlscale.launch.local_devices import this_machine
+
+    return with_derived(cfg, derive(cfg, data_facts(cfg), this_machine()))
+
+
 def _leave_out(cfg: DictConfig, path: str, keys: Sequence[str]) -> None:
     """Take the settings of an option out of an object whose `_target_` was typed, where they are not meant for it."""
     from omegaconf import OmegaConf

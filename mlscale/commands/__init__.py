@@ -64,9 +64,22 @@ COMMANDS: dict[str, Command] = {
 }
 
 
+def find_command(name: str) -> Command | None:
+    """Return a built-in or third-party command; installed packages are only searched for a name that is not built in.
+
+    Raises:
+        MLScaleError: a package has a command of this name, which does not load.
+    """
+    if name not in COMMANDS:
+        from mlscale.commands.third_party import register_command
+
+        register_command(name, COMMANDS)
+    return COMMANDS.get(name)
+
+
 def entry(command: str) -> ModuleType:
     """Import the entry point of a command."""
-    return import_module(f"mlscale.commands.{command.replace('-', '_')}.entry")
+    return import_module(COMMANDS[command].module or f"mlscale.commands.{command.replace('-', '_')}.entry")
 
 
 def call(verb: str, overrides: Sequence[str] = ()) -> Result:

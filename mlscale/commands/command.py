@@ -13,8 +13,10 @@ class Command:
         summary: one line of help.
         working: composes a config and takes `key=value`; otherwise it takes sub-commands and options.
         examples: commands with what they do.
+        module: of a third-party command, the module with its `run(cfg)`, which is imported when the command runs.
     """
 
     summary: str
-    working: bool
-    examples: tuple[tuple[str, str], ...]
+    working: bool = True
+    examples: tuple[tuple[str, str], ...] = ()
+    module: str = ""

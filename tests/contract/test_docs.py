@@ -29,6 +29,7 @@ OF_THE_READER = (
 )  # asks for help, or names what only they have
 HELP = [Command(f"{name} --help", typed) for name, verb in COMMANDS.items() for typed, _ in verb.examples]
 ALL = [command for page in pages() for command in commands(page) if command.words] + HELP
+ALL = [command for command in ALL if command.page != "extending.md"]  # of a package, which scripts.third_party installs
 # What stands for something of the reader's own: a page can't know a run's id.
 STANDS_FOR = {"1s2de0": "last", "recipe=mine": "recipe=resnet", "recipe=my_net": "recipe=resnet", "/my_pkg": "/x"}
 

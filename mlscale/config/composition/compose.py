@@ -115,6 +115,14 @@ def _not_composed(error: Exception) -> MLScaleError:
     )
 
 
+def _store_primary(command: str) -> None:
+    """Give a third-party command the primary configuration of `train`, with the group of its own keys if it has one."""
+    primary = OmegaConf.load(shipped_folder("conf") / "train.yaml")
+    first, _, *others = primary.defaults
+    primary.defaults = [first, {f"optional {command}": "default"}, *others]
+    ConfigStore.instance().store(name=command, node=primary)
+
+
 def _compose(request: Request) -> DictConfig:
     cfg = hydra.compose(request.verb, overrides=list(request.overrides))
     OmegaConf.set_struct(cfg, False)
@@ -185,6 +193,9 @@ def hydra_ready(roots: Roots, *, initialise: bool = True) -> Iterator[None]:
     """Hydra with mlscale's search path, and without its own error reports."""
     SourcesRegistry.instance().register(OwnFolder)
     SearchPath.roots = roots
+    for command in VERB_CONFIGS:
+        if not (shipped_folder("conf") / f"{command}.yaml").is_file():
+            _store_primary(command)
     Plugins.instance().register(SearchPath)
     before = os.environ.get("HYDRA_FULL_ERROR")
     os.environ["HYDRA_FULL_ERROR"] = "1"

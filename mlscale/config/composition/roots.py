@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 
+from mlscale.config.composition.entry_points import package_of, read_entry_points
 from mlscale.errors import MLScaleError
 
 # The primary configurations, and the base of each: `run` for what trains or starts from a run, `service` for the rest.
@@ -139,49 +139,21 @@ def _config_dir(text: str) -> Root:
 
 
 def _from_packages() -> list[Root]:
-    if not _any_declared():
-        return []
-    from importlib.metadata import entry_points
-
     roots = []
-    for point in entry_points(group=ENTRY_POINT):
+    for point in read_entry_points(ENTRY_POINT):
         try:
             target = point.load()
         except Exception as error:
             raise MLScaleError(
                 f"the entry point {ENTRY_POINT}:{point.name} does not load",
-                where=f"package {point.dist.name if point.dist else '?'}: {point.value}",
+                where=f"package {package_of(point)}: {point.value}",
                 why=f"{type(error).__name__}: {error}",
-                fix=f"pip uninstall {point.dist.name if point.dist else point.name}, or mend its entry point",
+                fix=f"pip uninstall {point.dist.name if point.dist else point.name}, or correct its entry point",
             ) from error
         folder = target() if callable(target) else target
         folder = files(folder) if hasattr(folder, "__path__") else folder
         roots.append(Root(Path(str(folder)), f"package {point.name}"))
     return roots
-
-
-def _any_declared() -> bool:
-    """Whether an installed package may have the entry point: a look at the files that `importlib.metadata` would parse.
-
-    It is seldom so, and importing and asking `importlib.metadata` takes 20 ms, which a typo would wait for.
-    """
-    for name in sys.path:
-        folder = Path(name)
-        if folder.suffix == ".egg" or folder.is_file():  # zipped or old: leave it to those who can read it
-            return True
-        try:
-            entries = os.listdir(folder)
-        except OSError:
-            continue
-        for entry in entries:
-            if entry.endswith((".dist-info", ".egg-info")):
-                try:
-                    if ENTRY_POINT.encode() in (folder / entry / "entry_points.txt").read_bytes():
-                        return True
-                except OSError:
-                    continue
-    finders = (finder for finder in sys.meta_path if getattr(finder, "__name__", "") != "PathFinder")
-    return any(hasattr(finder, "find_distributions") for finder in finders)
 
 
 def _relative(path: Path) -> str:

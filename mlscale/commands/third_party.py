@@ -1,0 +1,85 @@
+"""Commands that installed packages bring by the entry point group `mlscale.commands`.
+
+An entry point names a `Command`, and the command the module that runs it. Packages are searched for `--help`, for
+completion, and for a word that is not a built-in command; only the module with the `Command` is imported for that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from mlscale.commands.command import Command
+from mlscale.config.composition.entry_points import package_of, read_entry_points
+from mlscale.config.composition.roots import BASE_GROUPS, VERB_CONFIGS
+from mlscale.errors import Exit, MLScaleError
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
+
+GROUP = "mlscale.commands"
+_TAKEN = ("help", "completion", *BASE_GROUPS)  # words that mean something else on a command line
+_packages: dict[str, str] = {}  # of the commands that were added
+
+
+def register_command(name: str, commands: dict[str, Command]) -> None:
+    """Add the third-party command of this name to `commands`, if a package has one.
+
+    Raises:
+        MLScaleError: it does not load.
+    """
+    for point in read_entry_points(GROUP):
+        if point.name == name and name not in commands and name not in _TAKEN:
+            _register(point, commands)
+
+
+def register_commands(commands: dict[str, Command]) -> list[str]:
+    """Add all third-party commands to `commands`.
+
+    Returns:
+        A line for each that is left out, with its package and a fix.
+    """
+    warnings = []
+    for point in read_entry_points(GROUP):
+        if _packages.get(point.name) == package_of(point):
+            continue
+        try:
+            _raise_if_taken(point, commands)
+            _register(point, commands)
+        except MLScaleError as error:
+            why = f" ({error.why})" if error.why else ""
+            warnings.append(f"{error.where}: {error.what}{why}; {error.fix}")
+    return warnings
+
+
+def _raise_if_taken(point: EntryPoint, commands: dict[str, Command]) -> None:
+    if point.name not in commands and point.name not in _TAKEN:
+        return
+    other = _packages.get(point.name)
+    raise MLScaleError(
+        f"the command '{point.name}' is left out: "
+        + (f"package {other} has one of this name" if other else "the name is mlscale's own"),
+        where=f"package {package_of(point)}",
+        fix=f"rename the entry point '{point.name}' of {GROUP}, or pip uninstall {package_of(point)}",
+    )
+
+
+def _register(point: EntryPoint, commands: dict[str, Command]) -> None:
+    try:
+        command = point.load()
+    except Exception as error:
+        raise _not_loaded(point, f"{type(error).__name__}: {error}") from error
+    if not isinstance(command, Command) or not command.module:
+        raise _not_loaded(point, f"{point.value} is not an mlscale.commands.command.Command with a module")
+    commands[point.name] = command
+    VERB_CONFIGS[point.name] = "run"
+    _packages[point.name] = package_of(point)
+
+
+def _not_loaded(point: EntryPoint, why: str) -> MLScaleError:
+    return MLScaleError(
+        f"the command '{point.name}' does not load",
+        where=f"package {package_of(point)}",
+        why=" ".join(why.split()),
+        fix=f"correct the entry point {point.name} = {point.value}, or pip uninstall {package_of(point)}",
+        exit=Exit.ENVIRONMENT,
+    )

@@ -1,0 +1,170 @@
+"""Commands of installed packages: listed, run, and left out with one line where they are broken or clash."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mlscale.cli import main
+from mlscale.commands import COMMANDS, third_party
+from mlscale.completion import complete
+from mlscale.config.composition.roots import VERB_CONFIGS, find_roots
+from scripts.docs_commands import files
+from scripts.third_party import LIMIT, PAGE, install_package, use_package
+
+COMMAND = """
+from mlscale.commands.command import Command
+COMMAND = Command(summary="count things", examples=(("mlscale count", "all of them"),), module="counting.count")
+OTHER = "text"
+"""
+COUNT = """
+from mlscale.report import Result
+def run(cfg):
+    return Result("count", True, f"{cfg.optimizer.lr} is the rate", {"rate": cfg.optimizer.lr})
+"""
+Install = Callable[..., None]
+
+
+@pytest.fixture
+def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install]:
+    """Put a package with these entry points where pip would; afterwards no command of it is known."""
+    site = tmp_path / "site"
+    (site / "counting").mkdir(parents=True)
+    for name, text in {"__init__": "", "command": COMMAND, "count": COUNT, "broken": "import nothing_here\n"}.items():
+        (site / "counting" / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(str(site))
+
+    def declare(package: str, **points: str) -> None:
+        info = site / f"{package}-1.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n")
+        lines = [f"{name.replace('_', '-')} = {value}" for name, value in points.items()]
+        (info / "entry_points.txt").write_text("\n".join(["[mlscale.commands]", *lines, ""]))
+
+    tables: tuple[dict[str, Any], ...] = (COMMANDS, VERB_CONFIGS, third_party._packages)
+    before = [dict(table) for table in tables]
+    yield declare
+    for table, items in zip(tables, before, strict=True):
+        table.clear()
+        table.update(items)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "counting"]:
+        del sys.modules[name]
+
+
+def test_a_command_is_listed_described_completed_and_run(
+    install: Install, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("counting", count="counting.command:COMMAND")
+    assert main(["count", "optimizer.lr=0.5"]) == 0
+    assert "0.5 is the rate" in capsys.readouterr().out
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr()
+    assert "\n  count          count things\n" in printed.out
+    assert printed.err == ""
+    for words in (["count", "--help"], ["help", "count"]):
+        assert main(words) == 0
+        assert "mlscale count: count things" in capsys.readouterr().out
+    assert "count" in complete(["cou"], find_roots())
+    assert "optimizer.lr=" in complete(["count", "optimizer.l"], find_roots())
+
+
+def test_its_config_is_checked_like_that_of_a_training(
+    install: Install, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("counting", count="counting.command:COMMAND")
+    assert main(["count", "optimizer.lrr=0.5"]) == 2
+    assert "unknown key 'optimizer.lrr'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("points", "line"),
+    [
+        (
+            {"count": "counting.broken:COMMAND"},
+            "warning   package counting: the command 'count' does not load (ModuleNotFoundError: No module named "
+            "'nothing_here'); correct the entry point count = counting.broken:COMMAND, or pip uninstall counting\n",
+        ),
+        (
+            {"count": "counting.command:OTHER"},
+            "warning   package counting: the command 'count' does not load (counting.command:OTHER is not an "
+            "mlscale.commands.command.Command with a module); correct the entry point count = counting.command:OTHER, "
+            "or pip uninstall counting\n",
+        ),
+        *(
+            (
+                {name: "counting.command:COMMAND"},
+                f"warning   package counting: the command '{name}' is left out: the name is mlscale's own; rename the "
+                f"entry point '{name}' of mlscale.commands, or pip uninstall counting\n",
+            )
+            for name in ("train", "help", "data")
+        ),
+    ],
+)
+def test_one_that_can_not_be_offered_is_a_line_of_the_help_and_no_error(
+    points: dict[str, str], line: str, install: Install, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("counting", **points)
+    assert main(["--help"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == line
+    assert "count things" not in printed.out
+    assert "\n  train " in printed.out
+
+
+def test_of_two_of_one_name_the_second_is_left_out(
+    install: Install, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("counting", count="counting.command:COMMAND")
+    install("others", count="counting.command:COMMAND")
+    for _ in range(2):
+        assert main(["--help"]) == 0
+        printed = capsys.readouterr()
+        assert printed.out.count("count things") == 1
+        assert "package others: the command 'count' is left out: package counting has one of this name" in printed.err
+
+
+def test_a_broken_one_ends_its_own_command_alone(
+    install: Install, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("counting", count="counting.broken:COMMAND", fine="counting.command:COMMAND")
+    assert main(["count"]) == 5
+    error = capsys.readouterr().err
+    assert "error: the command 'count' does not load\n  where: package counting\n" in error
+    assert main(["fine"]) == 0
+    assert main(["env"]) == 0
+
+
+def test_the_help_imports_nothing_heavy(install: Install, tmp_path: Path) -> None:
+    install("counting", count="counting.command:COMMAND")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); from mlscale.cli import main; main(['--help']); "
+        "print([name for name in ('torch', 'hydra', 'omegaconf', 'counting.count') if name in sys.modules])"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert "count things" in run.stdout
+    assert run.stdout.splitlines()[-1] == "[]", run.stderr
+
+
+def test_each_part_of_the_documented_package_is_short() -> None:
+    lengths = {name: len(text.splitlines()) for name, text in files(PAGE).items()}
+    parts = {
+        "command": ("command.py", "count.py", "hello/default.yaml"),
+        "callback": ("callbacks.py", "callbacks/batches.yaml"),
+        "logger": ("loggers.py", "logger/lines.yaml"),
+        "recipe": ("recipe/hello.yaml",),
+    }
+    for part, endings in parts.items():
+        found = [length for name, length in lengths.items() if name.endswith(tuple(f"/{end}" for end in endings))]
+        assert len(found) == len(endings), part
+        assert sum(found) <= LIMIT, part
+
+
+@pytest.mark.slow
+def test_the_documented_package_is_installed_and_used(tmp_path: Path) -> None:
+    site = install_package(tmp_path)
+    assert len(list(use_package(tmp_path / "elsewhere", site))) == 4
