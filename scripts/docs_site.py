@@ -69,7 +69,7 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
     ),
     "Look up": (("Options", "options.md"), ("Exit codes", "errors.md")),
     "About": (
-        ("The house", "architecture.md"),
+        ("Architecture", "architecture.md"),
         ("Benchmarks", "benchmarks.md"),
         ("What did not help", "negative-results.md"),
         ("Changes", "changelog.md"),

@@ -18,6 +18,7 @@ EXCEPTIONS = (
     ("mlscale/report/", "figure", "a plot, as in matplotlib"),
     ("mlscale/report/", "figures", "plots"),
     ("mlscale/report/", "Figure", "a plot"),
+    ("CONTRIBUTING.md", "verb", "the part of speech"),
 )
 """At most 20: the folder or file, the name or the words of a text that may stay there, and why."""
 

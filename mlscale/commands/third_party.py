@@ -67,15 +67,15 @@ def _register(point: EntryPoint, commands: dict[str, Command]) -> None:
     try:
         command = point.load()
     except Exception as error:
-        raise _not_loaded(point, f"{type(error).__name__}: {error}") from error
+        raise _make_load_error(point, f"{type(error).__name__}: {error}") from error
     if not isinstance(command, Command) or not command.module:
-        raise _not_loaded(point, f"{point.value} is not an mlscale.commands.command.Command with a module")
+        raise _make_load_error(point, f"{point.value} is not an mlscale.commands.command.Command with a module")
     commands[point.name] = command
     VERB_CONFIGS[point.name] = "run"
     _packages[point.name] = package_of(point)
 
 
-def _not_loaded(point: EntryPoint, why: str) -> MLScaleError:
+def _make_load_error(point: EntryPoint, why: str) -> MLScaleError:
     return MLScaleError(
         f"the command '{point.name}' does not load",
         where=f"package {package_of(point)}",
