@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+import mlscale
 from mlscale.cli import main
 from mlscale.commands import COMMANDS, third_party
 from mlscale.completion import complete
@@ -39,12 +40,12 @@ def install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Install
         (site / "counting" / f"{name}.py").write_text(text)
     monkeypatch.syspath_prepend(str(site))
 
-    def declare(package: str, **points: str) -> None:
+    def declare(package: str, group: str = "mlscale.commands", **points: str) -> None:
         info = site / f"{package}-1.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1\n")
         lines = [f"{name.replace('_', '-')} = {value}" for name, value in points.items()]
-        (info / "entry_points.txt").write_text("\n".join(["[mlscale.commands]", *lines, ""]))
+        (info / "entry_points.txt").write_text("\n".join([f"[{group}]", *lines, ""]))
 
     tables: tuple[dict[str, Any], ...] = (COMMANDS, VERB_CONFIGS, third_party._packages)
     before = [dict(table) for table in tables]
@@ -62,6 +63,7 @@ def test_a_command_is_listed_described_completed_and_run(
     install("counting", count="counting.command:COMMAND")
     assert main(["count", "optimizer.lr=0.5"]) == 0
     assert "0.5 is the rate" in capsys.readouterr().out
+    assert mlscale.run("count", ["optimizer.lr=0.25"]).metrics == {"rate": 0.25}
     assert main(["--help"]) == 0
     printed = capsys.readouterr()
     assert "\n  count          count things\n" in printed.out
@@ -136,7 +138,19 @@ def test_a_broken_one_ends_its_own_command_alone(
     error = capsys.readouterr().err
     assert "error: the command 'count' does not load\n  where: package counting\n" in error
     assert main(["fine"]) == 0
-    assert main(["env"]) == 0
+    assert main(["recipes", "ls"]) == 0
+
+
+def test_broken_options_are_reported_where_they_are_needed(
+    install: Install, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    install("counting", "mlscale.config_dirs", count="counting.broken")
+    assert main(["--help"]) == 0
+    assert capsys.readouterr().err == ""
+    assert main(["config", "show"]) == 2
+    error = capsys.readouterr().err
+    assert "error: the entry point mlscale.config_dirs:count does not load\n  where: package counting" in error
+    assert "fix:   pip uninstall counting, or correct its entry point" in error
 
 
 def test_the_help_imports_nothing_heavy(install: Install, tmp_path: Path) -> None:
