@@ -23,6 +23,7 @@ from scripts.naming_rules import NOUNS_ALONE, QUESTION_WORDS, QUESTIONS, VERBS
 from scripts.user_texts import banned_names, banned_texts
 
 ROOT = Path(__file__).resolve().parents[1]
+_LONG = 40  # lines of code of a module that is not too short for a comment
 
 
 @dataclass(frozen=True)
@@ -95,8 +96,10 @@ def measure_docstrings(code: Code) -> Measured:
 
 
 def measure_comments(code: Code) -> Measured:
-    """Lines of comment per 100 lines of code."""
-    return Measured(_share(code.comments, code.lines), ())
+    """Lines of comment per 100 lines of code; the places are long modules without any."""
+    bare = [(lines, path) for path, lines in code.lines.items() if lines >= _LONG and not code.comments[path]]
+    places = [Place(path, 1, f"{lines} lines of code without a comment") for lines, path in sorted(bare, reverse=True)]
+    return Measured(_share(sum(code.comments.values()), sum(code.lines.values())), places)
 
 
 def measure_class_names(code: Code) -> Measured:
@@ -146,7 +149,7 @@ MEASURES = (
     Measure("verbs", "function names that begin with a verb, %", True, 32.8, 60, measure_verbs),
     Measure("words", "words per function name", True, 1.4, 1.9, measure_words),
     Measure("docstrings", "docstrings that open with what/whether/how/…, %", False, 17.3, 1, measure_docstrings),
-    Measure("comments", "comments per 100 lines of code", True, 2, 6, measure_comments),
+    Measure("comments", "comments per 100 lines of code", True, 1.9, 6, measure_comments),
     Measure("banned-names", "banned words in names", False, 726, 0, measure_banned_names),
     Measure("banned-texts", "banned words in what users read", False, 848, 0, measure_banned_texts),
     Measure("classes", "class names used twice", False, 52, 5, measure_class_names),

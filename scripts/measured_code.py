@@ -49,8 +49,8 @@ class Code:
         texts: strings that are neither docstrings nor keys.
         arguments: how many arguments are annotated.
         any_arguments: those among them that are annotated `Any`, and nothing more.
-        lines: lines that hold code, docstrings left out.
-        comments: lines of comment, those for tools left out.
+        lines: by module, lines that hold code, docstrings left out.
+        comments: by module, lines of comment, those for tools left out.
     """
 
     root: Path
@@ -62,8 +62,8 @@ class Code:
     texts: list[Place] = field(default_factory=list)
     any_arguments: list[Place] = field(default_factory=list)
     arguments: int = 0
-    lines: int = 0
-    comments: int = 0
+    lines: dict[str, int] = field(default_factory=dict)
+    comments: dict[str, int] = field(default_factory=dict)
 
 
 def read_code(root: Path) -> Code:
@@ -90,7 +90,7 @@ def _read_module(code: Code, path: str, source: str) -> None:
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in docstrings:
             code.texts.append(Place(path, node.lineno, node.value))
         code.names += [Place(path, getattr(node, "lineno", 1), name) for name in _defined_names(node)]
-    _count_lines(code, source, docstrings)
+    _count_lines(code, path, source, docstrings)
 
 
 def _docstring_nodes(tree: ast.Module) -> Iterator[ast.Constant]:
@@ -132,12 +132,12 @@ def _defined_names(node: ast.AST) -> Iterator[str]:
         yield node.asname
 
 
-def _count_lines(code: Code, source: str, docstrings: list[ast.Constant]) -> None:
+def _count_lines(code: Code, path: str, source: str, docstrings: list[ast.Constant]) -> None:
     documented = {line for node in docstrings for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)}
-    lines = set()
+    lines, comments = set(), 0
     for token in tokenize.generate_tokens(io.StringIO(source).readline):
         if token.type == tokenize.COMMENT:
-            code.comments += not _PRAGMA.match(token.string)
+            comments += not _PRAGMA.match(token.string)
         elif token.type not in _LAYOUT:
             lines |= set(range(token.start[0], token.end[0] + 1))
-    code.lines += len(lines - documented)
+    code.lines[path], code.comments[path] = len(lines - documented), comments
