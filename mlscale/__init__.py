@@ -2,7 +2,7 @@
 
     cfg = mlscale.compose(["+recipe=resnet", "trainer.max_epochs=1"])
     result = mlscale.run("train", cfg)
-    mlscale.run("evaluate", ["run=last"])
+    mlscale.run("evaluate", ["last"])
     mlscale.load("last").predict(images)
 
 Importing it imports nothing heavy: each name is looked up when it is used.

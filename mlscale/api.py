@@ -46,7 +46,7 @@ def compose(overrides: Sequence[str] = (), *, verb: str = "train") -> DictConfig
 
 
 def run(verb: str, config: DictConfig | Sequence[str] = ()) -> Result:
-    """Run any working verb: `run("evaluate", ["run=last"])` is `mlscale evaluate run=last`; `run("train", cfg)` trains.
+    """Run any working verb: `run("evaluate", ["last"])` is `mlscale evaluate last`; `run("train", cfg)` trains.
 
     Args:
         verb: train, evaluate, export, compress, estimate, profile, …: `mlscale --help` lists them.

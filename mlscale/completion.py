@@ -1,4 +1,4 @@
-"""Shell completion of verbs, groups and their options, and keys; imports neither Hydra nor torch.
+"""Shell completion of verbs, references, groups and their options, and keys; imports neither Hydra nor torch.
 
 `mlscale completion bash` prints a script that asks `mlscale completion query -- WORDS…` at every press of the tab key.
 """
@@ -13,10 +13,12 @@ from mlscale.commands import COMMANDS
 from mlscale.commands.third_party import register_commands
 from mlscale.config.checks.key_owners import OWNED, SUPPLIED
 from mlscale.config.checks.value_types import BOOL
+from mlscale.config.composition.reference_argument import MODEL, REF, REFERENCES
 from mlscale.config.composition.roots import VERB_CONFIGS, Roots, find_roots
 from mlscale.config.documented_fields import Fields, Option, read
 from mlscale.config.signatures.signatures import Signature, signature
 from mlscale.errors import MLScaleError
+from mlscale.runs.find import LAST, run_paths
 from mlscale.versions import LocalRegistry
 
 SUB_COMMANDS = {
@@ -36,6 +38,7 @@ examples:
   eval "$(mlscale completion bash)"                                    in ~/.bashrc
   eval "$(mlscale completion zsh)"                                     in ~/.zshrc, after compinit
   mlscale completion fish > ~/.config/fish/completions/mlscale.fish    once"""
+_NEWEST = 20  # runs that are offered before anything of them is typed
 _OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
 
 BASH = """\
@@ -119,7 +122,7 @@ def complete(words: Sequence[str], roots: Roots) -> list[str]:
     elif verb == "versions":
         found = ["last"] if before[1] == "add" else LocalRegistry().references()
     else:
-        found = list(_overrides(word, composed, before, roots))
+        found = [*(_references(verb, word) if len(before) == 1 else ()), *_overrides(word, composed, before, roots)]
     return sorted({candidate for candidate in found if candidate.startswith(word)})
 
 
@@ -132,7 +135,9 @@ def _overrides(word: str, verb: str, before: Sequence[str], roots: Roots) -> Ite
     sign, key = match["sign"] or "", match["key"]
     groups = {group: options for group, options in roots.groups_of(verb).items() if group != "base"}
     fields = read(root.path for root in roots.roots)
-    if match["equals"]:
+    if match["equals"] and verb in REFERENCES and key in (REF, "against"):
+        yield from (f"{sign}{key}={reference}" for reference in _references(verb, match["value"]))
+    elif match["equals"]:
         options = _of_list(match["value"], groups[key]) if key in groups else _of_key(key, fields)
         yield from (f"{sign}{key}={value}" for value in options)
     elif "." in key:
@@ -142,6 +147,20 @@ def _overrides(word: str, verb: str, before: Sequence[str], roots: Roots) -> Ite
         nodes = {option.package.split(".")[0] for option in fields.options if option.package and option.group in groups}
         yield from (f"{sign}{node}." for node in nodes)
         yield from (f"{sign}{path}=" for path in fields.of_verb(verb) if not path.startswith("derived."))
+
+
+def _references(command: str, word: str) -> Iterator[str]:
+    """What the command may work on: the newest runs and the versions here; ids of runs once one is begun."""
+    takes = REFERENCES.get(command)
+    if takes is None or word.startswith("-"):
+        return
+    if takes.called != MODEL:
+        yield from takes.examples
+        return
+    names = sorted((path.name for path in run_paths("runs")), key=lambda name: name.rpartition("-")[2], reverse=True)
+    yield from (LAST, *names[:_NEWEST], *LocalRegistry().references())
+    if word:
+        yield from (name.rpartition("-")[2] for name in names)
 
 
 def _of_list(value: str, options: Iterable[str]) -> list[str]:

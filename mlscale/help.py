@@ -7,6 +7,7 @@ import sys
 
 from mlscale.commands import COMMANDS
 from mlscale.commands.third_party import register_commands
+from mlscale.config.composition.reference_argument import REFERENCES
 from mlscale.config.composition.roots import BASE_GROUPS, VERB_CONFIGS, VERB_GROUP, Roots, find_roots, shipped_folder
 from mlscale.config.suggestions.suggest import nearest
 from mlscale.errors import MLScaleError
@@ -73,7 +74,8 @@ def of_verb(verb: str, roots: Roots) -> str:
 
 def _usage(verb: str) -> str:
     of_a_run = "[recipe=NAME] [group=option …] " if VERB_CONFIGS[verb] == "run" else ""
-    return f"usage: mlscale {'[train]' if verb == 'train' else verb} {of_a_run}[key=value …] [flags]"
+    first = f"{REFERENCES[verb].usage} " if verb in REFERENCES else ""
+    return f"usage: mlscale {'[train]' if verb == 'train' else verb} {first}{of_a_run}[key=value …] [flags]"
 
 
 def _settings(verb: str) -> list[str]:

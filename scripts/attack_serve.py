@@ -238,7 +238,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         words = [
-            f"servable={made(folder / 'made', args.size, args.classes)}",
+            f"ref={made(folder / 'made', args.size, args.classes)}",
             "port=0",
             f"ready_file={folder / 'ready'}",
         ]

@@ -108,7 +108,7 @@ def answers(run: RunFolder) -> NDArray[Any]:
     from mlscale.assembly.rebuild import as_it_was_trained, rebuilt
 
     def ask() -> NDArray[Any]:
-        cfg = as_it_was_trained(ready("evaluate", [f"run={run.path}"]), run)
+        cfg = as_it_was_trained(ready("evaluate", [str(run.path)]), run)
         data, task = rebuilt(cfg, run.path / "checkpoints/last.ckpt", "validate")
         task.eval()
         with torch.no_grad():

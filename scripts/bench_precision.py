@@ -93,7 +93,7 @@ def trained(recipe: str, precision: str, seed: int) -> tuple[NDArray[Any], dict[
 def _right(run: RunFolder) -> NDArray[Any]:
     from mlscale.assembly.rebuild import as_it_was_trained, rebuilt
 
-    cfg = as_it_was_trained(ready("evaluate", [f"run={run.path}", "precision=fp32"]), run)
+    cfg = as_it_was_trained(ready("evaluate", [str(run.path), "precision=fp32"]), run)
     data, task = rebuilt(cfg, run.path / "checkpoints/last.ckpt", "validate")
     task.eval()
     found = []

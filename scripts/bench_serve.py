@@ -191,7 +191,7 @@ def running(contender: Contender, servable: Path, peers: Path, core: int) -> Ite
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     if contender.kind == "mlscale":
-        words = ["-m", "mlscale", "serve", f"servable={servable}", f"port={port}", *contender.words]
+        words = ["-m", "mlscale", "serve", str(servable), f"port={port}", *contender.words]
     else:
         words = ["-c", PEER, str(servable), contender.kind, str(port)]
     paths = [str(ROOT), *([str(peers)] if contender.kind != "mlscale" else [])]

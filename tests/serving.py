@@ -121,7 +121,7 @@ def serving(
         "-m",
         "mlscale",
         "serve",
-        f"servable={servable}",
+        f"ref={servable}",
         "port=0",
         f"ready_file={ready}",
         *words,

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from mlscale.evaluate.sample_collector import About, Gathered
     from mlscale.evaluate.samples_table import SampleTable
     from mlscale.evaluate.slices import Named
-    from mlscale.versions.model_reference import Subject
+    from mlscale.versions.trained_model import TrainedModel
 
 _MEASURED = ("brightness", "size")
 WHOLE = {"limit_val_batches": 1.0, "limit_test_batches": 1.0, "overfit_batches": 0.0, "fast_dev_run": False}
@@ -50,7 +50,7 @@ class Pass:
     checkpoint: Path | None = None
 
 
-def frozen_for(cfg: DictConfig, subject: Subject) -> tuple[DictConfig, int]:
+def frozen_for(cfg: DictConfig, subject: TrainedModel) -> tuple[DictConfig, int]:
     """The config on one device, with what its data says and the model's own shape; and how many trained the model.
 
     Raises:
@@ -89,7 +89,7 @@ def frozen_for(cfg: DictConfig, subject: Subject) -> tuple[DictConfig, int]:
     return ready, trained.get("world_size") or 1
 
 
-def checkpoint_of(subject: Subject, cfg: DictConfig) -> tuple[Path, bool]:
+def checkpoint_of(subject: TrainedModel, cfg: DictConfig) -> tuple[Path, bool]:
     """The file of a checkpoint, and whether it stands in for a best one that the run does not have: nothing was typed,
     and nothing was validated in training."""
     chosen = str(subject.checkpoint)

@@ -8,8 +8,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.config.composition.argv import Request, parse
-from mlscale.config.composition.roots import FROM_A_MODEL, FROM_A_RUN, VERB_CONFIGS
+from mlscale.config.composition.argv import Request, parse, with_reference
+from mlscale.config.composition.reference_argument import REF, REFERENCES, TAKE_SERVABLES, no_reference
+from mlscale.config.composition.roots import VERB_CONFIGS
 from mlscale.errors import MLScaleError, raise_all
 from mlscale.lightning_names import raise_if_imported_before
 
@@ -95,9 +96,23 @@ def _leave_out(cfg: DictConfig, path: str, keys: Sequence[str]) -> None:
 
 
 def on_its_run(request: Request) -> Request:
-    """A verb that starts from a run gets that run's frozen config as its base."""
-    if request.verb in FROM_A_MODEL:
-        return _on_its_model(request)
+    """The request with what it names resolved, on the frozen config of the run that this brings.
+
+    Raises:
+        MLScaleError: it names nothing, and has to; or nothing or several things have that name.
+    """
+    takes = REFERENCES.get(request.verb)
+    ref = request.values.get(REF)
+    is_named = ref not in (None, "", "null")
+    if takes is not None and not (is_named or takes.is_optional or request.flags):
+        raise no_reference(request.verb)
+    if takes is not None and takes.brings_config and ref is not None and is_named:
+        return _on_its_model(request, ref)
+    return _on_like_or_resumed(request)
+
+
+def _on_like_or_resumed(request: Request) -> Request:
+    """The same for a training that resumes a run, or is like one."""
     ref = _run_of(request)
     if ref is None:
         return request
@@ -115,18 +130,28 @@ def on_its_run(request: Request) -> Request:
     return _on(frozen, run.path, request)
 
 
-def _on_its_model(request: Request) -> Request:
-    """The same for a run, a version or a checkpoint; a servable whose run is not here brings no config."""
+def _on_its_model(request: Request, ref: str) -> Request:
+    """The request on the config of the model that it names, by a path that names the same model whatever happens until
+    it is loaded; a servable whose run is not here brings no config.
+    """
     from mlscale.versions.local_registry import LocalRegistry
-    from mlscale.versions.model_reference import find_subject
+    from mlscale.versions.model_reference import resolve_reference
+    from mlscale.versions.trained_model import with_its_run
 
-    named = {key: request.values.get(key) for key in ("run", "version", "checkpoint", "servable")}
-    subject = find_subject(
-        **{key: value for key, value in named.items() if value != "null"},
-        runs_dir=request.values.get("runs_dir", "runs"),
-        registry=LocalRegistry(request.values.get("registry.root", "registry")),
-    )
-    return request if subject.home is None else _on(_composed(subject.home), subject.home, request)
+    values = request.values
+    root = values.get("runs_dir", "runs")
+    registry = None if values.get("registry") == "none" else LocalRegistry(values.get("registry.root", "registry"))
+    checkpoint = values.get("checkpoint")
+    try:
+        model = resolve_reference(ref, runs_dir=root, registry=registry, checkpoint=checkpoint, verify=True)
+    except MLScaleError as error:
+        if REFERENCES[request.verb].is_optional and ref in request.roots.groups.get("recipe", ()):
+            error.fix = f"mlscale {request.verb} recipe={ref}"
+        raise
+    if request.verb not in TAKE_SERVABLES:
+        model = with_its_run(model, request.verb, root)
+    request = with_reference(request, str(model.path))
+    return request if model.home is None else _on(_composed(model.home), model.home, request)
 
 
 def _composed(folder: Path) -> DictConfig:
@@ -192,15 +217,11 @@ def _settle_metric(frozen: DictConfig, folder: Path) -> None:
 
 
 def _run_of(request: Request) -> str | None:
-    """The run that a command names: to measure, compress or export, to go on with, or to begin another one like it.
+    """The run that a training names: to resume, or to begin another one like it.
 
     Raises:
         MLScaleError: two are named.
     """
-    if request.verb in FROM_A_RUN:
-        return request.values.get("run")
-    if request.verb == "profile":
-        return request.values.get("run") if request.values.get("run") not in ("null", "") else None
     if request.verb != "train":
         return None
     named = {key: request.values.get(key) for key in ("resume", "like")}

@@ -113,6 +113,6 @@ def kept(run: Path, checkpoint: Path) -> tuple[Stored | None, str]:
             "the compressed model is damaged or altered",
             where=str(path),
             why=f"{type(error).__name__}: {error}",
-            fix="mlscale compress run=<run> compress=int8 makes it again; compressed=false exports fp32",
+            fix="mlscale compress <run> compress=int8 makes it again; compressed=false exports fp32",
         ) from error
     return found, ""

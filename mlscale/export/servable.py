@@ -207,5 +207,5 @@ def _altered(path: Path, why: str) -> MLScaleError:
         "the servable is damaged or altered",
         where=str(path),
         why=f"{why}: it is not what was exported",
-        fix="export it again: mlscale export run=<run>",
+        fix="export it again: mlscale export <run>",
     )

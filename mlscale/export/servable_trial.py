@@ -96,5 +96,5 @@ def _unfit(servable: Servable, what: str, why: str) -> MLScaleError:
         f"the servable can't serve: {what}",
         where=str(servable.folder),
         why=why,
-        fix="export it again: mlscale export run=<run>",
+        fix="export it again: mlscale export <run>",
     )

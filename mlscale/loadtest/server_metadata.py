@@ -128,7 +128,7 @@ def _only(url: str, credentials: Credentials) -> str:
         f"the server has {len(names)} models",
         where=url,
         why=", ".join(names[:8]),
-        fix=f"asked={names[0]}" if names else "asked=<the model's name>",
+        fix=f"model_name={names[0]}" if names else "model_name=<the model's name>",
     )
 
 
@@ -143,9 +143,9 @@ def _get(url: str, method: str, path: str, credentials: Credentials) -> Any:
     except (OSError, http.client.HTTPException) as error:
         raise MLScaleError(
             f"nobody answers at {url}",
-            where="url",
+            where=url,
             why=" ".join(str(error).split()) or type(error).__name__,
-            fix="start the server: mlscale serve servable=resnet@champion; or name the right one: url=http://host:port",
+            fix="start the server: mlscale serve resnet@champion; or name the right one: mlscale loadtest http://host:port",
             exit=Exit.ENVIRONMENT,
         ) from error
     finally:
@@ -162,7 +162,7 @@ def _get(url: str, method: str, path: str, credentials: Credentials) -> Any:
             why=" ".join(str(said).split())[:300] if said else "",
             fix="api_key='${oc.env:SERVE_KEY}'"
             if response.status == 401
-            else "asked=<the model's name>; it is to speak the V2 inference protocol, as mlscale serve does",
+            else "model_name=<the model's name>; it is to speak the V2 inference protocol, as mlscale serve does",
         )
     return document
 
@@ -180,5 +180,5 @@ def _connection(url: str, credentials: Credentials) -> http.client.HTTPConnectio
         return http.client.HTTPConnection(parts.hostname, parts.port, timeout=_CONNECT_SECONDS)
     except (KeyError, ValueError, http.client.InvalidURL) as error:
         raise MLScaleError(
-            f"'{url}' is no address of a server", where="url", fix="url=http://127.0.0.1:8000"
+            f"'{url}' is no address of a server", where=f"ref={url}", fix="mlscale loadtest http://127.0.0.1:8000"
         ) from error

@@ -71,7 +71,7 @@ def read(folder: Path, *, model: str, version: str) -> Baseline:
             "the reference profile is not one of this model",
             where=where,
             why=f"{type(error).__name__}: {error}",
-            fix="export it again: mlscale export run=<run>",
+            fix="export it again: mlscale export <run>",
         ) from error
     picture = dtype == "uint8" and len(shape) == 4
     return Baseline(model, version, labels, picture, means, stds, confidence, counts, accuracy, samples)
@@ -92,7 +92,7 @@ def _check_as_exported(folder: Path, files: Mapping[str, str]) -> None:
                 "the reference profile is damaged or altered",
                 where=str(path),
                 why=f"it is not what {DOCUMENT} has the digest of",
-                fix="export it again: mlscale export run=<run>",
+                fix="export it again: mlscale export <run>",
             )
 
 

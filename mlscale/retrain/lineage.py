@@ -33,9 +33,9 @@ def champion_of(registry: LocalRegistry, version: Version) -> Version:
         return version
     raise MLScaleError(
         f"{version.ref} is not the champion of {version.name}",
-        where="servable",
+        where=f"ref={version.ref}",
         why=f"that is {version.name}:v{number}" if number else "there is none yet",
-        fix=f"servable={version.name}@champion" if number else f"mlscale versions promote {version.ref}",
+        fix=f"mlscale retrain {version.name}@champion" if number else f"mlscale versions promote {version.ref}",
     )
 
 

@@ -24,41 +24,55 @@ def find(ref: str | Path, root: str | Path = "runs") -> RunFolder:
         return RunFolder.open(text)
     if Path(text).name == RUN and Path(text).is_file():
         return RunFolder.open(Path(text).parent)
+    exact, partial = match_runs(text, root)
+    found = exact or partial
+    if not found:
+        raise run_not_found(text, root)
+    if len(found) > 1:
+        names = ", ".join(run.path.name for run in found[:5]) + (", …" if len(found) > 5 else "")
+        raise MLScaleError(f"{text!r} means {len(found)} runs", where=str(root), why=names, fix="type more of its id")
+    return found[0]
+
+
+def match_runs(text: str, root: str | Path = "runs") -> tuple[list[RunFolder], list[RunFolder]]:
+    """Return the runs that `text` names in full (an id, a folder's name, or 'last'), and those whose id or folder name
+    begins with it.
+    """
+    runs = list_runs(root)
+    if text == LAST:
+        _report_damaged(damaged(root), runs)
+        return runs[:1], []
+    exact = [run for run in runs if text in (run.id, run.path.name)]
+    return exact, [run for run in runs if text and (run.id.startswith(text) or run.path.name.startswith(text))]
+
+
+def run_not_found(text: str, root: str | Path = "runs") -> MLScaleError:
+    """Return the error for a name that no run has: what there is instead decides what to type."""
     runs, broken = list_runs(root), damaged(root)
-    if broken and (not runs or text == LAST):
-        _report_damaged(broken, runs)
     if not runs and broken:
-        raise MLScaleError(
+        _report_damaged(broken, runs)
+        return MLScaleError(
             "no run here can be read",
             where=", ".join(map(str, broken)),
             why=next(iter(broken.values())),
             fix=getattr(_damage(next(iter(broken))), "fix", ""),
         )
     if not runs:
-        raise MLScaleError(
+        return MLScaleError(
             "there are no runs here",
             where=str(root),
             fix="mlscale +recipe=resnet, or name the folder: --root for looking verbs, runs_dir= for the others",
         )
-    if text == LAST:
-        return runs[0]
-    found = [run for run in runs if text in (run.id, run.path.name)]
-    found = found or [run for run in runs if text and (run.id.startswith(text) or run.path.name.startswith(text))]
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        # `runs ls` shows sweeps by their id, too.
-        of_sweep = [run for run in runs if text and run.run["sweep"] == text]
-        if of_sweep:
-            names = ", ".join(run.id for run in of_sweep)
-            what = f"{text!r} is a sweep, not a run"
-            raise MLScaleError(what, where=str(root), why=f"its runs are {names}", fix=of_sweep[0].id)
-        for path in broken:
-            if text and (path.name.startswith(text) or path.name.rpartition("-")[2].startswith(text)):
-                raise _damage(path) or MLScaleError(f"{path.name} can't be read", where=str(path))
-        raise MLScaleError(f"no run {text!r}", where=str(root), fix="mlscale runs ls")
-    names = ", ".join(run.path.name for run in found[:5]) + (", …" if len(found) > 5 else "")
-    raise MLScaleError(f"{text!r} means {len(found)} runs", where=str(root), why=names, fix="type more of its id")
+    # `runs ls` shows sweeps by their id, too.
+    of_sweep = [run for run in runs if text and run.run["sweep"] == text]
+    if of_sweep:
+        names = ", ".join(run.id for run in of_sweep)
+        what = f"{text!r} is a sweep, not a run"
+        return MLScaleError(what, where=str(root), why=f"its runs are {names}", fix=of_sweep[0].id)
+    for path in broken:
+        if text and (path.name.startswith(text) or path.name.rpartition("-")[2].startswith(text)):
+            return _damage(path) or MLScaleError(f"{path.name} can't be read", where=str(path))
+    return MLScaleError(f"no run {text!r}", where=str(root), fix="mlscale runs ls")
 
 
 def _report_damaged(broken: dict[Path, str], runs: list[RunFolder]) -> None:

@@ -16,7 +16,9 @@ from mlscale.export.servable_trial import schema_change
 from mlscale.serve.served_model import Model, load_model
 from mlscale.versions import LocalRegistry
 from mlscale.versions.aliases import FILE
-from mlscale.versions.servable_path import Located, locate
+from mlscale.versions.model_reference import resolve_reference
+from mlscale.versions.trained_model import TrainedModel, as_servable, of_version
+from mlscale.versions.version_record import read
 from mlscale.versions.version_reference import CHAMPION, PREVIOUS, parse
 
 
@@ -25,42 +27,49 @@ class Source:
     """Where models come from.
 
     Attributes:
-        text: what was named on the command line.
+        text: the reference on the command line.
         registry: where versions are; None where there is none.
+        runs_dir: where runs are.
         threads: that compute one batch.
         max_batch: rows that are computed at once.
     """
 
     text: str
     registry: LocalRegistry | None
+    runs_dir: Path
     threads: int
     max_batch: int
 
-    def locate(self, ref: str | None = None) -> Located:
-        """What `text` means now, or the version `ref`.
+    def locate(self, ref: str | None = None, *, quiet: bool = True) -> TrainedModel:
+        """Return the servable that `text` means now, or the version `ref`.
 
         Raises:
             MLScaleError: there is no such servable.
         """
-        return locate(ref or self.text, self.registry)
+        if ref is not None and self.registry is not None:
+            model = of_version(self.registry.resolve(ref), self.runs_dir)
+        else:
+            model = resolve_reference(ref or self.text, runs_dir=self.runs_dir, registry=self.registry, quiet=quiet)
+        return as_servable(model, self.runs_dir)
 
-    def load(self, located: Located) -> Model:
+    def load(self, located: TrainedModel) -> Model:
         """Load a servable; each file of a version is held against its digest.
 
         Raises:
             MLScaleError: it is damaged, or does not compute.
         """
-        if located.ref is not None and self.registry is not None:
-            self.registry.fetch(located.ref)
+        assert located.servable is not None
+        if located.is_registered and self.registry is not None:
+            self.registry.verified(read(located.path))
         return load_model(
-            located.folder,
+            located.servable,
             name=located.name,
             version=located.version,
             threads=self.threads,
             max_batch=self.max_batch,
         )
 
-    def first(self) -> tuple[Located, Model, str]:
+    def first(self) -> tuple[TrainedModel, Model, str]:
         """Locate and load what is to serve at the start; where the champion can't be loaded, the one before it.
 
         Returns:
@@ -70,7 +79,7 @@ class Source:
             MLScaleError: it can't be loaded, and there is no champion before it that can.
         """
         try:
-            located = self.locate()
+            located = self.locate(quiet=False)
             return located, self.load(located), ""
         except MLScaleError as error:
             if (previous := self._previous()) is None:
@@ -93,12 +102,19 @@ class Source:
             return None
         return f"{named.name}@{PREVIOUS}" if named.bare or named.alias == CHAMPION else None
 
-    def state(self, located: Located) -> tuple[object, ...] | None:
+    def state(self, located: TrainedModel) -> tuple[object, ...] | None:
         """What changes when `text` may mean something else; None where it never does: a folder, or a number."""
-        if self.registry is None or located.ref is None or parse(self.text).number is not None:
+        if self.registry is None or not located.is_registered or self._is_fixed():
             return None
         folder = self.registry.root / "versions" / located.name
         return (_state(folder / FILE), _state(folder))
+
+    def _is_fixed(self) -> bool:
+        """Return whether `text` names one version for good: by its number, or by its folder."""
+        try:
+            return parse(self.text).number is not None
+        except MLScaleError:
+            return True
 
 
 class Reloader:
@@ -116,7 +132,7 @@ class Reloader:
     def __init__(
         self,
         source: Source,
-        located: Located,
+        located: TrainedModel,
         model: Model,
         swap: Callable[[Model], None],
         failed: Callable[[str], None],
@@ -181,8 +197,8 @@ class Reloader:
         """End the thread."""
         self._thread.shutdown(wait=True)
 
-    def _check(self, located: Located, ref: str | None) -> None:
-        if located.name != self._located.name or (ref is not None and located.ref is None):
+    def _check(self, located: TrainedModel, ref: str | None) -> None:
+        if located.name != self._located.name or (ref is not None and not located.is_registered):
             raise self._no_version(ref or self._source.text)
 
     def _no_version(self, text: str) -> MLScaleError:

@@ -30,7 +30,7 @@ from mlscale.serve.protocol.labels_route import LabelSink
 from mlscale.serve.protocol.prometheus import Metrics
 from mlscale.serve.served_model import Model
 from mlscale.serve.workers import Workers
-from mlscale.versions.servable_path import Located
+from mlscale.versions.trained_model import TrainedModel
 
 _SWEEP_S = 1.0
 _OTHER_FILES = 256
@@ -111,7 +111,7 @@ class _Server:
         source: Source,
         settings: Settings,
         say: Callable[[str], None],
-        located: Located,
+        located: TrainedModel,
         model: Model,
         instead: str,
     ) -> None:

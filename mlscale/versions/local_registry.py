@@ -112,7 +112,14 @@ class LocalRegistry:
         Raises:
             MLScaleError: there is none, or it is damaged.
         """
-        version = self.resolve(ref)
+        return self.verified(self.resolve(ref))
+
+    def verified(self, version: Version) -> Version:
+        """Return `version`, each of its files compared with its digest.
+
+        Raises:
+            MLScaleError: it is damaged.
+        """
         wrong = self.changed(version)
         if wrong:
             raise MLScaleError(

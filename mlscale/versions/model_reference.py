@@ -1,147 +1,200 @@
-"""The model that a command names: a run's checkpoint, a checkpoint by its path, a version, or a servable."""
+"""The one place where a reference becomes a trained model.
+
+A reference is a run (id, the unique beginning of one, folder, `last`), a version (`resnet:v7`, `resnet@champion`,
+`resnet` for its champion), a checkpoint's path, or a servable's folder. What names several models is refused: nothing
+is guessed. Only the beginning of a run's id or name gives way to whatever has that very name.
+"""
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+import os
+import sys
 from pathlib import Path
+from typing import NamedTuple
 
-from mlscale.contracts.servable_yaml import DOCUMENT, read_document
+from mlscale.config.suggestions.suggest import nearest
+from mlscale.contracts.servable_yaml import DOCUMENT
 from mlscale.errors import MLScaleError
 from mlscale.runs.checkpoint_files import SUFFIX
-from mlscale.runs.find import find, run_paths
-from mlscale.runs.folder import CONFIG, RUN, RunFolder
+from mlscale.runs.find import LAST, list_runs, match_runs, run_not_found
+from mlscale.runs.folder import RUN, RunFolder
 from mlscale.runs.recover import is_run_folder
-from mlscale.versions.from_run import WEIGHTS
 from mlscale.versions.local_registry import LocalRegistry
-from mlscale.versions.servable_path import locate
+from mlscale.versions.trained_model import BEST, TrainedModel, of_checkpoint, of_run, of_servable, of_version, shown
+from mlscale.versions.version_record import RECORD, Version, read
+from mlscale.versions.version_reference import CHAMPION
 
-BEST = "best"
+_SHOWN = 8  # candidates that a message lists
 
 
-@dataclass(frozen=True)
-class Subject:
-    """A model that was found; nothing of it is loaded yet.
+class Candidate(NamedTuple):
+    """A model that a reference may name.
 
     Attributes:
-        name: what it is called: a run's folder, `resnet:v7`, or a file.
-        home: the folder whose config.yaml and derived.yaml say how model and data were made; None where there is none.
-        run: the run folder that takes results; None where there is none.
-        checkpoint: of the run: best, last, another one's name, or the path of a file; None for a servable.
-        servable: its folder; None for a checkpoint.
-        model: by which events are kept: the run's or the model's name.
-        version: what events call it.
+        typed: a reference that names it alone.
     """
 
-    name: str
-    home: Path | None
-    run: Path | None
-    checkpoint: str | None
-    servable: Path | None
-    model: str
-    version: str
+    model: TrainedModel
+    typed: str
 
 
-def find_subject(
+def resolve_reference(
+    ref: str | Path,
     *,
-    run: str | None = None,
-    version: str | None = None,
-    checkpoint: str | None = None,
-    servable: str | None = None,
     runs_dir: str | Path = "runs",
     registry: LocalRegistry | None = None,
-) -> Subject:
-    """The model that is named: by `run` (with `checkpoint` as one of its), or by one of the others alone.
+    checkpoint: str | None = None,
+    verify: bool = False,
+    quiet: bool = False,
+) -> TrainedModel:
+    """Find the model that `ref` names, and print one line of what that is, unless it is its absolute path.
+
+    Args:
+        ref: as typed.
+        runs_dir: where runs are.
+        registry: where versions are; None where there is none.
+        checkpoint: which one of a run: best, last, another one's name, or the path of a file.
+        verify: compare the files of a version with their digests.
+        quiet: print nothing.
 
     Raises:
-        MLScaleError: none is named, or two are; there is no such run, version or file.
+        MLScaleError: it names no model, or several; or `checkpoint` is for a model that is one checkpoint.
     """
-    named = {"run": run, "version": version, "servable": servable}
-    chosen = {key: str(value) for key, value in named.items() if value not in (None, "")}
-    by_path = bool(checkpoint) and checkpoint != BEST and "run" not in chosen
-    given = {**chosen, "checkpoint": checkpoint} if by_path else chosen
-    if len(given) != 1:
+    text = str(ref)
+    found = _candidates(text, isinstance(ref, Path), runs_dir, registry)
+    if len(found) > 1:
+        raise _ambiguous(text, found)
+    (model,) = (candidate.model for candidate in found)
+    if model.kind == "run":
+        model = of_run(RunFolder.open(model.path), checkpoint)
+    elif checkpoint not in (None, "", BEST):
         raise MLScaleError(
-            f"{len(given)} models are named" if given else "no model is named",
-            where="command line" + "".join(f" {key}={value}" for key, value in given.items()),
-            why="a model is a run, a version, a servable, or a checkpoint by its path",
-            fix=f"{next(iter(given))}=… alone"
-            if given
-            else "run=last, version=resnet@champion, servable=<a folder>, or checkpoint=<a file>",
+            f"checkpoint={checkpoint} chooses among a run's checkpoints, and {text} is one model",
+            where=f"command line: checkpoint={checkpoint}",
+            why=f"it is {model.description}",
+            fix="leave checkpoint out, or name the run",
         )
-    if by_path:
-        return _of_file(Path(str(checkpoint)).expanduser())
-    if "run" in chosen:
-        found = find(chosen["run"], runs_dir)
-        picked = checkpoint or BEST
-        return _of_run(found, picked)
-    if "version" in chosen:
-        return _of_version(chosen["version"], runs_dir, registry)
-    located = locate(chosen["servable"], registry)
-    document = read_document(located.folder)
-    home = _run_by_id(str((document.get("run") or {}).get("id")), None, runs_dir)
-    return Subject(located.version, home, home, None, located.folder, located.name, located.version)
+    if verify and model.is_registered:
+        LocalRegistry(model.path.parents[2]).verified(read(model.path))  # <root>/versions/<name>/v<number>
+    if not quiet and text != str(model.path):
+        print(f"model     {text}: {model.description}", file=sys.stderr, flush=True)
+    return model
 
 
-def find_other(text: str, runs_dir: str | Path, registry: LocalRegistry | None) -> Subject:
-    """What one word means: a checkpoint's path, a servable's folder, a version where it has a ':' or '@', else a run.
+def _candidates(text: str, is_path: bool, runs_dir: str | Path, registry: LocalRegistry | None) -> list[Candidate]:
+    """Return every model that `text` names in full, or else every run whose id or name begins with it.
 
     Raises:
-        MLScaleError: there is none such.
+        MLScaleError: there is none.
     """
-    path = Path(text).expanduser()
-    if text.endswith(SUFFIX) or (path.is_file() and path.name != RUN):
-        return find_subject(checkpoint=text, runs_dir=runs_dir, registry=registry)
-    if (path / DOCUMENT).is_file():
-        return find_subject(servable=str(path.absolute()), runs_dir=runs_dir, registry=registry)
-    if re.search(r"[:@]", text) and not path.exists():
-        return find_subject(version=text, runs_dir=runs_dir, registry=registry)
-    return find_subject(run=text, runs_dir=runs_dir, registry=registry)
+    path = Path(os.path.expanduser(text))  # Path's own raises for a user that does not exist
+    if is_path or _is_path(text):
+        return [Candidate(_at_path(text, path, runs_dir), text)]
+    here = _in_folder(path, runs_dir) if text and path.is_dir() else None
+    exact, partial = match_runs(text, runs_dir)
+    found = {here.path: Candidate(here, f".{os.sep}{text}")} if here else {}
+    for run in exact:
+        model = of_run(run)
+        found.setdefault(model.path, Candidate(model, shown(model.path)))
+    if (version := _version(text, registry, alone=not found)) is not None:
+        found[version.path] = Candidate(of_version(version, runs_dir), _unmistakable(text, version.path, registry))
+    if not found:
+        found = {run.path: Candidate(of_run(run), shown(run.path)) for run in partial}
+    if not found:
+        raise _not_found(text, runs_dir, registry)
+    return list(found.values())
 
 
-def _of_run(run: RunFolder, checkpoint: str) -> Subject:
-    name = str(run.run["name"])
-    return Subject(run.path.name, run.path, run.path, checkpoint, None, name, run.path.name)
+def _is_path(text: str) -> bool:
+    return "/" in text or os.sep in text or text.startswith((".", "~")) or text.endswith(SUFFIX)
 
 
-def _of_file(path: Path) -> Subject:
-    """A checkpoint in a run's folder, or one that lies beside the config it was trained with, as a version's does."""
-    path = path.absolute()
-    if not path.is_file():
-        raise MLScaleError(
-            "there is no such checkpoint", where=f"checkpoint={path}", fix="mlscale runs checkpoints last"
-        )
-    for folder in path.parents[:3]:
-        if is_run_folder(folder):
-            return _of_run(RunFolder.open(folder), str(path))
-        if (folder / CONFIG).is_file():
-            return Subject(path.name, folder, None, str(path), None, path.stem, path.name)
+def _at_path(text: str, path: Path, runs_dir: str | Path) -> TrainedModel:
+    """Return the model in a folder or a file.
+
+    Raises:
+        MLScaleError: it does not exist, or holds none.
+    """
+    if path.is_dir() and (found := _in_folder(path, runs_dir)) is not None:
+        return found
+    if path.is_file() and path.name in (RUN, DOCUMENT, RECORD):
+        return _at_path(text, path.parent, runs_dir)
+    if path.is_file():
+        return of_checkpoint(path)
+    if text.endswith(SUFFIX):
+        raise MLScaleError("there is no such checkpoint", where=f"ref={text}", fix="mlscale runs checkpoints last")
     raise MLScaleError(
-        "nothing says what model this checkpoint is of",
-        where=f"checkpoint={path}",
-        why="it lies neither in a run's folder nor beside a config.yaml",
-        fix=f"run=<the run that it is of> checkpoint={path}",
+        f"no trained model in '{text}'",
+        where=str(path.absolute()),
+        why=f"it has no {RUN}, {DOCUMENT} or {RECORD}" if path.is_dir() else "there is no such file or folder",
+        fix="mlscale runs ls shows runs, mlscale versions ls versions",
     )
 
 
-def _of_version(text: str, runs_dir: str | Path, registry: LocalRegistry | None) -> Subject:
+def _in_folder(folder: Path, runs_dir: str | Path) -> TrainedModel | None:
+    """Return the model of a run's, a servable's or a version's folder; None for any other."""
+    if is_run_folder(folder):
+        return of_run(RunFolder.open(folder))
+    if (folder / DOCUMENT).is_file():
+        return of_servable(folder, runs_dir)
+    if (folder / RECORD).is_file():
+        return of_version(read(folder), runs_dir)
+    return None
+
+
+def _version(text: str, registry: LocalRegistry | None, *, alone: bool) -> Version | None:
+    """Return the version that `text` names; None where it names none and there is another candidate, or may be.
+
+    Raises:
+        MLScaleError: it can be nothing but a version, and there is none such.
+    """
+    is_marked = any(mark in text for mark in ":@")
     if registry is None:
-        raise MLScaleError(
-            f"'{text}' is a version, and there is no registry",
-            where="version",
-            fix="registry=local registry.root=<its folder>",
-        )
-    version = registry.fetch(text)
-    origin = version.run or {}
-    home = _run_by_id(str(origin.get("id")), origin.get("path"), runs_dir)
-    if version.kind == "servable":
-        return Subject(version.ref, home, None, None, version.payload, version.name, version.ref)
-    file = str(version.payload / WEIGHTS)
-    return Subject(version.ref, version.payload, None, file, None, version.name, version.ref)
+        if is_marked and alone:
+            raise MLScaleError(
+                f"'{text}' is a version, and there is no registry",
+                where=f"ref={text}",
+                fix="registry=local registry.root=<its folder>, or ref=<a run, a checkpoint or a servable's folder>",
+            )
+        return None
+    if not is_marked:
+        return registry.resolve(text) if text in registry.names() else None
+    try:
+        return registry.resolve(text)
+    except MLScaleError:
+        if alone:
+            raise
+        return None
 
 
-def _run_by_id(identity: str, path: object, runs_dir: str | Path) -> Path | None:
-    """The folder of a run that is still there."""
-    there = [Path(str(path))] if path else []
-    there += [each for each in run_paths(runs_dir) if each.name.endswith(f"-{identity}")]
-    return next((each.absolute() for each in there if (each / RUN).is_file() and (each / CONFIG).is_file()), None)
+def _unmistakable(text: str, path: Path, registry: LocalRegistry | None) -> str:
+    """Return a name that the version in `path` alone has; a bare name stays one that moves with the champion."""
+    champion = f"{text}@{CHAMPION}"
+    is_bare = not any(mark in text for mark in ":@")
+    has_champion = is_bare and registry is not None and CHAMPION in registry.aliases(text).of
+    return champion if has_champion and not Path(champion).exists() else shown(path)
+
+
+def _ambiguous(text: str, found: list[Candidate]) -> MLScaleError:
+    """Return the error that lists what `text` may mean, with what to type for each."""
+    width = max(len(candidate.typed) for candidate in found)
+    lines = [f"{candidate.typed:<{width}}  {candidate.model.description}" for candidate in found[:_SHOWN]]
+    if len(found) > _SHOWN:
+        lines.append(f"… and {len(found) - _SHOWN} more: mlscale runs ls")
+    return MLScaleError(f"'{text}' means {len(found)} models", where=f"ref={text}", fix="\n".join(lines))
+
+
+def _not_found(text: str, runs_dir: str | Path, registry: LocalRegistry | None) -> MLScaleError:
+    """Return the error for a name that nothing here has."""
+    names, runs = registry.names() if registry is not None else [], list_runs(runs_dir)
+    is_sweep = any(text and run.run["sweep"] == text for run in runs)
+    if text == LAST or is_sweep or not (runs or names):
+        return run_not_found(text, runs_dir)
+    near = nearest(text, [*names, *(name for run in runs for name in (run.id, run.path.name)), LAST])
+    places = [str(runs_dir), *([str(registry.root)] if registry is not None else [])]
+    return MLScaleError(
+        f"no run or model '{text}'",
+        where=", ".join(places),
+        why="no run, version or folder of a servable has this name",
+        fix=f"ref={near}" if near else "mlscale runs ls shows runs, mlscale versions ls versions",
+    )

@@ -99,7 +99,7 @@ def test_a_typo_needs_no_torch_and_leaves_nothing(folder: Path) -> None:
         (["data=webdataset", "data.val=b.tar"], 2, "data.train"),
         (["+recipe=resnet", "data.batch_size=60", "trainer.devices=8"], 2, "does not divide by 8"),
         (["+recipe=resnet", "optimizer.lr=0.1,0.01"], 2, "-m optimizer.lr=0.1,0.01"),
-        (["evaluate", "run=nowhere"], 2, "there are no runs here"),
+        (["evaluate", "nowhere"], 2, "there are no runs here"),
         (["+recipe=resnet", "trainer.accelerator=mps"], 2, "this machine has no mps device"),
     ],
 )
@@ -171,7 +171,7 @@ def test_json_alone_on_stdout(folder: Path, capfd: pytest.CaptureFixture[str]) -
     (run,) = runs_in(folder)
     assert document["artifacts"]["run"] == str(run)
     assert f"run       {run}" in err
-    assert main(["evaluate", "run=last", "output=json"]) == 0
+    assert main(["evaluate", "last", "output=json"]) == 0
     out, _ = capfd.readouterr()
     assert json.loads(out)["metrics"]["val/accuracy"] >= 0
     assert {path.name for path in folder.iterdir()} == {"runs"}

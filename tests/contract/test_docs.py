@@ -21,7 +21,8 @@ from scripts.docs_commands import ROOT, Command, commands, files, overlooked, pa
 RUN = ("tutorial.md", "cookbook.md", "init.md", "trackers.md", "coming-from-lightning.md", "debugging.md")
 OF_THE_READER = (
     "--help",
-    "servable=models/digits input",
+    "predict models/digits",
+    "evaluate models/digits",
     "my_pkg",
     "my_module",
     "my_project",

@@ -152,7 +152,7 @@ def test_code_written_for_the_package_lightning(folder: Path, devices: int) -> N
     state = torch.load(last, weights_only=True)
     assert any(name.startswith("EarlyStopping") for name in state["callbacks"])
     if devices == 1:  # by DDPStrategy it would leave a process group in this process
-        evaluated = mlscale("evaluate", "run=last", "trust=true")
+        evaluated = mlscale("evaluate", "last", "trust=true")
         assert evaluated.code == 0, evaluated.err
 
 

@@ -82,7 +82,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["+recipe=resnet", "trainer.devcies=8"], 2),
         (["trian"], 2),
         (["data=webdataset"], 2),
-        (["evaluate", "run=last"], 0),
+        (["evaluate", "last"], 0),
         (["runs", "ls"], 0),
     ],
 )

@@ -39,7 +39,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_run_of_ones_own_code_evaluates(project: Path) -> None:
-    done = mlscale(project, "evaluate", "run=last", "checkpoint=last", env=environment(project.parent))
+    done = mlscale(project, "evaluate", "last", "checkpoint=last", env=environment(project.parent))
     assert done.returncode == 0, done.stderr
 
 
@@ -52,7 +52,7 @@ def test_an_altered_config_builds_nothing(project: Path, name: str) -> None:
     path.write_text(before.replace(place, f"{place.split(':')[0]}: {foreign}"))
     try:
         assert path.read_text() != before
-        done = mlscale(project, "evaluate", "run=last", "checkpoint=last", env=env)
+        done = mlscale(project, "evaluate", "last", "checkpoint=last", env=env)
     finally:
         path.write_text(before)
     assert done.returncode == 2, done.stderr
@@ -78,7 +78,7 @@ def test_a_malicious_checkpoint_runs_nothing(project: Path, tmp_path: Path, arch
         torch.save(content, tmp_path / "bad.ckpt")
     else:
         (tmp_path / "bad.ckpt").write_bytes(pickle.dumps(content, protocol=2))
-    words = ["evaluate", "run=last", f"checkpoint={tmp_path}/bad.ckpt"]
+    words = ["evaluate", "last", f"checkpoint={tmp_path}/bad.ckpt"]
     done = mlscale(project, *words, env=environment(project.parent))
     assert done.returncode == 2, done.stderr
     assert told in done.stderr
@@ -99,7 +99,7 @@ def timm_project(tmp_path: Path) -> tuple[Path, dict[str, str]]:
 
 def test_ones_own_run_needs_no_key_and_anothers_does(tmp_path: Path) -> None:
     folder, env = timm_project(tmp_path)
-    words = ["evaluate", "run=last", "checkpoint=last"]
+    words = ["evaluate", "last", "checkpoint=last"]
     assert mlscale(folder, *words, env=env).returncode == 0
     theirs = mlscale(folder, *words, env={**env, "XDG_STATE_HOME": str(tmp_path / "theirs")})
     assert theirs.returncode == 2
@@ -115,6 +115,6 @@ def test_ones_own_run_needs_no_key_and_anothers_does(tmp_path: Path) -> None:
 def test_a_state_folder_that_can_not_be_written_breaks_no_training(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("a file where the folder would be")
     folder, env = timm_project(tmp_path)
-    done = mlscale(folder, "evaluate", "run=last", "checkpoint=last", env=env)
+    done = mlscale(folder, "evaluate", "last", "checkpoint=last", env=env)
     assert done.returncode == 2
-    assert mlscale(folder, "evaluate", "run=last", "checkpoint=last", "trust=true", env=env).returncode == 0
+    assert mlscale(folder, "evaluate", "last", "checkpoint=last", "trust=true", env=env).returncode == 0

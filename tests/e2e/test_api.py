@@ -23,7 +23,7 @@ import mlscale
 cfg = mlscale.compose(["+recipe=resnet", "model=mlp", "debug=fast", "trainer.devices=2", "snapshot=false"])
 result = mlscale.run("train", cfg)
 assert result.metrics["steps"] == 1, result
-print("ran", mlscale.run("evaluate", ["run=last"]).ok)
+print("ran", mlscale.run("evaluate", ["last"]).ok)
 """
 INTERRUPTS = """
 import os, signal
@@ -80,7 +80,7 @@ def test_a_run_and_its_checkpoint_answer_raw_samples(place: Path, trained: Resul
 
 
 def test_a_run_is_measured_from_python(place: Path, trained: Result) -> None:
-    result = mlscale.run("evaluate", ["run=last", f"runs_dir={place}/runs"])
+    result = mlscale.run("evaluate", ["last", f"runs_dir={place}/runs"])
     assert result.metrics["val/accuracy"] == pytest.approx(trained.metrics["best_val/accuracy"])
 
 
@@ -92,7 +92,7 @@ def test_what_is_not_there_is_told(folder: Path, what: str) -> None:
 
 def test_a_servable_and_a_version_answer_as_the_run_does(folder: Path, place: Path, trained: Result) -> None:
     images, _ = digits()
-    exported = mlscale.run("export", [f"run={trained.artifacts['run']}", f"to={folder}/served"])
+    exported = mlscale.run("export", [trained.artifacts["run"], f"to={folder}/served"])
     from mlscale.versions.from_servable import publish_servable
     from mlscale.versions.local_registry import LocalRegistry
 

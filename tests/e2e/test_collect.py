@@ -34,7 +34,7 @@ def test_a_run_collects_what_export_would(folder: Path, bundled: Path, capsys: p
     mine = collected.read(run.path)
     assert mine.about["checkpoint"]["sha256"] == content_digest(run.path / "checkpoints/best.ckpt")
     assert mine.about["accuracy"] == pytest.approx(metrics["best_val/accuracy"])
-    commands.call("export", [f"run={plain.path}"])
+    commands.call("export", [str(plain.path)])
     from_export = load(plain.path / "servable").reference()
     for name in INPUTS:
         assert np.array_equal(mine.arrays[name], from_export.arrays[name]), name
@@ -43,13 +43,13 @@ def test_a_run_collects_what_export_would(folder: Path, bundled: Path, capsys: p
     np.testing.assert_allclose(mine.arrays["sample_confidence"], from_export.arrays["sample_confidence"], atol=1e-5)
 
     capsys.readouterr()
-    commands.call("export", [f"run={run.path}", "samples=40"])
+    commands.call("export", [str(run.path), "samples=40"])
     assert "reference profile: the run's own, 360 samples" in capsys.readouterr().err
     exported = load(run.path / "servable").reference()
     assert exported.about == mine.about
     assert all(np.array_equal(exported.arrays[name], mine.arrays[name]) for name in mine.arrays)
     if content_digest(run.path / "checkpoints/last.ckpt") != content_digest(run.path / "checkpoints/best.ckpt"):
-        commands.call("export", [f"run={run.path}", f"to={folder}/last", "checkpoint=last", "samples=40"])
+        commands.call("export", [str(run.path), f"to={folder}/last", "checkpoint=last", "samples=40"])
         assert "reference profile: of the comparison, 40 samples" in capsys.readouterr().err
         assert load(folder / "last").reference().about.get("checkpoint") is None
 
@@ -59,7 +59,7 @@ def test_a_profile_of_fewer_samples_than_are_compared_is_not_taken(
 ) -> None:
     run = train(bundled, "debug=fast", "monitor=default")
     assert collected.read(run.path).about["samples"] == 64
-    commands.call("export", [f"run={run.path}"])
+    commands.call("export", [str(run.path)])
     assert "reference profile: of the comparison, 360 samples" in capsys.readouterr().err
 
 

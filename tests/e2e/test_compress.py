@@ -160,10 +160,10 @@ def test_in_a_run_it_changes_nothing_and_is_told(folder: Path, bundled: Path, de
         return
     # Through the same code: what the verb makes of the same checkpoint is the same to the byte, and the seal holds.
     made = (run.path / "compressed" / "model.onnx").read_bytes()
-    commands.call("compress", [f"run={run.path}", INT8, "compress.int8.min_speedup=0"])
+    commands.call("compress", [str(run.path), INT8, "compress.int8.min_speedup=0"])
     assert (run.path / "compressed" / "model.onnx").read_bytes() == made
     assert run.changed() == []
-    assert "as ONNX in int8" in commands.call("export", [f"run={run.path}"]).sentence
+    assert "as ONNX in int8" in commands.call("export", [str(run.path)]).sentence
 
 
 def test_a_run_that_requires_it_and_does_not_get_it_ends_with_4(folder: Path) -> None:

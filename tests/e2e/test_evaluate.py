@@ -31,7 +31,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
     for name, epochs in (("short", 1), ("long", 4)):
         commands.call("train", [*TRAINED, *common, f"name={name}", f"trainer.max_epochs={epochs}"])
     run = next(place.glob("runs/*/long-*"))
-    commands.call("export", [f"run={run}", f"runs_dir={place}/runs"])
+    commands.call("export", [str(run), f"runs_dir={place}/runs"])
     root = ["--runs", str(place / "runs"), "--root", str(place / "registry")]
     assert main(["versions", "add", str(run), *root]) == 0
     assert main(["versions", "add", str(run), "--servable", "--name", "served", *root]) == 0
@@ -48,7 +48,7 @@ def run_of(place: Path, name: str) -> Path:
 
 def test_a_run_is_measured_sample_by_sample(place: Path) -> None:
     run = run_of(place, "short")
-    result = commands.call("evaluate", [f"run={run}", f"runs_dir={place}/runs", "slices=[brightness,size]", "worst=10"])
+    result = commands.call("evaluate", [str(run), f"runs_dir={place}/runs", "slices=[brightness,size]", "worst=10"])
     figures = result.metrics
     assert figures["val/accuracy_low"] < figures["val/accuracy"] < figures["val/accuracy_high"]
     assert figures["val/samples"] == 360
@@ -82,13 +82,13 @@ def test_a_run_is_measured_sample_by_sample(place: Path) -> None:
 
 def test_a_run_a_version_a_checkpoint_and_a_servable_give_the_same(place: Path) -> None:
     run = run_of(place, "long")
-    wanted = commands.call("evaluate", evaluate(place, f"run={run}")).metrics
+    wanted = commands.call("evaluate", evaluate(place, f"ref={run}")).metrics
     checkpoint = run / "checkpoints" / "best.ckpt"
     for words in (
-        ["version=long"],
-        [f"checkpoint={checkpoint}"],
-        ["version=served@latest"],
-        [f"servable={run}/servable"],
+        ["ref=long"],
+        [f"ref={checkpoint}"],
+        ["ref=served@latest"],
+        [f"ref={run}/servable"],
     ):
         result = commands.call("evaluate", evaluate(place, *words))
         assert result.metrics["val/accuracy"] == wanted["val/accuracy"], words
@@ -99,11 +99,11 @@ def test_a_run_a_version_a_checkpoint_and_a_servable_give_the_same(place: Path) 
 
 def test_two_models_on_the_same_samples(place: Path) -> None:
     long, short = run_of(place, "long"), run_of(place, "short")
-    result = commands.call("evaluate", evaluate(place, f"run={long}", f"against={short}"))
+    result = commands.call("evaluate", evaluate(place, f"ref={long}", f"against={short}"))
     assert f"best.ckpt of {long.name} is better than best.ckpt of {short.name}: accuracy" in result.sentence
     assert result.metrics["val/accuracy_difference_low"] > 0
     assert result.details["against"]["better"] == f"best.ckpt of {long.name}"
-    served = commands.call("evaluate", evaluate(place, "version=long:v1", "against=served:v1"))
+    served = commands.call("evaluate", evaluate(place, "ref=long:v1", "against=served:v1"))
     assert served.details["against"]["better"] is None
     assert "no difference is shown between long:v1 and served:v1" in served.sentence
     assert served.metrics["val/paired_samples"] == 360
@@ -128,7 +128,7 @@ def test_slices_of_a_file_and_of_members(place: Path, bundled: Path, tmp_path: P
         csv.writer(stream).writerows(
             [("key", "site"), *((f"000.tar/{key}", "ab"[i % 2]) for i, key in enumerate(keys))]
         )
-    words = [f"run={run_of(place, 'short')}", "data=webdataset", f"data.train={shards}", f"data.val={shards}"]
+    words = [f"ref={run_of(place, 'short')}", "data=webdataset", f"data.train={shards}", f"data.val={shards}"]
     result = commands.call("evaluate", evaluate(place, *words, f"slices=[json,{tmp_path}/slices.csv]"))
     found = {(each["column"], each["value"]): each["samples"] for each in result.details["slices"]}
     assert {key: found[key] for key in found if key[0] != "n"} == {
@@ -152,8 +152,8 @@ def test_other_images_are_normalised_as_the_model_was_trained(place: Path, tmp_p
                 add(tar, f"{row:03}.cls", str(digits.target[row]).encode())
     data = ["data=webdataset", f"data.train={tmp_path}/train-0.tar", f"data.val={tmp_path}/val-0.tar"]
     run = run_of(place, "long")
-    found = commands.call("evaluate", evaluate(place, f"run={run}", *data)).metrics
-    served = commands.call("evaluate", evaluate(place, "version=served", *data)).metrics
+    found = commands.call("evaluate", evaluate(place, f"ref={run}", *data)).metrics
+    served = commands.call("evaluate", evaluate(place, "ref=served", *data)).metrics
     assert found["val/accuracy"] == served["val/accuracy"] < 0.5
     assert abs(found["val/loss"] - served["val/loss"]) < 1e-3
 
@@ -162,16 +162,16 @@ def test_all_samples_are_measured_whatever_training_looked_at(place: Path, bundl
     limits = ["trainer.limit_val_batches=0", "metric=train/loss", "mode=min", "trainer.max_epochs=1"]
     words = [f"runs_dir={tmp_path}/runs"]
     commands.call("train", [*TRAINED, *limits, *words, f"data.root={bundled}"])
-    assert commands.call("evaluate", ["run=last", *words]).metrics["val/samples"] == 360
-    one = commands.call("evaluate", ["run=last", *words, "trainer.limit_val_batches=1"])
+    assert commands.call("evaluate", ["last", *words]).metrics["val/samples"] == 360
+    one = commands.call("evaluate", ["last", *words, "trainer.limit_val_batches=1"])
     assert one.metrics["val/samples"] == 64
     with pytest.raises(MLScaleError, match=r"no sample of .* was measured"):
-        commands.call("evaluate", ["run=last", *words, "trainer.limit_val_batches=0"])
+        commands.call("evaluate", ["last", *words, "trainer.limit_val_batches=0"])
 
 
 def test_a_file_of_slices_is_read_before_the_pass(place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(MLScaleError, match="the slices can't be read"):
-        commands.call("evaluate", evaluate(place, f"run={run_of(place, 'short')}", "slices=[brightness,no.csv]"))
+        commands.call("evaluate", evaluate(place, f"ref={run_of(place, 'short')}", "slices=[brightness,no.csv]"))
     assert capsys.readouterr().err == ""
 
 
@@ -183,7 +183,7 @@ def test_a_target_is_called_by_its_name(tmp_path: Path) -> None:
     commands.call(
         "train", ["+recipe=regression", *table, *words, "trainer.max_epochs=1", "snapshot=false", "logger=none"]
     )
-    measured = commands.call("evaluate", ["run=last", *words])
+    measured = commands.call("evaluate", ["last", *words])
     assert [each["target"] for each in measured.details["targets"]] == ["price"]
 
 
@@ -195,7 +195,7 @@ def test_rows_of_another_training_table_are_refused(tmp_path: Path) -> None:
     common = [f"runs_dir={tmp_path}/runs", "snapshot=false", "logger=none", "data.batch_size=8"]
     table = ["data=table", f"data.train={tmp_path}/train.csv", "data.target=y"]
     commands.call("train", ["+recipe=tabular", *table, *common, "trainer.max_epochs=1"])
-    words = ["run=last", f"runs_dir={tmp_path}/runs"]
+    words = ["ref=last", f"runs_dir={tmp_path}/runs"]
     with pytest.raises(MLScaleError, match="encoded by another training table") as caught:
         commands.call("evaluate", [*words, f"data.train={tmp_path}/other.csv"])
     assert "data.test=" in caught.value.fix
@@ -212,17 +212,17 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("words", "what", "fix"),
     [
-        ([], "no model is named", "run=last"),
-        (["run={run}", "version=long"], "2 models are named", "run=… alone"),
-        (["version=long", "checkpoint=/some/best.ckpt"], "2 models are named", "version=… alone"),
-        (["checkpoint=/nowhere.ckpt"], "there is no such checkpoint", "mlscale runs checkpoints last"),
-        (["version=nobody"], "no model", "versions"),
-        (["run={run}", "against=nobody"], "no run 'nobody'", "mlscale runs ls"),
-        (["run={run}", "trainer.devices=2"], "a model is measured in one process", "leave trainer.devices out"),
-        (["run={run}", "slices=colour"], "The samples have no '.colour' member.", "brightness or size"),
-        (["run={run}", "to=/proc/results"], "can't write results", "to=<a folder you may write to"),
-        (["run={run}", "worst=-3"], "worst is -3", "worst=0"),
-        (["run={run}", "slices=no.csv"], "the slices can't be read", "slices=<a CSV file"),
+        ([], "no model is named", "mlscale evaluate last"),
+        (["ref={run}", "ref=long"], "2 models are named", "mlscale evaluate /"),
+        (["ref=long", "checkpoint=/some/best.ckpt"], "long is one model", "leave checkpoint out, or name the run"),
+        (["ref=/nowhere.ckpt"], "there is no such checkpoint", "mlscale runs checkpoints last"),
+        (["ref=nobody"], "no run or model 'nobody'", "mlscale versions ls"),
+        (["ref={run}", "against=nobody"], "no run or model 'nobody'", "mlscale runs ls"),
+        (["ref={run}", "trainer.devices=2"], "a model is measured in one process", "leave trainer.devices out"),
+        (["ref={run}", "slices=colour"], "The samples have no '.colour' member.", "brightness or size"),
+        (["ref={run}", "to=/proc/results"], "can't write results", "to=<a folder you may write to"),
+        (["ref={run}", "worst=-3"], "worst is -3", "worst=0"),
+        (["ref={run}", "slices=no.csv"], "the slices can't be read", "slices=<a CSV file"),
     ],
 )
 def test_what_is_wrong_is_told(place: Path, words: list[str], what: str, fix: str) -> None:
@@ -258,7 +258,7 @@ def test_a_task_that_says_nothing_of_samples_has_its_own_metrics(
     words = ["task._target_=own_task_of_evaluate.Mine", "data=digits", "trainer.max_epochs=1", "model=none"]
     assert main([*words, "optimizer=none", "snapshot=false", "logger=none"]) == 0
     capsys.readouterr()
-    assert main(["evaluate", "run=last", "output=json"]) == 0
+    assert main(["evaluate", "last", "output=json"]) == 0
     said = capsys.readouterr()
     result = json.loads(said.out)
     assert result["metrics"]["val/accuracy"] > 0.5

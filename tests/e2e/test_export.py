@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
 
 
 def of(run: Path, *overrides: str) -> list[str]:
-    return [f"run={run}", f"runs_dir={run.parents[1]}", *overrides]
+    return [f"ref={run}", f"runs_dir={run.parents[1]}", *overrides]
 
 
 def test_a_run_becomes_a_servable(trained: Path, bundled: Path) -> None:
@@ -117,7 +117,7 @@ def test_the_licence_of_the_weights_it_started_from_goes_along(trained: Path, tm
     shutil.copytree(trained, copy, ignore=shutil.ignore_patterns("servable*"))
     initial = Initial(tmp_path / "x.safetensors", "0" * 64, licence="mit").document()
     RunFolder.open(copy).update(init=initial)
-    assert commands.call("export", [f"run={copy}", "samples=40"]).ok
+    assert commands.call("export", [str(copy), "samples=40"]).ok
     assert load(copy / "servable").document["licences"] == {"data": "CC-BY-4.0", "weights": "mit"}
 
 
@@ -174,7 +174,7 @@ def test_a_data_module_of_ones_own(folder: Path) -> None:
     common = ["task.num_classes=3", "trainer.max_steps=90", "optimizer.lr=0.02", "snapshot=false", "logger=none"]
     model = ["model=mlp", "model.num_classes=3", "optimizer=adamw"]
     assert main(["train", "data=none", "data._target_=blobs.Blobs", *model, *common]) == 0
-    assert main(["export", "run=last"]) == 0
+    assert main(["export", "last"]) == 0
     servable = load(runs_in(folder)[0] / "servable")
     assert (servable.input.dtype, servable.input.shape) == ("float32", (-1, 5))
     assert servable.predict(np.full((1, 5), 6.0)).labels == ["2"]

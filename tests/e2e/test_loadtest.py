@@ -23,7 +23,7 @@ def test_an_objective_that_is_met(folder: Path, capsys: pytest.CaptureFixture[st
     raw = np.random.default_rng(0).integers(0, 256, (5, 1, 4, 4), np.uint8)
     np.savez("s.npz", raw=raw, labels=np.array([label(sample) for sample in raw]))
     with serving() as server:
-        code = main(["loadtest", f"url={server.url}", *SHORT, "samples=s.npz", "slo.p99_ms=5000", "output=json"])
+        code = main(["loadtest", server.url, *SHORT, "samples=s.npz", "slo.p99_ms=5000", "output=json"])
     out, err = capsys.readouterr()
     said = json.loads(out)
     validate("result", said)
@@ -47,7 +47,7 @@ def test_an_objective_that_is_met(folder: Path, capsys: pytest.CaptureFixture[st
 def test_each_term_that_does_not_hold_is_exit_code_4(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     terms = ("slo.p50_ms=0.001", "slo.min_requests_per_s=1e9", "rate=100000")
     with serving() as server:
-        code = main(["loadtest", f"url={server.url}", *SHORT, *terms])
+        code = main(["loadtest", server.url, *SHORT, *terms])
     out = capsys.readouterr().out
     assert code == 4
     assert "more than slo.p50_ms=0.001" in out
@@ -62,7 +62,7 @@ def test_a_slow_server_misses_its_objective(folder: Path, capsys: pytest.Capture
         return (answer[0], {**answer[1], "Server-Timing": "queue;dur=0, compute;dur=150, total;dur=150"}, answer[2])
 
     with serving(slow) as server:
-        code = main(["loadtest", f"url={server.url}", "asked=sums", *SHORT, "slo.p99_ms=100", "output=json"])
+        code = main(["loadtest", server.url, "model_name=sums", *SHORT, "slo.p99_ms=100", "output=json"])
     said = json.loads(capsys.readouterr().out)
     assert (code, said["details"]["objective"]["verdict"]) == (4, "missed")
     assert "more than slo.p99_ms=100: half of the batches take 150 ms to compute" in said["sentence"]
@@ -74,7 +74,7 @@ def test_a_client_at_its_limit_leaves_it_undecided_and_its_advice_decides_it(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with fast_server(folder) as url:
-        words = ["loadtest", f"url={url}", "asked=sums", "users=50", "seconds=1", "warmup_s=0.2", "slo.p50_ms=0.3"]
+        words = ["loadtest", url, "model_name=sums", "users=50", "seconds=1", "warmup_s=0.2", "slo.p50_ms=0.3"]
         code = main([*words, "output=json"])
         said = json.loads(capsys.readouterr().out)
         assert (code, said["ok"], said["details"]["objective"]["verdict"]) == (4, False, "undecided")
@@ -93,11 +93,11 @@ def test_a_client_that_gets_no_core_leaves_it_undecided(folder: Path) -> None:
     core = min(os.sched_getaffinity(0))
     pinned = f"import os; os.sched_setaffinity(0, {{{core}}})"
     busy = [subprocess.Popen([sys.executable, "-c", f"{pinned}\nwhile True: pass"]) for _ in range(2)]
-    words = ["asked=sums", "users=100", "rate=400", "seconds=1.5", "slo.p99_ms=5", "output=json"]
+    words = ["model_name=sums", "users=100", "rate=400", "seconds=1.5", "slo.p99_ms=5", "output=json"]
     try:
         with fast_server(folder) as url:
             code = f"{pinned}\nfrom mlscale.cli import main\nraise SystemExit(main())"
-            command = [sys.executable, "-c", code, "loadtest", f"url={url}", *words]
+            command = [sys.executable, "-c", code, "loadtest", url, *words]
             done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, timeout=90)
     finally:
         for process in busy:
@@ -110,7 +110,7 @@ def test_a_client_that_gets_no_core_leaves_it_undecided(folder: Path) -> None:
 def test_nobody_there_is_exit_code_5(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        code = main(["loadtest", f"url=http://127.0.0.1:{free.getsockname()[1]}"])
+        code = main(["loadtest", f"http://127.0.0.1:{free.getsockname()[1]}"])
     assert code == 5
     assert "start the server: mlscale serve" in capsys.readouterr().err
 
@@ -118,7 +118,7 @@ def test_nobody_there_is_exit_code_5(folder: Path, capsys: pytest.CaptureFixture
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_locust_does_not_outlive_the_command(folder: Path, number: signal.Signals, code: int) -> None:
     with serving() as server:
-        words = ["loadtest", f"url={server.url}", "seconds=120"]
+        words = ["loadtest", server.url, "seconds=120"]
         process = subprocess.Popen(
             [sys.executable, "-m", "mlscale", *words], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
         )
@@ -135,7 +135,7 @@ def test_locust_does_not_outlive_the_command(folder: Path, number: signal.Signal
 
 def test_sigusr1_ends_the_test_with_what_was_measured(folder: Path) -> None:
     with serving() as server:
-        words = ["loadtest", f"url={server.url}", "seconds=120", "warmup_s=0", "users=2", "output=json"]
+        words = ["loadtest", server.url, "seconds=120", "warmup_s=0", "users=2", "output=json"]
         process = subprocess.Popen(
             [sys.executable, "-m", "mlscale", *words], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL
         )

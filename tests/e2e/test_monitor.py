@@ -43,7 +43,7 @@ class House:
 
     def words(self, *more: str) -> list[str]:
         return [
-            "servable=resnet@champion",
+            "ref=resnet@champion",
             f"registry.root={self.registry.root}",
             f"events={self.events}",
             "alert.keep=1",
@@ -75,7 +75,7 @@ def published(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> tuple[
     """The registry's folder, and the run's."""
     place = tmp_path_factory.mktemp("monitor")
     run = commands.call("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"]).artifacts["run"]
-    made = commands.call("export", [f"run={run}", f"runs_dir={place}/runs"]).artifacts["servable"]
+    made = commands.call("export", [str(run), f"runs_dir={place}/runs"]).artifacts["servable"]
     publish_servable(LocalRegistry(place / "registry"), Path(made), name="resnet", aliases=("champion",))
     return place / "registry", Path(run)
 
@@ -150,7 +150,7 @@ def test_no_data_is_no_all_clear(house: House) -> None:
 
 def test_events_of_other_versions_do_not_count(house: House, published: tuple[Path, Path], tmp_path: Path) -> None:
     house.ask(brighter(house.pixels), seed=5)
-    by_folder = house.words(f"servable={published[1] / 'servable'}")
+    by_folder = house.words(f"ref={published[1] / 'servable'}")
     assert "no data" in commands.call("monitor", by_folder).sentence
     assert len(list((house.events / "resnet" / "monitor").glob("*.json"))) == 1
 
@@ -181,7 +181,7 @@ def test_neither_the_model_nor_torch_is_loaded(house: House) -> None:
         ("window.min_events=0", "window.min_events is 0"),
         ("alert.webhook=nowhere", "no address of a web server"),
         ("alert.rules=[drfit]", "unknown rule 'drfit'"),
-        ("servable=resnt", "no model 'resnt'"),
+        ("ref=resnt", "no run or model 'resnt'"),
         ("model=mlp", "model"),
     ],
 )

@@ -36,7 +36,7 @@ def test_what_the_probe_finds_is_in_derived_and_used_from_then_on(folder: Path) 
         .read_text()
         .replace(f"precision: {run.derived['precision']}", "precision: bf16-mixed")
     )
-    assert commands.call("evaluate", [f"run={run.path}"]).ok
+    assert commands.call("evaluate", [str(run.path)]).ok
 
 
 def test_a_comparison_on_request_stands_in_the_final_table(folder: Path) -> None:

@@ -38,7 +38,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
     place = tmp_path_factory.mktemp("predict")
     commands.call("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"])
     (run,) = place.glob("runs/*/resnet-*")
-    commands.call("export", [f"run={run}", f"runs_dir={place}/runs", f"to={place}/model"])
+    commands.call("export", [str(run), f"runs_dir={place}/runs", f"to={place}/model"])
     (place / "photos" / "more").mkdir(parents=True)
     for number, pixels in enumerate(load_digits().images[:IMAGES]):
         image = Image.fromarray((pixels * 255 / 16).astype(np.uint8))
@@ -57,7 +57,7 @@ def rows(to: Path) -> dict[str, list[Any]]:
 
 
 def test_a_run_and_its_servable_say_the_same_of_every_image(place: Path, tmp_path: Path) -> None:
-    result = predict(place, tmp_path / "run", "run=last")
+    result = predict(place, tmp_path / "run", "ref=last")
     assert result.ok
     assert (result.metrics["rows"], result.metrics["errors"]) == (IMAGES + 2, 2)
     assert "2 could not be read" in result.sentence
@@ -70,24 +70,24 @@ def test_a_run_and_its_servable_say_the_same_of_every_image(place: Path, tmp_pat
     right = [told[f"{'more/' * bool(n % 3)}{n:04}.png"] == str(target[n]) for n in range(IMAGES)]
     assert np.mean(right) > 0.8
 
-    served = predict(place, tmp_path / "served", f"servable={place}/model")
+    served = predict(place, tmp_path / "served", f"ref={place}/model")
     assert served.metrics["rows"] == IMAGES + 2
     other = rows(tmp_path / "served")
     assert (other["key"], other["predicted"], other["error"]) == (found["key"], found["predicted"], found["error"])
     given = [np.array([each for each in side["probabilities"] if each]) for side in (found, other)]
     assert np.abs(given[0] - given[1]).max() < 1e-4
 
-    again = predict(place, tmp_path / "run", "run=last")
+    again = predict(place, tmp_path / "run", "ref=last")
     assert again.metrics["new_rows"] == 0
     assert "all of them from before" in again.sentence
-    assert predict(place, tmp_path / "run", "run=last", "max_errors=1").ok is False
+    assert predict(place, tmp_path / "run", "ref=last", "max_errors=1").ok is False
     with pytest.raises(MLScaleError, match="holds predictions of another model") as caught:
-        predict(place, tmp_path / "run", f"servable={place}/model")
+        predict(place, tmp_path / "run", f"ref={place}/model")
     assert "overwrite=true" in caught.value.fix
 
 
 def test_two_processes_make_what_one_makes(place: Path, tmp_path: Path) -> None:
-    words = [f"servable={place}/model", "part_rows=20", "batch=8"]
+    words = [f"ref={place}/model", "part_rows=20", "batch=8"]
     predict(place, tmp_path / "one", *words)
     result = predict(place, tmp_path / "two", *words, "trainer.devices=2")
     assert result.metrics["processes"] == 2
@@ -95,7 +95,7 @@ def test_two_processes_make_what_one_makes(place: Path, tmp_path: Path) -> None:
 
 
 def test_events_are_there_once_and_labels_join_them(place: Path, tmp_path: Path) -> None:
-    words = [f"servable={place}/model", f"events={tmp_path}/events"]
+    words = [f"ref={place}/model", f"events={tmp_path}/events"]
     predict(place, tmp_path / "preds", *words)
     for path in list((tmp_path / "preds").glob("part-*"))[:2]:
         path.unlink()
@@ -119,15 +119,15 @@ def test_events_are_there_once_and_labels_join_them(place: Path, tmp_path: Path)
     ("words", "what"),
     [
         (["input={photos}", "to={to}"], "no model is named"),
-        (["run=last", "to={to}"], "'input' is not set"),
-        (["run=last", "input={photos}/nowhere", "to={to}"], "does not exist"),
-        (["run=last", "input={photos}", "to=/proc/preds"], "to=<a folder you may write to, with free space>"),
-        (["run=last", "input={photos}", "to={to}", "batch=0"], "batch is 0"),
-        (["run=last", "input={photos}", "to={to}", "part_rows=0"], "part_rows is 0"),
-        (["run=last", "input={photos}", "to={to}", "part_rows=-5"], "part_rows is -5"),
-        (["run=last", "input={photos}", "to={photos}"], "the folder for predictions holds something else"),
+        (["ref=last", "to={to}"], "'input' is not set"),
+        (["ref=last", "input={photos}/nowhere", "to={to}"], "does not exist"),
+        (["ref=last", "input={photos}", "to=/proc/preds"], "to=<a folder you may write to, with free space>"),
+        (["ref=last", "input={photos}", "to={to}", "batch=0"], "batch is 0"),
+        (["ref=last", "input={photos}", "to={to}", "part_rows=0"], "part_rows is 0"),
+        (["ref=last", "input={photos}", "to={to}", "part_rows=-5"], "part_rows is -5"),
+        (["ref=last", "input={photos}", "to={photos}"], "the folder for predictions holds something else"),
         (
-            ["run=last", "input={photos}", "to={to}", "columns=[a]", "data.image_size=9"],
+            ["ref=last", "input={photos}", "to={to}", "columns=[a]", "data.image_size=9"],
             "not what the run was trained on",
         ),
     ],
@@ -146,7 +146,7 @@ def test_a_process_that_dies_is_told_and_the_same_command_goes_on(
 ) -> None:
     from mlscale.commands.predict import worker_processes as predict_launch
 
-    words = [f"servable={place}/model", "part_rows=16", "batch=4", "trainer.devices=2"]
+    words = [f"ref={place}/model", "part_rows=16", "batch=4", "trainer.devices=2"]
     kill = iter([True])
 
     def killed(ranks: list[Any], told: Any, progress: Any) -> None:
@@ -163,7 +163,7 @@ def test_a_process_that_dies_is_told_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", ["run=last", "servable={place}/model", "servable={place}/model trainer.devices=2"])
+@pytest.mark.parametrize("words", ["ref=last", "ref={place}/model", "ref={place}/model trainer.devices=2"])
 @pytest.mark.parametrize("seed", range(1))
 def test_the_command_killed_at_random_places(place: Path, tmp_path: Path, words: str, seed: int) -> None:
     rng, kills, to = random.Random(seed), 0, tmp_path / "preds"
@@ -204,7 +204,7 @@ def test_the_command_killed_at_random_places(place: Path, tmp_path: Path, words:
 def test_help_shows_examples(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["predict", "--help"]) == 0
     said = capsys.readouterr().out
-    assert "mlscale predict run=last input=photos to=preds" in said
+    assert "mlscale predict last input=photos to=preds" in said
     assert "max_errors" in said
 
 
@@ -224,7 +224,7 @@ def test_rows_of_a_table_are_encoded_as_in_training(tmp_path: Path) -> None:
     given[5][1] = "oops"
     new = "\n".join(["colour,id,b,a", *(f"{row[2]},k{n},{row[1]},{row[0]}" for n, row in enumerate(given))])
     (tmp_path / "new.csv").write_text(new + "\n")
-    words = ["run=last", f"runs_dir={tmp_path}/runs"]
+    words = ["ref=last", f"runs_dir={tmp_path}/runs"]
     commands.call("predict", [*words, f"input={tmp_path}/new.csv", "key=id", f"to={tmp_path}/preds"])
     found = rows(tmp_path / "preds")
     assert found["key"] == [f"k{n}" for n in range(100)]

@@ -49,7 +49,7 @@ class Place:
     def words(self) -> list[str]:
         where = self.folder
         return [
-            "servable=digits@champion",
+            "ref=digits@champion",
             f"events={where}/events",
             f"runs_dir={where}/runs",
             f"registry.root={where}/registry",
@@ -97,7 +97,7 @@ def begun(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
     place = tmp_path_factory.mktemp("retrain")
     made = commands.call("train", [*TRAINED, f"runs_dir={place}/runs", f"data.root={bundled}"])
     run = RunFolder.open(made.artifacts["run"])
-    commands.call("export", [f"run={run.path}", f"runs_dir={place}/runs"])
+    commands.call("export", [str(run.path), f"runs_dir={place}/runs"])
     publish_servable(
         LocalRegistry(place / "registry"), run.path / "servable", run=run, name="digits", aliases=("champion",)
     )
@@ -243,8 +243,8 @@ def test_a_champion_that_somebody_else_moved_stays(place: Place, monkeypatch: py
 @pytest.mark.parametrize(
     ("words", "what", "fix"),
     [
-        (["servable=digits:v9"], "digits has no version v9", "mlscale versions ls digits"),
-        (["servable=./registry/versions/digits/v1/files"], "a folder has no champion to replace", "servable=<model>"),
+        (["ref=digits:v9"], "digits has no version v9", "mlscale versions ls digits"),
+        (["ref=./registry/versions/digits/v1/files"], "has no champion to replace", "mlscale retrain <model>"),
         (["data=fashion_mnist"], "a turn decides 'data' itself", "leave data=fashion_mnist out"),
         (["replay=1.5"], "replay is 1.5", "replay=0.7"),
         (["registry=none"], "there is no registry", "registry=local"),

@@ -194,7 +194,7 @@ def test_a_server_that_can_not_load_the_champion_serves_the_one_before(tmp_path:
         wait_for(lambda: server.metric("mlscale_stale") == 0)
         assert server.stop() == 0
     env = environment(tmp_path)
-    for words in ("servable=digits:v2", "servable=digits@previous"):  # what was named by number, or is the last resort
+    for words in ("ref=digits:v2", "ref=digits@previous"):  # what was named by number, or is the last resort
         run = mlscale(tmp_path, "serve", words, "port=0", env=env)
         assert (run.returncode, "its answers are not finite" in run.stderr) == (2, True), run.stderr
 
@@ -225,13 +225,13 @@ def test_what_can_not_be_served_is_told(tmp_path: Path, registry: LocalRegistry)
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         for words, code, told in (
-            (["servable=nets:v1"], 2, "mlscale export run=1n8q4m7zk3xp"),
-            (["servable=digits:v7"], 2, "digits has no version v7"),
-            (["servable=nowhere/at/all"], 2, "this is no servable"),
-            (["servable=digits:v1", f"port={port}"], 5, f"port {port} of 127.0.0.1 is in use"),
-            (["servable=digits:v1", "host=no.such.host.invalid"], 5, "can't listen"),
-            (["servable=digits:v1", "sample_share=2", "port=70000"], 2, "port is 70000"),
-            (["servable=digits:v1", "max_bacth=2"], 2, "max_batch"),
+            (["ref=nets:v1"], 2, "mlscale export 1n8q4m7zk3xp"),
+            (["ref=digits:v7"], 2, "digits has no version v7"),
+            (["ref=nowhere/at/all"], 2, "no trained model in 'nowhere/at/all'"),
+            (["ref=digits:v1", f"port={port}"], 5, f"port {port} of 127.0.0.1 is in use"),
+            (["ref=digits:v1", "host=no.such.host.invalid"], 5, "can't listen"),
+            (["ref=digits:v1", "sample_share=2", "port=70000"], 2, "port is 70000"),
+            (["ref=digits:v1", "max_bacth=2"], 2, "max_batch"),
         ):
             run = mlscale(tmp_path, "serve", *words, env=env)
             assert (run.returncode, told in run.stderr, "Traceback" in run.stderr) == (code, True, False), run.stderr

@@ -17,7 +17,7 @@ def test_a_transformer_is_exported_with_parity(folder: Path) -> None:
     trained = commands.call(
         "train", ["recipe=vit", "trainer.max_epochs=2", "trainer.accelerator=cpu", "snapshot=false"]
     )
-    exported = commands.call("export", [f"run={trained.artifacts['run']}"])
+    exported = commands.call("export", [trained.artifacts["run"]])
     assert exported.ok
     assert exported.metrics["agreement"] == 1
     assert exported.metrics["max_abs_error"] < 1e-4
@@ -31,10 +31,10 @@ def test_other_tasks_train_evaluate_and_are_not_exported(
 ) -> None:
     trained = commands.call("train", [f"recipe={recipe}", *FAST])
     run = trained.artifacts["run"]
-    measured = commands.call("evaluate", [f"run={run}"])
+    measured = commands.call("evaluate", [str(run)])
     assert 0 <= measured.metrics[metric] <= 1
     for words in (["export"], ["compress", "compress=int8"]):
-        assert main([*words, f"run={run}"]) == 2
+        assert main([*words, f"ref={run}"]) == 2
         assert f"`mlscale {words[0]}` takes classification, and this task is {recipe}" in capsys.readouterr().err
     assert main([f"recipe={recipe}", "compress=int8", "monitor=default", *FAST]) == 2
     assert len(runs_in(folder)) == 1

@@ -119,7 +119,7 @@ def test_a_damaged_folder_is_resumed_and_evaluated_or_refused_in_words(
         content = damaged((run.path / name).read_bytes(), draw)
         (run.path / name).write_bytes(content)
         checkpoints = {path.name: path.read_bytes() for path in run.checkpoints}
-        for words in (["evaluate", "run=last", "checkpoint=last"], ["runs", "resume", "last"]):
+        for words in (["evaluate", "last", "checkpoint=last"], ["runs", "resume", "last"]):
             recover.report.cache_clear()
             code, said = main(words), result(capsys)
             assert code in (0, 2, 5), (SEED, name, words, content[:80], said)

@@ -87,7 +87,7 @@ for verb in ("train", "estimate"):
         mlscale.compose([], verb=verb)
     except mlscale.MLScaleError as error:
         print(error)
-print(mlscale.compose(["url=http://h:1"], verb="loadtest").get("task"))  # builds no module
+print(mlscale.compose(["ref=http://h:1"], verb="loadtest").get("task"))  # builds no module
 """
     said = python(code, installed)
     assert said.count("lightning was imported before mlscale\n") == 2

@@ -6,8 +6,8 @@ COMMAND = Command(
     "make a run's checkpoint smaller and faster, and keep that only when it is measured to be",
     True,
     (
-        ("mlscale compress run=last compress=int8", "the best checkpoint of the last run; export takes it if kept"),
-        ("mlscale compress run=last compress=int8 compress.int8.max_accuracy_drop=0.002", "a stricter bound"),
-        ("mlscale compress run=last compress=int8 compress.int8.required=true", "exit code 4 if it is not kept"),
+        ("mlscale compress last compress=int8", "the best checkpoint of the last run; export takes it if kept"),
+        ("mlscale compress last compress=int8 compress.int8.max_accuracy_drop=0.002", "a stricter bound"),
+        ("mlscale compress last compress=int8 compress.int8.required=true", "exit code 4 if it is not kept"),
     ),
 )

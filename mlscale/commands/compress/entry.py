@@ -10,8 +10,8 @@ from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import need
 from mlscale.launch.start_notices import say
 from mlscale.report import Result
-from mlscale.runs.find import find
 from mlscale.secrets.mask import Masker, masked_output
+from mlscale.versions.model_reference import resolve_reference
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -26,10 +26,11 @@ def run(cfg: DictConfig) -> Result:
             can't be expressed, or the extra 'compress' is not installed.
     """
     need("compress", "onnx", "onnxscript", "onnxruntime")
-    folder = find(cfg.run, cfg.runs_dir)
+    model = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, checkpoint=cfg.checkpoint, quiet=True)
+    folder = model.run_folder()
     check_classifies(cfg, "compress")
     masker = Masker.of(cfg)
-    checkpoint = checkpoint_path(folder.path, cfg.checkpoint, cfg.metric, cfg.mode)
+    checkpoint = checkpoint_path(folder.path, str(model.checkpoint), cfg.metric, cfg.mode)
     name, how = _chosen(cfg)
     with masked_output(masker):
         ready = as_it_was_trained(cfg, folder)
@@ -52,13 +53,13 @@ def _chosen(cfg: DictConfig) -> tuple[str, Any]:
         raise MLScaleError(
             "nothing to compress by is chosen" if not built else f"{' and '.join(built)} are chosen, one at a time",
             where="compress",
-            fix=f"mlscale compress run={cfg.run} compress=int8",
+            fix=f"mlscale compress {cfg.ref} compress=int8",
         )
     ((name, how),) = built.items()
     if not hasattr(how, "carry_out"):
         raise MLScaleError(
             f"compress.{name} works in a training run alone",
             where=f"compress.{name}._target_",
-            fix=f"mlscale compress run={cfg.run} compress=int8",
+            fix=f"mlscale compress {cfg.ref} compress=int8",
         )
     return name, how

@@ -6,11 +6,11 @@ COMMAND = Command(
     "measure a model: figures with intervals, classes, slices, worst errors; two models beside each other",
     True,
     (
-        ("mlscale evaluate run=last", "the best checkpoint of the last run"),
-        ("mlscale evaluate run=last checkpoint=last split=test", "the last one, on test data"),
-        ("mlscale evaluate version=resnet@champion", "a version, checkpoint or servable"),
-        ("mlscale evaluate run=last against=resnet@champion", "which of the two is better, with a test"),
-        ("mlscale evaluate run=last 'slices=[brightness,slices.csv]'", "parts of the data, worst first"),
-        ("mlscale evaluate run=last data=webdataset data.train=… data.val=…", "on other data"),
+        ("mlscale evaluate last", "the best checkpoint of the last run"),
+        ("mlscale evaluate last checkpoint=last split=test", "the last one, on test data"),
+        ("mlscale evaluate resnet@champion", "a version, checkpoint or servable"),
+        ("mlscale evaluate last against=resnet@champion", "which of the two is better, with a test"),
+        ("mlscale evaluate last 'slices=[brightness,slices.csv]'", "parts of the data, worst first"),
+        ("mlscale evaluate last data=webdataset data.train=… data.val=…", "on other data"),
     ),
 )

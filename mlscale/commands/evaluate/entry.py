@@ -25,14 +25,15 @@ from mlscale.report import Result, keep
 from mlscale.report.result_files import keep_in
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import Masker, masked_output
-from mlscale.versions.model_reference import Subject, find_other, find_subject
+from mlscale.versions.model_reference import resolve_reference
+from mlscale.versions.trained_model import TrainedModel
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
     from mlscale.evaluate.report_wording import Judged
 
-_OF_THE_MODEL = ("run", "version", "checkpoint", "servable", "against", "to", "slices", "worst")
+_OF_THE_MODEL = ("ref", "checkpoint", "against", "to", "slices", "worst")
 
 
 def run(cfg: DictConfig) -> Result:
@@ -46,8 +47,7 @@ def run(cfg: DictConfig) -> Result:
     check_slices(cfg)
     masker = Masker.of(cfg)
     registry = build(cfg.get("registry"), "registry")
-    named = {key: cfg.get(key) for key in ("run", "version", "checkpoint", "servable")}
-    subject = find_subject(**named, runs_dir=cfg.runs_dir, registry=registry)
+    subject = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, checkpoint=cfg.checkpoint, quiet=True)
     place = Place.of(cfg, subject)
     with masked_output(masker), named_by("to"):
         start = time.perf_counter()
@@ -71,13 +71,13 @@ class Place:
     run: Path | None
 
     @classmethod
-    def of(cls, cfg: DictConfig, subject: Subject) -> Place:
+    def of(cls, cfg: DictConfig, subject: TrainedModel) -> Place:
         """The run's own folder, unless another is named or there is none."""
         if cfg.to:
             return cls(Path(cfg.to).expanduser().absolute(), None)
         if subject.run is not None:
             return cls(subject.run / "results", subject.run)
-        return cls(Path("evaluations", subject.name.replace(":", "-")).absolute(), None)
+        return cls(Path("evaluations", subject.label.replace(":", "-")).absolute(), None)
 
     @property
     def table(self) -> Path:
@@ -100,7 +100,7 @@ class Place:
         return keep_in(result, self.folder, f"evaluate · {found.called}")
 
 
-def look(cfg: DictConfig, subject: Subject, place: Place | None, masker: Masker) -> Pass:
+def look(cfg: DictConfig, subject: TrainedModel, place: Place | None, masker: Masker) -> Pass:
     """One pass of a model over the split; its table of samples goes to `place`."""
     from mlscale.evaluate import samples_table as table
     from mlscale.evaluate.samples_table import SampleTable
@@ -119,14 +119,14 @@ def look(cfg: DictConfig, subject: Subject, place: Place | None, masker: Masker)
     elif place is not None:
         say(["evaluate  no table of samples: pip install 'mlscale[evaluate]'"], masker)
     if subject.servable is not None:
-        say([f"evaluate  {subject.name}: its servable on {cfg.split}, cpu × 1, by ONNX Runtime"], masker)
+        say([f"evaluate  {subject.label}: its servable on {cfg.split}, cpu × 1, by ONNX Runtime"], masker)
         with open_table as rows:
-            return of_servable(ready, subject.servable, subject.name, rows)
+            return of_servable(ready, subject.servable, subject.label, rows)
     path, instead = checkpoint_of(subject, cfg)
     if instead:
         say(["evaluate  the run has no best checkpoint (nothing was validated): the last one is measured"], masker)
-    say([f"evaluate  {subject.name}: {path.name} on {cfg.split}, {where}"], masker)
-    called = subject.name if subject.run is None else f"{path.name} of {subject.name}"
+    say([f"evaluate  {subject.label}: {path.name} on {cfg.split}, {where}"], masker)
+    called = subject.label if subject.run is None else f"{path.name} of {subject.label}"
     with open_table as rows:
         found = of_checkpoint(ready, path, called, rows)
     if found.why:
@@ -138,17 +138,9 @@ def _other(cfg: DictConfig, registry: Any, masker: Masker) -> Pass:
     """The model that the first is compared with, on its own config and whatever data was typed."""
     from mlscale.assembly.ready import ready
 
-    other = find_other(str(cfg.against), cfg.runs_dir, registry)
+    other = resolve_reference(str(cfg.against), runs_dir=cfg.runs_dir, registry=registry)
     words = [word for word in cfg.derived.overrides or [] if word.lstrip("+~").partition("=")[0] not in _OF_THE_MODEL]
-    word = {
-        "run": f"run={other.run}" if other.servable is None and other.run else "",
-        "version": f"version={other.version}" if ":" in other.version and other.run is None else "",
-    }
-    named = next((each for each in word.values() if each), "")
-    if other.servable is not None and not named:
-        named = f"servable={other.servable}"
-    chosen = [f"checkpoint={other.checkpoint}"] if other.checkpoint and other.run else []
-    its = ready("evaluate", [*words, named or f"checkpoint={other.checkpoint}", *chosen])
+    its = ready("evaluate", [f"ref={other.path}", *words])
     return look(its, other, None, masker)
 
 
@@ -183,7 +175,7 @@ def _told(cfg: DictConfig, found: Pass, other: Pass | None) -> Judged | None:
 
 
 def _result(
-    cfg: DictConfig, subject: Subject, found: Pass, told: Judged | None, place: Place, seconds: float
+    cfg: DictConfig, subject: TrainedModel, found: Pass, told: Judged | None, place: Place, seconds: float
 ) -> Result:
     metrics = dict(found.metrics)
     if told is not None:

@@ -6,7 +6,7 @@ COMMAND = Command(
     "turn a run's checkpoint into a servable: ONNX, proof of parity, reference profile",
     True,
     (
-        ("mlscale export run=last", "the best checkpoint of the last run, into its folder"),
-        ("mlscale export run=last to=models/digits", "into a folder of its own"),
+        ("mlscale export last", "the best checkpoint of the last run, into its folder"),
+        ("mlscale export last to=models/digits", "into a folder of its own"),
     ),
 )

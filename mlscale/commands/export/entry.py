@@ -16,8 +16,8 @@ from mlscale.export.required_extras import need
 from mlscale.launch.start_notices import say
 from mlscale.report import Result, keep
 from mlscale.report.text import percent
-from mlscale.runs.find import find
 from mlscale.secrets.mask import Masker, masked_output
+from mlscale.versions.model_reference import resolve_reference
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -41,10 +41,11 @@ def run(cfg: DictConfig) -> Result:
     need("export", "onnx", "onnxscript", "onnxruntime")
     from mlscale.export.write_servable import check_free
 
-    folder = find(cfg.run, cfg.runs_dir)
+    model = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, checkpoint=cfg.checkpoint, quiet=True)
+    folder = model.run_folder()
     check_classifies(cfg, "export")
     masker = Masker.of(cfg)
-    checkpoint = checkpoint_path(folder.path, cfg.checkpoint, cfg.metric, cfg.mode)
+    checkpoint = checkpoint_path(folder.path, str(model.checkpoint), cfg.metric, cfg.mode)
     target = Path(cfg.to).expanduser().absolute() if cfg.to else folder.path / "servable"
     check_free(target, replace=not cfg.to)
     with masked_output(masker):
@@ -76,7 +77,7 @@ def _compressed(choice: bool | str, folder: RunFolder, checkpoint: Path) -> tupl
             f"there is no compressed model of {checkpoint.name} to export",
             where="compressed=true",
             why=why,
-            fix=f"mlscale compress run={folder.path} compress=int8, or compressed=auto",
+            fix=f"mlscale compress {folder.path} compress=int8, or compressed=auto",
             exit=Exit.GATE,
         )
     return found, why

@@ -30,7 +30,7 @@ def retrain(walk: Walk) -> Told:
     walk.load = _load(walk)
     result = walk.call_service(
         "retrain",
-        f"servable={walk.champion}",
+        f"ref={walk.champion}",
         f"events={walk.place('events')}",
         f"passes={walk.settings.retrain_passes}",
         f"gate.alpha={_ALPHA}",
@@ -108,7 +108,7 @@ def _load(walk: Walk) -> Load:
     samples = traffic.save(walk.place("shifted.npz"))
     locust = walk.background(
         "loadtest",
-        f"url={walk.url}",
+        f"ref={walk.url}",
         f"samples={samples}",
         f"users={_USERS}",
         f"rate={_RATE}",

@@ -21,7 +21,7 @@ _ID = "tour-{}"
 def serve(walk: Walk) -> Told:
     """The server, as a process of its own, following the champion; a client gets the answers of the servable itself."""
     ready = walk.place("server.json")
-    settings = (f"servable={walk.champion}", "port=0", f"events={walk.place('events')}", "sample_share=1.0")
+    settings = (f"ref={walk.champion}", "port=0", f"events={walk.place('events')}", "sample_share=1.0")
     server = walk.background("serve", *settings, f"ready_file={ready}")
     told = server.until(lambda: json.loads(ready.read_text()) if ready.is_file() else None, _READY_SECONDS, "starting")
     walk.url = str(told["url"])
@@ -51,7 +51,7 @@ def loadtest(walk: Walk) -> Told:
     walk.samples.held_out.save(walk.place("samples.npz"))
     terms = [f"slo.{name}={'null' if value is None else value}" for name, value in walk.settings.slo.items()]
     load = (f"users={walk.settings.users}", f"seconds={walk.settings.load_seconds}", "warmup_s=1")
-    result = walk.call_service("loadtest", f"url={walk.url}", f"samples={walk.place('samples.npz')}", *load, *terms)
+    result = walk.call_service("loadtest", f"ref={walk.url}", f"samples={walk.place('samples.npz')}", *load, *terms)
     metrics = result.metrics
     return Told(
         f"p99 {metrics['p99_ms']:.3g} ms, {metrics['requests_per_s']:,.0f} requests/s",
@@ -86,7 +86,7 @@ def alert(walk: Walk) -> Told:
 
     receiver = walk.ends.enter_context(receiving())
     look = (
-        f"servable={walk.first.ref}",
+        f"ref={walk.first.ref}",
         f"events={walk.place('events')}",
         f"window.since={walk.sent_since}",
         "alert.rules=[damage]",

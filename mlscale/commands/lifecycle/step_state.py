@@ -110,7 +110,7 @@ class Walk:
 
     def call_on_run(self, verb: str, *overrides: str) -> Result:
         """Run a verb on the training run, which has its config; keep its result."""
-        return self._kept(verb, f"run={self.run}", self._runs, *overrides)
+        return self._kept(verb, f"ref={self.run}", self._runs, *overrides)
 
     def call_service(self, verb: str, *overrides: str, name: str = "") -> Result:
         """Run a verb that neither trains nor starts from a run; keep its result, as `name` if it runs again."""

@@ -7,15 +7,15 @@ COMMAND = Command(
     True,
     (
         (
-            "mlscale loadtest url=http://127.0.0.1:8000 slo.p99_ms=50",
+            "mlscale loadtest http://127.0.0.1:8000 slo.p99_ms=50",
             "eight clients for ten seconds; exit code 4 when missed",
         ),
         (
-            "mlscale loadtest url=http://127.0.0.1:8000 rate=200 users=32",
+            "mlscale loadtest http://127.0.0.1:8000 rate=200 users=32",
             "200 requests a second, whether or not answers come",
         ),
         (
-            "mlscale loadtest url=http://127.0.0.1:8000 samples=digits.npz",
+            "mlscale loadtest http://127.0.0.1:8000 samples=digits.npz",
             "real samples; their labels give the accuracy",
         ),
     ),

@@ -38,14 +38,13 @@ def run(cfg: DictConfig) -> Result:
     objective = Objective(**cfg.slo)
     ca_file = str(Path(cfg.ca_file).expanduser().absolute()) if cfg.ca_file else None
     credentials = Credentials(cfg.api_key, ca_file)
-    model = look(cfg.url, cfg.asked, credentials)
+    model = look(cfg.ref, cfg.model_name, credentials)
     path = Path(cfg.samples).expanduser().absolute() if cfg.samples else None
     samples = read(path, model) if path else random_of(model)
-    keys = ("url", "users", "rate", "seconds", "warmup_s", "timeout_s", "protocol", "batch")
-    plan = Plan(
-        model=model, samples=str(path) if path else None, credentials=credentials, **{key: cfg[key] for key in keys}
-    )
-    say([f"loadtest  {cfg.url}: {model.name}, {samples.name}, {_load(plan)}"], Masker.of(cfg))
+    keys = ("users", "rate", "seconds", "warmup_s", "timeout_s", "protocol", "batch")
+    settings = {key: cfg[key] for key in keys}
+    plan = Plan(url=cfg.ref, model=model, samples=str(path) if path else None, credentials=credentials, **settings)
+    say([f"loadtest  {cfg.ref}: {model.name}, {samples.name}, {_load(plan)}"], Masker.of(cfg))
     with raised_on_terminate():
         outcome = drive(plan)
     verdict = decide(objective, outcome, users=plan.users, rate=plan.rate)

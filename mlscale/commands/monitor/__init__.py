@@ -6,9 +6,9 @@ COMMAND = Command(
     "compare production with the reference profile: drift, damage, latency; one alert for each incident",
     True,
     (
-        ("mlscale monitor servable=resnet@champion", "one look at the last day; exit code 4 while alerting"),
-        ("mlscale monitor servable=resnet@champion alert.webhook=http://127.0.0.1:9000/", "and tell a webhook"),
-        ("mlscale monitor servable=resnet@champion watch=true every_s=60", "look each minute, until SIGTERM"),
-        ("mlscale monitor servable=resnet@champion page=monitor.html", "with figures, as a page"),
+        ("mlscale monitor resnet@champion", "one look at the last day; exit code 4 while alerting"),
+        ("mlscale monitor resnet@champion alert.webhook=http://127.0.0.1:9000/", "and tell a webhook"),
+        ("mlscale monitor resnet@champion watch=true every_s=60", "look each minute, until SIGTERM"),
+        ("mlscale monitor resnet@champion page=monitor.html", "with figures, as a page"),
     ),
 )

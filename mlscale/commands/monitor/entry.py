@@ -34,7 +34,7 @@ def run(cfg: DictConfig) -> Result:
             range, a state that can't be written (exit code 5), or the extra 'monitor' is not installed.
     """
     need("monitor", "pyarrow")
-    monitor = Monitor(Settings.of(cfg), build(cfg.registry, "registry"), cfg.alert.state)
+    monitor = Monitor(Settings.of(cfg), build(cfg.registry, "registry"), Path(cfg.runs_dir), cfg.alert.state)
     if cfg.watch:
         return _watch(monitor, Masker.of(cfg))
     return monitor.result(monitor.look())
@@ -48,7 +48,7 @@ def _watch(monitor: Monitor, masker: Masker) -> Result:
     with Stop() as stop:
         seen = monitor.look()  # what is wrong with the command is wrong now
         looks, alerts = 1, len(seen.told.changes)
-        say([f"watching {settings.servable}, every {settings.every_s:g} s", _line(seen)], masker)
+        say([f"watching {settings.ref}, every {settings.every_s:g} s", _line(seen)], masker)
         while not stop.within(settings.every_s):
             try:
                 seen = monitor.look()
@@ -84,7 +84,9 @@ class Monitor:
 
     settings: Settings
     registry: Any
+    runs_dir: Path
     state: str | None
+    looks: int = 0
 
     def look(self) -> Seen:
         """Look at the window that ends now, and tell what is to be told."""
@@ -93,19 +95,24 @@ class Monitor:
         from mlscale.monitor import event_window as window
         from mlscale.monitor import window_check as look
         from mlscale.monitor.alerts import Desk
-        from mlscale.versions.servable_path import locate
+        from mlscale.versions.model_reference import resolve_reference
+        from mlscale.versions.trained_model import as_servable
 
         settings, now = self.settings, datetime.now(UTC)
-        located = locate(settings.servable, self.registry)
-        reference = baseline.read(located.folder, model=located.name, version=located.version)
+        found = resolve_reference(settings.ref, runs_dir=self.runs_dir, registry=self.registry, quiet=self.looks > 0)
+        self.looks += 1
+        located = as_servable(found, self.runs_dir)
+        assert located.servable is not None
+        reference = baseline.read(located.servable, model=located.name, version=located.version)
         events = window.read(EventStore(settings.events), located.name, located.version, settings.span, now)
         seen = look.look(reference, events, settings.limits)
-        state = settings.state(self.state, settings.events, located.name, located.ref)
-        watched = settings.servable if located.ref else located.name
+        state = settings.state(self.state, settings.events, located)
+        watched = settings.ref if located.is_registered else located.name
         desk = Desk(state, watched, settings.rules, settings.patience, settings.webhook)
-        found = Seen(reference, seen, desk.take(seen, located.name, now), state, events.newest, events.skipped)
-        self._write_page(found)
-        return found
+        told = desk.take(seen, located.name, now)
+        done = Seen(reference, seen, told, state, events.newest, events.skipped)
+        self._write_page(done)
+        return done
 
     def result(self, seen: Seen) -> Result:
         """What came of one look."""

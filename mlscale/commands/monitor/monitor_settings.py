@@ -21,6 +21,8 @@ from mlscale.runs.identity import folder_name
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from mlscale.versions.trained_model import TrainedModel
+
 _INFINITY = math.inf
 # The smallest and the largest value of each number; `True` where the ends themselves are none.
 _RANGES: dict[str, tuple[float, float, bool]] = {
@@ -49,7 +51,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 class Settings:
     """What conf/verb/monitor.yaml says."""
 
-    servable: str
+    ref: str
     events: Path
     span: Span
     limits: Limits
@@ -80,7 +82,7 @@ class Settings:
         raise_all(problems)
         assert span is not None
         return cls(
-            servable=str(cfg.servable),
+            ref=str(cfg.ref),
             events=Path(cfg.events).expanduser().absolute(),
             span=span,
             limits=Limits(
@@ -100,16 +102,16 @@ class Settings:
             every_s=cfg.every_s,
         )
 
-    def state(self, typed: str | None, events: Path, model: str, ref: str | None) -> Path:
+    def state(self, typed: str | None, events: Path, model: TrainedModel) -> Path:
         """The file that remembers: as typed, or beside the model's events, one for each name that is watched: the
         champion and the challenger have incidents of their own."""
         if typed:
             return Path(typed).expanduser().absolute()
-        watched = self.servable
-        if ref is None:  # a folder
-            digest = hashlib.sha256(str(Path(watched).expanduser().absolute()).encode()).hexdigest()[:8]
-            watched = f"{model}-{digest}"
-        return events / folder_name(model) / "monitor" / f"{folder_name(watched)}.json"
+        watched = self.ref
+        if not model.is_registered:  # a folder
+            digest = hashlib.sha256(str(model.servable).encode()).hexdigest()[:8]
+            watched = f"{model.name}-{digest}"
+        return events / folder_name(model.name) / "monitor" / f"{folder_name(watched)}.json"
 
 
 def _problems(cfg: DictConfig) -> Iterator[MLScaleError]:

@@ -6,16 +6,16 @@ COMMAND = Command(
     "score many inputs with a model: one row each, resumable, over several devices",
     True,
     (
-        ("mlscale predict run=last input=photos to=preds", "every image below a folder, with the last run's best"),
+        ("mlscale predict last input=photos to=preds", "every image below a folder, with the last run's best"),
         (
-            "mlscale predict version=resnet@champion input='shards/{000..099}.tar' to=preds",
+            "mlscale predict resnet@champion input='shards/{000..099}.tar' to=preds",
             "shards, with a servable",
         ),
         (
-            "mlscale predict servable=models/digits input=day.parquet key=id to=preds",
+            "mlscale predict models/digits input=day.parquet key=id to=preds",
             "a table, rows named by a column",
         ),
-        ("mlscale predict run=last input=photos to=preds trainer.devices=4", "four processes; killed, it goes on"),
-        ("mlscale predict version=resnet@champion input=photos to=preds events=events", "with events for monitor"),
+        ("mlscale predict last input=photos to=preds trainer.devices=4", "four processes; killed, it goes on"),
+        ("mlscale predict resnet@champion input=photos to=preds events=events", "with events for monitor"),
     ),
 )

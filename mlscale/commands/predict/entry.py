@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from mlscale.assembly.build import build
 from mlscale.commands.predict.rank_worker import Work, work_of_rank
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import need
@@ -17,7 +16,8 @@ from mlscale.launch.start_notices import say
 from mlscale.report import Result, Table
 from mlscale.report.text import percent
 from mlscale.secrets.mask import Masker, masked_output
-from mlscale.versions.model_reference import Subject, find_subject
+from mlscale.versions.model_reference import resolve_reference
+from mlscale.versions.trained_model import TrainedModel
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -41,9 +41,7 @@ def run(cfg: DictConfig) -> Result:
     from mlscale.runs.identity import now
 
     masker = Masker.of(cfg)
-    registry = build(cfg.get("registry"), "registry")
-    named = {key: cfg.get(key) for key in ("run", "version", "checkpoint", "servable")}
-    subject = find_subject(**named, runs_dir=cfg.runs_dir, registry=registry)
+    subject = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, checkpoint=cfg.checkpoint, quiet=True)
     with masked_output(masker):
         work, model, world_size = prepared(cfg, subject)
         inputs = open_inputs(**work.inputs)
@@ -68,7 +66,7 @@ def run(cfg: DictConfig) -> Result:
     return _result(cfg, subject, parts, found, before, seconds, world_size)
 
 
-def prepared(cfg: DictConfig, subject: Subject) -> tuple[Work, dict[str, Any], int]:
+def prepared(cfg: DictConfig, subject: TrainedModel) -> tuple[Work, dict[str, Any], int]:
     """What processes need to know, what the manifest says of the model, and how many processes there are."""
     world_size, cores = _devices(cfg), len(os.sched_getaffinity(0))
     common: dict[str, Any] = {
@@ -85,7 +83,7 @@ def prepared(cfg: DictConfig, subject: Subject) -> tuple[Work, dict[str, Any], i
         "batch": _positive(cfg.batch, "batch"),
         "probabilities": bool(cfg.probabilities),
         "events": str(Path(cfg.events).expanduser().absolute()) if cfg.events else None,
-        "model": subject.model,
+        "model": subject.name,
         "version": subject.version,
     }
     of = _servable(subject) if subject.servable is not None else _checkpoint(cfg, subject)
@@ -133,7 +131,7 @@ class _Of(NamedTuple):
     version: str | None = None
 
 
-def _servable(subject: Subject) -> _Of:
+def _servable(subject: TrainedModel) -> _Of:
     from mlscale.contracts.servable_yaml import DOCUMENT
     from mlscale.files import sha256
 
@@ -141,7 +139,7 @@ def _servable(subject: Subject) -> _Of:
     return _Of(sha256(subject.servable / DOCUMENT), servable=str(subject.servable))
 
 
-def _checkpoint(cfg: DictConfig, subject: Subject) -> _Of:
+def _checkpoint(cfg: DictConfig, subject: TrainedModel) -> _Of:
     """A checkpoint and the config that its model is built from."""
     from omegaconf import OmegaConf
 
@@ -155,7 +153,7 @@ def _checkpoint(cfg: DictConfig, subject: Subject) -> _Of:
     derived = yaml_values(subject.home / DERIVED)
     ready = as_it_was_trained(cfg, Home(subject.home, derived))
     digest = sha256(path)
-    version = subject.version if subject.run is None else f"{subject.model}:{digest[:12]}"
+    version = subject.version if subject.run is None else f"{subject.name}:{digest[:12]}"
     return _Of(digest, str(ready.derived.accelerator), None, OmegaConf.to_yaml(ready), str(path), version)
 
 
@@ -188,7 +186,7 @@ def _readers(value: Any, cores: int, world_size: int) -> int:
     return 0 if str(value) == "0" else _positive(value, "readers")
 
 
-def _start(subject: Subject, inputs: Inputs, parts: Parts, before: int, world_size: int, work: Work) -> list[str]:
+def _start(subject: TrainedModel, inputs: Inputs, parts: Parts, before: int, world_size: int, work: Work) -> list[str]:
     by = "by ONNX Runtime" if work.servable else "by torch"
     lines = [
         f"predict   {work.version} over {len(inputs):,} inputs, {by}, {work.accelerator} × {world_size}, "
@@ -205,11 +203,17 @@ def enough_read(rows: int, errors: int, max_errors: int | None) -> bool:
 
 
 def _result(
-    cfg: DictConfig, subject: Subject, parts: Parts, found: dict[str, Any], before: int, seconds: float, world_size: int
+    cfg: DictConfig,
+    subject: TrainedModel,
+    parts: Parts,
+    found: dict[str, Any],
+    before: int,
+    seconds: float,
+    world_size: int,
 ) -> Result:
     rows, errors = found["rows"], found["errors"]
     new = rows - before
-    sentence = f"{subject.name}: {rows:,} inputs, one row each"
+    sentence = f"{subject.label}: {rows:,} inputs, one row each"
     if before:
         sentence += f", {before:,} of them from before" if new else ", all of them from before"
     if errors:

@@ -121,14 +121,14 @@ def build_model(work: Work, rank: int = 0) -> Model:
             "how a file becomes an input of this model is its own code's business",
             where="task, data",
             why="the task has no kind and predict_step" if kind is None else "the data module prepares samples itself",
-            fix="mlscale export makes a servable of it: predict servable=… takes what that takes",
+            fix="mlscale export makes a servable of it: mlscale predict <its folder> takes what that takes",
         )
     if kind == "language":
         raise MLScaleError(
             "texts are not scored by a language model yet",
             where="input",
             why="how a text becomes tokens is its data module's own",
-            fix="mlscale evaluate run=… measures it on its own data, with a row for each sequence",
+            fix="mlscale evaluate <the run> measures it on its own data, with a row for each sequence",
         )
     names = facts.class_names or tuple(map(str, range(facts.num_classes or 0)))
     device = work.accelerator if work.accelerator != "cuda" else f"cuda:{rank}"

@@ -7,7 +7,7 @@ COMMAND = Command(
     True,
     (
         ("mlscale profile +recipe=resnet", "data or computing, by how much, and what to type"),
-        ("mlscale profile run=last", "of a run that was made; the page goes into its folder"),
+        ("mlscale profile last", "of a run that was made; the page goes into its folder"),
         ("mlscale profile +recipe=mine profile.seconds=60", "longer rounds, on a machine that is not quiet"),
     ),
 )

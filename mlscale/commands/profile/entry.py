@@ -15,8 +15,8 @@ from mlscale.profile.bound_verdict import ROUNDS, Verdict
 from mlscale.profile.machine_load import Load
 from mlscale.profile.remedies import Tried, best, to_try
 from mlscale.report import Result, Rows, duration, keep
-from mlscale.runs.find import find
 from mlscale.secrets.mask import Masker, masked_output
+from mlscale.versions.model_reference import resolve_reference
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -45,7 +45,7 @@ def run(cfg: DictConfig) -> Result:
         raise MLScaleError(
             f"profile.seconds is {cfg.profile.seconds}", where="profile.seconds", fix="profile.seconds=12"
         )
-    folder = find(cfg.run, cfg.runs_dir) if cfg.run else None
+    folder = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, quiet=True).run_folder() if cfg.ref else None
     warm_up(cfg.trainer.devices)
     masker = Masker.of(cfg)
     facts = data_facts(cfg)

@@ -7,13 +7,13 @@ COMMAND = Command(
     True,
     (
         (
-            "mlscale retrain servable=resnet events=events",
+            "mlscale retrain resnet events=events",
             "the champion learns on, its data and the window mixed",
         ),
         (
-            "mlscale retrain servable=resnet window.hours=24 passes=5 optimizer.lr=0.01",
+            "mlscale retrain resnet window.hours=24 passes=5 optimizer.lr=0.01",
             "what else is typed trains it",
         ),
-        ("mlscale retrain servable=resnet force=true", "in the pause after a rejection, too"),
+        ("mlscale retrain resnet force=true", "in the pause after a rejection, too"),
     ),
 )

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from mlscale.runs.folder import RunFolder
     from mlscale.versions import Version
 
-_OWN = ("servable", "events", "window", "replay", "passes", "lr_factor", "gate", "guard", "force", "trust",
+_OWN = ("ref", "events", "window", "replay", "passes", "lr_factor", "gate", "guard", "force", "trust",
         "registry", "runs_dir", "output")  # fmt: skip
 _INT8 = "int8"
 _SET_HERE = ("data", "like", "init_from", "resume", "recipe")
@@ -194,7 +194,7 @@ def _words(cfg: DictConfig, champion: Champion, folder: Path, count: int) -> lis
 
 
 def _of(run: RunFolder, cfg: DictConfig) -> list[str]:
-    return [f"run={run.path}", f"runs_dir={cfg.runs_dir}", "checkpoint=last", *_believed(cfg)]
+    return [f"ref={run.path}", f"runs_dir={cfg.runs_dir}", "checkpoint=last", *_believed(cfg)]
 
 
 def _eight_bits(config: DictConfig) -> list[str]:

@@ -37,17 +37,21 @@ def run(cfg: DictConfig) -> Result:
     need("retrain", "pyarrow", "onnx", "onnxscript", "onnxruntime")
     from mlscale.retrain.journal import FAILED, INTERRUPTED, PROMOTED, Journal
     from mlscale.retrain.lineage import champion_of
-    from mlscale.versions.servable_path import locate
+    from mlscale.versions.model_reference import resolve_reference
+    from mlscale.versions.trained_model import as_servable
 
     check_settings(cfg)
     start = time.perf_counter()
     registry: LocalRegistry = build(cfg.registry, "registry")
-    located = locate(cfg.servable, registry)
-    if located.ref is None:
+    model = resolve_reference(str(cfg.ref), runs_dir=cfg.runs_dir, registry=registry)
+    if not model.is_registered:
         raise MLScaleError(
-            "a folder has no champion to replace", where="servable", fix="servable=<model>, a version of the registry"
+            f"{model.description} has no champion to replace",
+            where=f"ref={cfg.ref}",
+            why="a challenger takes the place of a version of the registry",
+            fix="mlscale retrain <model>, such as resnet or resnet@champion: mlscale versions ls",
         )
-    champion = champion_of(registry, registry.fetch(located.ref))
+    champion = champion_of(registry, registry.fetch(as_servable(model, cfg.runs_dir).version))
     journal = Journal(registry.root, champion.name)
     with journal.alone():
         for lost in journal.recover(lambda turn: _was_promoted(registry, turn)):

@@ -6,9 +6,9 @@ COMMAND = Command(
     "answer requests with a servable: HTTP, V2 inference protocol, hot swap, events",
     True,
     (
-        ("mlscale serve servable=resnet@champion", "and whatever becomes champion, without a pause"),
-        ("mlscale serve servable=models/digits port=0", "a folder, on a free port"),
-        ("mlscale serve servable=resnet:v7 events=null follow=false", "one version, and nothing is kept"),
-        ("mlscale serve servable=resnet@champion sample_share=0.1", "every tenth prediction keeps its input"),
+        ("mlscale serve resnet@champion", "and whatever becomes champion, without a pause"),
+        ("mlscale serve models/digits port=0", "a folder, on a free port"),
+        ("mlscale serve resnet:v7 events=null follow=false", "one version, and nothing is kept"),
+        ("mlscale serve resnet@champion sample_share=0.1", "every tenth prediction keeps its input"),
     ),
 )

@@ -35,7 +35,8 @@ def run(cfg: DictConfig) -> Result:
     def say(line: str) -> None:
         print(masker.mask(line), file=sys.stderr, flush=True)
 
-    source = Source(str(cfg.servable), build(cfg.registry, "registry"), cfg.threads, cfg.max_batch)
+    registry = build(cfg.registry, "registry")
+    source = Source(str(cfg.ref), registry, Path(cfg.runs_dir), cfg.threads, cfg.max_batch)
     return _result(serve(source, _settings(cfg), say))
 
 

@@ -46,9 +46,7 @@ def check_classifies(cfg: DictConfig, verb: str) -> None:
         MLScaleError: it says that it is another.
     """
     if kind := _other_kind(cfg):
-        raise _classes_alone(
-            f"`mlscale {verb}`", kind, "mlscale evaluate run=last and mlscale predict run=last take any task"
-        )
+        raise _classes_alone(f"`mlscale {verb}`", kind, "mlscale evaluate last and mlscale predict last take any task")
 
 
 def _other_kind(cfg: DictConfig) -> str | None:

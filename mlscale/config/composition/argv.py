@@ -2,18 +2,27 @@
 
 `recipe=x` and `+recipe=x` mean the same; `recipe`, `tuned`, `debug` and `sweep` come in this order, so the later wins;
 a plain `key=value` becomes `++key=value`, so that every unknown key meets one checker; values that Hydra's grammar
-can't read (braces, `?`, `&`, `#` in a path) are quoted.
+can't read (braces, `?`, `&`, `#` in a path) are quoted; a first word that names a model becomes `ref=…`.
 """
 
 from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+import shlex
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from mlscale.config.composition.roots import BASE_GROUPS, FROM_A_MODEL, FROM_A_RUN, Roots, find_roots
+from mlscale.config.composition.reference_argument import (
+    REF,
+    REFERENCES,
+    is_reference,
+    replaced_keys,
+    two_references,
+    with_reference_key,
+)
+from mlscale.config.composition.roots import BASE_GROUPS, Roots, find_roots
 from mlscale.errors import MLScaleError, raise_all
 
 if TYPE_CHECKING:
@@ -55,6 +64,8 @@ def parse(verb: str, argv: Sequence[str]) -> Request:
     raise_all(list(_wrong_flags(known)))
     roots = find_roots(known.config_dir)
     raise_all([*_not_overrides(verb, words, roots), *_without_effect(words, multirun=known.multirun)])
+    words = with_reference_key(verb, words)
+    raise_all([*filter(None, [two_references(verb, words)]), *replaced_keys(verb, words)])
     overrides = _normalise(verb, words, roots, multirun=known.multirun)
     return Request(
         verb=verb,
@@ -122,9 +133,9 @@ def _passed_on(known: argparse.Namespace) -> list[str]:
 
 def _not_overrides(verb: str, words: Sequence[str], roots: Roots) -> Iterator[MLScaleError]:
     """Words that are no `key=value`, each with what was meant: `--gpus 2`, `recipe = resnet`, `resnet`."""
-    rest = list(words)
+    rest, reference = list(words), words[0] if words and is_reference(verb, words) else None
     while rest:
-        word, why = rest.pop(0), "settings are typed as key=value"
+        is_first, word, why = len(rest) == len(words), rest.pop(0), "settings are typed as key=value"
         bare = [index for index, item in enumerate(rest[:2]) if _bare(item)]
         if _bare(word) and rest[:1] == ["="] and bare == [0, 1]:
             what, fix = f"there are spaces around the '=' of '{word}'", f"{word}={rest[1]}"
@@ -144,8 +155,13 @@ def _not_overrides(verb: str, words: Sequence[str], roots: Roots) -> Iterator[ML
             advice = _setting_of(verb, word, rest.pop(0), roots)
             what, why = f"unknown word '{word}'", advice.why or why
             fix = advice.fix or f"mlscale {verb} --help"
+        elif is_first and word == reference:
+            continue
         elif _bare(word) or not _OVERRIDE.match(word):
             what, fix = f"unknown word '{word}'", _meant(verb, word, roots)
+            if verb in REFERENCES:
+                others = [other for other in words if other != word]
+                fix = shlex.join(["mlscale", verb, *([word] if reference is None else []), *others])
         elif (group := word.lstrip("+~").partition("=")[0]) in roots.groups and group not in roots.groups_of(verb):
             what, fix = f"`mlscale {verb}` takes no {group}", f"leave {word} out; mlscale {verb} --help"
         else:
@@ -172,7 +188,7 @@ def _bare(word: str) -> bool:
 def _meant(verb: str, word: str, roots: Roots) -> str:
     if word in roots.groups.get("recipe", ()):
         return f"recipe={word}"
-    return f"run={word}" if verb in (*FROM_A_RUN, *FROM_A_MODEL) else f"mlscale {verb} --help"
+    return f"mlscale {verb} --help"
 
 
 def _normalise(verb: str, words: Sequence[str], roots: Roots, *, multirun: bool) -> list[str]:
@@ -212,7 +228,7 @@ def _unreadable(verb: str, words: Sequence[str], roots: Roots) -> Iterator[MLSca
 
 
 def _readable(key: str, value: str, *, multirun: bool) -> str:
-    """The value, quoted where Hydra's grammar can't read it or would read a sweep into a path."""
+    """The value, quoted where Hydra's grammar can't read it, would read a sweep into a path, or a number into an id."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 
@@ -232,7 +248,15 @@ def _readable(key: str, value: str, *, multirun: bool) -> str:
             where=f"command line: {key}={value}",
             fix=f"-m {key}={value} to run one job for each, or {key}=[{value}] for a list",
         )
-    return value
+    is_text = multirun or isinstance(parsed.value(), str | type(None))
+    return value if key != REF or is_text else _quote(value)
+
+
+def with_reference(request: Request, ref: str) -> Request:
+    """Return the request with another reference in place of the one that was typed."""
+    overrides = [word for word in request.overrides if not word.startswith(f"++{REF}=")]
+    values = {**request.values, REF: ref}
+    return replace(request, overrides=(*overrides, f"++{REF}={_quote(ref)}"), values=values)
 
 
 def _quote(value: str) -> str:

@@ -18,8 +18,6 @@ VERB_CONFIGS = {
     "profile": "run", "serve": "service", "loadtest": "service", "monitor": "service", "retrain": "run",
     "compress": "run", "lifecycle": "run", "predict": "run",
 }  # fmt: skip
-FROM_A_RUN = ("compress", "export")  # whose `run` brings the config that everything else comes from
-FROM_A_MODEL = ("evaluate", "predict")  # the same of a run, a version or a checkpoint
 VERB_GROUP = "verb"  # conf/verb/<verb>.yaml: a verb's own settings; no option that anybody chooses
 # The groups that conf/base/run.yaml selects an option of; any other group is added to them.
 BASE_GROUPS = (

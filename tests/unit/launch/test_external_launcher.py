@@ -23,11 +23,11 @@ _ALONE = {
 _COMMANDS = (
     ("+recipe=resnet",),
     ("-m", "+recipe=resnet", "seed=1,2"),
-    ("retrain", "servable=resnet"),
+    ("retrain", "resnet"),
     ("lifecycle", "+recipe=resnet"),
     ("verify-resume", "+recipe=resnet"),
     ("profile", "+recipe=resnet"),
-    ("predict", "run=last", "input=x", "to=y"),
+    ("predict", "last", "input=x", "to=y"),
 )
 
 

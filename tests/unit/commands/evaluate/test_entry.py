@@ -27,7 +27,7 @@ def trained(folder: Path) -> Result:
 
 
 def evaluate(folder: Path, *overrides: str) -> Result:
-    return commands.call("evaluate", ["run=last", f"runs_dir={folder}/runs", *overrides])
+    return commands.call("evaluate", ["last", f"runs_dir={folder}/runs", *overrides])
 
 
 def test_the_checkpoint_gives_what_training_saw(folder: Path, trained: Result) -> None:

@@ -61,9 +61,9 @@ def test_what_is_right_passes(overrides: tuple[str, ...]) -> None:
 
 
 def test_a_verb_has_its_own_keys() -> None:
-    assert problems("run=last", "split=test", verb="evaluate") == []
-    assert problems(verb="export") == ["'run' is not set"]
-    assert problems("run=last") == ["unknown key 'run'"]
+    assert problems("ref=last", "split=test", verb="evaluate") == []
+    assert problems(verb="export") == ["'ref' is not set"]
+    assert problems("ref=last") == ["unknown key 'ref'"]
     assert problems("lifecycle.slo.p99_ms=50", verb="lifecycle") == []
     assert problems("lifecycle.slo.p98_ms=50", verb="lifecycle") == ["unknown key 'lifecycle.slo.p98_ms'"]
     assert problems("lifecycle.slo.p99_ms=fast", verb="lifecycle") == [

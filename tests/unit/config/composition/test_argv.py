@@ -92,7 +92,7 @@ def test_all_unknown_words_at_once() -> None:
         ("train", "epochs 3", "trainer.max_epochs=3"),
         ("train", "recipe = resnet", "recipe=resnet"),
         ("train", "seed=1 resnet", "recipe=resnet"),
-        ("evaluate", "last", "run=last"),
+        ("evaluate", "split=test last", "mlscale evaluate last split=test"),
         ("train", "-x", "mlscale train --help"),
         ("train", "optimizer.lr", "mlscale train --help"),
         ("train", "--trainer gpu", "trainer.accelerator=gpu"),

@@ -228,7 +228,7 @@ def test_what_does_not_start(tmp_path: Path, certificate: tuple[Path, Path]) -> 
         ([f"tls_cert={tmp_path / 'none'}", f"tls_key={key}"], "No such file"),
         (["max_memory_bytes=1000"], "less than max_body_bytes"),
     ):
-        run = mlscale(tmp_path, "serve", f"servable={STORED}", "port=0", *words, env=env)
+        run = mlscale(tmp_path, "serve", str(STORED), "port=0", *words, env=env)
         assert (run.returncode, told in run.stderr, "Traceback" in run.stderr) == (2, True, False), run.stderr
 
 
@@ -245,7 +245,7 @@ def test_a_load_test_sends_the_key_and_verifies_the_certificate(tmp_path: Path, 
     words = (f"tls_cert={cert}", f"tls_key={key}", "events=null", "api_key=${oc.env:SERVE_KEY}")
     with serving(tmp_path, STORED, *words, environ={"SERVE_KEY": KEY}) as server:
         env = {**environment(tmp_path), "SERVE_KEY": KEY}
-        url, right = f"url={server.url}", ["api_key=${oc.env:SERVE_KEY}", f"ca_file={cert}"]
+        url, right = f"ref={server.url}", ["api_key=${oc.env:SERVE_KEY}", f"ca_file={cert}"]
         for more, code, told in (
             (right, 0, "0 of"),
             ([f"ca_file={cert}"], 2, "api_key="),

@@ -97,7 +97,7 @@ def test_a_run_begins_with_them_and_its_other_verbs_need_no_network(
     assert torch.equal(trained["model.conv1.0.weight"], NET(weights=None).state_dict()["conv1.0.weight"])
     monkeypatch.setenv("TORCH_HOME", str(folder / "gone"))
     monkeypatch.setattr(WEIGHTS.value, "url", "http://127.0.0.1:9/gone.pth")
-    assert commands.call("evaluate", [f"run={run.path}"]).ok
+    assert commands.call("evaluate", [str(run.path)]).ok
 
 
 def test_a_server_that_is_not_there_is_told_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -193,6 +193,6 @@ def test_code_out_of_the_run_that_is_named_is_not_believed(first: RunFolder, tmp
 
 def test_it_can_be_measured_again(first: RunFolder, tmp_path: Path) -> None:
     after = train(f"like={first.path}", f"init_from={first.path}", to=tmp_path)
-    measured = commands.call("evaluate", [f"run={after.path}", f"runs_dir={tmp_path}/runs"])
+    measured = commands.call("evaluate", [str(after.path), f"runs_dir={tmp_path}/runs"])
     told = json.loads((after.path / "results/train.json").read_text())["metrics"]
     assert measured.metrics["val/accuracy"] == pytest.approx(told["best_val/accuracy"])

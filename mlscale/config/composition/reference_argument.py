@@ -1,0 +1,132 @@
+"""The first argument of the commands that work on something trained: `mlscale evaluate last` is `ref=last`.
+
+The keys that named a model before are refused here, each with the form that takes its place.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from mlscale.errors import MLScaleError
+
+REF, MODEL = "ref", "MODEL"
+_NAMES_A_FILE = re.compile(r".*(/|\.ckpt$)", re.DOTALL)
+
+
+class TakesReference(NamedTuple):
+    """What a command takes as its first argument.
+
+    Attributes:
+        examples: of it, the usual one first.
+        replaced: keys that named it before.
+        is_optional: whether it may be left out.
+        brings_config: whether the config of what is named is the base of the command's own.
+        renamed: other keys of the command that have another name now.
+        called: its name in the usage line.
+    """
+
+    examples: tuple[str, ...]
+    replaced: tuple[str, ...]
+    is_optional: bool = False
+    brings_config: bool = False
+    renamed: tuple[tuple[str, str], ...] = ()
+    called: str = MODEL
+
+    @property
+    def usage(self) -> str:
+        """The argument in a usage line: `MODEL`, or `[MODEL]` where it may be left out."""
+        return f"[{self.called}]" if self.is_optional else self.called
+
+
+_ANY, _OF_A_RUN, _SERVABLE = ("last", "resnet@champion"), ("last",), ("resnet@champion",)
+REFERENCES = {
+    "evaluate": TakesReference(_ANY, ("run", "version", "servable"), brings_config=True),
+    "predict": TakesReference(_ANY, ("run", "version", "servable"), brings_config=True),
+    "compress": TakesReference(_OF_A_RUN, ("run",), brings_config=True),
+    "export": TakesReference(_OF_A_RUN, ("run",), brings_config=True),
+    "profile": TakesReference(_OF_A_RUN, ("run",), brings_config=True, is_optional=True),
+    "serve": TakesReference(_SERVABLE, ("servable",)),
+    "monitor": TakesReference(_SERVABLE, ("servable",)),
+    "retrain": TakesReference(_SERVABLE, ("servable",)),
+    "loadtest": TakesReference(("http://127.0.0.1:8000",), ("url",), renamed=(("asked", "model_name"),), called="URL"),
+}
+
+TAKE_SERVABLES = ("evaluate", "predict")  # of those that bring the config of a run: the others work in its folder
+
+
+def with_reference_key(command: str, words: Sequence[str]) -> list[str]:
+    """Return the words with the first one as `ref=…`, where the command takes a reference and it is one."""
+    if words and is_reference(command, words):
+        return [f"{REF}={words[0]}", *words[1:]]
+    return list(words)
+
+
+def is_reference(command: str, words: Sequence[str]) -> bool:
+    """Return whether the first word names what the command works on: it has no `=`, and none follows it; or it is a
+    path that exists, such as `runs/lr=0.1`.
+    """
+    word = words[0]
+    if command not in REFERENCES or not word.strip() or word.startswith(("~", "-", "+")):
+        return False
+    if "=" in word:
+        return "/" in word.partition("=")[0] and os.path.exists(word)
+    return words[1:2] != ["="]
+
+
+def replaced_keys(command: str, words: Sequence[str]) -> Iterator[MLScaleError]:
+    """Yield an error for each key that named a model before, or has another name now, with what to type."""
+    takes = REFERENCES.get(command)
+    if takes is None:
+        return
+    typed = {word: word.lstrip("+").partition("=")[::2] for word in words}
+    keys, renamed = {key for key, _ in typed.values()}, dict(takes.renamed)
+    naming = set(takes.replaced)
+    if "checkpoint" in keys and not keys & {REF, *takes.replaced}:
+        naming.add("checkpoint")
+    for word, (key, value) in typed.items():
+        if key in takes.replaced or (key in naming and _NAMES_A_FILE.match(value)):
+            rest = [
+                f"{renamed[name]}={text}" if name in renamed else other
+                for other, (name, text) in typed.items()
+                if other != word and name not in takes.replaced
+            ]
+            yield MLScaleError(
+                f"`mlscale {command}` takes no '{key}='",
+                where=f"command line: {word}",
+                why="what a command works on is its first argument, or ref=",
+                fix=shlex.join(["mlscale", command, value or takes.examples[0], *rest]),
+            )
+        elif key in renamed:
+            new = shlex.quote(f"{renamed[key]}={value}")
+            yield MLScaleError(f"'{key}' is called '{renamed[key]}' now", where=f"command line: {word}", fix=new)
+
+
+def no_reference(command: str) -> MLScaleError:
+    """Return the error for a command without what it works on."""
+    examples = "\n".join(f"mlscale {command} {example}" for example in REFERENCES[command].examples)
+    if command == "loadtest":
+        return MLScaleError("no server is named", where="command line", why="its address comes first", fix=examples)
+    return MLScaleError(
+        "no model is named",
+        where="command line",
+        why="a run, a version, a checkpoint or a servable's folder comes first",
+        fix=examples,
+    )
+
+
+def two_references(command: str, words: Sequence[str]) -> MLScaleError | None:
+    """Return the error for a command that names two things to work on; None for one or none."""
+    named = [word for word in words if word.lstrip("+").startswith(f"{REF}=")]
+    if len(named) < 2:
+        return None
+    first = named[0].partition("=")[2]
+    return MLScaleError(
+        f"{len(named)} models are named",
+        where=f"command line: {' '.join(named)}",
+        why=f"`mlscale {command}` works on one",
+        fix=f"mlscale {command} {shlex.quote(first)}",
+    )

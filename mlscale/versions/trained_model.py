@@ -1,0 +1,204 @@
+"""A trained model that was found, and the forms in which commands need it: with its run, or as a servable."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from mlscale.contracts.servable_yaml import DOCUMENT, read_document
+from mlscale.errors import MLScaleError
+from mlscale.runs.find import run_paths
+from mlscale.runs.folder import CONFIG, RunFolder
+from mlscale.runs.recover import is_run_folder
+from mlscale.versions.from_run import WEIGHTS
+from mlscale.versions.version_record import Version, read
+from mlscale.versions.version_weights import run_of
+
+BEST = "best"
+SERVABLE = "servable"  # the folder in a run that `mlscale export` writes
+_DIGITS = 12
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model that was found; nothing of it is loaded yet.
+
+    Attributes:
+        kind: what the reference named.
+        path: the absolute path of that: the one name that never means anything else.
+        label: what sentences call it: a run's folder, `resnet:v7`, or a file.
+        home: the folder whose config.yaml and derived.yaml say how model and data were made; None where there is none.
+        run: the run folder that takes results; None where there is none.
+        checkpoint: of the run: best, last, another one's name, or the path of a file; None for a servable.
+        servable: its folder; None for a checkpoint.
+        name: by which events are kept: the run's or the model's name.
+        version: what answers and events call it: for a servable outside the registry its name and the first 12 hex
+            digits of the SHA-256 of its servable.yaml, such as `resnet:3f9a0c12de45`.
+    """
+
+    kind: Literal["run", "checkpoint", "version", "servable"]
+    path: Path
+    label: str
+    home: Path | None
+    run: Path | None
+    checkpoint: str | None
+    servable: Path | None
+    name: str
+    version: str
+
+    @property
+    def is_registered(self) -> bool:
+        """Whether it is a version of the registry."""
+        return self.kind == "version"
+
+    @property
+    def description(self) -> str:
+        """What it is and where, such as `the run runs/2026-01-05/resnet-1n8q4m7zk3xp`."""
+        if self.kind == "version":
+            return (
+                f"the version {self.version}, a {'servable' if self.servable else 'checkpoint'} in {shown(self.path)}"
+            )
+        of_run = f" of the run {self.run.name}" if self.kind == "checkpoint" and self.run else ""
+        called = f", {self.version}" if self.kind == "servable" else ""
+        return f"the {self.kind} {shown(self.path)}{of_run}{called}"
+
+    def run_folder(self) -> RunFolder:
+        """Return the run that it is of, for commands that work there: see `with_its_run`."""
+        assert self.run is not None
+        return RunFolder.open(self.run)
+
+
+def shown(path: Path) -> str:
+    """Return a path as people type it: relative to the working folder where it is inside."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def of_run(run: RunFolder, checkpoint: str | None = None) -> TrainedModel:
+    """Return a run's model, with the checkpoint that is chosen: best, last, another one's name, or a path."""
+    path = run.path.absolute()
+    name = str(run.run["name"])
+    return TrainedModel("run", path, path.name, path, path, checkpoint or BEST, None, name, path.name)
+
+
+def of_checkpoint(path: Path) -> TrainedModel:
+    """Return the model of a file in a run's folder, or of one with its config.yaml next to it, as a version has it.
+
+    Raises:
+        MLScaleError: nothing says what model it is of.
+    """
+    path = path.absolute()
+    for folder in path.parents[:3]:
+        if is_run_folder(folder):
+            return replace(of_run(RunFolder.open(folder), str(path)), kind="checkpoint", path=path)
+        if (folder / CONFIG).is_file():
+            return TrainedModel("checkpoint", path, path.name, folder, None, str(path), None, path.stem, path.name)
+    raise MLScaleError(
+        "nothing says what model this checkpoint is of",
+        where=str(path),
+        why="it is neither in a run's folder nor next to a config.yaml",
+        fix=f"ref=<the run that it is of> checkpoint={path}",
+    )
+
+
+def of_servable(folder: Path, runs_dir: str | Path) -> TrainedModel:
+    """Return the model of a servable's folder outside the registry.
+
+    Raises:
+        MLScaleError: its servable.yaml is damaged, or names no model.
+    """
+    folder = folder.absolute()
+    document = read_document(folder)
+    name = document.get("name")
+    if not isinstance(name, str):
+        raise MLScaleError(
+            f"{DOCUMENT} names no model", where=str(folder / DOCUMENT), fix="mlscale export makes it again"
+        )
+    digest = hashlib.sha256((folder / DOCUMENT).read_bytes()).hexdigest()
+    version = f"{name}:{digest[:_DIGITS]}"
+    run = document.get("run")
+    home = _run_by_id(str(run.get("id") or "") if isinstance(run, dict) else "", None, runs_dir)
+    return TrainedModel("servable", folder, version, home, home, None, folder, name, version)
+
+
+def of_version(version: Version, runs_dir: str | Path) -> TrainedModel:
+    """Return the model of a version; a checkpoint's brings its config itself, a servable's is its run's, where that is
+    here.
+    """
+    ref, payload = version.ref, version.payload
+    if version.kind == "checkpoint":
+        file = str(payload / WEIGHTS)
+        return TrainedModel("version", version.path, ref, payload, None, file, None, version.name, ref)
+    origin = version.run or {}
+    home = _run_by_id(str(origin.get("id") or ""), origin.get("path"), runs_dir)
+    return TrainedModel("version", version.path, ref, home, None, None, payload, version.name, ref)
+
+
+def with_its_run(model: TrainedModel, command: str, runs_dir: str | Path) -> TrainedModel:
+    """Return the model as a checkpoint in a run's folder, for a command that works there; of a version of a checkpoint
+    that is the one it was published from.
+
+    Raises:
+        MLScaleError: it is a servable, a file outside of runs, or its run is not here.
+    """
+    if model.run is not None and model.servable is None:
+        return model
+    if model.servable is not None:
+        raise MLScaleError(
+            f"{model.label} is a servable, not a run or a checkpoint",
+            where=f"ref={shown(model.path)}",
+            why=f"`mlscale {command}` starts from the weights of a run",
+            fix=f"mlscale {command} {model.home.name if model.home else 'last'}",
+        )
+    if model.kind == "checkpoint":
+        raise MLScaleError(
+            "the checkpoint is not in a run's folder",
+            where=f"ref={shown(model.path)}",
+            why=f"`mlscale {command}` works in the folder of a run",
+            fix=f"mlscale {command} <the run that it is of> checkpoint={model.path}",
+        )
+    version = read(model.path)
+    run = run_of(version, runs_dir)
+    path = run.path / "checkpoints" / str((version.run or {}).get("checkpoint") or "best.ckpt") if run else None
+    if path is None or not path.is_file():
+        raise MLScaleError(
+            f"the run that {model.version} comes from is not here",
+            where=str(path or runs_dir),
+            why=f"`mlscale {command}` works in the folder of a run",
+            fix="runs_dir=<the folder of its runs>",
+        )
+    return of_checkpoint(path)
+
+
+def as_servable(model: TrainedModel, runs_dir: str | Path) -> TrainedModel:
+    """Return the model as a servable: itself, or what a run has exported.
+
+    Raises:
+        MLScaleError: it is a checkpoint, or a run that has exported nothing.
+    """
+    if model.servable is not None:
+        return model
+    if model.kind == "run" and (model.path / SERVABLE / DOCUMENT).is_file():
+        return of_servable(model.path / SERVABLE, runs_dir)
+    run = str((read(model.path).run or {}).get("id", "last")) if model.is_registered else ""
+    run = run or (model.run.name if model.run else "last")
+    add = f"\nmlscale versions add {run} --servable" if model.is_registered else ""
+    raise MLScaleError(
+        f"{model.label} has no servable yet"
+        if model.kind == "run"
+        else f"{model.label} is a checkpoint, not a servable",
+        where=shown(model.path),
+        why="a servable is what mlscale export makes of a run",
+        fix=f"mlscale export {run}{add}",
+    )
+
+
+def _run_by_id(identity: str, path: object, runs_dir: str | Path) -> Path | None:
+    """Return the folder of a run that is still here."""
+    there = [Path(str(path))] if path else []
+    there += [each for each in run_paths(runs_dir) if identity and each.name.endswith(f"-{identity}")]
+    return next((each.absolute() for each in there if (each / RUN).is_file() and (each / CONFIG).is_file()), None)

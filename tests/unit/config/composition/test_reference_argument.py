@@ -1,0 +1,148 @@
+"""The first argument of commands, and what is answered to keys that named a model before."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from mlscale.assembly.ready import on_its_run
+from mlscale.commands import COMMANDS
+from mlscale.config.composition.argv import Request, parse, with_reference
+from mlscale.config.composition.reference_argument import REFERENCES
+from mlscale.errors import MLScaleError
+
+
+def request(line: str) -> Request:
+    command, *words = shlex.split(line)
+    return parse(command, words)
+
+
+def refused(line: str) -> MLScaleError:
+    with pytest.raises(MLScaleError) as raised:
+        request(line)
+    return raised.value
+
+
+@pytest.mark.parametrize("command", REFERENCES)
+def test_the_first_word_is_the_reference(command: str) -> None:
+    assert COMMANDS[command].working
+    for line in (f"{command} a@b output=json", f"{command} ref=a@b output=json", f"{command} output=json ref=a@b"):
+        found = request(line)
+        assert found.values == {"ref": "a@b", "output": "json"}
+        assert set(found.typed) == {"ref=a@b", "output=json"}
+        assert set(found.overrides) == {"++ref=a@b", "++output=json"}
+
+
+@pytest.mark.parametrize(
+    ("word", "override"),
+    [
+        ("resnet:v7", "++ref=resnet:v7"),
+        ("http://127.0.0.1:8000", "++ref=http://127.0.0.1:8000"),
+        ("1234", "++ref='1234'"),  # the beginning of an id is a text, whatever it looks like
+        ("12e45", "++ref='12e45'"),
+        ("true", "++ref='true'"),
+        ("a b/c{d}.ckpt", "++ref='a b/c{d}.ckpt'"),
+        ("${oc.env:MODEL}", "++ref=${oc.env:MODEL}"),
+    ],
+)
+def test_any_word_is_a_text(word: str, override: str) -> None:
+    assert parse("evaluate", [word]).overrides == (override,)
+
+
+def test_a_path_that_exists_is_one_whatever_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "lr=0.1"
+    assert "ref" not in request(f"evaluate {folder}").values
+    folder.mkdir()
+    assert request(f"evaluate {folder}").overrides == (f"++ref='{folder}'",)
+
+
+def test_flags_may_come_before_it() -> None:
+    found = request("evaluate -m last split=val,test")
+    assert found.multirun
+    assert found.overrides == ("++ref=last", "++split=val,test")
+
+
+def test_another_reference_takes_the_place_of_the_typed_one() -> None:
+    found = with_reference(request("evaluate last split=test"), "/runs/a=b")
+    assert found.overrides == ("++split=test", "++ref='/runs/a=b'")
+    assert (found.values["ref"], found.typed) == ("/runs/a=b", ("ref=last", "split=test"))
+
+
+@pytest.mark.parametrize(
+    ("line", "what", "fix"),
+    [
+        ("train last", "unknown word 'last'", "mlscale train --help"),
+        ("estimate last", "unknown word 'last'", "mlscale estimate --help"),
+        ("evaluate split=test last", "unknown word 'last'", "mlscale evaluate last split=test"),
+        ("evaluate last resnet", "unknown word 'resnet'", "mlscale evaluate last"),
+        ("evaluate split = test", "there are spaces around the '=' of 'split'", "split=test"),
+        ("evaluate trainer.devices 1", "unknown word 'trainer.devices'", "trainer.devices=1"),
+        ("evaluate last ref=resnet", "2 models are named", "mlscale evaluate last"),
+    ],
+)
+def test_words_that_are_not_the_reference(line: str, what: str, fix: str) -> None:
+    error = refused(line)
+    assert (error.what, error.fix) == (what, fix)
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "fix"),
+    [
+        ("evaluate run=last", "run", "mlscale evaluate last"),
+        ("evaluate split=test run=last", "run", "mlscale evaluate last split=test"),
+        ("evaluate run=last checkpoint=last", "run", "mlscale evaluate last checkpoint=last"),
+        ("evaluate version=resnet@champion", "version", "mlscale evaluate resnet@champion"),
+        ("evaluate servable=models/digits", "servable", "mlscale evaluate models/digits"),
+        ("evaluate checkpoint=runs/a/b.ckpt", "checkpoint", "mlscale evaluate runs/a/b.ckpt"),
+        ("predict run=last input=photos to=preds", "run", "mlscale predict last input=photos to=preds"),
+        ("predict version=resnet:v7 input=a to=b", "version", "mlscale predict resnet:v7 input=a to=b"),
+        ("predict servable=models/digits input=a to=b", "servable", "mlscale predict models/digits input=a to=b"),
+        ("predict checkpoint=best.ckpt input=a to=b", "checkpoint", "mlscale predict best.ckpt input=a to=b"),
+        ("export run=last to=models/digits", "run", "mlscale export last to=models/digits"),
+        ("export checkpoint=a/b.ckpt", "checkpoint", "mlscale export a/b.ckpt"),
+        ("compress run=last compress=int8", "run", "mlscale compress last compress=int8"),
+        ("compress 'run=a b'", "run", "mlscale compress 'a b'"),
+        ("profile run=last", "run", "mlscale profile last"),
+        ("serve servable=resnet@champion port=0", "servable", "mlscale serve resnet@champion port=0"),
+        ("monitor servable=resnet@champion", "servable", "mlscale monitor resnet@champion"),
+        ("retrain servable=resnet events=events", "servable", "mlscale retrain resnet events=events"),
+        ("retrain +servable=resnet", "servable", "mlscale retrain resnet"),
+        ("loadtest url=http://127.0.0.1:8000", "url", "mlscale loadtest http://127.0.0.1:8000"),
+        ("loadtest url=", "url", "mlscale loadtest http://127.0.0.1:8000"),
+    ],
+)
+def test_an_old_key_is_answered_with_the_new_form(line: str, key: str, fix: str) -> None:
+    error = refused(line)
+    command = line.partition(" ")[0]
+    assert (error.what, error.fix, error.exit) == (f"`mlscale {command}` takes no '{key}='", fix, 2)
+    assert error.where.startswith("command line: ")
+    assert error.why == "what a command works on is its first argument, or ref="
+    request(fix.removeprefix("mlscale "))
+
+
+def test_the_old_name_of_a_model_to_send_requests_to() -> None:
+    error = refused("loadtest http://127.0.0.1:8000 asked=digits")
+    assert str(error) == (
+        "'asked' is called 'model_name' now\n  where: command line: asked=digits\n  fix:   model_name=digits"
+    )
+    both = str(refused("loadtest url=http://127.0.0.1:8000 asked=digits"))
+    assert "fix:   mlscale loadtest http://127.0.0.1:8000 model_name=digits" in both
+
+
+def test_commands_that_never_had_an_old_key_do_not_know_it() -> None:
+    assert request("train run=last").overrides == ("++run=last",)
+    assert request("evaluate last checkpoint=/some/where.ckpt").values["checkpoint"] == "/some/where.ckpt"
+    assert request("evaluate last checkpoint=step=4000").values["checkpoint"] == "step=4000"
+
+
+@pytest.mark.parametrize("command", [name for name, takes in REFERENCES.items() if not takes.is_optional])
+def test_a_command_without_what_it_works_on(command: str) -> None:
+    for line in (command, f"{command} ref=", f"{command} ref=null"):
+        with pytest.raises(MLScaleError, match=r"no (model|server) is named") as raised:
+            on_its_run(request(line))
+        assert raised.value.fix.startswith(f"mlscale {command} ")
+    assert on_its_run(request(f"{command} --cfg job")).flags == ("--cfg", "job")
+
+
+def test_a_profile_needs_no_run() -> None:
+    assert on_its_run(request("profile +recipe=resnet")).values == {"recipe": "resnet"}
