@@ -201,4 +201,4 @@ def _run_by_id(identity: str, path: object, runs_dir: str | Path) -> Path | None
     """Return the folder of a run that is still here."""
     there = [Path(str(path))] if path else []
     there += [each for each in run_paths(runs_dir) if identity and each.name.endswith(f"-{identity}")]
-    return next((each.absolute() for each in there if (each / RUN).is_file() and (each / CONFIG).is_file()), None)
+    return next((each.absolute() for each in there if is_run_folder(each) and (each / CONFIG).is_file()), None)

@@ -39,7 +39,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
 
 
 def evaluate(place: Path, *words: str) -> list[str]:
-    return [f"runs_dir={place}/runs", f"registry.root={place}/registry", f"to={place}/out", *words]
+    return [*words[:1], f"runs_dir={place}/runs", f"registry.root={place}/registry", f"to={place}/out", *words[1:]]
 
 
 def run_of(place: Path, name: str) -> Path:
@@ -213,7 +213,7 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
     ("words", "what", "fix"),
     [
         ([], "no model is named", "mlscale evaluate last"),
-        (["ref={run}", "ref=long"], "2 models are named", "mlscale evaluate /"),
+        (["long", "ref={run}"], "2 models are named", "mlscale evaluate long"),
         (["ref=long", "checkpoint=/some/best.ckpt"], "long is one model", "leave checkpoint out, or name the run"),
         (["ref=/nowhere.ckpt"], "there is no such checkpoint", "mlscale runs checkpoints last"),
         (["ref=nobody"], "no run or model 'nobody'", "mlscale versions ls"),

@@ -203,6 +203,7 @@ def test_watching_until_told_to_end(house: House) -> None:
             text=True,
         )
         assert process.stderr is not None
+        assert "resnet@champion: the version resnet:v1, a servable" in process.stderr.readline()
         assert "watching resnet@champion, every 0.2 s" in process.stderr.readline()
         assert "no drift in 400 events" in process.stderr.readline()
         house.ask(brighter(house.pixels), seed=8, n=1200)

@@ -64,8 +64,9 @@ def parse(verb: str, argv: Sequence[str]) -> Request:
     raise_all(list(_wrong_flags(known)))
     roots = find_roots(known.config_dir)
     raise_all([*_not_overrides(verb, words, roots), *_without_effect(words, multirun=known.multirun)])
+    raise_all(list(two_references(verb, words)))
     words = with_reference_key(verb, words)
-    raise_all([*filter(None, [two_references(verb, words)]), *replaced_keys(verb, words)])
+    raise_all(list(replaced_keys(verb, words)))
     overrides = _normalise(verb, words, roots, multirun=known.multirun)
     return Request(
         verb=verb,

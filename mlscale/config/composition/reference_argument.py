@@ -118,15 +118,13 @@ def no_reference(command: str) -> MLScaleError:
     )
 
 
-def two_references(command: str, words: Sequence[str]) -> MLScaleError | None:
-    """Return the error for a command that names two things to work on; None for one or none."""
-    named = [word for word in words if word.lstrip("+").startswith(f"{REF}=")]
-    if len(named) < 2:
-        return None
-    first = named[0].partition("=")[2]
-    return MLScaleError(
-        f"{len(named)} models are named",
-        where=f"command line: {' '.join(named)}",
-        why=f"`mlscale {command}` works on one",
-        fix=f"mlscale {command} {shlex.quote(first)}",
-    )
+def two_references(command: str, words: Sequence[str]) -> Iterator[MLScaleError]:
+    """Yield the error for a command that names what it works on twice, by its first argument and by `ref=`."""
+    keys = [word for word in words if word.lstrip("+").startswith(f"{REF}=")]
+    if keys and is_reference(command, words):
+        yield MLScaleError(
+            f"{len(keys) + 1} models are named",
+            where=f"command line: {' '.join([words[0], *keys])}",
+            why=f"`mlscale {command}` works on one",
+            fix=f"mlscale {command} {shlex.quote(words[0])}",
+        )

@@ -62,6 +62,10 @@ def test_flags_may_come_before_it() -> None:
     assert found.overrides == ("++ref=last", "++split=val,test")
 
 
+def test_a_key_that_is_typed_twice_counts_once_as_every_key_does() -> None:
+    assert request("evaluate ref=a ref=b").values == {"ref": "b"}
+
+
 def test_another_reference_takes_the_place_of_the_typed_one() -> None:
     found = with_reference(request("evaluate last split=test"), "/runs/a=b")
     assert found.overrides == ("++split=test", "++ref='/runs/a=b'")
