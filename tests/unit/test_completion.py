@@ -15,6 +15,7 @@ from mlscale.commands import COMMANDS
 from mlscale.completion import SCRIPTS, SUB_COMMANDS, complete, main
 from mlscale.config.composition.roots import find_roots
 from mlscale.errors import MLScaleError
+from mlscale.versions import LocalRegistry
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAMS = Path(sys.executable).parent
@@ -86,6 +87,26 @@ def test_sub_commands_are_all_that_a_verb_takes(verb: str, capsys: pytest.Captur
     assert f" {'|'.join(SUB_COMMANDS[verb])} ..." in capsys.readouterr().out
 
 
+def test_the_first_argument_is_a_run_or_a_version_that_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ask("evaluate", "las") == ["last"]
+    for name in ("resnet-1s6a9x6r5akn", "mlp-1s6b000000aa"):
+        (tmp_path / "runs" / "2026-01-05" / name).mkdir(parents=True)
+        (tmp_path / "runs" / "2026-01-05" / name / "run.json").touch()
+    (tmp_path / "model").touch()
+    LocalRegistry("registry").publish("resnet", {"m": tmp_path / "model"}, kind="servable", aliases=("champion",))
+    versions = ["resnet", "resnet:latest", "resnet:v1", "resnet@champion"]
+    assert ask("evaluate", "resn") == [*versions[:1], "resnet-1s6a9x6r5akn", *versions[1:]]
+    assert ask("serve", "resnet@") == ["resnet@champion"]
+    assert ask("export", "1s6b") == ["1s6b000000aa"]
+    assert ask("evaluate", "ref=ml") == ["ref=mlp-1s6b000000aa"]
+    assert ask("evaluate", "last", "against=resnet:v") == ["against=resnet:v1"]
+    assert {"last", "ref=", "split="} <= set(ask("evaluate", ""))
+    assert ask("evaluate", "last", "las") == []
+    assert ask("loadtest", "http") == ["http://127.0.0.1:8000"]
+    assert ask("train", "resnet@") == []
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     told = capsys.readouterr().out
@@ -134,6 +155,8 @@ def test_scripts_parse(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
         ("mlscale eva", ["evaluate"]),
         ("mlscale optimizer=a", ["adamw"]),
         ("mlscale config ", ["check", "schema", "show"]),
+        ("mlscale evaluate las", ["last"]),
+        ("mlscale loadtest http:", ["//127.0.0.1:8000"]),
         ("mlscale +recipe=resnet logger=[csv,te", ["[csv,tensorboard"]),
     ],
 )
