@@ -96,7 +96,7 @@ def test_runs_sweep_and_versions_are_listed(moved: Path, capsys: pytest.CaptureF
         assert version in listed
 
 
-@pytest.mark.parametrize("reference", ["run={run}", "version=small@challenger"])
+@pytest.mark.parametrize("reference", ["{run}", "small@challenger"])
 def test_a_model_is_evaluated(reference: str, moved: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["evaluate", reference.format(run=run_of(moved, "small").name)]) == 0
     assert "on val: accuracy 92.1 % [85.7, 95.8] of 114 samples" in capsys.readouterr().out
