@@ -125,7 +125,10 @@ def _request(verb: str, overrides: Sequence[str]) -> Request:
     if entry is None or not entry.working:
         working = ", ".join(name for name, each in commands.COMMANDS.items() if each.working)
         raise MLScaleError(
-            f"'{verb}' is no verb that takes a configuration", where="mlscale.run", why=f"those are: {working}"
+            f"'{verb}' is not a command with a config",
+            where="mlscale.run",
+            why=f"those are: {working}",
+            fix='mlscale.run("train", ["+recipe=resnet"])',
         )
     if isinstance(overrides, str):
         raise MLScaleError(

@@ -1,4 +1,4 @@
-"""From argv to a verb. Exit codes live here alone."""
+"""From argv to a command. Exit codes live here alone."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ import sys
 import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from itertools import takewhile
 from types import ModuleType
 
 from mlscale.api import see_own_code
 from mlscale.commands import COMMANDS, entry, find_command
+from mlscale.commands.options import HELP_FLAGS
 from mlscale.culprit import unforeseen
 from mlscale.errors import Exit, MLScaleError
 from mlscale.launch import garbage_collection as garbage
@@ -52,16 +54,17 @@ def _dispatch(words: list[str]) -> int:
     if words[0] in ("--version", "-V"):
         print(_texts().version())
         return int(Exit.DONE)
-    if words[0] == "completion":
-        return int(import_module("mlscale.completion").main(words[1:]))
-    verb, rest = (words[0], words[1:]) if _is_command(words[0]) else ("train", words)
-    if verb == "train" and rest and rest[0].replace("-", "").isalpha() and not rest[0].startswith("-"):
-        raise _texts().unknown_verb(*rest[:2])
-    if COMMANDS[verb].working:
+    command, rest = (words[0], words[1:]) if _is_command(words[0]) else ("train", words)
+    if command == "train" and rest and rest[0].replace("-", "").isalpha() and not rest[0].startswith("-"):
+        raise _texts().unknown_command(*rest[:2])
+    if COMMANDS[command].working:
         from mlscale.command import work
 
-        return work(verb, rest)
-    return int(entry(verb).main(rest))
+        return work(command, rest)
+    if set(HELP_FLAGS) & set(takewhile(lambda word: word != "--", rest)):
+        print(_texts().of_looking_command(command, rest))
+        return int(Exit.DONE)
+    return int(entry(command).main(rest))
 
 
 def _is_command(word: str) -> bool:

@@ -24,9 +24,9 @@ def work(verb: str, argv: Sequence[str]) -> int:
     with put_off():
         request = parse(verb, argv)
     if request.help:
-        from mlscale.help import of_verb
+        from mlscale.help import of_working_command
 
-        print(of_verb(verb, request.roots))
+        print(of_working_command(verb, request.roots))
         return int(Exit.DONE)
     if not request.flags:  # which print, and start nothing
         refuse_external_rank(verb)

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import secrets
+import shlex
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -68,9 +69,18 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
-        raise MLScaleError(f"can't read {path.name}", where=str(path), why=str(error)) from error
+        raise MLScaleError(
+            f"can't read {path.name}",
+            where=str(path),
+            why=str(error),
+            fix=f"restore {path.name} from a copy, or repeat the command that writes it",
+        ) from error
     if not isinstance(value, dict):
-        raise MLScaleError(f"{path.name} does not hold a JSON object", where=str(path))
+        raise MLScaleError(
+            f"{path.name} does not hold a JSON object",
+            where=str(path),
+            fix=f"restore {path.name} from a copy, or repeat the command that writes it",
+        )
     return value
 
 
@@ -224,6 +234,11 @@ def check_writable(folder: Path) -> None:
     if not may or not there.is_dir():
         number = errno.EACCES if there.is_dir() else errno.ENOTDIR
         raise unwritable(folder, OSError(number, os.strerror(number)))
+
+
+def read_again(path: str | Path) -> str:
+    """Return the fix for a file that can't be read."""
+    return f"restore it, or make it readable: chmod u+r {shlex.quote(str(path))}"
 
 
 def unwritable(path: Path, error: OSError) -> MLScaleError:

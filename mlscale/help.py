@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Sequence
 
 from mlscale.commands import COMMANDS
+from mlscale.commands.command import STAGES, THIRD_PARTY, Action
 from mlscale.commands.third_party import register_commands
 from mlscale.config.composition.reference_argument import REFERENCES
 from mlscale.config.composition.roots import BASE_GROUPS, VERB_CONFIGS, VERB_GROUP, Roots, find_roots, shipped_folder
 from mlscale.config.suggestions.suggest import nearest
 from mlscale.errors import MLScaleError
+
+Examples = Sequence[tuple[str, str]]
 
 _KEY = re.compile(r"(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?: +(?P<value>[^#\s][^#]*?))?(?: *# ?(?P<text>.*))?$")
 _WIDEST = 34  # characters of a setting beside which its meaning is aligned
@@ -31,51 +35,85 @@ def version() -> str:
 
 
 def overview() -> str:
-    """`mlscale --help`; a third-party command that can't be offered is reported on stderr."""
+    """Return the text of `mlscale --help`: the commands, grouped by stage.
+
+    A third-party command that can't be offered is reported on stderr.
+    """
     for warning in register_commands(COMMANDS):
         print(f"warning   {warning}", file=sys.stderr)
-    third_party = {name: command for name, command in COMMANDS.items() if command.module}
     lines = [
         "mlscale: one YAML recipe, from proof of concept to production",
         "",
-        "usage: mlscale [verb] [key=value …]      (also: python -m mlscale …)",
+        "usage: mlscale [command] [key=value …]      (also: python -m mlscale …)",
         "",
         "first:",
         "  mlscale +recipe=resnet                 train a small ResNet on handwritten digits, a minute on a laptop",
-        "  mlscale env                            what will and won't work on this machine",
-        "",
-        "verbs:",
-        *(f"  {name:<14} {verb.summary}" for name, verb in COMMANDS.items() if not verb.module),
-        *(["", "from installed packages:"] if third_party else ()),
-        *(f"  {name:<14} {command.summary}" for name, command in third_party.items()),
-        "",
-        "mlscale VERB --help shows what a verb takes, with examples.",
-        "mlscale completion bash|zsh|fish prints a script that completes verbs, groups and keys.",
+        "  mlscale env                            what works on this machine",
     ]
-    return "\n".join(lines)
+    for stage, purpose in STAGES.items():
+        members = [(name, command) for name, command in COMMANDS.items() if command.stage == stage]
+        lines += ["", f"{stage}: {purpose}", *(f"  {name:<14} {command.summary}" for name, command in members)]
+    if third_party := [(name, command) for name, command in COMMANDS.items() if command.stage == THIRD_PARTY]:
+        lines += ["", f"{THIRD_PARTY}:", *(f"  {name:<14} {command.summary}" for name, command in third_party)]
+    return "\n".join([*lines, "", "mlscale COMMAND --help shows what a command takes, with examples."])
 
 
-def of_verb(verb: str, roots: Roots) -> str:
-    """`mlscale VERB --help` for a working verb: examples, the groups and their options, the flags."""
-    entry = COMMANDS[verb]
-    width = max((len(command) for command, _ in entry.examples), default=0)
-    lines = [f"mlscale {verb}: {entry.summary}", "", _usage(verb)]
-    if entry.examples:
-        lines += ["", "examples:", *(f"  {command:<{width}}  # {what}" for command, what in entry.examples)]
-    if settings := _settings(verb):
-        lines += ["", "settings:", *("  " + line for line in settings)]
+def of_working_command(command: str, roots: Roots) -> str:
+    """Return the help of a command that composes a config: examples, its own keys, and where groups are listed."""
+    of_a_run = "[recipe=NAME] [group=option …] " if VERB_CONFIGS[command] == "run" else ""
+    first = f"{REFERENCES[command].usage} " if command in REFERENCES else ""
+    usage = f"usage: mlscale {'[train]' if command == 'train' else command} {first}{of_a_run}[key=value …] [flags]"
+    lines = _heading(command, COMMANDS[command].summary, usage, COMMANDS[command].examples)
+    if settings := _settings(command):
+        lines += ["", "keys:", *("  " + line for line in settings)]
+    if command != "train":
+        every_key = f"mlscale config show command={command}"
+        return "\n".join([*lines, "", f"groups and flags: mlscale train --help; every key: {every_key}"])
     lines += ["", "recipes and groups (mlscale config show +recipe=NAME prints every key):"]
-    groups = roots.groups_of(verb)
+    groups = roots.groups_of(command)
     order = ["recipe", *BASE_GROUPS, *(name for name in groups if name not in ("recipe", "base", *BASE_GROUPS))]
     lines += [f"  {group:<10} {', '.join(groups[group])}" for group in order if group in groups]
-    lines += ["", "flags:", *(f"  {flag:<22} {what}" for flag, what in _FLAGS)]
+    return "\n".join([*lines, "", "flags:", *(f"  {flag:<22} {what}" for flag, what in _FLAGS)])
+
+
+def of_looking_command(command: str, words: Sequence[str]) -> str:
+    """Return the help of a command that composes no config, or of the action of it that the words name."""
+    about = COMMANDS[command]
+    if "" in about.actions:
+        return _of_action(f"mlscale {command}", about.actions[""], about.examples)
+    if named := next((word for word in words if word in about.actions), None):
+        action = about.actions[named]
+        return _of_action(f"mlscale {command} {named}", action, action.examples)
+    lines = _heading(command, about.summary, f"usage: mlscale {command} {'|'.join(about.actions)} …", about.examples)
+    width = max(map(len, about.actions))
+    lines += ["", "it takes:", *(f"  {name:<{width}}  {action.summary}" for name, action in about.actions.items())]
+    return "\n".join([*lines, "", f"mlscale {command} {next(iter(about.actions))} --help shows its keys."])
+
+
+def _of_action(program: str, action: Action, examples: Examples) -> str:
+    words = "".join(f" {word.usage}" for word in action.words)
+    keys = " [key=value …]" if action.keys or action.overrides else ""
+    flags = " [--config-dir DIR]" if action.config_dir else ""
+    usage = f"usage: {program}{words}{keys}{flags}"
+    lines = _heading(program.removeprefix("mlscale "), action.summary, usage, examples)
+    if action.words:
+        lines += ["", "words:", *_aligned([(word.name.upper(), word.help) for word in action.words])]
+    if action.keys:
+        lines += ["", "keys:", *_aligned([(key.setting, key.help) for key in action.keys])]
+    if action.overrides:
+        lines += ["", "any key or group of the config, too: mlscale train --help"]
     return "\n".join(lines)
 
 
-def _usage(verb: str) -> str:
-    of_a_run = "[recipe=NAME] [group=option …] " if VERB_CONFIGS[verb] == "run" else ""
-    first = f"{REFERENCES[verb].usage} " if verb in REFERENCES else ""
-    return f"usage: mlscale {'[train]' if verb == 'train' else verb} {first}{of_a_run}[key=value …] [flags]"
+def _heading(name: str, summary: str, usage: str, examples: Examples) -> list[str]:
+    width = max((len(typed) for typed, _ in examples), default=0)
+    shown = [f"  {typed:<{width}}  # {what}" for typed, what in examples]
+    return [f"mlscale {name}: {summary}", "", usage, *(["", "examples:", *shown] if shown else ())]
+
+
+def _aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
+    width = min(max(len(head) for head, _ in rows), _WIDEST)
+    return [f"  {head:<{width}}  # {text}" for head, text in rows]
 
 
 def _settings(verb: str) -> list[str]:
@@ -101,8 +139,8 @@ def _settings(verb: str) -> list[str]:
     return [f"{setting:<{width}}  # {text}".rstrip("# ") if text else setting for setting, text in rows]
 
 
-def unknown_verb(word: str, following: str = "") -> MLScaleError:
-    """The error for a first word that is neither a verb nor an override.
+def unknown_command(word: str, following: str = "") -> MLScaleError:
+    """The error for a first word that is neither a command nor an override.
 
     Args:
         following: the word after it: `mlscale debug fast` means debug=fast.
@@ -115,7 +153,7 @@ def unknown_verb(word: str, following: str = "") -> MLScaleError:
         option = following if following in groups[word] else f"<{'|'.join(groups[word])}>"
         recipe = "" if word == "recipe" else "+recipe=… "
         return MLScaleError(
-            f"'{word}' is a setting, not a verb", where="command line", fix=f"mlscale {recipe}{word}={option}"
+            f"'{word}' is a setting, not a command", where="command line", fix=f"mlscale {recipe}{word}={option}"
         )
     if feature := not_yet.of_key(word):
         return feature.error(f"mlscale {word}", "command line")
@@ -123,8 +161,8 @@ def unknown_verb(word: str, following: str = "") -> MLScaleError:
     if word in groups.get("recipe", ()):
         best = f"recipe={word}"
     return MLScaleError(
-        f"unknown verb '{word}'",
+        f"unknown command '{word}'",
         where="command line",
-        why=f"verbs: {', '.join(COMMANDS)}",
+        why=f"commands: {', '.join(COMMANDS)}",
         fix=f"mlscale {best}" if best else "mlscale --help",
     )

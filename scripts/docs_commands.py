@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 
 from scripts.readme_commands import blocks
@@ -37,8 +38,8 @@ class Command:
 
     @property
     def words(self) -> list[str]:
-        """What comes after `mlscale`; nothing for another program."""
-        words = shlex.split(self.text)
+        """What comes after `mlscale`, up to a redirection or a pipe; nothing for another program."""
+        words = list(takewhile(lambda word: word not in (">", "|"), shlex.split(self.text)))
         return next((words[len(name) :] for name in _OURS if words[: len(name)] == name), [])
 
 

@@ -1,7 +1,7 @@
-"""What mkdocs adds to the pages of docs/: a page for each verb, the options, the reference, and the navigation.
+"""What mkdocs adds to the pages of docs/: each command's keys, the options, the reference, and the navigation.
 
-A hook of mkdocs (`mkdocs.yml`). Nothing here is written by hand twice: verbs tell their own help, options their own
-files, the API its docstrings.
+A hook of mkdocs (`mkdocs.yml`). Nothing here is written by hand twice: the keys of a command are its help, options
+their own files, the API its docstrings; the navigation follows the stages of `mlscale --help`.
 """
 
 from __future__ import annotations
@@ -9,29 +9,25 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
-from typing import Any
-
-from mkdocs.config.defaults import MkDocsConfig
-from mkdocs.structure.files import File, Files
+from typing import TYPE_CHECKING, Any
 
 from mlscale.commands import COMMANDS
+from mlscale.commands.command import STAGES
 from mlscale.config.composition.roots import BASE_GROUPS, VERB_CONFIGS, find_roots
-from mlscale.help import of_verb
+from mlscale.help import of_looking_command, of_working_command
+
+if TYPE_CHECKING:
+    from mkdocs.config.defaults import MkDocsConfig
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# The page that tells more of a verb than its help does.
-MORE = {
-    "train": "training.md", "prepare": "data.md", "config": "configuration.md", "recipes": "cookbook.md",
-    "runs": "resume.md",
-}  # fmt: skip
-
-# Title, page; a page that is not there (yet) is left out, one that nobody lists comes at the end.
+# Title, page; a page that is not there (yet) is left out, one that nobody lists comes at the end. The pages of a stage
+# come after those of its commands.
 NAV: dict[str, tuple[tuple[str, str], ...]] = {
     "Start": (
         ("mlscale", "index.md"),
         ("Tutorial", "tutorial.md"),
-        ("Start a project", "init.md"),
         ("Python and notebooks", "python.md"),
         ("A notebook", "notebook.md"),
         ("From lightning-hydra-template", "coming-from-lightning-hydra-template.md"),
@@ -43,31 +39,19 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
         ("Extending mlscale", "extending.md"),
         ("Data", "data.md"),
         ("Tasks", "tasks.md"),
-        ("The staples", "training.md"),
+        ("Training options", "training.md"),
         ("Precision", "precision.md"),
         ("Fine-tuning", "finetuning.md"),
         ("Trackers", "trackers.md"),
         ("Debugging", "debugging.md"),
-        ("Going on with a run", "resume.md"),
+        ("Resuming a run", "resume.md"),
         ("Checkpoints", "checkpoints.md"),
-        ("verify-resume", "verify-resume.md"),
-        ("Estimates", "estimate.md"),
-        ("Profile", "profile.md"),
     ),
-    "Use": (
-        ("The whole way", "lifecycle.md"),
-        ("Evaluate", "evaluate.md"),
-        ("Predict", "predict.md"),
-        ("Compress", "compress.md"),
-        ("Export", "export.md"),
-        ("Versions", "versions.md"),
-        ("Serving", "serve.md"),
-        ("Load tests", "loadtest.md"),
-        ("Events", "events.md"),
-        ("Monitoring", "monitor.md"),
-        ("Retraining", "retrain.md"),
-    ),
-    "Look up": (("Options", "options.md"), ("Exit codes", "errors.md")),
+    "Measure": (),
+    "Ship": (),
+    "Operate": (("Events", "events.md"),),
+    "Inspect": (),
+    "Look up": (("Commands", "commands.md"), ("Options", "options.md"), ("Exit codes", "errors.md")),
     "About": (
         ("Architecture", "architecture.md"),
         ("Benchmarks", "benchmarks.md"),
@@ -81,7 +65,7 @@ NAV: dict[str, tuple[tuple[str, str], ...]] = {
 # The public API: page to what it documents.
 REFERENCE = {
     "mlscale": (
-        "mlscale.api.compose", "mlscale.api.train", "mlscale.api.run", "mlscale.model_loading.load",
+        "mlscale.api.compose", "mlscale.api.run", "mlscale.model_loading.load",
         "mlscale.model_loading.Predictor",
     ),
     "results": ("mlscale.report.Result", "mlscale.errors.MLScaleError", "mlscale.errors.Exit"),
@@ -97,7 +81,7 @@ REFERENCE = {
 _TOP = {"CHANGELOG.md": "changelog.md", "CONTRIBUTING.md": "contributing.md", "SECURITY.md": "security.md"}
 # What the API's functions are called by whoever imports mlscale.
 _CALLED = {
-    "mlscale.api.compose": "mlscale.compose", "mlscale.api.train": "mlscale.train", "mlscale.api.run": "mlscale.run",
+    "mlscale.api.compose": "mlscale.compose", "mlscale.api.run": "mlscale.run",
     "mlscale.model_loading.load": "mlscale.load",
 }  # fmt: skip
 _BASH = re.compile(r"^```bash\n.*?^```$", flags=re.MULTILINE | re.DOTALL)
@@ -106,9 +90,7 @@ _LINK = re.compile(r"(\[[^\]]*\])\((?!https?:|mailto:|#)([^)\s]+)\)")
 
 def generated() -> dict[str, str]:
     """The pages that are made, by their place in the site."""
-    pages = {f"verbs/{name}.md": verb_page(name) for name in COMMANDS}
-    rows = [f"| [`{name}`]({name}.md) | {verb.summary} |" for name, verb in COMMANDS.items()]
-    pages["verbs/index.md"] = "\n".join(["# Verbs", "", "| verb | what it does |", "|---|---|", *rows, ""])
+    pages = {"commands.md": commands_page()}
     pages["options.md"] = options_page()
     for name, targets in REFERENCE.items():
         pages[f"reference/{name}.md"] = "\n\n".join([f"# {name}", *map(_documented, targets), ""])
@@ -125,19 +107,25 @@ def generated() -> dict[str, str]:
     return pages
 
 
-def verb_page(name: str) -> str:
-    """A verb's help, its examples as commands."""
-    verb = COMMANDS[name]
-    examples = "\n".join(f"| `{command}` | {what} |" for command, what in verb.examples)
-    more = MORE.get(name, f"{name}.md")
-    link = f"[More about it](../{more})\n\n" if (ROOT / "docs" / more).is_file() else ""
-    summary = f"{verb.summary[0].upper()}{verb.summary[1:]}."
-    text = f"# mlscale {name}\n\n{summary}\n\n{link}| command | |\n|---|---|\n{examples}\n"
+def commands_page() -> str:
+    """Return a table of the commands for each stage."""
+    parts = ["# Commands"]
+    for stage, purpose in STAGES.items():
+        members = [(name, command) for name, command in COMMANDS.items() if command.stage == stage]
+        rows = [f"| [`mlscale {name}`]({name}.md) | {command.summary} |" for name, command in members]
+        parts.append("\n".join([f"## {stage.capitalize()}\n\n{purpose}\n\n| command | |\n|---|---|", *rows]))
+    return "\n\n".join(parts) + "\n"
+
+
+def keys_of(name: str) -> str:
+    """Return what a command takes, as its help has it, for the end of its page."""
     if name in VERB_CONFIGS:
-        told = of_verb(name, find_roots())
-        rest = told[told.index("examples:") :].partition("\n\n")[2]  # settings, groups, flags
-        text += f"\n## Settings\n\n```yaml\n{rest}\n```\n"
-    return text
+        return _fenced(of_working_command(name, find_roots()))
+    return "\n\n".join(_fenced(of_looking_command(name, [action])) for action in COMMANDS[name].actions)
+
+
+def _fenced(text: str) -> str:
+    return f"```text\n{text}\n```"
 
 
 def options_page() -> str:
@@ -182,8 +170,9 @@ def navigation(pages: set[str]) -> list[dict[str, Any]]:
     nav: list[dict[str, Any]] = []
     for section, entries in NAV.items():
         there: list[dict[str, Any]] = [{title: page} for title, page in entries if page in pages]
+        of_stage = [name for name, command in COMMANDS.items() if command.stage == section.lower()]
+        there = [{name: f"{name}.md"} for name in of_stage if f"{name}.md" in pages] + there
         if section == "Look up":
-            there.insert(0, {"Verbs": ["verbs/index.md", *({name: f"verbs/{name}.md"} for name in COMMANDS)]})
             there.append(
                 {"Recipes": [{Path(page).stem: page} for page in sorted(pages) if page.startswith("recipes/")]}
             )
@@ -207,6 +196,8 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """mkdocs: the pages that are made."""
+    from mkdocs.structure.files import File
+
     for place, text in generated().items():
         files.append(File.generated(config, place, content=text))
     return files
@@ -234,6 +225,8 @@ def on_page_markdown(markdown: str, page: Any, config: MkDocsConfig, files: File
             return f"{text}({up}{_TOP[name]}{mark}{anchor})"
         return text[1:-1]
 
+    if page.file.src_uri.removesuffix(".md") in COMMANDS:
+        markdown += f"\n\n## Keys\n\n{keys_of(page.file.src_uri.removesuffix('.md'))}\n"
     told = _BASH.sub(lambda block: block[0].replace("# not run: ", "# "), markdown)
     return _outside_code(told, lambda part: _LINK.sub(follow, part))
 

@@ -80,7 +80,12 @@ def rebuilt(cfg: DictConfig, checkpoint: Path, stage: str) -> tuple[Any, Any]:
     torch.set_num_threads(cfg.derived.threads)
     data, task = build_data(cfg), build_task(cfg)
     if data is None:
-        raise MLScaleError("there is no data", where="data", why="a model is compared on validation samples")
+        raise MLScaleError(
+            "there is no data",
+            where="data",
+            why="a model is compared on validation samples",
+            fix="data=digits, or another option of data: mlscale train --help lists them",
+        )
     load_weights(task, checkpoint)
     data.prepare_data()
     data.setup(stage)
@@ -146,7 +151,12 @@ def load_weights(task: pl.LightningModule, path: Path) -> None:
 
     content = load(path)
     if "state_dict" not in content:
-        raise MLScaleError("the checkpoint holds no weights", where=str(path), why="it has no state_dict")
+        raise MLScaleError(
+            "the checkpoint holds no weights",
+            where=str(path),
+            why="it has no state_dict",
+            fix="checkpoint=best, or checkpoint=last: one that a run has saved",
+        )
     try:
         task.load_state_dict(content["state_dict"])
     except RuntimeError as error:

@@ -9,6 +9,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from mlscale.commands import (
+    completion,
     compress,
     config,
     env,
@@ -41,26 +42,27 @@ if TYPE_CHECKING:
     from mlscale.report import Result
 
 COMMANDS: dict[str, Command] = {
+    "init": init.COMMAND,
+    "prepare": prepare.COMMAND,
     "train": train.COMMAND,
+    "estimate": estimate.COMMAND,
+    "profile": profile.COMMAND,
     "evaluate": evaluate.COMMAND,
-    "predict": predict.COMMAND,
+    "verify-resume": verify_resume.COMMAND,
     "compress": compress.COMMAND,
     "export": export.COMMAND,
-    "prepare": prepare.COMMAND,
-    "estimate": estimate.COMMAND,
+    "versions": versions.COMMAND,
+    "predict": predict.COMMAND,
     "serve": serve.COMMAND,
     "loadtest": loadtest.COMMAND,
-    "retrain": retrain.COMMAND,
-    "profile": profile.COMMAND,
-    "lifecycle": lifecycle.COMMAND,
-    "verify-resume": verify_resume.COMMAND,
     "monitor": monitor.COMMAND,
+    "retrain": retrain.COMMAND,
+    "lifecycle": lifecycle.COMMAND,
     "config": config.COMMAND,
     "recipes": recipes.COMMAND,
     "runs": runs.COMMAND,
-    "versions": versions.COMMAND,
-    "init": init.COMMAND,
     "env": env.COMMAND,
+    "completion": completion.COMMAND,
 }
 
 
@@ -106,10 +108,8 @@ def background(verb: str, overrides: Sequence[str], folder: Path) -> AbstractCon
 
 def run(verb: str, cfg: DictConfig) -> Result:
     """Run a working verb on a config that was checked; what it prints shows no secrets."""
-    from mlscale.launch.socket_paths import shorten_socket_paths
     from mlscale.secrets.mask import Masker, masked_output
 
-    shorten_socket_paths()  # before anything starts a process
     with masked_output(Masker.of(cfg)):
         result: Result = entry(verb).run(cfg)
     return result

@@ -2,7 +2,121 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from mlscale.config.suggestions.suggest import nearest
+from mlscale.errors import MLScaleError
+
+STAGES = {
+    "train": "start a project, prepare its data, train",
+    "measure": "know what a run costs, what slows it down, how good it is",
+    "ship": "from a checkpoint to a version that can be served",
+    "operate": "serve, load, monitor and retrain",
+    "inspect": "look at configs, recipes, runs and the machine",
+}
+"""The groups of `mlscale --help` and of the docs, in their order."""
+THIRD_PARTY = "from installed packages"
+"""The group of third-party commands, the last one of `mlscale --help`."""
+_SWITCH = {"true": True, "false": False}
+
+
+@dataclass(frozen=True)
+class Word:
+    """Something that is named without a key; `name=value` works, too.
+
+    Attributes:
+        example: a value that can be typed, shown where the word is missing.
+        many: several of it may follow each other.
+    """
+
+    name: str
+    help: str
+    example: str
+    required: bool = True
+    many: bool = False
+
+    @property
+    def usage(self) -> str:
+        """The word as the usage line has it."""
+        text = self.name.upper() + (" …" if self.many else "")
+        return text if self.required else f"[{text}]"
+
+
+@dataclass(frozen=True)
+class Key:
+    """One `key=value`.
+
+    Attributes:
+        default: its type, unless it is None, is the key's type.
+        example: a value that can be typed, for a key whose default is None or empty.
+        many: takes a list, `[a,b]`, and may be repeated.
+    """
+
+    name: str
+    help: str
+    default: str | float | bool | None = None
+    example: str = ""
+    choices: tuple[str, ...] = ()
+    type: type[str] | type[int] | type[float] | type[bool] = str
+    many: bool = False
+
+    @property
+    def setting(self) -> str:
+        """The key with its default, or with an example where the default is nothing that can be typed."""
+        default = str(self.default).lower() if isinstance(self.default, bool) else self.default
+        return f"{self.name}={self.example if default in (None, '') else default}"
+
+    def read(self, text: str) -> object:
+        """Convert what was typed behind the `=`.
+
+        Raises:
+            MLScaleError: it is of another type, or not one of the choices.
+        """
+        if self.many:
+            return tuple(item.strip() for item in text.strip("[]").split(",") if item.strip())
+        if self.choices and text not in self.choices:
+            best = nearest(text, self.choices) or self.choices[0]
+            raise self._refused(text, " or ".join(self.choices), f"{self.name}={best}")
+        if self.type is bool:
+            if text.lower() not in _SWITCH:
+                raise self._refused(text, "true or false", f"{self.name}=true")
+            return _SWITCH[text.lower()]
+        if self.type is str:
+            return text
+        try:
+            number: float = int(text) if self.type is int else float(text)
+        except ValueError:
+            number = -1
+        if not number >= 0:  # which NaN isn't, either
+            kind = "a whole number, 0 or more" if self.type is int else "a number, 0 or more"
+            raise self._refused(text, kind, self.setting)
+        return number
+
+    def _refused(self, text: str, wanted: str, fix: str) -> MLScaleError:
+        return MLScaleError(f"'{self.name}' must be {wanted}, not the text '{text}'", where="command line", fix=fix)
+
+
+@dataclass(frozen=True)
+class Action:
+    """One thing that a command does: `ls` of `mlscale runs ls`.
+
+    Attributes:
+        examples: commands with what they do.
+        overrides: takes settings of a config, too, which are passed on as they are.
+        config_dir: takes Hydra's flag `--config-dir`.
+    """
+
+    summary: str
+    words: tuple[Word, ...] = ()
+    keys: tuple[Key, ...] = ()
+    examples: tuple[tuple[str, str], ...] = ()
+    overrides: bool = False
+    config_dir: bool = False
+
+
+OUTPUT = Key("output", "table or json", "table", choices=("table", "json"))
+RUNS_DIR = Key("runs_dir", "the folder of the runs", "runs")
 
 
 @dataclass(frozen=True)
@@ -11,12 +125,19 @@ class Command:
 
     Attributes:
         summary: one line of help.
-        working: composes a config and takes `key=value`; otherwise it takes sub-commands and options.
+        stage: the group of the help that it is in, one of STAGES or THIRD_PARTY.
         examples: commands with what they do.
+        actions: what a command that composes no config takes; one with a single action has it under the name ''.
         module: of a third-party command, the module with its `run(cfg)`, which is imported when the command runs.
     """
 
     summary: str
-    working: bool = True
+    stage: str = THIRD_PARTY
     examples: tuple[tuple[str, str], ...] = ()
+    actions: Mapping[str, Action] = field(default_factory=dict)
     module: str = ""
+
+    @property
+    def working(self) -> bool:
+        """True for a command that composes a config and takes its keys."""
+        return not self.actions

@@ -1,35 +1,175 @@
-"""The command line of looking verbs: sub-commands, options, examples, and errors that say what to type."""
+"""Read the command line of a command that composes no config: an action, its words, and keys as `key=value`.
+
+What a command takes is declared in its package, as data (`command.Action`); parsing and messages are made from that.
+"""
 
 from __future__ import annotations
 
-import argparse
 import re
-from typing import Any, NoReturn
+import shlex
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from types import SimpleNamespace
 
+from mlscale.commands.command import Action, Key
 from mlscale.config.suggestions.suggest import nearest
-from mlscale.errors import MLScaleError
+from mlscale.errors import MLScaleError, raise_all
 
-_CHOICE = re.compile(r"argument [a-z|]+: invalid choice: '(?P<typed>.*?)' \(choose from (?P<known>.*)\)")
+HELP_FLAGS = ("--help", "-h")
+_KEY = re.compile(r"[A-Za-z_][\w.]*")
+_ACTIONS = {"remove": "rm", "delete": "rm", "list": "ls", "continue": "resume", "restart": "resume"}  # other words
+_OPTIONS = {"root": ("runs_dir", "registry.root"), "runs": ("runs_dir",), "verb": ("command",)}  # `--root` means …
 
-_ELSEWHERE = {"remove": "rm", "delete": "rm", "list": "ls", "continue": "resume", "restart": "resume"}  # other words
+
+class Options(SimpleNamespace):
+    """What was typed, by name (a '.' of a name is '_'); `action`, `overrides` and `config_dir` among it."""
 
 
-class Options(argparse.ArgumentParser):
-    """An argument parser whose help ends with examples, and whose errors are ours."""
+def read(command: str, actions: Mapping[str, Action], argv: Sequence[str]) -> Options:
+    """Read the command line of `mlscale <command>`; a command with one action has it under the name ''.
 
-    def __init__(self, *, examples: str = "", **kwargs: Any) -> None:
-        kwargs.setdefault("formatter_class", argparse.RawDescriptionHelpFormatter)
-        if examples:
-            kwargs["epilog"] = "examples:\n" + "\n".join("  " + line for line in examples.strip().splitlines())
-        super().__init__(allow_abbrev=False, **kwargs)
+    Raises:
+        MLScaleError: what is wrong with it, all of it at once, each with what to type.
+    """
+    if "" in actions:
+        return _Line(f"mlscale {command}", "", actions[""]).read(argv)
+    if not argv or argv[0] not in actions:
+        raise _no_such_action(command, actions, argv[0] if argv else "")
+    return _Line(f"mlscale {command} {argv[0]}", argv[0], actions[argv[0]]).read(argv[1:])
 
-    def error(self, message: str) -> NoReturn:
-        """Raise instead of leaving the process; a sub-command that was misspelt is named."""
-        fix = f"{self.prog} --help"
-        if match := _CHOICE.search(message):
-            message = f"{self.prog} has no '{match['typed']}'"
-            known = re.findall(r"\w+", match["known"])
-            best = _ELSEWHERE.get(match["typed"]) or nearest(match["typed"], known)
-            best = best if best in known else None
-            fix = f"{self.prog} {best}" if best else fix
-        raise MLScaleError(message, where=self.prog, fix=fix)
+
+def _no_such_action(command: str, actions: Mapping[str, Action], typed: str) -> MLScaleError:
+    best = _ACTIONS.get(typed) or nearest(typed, actions)
+    return MLScaleError(
+        f"unknown word '{typed}'" if typed else f"mlscale {command} needs to know what to do",
+        where=f"command line: mlscale {command}",
+        why=f"it takes: {', '.join(actions)}",
+        fix=f"mlscale {command} {best}" if best in actions else f"mlscale {command} --help",
+    )
+
+
+@dataclass
+class _Line:
+    """One command line while it is read."""
+
+    program: str
+    name: str
+    action: Action
+    words: list[str] = field(default_factory=list)
+    overrides: list[str] = field(default_factory=list)
+    typed: dict[str, object] = field(default_factory=dict)
+    problems: list[MLScaleError] = field(default_factory=list)
+
+    def read(self, argv: Sequence[str]) -> Options:
+        argv, folders = self._config_dirs(argv)
+        self._refuse_options(argv)
+        for word in argv:
+            self._take(word)
+        values = self._named_words()
+        raise_all(self.problems)
+        values |= {key.name: () if key.many else key.default for key in self.action.keys} | self.typed
+        named = {name.replace(".", "_"): value for name, value in values.items()}
+        return Options(action=self.name, overrides=self.overrides, config_dir=folders, **named)
+
+    def _config_dirs(self, argv: Sequence[str]) -> tuple[list[str], list[str]]:
+        """Split `--config-dir DIR` from the other words."""
+        rest: list[str] = []
+        folders: list[str] = []
+        waiting = list(argv)
+        while waiting:
+            word = waiting.pop(0)
+            flag, sign, value = word.partition("=")
+            if not self.action.config_dir or flag not in ("--config-dir", "-cd"):
+                rest.append(word)
+            elif sign or waiting:
+                folders.append(value if sign else waiting.pop(0))
+            else:
+                self._problem(f"{flag} needs a folder", fix=f"{self.program} --config-dir conf")
+        return rest, folders
+
+    def _refuse_options(self, argv: Sequence[str]) -> None:
+        """Raise for `--key value`, with the same command line in `key=value`."""
+        old: list[str] = []
+        line: list[str] = []
+        waiting = list(argv)
+        while waiting:
+            word = waiting.pop(0)
+            option, sign, value = word.lstrip("-").partition("=")
+            key = self._key_of(option.replace("-", "_")) if word.startswith("-") else None
+            if key is None:
+                if word.startswith("-") and not self.action.overrides:
+                    self._problem(f"unknown option '{word}'", fix=f"{self.program} --help")
+                line.append(word)
+                continue
+            old.append(f"'{word}'")
+            if option in key.choices:
+                value = option
+            elif key.type is bool and not sign:
+                value = "true"
+            elif not sign:
+                value = waiting.pop(0) if waiting else key.example
+            line.append(f"{key.name}={value}")
+        if old:
+            self._problem(f"unknown option {', '.join(old)}", fix=f"{self.program} {shlex.join(line)}")
+        raise_all(self.problems)
+
+    def _key_of(self, option: str) -> Key | None:
+        """Return the key that an option means: its name, another name of it, or one of its values."""
+        names = (option, *_OPTIONS.get(option, ()))
+        return next((key for key in self.action.keys if key.name in names or option in key.choices), None)
+
+    def _take(self, word: str) -> None:
+        name, sign, text = word.partition("=")
+        key = next((key for key in self.action.keys if key.name == name), None)
+        if sign and key:
+            try:
+                value = key.read(text)
+            except MLScaleError as problem:
+                self.problems.append(problem)
+                return
+            before = self.typed.get(name, ())
+            self.typed[name] = (*before, *value) if isinstance(before, tuple) and isinstance(value, tuple) else value
+        elif sign and any(name == known.name for known in self.action.words):
+            self.typed[name] = text
+        elif self.action.overrides and (sign or word.startswith(("~", "-", "+")) or not self._has_place()):
+            self.overrides.append(word)
+        elif sign and _KEY.fullmatch(name):
+            self._unknown_key(name, text)
+        elif self._has_place():
+            self.words.append(word)
+        else:
+            known_key = next((key for key in self.action.keys if key.name == word), None)
+            fix = known_key.setting if known_key else f"leave {word} out"
+            self._problem(f"unknown word '{word}'", why="settings are typed as key=value", fix=fix)
+
+    def _has_place(self) -> bool:
+        places = self.action.words
+        return bool(places) and (places[-1].many or len(self.words) < len(places))
+
+    def _unknown_key(self, name: str, text: str) -> None:
+        keys = [key.name for key in self.action.keys]
+        best = next((key for key in _OPTIONS.get(name, ()) if key in keys), None) or nearest(name, keys)
+        self._problem(
+            f"unknown key '{name}'",
+            why=f"it takes: {', '.join([*(word.name for word in self.action.words), *keys])}",
+            fix=f"{best}={text}" if best else f"{self.program} --help",
+        )
+
+    def _named_words(self) -> dict[str, object]:
+        """Give the words their names; those that were typed as a key have theirs."""
+        values: dict[str, object] = {}
+        rest = list(self.words)
+        for word in self.action.words:
+            if word.name in self.typed:
+                values[word.name] = [str(self.typed.pop(word.name))] if word.many else self.typed.pop(word.name)
+            elif word.many:
+                values[word.name], rest = rest, []
+            else:
+                values[word.name] = rest.pop(0) if rest else None
+            if word.required and not values[word.name]:
+                given = " ".join([self.program, *map(shlex.quote, self.words)])
+                self._problem(f"{word.name} is missing", why=word.help, fix=f"{given} {word.example}")
+        return values
+
+    def _problem(self, what: str, *, fix: str, why: str = "") -> None:
+        self.problems.append(MLScaleError(what, where=f"command line: {self.program}", why=why, fix=fix))

@@ -28,7 +28,12 @@ def calibration(data: Any, count: int) -> NDArray[Any]:
     """
     raw = _images(data, count) if isinstance(data, ImageData) else _others(data, count)
     if not raw:
-        raise MLScaleError("there are no training samples", where="data.train", why="int8 is calibrated on them")
+        raise MLScaleError(
+            "there are no training samples",
+            where="data.train",
+            why="int8 is calibrated on them",
+            fix="data.train=<samples that can be read>",
+        )
     return np.stack(raw)
 
 

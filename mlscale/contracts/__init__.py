@@ -40,7 +40,11 @@ def expect(name: str, document: Mapping[str, Any], where: str) -> None:
     """
     family, _, number = str(document.get("format", "")).rpartition("/")
     if family != f"mlscale/{name}" or not number.isdigit():
-        raise MLScaleError(f"this is no {name} document of mlscale", where=where)
+        raise MLScaleError(
+            f"this is no {name} document of mlscale",
+            where=where,
+            fix="name the file that mlscale has written, or restore it from a copy",
+        )
     if int(number) > FORMATS[name]:
         raise MLScaleError(
             f"this {name} document was written by a later mlscale (format {number}; this one reads {FORMATS[name]})",

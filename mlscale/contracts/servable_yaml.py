@@ -37,7 +37,12 @@ def read_document(folder: str | Path) -> dict[str, Any]:
         if not isinstance(document, dict):
             raise ValueError("it holds no mapping")
     except (OSError, ValueError, yaml.YAMLError) as error:
-        raise MLScaleError(f"can't read {DOCUMENT}", where=str(path), why=" ".join(str(error).split())) from error
+        raise MLScaleError(
+            f"can't read {DOCUMENT}",
+            where=str(path),
+            why=" ".join(str(error).split()),
+            fix="mlscale export makes the servable again",
+        ) from error
     expect("servable", document, str(path))
     return document
 

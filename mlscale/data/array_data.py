@@ -64,7 +64,7 @@ class MemoryData(OrderedData):
     def __init__(self, *, batch_size: int, seed: int, augment: object, policy: Policy) -> None:
         if isinstance(augment, Augment | RandomCrop):
             raise MLScaleError(
-                "This augmentation is one of images, and the data is none.",
+                "this augmentation is one of images, and the data is none",
                 where="augment",
                 fix="augment=none",
             )
@@ -97,7 +97,7 @@ class MemoryData(OrderedData):
         """
         self.facts()
         if split not in self._splits:
-            raise MLScaleError(f"This data has no {split} split.", where=f"data.{split}", fix="split=val")
+            raise MLScaleError(f"this data has no {split} split", where=f"data.{split}", fix="split=val")
         return self._splits[split]
 
     def _read(self) -> tuple[Mapping[str, Rows], DataFacts]:
@@ -117,7 +117,7 @@ class MemoryData(OrderedData):
         train = self.rows("train")
         if self.facts().num_classes is None:
             raise MLScaleError(
-                "Samples without classes can't be drawn by class.", where="data.sampling", fix="data.sampling=shuffle"
+                "samples without classes can't be drawn by class", where="data.sampling", fix="data.sampling=shuffle"
             )
         return train.take(np.arange(len(train), dtype=np.int64))[1].astype(np.int64)
 
@@ -181,7 +181,7 @@ def refuse_bad(rows: Rows, policy: Policy, *, where: str) -> None:
         raise first
     if len(rows.bad) == len(rows):
         raise MLScaleError(
-            f"None of the {len(rows)} samples can be used.",
+            f"none of the {len(rows)} samples can be used",
             where=where,
             why=f"the first: {first.key} {first.what}, {first.why}",
             fix="write the data anew; if it is whole, look at the columns that are named",

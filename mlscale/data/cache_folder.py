@@ -28,7 +28,7 @@ def write_aside(target: Path) -> Iterator[Path]:
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
         raise MLScaleError(
-            f"The folder {str(target.parent)!r} cannot be written to.",
+            f"the folder {str(target.parent)!r} cannot be written to",
             where="data.root" if "MLSCALE_CACHE" not in os.environ else "MLSCALE_CACHE",
             why=error.strerror or str(error),
             fix="export MLSCALE_CACHE=<a folder with room>",

@@ -52,7 +52,7 @@ def find_classes(labels: Sequence[Label], *, where: str) -> Classes:
     numbers = sorted(label for label in counts if isinstance(label, int))
     if texts and numbers:
         raise MLScaleError(
-            "Some labels are numbers and some are names.",
+            "some labels are numbers and some are names",
             where=where,
             why=f"{sum(counts[n] for n in numbers)} are numbers (such as {numbers[0]}), "
             f"{sum(counts[t] for t in texts)} are names (such as {texts[0]!r})",
@@ -66,7 +66,7 @@ def find_classes(labels: Sequence[Label], *, where: str) -> Classes:
     if missing:
         shown = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
         raise MLScaleError(
-            f"The labels run to {numbers[-1]}, but no training sample has label {shown}.",
+            f"the labels run to {numbers[-1]}, but no training sample has label {shown}",
             where=where,
             why=f"classes are numbered 0 to n-1, and {len(numbers)} labels occur, from {numbers[0]} to {numbers[-1]}",
             fix=f"renumber the labels 0 to {len(numbers) - 1}, or write the classes' names instead",
@@ -92,7 +92,7 @@ def encode_labels(labels: Sequence[Label], classes: Classes, *, where: str) -> N
         shown = ", ".join(f"{label!r} ({count} samples)" for label, count in unknown.most_common(5))
         known = f"0 to {classes.count - 1}" if classes.names is None else ", ".join(classes.names[:10])
         raise MLScaleError(
-            f"{sum(unknown.values())} of {len(labels)} samples have a label that the training data does not have.",
+            f"{sum(unknown.values())} of {len(labels)} samples have a label that the training data does not have",
             where=where,
             why=f"{shown}{', …' if len(unknown) > 5 else ''}; the training data has {classes.count} classes: {known}",
             fix="take the classes out of this split, or add samples of them to data.train",
@@ -124,7 +124,7 @@ def join_label_digests(digests: Mapping[str, str]) -> str | None:
 def _negative(counts: Mapping[Label, int], numbers: Sequence[int], where: str) -> MLScaleError:
     negative = [number for number in numbers if number < 0]
     return MLScaleError(
-        f"{sum(counts[number] for number in negative)} samples have a negative label.",
+        f"{sum(counts[number] for number in negative)} samples have a negative label",
         where=where,
         why=f"the smallest is {negative[0]}; classes are numbered 0 to n-1",
         fix="drop these samples, or give them a class of their own",

@@ -60,7 +60,7 @@ class OrderedData(LightningDataModule):
         super().__init__()
         if workers != "auto" and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
             raise MLScaleError(
-                f"data.workers is {workers!r}.",
+                f"data.workers is {workers!r}",
                 where="data.workers",
                 why="it is a number from 0, or auto",
                 fix="data.workers=auto",

@@ -30,14 +30,14 @@ def check(labels: str, augment: BatchAugment | None, policy: Policy) -> None:
     """
     if labels not in LABELS:
         raise MLScaleError(
-            f"data.labels is {labels!r}.",
+            f"data.labels is {labels!r}",
             where="data.labels",
             why=f"the words are: {', '.join(LABELS)}",
             fix="data.labels=one",
         )
     if labels != "one" and policy.sampling == "balanced":
         raise MLScaleError(
-            f"data.sampling=balanced does not go with data.labels={labels}.",
+            f"data.sampling=balanced does not go with data.labels={labels}",
             where="data.sampling",
             why="it draws every class equally often, and a sample has no single class",
             fix="data.sampling=shuffle; or data.sampling=weighted data.weights=<file>",
@@ -46,7 +46,7 @@ def check(labels: str, augment: BatchAugment | None, policy: Policy) -> None:
         return
     if isinstance(augment, Augment | RandomCrop) and augment.mixing is not None:
         raise MLScaleError(
-            "Images with masks are not mixed.",
+            "images with masks are not mixed",
             where="augment.mixup, augment.cutmix",
             why="mixup and cutmix mix the labels of whole images; a pixel of a mask has one class",
             fix="augment.mixup=0 augment.cutmix=0, or augment=crop, augment=flip, augment=shift",

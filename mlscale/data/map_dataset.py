@@ -98,8 +98,8 @@ class DatasetData(OrderedData):
         for split, dataset in self._datasets.items():
             if not hasattr(dataset, "__len__") or len(dataset) == 0:
                 raise MLScaleError(
-                    f"The dataset {type(dataset).__name__} "
-                    + ("is empty." if hasattr(dataset, "__len__") else "has no length."),
+                    f"the dataset {type(dataset).__name__} "
+                    + ("is empty" if hasattr(dataset, "__len__") else "has no length"),
                     where=f"data.{split}",
                     why="the order of samples is computed from how many there are",
                     fix="give it __len__ and __getitem__, or write it as shards",
@@ -146,7 +146,7 @@ class DatasetData(OrderedData):
     def _stream(self, split: str) -> tuple[Stream, int, str]:
         self.facts()
         if split not in self._datasets:
-            raise MLScaleError(f"This data has no {split} split.", where=f"data.{split}", fix="split=val")
+            raise MLScaleError(f"this data has no {split} split", where=f"data.{split}", fix="split=val")
         dataset = self._datasets[split]
         augment = self.augment if split == "train" else None
         stream = DatasetStream(dataset, split=split, workers=self._threads(), augment=augment, seed=self.seed)
@@ -259,7 +259,7 @@ def as_pair(sample: Any, where: str) -> tuple[Tensor, int]:
         y = y.item()
     if not isinstance(x, Tensor) or isinstance(y, bool) or not isinstance(y, int):
         raise MLScaleError(
-            f"The dataset's samples are {kind}.",
+            f"the dataset's samples are {kind}",
             where=where,
             why="a sample is (x, y) or a dict with x and y: x a tensor, y a class number",
             fix="let the dataset return tensors (transform=torchvision.transforms.v2.ToImage()) and whole numbers\n"

@@ -47,7 +47,7 @@ def read_labels(extension: str, contents: Sequence[bytes], key: Callable[[int], 
     last = extension.rsplit(".", 1)[-1]
     if last not in ("json", "npy"):
         raise MLScaleError(
-            f"Several labels are not read from '.{extension}' members.",
+            f"several labels are not read from '.{extension}' members",
             where="data.label_key",
             why="a .json member is a list of class numbers or names, a .npy member a vector of 0 and 1",
             fix="data.label_key=json; or data.labels=one where each sample has a single class",
@@ -60,7 +60,7 @@ def read_labels(extension: str, contents: Sequence[bytes], key: Callable[[int], 
             read.append(_of_list(value) if last == "json" else _of_vector(value, lengths))
         except Exception as error:
             raise MLScaleError(
-                f"The labels of sample {key(sample)} cannot be read.",
+                f"the labels of sample {key(sample)} cannot be read",
                 where=where,
                 why=f"{error} (its .{extension} member begins {content[:40]!r})",
                 fix='write them as a list, such as [0, 3] or ["cat", "dog"]; [] for none',
@@ -78,7 +78,7 @@ def classes_of(train: Read, *, where: str) -> Classes:
     every = [label for each in train.labels for label in each]
     if not every:
         raise MLScaleError(
-            "No training sample has a label.", where=where, why="all lists are empty", fix="data.label_key=<a member>"
+            "no training sample has a label", where=where, why="all lists are empty", fix="data.label_key=<a member>"
         )
     if train.entries is None:
         return find_classes(every, where=where)
@@ -95,7 +95,7 @@ def encode(split: Read, classes: Classes, *, where: str) -> NDArray[np.uint8]:
     labels = split.labels
     if split.entries not in (None, classes.count):
         raise MLScaleError(
-            f"The vectors of labels have {split.entries} entries, and those of the training data {classes.count}.",
+            f"the vectors of labels have {split.entries} entries, and those of the training data {classes.count}",
             where=where,
             why="each has a 0 or 1 for every class",
             fix="write vectors of one length in every split",

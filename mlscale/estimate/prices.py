@@ -94,7 +94,10 @@ def load(path: str | None = None) -> Prices:
         document = yaml.safe_load(text)
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise MLScaleError(
-            f"the price file can't be read: {path}", where=f"estimate.prices={path}", why=str(error).splitlines()[0]
+            f"the price file can't be read: {path}",
+            where=f"estimate.prices={path}",
+            why=str(error).splitlines()[0],
+            fix="estimate.prices=null, for the prices that are shipped",
         ) from error
     try:
         return _parsed(document, label)

@@ -51,9 +51,17 @@ def two_steps(task: LightningModule, batch: Any, loop: Loop, live: Live) -> None
         MLScaleError: the task drives its optimizers itself, or its precision is not known here.
     """
     if not task.automatic_optimization:
-        raise MLScaleError("the task drives its optimizers itself", where="task.automatic_optimization")
+        raise MLScaleError(
+            "the task drives its optimizers itself",
+            where="task.automatic_optimization",
+            fix="debug=limit, which trains a tenth of each epoch; or automatic_optimization = True in the task",
+        )
     if loop.precision not in PRECISIONS:
-        raise MLScaleError(f"memory of precision {loop.precision} is not known", where="precision")
+        raise MLScaleError(
+            f"memory of precision {loop.precision} is not known",
+            where="precision",
+            fix="precision=bf16 or precision=fp32",
+        )
     if weights := _WEIGHTS.get(loop.precision):
         task.to(weights)
         batch = _floats_to(batch, weights)
@@ -106,7 +114,11 @@ def _optimizers_or_none(item: Any) -> list[torch.optim.Optimizer]:
 def loss_in(output: Any) -> Tensor:
     loss = output["loss"] if isinstance(output, Mapping) else output
     if not isinstance(loss, Tensor):
-        raise MLScaleError("the training step returns no loss", where="task")
+        raise MLScaleError(
+            "the training step returns no loss",
+            where="task",
+            fix="return the loss from training_step, or a dict with it as 'loss'",
+        )
     return loss
 
 

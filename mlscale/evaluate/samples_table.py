@@ -119,7 +119,12 @@ def document(path: Path) -> dict[str, Any]:
         schema = pq.read_schema(path)
         about = json.loads((schema.metadata or {}).get(_ABOUT, b"{}"))
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise MLScaleError("this is no table of samples", where=str(path), why=str(error)[:200]) from error
+        raise MLScaleError(
+            "this is no table of samples",
+            where=str(path),
+            why=str(error)[:200],
+            fix="name the evaluate-samples.parquet that mlscale evaluate has written",
+        ) from error
     expect("samples", about if isinstance(about, dict) else {}, str(path))
     return {**about, "columns": {field.name: _type(field.type) for field in schema}}
 

@@ -266,7 +266,10 @@ def from_members(extension: str, contents: Iterable[bytes]) -> dict[str, list[st
             value = json.loads(text) if extension.rsplit(".", 1)[-1] == "json" else text.strip()
         except ValueError as error:
             raise MLScaleError(
-                f"member .{extension} of sample {number} is no text", where=f"slices={extension}", why=str(error)[:200]
+                f"member .{extension} of sample {number} is no text",
+                where=f"slices={extension}",
+                why=str(error)[:200],
+                fix="slices=brightness, or the extension of a member that is a text or JSON",
             ) from error
         fields = value if isinstance(value, dict) else {extension: value}
         rows.append({str(k): v for k, v in fields.items() if isinstance(v, str | int | float)})

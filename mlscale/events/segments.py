@@ -128,14 +128,24 @@ def read(contract: str, segment: Segment, *, columns: list[str], since: datetime
                 return None
             groups = range(file.metadata.num_row_groups)
             if sum(file.metadata.row_group(group).total_byte_size for group in groups) > _LARGEST:
-                raise MLScaleError("a segment is too large", where=where, why=f"over {_LARGEST:,} bytes unpacked")
+                raise MLScaleError(
+                    "a segment is too large",
+                    where=where,
+                    why=f"over {_LARGEST:,} bytes unpacked",
+                    fix=f"move it out of the folder: mv {where} ~",
+                )
             table = file.read(columns=columns)
             for absent in [name for name in stamped(contract).names if name not in columns]:
                 table = table.append_column(absent, pa.nulls(len(table), stamped(contract).field(absent).type))
     except FileNotFoundError:
         raise
     except (pa.ArrowException, OSError, ValueError) as error:
-        raise MLScaleError("a segment is damaged", where=where, why=" ".join(str(error).split())[:300]) from error
+        raise MLScaleError(
+            "a segment is damaged",
+            where=where,
+            why=" ".join(str(error).split())[:300],
+            fix=f"restore it from a copy, or move it out of the folder: mv {where} ~",
+        ) from error
     return conformed(contract, table, where)
 
 

@@ -71,4 +71,9 @@ def conformed(name: str, table: Any, where: str) -> Any:
         expect(name, document(table.schema), where)
         return table.select(SCHEMAS[name].names).cast(SCHEMAS[name])
     except (pa.ArrowException, KeyError, ValueError) as error:
-        raise MLScaleError(f"this file holds no {name}s", where=where, why=str(error)[:300]) from error
+        raise MLScaleError(
+            f"this file holds no {name}s",
+            where=where,
+            why=str(error)[:300],
+            fix=f"name a folder that mlscale serve has written, or move the file out of it: mv {where} ~",
+        ) from error

@@ -84,4 +84,9 @@ class Engine:
             raise self._unusable(f"it is not what its document says: {found}")
 
     def _unusable(self, why: str) -> MLScaleError:
-        return MLScaleError("the ONNX model can't be used", where=self._where, why=why[:300])
+        return MLScaleError(
+            "the ONNX model can't be used",
+            where=self._where,
+            why=why[:300],
+            fix="mlscale export makes the servable again; where the library is too old: pip install -U onnxruntime",
+        )

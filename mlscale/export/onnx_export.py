@@ -59,6 +59,7 @@ def served(task: nn.Module, given: Input) -> Served:
             f"the task gives {tuple(logits.shape)} for {_EXAMPLES} samples",
             where="task",
             why="a servable classifies: its model gives (n, classes)",
+            fix="return logits (n, classes) from the forward of the task",
         )
     return model
 
@@ -97,6 +98,7 @@ def export(model: Served, given: Input) -> bytes:
             f"the ONNX model would be {proto.ByteSize():,} bytes",
             where="model",
             why="one file holds 2 GiB at most",
+            fix="a smaller model; mlscale predict takes the checkpoint itself, of any size",
         )
     content: bytes = proto.SerializeToString(deterministic=True)
     return content

@@ -66,7 +66,12 @@ class Reference:
             with np.load(folder / ARRAYS, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
-            raise MLScaleError(f"can't read {ARRAYS}", where=str(folder / ARRAYS), why=str(error)) from error
+            raise MLScaleError(
+                f"can't read {ARRAYS}",
+                where=str(folder / ARRAYS),
+                why=str(error),
+                fix="mlscale export makes the servable again",
+            ) from error
         return cls({name: value for name, value in about.items() if name != "format"}, arrays)
 
 

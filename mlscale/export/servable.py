@@ -118,7 +118,12 @@ def load(folder: str | Path, *, threads: int = 1) -> Servable:
         if MODEL not in files:
             raise ValueError(f"no digest of {MODEL}")
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise MLScaleError(f"{DOCUMENT} is damaged", where=where, why=f"{type(error).__name__}: {error}") from error
+        raise MLScaleError(
+            f"{DOCUMENT} is damaged",
+            where=where,
+            why=f"{type(error).__name__}: {error}",
+            fix="mlscale export makes the servable again",
+        ) from error
     contents = {name: _verified(folder, name, *entry, keep=name == MODEL) for name, entry in files.items()}
     engine = Engine(contents[MODEL], threads=threads, where=str(folder / MODEL))
     engine.check(given.name, given.dtype, given.shape, gives.name)
@@ -137,7 +142,12 @@ def accepted(raw: NDArray[Any], port: Port) -> NDArray[Any]:
     if raw.dtype == port.dtype:
         return np.ascontiguousarray(raw)
     if raw.dtype.kind not in "buif":
-        raise MLScaleError(f"the values are {raw.dtype}", where=port.name, why=f"the model takes {port.dtype}")
+        raise MLScaleError(
+            f"the values are {raw.dtype}",
+            where=port.name,
+            why=f"the model takes {port.dtype}",
+            fix=f"send numbers: values.astype('{port.dtype}')",
+        )
     with np.errstate(invalid="ignore", over="ignore"):
         cast = raw.astype(port.dtype)
         exact = port.dtype == "float32" or bool((cast == raw).all())
@@ -185,7 +195,11 @@ def _verified(folder: Path, name: str, digest: str, size: int, *, keep: bool) ->
     """
     path = folder / name  # an absolute name replaces the folder
     if not path.resolve().is_relative_to(folder.resolve()):  # links are followed
-        raise MLScaleError("a servable has files of its own folder only", where=f"{folder / DOCUMENT}: files.{name}")
+        raise MLScaleError(
+            "a servable has files of its own folder only",
+            where=f"{folder / DOCUMENT}: files.{name}",
+            fix="mlscale export makes the servable again",
+        )
     try:
         if path.stat().st_size != size:
             raise _altered(path, f"it has {path.stat().st_size:,} bytes, not {size:,}")

@@ -95,7 +95,12 @@ def validation(data: Any, *, limit: int | None = None) -> Iterator[Samples]:
         if count == limit:
             break
     if not count:
-        raise MLScaleError("there are no validation samples", where="data", why="an export is compared on them")
+        raise MLScaleError(
+            "there are no validation samples",
+            where="data",
+            why="an export is compared on them",
+            fix="data.val=<samples that can be read>",
+        )
 
 
 def _images(data: ImageData) -> Iterator[Samples]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -65,7 +66,13 @@ class Background:
 
     def _problem(self, what: str) -> MLScaleError:
         said = self.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()
-        return MLScaleError(what, where=str(self.log), why=" | ".join(said[-4:])[-600:], exit=Exit.ENVIRONMENT)
+        return MLScaleError(
+            what,
+            where=str(self.log),
+            why=" | ".join(said[-4:])[-600:],
+            exit=Exit.ENVIRONMENT,
+            fix=f"start it alone to see why: mlscale {shlex.join(self.words)}",
+        )
 
 
 @contextlib.contextmanager

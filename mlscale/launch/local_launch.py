@@ -86,7 +86,12 @@ def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path
     except SignalException as stop:
         # The ranks were told; what they could save, they saved.
         code = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGUSR1: Exit.SAVED}.get(stop.sigval, Exit.TERMINATED)
-        unsaved = MLScaleError(f"stopped by {stop.sigval.name}, nothing saved", where=str(folder), exit=code)
+        unsaved = MLScaleError(
+            f"stopped by {stop.sigval.name}, nothing saved",
+            where=str(folder),
+            exit=code,
+            fix="start the command again; where a checkpoint was saved before: mlscale runs resume last",
+        )
         raise failures.told(folder, world_size) or unsaved from None
 
 

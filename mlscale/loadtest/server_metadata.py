@@ -97,6 +97,7 @@ def look(url: str, name: str | None = None, credentials: Credentials | None = No
             f"{name} is no model that can be asked",
             where=f"{url}/v2/models/{name}",
             why=f"it is to have one input of a fixed shape, of {', '.join(DATATYPES)}: {type(error).__name__} {error}",
+            fix="name another model of this server, with one input of a fixed shape",
         ) from error
 
 

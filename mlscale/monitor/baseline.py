@@ -60,7 +60,12 @@ def read(folder: Path, *, model: str, version: str) -> Baseline:
         labels = tuple(str(label) for label in document["labels"])
         shape, dtype = list(document["inputs"][0]["shape"]), document["inputs"][0]["dtype"]
     except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise MLScaleError(f"{DOCUMENT} is damaged", where=str(folder / DOCUMENT), why=repr(error)) from error
+        raise MLScaleError(
+            f"{DOCUMENT} is damaged",
+            where=str(folder / DOCUMENT),
+            why=repr(error),
+            fix="mlscale export makes the servable again",
+        ) from error
     _check_as_exported(folder, files)
     reference = Reference.load(folder / REFERENCE)
     try:

@@ -69,7 +69,9 @@ class CollectReference(Callback):
             return
         try:
             if dataloader_idx:
-                raise MLScaleError("the run has several validation loaders")
+                raise MLScaleError(
+                    "the run has several validation loaders", fix="one validation loader, or monitor=none"
+                )
             self._count(trainer, pl_module, unpack(batch), batch_idx)
         except MLScaleError as error:
             self._failed, self._profile = error.what, None
@@ -108,7 +110,10 @@ class CollectReference(Callback):
             with trainer.precision_plugin.val_step_context():
                 logits, self._logits = module(batch.x), None
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(batch.y):
-            raise MLScaleError("the task gives no logits, (n, classes)")
+            raise MLScaleError(
+                "the task gives no logits, (n, classes)",
+                fix="return logits (n, classes) from the forward of the task, or monitor=none",
+            )
         found: NDArray[np.float32] = logits.detach().float().cpu().numpy()
         return found
 
@@ -160,7 +165,10 @@ class CollectReference(Callback):
         try:
             path = best_checkpoint(trainer)
             if self._failed or path is None:
-                raise MLScaleError(self._failed or "the run has saved no checkpoint")
+                raise MLScaleError(
+                    self._failed or "the run has saved no checkpoint",
+                    fix="callbacks=default, which saves the best and the last; or monitor=none",
+                )
             if not collected.belongs(_run(trainer), path):
                 print(f"monitor   collects the reference profile of {path.name}", file=sys.stderr, flush=True)
                 self._collect(trainer, pl_module)
@@ -173,7 +181,10 @@ class CollectReference(Callback):
         load_best(trainer, module)
         logits, data, profile = torch_logits(module.cpu().float().eval()), trainer.datamodule, None
         if data is None:
-            raise MLScaleError("the run has no data module to collect it from again")
+            raise MLScaleError(
+                "the run has no data module to collect it from again",
+                fix="a data module instead of loaders of the task, or monitor=none",
+            )
         with alone(data):
             for samples in validation(data):
                 probabilities = softmax(logits(samples.x))

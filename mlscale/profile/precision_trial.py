@@ -172,7 +172,11 @@ class _Side:
 
     def __init__(self, candidate: Candidate, task: LightningModule, batches: Sequence[Any], device: str) -> None:
         if not task.automatic_optimization:
-            raise MLScaleError("the task drives its optimizers itself", where="task.automatic_optimization")
+            raise MLScaleError(
+                "the task drives its optimizers itself",
+                where="task.automatic_optimization",
+                fix="precision=bf16 or precision=fp32, by name",
+            )
         self.candidate, self.batches, self.device = candidate, batches, device
         self.task = task.to(device).train()
         lay_out(self.task, candidate.memory_format)

@@ -87,7 +87,12 @@ class Turn:
         try:
             return cls(**{name: document[name] for name in cls.__dataclass_fields__})
         except KeyError as error:
-            raise MLScaleError("the record of a turn is damaged", where=where, why=f"it has no {error}") from error
+            raise MLScaleError(
+                "the record of a turn is damaged",
+                where=where,
+                why=f"it has no {error}",
+                fix=f"restore it from a copy of {where}",
+            ) from error
 
 
 class Journal:

@@ -41,6 +41,7 @@ def check_images(dtype: str, shape: Sequence[int], label_key: str = "cls") -> No
             f"labels of the champion's data stand in .{label_key} members",
             where="data.label_key",
             why=f"retraining writes text: {', '.join(_TEXTS)}",
+            fix="write the data again with labels as text in .cls members, and train on it with data.label_key=cls",
         )
 
 

@@ -61,7 +61,7 @@ def run_not_found(text: str, root: str | Path = "runs") -> MLScaleError:
         return MLScaleError(
             "there are no runs here",
             where=str(root),
-            fix="mlscale +recipe=resnet, or name the folder: --root for looking verbs, runs_dir= for the others",
+            fix="mlscale +recipe=resnet makes one; runs_dir=<folder> names another folder",
         )
     # `runs ls` shows sweeps by their id, too.
     of_sweep = [run for run in runs if text and run.run["sweep"] == text]
@@ -71,7 +71,12 @@ def run_not_found(text: str, root: str | Path = "runs") -> MLScaleError:
         return MLScaleError(what, where=str(root), why=f"its runs are {names}", fix=of_sweep[0].id)
     for path in broken:
         if text and (path.name.startswith(text) or path.name.rpartition("-")[2].startswith(text)):
-            return _damage(path) or MLScaleError(f"{path.name} can't be read", where=str(path))
+            return _damage(path) or MLScaleError(
+                f"{path.name} can't be read",
+                where=str(path),
+                why=broken[path],
+                fix="mlscale runs ls: what is lost",
+            )
     return MLScaleError(f"no run {text!r}", where=str(root), fix="mlscale runs ls")
 
 

@@ -170,7 +170,9 @@ class RunFolder:
                 _clear(aside, made)
                 raise
             return cls(path, run_id, masker, tuple(made))
-        raise MLScaleError("can't find a free name for the run folder", where=str(root))
+        raise MLScaleError(
+            "can't find a free name for the run folder", where=str(root), fix="runs_dir=<another folder>"
+        )
 
     @classmethod
     def open(cls, path: str | Path, masker: Masker | None = None) -> RunFolder:
@@ -346,7 +348,11 @@ class RunFolder:
     def _inside(self, name: str) -> Path:
         path = (self.path / name).resolve()
         if not path.is_relative_to(self.path.resolve()):
-            raise MLScaleError("a run writes inside its own folder only", where=name)
+            raise MLScaleError(
+                "a run writes inside its own folder only",
+                where=name,
+                fix="a name below the run folder, such as results/mine.json",
+            )
         return path
 
 

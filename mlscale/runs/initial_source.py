@@ -58,7 +58,12 @@ class Initial:
             rest = {key: document[key] for key in ("source", "name", "licence") if key in document}
             return cls(Path(document["checkpoint"]), document["sha256"], document["run"], **rest)
         except (KeyError, TypeError) as error:
-            raise MLScaleError("run.json is damaged", where="run.json: init", why=repr(error)) from error
+            raise MLScaleError(
+                "run.json is damaged",
+                where="run.json: init",
+                why=repr(error),
+                fix="restore run.json from a copy; its checkpoints can still be used: init_from=<a checkpoint of it>",
+            ) from error
 
     def check(self) -> None:
         """See that the file holds what it held when the run began.

@@ -106,12 +106,25 @@ def shards(index: Path) -> tuple[Path, ...]:
         if not names:
             raise ValueError("it names no files")
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
-        raise MLScaleError("the index of these weights can't be read", where=str(index), why=repr(error)) from error
+        raise MLScaleError(
+            "the index of these weights can't be read",
+            where=str(index),
+            why=repr(error),
+            fix="copy or download the weights again, the index with all the files that it names",
+        ) from error
     if odd := [name for name in names if not isinstance(name, str) or Path(name).name != name]:
-        raise MLScaleError("the index of these weights leads out of its folder", where=str(index), why=repr(odd[0]))
+        raise MLScaleError(
+            "the index of these weights leads out of its folder",
+            where=str(index),
+            why=repr(odd[0]),
+            fix="copy or download the weights again, the index with all the files that it names",
+        )
     if gone := [name for name in names if not (index.parent / name).is_file()]:
         raise MLScaleError(
-            f"{len(gone)} of {len(names)} files of these weights are missing", where=str(index.parent), why=gone[0]
+            f"{len(gone)} of {len(names)} files of these weights are missing",
+            where=str(index.parent),
+            why=gone[0],
+            fix="copy or download the weights again, the index with all the files that it names",
         )
     return tuple(index.parent / name for name in names)
 

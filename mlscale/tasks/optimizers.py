@@ -56,7 +56,7 @@ def _optimizer(module: nn.Module, optimizer: Partial, rules: Rules, layer_decay:
             "the optimizer can't be built with these settings",
             where="optimizer",
             why=str(error),
-            fix="mlscale config show --origin says where each setting comes from",
+            fix="mlscale config show origin=true says where each setting comes from",
         )
         refused.unbuilt = True
         raise refused from error

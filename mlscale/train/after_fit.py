@@ -66,7 +66,11 @@ def load_best(trainer: Any, module: LightningModule) -> Path:
     """
     path = best_checkpoint(trainer)
     if path is None:
-        raise MLScaleError("the run has saved no checkpoint", where=str(trainer.default_root_dir))
+        raise MLScaleError(
+            "the run has saved no checkpoint",
+            where=str(trainer.default_root_dir),
+            fix="callbacks=default, which saves the best and the last",
+        )
     module.load_state_dict(load(path)["state_dict"])
     return path
 

@@ -23,6 +23,8 @@ from mlscale.train.checkpoint.step_boundary import inside_accumulation
 # USR1 is what schedulers send ahead of a time limit: the run saves, and asks to be run again.
 _EXITS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGUSR1: Exit.SAVED}
 _TIME_IS_UP = 1000  # no signal has this number
+_RESUME = "mlscale runs resume last"
+_RESUME_EARLIER = "start the command again; where a checkpoint was saved before: mlscale runs resume last"
 _AGREE_SECONDS = 1.0  # between two agreements of the ranks
 _MOST_STEPS = 200
 
@@ -71,7 +73,7 @@ def stop_if_asked(undone: str) -> None:
     if _received:
         raise MLScaleError(
             f"stopped by {_name(_received)} after the fit, without {undone}",
-            fix="mlscale runs resume last",
+            fix=_RESUME,
             exit=_EXITS[signal.Signals(_received)],
         )
 
@@ -82,7 +84,11 @@ def _note(signum: int, frame: FrameType | None) -> None:
     if (signum == signal.SIGINT == _received and again) or (signum == signal.SIGTERM and _over()):
         if _raise_second and signum == signal.SIGINT:
             signal.signal(signum, signal.default_int_handler)
-            raise MLScaleError("stopped by a second SIGINT, in the middle of a step", exit=Exit.INTERRUPTED)
+            raise MLScaleError(
+                "stopped by a second SIGINT, in the middle of a step",
+                exit=Exit.INTERRUPTED,
+                fix=_RESUME_EARLIER,
+            )
         for worker in multiprocessing.active_children():
             worker.kill()
         signal.signal(signum, signal.SIG_DFL)
@@ -145,7 +151,7 @@ class StopOnSignal(Checkpoint):
             saved = "" if last_save_failed(trainer) else f", saved to {self.path}"
         raise MLScaleError(
             f"stopped by {_name(self._asked)} after optimizer step {trainer.global_step}{saved}",
-            fix="mlscale runs resume last" if saved else "",
+            fix=_RESUME if saved else _RESUME_EARLIER,
             exit=Exit.SAVED if self._asked == _TIME_IS_UP else _EXITS[signal.Signals(self._asked)],
         )
 

@@ -84,7 +84,7 @@ def raised_on_terminate() -> Iterator[None]:
     """SIGTERM raises inside the block, so that it ends its processes and removes its folders."""
 
     def stop(*_: object) -> None:
-        raise MLScaleError("stopped by SIGTERM", exit=Exit.TERMINATED)
+        raise MLScaleError("stopped by SIGTERM", exit=Exit.TERMINATED, fix="start the command again")
 
     if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
         yield

@@ -63,7 +63,12 @@ class Aliases:
             of = {str(alias): int(number) for alias, number in document["aliases"].items()}
             moves = tuple(Move(**{key: move[key] for key in _FIELDS}) for move in document["moves"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
-            raise MLScaleError("the aliases of a model are damaged", where=str(path), why=repr(error)) from error
+            raise MLScaleError(
+                "the aliases of a model are damaged",
+                where=str(path),
+                why=repr(error),
+                fix=f"restore it from a copy; or rm {path}, and mlscale versions promote {folder.name}:v1",
+            ) from error
         return cls(of, moves)
 
     def write(self, folder: Path) -> None:

@@ -74,10 +74,22 @@ def sources_of(files: Path | Mapping[str, Path]) -> dict[str, Path]:
             )
         found = {path.relative_to(files).as_posix(): path for path in artefacts(files)}
     if not found:
-        raise MLScaleError("there is nothing to publish", where=str(files), why="no file is there")
+        raise MLScaleError(
+            "there is nothing to publish",
+            where=str(files),
+            why="no file is there",
+            fix="mlscale versions add <a run or a servable's folder>",
+        )
     for name, path in found.items():
         if not is_place(name):
-            raise MLScaleError(f"'{name}' is no place in a version", where=str(path))
+            raise MLScaleError(
+                f"'{name}' is no place in a version", where=str(path), fix="name files by a relative path without '..'"
+            )
         if not path.is_file():
-            raise MLScaleError("can't read a file to publish", where=str(path), why="it is not there")
+            raise MLScaleError(
+                "can't read a file to publish",
+                where=str(path),
+                why="it is not there",
+                fix="mlscale runs ls and mlscale runs checkpoints show what there is to publish",
+            )
     return found

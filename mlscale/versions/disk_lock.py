@@ -48,7 +48,7 @@ def _take(handle: int, folder: Path, end: float) -> None:
                     "the registry's file system has no locks",
                     where=str(folder),
                     why=error.strerror or str(error),
-                    fix="keep the registry on a local disk, or on NFS with locks: --root, or registry.root=",
+                    fix="keep the registry on a local disk, or on NFS with locks: registry.root=<folder>",
                     exit=Exit.ENVIRONMENT,
                 ) from error
             if time.monotonic() >= end:
@@ -87,6 +87,6 @@ def _unwritable(root: Path, error: OSError) -> MLScaleError:
         "can't write to the registry",
         where=str(error.filename or root),
         why=error.strerror or str(error),
-        fix="another folder, with free space, that you may write to: --root, or registry.root=",
+        fix="another folder, with free space, that you may write to: registry.root=<folder>",
         exit=Exit.ENVIRONMENT,
     )

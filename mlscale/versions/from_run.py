@@ -109,7 +109,7 @@ def _checkpoint(run: RunFolder, name: str) -> Path:
             "the checkpoint can't be published",
             where=str(path),
             why=checkpoints.explain(found),
-            fix=f"mlscale runs checkpoints {run.id}, then --checkpoint last",
+            fix=f"mlscale runs checkpoints {run.id}, then: mlscale versions add {run.id} checkpoint=last",
         )
     return path
 
@@ -123,5 +123,5 @@ def _check_as_sealed(run: RunFolder, files: dict[str, Path], sealed: dict[str, A
                 f"{name} is not what the run was sealed with",
                 where=str(path),
                 why="the run's metrics would be those of something else",
-                fix=f"mlscale runs show {run.id} --verify",
+                fix=f"mlscale runs show {run.id} verify=true",
             )

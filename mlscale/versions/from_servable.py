@@ -45,7 +45,10 @@ def publish_servable(
     made = document["run"] or {}
     if run is not None and made.get("id") != run.id:
         raise MLScaleError(
-            "the servable is not that of this run", where=str(folder), why=f"it is from {made.get('id')}"
+            "the servable is not that of this run",
+            where=str(folder),
+            why=f"it is from {made.get('id')}",
+            fix="mlscale versions add <the servable's folder>",
         )
     known = origin(run) if run else {"name": made.get("folder"), **made} if made.get("id") else None
     return registry.publish(
@@ -73,7 +76,12 @@ def read_servable(folder: Path) -> dict[str, Any]:
         document["run"], document["checkpoint"], document["metrics"], document["data_version"], document["name"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         where = str(folder / DOCUMENT)
-        raise MLScaleError("a servable's document can't be read", where=where, why=repr(error)) from error
+        raise MLScaleError(
+            "a servable's document can't be read",
+            where=where,
+            why=repr(error),
+            fix="mlscale export makes the servable again",
+        ) from error
     wrong = [name for name, file in files.items() if not (is_place(name) and holds(folder / name, file))]
     there = {each.relative_to(folder).as_posix() for each in artefacts(folder)}
     wrong += sorted(there - set(files) - {DOCUMENT})

@@ -293,7 +293,7 @@ class LocalRegistry:
             return of[alias]
         known = ", ".join(sorted(of)) or "none"
         best = nearest(alias, of)
-        fix = f"mlscale versions promote {reference.name}:v{there[-1]} --alias {alias}"
+        fix = f"mlscale versions promote {reference.name}:v{there[-1]} alias={alias}"
         raise MLScaleError(
             f"no version of {reference.name} is {alias}",
             where=str(self._folder(reference.name)),
@@ -307,7 +307,7 @@ class LocalRegistry:
             return MLScaleError(
                 "there are no versions here",
                 where=str(self.root),
-                fix="mlscale versions add last, or name the folder: --root, or registry.root=",
+                fix="mlscale versions add last, or name the folder: registry.root=<folder>",
             )
         best = nearest(name, known)
         return MLScaleError(

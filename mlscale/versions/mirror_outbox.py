@@ -87,7 +87,12 @@ class Outbox:
         try:
             return Place(document["project"], document["entity"], document["id"])
         except KeyError as error:
-            raise MLScaleError("can't read where the registry's mirror is", where=str(path), why=repr(error)) from error
+            raise MLScaleError(
+                "can't read where the registry's mirror is",
+                where=str(path),
+                why=repr(error),
+                fix=f"remove it and begin again: rm {path}; mlscale versions sync project=<project>",
+            ) from error
 
     def begin(self, project: str, entity: str | None) -> Place:
         """Mirror this registry from now on.

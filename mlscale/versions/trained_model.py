@@ -186,7 +186,7 @@ def as_servable(model: TrainedModel, runs_dir: str | Path) -> TrainedModel:
         return of_servable(model.path / SERVABLE, runs_dir)
     run = str((read(model.path).run or {}).get("id", "last")) if model.is_registered else ""
     run = run or (model.run.name if model.run else "last")
-    add = f"\nmlscale versions add {run} --servable" if model.is_registered else ""
+    add = f"\nmlscale versions add {run} servable=true" if model.is_registered else ""
     raise MLScaleError(
         f"{model.label} has no servable yet"
         if model.kind == "run"

@@ -123,14 +123,28 @@ def read(folder: Path) -> Version:
     expect("version", document, str(where))
     content = {key: value for key, value in document.items() if key != "seal"}
     if document.get("seal") != _seal(content):
-        raise MLScaleError("the record of a version was altered", where=str(where), why="its digest differs")
+        raise MLScaleError(
+            "the record of a version was altered",
+            where=str(where),
+            why="its digest differs",
+            fix="restore the version's folder from a copy, or add its run again: mlscale versions add <run>",
+        )
     try:
         version = _version(folder, document)
     except (AttributeError, KeyError, TypeError) as error:
-        raise MLScaleError("the record of a version is damaged", where=str(where), why=repr(error)) from error
+        raise MLScaleError(
+            "the record of a version is damaged",
+            where=str(where),
+            why=repr(error),
+            fix="restore the version's folder from a copy, or add its run again: mlscale versions add <run>",
+        ) from error
     named = all(map(is_place, version.files)) and folder.name == f"v{version.number}"
     if not named or version.digest != content_digest(version.files):
-        raise MLScaleError("the record of a version does not fit its place", where=str(where))
+        raise MLScaleError(
+            "the record of a version does not fit its place",
+            where=str(where),
+            fix="restore the version's folder from a copy, or add its run again: mlscale versions add <run>",
+        )
     return version
 
 

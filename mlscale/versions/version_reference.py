@@ -72,7 +72,7 @@ def checked_name(name: str) -> str:
     raise MLScaleError(
         f"'{name}' is no name for a model",
         why="letters, digits, '_', '-' and '.', at most 80, a letter or a digit first",
-        fix=f"--name {near}" if near else "--name resnet",
+        fix=f"name={near}" if near else "name=resnet",
     )
 
 
@@ -87,12 +87,12 @@ def checked_alias(alias: str) -> str:
             "'previous' is kept by the registry", why="it is what was champion before", fix="mlscale versions rollback"
         )
     if alias == LATEST or _NUMBER.fullmatch(alias):
-        raise MLScaleError(f"'{alias}' can't be moved", why="it says which version it is", fix="--alias champion")
+        raise MLScaleError(f"'{alias}' can't be moved", why="it says which version it is", fix="alias=champion")
     if not _ALIAS.fullmatch(alias):
         raise MLScaleError(
             f"'{alias}' is no alias",
             why="small letters, digits, '_' and '-', at most 40, a letter first",
-            fix="--alias champion, --alias challenger, or one of your own",
+            fix="alias=champion, alias=challenger, or one of your own",
         )
     return alias
 

@@ -103,7 +103,9 @@ class WandbRegistry(LocalRegistry):
         if done.sent:
             _say(f"W&B: sent {', '.join(done.sent)}")
         if done.waiting:
-            _say(f"W&B: {_counted(done.waiting)} ({done.why}); to send: mlscale versions sync --root {self.root}")
+            _say(
+                f"W&B: {_counted(done.waiting)} ({done.why}); to send: mlscale versions sync registry.root={self.root}"
+            )
 
     def _not_now(self) -> str:
         """Why nothing is to be sent unasked; empty where it is."""

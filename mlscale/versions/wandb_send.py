@@ -57,7 +57,10 @@ def _send(outbox: Outbox, scratch: str) -> int:
             _send_aliases(outbox, model)
         before, waiting = waiting, outbox.waiting()
         if waiting == before:
-            raise MLScaleError(f"damaged versions are not sent: {', '.join(map(str, waiting))}")
+            raise MLScaleError(
+                f"damaged versions are not sent: {', '.join(map(str, waiting))}",
+                fix="mlscale versions show <version> lists the files that differ; restore them from a copy",
+            )
     if run is not None:
         run.finish()
     return SENT

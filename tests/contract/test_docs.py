@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import re
 import subprocess
@@ -14,8 +13,11 @@ import pytest
 import mlscale
 from mlscale.cli import main
 from mlscale.commands import COMMANDS
+from mlscale.commands.command import STAGES
+from mlscale.commands.options import read
 from mlscale.config.composition.argv import parse
 from scripts.docs_commands import ROOT, Command, commands, files, overlooked, pages
+from scripts.docs_site import navigation
 
 # Pages whose commands run from top to bottom, in a folder of their own.
 RUN = ("tutorial.md", "cookbook.md", "init.md", "trackers.md", "coming-from-lightning.md", "debugging.md")
@@ -28,7 +30,13 @@ OF_THE_READER = (
     "my_project",
     "…",
 )  # asks for help, or names what only they have
-HELP = [Command(f"{name} --help", typed) for name, verb in COMMANDS.items() for typed, _ in verb.examples]
+HELP = [
+    Command(f"{name} --help", typed)
+    for name, command in COMMANDS.items()
+    for examples in (command.examples, *(action.examples for action in command.actions.values()))
+    for typed, _ in examples
+    if typed.startswith("mlscale ")
+]
 ALL = [command for page in pages() for command in commands(page) if command.words] + HELP
 ALL = [command for command in ALL if command.page != "extending.md"]  # of a package, which scripts.third_party installs
 # What stands for something of the reader's own: a page can't know a run's id.
@@ -46,6 +54,19 @@ def test_the_pages_have_commands() -> None:
     assert {"train", "evaluate", "runs", "versions", "export"} <= {verb_and_rest(command)[0] for command in ALL}
 
 
+def test_commands_have_a_package_a_stage_and_a_page_that_opens_with_an_example() -> None:
+    packages = {path.parent.name for path in (ROOT / "mlscale/commands").glob("*/entry.py")}
+    assert {name.replace("-", "_") for name in COMMANDS} == packages
+    assert [name for stage in STAGES for name, each in COMMANDS.items() if each.stage == stage] == list(COMMANDS)
+    contents: dict[str, str] = {}
+    for section in navigation({page.name for page in pages()}):
+        contents |= {title: str(entries) for title, entries in section.items()}
+    for name, command in COMMANDS.items():
+        text = (ROOT / "docs" / f"{name}.md").read_text(encoding="utf-8")
+        assert f"mlscale {name}" in text.partition("\n## ")[0], f"docs/{name}.md opens without an example"
+        assert f"'{name}.md'" in contents[command.stage.capitalize()], name
+
+
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_no_command_is_overlooked(page: Path) -> None:
     assert overlooked(page) == []
@@ -55,18 +76,12 @@ def test_no_command_is_overlooked(page: Path) -> None:
 def test_every_command_parses(page: str, folder: Path) -> None:
     for command in ALL:
         verb, rest = verb_and_rest(command)
-        if command.page != page or verb == "completion":
+        if command.page != page:
             continue
         if COMMANDS[verb].working:
             parse(verb, rest)
         else:
-            module = importlib.import_module(f"mlscale.commands.{verb}.entry")
-            options = (
-                getattr(module, "_options", None)
-                or importlib.import_module("mlscale.commands.versions.version_arguments").options
-            )
-            if verb != "config":  # takes what the verbs take
-                options().parse_args(rest)
+            read(verb, COMMANDS[verb].actions, rest)
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +92,7 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patched.chdir(folder)
         patched.setenv("MLSCALE_CACHE", str(folder / "cache"))
         mlscale.run("train", ["+recipe=resnet", "model=mlp", "debug=fast"])
-        assert main(["versions", "add", "last", "--alias", "champion", "--name", "resnet"]) == 0
+        assert main(["versions", "add", "last", "alias=champion", "name=resnet"]) == 0
         for name, text in files(ROOT / "docs/cookbook.md").items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             (folder / name).write_text(text)
@@ -153,7 +168,8 @@ def test_the_site_is_published_by_the_script_and_loads_nothing_from_elsewhere(tm
         assert re.search(expected, done.stdout)
     assert git("status", "--porcelain", where=ROOT) == before
     published = git("ls-tree", "-r", "--name-only", "gh-pages").splitlines()
-    assert {"index.html", "tutorial.html", ".nojekyll", "reference/mlscale.html", "verbs/train.html"} <= set(published)
+    pages_of = {"index.html", "tutorial.html", "train.html", "commands.html", "reference/mlscale.html"}
+    assert pages_of | {".nojekyll"} <= set(published)
     page = git("show", "gh-pages:index.html")
     assert not re.search(r"""<(?:script|link|img)[^>]+(?:src|href)=["']?(?:https?:)?//""", page)
     assert "mlscale.api.load" not in git("show", "gh-pages:index.html")

@@ -316,10 +316,10 @@ def test_what_is_wrong_with_their_data(folder: Path) -> None:
     (folder / "not.tar").write_bytes(b"no tar at all" * 100)
     (folder / "empty").mkdir()
     for train, val, problems in [
-        ("t.tar", "eight.tar", ["2 of 16 samples have a label that the training data does not have."]),
-        ("none.tar", "empty", ["The path 'none.tar' does not exist.", "The folder 'empty' holds no shard."]),
+        ("t.tar", "eight.tar", ["2 of 16 samples have a label that the training data does not have"]),
+        ("none.tar", "empty", ["the path 'none.tar' does not exist", "the folder 'empty' holds no shard"]),
         ("not.tar", "t.tar", ["the shard 'not.tar' is not a tar file"]),
-        ("", "t.tar", ["No shards are named."]),
+        ("", "t.tar", ["no shards are named"]),
     ]:
         said = mlscale("data=webdataset", f"data.train={train}", f"data.val={val}", *FAST)
         assert said.code == 2

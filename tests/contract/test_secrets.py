@@ -143,7 +143,7 @@ def test_a_run_leaks_nothing(theirs: Path) -> None:
     assert b"theirs.Loud" in next(data for name, data in files.items() if name.endswith(".wandb"))
     assert leaks(files | told(done)) == []
     assert is_private(run)
-    for words in (["runs", "show", "last"], ["runs", "show", "last", "--json"], ["runs", "ls"]):
+    for words in (["runs", "show", "last"], ["runs", "show", "last", "output=json"], ["runs", "ls"]):
         assert leaks(told(mlscale(theirs, *words, env=planted(theirs)))) == []
 
 
@@ -184,7 +184,7 @@ def test_hydras_own_flags_leak_nothing(theirs: Path, words: list[str]) -> None:
     assert leaks(told(done)) == []
 
 
-@pytest.mark.parametrize("words", [["show"], ["show", "--origin"], ["check"]])
+@pytest.mark.parametrize("words", [["show"], ["show", "origin=true"], ["check"]])
 def test_looking_at_a_config_leaks_nothing(theirs: Path, words: list[str]) -> None:
     done = mlscale(theirs, "config", words[0], *TYPED, *words[1:], env=planted(theirs))
     assert done.returncode == 0, done.stderr

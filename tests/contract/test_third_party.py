@@ -13,7 +13,7 @@ import pytest
 import mlscale
 from mlscale.cli import main
 from mlscale.commands import COMMANDS, third_party
-from mlscale.completion import complete
+from mlscale.commands.completion.entry import complete
 from mlscale.config.composition.roots import VERB_CONFIGS, find_roots
 from scripts.docs_commands import files
 from scripts.third_party import LIMIT, PAGE, install_package, use_package

@@ -76,7 +76,7 @@ def test_by_default_a_damaged_image_ends_the_run(
 ) -> None:
     assert run(tmp_path, "fail", *words, f"trainer.devices={devices}") == 2
     said = capfd.readouterr().err
-    assert "The sample a/a.tar/05 cannot be decoded." in said
+    assert "the sample a/a.tar/05 cannot be decoded" in said
     assert "data.on_bad_sample=skip" in said
 
 

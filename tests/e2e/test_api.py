@@ -107,7 +107,7 @@ def test_a_version_of_a_checkpoint_answers_as_the_run_does(folder: Path, trained
     from mlscale.cli import main
 
     images, _ = digits()
-    assert main(["versions", "add", trained.artifacts["run"], "--name", "plain", "--root", "kept"]) == 0
+    assert main(["versions", "add", trained.artifacts["run"], "name=plain", "registry.root=kept"]) == 0
     expected = mlscale.load(trained.artifacts["run"]).predict(images)
     for what in ("plain:v1", "plain@latest"):
         said = mlscale.load(what, registry="kept").predict(images)

@@ -32,9 +32,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Path:
         commands.call("train", [*TRAINED, *common, f"name={name}", f"trainer.max_epochs={epochs}"])
     run = next(place.glob("runs/*/long-*"))
     commands.call("export", [str(run), f"runs_dir={place}/runs"])
-    root = ["--runs", str(place / "runs"), "--root", str(place / "registry")]
+    root = [f"runs_dir={place / 'runs'}", f"registry.root={place / 'registry'}"]
     assert main(["versions", "add", str(run), *root]) == 0
-    assert main(["versions", "add", str(run), "--servable", "--name", "served", *root]) == 0
+    assert main(["versions", "add", str(run), "servable=true", "name=served", *root]) == 0
     return place
 
 
@@ -219,7 +219,7 @@ def add(tar: tarfile.TarFile, name: str, content: bytes) -> None:
         (["ref=nobody"], "no run or model 'nobody'", "mlscale versions ls"),
         (["ref={run}", "against=nobody"], "no run or model 'nobody'", "mlscale runs ls"),
         (["ref={run}", "trainer.devices=2"], "a model is measured in one process", "leave trainer.devices out"),
-        (["ref={run}", "slices=colour"], "The samples have no '.colour' member.", "brightness or size"),
+        (["ref={run}", "slices=colour"], "the samples have no '.colour' member", "brightness or size"),
         (["ref={run}", "to=/proc/results"], "can't write results", "to=<a folder you may write to"),
         (["ref={run}", "worst=-3"], "worst is -3", "worst=0"),
         (["ref={run}", "slices=no.csv"], "the slices can't be read", "slices=<a CSV file"),

@@ -55,7 +55,7 @@ def test_the_training_goes_on_and_ends_resumable(small_disk: Path, tmp_path: Pat
     kept = list(small_disk.glob("*/*/checkpoints/*"))
     assert sorted(path.name for path in kept) == ["best.ckpt", "last.ckpt"]
     assert {verify(path).state for path in kept} == {"ok"}
-    listed = mlscale(tmp_path, "runs", "checkpoints", "last", "--root", str(small_disk))
+    listed = mlscale(tmp_path, "runs", "checkpoints", "last", f"runs_dir={small_disk}")
     assert listed.returncode == 0
     assert "the run resumes from last.ckpt" in listed.stdout
     subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)

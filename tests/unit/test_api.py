@@ -55,8 +55,8 @@ def test_a_config_that_was_altered_is_checked_again_and_stays_as_it_is(folder: P
         ("train", ["-m", "seed=1,2"], "flags are for the command line"),
         ("train", ["--cfg", "job"], "flags are for the command line"),
         ("train", "+recipe=resnet seed=1", "overrides are a list of texts"),
-        ("runs", ["ls"], "'runs' is no verb that takes a configuration"),
-        ("fly", [], "'fly' is no verb that takes a configuration"),
+        ("runs", ["ls"], "'runs' is not a command with a config"),
+        ("fly", [], "'fly' is not a command with a config"),
     ],
 )
 def test_what_is_for_the_command_line_is_refused(folder: Path, verb: str, words: list[str], what: str) -> None:

@@ -2,6 +2,7 @@
 
 import math
 import os
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,12 @@ def test_a_folder_that_can_not_be_written_is_told(tmp_path: Path, no_privileges:
     ):
         pass
     assert caught.value.exit == Exit.ENVIRONMENT
+
+
+def test_the_fix_of_an_unreadable_file_is_what_a_shell_takes(tmp_path: Path) -> None:
+    path = tmp_path / "it's a photo.png"
+    path.write_bytes(b"")
+    path.chmod(0)
+    command = files.read_again(path).partition(": ")[2]
+    subprocess.run(["bash", "-c", command], check=True)
+    assert path.stat().st_mode & 0o400

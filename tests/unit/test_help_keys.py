@@ -10,15 +10,15 @@ from mlscale.config.checks.check import check
 from mlscale.config.composition.argv import parse
 from mlscale.config.composition.compose import compose
 from mlscale.config.composition.roots import VERB_CONFIGS, find_roots
-from mlscale.help import of_verb
+from mlscale.help import of_working_command
 
 
 def printed(verb: str) -> list[str]:
     """The settings that the help prints, with a value for those that have none."""
-    lines = of_verb(verb, find_roots()).splitlines()
-    if "settings:" not in lines:
+    lines = of_working_command(verb, find_roots()).splitlines()
+    if "keys:" not in lines:
         return []
-    block = lines[lines.index("settings:") + 1 :]
+    block = lines[lines.index("keys:") + 1 :]
     block = block[: block.index("")]
     return [re.split(r"\s{2,}#", line.strip())[0].replace("<value>", "x") for line in block]
 

@@ -11,7 +11,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from mlscale.commands.options import Options
+from mlscale.commands.env import COMMAND
+from mlscale.commands.options import read
 from mlscale.errors import Exit
 from mlscale.report import key_values, size
 from mlscale.runs import machine as system
@@ -54,11 +55,11 @@ def main(argv: Sequence[str]) -> int:
     """Run `mlscale env`; returns the exit code.
 
     Raises:
-        MLScaleError: an option that it does not have.
+        MLScaleError: a key that it does not have.
     """
-    args = _options().parse_args(list(argv))
-    report = describe(args.root)
-    print(json.dumps(report, ensure_ascii=False, indent=2) if args.json else _text(report))
+    options = read("env", COMMAND.actions, argv)
+    report = describe(options.runs_dir)
+    print(json.dumps(report, ensure_ascii=False, indent=2) if options.output == "json" else _text(report))
     return int(Exit.DONE)
 
 
@@ -79,21 +80,6 @@ def describe(root: str) -> dict[str, Any]:
         "disks": {"runs": asdict(runs), "cache": asdict(cache)},
         "checks": [asdict(check) for check in checks(devices, runs, cache)],
     }
-
-
-def _options() -> Options:
-    parser = Options(
-        prog="mlscale env",
-        description="Describe this machine, and which devices, precisions, strategies, loggers and data sets work.\n"
-        "Takes a few seconds: torch is imported, and the disks are timed. Asks no network.",
-        examples="""
-mlscale env                       versions, devices, cores, memory, disks, and what works
-mlscale env --root /scratch/runs  time another folder for runs
-mlscale env --json                the same for programs""",
-    )
-    parser.add_argument("--root", default="runs", help="the folder of the runs (runs_dir); default: runs")
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    return parser
 
 
 def _versions(names: Sequence[str]) -> dict[str, str | None]:

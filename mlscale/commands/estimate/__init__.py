@@ -3,8 +3,8 @@
 from mlscale.commands.command import Command
 
 COMMAND = Command(
-    "tell memory, time and cost of a training run before it starts",
-    True,
+    "estimate memory, time and cost of a training run before it starts",
+    "measure",
     (
         ("mlscale estimate +recipe=resnet", "peak memory of a step, time of the run on this machine"),
         ("mlscale estimate +recipe=resnet data.batch_size=256 precision=bf16", "of another batch and precision"),

@@ -111,7 +111,11 @@ def first_batch(cfg: DictConfig) -> Any:
     source: Any = data if data is not None else build_task(cfg)
     batch = next(iter(source.train_dataloader()), None)
     if batch is None:
-        raise MLScaleError("the training data has no batch", where="data")
+        raise MLScaleError(
+            "the training data has no batch",
+            where="data",
+            fix="data.batch_size=1; if there is still none, the training loader of your data yields nothing",
+        )
     return batch
 
 

@@ -3,8 +3,8 @@
 from mlscale.commands.command import Command
 
 COMMAND = Command(
-    "measure a model: figures with intervals, classes, slices, worst errors; two models beside each other",
-    True,
+    "measure a model: metrics with intervals, classes, slices, worst errors; compare two models",
+    "measure",
     (
         ("mlscale evaluate last", "the best checkpoint of the last run"),
         ("mlscale evaluate last checkpoint=last split=test", "the last one, on test data"),

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from mlscale import init as starter
-from mlscale.commands.options import Options
+from mlscale.commands.init import COMMAND
+from mlscale.commands.options import read
 from mlscale.errors import Exit
 
 
@@ -16,24 +17,11 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         MLScaleError: a bad name, or a folder that is there and not empty.
     """
-    args = _options().parse_args(list(argv))
-    folder = Path(args.to or args.name)
-    package = starter.package_of(args.name)
-    files = starter.write(folder, args.name)
+    options = read("init", COMMAND.actions, argv)
+    folder = Path(options.to or options.name)
+    package = starter.package_of(options.name)
+    files = starter.write(folder, options.name)
     for file in files:
         print(folder / file)
     print(f"\nnext: cd {folder} && mlscale recipe={package}   (and: bash ci.sh)")
     return int(Exit.DONE)
-
-
-def _options() -> Options:
-    parser = Options(
-        prog="mlscale init",
-        description="Write a small project into a new folder: model, data, recipe, tests, CI. Its own tests pass.",
-        examples="""
-mlscale init digits                the folder digits, with a package of that name
-mlscale init my-net --to work      the project my-net in the folder work""",
-    )
-    parser.add_argument("name", help="of the project; its package is called so, with '_' for '-'")
-    parser.add_argument("--to", help="the folder; NAME by default. It must be empty, or not there")
-    return parser

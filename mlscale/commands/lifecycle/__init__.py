@@ -3,8 +3,8 @@
 from mlscale.commands.command import Command
 
 COMMAND = Command(
-    "the whole way on one machine: train, serve, shift, alert, retrain, swap",
-    True,
+    "everything end to end on one machine: train, serve, shift, alert, retrain, swap",
+    "operate",
     (
         ("mlscale lifecycle +recipe=resnet", "twelve steps, each with its figure, and a page that tells them"),
         ("mlscale lifecycle +recipe=resnet lifecycle.shift=turn", "production turns its camera"),

@@ -164,4 +164,10 @@ def asking(url: str, raw: NDArray[Any], expected: Callable[[str], NDArray[Any]],
 
 
 def _no_answer(path: str, why: str) -> MLScaleError:
-    return MLScaleError(f"the server does not answer POST {path}", where="the server", why=why, exit=Exit.ENVIRONMENT)
+    return MLScaleError(
+        f"the server does not answer POST {path}",
+        where="the server",
+        why=why,
+        exit=Exit.ENVIRONMENT,
+        fix="read logs/serve.log in the run folder, then start the command again",
+    )

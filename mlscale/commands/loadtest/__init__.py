@@ -3,8 +3,8 @@
 from mlscale.commands.command import Command
 
 COMMAND = Command(
-    "ask a server with Locust, and hold latency, failures and throughput against an objective",
-    True,
+    "send load to a server with Locust, and compare latency, failures and throughput with an objective",
+    "operate",
     (
         (
             "mlscale loadtest http://127.0.0.1:8000 slo.p99_ms=50",

@@ -3,8 +3,8 @@
 from mlscale.commands.command import Command
 
 COMMAND = Command(
-    "compare production with the reference profile: drift, damage, latency; one alert for each incident",
-    True,
+    "compare production with the reference profile: drift, degradation, latency; one alert for each incident",
+    "operate",
     (
         ("mlscale monitor resnet@champion", "one look at the last day; exit code 4 while alerting"),
         ("mlscale monitor resnet@champion alert.webhook=http://127.0.0.1:9000/", "and tell a webhook"),

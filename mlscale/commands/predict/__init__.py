@@ -4,7 +4,7 @@ from mlscale.commands.command import Command
 
 COMMAND = Command(
     "score many inputs with a model: one row each, resumable, over several devices",
-    True,
+    "ship",
     (
         ("mlscale predict last input=photos to=preds", "every image below a folder, with the last run's best"),
         (

@@ -3,8 +3,8 @@
 from mlscale.commands.command import Command
 
 COMMAND = Command(
-    "tell what bounds a training run, and prove the remedy",
-    True,
+    "find what limits the speed of a training run, and measure the fix",
+    "measure",
     (
         ("mlscale profile +recipe=resnet", "data or computing, by how much, and what to type"),
         ("mlscale profile last", "of a run that was made; the page goes into its folder"),

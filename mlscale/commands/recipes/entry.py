@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-from mlscale.commands.options import Options
+from mlscale.commands.options import read
+from mlscale.commands.recipes import COMMAND
 from mlscale.config.composition.roots import Roots, find_roots
 from mlscale.config.suggestions.suggest import nearest
 from mlscale.errors import Exit, MLScaleError
@@ -16,43 +16,16 @@ from mlscale.report import table
 
 def main(argv: Sequence[str]) -> int:
     """`mlscale recipes …`; returns the exit code."""
-    args = _options().parse_args(list(argv))
-    roots = find_roots(args.config_dir)
-    if args.command == "ls":
+    options = read("recipes", COMMAND.actions, argv)
+    roots = find_roots(options.config_dir)
+    if options.action == "ls":
         print(_list(roots))
-    elif args.command == "show":
-        print(_show(roots, args.name))
+    elif options.action == "show":
+        print(_show(roots, options.name))
     else:
-        path = copy(roots, args.name, args.to)
+        path = copy(roots, options.name, options.to)
         print(f"{path}\nmlscale recipe={path.stem}")
     return int(Exit.DONE)
-
-
-def _options() -> Options:
-    parser = Options(
-        prog="mlscale recipes",
-        description="List, read and copy recipes.",
-        examples="""
-mlscale recipes ls                 every recipe, what it is for, and where it lies
-mlscale recipes show resnet        its file and its card: data, licence, accuracy, time
-mlscale recipes cp resnet mine     write recipes/recipe/mine.yaml here; then: mlscale recipe=mine""",
-    )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="ls|show|cp", parser_class=Options)
-    _command(commands, "ls", "every recipe, what it is for, and where it lies", "mlscale recipes ls")
-    show = _command(commands, "show", "a recipe's file and its card", "mlscale recipes show resnet")
-    show.add_argument("name")
-    cp = _command(commands, "cp", "copy a recipe into ./recipes/recipe to start from", "mlscale recipes cp resnet mine")
-    cp.add_argument("name")
-    cp.add_argument("to", help="the name of your recipe")
-    return parser
-
-
-def _command(commands: Any, name: str, text: str, example: str) -> Options:
-    command: Options = commands.add_parser(name, help=text, description=text, examples=example)
-    command.add_argument(
-        "--config-dir", "-cd", action="append", default=[], help="a folder of your own groups and recipes"
-    )
-    return command
 
 
 def copy(roots: Roots, name: str, to: str) -> Path:

@@ -3,8 +3,8 @@
 from mlscale.commands.command import Command
 
 COMMAND = Command(
-    "learn from labelled events, compare with the champion, promote what is better",
-    True,
+    "train on labelled events, compare with the champion, promote the better one",
+    "operate",
     (
         (
             "mlscale retrain resnet events=events",

@@ -1,12 +1,81 @@
 """`mlscale runs`: its help. The entry point is in `entry`."""
 
-from mlscale.commands.command import Command
+from mlscale.commands.command import OUTPUT, RUNS_DIR, Action, Command, Key, Word
+
+_RUN = Word("ref", "a run: its id, the first letters of its id or of its folder's name, its path, or 'last'", "last")
 
 COMMAND = Command(
-    "list, show, compare and remove runs",
-    False,
+    "list, show, resume, compare and remove runs",
+    "inspect",
     (
         ("mlscale runs ls", "the runs of this folder, newest first"),
-        ("mlscale runs diff last 2xk3f", "what two runs have set differently, and what came of it"),
+        ("mlscale runs show last", "how the last one was set, and its result"),
+        ("mlscale runs resume last", "continue a run that was stopped, bitwise identical"),
+        ("mlscale runs checkpoints last", "what a run has saved, and whether each file is intact"),
+        ("mlscale runs send last", "send what a tracker did not take while it ran"),
+        ("mlscale runs diff last 2xk3f", "what two runs have set differently, and their metrics"),
+        ("mlscale runs rm 1s2de0 yes=true", "remove one for good"),
     ),
+    {
+        "ls": Action(
+            "list runs, newest first, those of a sweep together",
+            (),
+            (Key("limit", "at most this many; all by default", example="20", type=int), RUNS_DIR, OUTPUT),
+            (("mlscale runs ls limit=20 output=json", "the newest twenty, for programs"),),
+        ),
+        "show": Action(
+            "print one run: its start, result, config and checkpoints",
+            (_RUN,),
+            (
+                Key("verify", "read every file again and compare it with the seal's digests", default=False, type=bool),
+                RUNS_DIR,
+                OUTPUT,
+            ),
+            (("mlscale runs show last verify=true", "and whether its files are as they were sealed"),),
+        ),
+        "resume": Action(
+            "continue a run that was stopped, from its last valid checkpoint; takes what may change, as key=value",
+            (_RUN,),
+            (),
+            (("mlscale runs resume last trainer.devices=2", "on two devices"),),
+            overrides=True,
+        ),
+        "checkpoints": Action(
+            "list a run's checkpoints and read each again; exit code 2 if one is torn or altered",
+            (_RUN,),
+            (RUNS_DIR, OUTPUT),
+            (("mlscale runs checkpoints last output=json", "for programs"),),
+        ),
+        "send": Action(
+            "send what a tracker did not take while the run ran (logger=mlflow); nothing is sent twice",
+            (_RUN,),
+            (RUNS_DIR,),
+            (("mlscale runs send last", "once its server is there again"),),
+        ),
+        "diff": Action(
+            "print what differs between two runs",
+            (
+                Word("first", _RUN.help, "last"),
+                Word("second", _RUN.help, "last"),
+            ),
+            (RUNS_DIR, OUTPUT),
+            (("mlscale runs diff 1s2de0 last", "settings, code, packages, metrics"),),
+        ),
+        "rm": Action(
+            "remove runs for good",
+            (Word("ref", _RUN.help, "last", many=True),),
+            (
+                Key(
+                    "yes",
+                    "don't ask; needed where there is no terminal to ask on",
+                    default=False,
+                    example="true",
+                    type=bool,
+                ),
+                RUNS_DIR,
+                OUTPUT,
+            ),
+            (("mlscale runs rm 1s2de0 1s2dcq yes=true", "two of them"),),
+        ),
+    },
 )

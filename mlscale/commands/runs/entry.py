@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import sys
@@ -10,7 +9,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from mlscale.commands.options import Options
+from mlscale.commands.options import Options, read
+from mlscale.commands.runs import COMMAND
 from mlscale.commands.runs import list_checkpoints as run_checkpoints
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import duration, key_values, number, size, table
@@ -23,8 +23,6 @@ from mlscale.runs.folder import RunFolder
 from mlscale.runs.overview import Overview, grouped, overview, sweep_id
 from mlscale.runs.remove import remove
 
-_REF = "a run: its id, the beginning of its id or of its folder's name, its path, or 'last'"
-
 _COLUMNS = ("id", "name", "started", "status", "metric", "time", "overrides")
 _LESS_NEEDED = ("overrides", "time", "started", "metric")  # what a narrow terminal goes without, in this order
 _SHORTENED = 12  # characters of a name or of the overrides that are still worth showing
@@ -36,80 +34,21 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         MLScaleError: no such run, or one that must not be removed.
     """
-    args = _options().parse_args(list(argv))
-    commands = {"ls": _ls, "show": _show, "resume": _resume, "checkpoints": _checkpoints, "diff": _diff, "rm": _rm}
-    commands["send"] = _send
-    return commands[args.command](args)
+    options = read("runs", COMMAND.actions, argv)
+    actions = {"ls": _ls, "show": _show, "resume": _resume, "checkpoints": _checkpoints, "diff": _diff, "rm": _rm}
+    actions["send"] = _send
+    return actions[options.action](options)
 
 
-def _options() -> Options:
-    parser = Options(
-        prog="mlscale runs",
-        description="Look at the runs below a folder. A run is one execution; all there is of it lies in its folder.",
-        examples="""
-mlscale runs ls                        the runs of this folder, newest first
-mlscale runs show last                 how the last one was set, and what came of it
-mlscale runs resume last               go on with a run that was cut short, to the bit
-mlscale runs checkpoints last          what a run has saved, and whether each is whole
-mlscale runs send last                 send what a tracker did not take while it ran
-mlscale runs diff last 1s2de0          what two runs have set differently
-mlscale runs rm 1s2de0 --yes           remove one for good""",
-    )
-    commands = parser.add_subparsers(
-        dest="command", required=True, metavar="ls|show|resume|checkpoints|send|diff|rm", parser_class=Options
-    )
-    _command(
-        commands, "ls", "list runs, newest first, those of a sweep together", "mlscale runs ls --root /data/runs --json"
-    )
-    show = _command(
-        commands, "show", "one run: its start, result, config and checkpoints", "mlscale runs show last --verify"
-    )
-    show.add_argument("run", help=_REF)
-    show.add_argument(
-        "--verify", action="store_true", help="read every file again and compare it with the seal's digests"
-    )
-    resume = _command(
-        commands,
-        "resume",
-        "go on with a run that was cut short, from its last valid checkpoint",
-        "mlscale runs resume last trainer.devices=2",
-    )
-    resume.add_argument("run", help=_REF)
-    resume.add_argument("settings", nargs="*", help="devices, trackers or names that are to be others: key=value")
-    kept = _command(
-        commands,
-        "checkpoints",
-        "list a run's checkpoints and read each again: exit code 2 if one is torn or altered",
-        "mlscale runs checkpoints last --json",
-    )
-    kept.add_argument("run", help=_REF)
-    text = "send what a tracker did not take while the run ran (logger=mlflow); nothing is sent twice"
-    _command(commands, "send", text, "mlscale runs send last").add_argument("run", help=_REF)
-    diff = _command(commands, "diff", "what differs between two runs", "mlscale runs diff 1s2de0 last")
-    diff.add_argument("first", help=_REF)
-    diff.add_argument("second", help=_REF)
-    rm = _command(commands, "rm", "remove runs for good", "mlscale runs rm 1s2de0 1s2dcq --yes")
-    rm.add_argument("runs", nargs="+", help=_REF)
-    rm.add_argument("--yes", action="store_true", help="don't ask; needed where there is no terminal to ask on")
-    return parser
-
-
-def _command(commands: Any, name: str, text: str, example: str) -> Options:
-    command: Options = commands.add_parser(name, help=text, description=text, examples=example)
-    command.add_argument("--root", default="runs", help="the folder of the runs (runs_dir); default: runs")
-    command.add_argument("--json", action="store_true", help="print one JSON document")
-    return command
-
-
-def _ls(args: argparse.Namespace) -> int:
-    runs = [overview(run) for run in list_runs(args.root)]
-    broken = damaged(args.root)
-    if args.json:
+def _ls(options: Options) -> int:
+    runs = [overview(run) for run in list_runs(options.runs_dir)[: options.limit or None]]
+    broken = damaged(options.runs_dir)
+    if options.output == "json":
         return _print_json(
             {"runs": [asdict(run) for run in runs], "damaged": {str(p): why for p, why in broken.items()}}
         )
     if not runs:
-        print(f"no runs in {args.root}; mlscale +recipe=resnet makes one")
+        print(f"no runs in {options.runs_dir}; mlscale +recipe=resnet makes one")
     rows: list[Sequence[object]] = []
     for sweep, members in grouped(runs):
         if sweep:
@@ -157,12 +96,12 @@ def _row(run: Overview, indent: str) -> Sequence[object]:
     return (indent + run.id, run.name, _date(run.created), run.status, value, took, " ".join(run.overrides))
 
 
-def _show(args: argparse.Namespace) -> int:
-    run = find(args.run, args.root)
+def _show(options: Options) -> int:
+    run = find(options.ref, options.runs_dir)
     document, manifest = run.run, run.manifest
-    changed = run.changed() if args.verify else None
+    changed = run.changed() if options.verify else None
     checkpoints = [(path.relative_to(run.path).as_posix(), path.stat().st_size) for path in run.checkpoints]
-    if args.json:
+    if options.output == "json":
         content = {
             "path": str(run.path),
             "status": run.status,
@@ -188,7 +127,7 @@ def _show(args: argparse.Namespace) -> int:
     return int(Exit.USER if changed else Exit.DONE)
 
 
-def _resume(args: argparse.Namespace) -> int:
+def _resume(options: Options) -> int:
     from mlscale import commands
     from mlscale.assembly.ready import ready
     from mlscale.launch.threads import wait_passively
@@ -196,18 +135,17 @@ def _resume(args: argparse.Namespace) -> int:
     from mlscale.secrets.mask import Masker, masked_output
 
     wait_passively()
-    output = ["output=json"] if args.json else []
-    cfg = ready("train", [f"resume={args.run}", f"runs_dir={args.root}", *output, *args.settings])
+    cfg = ready("train", [f"resume={options.ref}", *options.overrides])
     result = commands.run("train", cfg)
     with masked_output(Masker.of(cfg)):
         emit(result, cfg.output)
     return int(Exit.DONE if result.ok else Exit.GATE)
 
 
-def _send(args: argparse.Namespace) -> int:
+def _send(options: Options) -> int:
     from mlscale.commands.runs.send_pending import send
 
-    return send(find(args.run, args.root))
+    return send(find(options.ref, options.runs_dir))
 
 
 def _about(document: dict[str, Any], manifest: dict[str, Any] | None) -> list[tuple[str, object]]:
@@ -232,16 +170,16 @@ def _about(document: dict[str, Any], manifest: dict[str, Any] | None) -> list[tu
     return [(name, value) for name, value in rows if value is not None]
 
 
-def _checkpoints(args: argparse.Namespace) -> int:
-    return run_checkpoints.show(find(args.run, args.root), as_json=args.json)
+def _checkpoints(options: Options) -> int:
+    return run_checkpoints.show(find(options.ref, options.runs_dir), as_json=options.output == "json")
 
 
-def _diff(args: argparse.Namespace) -> int:
-    first, second = find(args.first, args.root), find(args.second, args.root)
+def _diff(options: Options) -> int:
+    first, second = find(options.first, options.runs_dir), find(options.second, options.runs_dir)
     for run in (first, second):
         report_edits(run)
     difference = compare(first, second)
-    if args.json:
+    if options.output == "json":
         return _print_json({"first": str(first.path), "second": str(second.path), **difference.as_dict()})
     names = ("", first.path.name, second.path.name)
     print(key_values([("first", first.path), ("second", second.path)]))
@@ -257,12 +195,12 @@ def _diff(args: argparse.Namespace) -> int:
     return int(Exit.DONE)
 
 
-def _rm(args: argparse.Namespace) -> int:
-    runs = list({run.path: run for run in (find(ref, args.root) for ref in args.runs)}.values())
-    if not args.yes and not _confirmed(runs):
+def _rm(options: Options) -> int:
+    runs = list({run.path: run for run in (find(ref, options.runs_dir) for ref in options.ref)}.values())
+    if not options.yes and not _confirmed(runs):
         return int(Exit.USER)
     remove(runs)
-    if args.json:
+    if options.output == "json":
         return _print_json({"removed": [str(run.path) for run in runs]})
     print("\n".join(f"removed {run.path}" for run in runs))
     return int(Exit.DONE)
@@ -270,7 +208,7 @@ def _rm(args: argparse.Namespace) -> int:
 
 def _confirmed(runs: Sequence[RunFolder]) -> bool:
     if not sys.stdin.isatty():
-        raise MLScaleError("removing runs can't be undone", why="there is no terminal to ask on", fix="add --yes")
+        raise MLScaleError("removing runs can't be undone", why="there is no terminal to ask on", fix="add yes=true")
     print("\n".join(str(run.path) for run in runs), file=sys.stderr)
     print(
         f"remove {'this run' if len(runs) == 1 else 'these runs'} for good? [y/N] ", end="", file=sys.stderr, flush=True

@@ -3,8 +3,8 @@
 from mlscale.commands.command import Command
 
 COMMAND = Command(
-    "answer requests with a servable: HTTP, V2 inference protocol, hot swap, events",
-    True,
+    "serve a model over HTTP: V2 inference protocol, hot swap, events",
+    "operate",
     (
         ("mlscale serve resnet@champion", "and whatever becomes champion, without a pause"),
         ("mlscale serve models/digits port=0", "a folder, on a free port"),

@@ -4,7 +4,7 @@ from mlscale.commands.command import Command
 
 COMMAND = Command(
     "train what a recipe describes (the default)",
-    True,
+    "train",
     (
         ("mlscale +recipe=resnet", "train the small ResNet on digits"),
         ("mlscale +recipe=resnet trainer.devices=8", "on eight devices, the same global batches"),

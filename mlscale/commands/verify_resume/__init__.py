@@ -3,8 +3,8 @@
 from mlscale.commands.command import Command
 
 COMMAND = Command(
-    "kill your own run several times, and say whether it goes on to the bit",
-    True,
+    "kill your own run several times, and check that it resumes bitwise identical",
+    "measure",
     (
         ("mlscale verify-resume +recipe=resnet trainer.max_epochs=3", "three kills of a run of three epochs"),
         ("mlscale verify-resume +recipe=mine kills=10 kill_seed=7", "ten kills, at other places"),

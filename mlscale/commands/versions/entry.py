@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import json
 import sys
@@ -10,7 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.commands.versions.version_arguments import options
+from mlscale.commands.options import Options, read
+from mlscale.commands.versions import COMMAND
 from mlscale.errors import Exit, MLScaleError
 from mlscale.report import key_values, number, size, table
 from mlscale.report.text import label
@@ -32,25 +32,25 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         MLScaleError: no such version, one that is damaged, or a registry that can't be written to.
     """
-    args = options().parse_args(list(argv))
-    commands = {"ls": _ls, "show": _show, "add": _add, "promote": _promote, "rollback": _rollback, "sync": _sync}
-    return commands[args.command](args)
+    options = read("versions", COMMAND.actions, argv)
+    actions = {"ls": _ls, "show": _show, "add": _add, "promote": _promote, "rollback": _rollback, "sync": _sync}
+    return actions[options.action](options)
 
 
-def _ls(args: argparse.Namespace) -> int:
-    registry = opened(args.root)
+def _ls(options: Options) -> int:
+    registry = opened(options.registry_root)
     names = registry.names()
-    if args.name and args.name not in names:
-        registry.resolve(args.name)  # raises what there is instead
-    names = [args.name] if args.name else names
+    if options.name and options.name not in names:
+        registry.resolve(options.name)  # raises what there is instead
+    names = [options.name] if options.name else names
     found = {name: registry.versions(name) for name in names}
     broken = {str(path): why for name in names for path, why in registry.damaged(name).items()}
-    if args.json:
+    if options.output == "json":
         models = {name: _model(registry, name, versions) for name, versions in found.items()}
         document = {"registry": str(registry.root), "models": models, "damaged": broken}
         return _print_json(document | ({"waiting": registry.waiting()} if isinstance(registry, WandbRegistry) else {}))
     if not names:
-        print(f"no versions in {args.root}; mlscale versions add last makes one of the last run")
+        print(f"no versions in {options.registry_root}; mlscale versions add last makes one of the last run")
     rows = [_row(registry, version) for versions in found.values() for version in versions]
     if rows:
         print(table(rows, ("version", "aliases", "metric", "kind", "run", "data", "size", "created")))
@@ -61,12 +61,12 @@ def _ls(args: argparse.Namespace) -> int:
     return int(Exit.DONE)
 
 
-def _show(args: argparse.Namespace) -> int:
-    registry = opened(args.root)
-    version = registry.resolve(args.ref)
+def _show(options: Options) -> int:
+    registry = opened(options.registry_root)
+    version = registry.resolve(options.ref)
     changed, aliases = registry.changed(version), registry.aliases(version.name)
     moves = [move for move in aliases.moves if version.number in (move.before, move.after)]
-    if args.json:
+    if options.output == "json":
         document = {**_document(registry, version), "changed": changed, "lineage": _lineage(registry, version)}
         _print_json({**document, "moves": [vars(move) for move in moves]})
         return int(Exit.USER if changed else Exit.DONE)
@@ -101,11 +101,11 @@ def _show(args: argparse.Namespace) -> int:
     return int(Exit.USER if changed else Exit.DONE)
 
 
-def _add(args: argparse.Namespace) -> int:
-    registry = opened(args.root)
-    done = _published(registry, args)
+def _add(options: Options) -> int:
+    registry = opened(options.registry_root)
+    done = _published(registry, options)
     version = done.version
-    if args.json:
+    if options.output == "json":
         return _print_json({**_document(registry, version), "new": done.new})
     if not done.new:
         print(f"{version.ref} holds the same content: no new version is made")
@@ -114,34 +114,34 @@ def _add(args: argparse.Namespace) -> int:
     return int(Exit.DONE)
 
 
-def _published(registry: LocalRegistry, args: argparse.Namespace) -> Published:
-    said: dict[str, Any] = {"name": args.name, "notes": args.notes, "aliases": tuple(args.alias)}
-    folder = Path(args.what)
+def _published(registry: LocalRegistry, options: Options) -> Published:
+    said: dict[str, Any] = {"name": options.name, "notes": options.notes, "aliases": options.alias}
+    folder = Path(options.ref)
     if (folder / DOCUMENT).is_file():
         _try(folder)
         run = None
         with contextlib.suppress(MLScaleError):  # it may come from another machine
-            run = find((read_servable(folder)["run"] or {}).get("id", ""), args.runs)
+            run = find((read_servable(folder)["run"] or {}).get("id", ""), options.runs_dir)
         return publish_servable(registry, folder, run=run, **said)
-    run = find(args.what, args.runs)
-    if args.servable:
+    run = find(options.ref, options.runs_dir)
+    if options.servable:
         _try(run.path / "servable")
         return publish_servable(registry, run.path / "servable", run=run, **said)
-    return publish_run(registry, run, checkpoint=args.checkpoint, **said)
+    return publish_run(registry, run, checkpoint=options.checkpoint, **said)
 
 
-def _promote(args: argparse.Namespace) -> int:
-    registry = opened(args.root)
-    _try_version(registry, args.ref)
-    version = registry.promote(args.ref, args.alias)
-    return _told_of(registry, version, args.alias, as_json=args.json)
+def _promote(options: Options) -> int:
+    registry = opened(options.registry_root)
+    _try_version(registry, options.ref)
+    version = registry.promote(options.ref, options.alias)
+    return _told_of(registry, version, options.alias, as_json=options.output == "json")
 
 
-def _rollback(args: argparse.Namespace) -> int:
-    registry = opened(args.root)
-    if PREVIOUS in registry.aliases(args.name).of:
-        _try_version(registry, f"{args.name}@{PREVIOUS}")
-    return _told_of(registry, registry.rollback(args.name), CHAMPION, as_json=args.json)
+def _rollback(options: Options) -> int:
+    registry = opened(options.registry_root)
+    if PREVIOUS in registry.aliases(options.name).of:
+        _try_version(registry, f"{options.name}@{PREVIOUS}")
+    return _told_of(registry, registry.rollback(options.name), CHAMPION, as_json=options.output == "json")
 
 
 def _try_version(registry: LocalRegistry, ref: str) -> None:
@@ -178,19 +178,19 @@ def _try(folder: Path) -> Servable:
     return load_and_try(folder)
 
 
-def _sync(args: argparse.Namespace) -> int:
-    registry = opened(args.root)
-    if args.project:
-        registry = WandbRegistry(args.root, project=args.project, entity=args.entity)
+def _sync(options: Options) -> int:
+    registry = opened(options.registry_root)
+    if options.project:
+        registry = WandbRegistry(options.registry_root, project=options.project, entity=options.entity)
     if not isinstance(registry, WandbRegistry):
         raise MLScaleError(
             "this registry has no mirror yet",
             where=str(registry.root),
-            fix="mlscale versions sync --project <W&B's project>, or registry=wandb where it is published",
+            fix="mlscale versions sync project=digits, or registry=wandb where it is published",
         )
-    done = registry.sync(args.timeout)
+    done = registry.sync(options.timeout)
     code = int(Exit.ENVIRONMENT if done.waiting else Exit.DONE)
-    if args.json:
+    if options.output == "json":
         _print_json({"sent": done.sent, "waiting": done.waiting, "why": done.why})
         return code
     print(

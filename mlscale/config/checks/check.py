@@ -158,8 +158,7 @@ class _Check:
         if self._in_file(path):
             fix = _in_place(path, fix)
         why = (advice.why if advice else "") or why
-        fix = fix or self._every_key(path)
-        yield MLScaleError(what, where=self.where(path), why=why, fix=fix)
+        yield MLScaleError(what, where=self.where(path), why=why, fix=fix or self._every_key(path))
 
     def _moved(self, path: str, value: object) -> Advice | None:
         """What gives a group the object that was typed at `path`: `model.optimizer._target_=…`, `net._target_=…`."""

@@ -99,7 +99,7 @@ def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
         return parser.parse_known_args(words)
     except argparse.ArgumentError as error:
         raise MLScaleError(
-            str(error), where="command line", fix="mlscale --help shows the flags; settings are typed as key=value"
+            str(error), where="command line", fix="mlscale train --help shows flags; settings are typed as key=value"
         ) from None
 
 

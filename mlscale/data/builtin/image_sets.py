@@ -123,7 +123,7 @@ class Bundled(WebDataset):
         """
         if not self.folder.exists():
             raise MLScaleError(
-                f"The data set {self.set_name} is not there.",
+                f"the data set {self.set_name} is not there",
                 where="data.root",
                 why=f"{str(self.folder)!r} does not exist",
                 fix=f"mlscale prepare data={self.option}",
@@ -202,7 +202,7 @@ def _download_fashion_mnist(folder: Path) -> Path:
         return Path(Mirror(str(folder), download=True).raw_folder)
     except Exception as error:
         raise MLScaleError(
-            "Fashion-MNIST is neither installed nor can it be downloaded.",
+            "Fashion-MNIST is neither installed nor can it be downloaded",
             where="data=fashion_mnist",
             why=f"{DEBIAN_FASHION_MNIST} does not exist, and torchvision's mirror did not answer: "
             + " ".join(str(error).split()),

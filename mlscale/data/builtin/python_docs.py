@@ -75,7 +75,7 @@ class PythonDocs(LanguageData):
         documents = list(collect())
         if not documents:
             raise MLScaleError(
-                "This Python carries no documentation.",
+                "this Python carries no documentation",
                 where="data=python_docs",
                 why=f"{_library()} holds no docstrings, and pydoc_data no topics",
                 fix="data=text_files data.train='docs/*.txt'   (your own text)",
@@ -88,7 +88,7 @@ class PythonDocs(LanguageData):
     def _documents(self) -> dict[str, list[Document]]:
         if not self.folder.exists():
             raise MLScaleError(
-                "The documentation of Python has not been collected yet.",
+                "the documentation of Python has not been collected yet",
                 where="data.root",
                 why=f"{str(self.folder)!r} does not exist",
                 fix="mlscale prepare data=python_docs",

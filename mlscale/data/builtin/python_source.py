@@ -60,7 +60,7 @@ class PythonSource(TextData):
         super().__init__(length=length, batch_size=batch_size, seed=seed, augment=augment, policy=policy)
         if not 0 < val_fraction < 1:
             raise MLScaleError(
-                f"data.val_fraction is {val_fraction}.",
+                f"data.val_fraction is {val_fraction}",
                 where="data.val_fraction",
                 why="it is between 0 and 1",
                 fix="data.val_fraction=0.25",
@@ -91,7 +91,7 @@ class PythonSource(TextData):
 
     def _too_few(self, package: str, files: Sequence[Path]) -> MLScaleError:
         return MLScaleError(
-            f"This Python has {'one file' if files else 'no file'} of the package {package!r}.",
+            f"this Python has {'one file' if files else 'no file'} of the package {package!r}",
             where="data.packages",
             why="each package needs a file to train on and one to validate on; some distributions leave packages out",
             fix=f"data.packages=[{','.join(name for name in self.packages if name != package)}]",

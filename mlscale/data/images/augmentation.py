@@ -61,7 +61,7 @@ class Augment:
         for name, value, limit in (("shift", shift, 1), ("rotate", rotate, 180), ("scale", scale, 1)):
             if not 0 <= value <= limit or (name == "scale" and value == limit):
                 raise MLScaleError(
-                    f"augment.{name} is {value}.",
+                    f"augment.{name} is {value}",
                     where=f"augment.{name}",
                     why=f"it is between 0 and {limit}",
                     fix=f"augment.{name}={min(max(value, 0), limit / 2):g}",
@@ -172,7 +172,7 @@ class PerSample:
 
         if not isinstance(self._transform, Transform):
             raise MLScaleError(
-                f"The transform {type(self._transform).__name__} takes an image alone.",
+                f"the transform {type(self._transform).__name__} takes an image alone",
                 where="augment",
                 why="a mask has to be moved as its image is",
                 fix="a transform of torchvision.transforms.v2, which takes both; or augment=flip, augment=crop",
@@ -186,7 +186,7 @@ class PerSample:
         if not isinstance(result, Tensor) or result.dtype != sample.dtype:
             got = f"a tensor of {result.dtype}" if isinstance(result, Tensor) else type(result).__name__
             raise MLScaleError(
-                f"The transform {type(self._transform).__name__} returned {got}.",
+                f"the transform {type(self._transform).__name__} returned {got}",
                 where="augment",
                 why=f"it is given a tensor of {sample.dtype} and must return one; images are normalised afterwards",
                 fix="leave ToTensor, ToDtype and Normalize out, or end with "
@@ -225,7 +225,7 @@ def as_batch_augment(augment: object) -> BatchAugment | None:
     if callable(augment):
         return PerSample(augment)
     raise MLScaleError(
-        f"augment is {type(augment).__name__}, which cannot be called.",
+        f"augment is {type(augment).__name__}, which cannot be called",
         where="augment",
         fix="give a class whose instances take an image tensor and return one, e.g. "
         "augment._target_=torchvision.transforms.v2.RandomHorizontalFlip",

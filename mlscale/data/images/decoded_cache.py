@@ -75,7 +75,7 @@ def probe(
     mixed = {array.shape[0] for array in arrays} - {channels}
     if mixed and mixed != {1}:
         raise MLScaleError(
-            f"The samples differ in their channels: {sorted(mixed | {channels})}.",
+            f"the samples differ in their channels: {sorted(mixed | {channels})}",
             where=where,
             fix="write all samples with the same number of channels",
         )
@@ -226,7 +226,7 @@ class Decoded:
         )
         if array.shape != self._dimensions:
             raise MLScaleError(
-                f"The sample {self.source.key(sample)} has another size than the training data.",
+                f"the sample {self.source.key(sample)} has another size than the training data",
                 where=self._where,
                 why=f"{_pixels(array.shape)} pixels, not {_pixels(self._dimensions)}",
                 fix=f"data.image_size={min(224, *self._dimensions[1:])}",
@@ -248,7 +248,7 @@ def _different(
     source: Source, one: int, shape: tuple[int, ...], other: int, other_shape: tuple[int, ...], where: str, fix: str
 ) -> MLScaleError:
     return MLScaleError(
-        "The images differ in size.",
+        "the images differ in size",
         where=where,
         why=f"{source.key(one)} has {_pixels(shape)} pixels, {source.key(other)} has {_pixels(other_shape)}",
         fix=fix,

@@ -22,6 +22,7 @@ from mlscale.data.shards.system_files import (
     report_skipped,
 )
 from mlscale.errors import MLScaleError
+from mlscale.files import read_again
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 _PROBED = 256
@@ -52,7 +53,11 @@ class FolderSource:
         try:
             return path.suffix[1:].lower(), path.read_bytes()
         except OSError as error:
-            raise MLScaleError(f"The image {str(path)!r} cannot be read.", why=error.strerror or str(error)) from error
+            raise MLScaleError(
+                f"the image {str(path)!r} cannot be read",
+                why=error.strerror or str(error),
+                fix=read_again(path),
+            ) from error
 
     def _digest(self) -> str:
         """Names, classes, sizes, and the first block of some files, evenly spread."""
@@ -117,7 +122,7 @@ class ImageFolder(ImageData):
         )
         if not 0 < val_fraction < 1:
             raise MLScaleError(
-                f"data.val_fraction is {val_fraction}.",
+                f"data.val_fraction is {val_fraction}",
                 where="data.val_fraction",
                 why="it is between 0 and 1",
                 fix="data.val_fraction=0.1",
@@ -130,7 +135,7 @@ class ImageFolder(ImageData):
     def _open(self) -> dict[str, Callable[[], Source]]:
         if not self.root.is_dir():
             raise MLScaleError(
-                f"The folder {str(self.root)!r} does not exist.",
+                f"the folder {str(self.root)!r} does not exist",
                 where="data.root",
                 why="it is a file" if self.root.exists() else f"looked for {self.root.absolute()}",
                 fix="data.root=<a folder of images by class>",
@@ -140,7 +145,7 @@ class ImageFolder(ImageData):
             return {"train": partial(FolderSource, self.root, train), "val": partial(FolderSource, self.root, val)}
         if not (self.root / "val").is_dir():
             raise MLScaleError(
-                f"The folder {str(self.root)!r} has a train folder and no val folder.",
+                f"the folder {str(self.root)!r} has a train folder and no val folder",
                 where="data.root",
                 why="there is nothing to validate on",
                 fix=f"data.root={self.root / 'train'} holds a part of it out; or make {self.root / 'val'}",
@@ -159,7 +164,7 @@ class ImageFolder(ImageData):
         for name, members in by_class.items():
             if len(members) < 2:
                 raise MLScaleError(
-                    f"The class {name!r} has a single image.",
+                    f"the class {name!r} has a single image",
                     where="data.root",
                     why="one is needed to train on and one to validate on",
                     fix=f"add images to {self.root / name}, or remove it",
@@ -180,7 +185,7 @@ def _images(root: Path) -> list[tuple[str, str]]:
     if not classes:
         loose = sum(entry.name.lower().endswith(_EXTENSIONS) for entry in os.scandir(root))
         raise MLScaleError(
-            f"The folder {str(root)!r} has no class folders.",
+            f"the folder {str(root)!r} has no class folders",
             where="data.root",
             why=f"{loose} images lie in it directly" if loose else "it is empty",
             fix=f"put the images of each class into a folder of its own: {root}/<class>/*.jpg",
@@ -193,7 +198,7 @@ def _images(root: Path) -> list[tuple[str, str]]:
     report_skipped(skipped, where=str(root))
     if empty := [name for name, members in files.items() if not members]:
         raise MLScaleError(
-            f"No image in {len(empty)} of the {len(classes)} class folders of {str(root)!r}.",
+            f"no image in {len(empty)} of the {len(classes)} class folders of {str(root)!r}",
             where="data.root",
             why=f"without: {', '.join(empty[:5])}{', …' if len(empty) > 5 else ''}; "
             f"images end in {' '.join(_EXTENSIONS)}",

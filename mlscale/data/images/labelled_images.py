@@ -64,7 +64,7 @@ class ImageData(OrderedData):
         self.labels, self._stated = labels, classes
         if image_size is not None and image_size < 1:
             raise MLScaleError(
-                f"data.image_size is {image_size}.",
+                f"data.image_size is {image_size}",
                 where="data.image_size",
                 why="it is a number of pixels, or null",
                 fix="data.image_size=224",
@@ -104,7 +104,7 @@ class ImageData(OrderedData):
         """
         self.facts()
         if split not in self._splits:
-            raise MLScaleError(f"This data has no {split} split.", where=self._where(split), fix="split=val")
+            raise MLScaleError(f"this data has no {split} split", where=self._where(split), fix="split=val")
         return self._splits[split]
 
     def _open(self) -> dict[str, Callable[[], Source]]:
@@ -221,7 +221,7 @@ class ImageData(OrderedData):
             MLScaleError: these samples have no members.
         """
         raise MLScaleError(
-            f"These samples have no member '.{extension}'.",
+            f"these samples have no member '.{extension}'",
             where="data.weights",
             why="each is a file of its own",
             fix="data.weights=weights.csv   (lines of key,weight)",

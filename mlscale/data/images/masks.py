@@ -198,7 +198,7 @@ def _size_of_image(source: Source, sample: int, max_pixels: int) -> tuple[int, i
 def _check(count: int, where: str, fix: str) -> None:
     if not 2 <= count <= _MOST:
         raise MLScaleError(
-            f"The masks have {count} class{'es' * (count != 1)}.", where=where, why=f"2 to {_MOST} can be told", fix=fix
+            f"the masks have {count} class{'es' * (count != 1)}", where=where, why=f"2 to {_MOST} can be told", fix=fix
         )
 
 

@@ -39,14 +39,14 @@ class Mixing:
         for name, alpha in (("mixup", mixup), ("cutmix", cutmix)):
             if not 0 <= alpha <= 20:
                 raise MLScaleError(
-                    f"augment.{name} is {alpha}.",
+                    f"augment.{name} is {alpha}",
                     where=f"augment.{name}",
                     why="it is the α of a Beta(α, α) distribution, between 0 (none) and 20",
                     fix=f"augment.{name}=0.2",
                 )
         if block < 2:
             raise MLScaleError(
-                f"augment.block is {block}.",
+                f"augment.block is {block}",
                 where="augment.block",
                 why="a sample and its partner are two",
                 fix="augment.block=8",
@@ -65,7 +65,7 @@ class Mixing:
             near = max(1, round(layout.batch_size / whole)) * whole
             fixes = [f"augment.block={min(blocks, key=lambda n: abs(n - self.block))}"] if blocks else []
             raise MLScaleError(
-                f"Blocks of {self.block} samples do not fit into {layout.per_device} samples per device.",
+                f"blocks of {self.block} samples do not fit into {layout.per_device} samples per device",
                 where="augment.block",
                 why=f"a sample's partner is on its own device: {layout.batch_size} samples over "
                 f"{layout.world_size} processes and {layout.accumulate} forward passes are {layout.per_device} each",
@@ -155,7 +155,7 @@ def _paste(x: Array, other: Array, share: float, at: Array) -> float:
     """Put a box of `other` into the image x, in place; the share of x that is left."""
     if x.ndim != 3:
         raise MLScaleError(
-            f"cutmix needs images, and a sample has {x.ndim} dimensions.",
+            f"cutmix needs images, and a sample has {x.ndim} dimensions",
             where="augment.cutmix",
             fix="augment.cutmix=0 augment.mixup=0.2",
         )

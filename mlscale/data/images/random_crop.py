@@ -48,14 +48,14 @@ class RandomCrop:
     ) -> None:
         if len(area) != 2 or not 0 < area[0] <= area[1] <= 1:
             raise MLScaleError(
-                f"augment.area is {list(area)}.",
+                f"augment.area is {list(area)}",
                 where="augment.area",
                 why="it is the least and the largest part of the area: above 0, up to 1, in this order",
                 fix="augment.area=[0.08,1]",
             )
         if len(ratio) != 2 or not 0 < ratio[0] <= ratio[1]:
             raise MLScaleError(
-                f"augment.ratio is {list(ratio)}.",
+                f"augment.ratio is {list(ratio)}",
                 where="augment.ratio",
                 why="it is the least and the largest width / height: above 0, in this order",
                 fix="augment.ratio=[0.75,1.3333]",

@@ -44,7 +44,7 @@ class BadSample(MLScaleError):  # noqa: N818 - a sample, in the place of its bat
         fix = "data.on_bad_sample=skip replaces it and goes on; or write this sample anew"
         # PIL names the file it was given, which is bytes in memory here, at an address that changes.
         why = re.sub(r" <_io\.BytesIO object at \w+>", "", why)
-        super().__init__(f"The sample {key} {what}.", where=where, why=why, fix=fix)
+        super().__init__(f"the sample {key} {what}", where=where, why=why, fix=fix)
         self.sample, self.key = sample, key
 
 
@@ -91,7 +91,9 @@ class Skipped:
         """Remember a bad sample; the first one is told on stderr at once."""
         self.found[split, error.sample] = error
         if len(self.found) == 1:
-            print(f"bad data  {error.what} {error.why}; it is replaced, and so are others", file=sys.stderr, flush=True)
+            print(
+                f"bad data  {error.what}: {error.why}; it is replaced, and so are others", file=sys.stderr, flush=True
+            )
 
     def over_ranks(self) -> tuple[list[str], int]:
         """The names of all bad samples, sorted, and how many places of training they had, over all ranks."""
@@ -189,9 +191,9 @@ class Skipping:
                 return int(other)
         first = self._skipped.found[self._split, sample]
         raise MLScaleError(
-            f"None of the {len(candidates)} samples of a global batch can be read.",
+            f"none of the {len(candidates)} samples of a global batch can be read",
             where=f"data.{self._split}",
-            why=f"the first: {first.what} {first.why}",
+            why=f"the first: {first.what}: {first.why}",
             fix="write the data anew; if it is whole, something is wrong with how it is read",
         )
 

@@ -81,8 +81,8 @@ class Layout:
             low = self.batch_size // parts * parts
             near = [size for size in (low, low + parts) if size > 0]
             raise MLScaleError(
-                f"A batch of {self.batch_size} does not divide over {self.world_size} processes and "
-                f"{self.accumulate} forward passes.",
+                f"a batch of {self.batch_size} does not divide over {self.world_size} processes and "
+                f"{self.accumulate} forward passes",
                 where="data.batch_size",
                 why=f"it is the batch of one optimizer step over all of them, so a multiple of {parts}",
                 fix=" or ".join(f"data.batch_size={size}" for size in near),
@@ -90,7 +90,7 @@ class Layout:
         if samples is not None and self.batch_size > samples:
             fits = samples // parts * parts
             raise MLScaleError(
-                f"A batch of {self.batch_size} is larger than the training data, {samples} samples.",
+                f"a batch of {self.batch_size} is larger than the training data, {samples} samples",
                 where="data.batch_size",
                 why="a last batch that is not full is left out, so nothing would be trained on",
                 fix=f"data.batch_size={fits}, or data.last=pad" if fits else "data.last=pad, or fewer processes",

@@ -45,21 +45,21 @@ class Policy:
         _one_of("on_bad_sample", self.on_bad_sample, ("fail", "skip"))
         if self.epoch_samples is not None and self.epoch_samples < 1:
             raise MLScaleError(
-                f"data.epoch_samples is {self.epoch_samples}.",
+                f"data.epoch_samples is {self.epoch_samples}",
                 where="data.epoch_samples",
                 why="it is a number of samples, or null for as many as the training data has",
                 fix="data.epoch_samples=null",
             )
         if self.sampling == "weighted" and self.weights is None:
             raise MLScaleError(
-                "Weighted sampling has no weights.",
+                "weighted sampling has no weights",
                 where="data.weights",
                 why="each sample is drawn as often as its weight says",
                 fix="data.weights=weights.csv   (lines of key,weight), or a member's extension: data.weights=weight",
             )
         if self.weights is not None and self.sampling != "weighted":
             raise MLScaleError(
-                f"data.weights has no effect with data.sampling={self.sampling}.",
+                f"data.weights has no effect with data.sampling={self.sampling}",
                 where="data.weights",
                 fix="data.sampling=weighted",
             )
@@ -86,7 +86,7 @@ def whole_shares(mix: Mapping[str, float], sources: Mapping[str, object]) -> NDA
     if lacking or unknown:
         even = ",".join(f"{name}: {mix.get(name, 1):g}" for name in sources)
         raise MLScaleError(
-            "The shares of data.mix are not those of the sources in data.train.",
+            "the shares of data.mix are not those of the sources in data.train",
             where="data.mix",
             why="; ".join(
                 [f"without a share: {', '.join(lacking)}"] * bool(lacking)
@@ -97,7 +97,7 @@ def whole_shares(mix: Mapping[str, float], sources: Mapping[str, object]) -> NDA
     for name, share in mix.items():
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < math.inf:
             raise MLScaleError(
-                f"The share of {name!r} is {share!r}.",
+                f"the share of {name!r} is {share!r}",
                 where=f"data.mix.{name}",
                 why="a share is a number above 0; shares count relative to each other",
                 fix=f"data.mix.{name}=1, or take {name} out of data.train and data.mix",
@@ -111,7 +111,7 @@ def whole_shares(mix: Mapping[str, float], sources: Mapping[str, object]) -> NDA
         rounded = [max(1, round(float(share / sum(exact)) * 100)) for share in exact]
         near = ",".join(f"{name}: {share}" for name, share in zip(sources, rounded, strict=True))
         raise MLScaleError(
-            f"The shares of data.mix are parts of {sum(whole) // divisor:,}.",
+            f"the shares of data.mix are parts of {sum(whole) // divisor:,}",
             where="data.mix",
             why=f"they are kept exactly in every {_FINEST:,} samples, so they are parts of {_FINEST:,} at most",
             fix=f"'data.mix={{{near}}}'",
@@ -122,7 +122,7 @@ def whole_shares(mix: Mapping[str, float], sources: Mapping[str, object]) -> NDA
 def _one_of(name: str, value: object, words: tuple[str, ...]) -> None:
     if value not in words:
         raise MLScaleError(
-            f"data.{name} is {value!r}.",
+            f"data.{name} is {value!r}",
             where=f"data.{name}",
             why=f"it is one of: {', '.join(words)}",
             fix=f"data.{name}={words[0]}",

@@ -30,7 +30,7 @@ def from_file(path: str, keys: Sequence[str]) -> NDArray[np.float64]:
             lines = [(number, line) for number, line in enumerate(csv.reader(stream), 1) if line]
     except (OSError, UnicodeDecodeError) as error:
         raise MLScaleError(
-            f"The weights {path!r} cannot be read.",
+            f"the weights {path!r} cannot be read",
             where="data.weights",
             why=getattr(error, "strerror", None) or str(error),
             fix="data.weights=<a CSV file of key,weight lines>",
@@ -44,7 +44,7 @@ def from_file(path: str, keys: Sequence[str]) -> NDArray[np.float64]:
             if number == 1:
                 continue
             raise MLScaleError(
-                f"Line {number} of {path!r} is not key,weight.",
+                f"line {number} of {path!r} is not key,weight",
                 where="data.weights",
                 why=f"it is {','.join(line)!r}",
                 fix=f"write it as {keys[0]},1.0",
@@ -52,7 +52,7 @@ def from_file(path: str, keys: Sequence[str]) -> NDArray[np.float64]:
     missing = [key for key in keys if key not in found]
     if missing:
         raise MLScaleError(
-            f"{len(missing)} of {len(keys)} training samples have no weight.",
+            f"{len(missing)} of {len(keys)} training samples have no weight",
             where="data.weights",
             why=f"{path} has no line for {missing[0]!r}"
             + (f"; its first key is {next(iter(found))!r}" if found else "; it holds no weight at all"),
@@ -73,7 +73,7 @@ def from_members(contents: Sequence[bytes], member: str, key: Callable[[int], st
             weights[sample] = float(content)
         except ValueError as error:
             raise MLScaleError(
-                f"The weight of sample {key(sample)} is not a number.",
+                f"the weight of sample {key(sample)} is not a number",
                 where="data.weights",
                 why=f"its .{member} member begins {content[:40]!r}",
                 fix="write the number as text, such as 2.5",
@@ -90,13 +90,13 @@ def checked(weights: NDArray[np.float64], key: Callable[[int], str]) -> NDArray[
     wrong = np.flatnonzero(~(np.isfinite(weights) & (weights >= 0)))
     if len(wrong) or not weights.any():
         raise MLScaleError(
-            "No sample has a weight above 0."
+            "no sample has a weight above 0"
             if not len(wrong)
-            else f"The weight of sample {key(int(wrong[0]))} is {weights[wrong[0]]:g}.",
+            else f"the weight of sample {key(int(wrong[0]))} is {weights[wrong[0]]:g}",
             where="data.weights",
             why="a weight is a number from 0, and says how often a sample is drawn relative to the others",
             fix="give samples that are to be drawn a weight above 0",
         )
     if not math.isfinite(float(weights.sum())):
-        raise MLScaleError("The weights add up to infinity.", where="data.weights", fix="divide all by the largest")
+        raise MLScaleError("the weights add up to infinity", where="data.weights", fix="divide all by the largest")
     return weights

@@ -19,6 +19,7 @@ from mlscale.data.shards.system_files import Skipped, report_once, report_skippe
 from mlscale.data.shards.tar_reader import BLOCK, END, is_header
 from mlscale.data.shards.tar_scan import LostSamplesError, scan
 from mlscale.errors import MLScaleError, raise_all
+from mlscale.files import read_again
 
 KEEP = ("auto", "cache", "beside")
 """Where indexes are kept: next to the shards if they are there already, else in the cache; always the one; always the
@@ -49,7 +50,12 @@ def build_index(shards: Sequence[Shard], *, where: str, keep: str = "auto", veri
             status = os.stat(shard.path)
             return load_or_scan(shard, status, where, keep, unwritable), status
         except OSError as error:
-            return MLScaleError(f"the shard {shard.path!r} cannot be read", where=where, why=error.strerror or "")
+            return MLScaleError(
+                f"the shard {shard.path!r} cannot be read",
+                where=where,
+                why=error.strerror or "",
+                fix=read_again(shard.path),
+            )
         except MLScaleError as problem:
             return problem
 
@@ -159,7 +165,10 @@ def scan_shard(shard: Shard, status: os.stat_result, where: str) -> ShardIndex:
         raise _corrupt(shard, status.st_size, error, where) from error
     except OSError as error:
         raise MLScaleError(
-            f"the shard {shard.path!r} cannot be read", where=where, why=error.strerror or str(error)
+            f"the shard {shard.path!r} cannot be read",
+            where=where,
+            why=error.strerror or str(error),
+            fix=read_again(shard.path),
         ) from error
     samples = scanned.samples
     if not samples:

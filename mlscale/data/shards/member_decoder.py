@@ -42,7 +42,7 @@ def check_extension(extension: str, *, allow: Collection[str], where: str) -> No
     """
     if extension.rsplit(".", 1)[-1] in PICKLED and "pickle" not in allow:
         raise MLScaleError(
-            f"Members '.{extension}' are not decoded.",
+            f"members '.{extension}' are not decoded",
             where=where,
             why="they are pickles, and a pickle runs whatever code its author put in",
             fix="data.allow=[pickle] if you wrote these shards yourself; else write .npy, .json or .cls members",

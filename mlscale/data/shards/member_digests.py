@@ -23,6 +23,7 @@ from mlscale.data.shards.index_files import ShardIndex, beside, in_cache, load, 
 from mlscale.data.shards.shard_index import state_of
 from mlscale.data.shards.shard_paths import Shard
 from mlscale.errors import Exit, MLScaleError, raise_all
+from mlscale.files import read_again
 
 _NAMED = 5
 
@@ -88,7 +89,10 @@ def _record(shard: Shard, where: str, keep: str) -> tuple[bool, int, Path]:
         digests = _digests(shard, index, status)
     except OSError as error:
         raise MLScaleError(
-            f"the shard {shard.path!r} cannot be read", where=where, why=error.strerror or str(error)
+            f"the shard {shard.path!r} cannot be read",
+            where=where,
+            why=error.strerror or str(error),
+            fix=read_again(shard.path),
         ) from error
     path = _place(shard, keep)
     if index.digests is not None:

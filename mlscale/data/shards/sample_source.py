@@ -117,7 +117,7 @@ class TarSource:
             wanted = [extension.lower() for extension in image_key.split(";") if extension.lower() in extensions]
         if not wanted:
             raise MLScaleError(
-                "The samples have no image." if image_key is None else f"The samples have no '.{image_key}' member.",
+                "the samples have no image" if image_key is None else f"the samples have no '.{image_key}' member",
                 where=where if image_key is None else "data.image_key",
                 why=f"their members are: {_dotted(extensions)}",
                 fix=f"data.image_key=<one of {_dotted(extensions)}>",
@@ -158,7 +158,7 @@ class TarSource:
         names = [self._index.extensions[column] for column in self._columns]
         if (counts > 1).any():
             raise MLScaleError(
-                "It is not clear which member is the image.",
+                "it is not clear which member is the image",
                 where=where,
                 why=f"sample {self._index.place(int(np.argmax(counts > 1)))} has several: {_dotted(names)}",
                 fix=f"data.image_key={min(names, key=len)}",
@@ -171,7 +171,7 @@ class TarSource:
         extensions = self._index.extensions
         if label_key not in extensions:
             raise MLScaleError(
-                f"The samples have no label '.{label_key}'.",
+                f"the samples have no label '.{label_key}'",
                 where=where,
                 why=f"their members are: {_dotted(extensions)}",
                 fix=f"data.label_key=<one of {_dotted(extensions)}>",
@@ -188,7 +188,7 @@ class TarSource:
             return as_label(content, extension)
         except Exception as error:
             raise MLScaleError(
-                f"The label of sample {self._index.place(sample)} cannot be read.",
+                f"the label of sample {self._index.place(sample)} cannot be read",
                 where=where,
                 why=f"{error} (its .{extension} member begins {content[:40]!r})",
                 fix="a label is a whole number from 0, or the name of a class",

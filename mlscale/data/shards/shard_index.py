@@ -23,6 +23,7 @@ from mlscale.data.shards.shard_paths import Shard
 from mlscale.data.shards.system_files import Skipped, report_once
 from mlscale.data.shards.tar_scan import scan
 from mlscale.errors import MLScaleError
+from mlscale.files import read_again
 
 _VERSION = 1
 """Of the digest: part of every data version."""
@@ -137,7 +138,11 @@ class Index:
         try:
             handle = os.open(path, os.O_RDONLY)
         except OSError as error:
-            raise MLScaleError(f"the shard {path!r} cannot be opened", why=error.strerror or str(error)) from error
+            raise MLScaleError(
+                f"the shard {path!r} cannot be opened",
+                why=error.strerror or str(error),
+                fix=read_again(path),
+            ) from error
         try:
             state = state_of(os.fstat(handle))
             if self.states and state != self.states[number]:
@@ -170,7 +175,11 @@ class Index:
         try:
             scanned = scan(self.shards[number].path, size).samples
         except (OSError, tarfile.TarError) as error:
-            raise MLScaleError(f"the shard {self.shards[number].path!r} cannot be read", why=str(error)) from error
+            raise MLScaleError(
+                f"the shard {self.shards[number].path!r} cannot be read",
+                why=str(error),
+                fix="restore it, then: mlscale runs resume last; shards may not change while a run reads them",
+            ) from error
         places = {(sample.key, *member) for sample in scanned for member in sample.members.items()}
         for sample in np.flatnonzero(self.shard == number).tolist():
             for column in np.flatnonzero(self.offsets[sample] >= 0).tolist():

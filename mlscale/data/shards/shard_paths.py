@@ -51,7 +51,7 @@ def find_shards(spec: Spec, *, where: str, allow: Collection[str] = ()) -> list[
     paths: list[str] = []
     problems: list[MLScaleError] = []
     if not entries or "" in entries:
-        problems.append(MLScaleError("No shards are named.", where=where, fix=f"{where}=<path, pattern or folder>"))
+        problems.append(MLScaleError("no shards are named", where=where, fix=f"{where}=<path, pattern or folder>"))
         entries = [entry for entry in entries if entry != ""]
     for entry in entries:
         try:
@@ -74,7 +74,7 @@ def _expand(entry: str, where: str, allow: Collection[str]) -> list[str]:
         entry = entry.removeprefix("file://")
     if scheme := _SCHEME.match(entry):
         raise MLScaleError(
-            f"Shards are read from files, and {entry!r} is not one.",
+            f"shards are read from files, and {entry!r} is not one",
             where=where,
             why=f"'{scheme[1]}' addresses are not read directly",
             fix=f"copy the shards to this machine, or stream each once into the cache:\n"
@@ -96,7 +96,7 @@ def _folder(path: str, where: str) -> list[str]:
     if packed:
         _check_kind(os.path.join(path, packed[0]), where)
     raise MLScaleError(
-        f"The folder {path!r} holds no shard.",
+        f"the folder {path!r} holds no shard",
         where=where,
         why=f"it has no file whose name ends in .tar (files and folders in it: {len(os.listdir(path))})",
         fix=f"{where}=<a folder of .tar files>, or data=imagefolder data.root=<a folder of images by class>",
@@ -120,9 +120,9 @@ def _pattern(path: str, where: str) -> list[str]:
     if len(parts) == 1 and not glob.has_magic(path):
         raise _no_such_path(path, where)
     raise MLScaleError(
-        f"{len(missing)} of the {len(parts)} shards of {path!r} are missing."
+        f"{len(missing)} of the {len(parts)} shards of {path!r} are missing"
         if len(parts) > 1
-        else f"No shard matches {path!r}.",
+        else f"no shard matches {path!r}",
         where=where,
         why=f"not there: {', '.join(missing[:3])}{', …' if len(missing) > 3 else ''} (looked in {_parent(path)})",
         fix=_nearest(missing[0], where),
@@ -131,7 +131,7 @@ def _pattern(path: str, where: str) -> list[str]:
 
 def _no_such_path(path: str, where: str) -> MLScaleError:
     return MLScaleError(
-        f"The path {path!r} does not exist.",
+        f"the path {path!r} does not exist",
         where=where,
         why=f"{_parent(path)} is the last folder on the way that does",
         fix=_nearest(path, where),
@@ -157,7 +157,7 @@ def _check_kind(path: str, where: str) -> None:
     for magic, unpack in _COMPRESSED.items():
         if head.startswith(magic):
             raise MLScaleError(
-                f"The shard {path!r} is compressed.",
+                f"the shard {path!r} is compressed",
                 where=where,
                 why="samples are read at their offsets, which a compressed tar does not have",
                 fix=f"{unpack} {shlex.quote(path)}",
@@ -178,7 +178,7 @@ def _materialise(command: str, where: str, allow: Collection[str]) -> str:
     """Run a `pipe:` command once; its output is kept in the cache, under a digest of the command."""
     if "pipe" not in allow:
         raise MLScaleError(
-            f"The command {command!r} was not run.",
+            f"the command {command!r} was not run",
             where=where,
             why="pipe: runs a shell command, and configurations may come from elsewhere",
             fix="data.allow=[pipe]",
@@ -193,7 +193,7 @@ def _materialise(command: str, where: str, allow: Collection[str]) -> str:
             if done.returncode != 0 or (aside / "shard.tar").stat().st_size == 0:
                 said = done.stderr.decode(errors="replace").strip().splitlines()
                 raise MLScaleError(
-                    f"The command {command!r} gave no shard.",
+                    f"the command {command!r} gave no shard",
                     where=where,
                     why=f"exit code {done.returncode}" + (f": {said[-1]}" if said else ", and no output"),
                     fix="run the command in a shell and see what it prints",

@@ -96,7 +96,7 @@ class WebDataset(ImageData):
         )
         if unknown := [word for word in allow if word not in _ALLOWABLE]:
             raise MLScaleError(
-                f"data.allow has {unknown[0]!r}.",
+                f"data.allow has {unknown[0]!r}",
                 where="data.allow",
                 why=f"the words are: {', '.join(_ALLOWABLE)}",
                 fix="data.allow=[]",
@@ -123,7 +123,7 @@ class WebDataset(ImageData):
         if self._sources is None:
             if mix is not None:
                 raise MLScaleError(
-                    "data.mix has no effect: data.train names no sources.",
+                    "data.mix has no effect: data.train names no sources",
                     where="data.mix",
                     fix="'data.train={" + ",".join(f"{name}: <shards>" for name in mix) + "}', or data.mix=null",
                 )
@@ -131,13 +131,13 @@ class WebDataset(ImageData):
         if mix is None:
             even = ",".join(f"{name}: 1" for name in self._sources)
             raise MLScaleError(
-                "data.train names several sources, and nothing says their shares.",
+                "data.train names several sources, and nothing says their shares",
                 where="data.mix",
                 fix=f"'data.mix={{{even}}}'; or a list in data.train, to have them one after the other as one set",
             )
         if self.policy.sampling != "shuffle":
             raise MLScaleError(
-                f"Sources are mixed by share and not by data.sampling={self.policy.sampling}.",
+                f"sources are mixed by share and not by data.sampling={self.policy.sampling}",
                 where="data.sampling",
                 why="the shares of sources and the shares of classes or samples contradict each other",
                 fix="data.sampling=shuffle; or a list in data.train, and data.mix=null",
@@ -187,7 +187,7 @@ class WebDataset(ImageData):
         """
         if not self._has(split):
             raise MLScaleError(
-                f"This data has no {split} split.", where=self._where(split), fix=f"data.{split}=<shards>"
+                f"this data has no {split} split", where=self._where(split), fix=f"data.{split}=<shards>"
             )
         return [os.path.abspath(shard.path) for shard in self._shards(split)]
 
@@ -227,7 +227,7 @@ class WebDataset(ImageData):
         index = self._indexes[split]
         if extension.lower() not in index.extensions:
             raise MLScaleError(
-                f"The samples have no '.{extension}' member.",
+                f"the samples have no '.{extension}' member",
                 where=self._where(split),
                 why=f"their members are: {', '.join(f'.{name}' for name in index.extensions)}",
                 fix="name one of these",
@@ -240,7 +240,7 @@ class WebDataset(ImageData):
         index = self._indexes[split]
         if extension.lower() not in index.extensions:
             raise MLScaleError(
-                f"The samples have no '.{extension}' member.",
+                f"the samples have no '.{extension}' member",
                 where="data.weights",
                 why=f"their members are: {', '.join(f'.{name}' for name in index.extensions)}",
                 fix="data.weights=<one of these>, or data.weights=weights.csv   (lines of key,weight)",
@@ -248,7 +248,7 @@ class WebDataset(ImageData):
         column = index.extensions.index(extension.lower())
         if (absent := index.offsets[:, column] < 0).any():
             raise MLScaleError(
-                f"{int(absent.sum())} of {len(index)} samples have no .{extension} member.",
+                f"{int(absent.sum())} of {len(index)} samples have no .{extension} member",
                 where="data.weights",
                 why=f"the first is {index.place(int(np.argmax(absent)))}",
                 fix="write a weight for every sample; 0 for one that is never drawn",

@@ -52,7 +52,7 @@ class Table:
         near = next(iter(get_close_matches(name, self.columns, 1, 0.0)), None)
         shown = ", ".join(list(self.columns)[:20]) + (", …" if len(self.columns) > 20 else "")
         raise MLScaleError(
-            f"The table has no column {name!r}.",
+            f"the table has no column {name!r}",
             where=where,
             why=f"its columns are: {shown or 'none'}",
             fix=_instead(where, near) or f"add the column {name!r}, which the training rows have",

@@ -145,7 +145,7 @@ class Features:
         raise_all(problems)
         self.names = tuple(feature for column in self.columns for feature in column.names)
         if not self.names:
-            raise MLScaleError("The table has no column but those that are ignored.", where=where, fix="data.ignore=[]")
+            raise MLScaleError("the table has no column but those that are ignored", where=where, fix="data.ignore=[]")
 
     def encode(self, table: Table, *, where: str) -> Encoded:
         """The features of a split's rows.
@@ -174,17 +174,17 @@ def _fit(name: str, values: Column, categorical: bool, where: str) -> Numeric | 
         numbers, _ = as_numbers_or_bad(values)
         if np.isnan(numbers).all():
             raise MLScaleError(
-                f"The column {name!r} holds no value.", where=where, fix=f"data.ignore=[{name}] leaves it out"
+                f"the column {name!r} holds no value", where=where, fix=f"data.ignore=[{name}] leaves it out"
             )
         return Numeric.fit(name, numbers)
     found = Category.fit(name, values)
     if not any(found.values):
         raise MLScaleError(
-            f"The column {name!r} holds no value.", where=where, fix=f"data.ignore=[{name}] leaves it out"
+            f"the column {name!r} holds no value", where=where, fix=f"data.ignore=[{name}] leaves it out"
         )
     if len(found.values) > _MOST_CATEGORIES or (len(values) >= 20 and len(found.values) > len(values) / 2):
         raise MLScaleError(
-            f"The column {name!r} has {len(found.values):,} different texts in {len(values):,} rows.",
+            f"the column {name!r} has {len(found.values):,} different texts in {len(values):,} rows",
             where=where,
             why=f"each would be a feature, {_MOST_CATEGORIES} at most; it looks like names or numbers of rows",
             fix=f"data.ignore=[{name}] leaves it out; or write it as numbers, or as fewer categories",

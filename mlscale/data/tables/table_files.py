@@ -40,7 +40,7 @@ def read_table(paths: str | Sequence[str], *, where: str, texts: Collection[str]
     """
     if find_spec("pyarrow") is None:
         raise MLScaleError(
-            "pyarrow is not installed.",
+            "pyarrow is not installed",
             where=where,
             why="it reads tables, and comes with the extra 'table'",
             fix="pip install 'mlscale[table]'",
@@ -53,14 +53,19 @@ def read_table(paths: str | Sequence[str], *, where: str, texts: Collection[str]
         if sorted(table.column_names) != sorted(first):
             differs = sorted(set(table.column_names) ^ set(first))
             raise MLScaleError(
-                f"{path.name} has other columns than {files[0].name}.",
+                f"{path.name} has other columns than {files[0].name}",
                 where=where,
                 why=f"only one of them has: {', '.join(differs[:10])}",
                 fix="give files of one table",
             )
     keys = [f"{path.name}:{row + 1}" for path, table in zip(files, tables, strict=True) for row in range(len(table))]
     if not keys:
-        raise MLScaleError("The table has no rows.", where=where, why=", ".join(path.name for path in files[:5]))
+        raise MLScaleError(
+            "the table has no rows",
+            where=where,
+            why=", ".join(path.name for path in files[:5]),
+            fix=f"{where}=<a file with a row for each sample>",
+        )
     columns = {name: _column(name, [table.column(name) for table in tables], where, name in texts) for name in first}
     return Table(columns, _unique(keys, files))
 
@@ -72,7 +77,7 @@ def _files(patterns: Sequence[str], where: str) -> list[Path]:
         found = sorted(Path(name) for name in without_system_files(names, where=where))
         if not (found := [path for path in found if path.is_file()]):
             raise MLScaleError(
-                f"There is no table {pattern!r}.",
+                f"there is no table {pattern!r}",
                 where=where,
                 why=f"looked for {Path(pattern).expanduser().absolute()}",
                 fix=f"{where}=train.csv, a .csv, .parquet or .jsonl file, or a glob of such",
@@ -81,7 +86,7 @@ def _files(patterns: Sequence[str], where: str) -> list[Path]:
     for path in paths:
         if path.suffix.lower() not in _ENDINGS:
             raise MLScaleError(
-                f"{path.name} is no kind of table that can be read.",
+                f"{path.name} is no kind of table that can be read",
                 where=where,
                 why=f"it ends in {path.suffix or 'nothing'}; tables end in {', '.join(_ENDINGS)}",
                 fix="write it as one of these",
@@ -101,17 +106,20 @@ def _arrow(path: Path, where: str) -> Any:
         table = read(path, where)
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise MLScaleError(
-            f"{path.name} cannot be read as {_ENDINGS[ending]}.",
+            f"{path.name} cannot be read as {_ENDINGS[ending]}",
             where=where,
             why=" ".join(str(error).split())[:300],
             fix="write it anew, or take the lines out that are named",
         ) from error
     if table.num_columns > MOST_COLUMNS:
         raise MLScaleError(
-            f"{path.name} has {table.num_columns:,} columns.", where=where, why=f"{MOST_COLUMNS:,} at most"
+            f"{path.name} has {table.num_columns:,} columns",
+            where=where,
+            why=f"{MOST_COLUMNS:,} at most",
+            fix="leave columns out of the file; each row is a sample, each column one of its values",
         )
     if twice := sorted({name for name in table.column_names if table.column_names.count(name) > 1}):
-        raise MLScaleError(f"{path.name} has two columns {twice[0]!r}.", where=where, fix="rename one of them")
+        raise MLScaleError(f"{path.name} has two columns {twice[0]!r}", where=where, fix="rename one of them")
     return table
 
 
@@ -124,7 +132,7 @@ def _csv(path: Path, where: str) -> Any:
         names = heading.schema.names
     if len(names) == 1 and (other := next((mark for mark in (";", "\t", "|", ",") if mark in names[0]), None)):
         raise MLScaleError(
-            f"{path.name} divides its columns by {other!r}.",
+            f"{path.name} divides its columns by {other!r}",
             where=where,
             why="columns of a .csv file are divided by commas, those of a .tsv file by tabs",
             fix="write it anew with commas, or as Parquet; a file with tabs is called .tsv",
@@ -170,7 +178,7 @@ def _column(name: str, parts: Sequence[Any], where: str, as_written: bool) -> Co
         return texts if numbers is None else numbers
     told = ", ".join(sorted({str(kind) for kind in kinds}))
     raise MLScaleError(
-        f"The column {name!r} holds {told}.",
+        f"the column {name!r} holds {told}",
         where=where,
         why="a column holds numbers, truth values or texts",
         fix=f"write it as one of these; a date as a number of days, a list as a column each: {name}_1, {name}_2, …",
@@ -194,7 +202,7 @@ def _unique(keys: list[str], files: Sequence[Path]) -> list[str]:
 
 def _too_large(what: str, total: int, where: str) -> MLScaleError:
     return MLScaleError(
-        f"{what} of {total:,} bytes are more than {MOST_BYTES:,}.",
+        f"{what} of {total:,} bytes are more than {MOST_BYTES:,}",
         where=where,
         why="tables are kept in memory, by every process",
         fix="take a part of the rows, or write a data module of your own (docs/data.md)",

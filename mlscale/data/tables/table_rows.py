@@ -85,7 +85,7 @@ class TabularData(MemoryData):
         self.targets = (target,) if isinstance(target, str) else tuple(target)
         if target_type not in ("auto", "class", "number") or (target_type == "class" and len(self.targets) > 1):
             raise MLScaleError(
-                f"data.target_type is {target_type!r} with {len(self.targets)} target columns.",
+                f"data.target_type is {target_type!r} with {len(self.targets)} target columns",
                 where="data.target_type",
                 why="it is one of: auto, class, number; a class is a single column",
                 fix="data.target_type=auto",
@@ -148,7 +148,7 @@ class TabularData(MemoryData):
         present = sorted({text for text in texts["train"] if text is not None})
         if not 2 <= len(present) <= _MOST_CLASSES:
             raise MLScaleError(
-                f"The column {target!r} has {len(present):,} class{'es' * (len(present) != 1)}.",
+                f"the column {target!r} has {len(present):,} class{'es' * (len(present) != 1)}",
                 where="data.target",
                 why=f"a classifier tells 2 to {_MOST_CLASSES:,} apart",
                 fix="data.target_type=number task=regression, if it is a number to predict",
@@ -175,7 +175,7 @@ class TabularData(MemoryData):
                 missing = dict.fromkeys(np.flatnonzero(np.isnan(numbers)).tolist(), "missing") | wrong
                 if len(missing) == len(numbers):
                     raise MLScaleError(
-                        f"The column {name!r} holds no number to predict.",
+                        f"the column {name!r} holds no number to predict",
                         where="data.target",
                         why=f"row 1 holds {next(iter(missing.values()))!r}",
                         fix="data.target_type=class task=classification, if it names classes",
@@ -199,7 +199,7 @@ def held_out_rows(table: Table, targets: Sequence[str], fraction: float, *, wher
     held = np.array([by_hash("\0".join(values), fraction) for values in zip(*columns, strict=True)], np.bool_)
     if not 0 < fraction < 1 or not len(held) or held.all() or not held.any():
         raise MLScaleError(
-            f"{fraction:g} of {len(table)} rows leave one side empty.",
+            f"{fraction:g} of {len(table)} rows leave one side empty",
             where=where,
             why="equal rows fall on the same side, by a hash of their values",
             fix="data.val=val.csv, or data.val_fraction=0.2",

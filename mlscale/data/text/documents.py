@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from mlscale.data.shards.system_files import without_system_files
 from mlscale.errors import MLScaleError
+from mlscale.files import read_again
 
 MOST_BYTES = 1 << 30
 """Of all documents together: they are kept in memory."""
@@ -39,10 +40,10 @@ def text_files(patterns: str | Sequence[str], *, where: str) -> list[Document]:
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     paths = sorted({path for pattern in patterns for path in _found(str(pattern), where)})
     if not paths:
-        raise MLScaleError("No text file is named.", where=where, fix=f"{where}='texts/*.txt'")
+        raise MLScaleError("no text file is named", where=where, fix=f"{where}='texts/*.txt'")
     if (total := sum(path.stat().st_size for path in paths)) > MOST_BYTES:
         raise MLScaleError(
-            f"{len(paths)} files of {total:,} bytes are more than {MOST_BYTES:,}.",
+            f"{len(paths)} files of {total:,} bytes are more than {MOST_BYTES:,}",
             where=where,
             why="texts are kept in memory, by every process",
             fix="take a part of them, or write a data module of your own (docs/data.md)",
@@ -62,7 +63,7 @@ def hold_out(documents: Sequence[Document], fraction: float, *, where: str) -> t
     """
     if not 0 < fraction < 1:
         raise MLScaleError(
-            f"data.val_fraction is {fraction}.", where=where, why="it is between 0 and 1", fix="data.val_fraction=0.1"
+            f"data.val_fraction is {fraction}", where=where, why="it is between 0 and 1", fix="data.val_fraction=0.1"
         )
     if len(documents) == 1:
         ((name, text),) = documents
@@ -94,7 +95,7 @@ def _found(pattern: str, where: str) -> Iterator[Path]:
         paths = [found for name in glob.glob(str(path), recursive=True) if (found := Path(name)).is_file()]
     if not paths:
         raise MLScaleError(
-            f"There is no text file {pattern!r}.",
+            f"there is no text file {pattern!r}",
             where=where,
             why="the folder holds no .txt file" if path.is_dir() else f"looked for {path.absolute()}",
             fix=f"{where}='{path / '**/*' if path.is_dir() else 'texts/*.txt'}'",
@@ -108,11 +109,14 @@ def _text(path: Path, where: str) -> bytes:
         text = path.read_bytes()
     except OSError as error:
         raise MLScaleError(
-            f"The text {str(path)!r} cannot be read.", where=where, why=error.strerror or str(error)
+            f"the text {str(path)!r} cannot be read",
+            where=where,
+            why=error.strerror or str(error),
+            fix=read_again(path),
         ) from error
     if b"\0" in text:
         raise MLScaleError(
-            f"The file {str(path)!r} is no text.",
+            f"the file {str(path)!r} is no text",
             where=where,
             why="it holds zero bytes, which end a document here",
             fix=f"a glob that leaves it out, such as {where}='texts/*.txt'",

@@ -75,7 +75,7 @@ class LanguageData(MemoryData):
         for name, value, most in (("length", length, 1 << 20), ("stride", stride, length)):
             if not 1 <= value <= most:
                 raise MLScaleError(
-                    f"data.{name} is {value}.",
+                    f"data.{name} is {value}",
                     where=f"data.{name}",
                     why=f"it is a number of bytes from 1 to {most:,}",
                     fix=f"data.{name}={min(256, most) if most > 0 else 256}",
@@ -92,7 +92,7 @@ class LanguageData(MemoryData):
             splits[split] = blocks = Blocks(documents, self.length, self.stride if split == "train" else self.length)
             if not len(blocks):
                 raise MLScaleError(
-                    f"{len(blocks.text):,} bytes of {split} text make no block of {self.length}.",
+                    f"{len(blocks.text):,} bytes of {split} text make no block of {self.length}",
                     where="data.length",
                     why="a block has a byte after it, and validation text is a part of all where data.val names none",
                     fix=f"data.length={max(1, (len(blocks.text) - 1) // 4)}, or more text",

@@ -100,7 +100,7 @@ class TextData(MemoryData):
         super().__init__(batch_size=batch_size, seed=seed, augment=augment, policy=policy)
         if not 1 <= length <= 1 << 20:
             raise MLScaleError(
-                f"data.length is {length}.",
+                f"data.length is {length}",
                 where="data.length",
                 why="it is a number of bytes from 1 to 1,048,576",
                 fix="data.length=512",
@@ -119,7 +119,7 @@ class TextData(MemoryData):
         given = self._load()
         for split, texts in given.items():
             if not texts.texts:
-                raise MLScaleError(f"There are no {split} texts.", where=self._where(split), fix="add some")
+                raise MLScaleError(f"there are no {split} texts", where=self._where(split), fix="add some")
         train = given["train"]
         usable = [label for number, label in enumerate(train.labels) if number not in train.bad]
         classes = find_classes(usable, where=self._where("train")) if usable else None

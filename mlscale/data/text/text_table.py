@@ -132,7 +132,7 @@ class Fortunes(TextData):
                 found.add(saying, path.name, f"{path.name}/{number}")
         if len(set(found.labels)) < 2:
             raise MLScaleError(
-                "There are no fortunes to tell apart.",
+                "there are no fortunes to tell apart",
                 where="data=fortunes",
                 why=f"{self.root} has fewer than two files of {self.least} sayings or more",
                 fix="apt install fortunes   (Debian, Ubuntu)\nor data.root=<a folder of files, % between texts>",
@@ -163,7 +163,7 @@ def _sayings(path: Path) -> Iterator[bytes]:
 def _fraction(value: float) -> float:
     if not 0 < value < 1:
         raise MLScaleError(
-            f"data.val_fraction is {value}.",
+            f"data.val_fraction is {value}",
             where="data.val_fraction",
             why="it is between 0 and 1",
             fix="data.val_fraction=0.2",

@@ -104,7 +104,11 @@ class LabelSink:
         except MLScaleError as error:
             problem = error
         except Exception as error:  # whatever it is, later labels are taken
-            problem = MLScaleError("can't write labels", why=repr(error))
+            problem = MLScaleError(
+                "can't write labels",
+                why=repr(error),
+                fix="send the labels again; if it persists, start mlscale serve with another events=<folder>",
+            )
         for item in items:
             self._loop.call_soon_threadsafe(item.done, problem)
 

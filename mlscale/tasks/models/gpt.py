@@ -121,6 +121,7 @@ class GPT(nn.Module):
             raise MLScaleError(
                 "generate() takes a prompt of at least a byte, a temperature from 0, top_k from 1, a model of bytes",
                 why=f"given: {len(given)} bytes, temperature {temperature}, top_k {top_k}, {self.vocab_size} tokens",
+                fix='generate("The ", 100, temperature=0.8, top_k=40)',
             )
         draws, training, text = torch.Generator().manual_seed(seed), self.training, list(given)
         self.eval()

@@ -54,7 +54,11 @@ class Freeze(Callback):
                 fix="callbacks.freeze.until_epoch=null",
             )
         if min(until_epoch or 0, until_step or 0, every) < 0:
-            raise MLScaleError("a freeze ends at a whole number, 0 or more", where="callbacks.freeze")
+            raise MLScaleError(
+                "a freeze ends at a whole number, 0 or more",
+                where="callbacks.freeze",
+                fix="callbacks.freeze.until_epoch=1",
+            )
         self.modules, self.until, self.by_step = modules, until_step, until_step is not None
         if not self.by_step:
             self.until = until_epoch

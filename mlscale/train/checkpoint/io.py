@@ -203,7 +203,7 @@ def load(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
         foreign = _foreign(file) if checked.state != "torn" else []
         if not foreign:
             raise MLScaleError(
-                "the checkpoint can't be read", where=str(file), why=str(error).split("\n")[0]
+                "the checkpoint can't be read", where=str(file), why=str(error).split("\n")[0], fix=_another(file)
             ) from error
         raise MLScaleError(
             "the checkpoint holds more than tensors and plain values",
@@ -339,4 +339,8 @@ def _unwritable(target: Path, error: OSError) -> MLScaleError:
 
 def _another(file: Path) -> str:
     path, _ = checkpoints.latest_valid(file.parent) if file.parent.is_dir() else (None, [])
-    return f"use {path}, the latest one there whose digest holds" if path else "there is no other one beside it"
+    return (
+        f"use {path}, the latest one there whose digest holds"
+        if path
+        else "init_from=<a checkpoint of another run>; this folder has no other one"
+    )

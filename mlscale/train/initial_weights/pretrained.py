@@ -80,7 +80,10 @@ def timm_weights(initial: Initial, build: Callable[..., Any], classes: int | Non
             model = build(pretrained=True, pretrained_cfg_overlay={"file": str(initial.checkpoint)})
         except Exception as error:
             raise MLScaleError(
-                "timm can't give the model its weights", where=str(initial.checkpoint), why=_first_line(error)
+                "timm can't give the model its weights",
+                where=str(initial.checkpoint),
+                why=_first_line(error),
+                fix="model.pretrained=false; a file of your own: init_from=<file>",
             ) from error
     about, state = model.pretrained_cfg, model.state_dict()
     there = about.get("num_classes")
@@ -137,7 +140,11 @@ def _timm(node: Mapping[str, Any], target: Callable[..., Any]) -> Initial:
     if own:
         path = Path(str(own)).expanduser().absolute()
         if not path.is_file():
-            raise MLScaleError("there is no such file", where=f"model.pretrained_cfg_overlay.file={own}")
+            raise MLScaleError(
+                "there is no such file",
+                where=f"model.pretrained_cfg_overlay.file={own}",
+                fix="model.pretrained_cfg_overlay.file=<a file that exists>",
+            )
     else:
         path = _of_timm(about)
     full = ".".join(part for part in (about.architecture or name.partition(".")[0], about.tag) if part)
@@ -166,7 +173,11 @@ def _of_timm(about: Any) -> Path:
                 return Path(str(hf_hub_download(about.hf_hub_id, file)))
             except EntryNotFoundError:
                 continue
-    raise MLScaleError(f"{about.hf_hub_id} holds none of {', '.join(files)}", where="model.pretrained")
+    raise MLScaleError(
+        f"{about.hf_hub_id} holds none of {', '.join(files)}",
+        where="model.pretrained",
+        fix="model.pretrained=false; a file of your own: init_from=<file>",
+    )
 
 
 @contextmanager

@@ -81,7 +81,12 @@ def _check(found: Match, initial: Initial, *, strict: bool) -> None:
         )
     bad = [name for name, value in found.fits.items() if not bool(torch.isfinite(value).all())]
     if bad:
-        raise MLScaleError("the weights to start from are not finite", where=where, why=few(bad))
+        raise MLScaleError(
+            "the weights to start from are not finite",
+            where=where,
+            why=few(bad),
+            fix="init_from=<an earlier checkpoint>: these weights are of a run that diverged",
+        )
 
 
 def _lines(found: Match) -> list[str]:

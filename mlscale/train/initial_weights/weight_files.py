@@ -37,7 +37,10 @@ def read(path: Path) -> dict[str, Tensor]:
         if isinstance(state, Mapping) and any(isinstance(value, Tensor) for value in state.values()):
             return {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
     raise MLScaleError(
-        "the checkpoint holds no weights", where=str(path), why=f"it has none of {', '.join(_NAMES)}, nor tensors"
+        "the checkpoint holds no weights",
+        where=str(path),
+        why=f"it has none of {', '.join(_NAMES)}, nor tensors",
+        fix="init_from=<a file of weights>: a run's checkpoint, a state_dict saved by torch, or safetensors",
     )
 
 
@@ -49,7 +52,11 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
             file.seek(place.start)
             data = bytearray(place.end - place.start)
             if file.readinto(data) != len(data):
-                raise MLScaleError("this safetensors file was cut short while it was read", where=str(path))
+                raise MLScaleError(
+                    "this safetensors file was cut short while it was read",
+                    where=str(path),
+                    fix="copy or download it again, whole, and start the command again",
+                )
             dtype = _DTYPES[place.dtype]
             found[name] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             found[name] = found[name].reshape(place.shape)

@@ -76,9 +76,9 @@ def test_what_is_no_vector(tmp_path: Path, wrong: bytes) -> None:
 
 
 def test_labels_that_do_not_go_together(tmp_path: Path) -> None:
-    with pytest.raises(MLScaleError, match="No training sample has a label"):
+    with pytest.raises(MLScaleError, match="no training sample has a label"):
         data(tmp_path / "a", [b"[]", b"[]"]).facts()
-    with pytest.raises(MLScaleError, match="Some labels are numbers and some are names"):
+    with pytest.raises(MLScaleError, match="some labels are numbers and some are names"):
         data(tmp_path / "b", [b'["cat"]', b"[0]"]).facts()
     with pytest.raises(MLScaleError, match="no training sample has label 1"):
         data(tmp_path / "c", [b"[0, 2]"]).facts()

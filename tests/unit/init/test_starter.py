@@ -70,7 +70,7 @@ def test_a_folder_that_one_stands_beside_is_no_package(folder: Path) -> None:
 
 
 def test_what_is_next_is_said(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["init", "my-net", "--to", "deep/work"]) == 0
+    assert main(["init", "my-net", "to=deep/work"]) == 0
     assert "next: cd deep/work && mlscale recipe=my_net" in capsys.readouterr().out
     assert (folder / "deep/work/ci.sh").stat().st_mode & 0o100
-    assert main(["init", "my-net", "--to", "deep/work"]) == 2
+    assert main(["init", "my-net", "to=deep/work"]) == 2

@@ -83,7 +83,7 @@ def test_it_may_be_resumed_on_other_devices(start: Start) -> None:
     assert describe_edits(run) == ""
 
 
-@pytest.mark.parametrize("words", [["show", "last"], ["show", "last", "--json"], ["diff", "last", "last"]])
+@pytest.mark.parametrize("words", [["show", "last"], ["show", "last", "output=json"], ["diff", "last", "last"]])
 def test_commands_that_read_it_report_it_once(
     start: Start, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,5 +91,5 @@ def test_commands_that_read_it_report_it_once(
     run.seal("done")
     recover.report.cache_clear()
     edit(run, {"lr: 0.1": "lr: 0.3"})
-    assert main(["runs", *words, "--root", str(tmp_path / "runs")]) == 0
+    assert main(["runs", *words, f"runs_dir={tmp_path / 'runs'}"]) == 0
     assert capsys.readouterr().err.count("config.yaml: optimizer.lr") == 1

@@ -99,14 +99,14 @@ def test_what_can_not_be_rebuilt_is_named(start: Start, tmp_path: Path) -> None:
     for name in ("run.json", "config.yaml"):
         (run.path / name).write_text("")
     (run.path / "config.yaml").write_bytes(b"\xff\xfe")
-    code, said = said_by("runs", "show", "last", "--root", str(tmp_path / "runs"))
+    code, said = said_by("runs", "show", "last", f"runs_dir={tmp_path / 'runs'}")
     assert code == 2
     assert "error: no run here can be read" in said
     assert str(run.path) in said
     other = start(name="other")
     (run.path).rename(run.path.with_name("resnet-zzzzzzzzzzzz"))
     recover.report.cache_clear()
-    code, said = said_by("runs", "show", "last", "--root", str(tmp_path / "runs"))
+    code, said = said_by("runs", "show", "last", f"runs_dir={tmp_path / 'runs'}")
     assert code == 0
     assert other.id in said
     assert "and is not the last run for that" in said
@@ -120,13 +120,13 @@ def test_a_run_that_lost_both_documents_is_listed(start: Start, tmp_path: Path, 
     save(run.path / "checkpoints/best.ckpt", 3)
     for name in ("run.json", "config.yaml"):
         (run.path / name).unlink() if how == "lost" else (run.path / name).write_text("{")
-    root = ["--root", str(tmp_path / "runs")]
+    root = [f"runs_dir={tmp_path / 'runs'}"]
     code, said = said_by("runs", "ls", *root)
     assert code == 0
     assert other.id in said
     assert f"damaged: {run.path} (run.json is {how} and config.yaml is {how}" in said
     assert "its config, overrides, attempts" in said
-    assert json.loads(said_by("runs", "ls", "--json", *root)[1])["damaged"].keys() == {str(run.path)}
+    assert json.loads(said_by("runs", "ls", "output=json", *root)[1])["damaged"].keys() == {str(run.path)}
     for ref in (run.id, "resn", run.path.name, str(run.path)):
         code, said = said_by("runs", "show", ref, *root)
         assert (code, said.count("error: the run can't be read")) == (2, 1)
@@ -139,7 +139,7 @@ def test_a_run_that_lost_one_document_is_found(start: Start, tmp_path: Path, nam
     run = made(start, tmp_path)
     (run.path / name).unlink()
     recover.report.cache_clear()
-    code, said = said_by("runs", "ls", "--root", str(tmp_path / "runs"))
+    code, said = said_by("runs", "ls", f"runs_dir={tmp_path / 'runs'}")
     assert (code, run.id in said, "damaged: " in said) == (0, True, False)
     assert find(run.id, tmp_path / "runs").path == run.path
     assert ("run.json is lost: rebuilt" in said) is (name == "run.json")
@@ -158,7 +158,7 @@ def test_a_later_format_is_not_damage(start: Start, tmp_path: Path) -> None:
     run = made(start, tmp_path)
     run.update(format="mlscale/run/99")
     assert list_runs(tmp_path / "runs") == []
-    assert "later mlscale" in said_by("runs", "ls", "--root", str(tmp_path / "runs"))[1]
+    assert "later mlscale" in said_by("runs", "ls", f"runs_dir={tmp_path / 'runs'}")[1]
 
 
 @pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 12))])
@@ -175,10 +175,11 @@ def test_no_command_breaks(start: Start, tmp_path: Path, number: int) -> None:
         (run.path / name).write_bytes(content)
         recover.report.cache_clear()
         for words in (
-            ["ls"], ["ls", "--json"], ["show", run.id], ["show", "last", "--json", "--verify"], ["show", str(run.path)],
+            ["ls"], ["ls", "output=json"], ["show", run.id], ["show", "last", "output=json", "verify=true"],
+            ["show", str(run.path)],
             ["diff", whole.id, str(run.path)], ["checkpoints", str(run.path)],
         ):  # fmt: skip
-            code, said = said_by("runs", *words, "--root", str(root))
+            code, said = said_by("runs", *words, f"runs_dir={root}")
             assert code in (0, 2), (SEED, number, name, words, content[:80], said)
             assert "Traceback" not in said
             if words == ["ls"]:

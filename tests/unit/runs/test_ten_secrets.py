@@ -105,9 +105,9 @@ def test_no_secret_is_found_anywhere(
     run.result("train", result.as_dict())
     run.write_json("logs/hyperparameters.json", masker.mask_tree(resolved))
     run.seal("failed", sentence=f"could not reach https://ana:{SECRETS['url']}@example.org")
-    assert runs(["show", "last", "--root", str(tmp_path / "runs")]) == 0
-    assert runs(["diff", "last", "last", "--json", "--root", str(tmp_path / "runs")]) == 0
-    assert runs(["ls", "--root", str(tmp_path / "runs")]) == 0
+    assert runs(["show", "last", f"runs_dir={tmp_path / 'runs'}"]) == 0
+    assert runs(["diff", "last", "last", "output=json", f"runs_dir={tmp_path / 'runs'}"]) == 0
+    assert runs(["ls", f"runs_dir={tmp_path / 'runs'}"]) == 0
 
     told = capsys.readouterr()
     written = {str(path): path.read_bytes() for path in (tmp_path / "runs").rglob("*") if path.is_file()}

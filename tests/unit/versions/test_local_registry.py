@@ -13,7 +13,7 @@ from mlscale.versions.version_record import RECORD, read
 from tests.conftest import NoPrivileges
 from tests.unit.versions.conftest import Publish
 
-CHALLENGE = "mlscale versions promote resnet:v1 --alias challenger"
+CHALLENGE = "mlscale versions promote resnet:v1 alias=challenger"
 
 
 def alter(path: Path, content: bytes) -> None:
@@ -278,7 +278,7 @@ def test_a_folder_that_cannot_be_written(
     with no_privileges(tmp_path, read_only=tmp_path), pytest.raises(MLScaleError) as caught:
         registry.publish("resnet", {"a": tmp_path / "source"}, kind="checkpoint")
     assert caught.value.exit == Exit.ENVIRONMENT
-    assert "--root" in caught.value.fix
+    assert "registry.root=" in caught.value.fix
     assert not registry.root.exists()
 
 

@@ -45,7 +45,7 @@ def test_what_names_nothing_is_told_with_the_remedy(text: str, fix: str) -> None
 
 def test_names() -> None:
     assert checked_name("resnet-50.v2") == "resnet-50.v2"
-    for wrong, fix in (("my model", "--name my-model"), ("..", "--name resnet"), ("a" * 81, "--name " + "a" * 80)):
+    for wrong, fix in (("my model", "name=my-model"), ("..", "name=resnet"), ("a" * 81, "name=" + "a" * 80)):
         with pytest.raises(MLScaleError) as caught:
             checked_name(wrong)
         assert caught.value.fix == fix

@@ -26,7 +26,7 @@ def by_option(devices: Machine, runs: Disk = DISK) -> dict[str, Check]:
 def test_json_and_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("MLSCALE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("mlscale.commands.env.entry.measure", lambda folder, seconds: DISK)
-    assert main(["--json", "--root", str(tmp_path)]) == 0
+    assert main(["output=json", f"runs_dir={tmp_path}"]) == 0
     report = json.loads(capsys.readouterr().out)
     assert report["versions"]["torch"]
     assert report["cpu"]["cores"] >= 1
@@ -36,7 +36,7 @@ def test_json_and_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: 
         "logger=wandb",
         "data=digits",
     }
-    assert main(["--root", str(tmp_path)]) == 0
+    assert main([f"runs_dir={tmp_path}"]) == 0
     told = capsys.readouterr().out
     assert "[ok] precision=fp32" in told
     assert "fix: " in told
@@ -60,7 +60,7 @@ def test_extras_are_those_of_the_package(
     monkeypatch.setitem(_EXTRAS, "timm", ("a-package-that-is-none",))
     monkeypatch.setenv("MLSCALE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr("mlscale.commands.env.entry.measure", lambda folder, seconds: DISK)
-    assert main(["--root", str(tmp_path)]) == 0
+    assert main([f"runs_dir={tmp_path}"]) == 0
     assert "timm; pip install 'mlscale[timm]'" in capsys.readouterr().out
 
 

@@ -50,7 +50,7 @@ def test_overrides_apply_on_top_of_the_run(folder: Path, trained: Result, capsys
     [
         ("+recipe=resnet", "a run brings its own recipe", "leave the recipe out"),
         ("split=tst", "'split' must be val or test, not the text 'tst'", "split=test"),
-        ("split=test", "This data has no test split.", "split=val"),
+        ("split=test", "this data has no test split", "split=val"),
         ("checkpoint=bst", "no checkpoint 'bst'", "checkpoint=best"),
         ("model.widths=[9]", "the checkpoint's weights do not fit the model", "leave model.* as the run has it"),
     ],

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from mlscale.cli import main as cli
 from mlscale.commands.runs.entry import _date, main
 from mlscale.errors import MLScaleError
 from mlscale.report import Result
@@ -26,7 +27,7 @@ def root(tmp_path: Path) -> Path:
 @pytest.fixture
 def runs(root: Path) -> Runs:
     """Run `mlscale runs …` on that folder."""
-    return lambda command, *words: main([command, *words, "--root", str(root)])
+    return lambda command, *words: main([command, *words, f"runs_dir={root}"])
 
 
 def made(
@@ -61,7 +62,7 @@ def test_ls(root: Path, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     assert "val/accuracy 0.98" in lines[5]
     assert "optimizer.lr=0.1" in lines[5]
     assert "damaged" in told.err
-    assert runs("ls", "--json") == 0
+    assert runs("ls", "output=json") == 0
     document = json.loads(capsys.readouterr().out)
     assert [run["id"] for run in document["runs"]] == [jobs[1].id, jobs[0].id, alone.id]
     assert list(document["damaged"]) == [str(torn.path)]
@@ -95,7 +96,7 @@ def test_ls_of_nothing(runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_show(root: Path, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
     run = made(root, derived={"world_size": 2}, notes="a note")
-    assert runs("show", "last", "--verify") == 0
+    assert runs("show", "last", "verify=true") == 0
     told = capsys.readouterr().out
     for part in (
         str(run.path),
@@ -109,9 +110,9 @@ def test_show(root: Path, runs: Runs, capsys: pytest.CaptureFixture[str]) -> Non
     ):
         assert part in told
     (run.path / "config.yaml").write_text("changed: true\n")
-    assert runs("show", run.id, "--verify") == 2
+    assert runs("show", run.id, "verify=true") == 2
     assert "config.yaml" in capsys.readouterr().out
-    assert runs("show", run.id, "--json") == 0
+    assert runs("show", run.id, "output=json") == 0
     assert json.loads(capsys.readouterr().out)["manifest"]["status"] == "done"
 
 
@@ -126,7 +127,7 @@ def test_diff(root: Path, runs: Runs, tmp_path: Path, capsys: pytest.CaptureFixt
     told = capsys.readouterr().out
     for line in ("optimizer.lr ", "0.01", "seed", "best val/accuracy", "0.98", "0.99", "model.py"):
         assert line in told
-    assert runs("diff", first.id, second.id, "--json") == 0
+    assert runs("diff", first.id, second.id, "output=json") == 0
     document = json.loads(capsys.readouterr().out)
     assert document["config"] == {"optimizer.lr": [0.1, 0.01]}
     assert document["code"] == ["model.py"]
@@ -140,12 +141,12 @@ def test_rm(root: Path, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with pytest.raises(MLScaleError, match="can't be undone"):
         runs("rm", first.id)
     assert first.path.exists()
-    assert runs("rm", first.id, "first", "--yes") == 0
+    assert runs("rm", first.id, "first", "yes=true") == 0
     assert not first.path.exists()
     assert second.path.exists()
     (tmp_path / "precious").mkdir()
     with pytest.raises(MLScaleError, match="no run"):
-        runs("rm", str(tmp_path / "precious"), "--yes")
+        runs("rm", str(tmp_path / "precious"), "yes=true")
     assert (tmp_path / "precious").exists()
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     for answer, left in (("n\n", True), ("y\n", False)):
@@ -158,7 +159,7 @@ def test_rm(root: Path, runs: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPa
 def test_rm_refuses_a_running_one_and_removes_none(root: Path, runs: Runs) -> None:
     running, done = made(root, accuracy=None), made(root)
     with pytest.raises(MLScaleError, match="is running"):
-        runs("rm", done.id, running.id, "--yes")
+        runs("rm", done.id, running.id, "yes=true")
     assert running.path.exists()
     assert done.path.exists()
 
@@ -166,7 +167,7 @@ def test_rm_refuses_a_running_one_and_removes_none(root: Path, runs: Runs) -> No
 def test_rm_of_somebody_elses(root: Path, runs: Runs, no_privileges: NoPrivileges) -> None:
     run = made(root)
     with no_privileges(root, read_only=run.path.parent), pytest.raises(MLScaleError) as caught:
-        runs("rm", run.id, "--yes")
+        runs("rm", run.id, "yes=true")
     error = caught.value
     assert (error.what, error.where, error.exit) == (f"no permission to remove {run.path.name}", str(run.path), 5)
     assert f"{run.path.parent} belongs to " in error.why
@@ -177,33 +178,48 @@ def test_rm_of_somebody_elses(root: Path, runs: Runs, no_privileges: NoPrivilege
 def test_rm_of_a_whole_sweep(root: Path, runs: Runs) -> None:
     sweep = root / "2026-01-01" / "grid-00000000000a"
     jobs = [made(root, sweep=sweep) for _ in range(2)]
-    assert runs("rm", *(job.id for job in jobs), "--yes") == 0
+    assert runs("rm", *(job.id for job in jobs), "yes=true") == 0
     assert list(root.iterdir()) == []
 
 
 def test_a_link_is_followed(root: Path, runs: Runs, tmp_path: Path) -> None:
     run = made(root)
     (tmp_path / "link").symlink_to(run.path)
-    assert runs("rm", str(tmp_path / "link"), "--yes") == 0
+    assert runs("rm", str(tmp_path / "link"), "yes=true") == 0
     assert not run.path.exists()
 
 
-@pytest.mark.parametrize("words", [[], ["show"], ["ls", "--rot", "x"], ["ablation"], ["diff", "a"]])
-def test_usage(words: list[str]) -> None:
+@pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        ([], "mlscale runs --help"),
+        (["show"], "mlscale runs show last"),
+        (["ls", "--rot"], "mlscale runs ls --help"),
+        (["ablation"], "mlscale runs --help"),
+        (["diff", "a"], "mlscale runs diff a last"),
+    ],
+)
+def test_usage(words: list[str], fix: str) -> None:
     with pytest.raises(MLScaleError) as caught:
         main(words)
-    assert "--help" in caught.value.fix
+    assert caught.value.fix == fix
+
+
+def test_ls_shows_at_most_as_many_as_asked_for(root: Path, runs: Runs, capsys: pytest.CaptureFixture[str]) -> None:
+    ids = [made(root).id for _ in range(3)]
+    for limit, count in (("limit=2", 2), ("limit=0", 3), ("limit=9", 3)):
+        assert runs("ls", "output=json", limit) == 0
+        listed = [run["id"] for run in json.loads(capsys.readouterr().out)["runs"]]
+        assert listed == ids[::-1][:count]
 
 
 def test_a_word_from_elsewhere_is_translated() -> None:
-    with pytest.raises(MLScaleError, match="has no 'remove'") as caught:
+    with pytest.raises(MLScaleError, match="unknown word 'remove'") as caught:
         main(["remove"])
     assert caught.value.fix == "mlscale runs rm"
 
 
 @pytest.mark.parametrize("words", [["--help"], ["ls", "--help"], ["rm", "--help"], ["resume", "--help"]])
 def test_help_teaches(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as left:
-        main(words)
-    assert left.value.code == 0
+    assert cli(["runs", *words]) == 0
     assert "examples:" in capsys.readouterr().out

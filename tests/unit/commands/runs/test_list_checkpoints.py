@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from mlscale.cli import main as cli
+from mlscale.commands.completion.entry import complete
 from mlscale.commands.runs.entry import main
-from mlscale.completion import complete
 from mlscale.config.composition.roots import find_roots
 from mlscale.runs.checkpoint_files import Record, Writer
 from mlscale.runs.folder import RunFolder
@@ -39,7 +40,7 @@ def run(tmp_path: Path) -> RunFolder:
 @pytest.fixture
 def listed(run: RunFolder, tmp_path: Path) -> Listed:
     """Run `mlscale runs checkpoints last`."""
-    return lambda *words: main(["checkpoints", "last", "--root", str(tmp_path / "runs"), *words])
+    return lambda *words: main(["checkpoints", "last", f"runs_dir={tmp_path / 'runs'}", *words])
 
 
 def test_all_are_whole(listed: Listed, capsys: pytest.CaptureFixture[str]) -> None:
@@ -94,7 +95,7 @@ def test_damaged_ones(run: RunFolder, listed: Listed, capsys: pytest.CaptureFixt
 
 def test_json(run: RunFolder, listed: Listed, capsys: pytest.CaptureFixture[str]) -> None:
     (run.path / "checkpoints/last.ckpt").write_bytes(b"half")
-    assert listed("--json") == 2
+    assert listed("output=json") == 2
     document = json.loads(capsys.readouterr().out)
     assert document["latest_valid"] == str(run.path / "checkpoints/step=30.ckpt")
     found = {Path(each["path"]).stem: each for each in document["checkpoints"]}
@@ -108,13 +109,12 @@ def test_json(run: RunFolder, listed: Listed, capsys: pytest.CaptureFixture[str]
 
 def test_a_run_without_any(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     RunFolder.create(tmp_path / "runs", "none", verb="train", config_yaml="seed: 0\n")
-    assert main(["checkpoints", "last", "--root", str(tmp_path / "runs")]) == 0
+    assert main(["checkpoints", "last", f"runs_dir={tmp_path / 'runs'}"]) == 0
     assert "has no checkpoints" in capsys.readouterr().out
 
 
 def test_help_and_completion(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        main(["checkpoints", "--help"])
-    assert "mlscale runs checkpoints last --json" in capsys.readouterr().out
+    assert cli(["runs", "checkpoints", "--help"]) == 0
+    assert "mlscale runs checkpoints last output=json" in capsys.readouterr().out
     assert complete(["runs", "ch"], find_roots()) == ["checkpoints"]
     assert complete(["runs", "checkpoints", "l"], find_roots()) == ["last"]

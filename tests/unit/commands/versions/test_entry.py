@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mlscale.commands.completion.entry import complete
 from mlscale.commands.versions.entry import main
-from mlscale.completion import complete
 from mlscale.config.composition.roots import find_roots
 from mlscale.errors import Exit, MLScaleError
 from mlscale.versions import opened
@@ -30,10 +30,10 @@ def test_from_runs_to_a_champion_and_back(
     versions: Versions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = trained(tmp_path, "best")
-    assert versions("add", first.id, "--alias", "champion") == 0
+    assert versions("add", first.id, "alias=champion") == 0
     assert capsys.readouterr().out.startswith("resnet:v1 is champion: ")
     second = trained(tmp_path, "best", weight=2.0, parent=first.id)
-    assert versions("add", str(second.path), "--alias", "challenger", "--alias", "mine") == 0
+    assert versions("add", str(second.path), "alias=challenger", "alias=mine") == 0
     assert capsys.readouterr().out.startswith("resnet:v2 is challenger, mine: ")
     assert versions("add", str(second.path)) == 0
     assert "no new version is made" in capsys.readouterr().out
@@ -46,7 +46,7 @@ def test_from_runs_to_a_champion_and_back(
     assert capsys.readouterr().out == "resnet:v2 is champion, v1 is previous\n"
     assert versions("rollback", "resnet") == 0
     assert capsys.readouterr().out == "resnet:v1 is champion, v2 is previous\n"
-    assert versions("promote", "resnet:v2", "--alias", "staging") == 0
+    assert versions("promote", "resnet:v2", "alias=staging") == 0
     assert capsys.readouterr().out == "resnet:v2 is staging\n"
 
 
@@ -54,7 +54,7 @@ def test_show(versions: Versions, tmp_path: Path, capsys: pytest.CaptureFixture[
     run = trained(tmp_path, "best")
     for weight, parent in ((1.0, None), (2.0, run.id)):
         made = run if parent is None else trained(tmp_path, "best", weight=weight, parent=parent)
-        versions("add", made.id, "--notes", "why")
+        versions("add", made.id, "notes=why")
     capsys.readouterr()
     assert versions("show", "resnet:v2") == 0
     told = capsys.readouterr().out
@@ -66,7 +66,7 @@ def test_show(versions: Versions, tmp_path: Path, capsys: pytest.CaptureFixture[
     file.write_text("seed: 7\n")
     assert versions("show", "resnet:v2") == 2
     assert "damaged\n  config.yaml was altered" in capsys.readouterr().out
-    assert versions("show", "resnet:v2", "--json") == 2
+    assert versions("show", "resnet:v2", "output=json") == 2
     document = json.loads(capsys.readouterr().out)
     assert (document["changed"], document["lineage"]) == (["config.yaml was altered"], ["resnet:v2", "resnet:v1"])
 
@@ -74,14 +74,14 @@ def test_show(versions: Versions, tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_json_everywhere(versions: Versions, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = trained(tmp_path, "best")
     commands = (
-        ("add", run.id, "--alias", "champion"),
+        ("add", run.id, "alias=champion"),
         ("ls",),
         ("ls", "resnet"),
         ("show", "resnet"),
         ("promote", "resnet:v1"),
     )
     for words in commands:
-        assert versions(*words, "--json", "--root", "elsewhere") == 0
+        assert versions(*words, "output=json", "registry.root=elsewhere") == 0
         out, err = capsys.readouterr()
         document = json.loads(out)
         if words[0] == "ls":
@@ -117,12 +117,13 @@ def test_a_damaged_record_is_told_beside_the_others(
 
 
 def test_completion(versions: Versions, tmp_path: Path) -> None:
-    versions("add", trained(tmp_path, "best").id, "--alias", "champion")
+    versions("add", trained(tmp_path, "best").id, "alias=champion")
     assert complete(["versions", "r"], find_roots()) == ["rollback"]
     assert complete(["versions", "show", "resnet"], find_roots()) == [
         "resnet", "resnet:latest", "resnet:v1", "resnet@champion",
     ]  # fmt: skip
-    assert complete(["versions", "add", ""], find_roots()) == ["last"]
+    assert complete(["versions", "add", "l"], find_roots()) == ["last"]
+    assert "checkpoint=" in complete(["versions", "add", "last", ""], find_roots())
 
 
 def test_other_words(versions: Versions) -> None:
@@ -139,10 +140,10 @@ def test_sync_without_a_mirror_and_without_a_key(
     monkeypatch.setenv("HOME", str(tmp_path))
     with pytest.raises(MLScaleError, match="has no mirror yet") as caught:
         versions("sync")
-    assert caught.value.fix.startswith("mlscale versions sync --project")
+    assert caught.value.fix.startswith("mlscale versions sync project=digits")
     versions("add", trained(tmp_path, "best").id)
     with pytest.raises(MLScaleError, match="W&B has not got resnet:v1") as caught:
-        versions("sync", "--project", "digits")
+        versions("sync", "project=digits")
     assert (caught.value.exit, caught.value.fix) == (Exit.ENVIRONMENT, "wandb login")
     capsys.readouterr()
     assert versions("show", "resnet") == 0
@@ -153,7 +154,7 @@ def test_sync_without_a_mirror_and_without_a_key(
     assert err.startswith("W&B: resnet:v1, aliases of resnet wait (no API key)")
     assert versions("ls") == 0
     assert "W&B has not got: resnet:v1, aliases of resnet" in capsys.readouterr().err
-    assert versions("ls", "--json") == 0
+    assert versions("ls", "output=json") == 0
     assert json.loads(capsys.readouterr().out)["waiting"] == ["resnet:v1", "aliases of resnet"]
 
 
@@ -162,28 +163,28 @@ def test_a_servable_by_its_folder_or_its_run(
 ) -> None:
     run = trained(tmp_path, "best")
     servable(run.path / "servable", run)
-    assert versions("add", run.id, "--servable", "--name", "resnet") == 0
-    assert versions("add", str(run.path / "servable"), "--name", "resnet") == 0
+    assert versions("add", run.id, "servable=true", "name=resnet") == 0
+    assert versions("add", str(run.path / "servable"), "name=resnet") == 0
     told = capsys.readouterr().out
     assert told.startswith("resnet:v1: ")
     assert "resnet:v1 holds the same content" in told
     assert versions("add", str(servable(tmp_path / "elsewhere"))) == 0  # of a run that is not here
-    assert versions("show", "digits", "--json") == 0
+    assert versions("show", "digits", "output=json") == 0
     document = json.loads(capsys.readouterr().out.partition("\n")[2])
     assert (document["kind"], document["run"]["id"]) == ("servable", "1s2w1ygw9f2a")
     with pytest.raises(MLScaleError, match="this is no servable"):
-        versions("add", trained(tmp_path, "best").id, "--servable")
+        versions("add", trained(tmp_path, "best").id, "servable=true")
 
 
 def test_what_can_not_serve_is_neither_added_nor_promoted(
     versions: Versions, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     good = altered(tmp_path / "good")
-    assert versions("add", str(good), "--alias", "champion") == 0
+    assert versions("add", str(good), "alias=champion") == 0
     broken = altered(tmp_path / "broken", graph=not_a_number)
     with pytest.raises(MLScaleError, match="can't serve"):
         versions("add", str(broken))
-    assert versions("ls", "digits", "--json") == 0
+    assert versions("ls", "digits", "output=json") == 0
     assert "digits:v2" not in capsys.readouterr().out
     registry = opened(tmp_path / "registry")
     publish_servable(registry, broken)  # as an older mlscale, or another tool, may have done

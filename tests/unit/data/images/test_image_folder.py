@@ -90,9 +90,9 @@ def test_what_is_told_when_it_is_wrong(tmp_path: Path) -> None:
     (tmp_path / "x.png").write_bytes(picture(0))
     assert failure(tmp_path).why == "1 images lie in it directly"
     write_folder(tmp_path / "one", 3, classes=3)
-    assert failure(tmp_path / "one").what == "The class 'class0' has a single image."
+    assert failure(tmp_path / "one").what == "the class 'class0' has a single image"
     (tmp_path / "one" / "empty").mkdir()
-    assert "No image in 1 of the 4 class folders" in failure(tmp_path / "one").what
+    assert "no image in 1 of the 4 class folders" in failure(tmp_path / "one").what
     assert "empty" in failure(tmp_path / "one").why
     write_folder(tmp_path / "half" / "train", 6, classes=3)
     assert "no val folder" in failure(tmp_path / "half").what

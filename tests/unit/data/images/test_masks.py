@@ -129,7 +129,7 @@ def test_classes_are_counted_or_stated(tmp_path: Path) -> None:
     assert (stated.num_classes, stated.class_counts) == (5, ())
     assert stated.class_names == ("paper", "a", "b", "c", "d")
     assert data(path, classes=7).facts().num_classes == 7
-    with pytest.raises(MLScaleError, match="The masks have 1 class") as caught:
+    with pytest.raises(MLScaleError, match="the masks have 1 class") as caught:
         data(shards(tmp_path / "one", lambda i: encoded(blocks(i) * 0))).facts()
     assert caught.value.where == "data.train"
 
@@ -171,8 +171,8 @@ def test_memory_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.parametrize(
     ("choices", "told", "where"),
     [
-        ({"augment": Augment(mixup=0.2)}, "Images with masks are not mixed", "augment.mixup, augment.cutmix"),
-        ({"augment": RandomCrop(cutmix=1.0)}, "Images with masks are not mixed", "augment.mixup, augment.cutmix"),
+        ({"augment": Augment(mixup=0.2)}, "images with masks are not mixed", "augment.mixup, augment.cutmix"),
+        ({"augment": RandomCrop(cutmix=1.0)}, "images with masks are not mixed", "augment.mixup, augment.cutmix"),
         ({"augment": lambda x: x.flip(-1)}, "takes an image alone", "augment"),
         ({"sampling": "balanced"}, "does not go with data.labels=mask", "data.sampling"),
         ({"labels": "masks"}, "data.labels is 'masks'", "data.labels"),

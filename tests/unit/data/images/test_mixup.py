@@ -108,7 +108,7 @@ def test_shares_are_those_of_beta() -> None:
     ],
 )
 def test_a_block_that_does_not_fit(layout: Layout, fix: str) -> None:
-    with pytest.raises(MLScaleError, match="Blocks of 8 samples do not fit") as caught:
+    with pytest.raises(MLScaleError, match="blocks of 8 samples do not fit") as caught:
         Mixing(0.2, 0.0, 8).check(layout)
     assert caught.value.where == "augment.block"
     assert f"{layout.batch_size} samples over {layout.world_size} processes" in caught.value.why

@@ -60,7 +60,7 @@ def test_by_default_the_first_one_ends_the_run(tmp_path: Path, kind: str) -> Non
     train, val = write(tmp_path / "t.tar", kind, (17,)), write(tmp_path / "v.tar", kind, ())
     with pytest.raises(BadSample) as caught:
         WebDataset(train, val, batch_size=BATCH).facts()
-    assert caught.value.what == "The sample t.tar/17 cannot be decoded."
+    assert caught.value.what == "the sample t.tar/17 cannot be decoded"
     assert caught.value.where.startswith(f"its .{kind.lower()} member of ")
     assert caught.value.why
     assert "BytesIO" not in caught.value.why
@@ -168,7 +168,7 @@ def test_it_is_told_and_counted(shards: dict[str, Any], capsys: pytest.CaptureFi
     data.teardown("fit")
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert lines[0].startswith("bad data  The sample ")
+    assert lines[0].startswith("bad data  the sample ")
     assert lines[0].endswith("; it is replaced, and so are others")
     assert lines[1].startswith("bad data  7 unreadable, 5 places of training had weight 0: train t.tar/03, ")
     assert lines[1].endswith(", …")
@@ -181,7 +181,7 @@ def test_a_batch_without_a_readable_sample(tmp_path: Path, monkeypatch: pytest.M
     train, val = write(tmp_path / "t.tar", "PNG", (3, 4, 5), 8), write(tmp_path / "v.tar", "PNG", (), 4)
     data = WebDataset(train, val, batch_size=2, on_bad_sample="skip", epoch_samples=200)
     loader = data.train_dataloader()
-    with pytest.raises(MLScaleError, match="None of the 2 samples of a global batch can be read") as caught:
+    with pytest.raises(MLScaleError, match="none of the 2 samples of a global batch can be read") as caught:
         list(loader)
     assert "t.tar/0" in caught.value.why
 

@@ -124,12 +124,12 @@ def test_fixed_repeats_the_first_batches() -> None:
 @pytest.mark.parametrize(
     ("layout", "what", "fix"),
     [
-        (Layout(64, 3), "A batch of 64 does not divide over 3", "data.batch_size=63 or data.batch_size=66"),
-        (Layout(2, 8), "A batch of 2 does not divide over 8", "data.batch_size=8"),
+        (Layout(64, 3), "a batch of 64 does not divide over 3", "data.batch_size=63 or data.batch_size=66"),
+        (Layout(2, 8), "a batch of 2 does not divide over 8", "data.batch_size=8"),
         (Layout(10, 2, 0, 2), "2 processes and 2 forward passes", "data.batch_size=8 or data.batch_size=12"),
         (
             Layout(128, 2),
-            "A batch of 128 is larger than the training data, 101",
+            "a batch of 128 is larger than the training data, 101",
             "data.batch_size=100, or data.last=pad",
         ),
     ],

@@ -21,7 +21,7 @@ from tests.unit.data.conftest import write_shards
         ({"sampling": "random"}, "data.sampling", "data.sampling is 'random'"),
         ({"last": "keep"}, "data.last", "data.last is 'keep'"),
         ({"epoch_samples": 0}, "data.epoch_samples", "data.epoch_samples is 0"),
-        ({"sampling": "weighted"}, "data.weights", "Weighted sampling has no weights"),
+        ({"sampling": "weighted"}, "data.weights", "weighted sampling has no weights"),
         ({"weights": "w.csv"}, "data.weights", "data.weights has no effect with data.sampling=shuffle"),
     ],
 )
@@ -51,7 +51,7 @@ def test_shares_are_whole_numbers(mix: dict[str, float], shares: list[int]) -> N
     [
         ({"a": 1}, "not those of the sources", "'data.mix={a: 1,b: 1}'"),
         ({"a": 1, "b": 2, "c": 3}, "not those of the sources", "'data.mix={a: 1,b: 2}'"),
-        ({"a": 0.0, "b": 1.0}, "The share of 'a' is 0.0", "data.mix.a=1"),
+        ({"a": 0.0, "b": 1.0}, "the share of 'a' is 0.0", "data.mix.a=1"),
         ({"a": 0.33333333, "b": 0.66666667}, "parts of 100,000,000", "'data.mix={a: 33,b: 67}'"),
     ],
 )
@@ -109,10 +109,10 @@ def test_weights_from_a_file(tmp_path: Path, text: str) -> None:
     [
         ("0.tar/0,1\n0.tar/1,2\n", "1 of 3 training samples have no weight"),
         ("", "3 of 3 training samples have no weight"),
-        ("0.tar/0,1\n0.tar/1\n", "Line 2 of"),
-        ("0.tar/0,1\n0.tar/1,-1\n0.tar/2,1\n", "The weight of sample 0.tar/1 is -1"),
-        ("0.tar/0,1\n0.tar/1,nan\n0.tar/2,1\n", "The weight of sample 0.tar/1 is nan"),
-        ("0.tar/0,0\n0.tar/1,0\n0.tar/2,0\n", "No sample has a weight above 0"),
+        ("0.tar/0,1\n0.tar/1\n", "line 2 of"),
+        ("0.tar/0,1\n0.tar/1,-1\n0.tar/2,1\n", "the weight of sample 0.tar/1 is -1"),
+        ("0.tar/0,1\n0.tar/1,nan\n0.tar/2,1\n", "the weight of sample 0.tar/1 is nan"),
+        ("0.tar/0,0\n0.tar/1,0\n0.tar/2,0\n", "no sample has a weight above 0"),
         (None, "cannot be read"),
     ],
 )

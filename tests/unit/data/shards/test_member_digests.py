@@ -80,7 +80,7 @@ def test_a_corrupt_image_is_a_bad_sample_and_a_corrupt_label_ends_the_run(tmp_pa
     data = WebDataset(folder, folder, batch_size=4, image_size=8)
     data.facts()
     flip(folder / "000.tar", int(places.offsets[3, 1]) + 60)
-    with pytest.raises(BadSample, match=r"The sample 000\.tar/00003 is corrupt") as caught:
+    with pytest.raises(BadSample, match=r"the sample 000\.tar/00003 is corrupt") as caught:
         WebDataset(folder, folder, batch_size=4, image_size=8).facts()
     assert "CRC-32" in caught.value.why
     skipping = WebDataset(folder, folder, batch_size=4, image_size=8, on_bad_sample="skip")
@@ -99,7 +99,7 @@ def test_a_corrupt_mask_is_a_bad_sample(tmp_path: Path) -> None:
     record(folder, "beside")
     column = index(folder).extensions.index("mask.png")
     flip(folder / "000.tar", int(index(folder).offsets[1, column]) + 50)
-    with pytest.raises(BadSample, match=r"The sample 000\.tar/00002 is corrupt"):
+    with pytest.raises(BadSample, match=r"the sample 000\.tar/00002 is corrupt"):
         WebDataset(folder, folder, labels="mask", image_key="png", image_size=8).facts()
 
 

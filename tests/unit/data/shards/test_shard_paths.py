@@ -59,7 +59,7 @@ def test_a_path_that_does_not_exist(folder: Path) -> None:
 
 
 def test_no_shard_matches(folder: Path) -> None:
-    assert "No shard matches" in failure(str(folder / "train-*.tar")).what
+    assert "no shard matches" in failure(str(folder / "train-*.tar")).what
 
 
 def test_some_shards_of_a_range_are_missing(folder: Path) -> None:
@@ -76,7 +76,7 @@ def test_a_folder_without_shards(tmp_path: Path) -> None:
 
 
 def test_nothing_named() -> None:
-    assert failure([]).what == "No shards are named."
+    assert failure([]).what == "no shards are named"
 
 
 @pytest.mark.parametrize("by", ["path", "folder"])

@@ -186,13 +186,13 @@ def shard(path: Path, *labels: bytes, image: bytes | None = None) -> Path:
 @pytest.mark.parametrize(
     ("labels", "what", "why"),
     [
-        ((b"0", b"-1", b"-1"), "2 samples have a negative label.", "the smallest is -1"),
-        ((b"0", b"1", b"3"), "The labels run to 3, but no training sample has label 2.", "3 labels occur"),
-        ((b"1", b"2"), "The labels run to 2, but no training sample has label 0.", "from 1 to 2"),
-        ((b"0", b"1000000000"), "The labels run to 1000000000", "2 labels occur"),
-        ((b"0", b"cat"), "Some labels are numbers and some are names.", "1 are names (such as 'cat')"),
-        ((b"0", b""), "The label of sample s.tar/1 cannot be read.", "it is empty"),
-        ((b"0", b"\xff"), "The label of sample s.tar/1 cannot be read.", "begins b'\\xff'"),
+        ((b"0", b"-1", b"-1"), "2 samples have a negative label", "the smallest is -1"),
+        ((b"0", b"1", b"3"), "the labels run to 3, but no training sample has label 2", "3 labels occur"),
+        ((b"1", b"2"), "the labels run to 2, but no training sample has label 0", "from 1 to 2"),
+        ((b"0", b"1000000000"), "the labels run to 1000000000", "2 labels occur"),
+        ((b"0", b"cat"), "some labels are numbers and some are names", "1 are names (such as 'cat')"),
+        ((b"0", b""), "the label of sample s.tar/1 cannot be read", "it is empty"),
+        ((b"0", b"\xff"), "the label of sample s.tar/1 cannot be read", "begins b'\\xff'"),
     ],
 )
 def test_labels_that_are_wrong(tmp_path: Path, labels: tuple[bytes, ...], what: str, why: str) -> None:
@@ -204,7 +204,7 @@ def test_labels_that_are_wrong(tmp_path: Path, labels: tuple[bytes, ...], what: 
 
 def test_a_validation_label_that_training_lacks(tmp_path: Path) -> None:
     error = failure(shard(tmp_path / "t.tar", b"0", b"1"), shard(tmp_path / "v.tar", b"0", b"2", b"2"))
-    assert error.what == "2 of 3 samples have a label that the training data does not have."
+    assert error.what == "2 of 3 samples have a label that the training data does not have"
     assert "2 (2 samples)" in error.why
     assert error.where == "data.val"
     assert "negative" in failure(shard(tmp_path / "t.tar", b"0", b"1"), shard(tmp_path / "w.tar", b"-1")).what
@@ -244,24 +244,24 @@ def test_a_member_that_was_appended_again_is_named(tmp_path: Path) -> None:
 def test_members_that_are_missing_or_ambiguous(tmp_path: Path) -> None:
     image = picture(0)
     no_label = write_tar(tmp_path / "a.tar", [("0.png", image), ("0.json", b"0")])
-    assert failure(no_label).what == "The samples have no label '.cls'."
+    assert failure(no_label).what == "the samples have no label '.cls'"
     assert failure(no_label).fix == "data.label_key=<one of .json, .png>"
     one_lacks = write_tar(tmp_path / "b.tar", [("0.png", image), ("0.cls", b"0"), ("1.png", image)])
     assert failure(one_lacks).what == "1 of 2 samples have no .cls member"
     assert "b.tar/1" in failure(one_lacks).why
     two = write_tar(tmp_path / "c.tar", [("0.png", image), ("0.mask.png", image), ("0.cls", b"0")])
-    assert failure(two).what == "It is not clear which member is the image."
+    assert failure(two).what == "it is not clear which member is the image"
     assert WebDataset(two, two, image_key="png", batch_size=1).facts().channels == 3
     none = write_tar(tmp_path / "d.tar", [("0.txt", b"hello"), ("0.cls", b"0")])
-    assert failure(none).what == "The samples have no image."
-    assert failure(two, image_key="jpg").what == "The samples have no '.jpg' member."
+    assert failure(none).what == "the samples have no image"
+    assert failure(two, image_key="jpg").what == "the samples have no '.jpg' member"
     either = write_tar(tmp_path / "e.tar", [("0.png", image), ("0.cls", b"0"), ("1.jpg", image), ("1.cls", b"0")])
     assert WebDataset(either, either, batch_size=1).facts().train_samples == 2
 
 
 def test_a_sample_that_cannot_be_decoded(tmp_path: Path) -> None:
     error = failure(shard(tmp_path / "s.tar", b"0", b"1", image=picture(0)[:60]))
-    assert error.what == "The sample s.tar/0 cannot be decoded."
+    assert error.what == "the sample s.tar/0 cannot be decoded"
     assert error.why
     colour = write_tar(tmp_path / "v.tar", [("0.png", picture(0)), ("0.cls", b"0")])
     grey = write_tar(tmp_path / "g.tar", [("0.png", picture(0, mode="L")), ("0.cls", b"0")])
@@ -295,7 +295,7 @@ def test_pickles_are_refused(tmp_path: Path, extension: str) -> None:
     as_image = write_tar(tmp_path / "i.tar", [(f"0.{extension}", bomb), ("0.cls", b"0")])
     as_label = write_tar(tmp_path / "l.tar", [("0.png", picture(0)), (f"0.{extension}", bomb)])
     for error in (failure(as_image), failure(as_label, label_key=extension)):
-        assert error.what == f"Members '.{extension}' are not decoded."
+        assert error.what == f"members '.{extension}' are not decoded"
         assert error.fix.startswith("data.allow=[pickle]")
     assert not (tmp_path / "went-off").exists()
 

@@ -172,7 +172,7 @@ def test_what_is_too_large_is_not_read(tmp_path: Path, monkeypatch: pytest.Monke
 def test_columns_that_are_no_features(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("".join(f'{{"a":{i},"b":[{i}],"target":0}}\n' for i in range(5)))
-    with pytest.raises(MLScaleError, match="The column 'b' holds list") as caught:
+    with pytest.raises(MLScaleError, match="the column 'b' holds list") as caught:
         read_table(str(path), where="data.train")
     assert "b_1, b_2" in caught.value.fix
 

@@ -1,4 +1,4 @@
-"""Shell completion of verbs, references, groups and their options, and keys; imports neither Hydra nor torch.
+"""Complete commands, references, groups and their options, and keys in a shell; imports neither Hydra nor torch.
 
 `mlscale completion bash` prints a script that asks `mlscale completion query -- WORDS…` at every press of the tab key.
 """
@@ -10,34 +10,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from mlscale.commands import COMMANDS
+from mlscale.commands.command import Action
+from mlscale.commands.completion import COMMAND
+from mlscale.commands.options import read
 from mlscale.commands.third_party import register_commands
 from mlscale.config.checks.key_owners import OWNED, SUPPLIED
 from mlscale.config.checks.value_types import BOOL
 from mlscale.config.composition.reference_argument import MODEL, REF, REFERENCES
 from mlscale.config.composition.roots import VERB_CONFIGS, Roots, find_roots
-from mlscale.config.documented_fields import Fields, Option, read
+from mlscale.config.documented_fields import Fields, Option
+from mlscale.config.documented_fields import read as read_fields
 from mlscale.config.signatures.signatures import Signature, signature
-from mlscale.errors import MLScaleError
+from mlscale.errors import Exit, MLScaleError
 from mlscale.runs.find import LAST, run_paths
 from mlscale.versions import LocalRegistry
 
-SUB_COMMANDS = {
-    "config": ("show", "check", "schema"),
-    "recipes": ("ls", "show", "cp"),
-    "runs": ("ls", "show", "resume", "checkpoints", "send", "diff", "rm"),
-    "versions": ("ls", "show", "add", "promote", "rollback", "sync"),
-}
-"""What the looking verbs take as their first word."""
 FLAGS = ("--cfg", "--config-dir", "--help", "--hydra-help", "--info", "--multirun", "--resolve")
-HELP = """\
-usage: mlscale completion bash|zsh|fish
-
-Print a script that completes verbs, groups and their options, and keys.
-
-examples:
-  eval "$(mlscale completion bash)"                                    in ~/.bashrc
-  eval "$(mlscale completion zsh)"                                     in ~/.zshrc, after compinit
-  mlscale completion fish > ~/.config/fish/completions/mlscale.fish    once"""
 _NEWEST = 20  # runs that are offered before anything of them is typed
 _OVERRIDE = re.compile(r"(?P<sign>\+\+|\+|~)?(?P<key>[^=]*)(?P<equals>=)?(?P<value>.*)", re.DOTALL)
 
@@ -89,41 +77,64 @@ def main(argv: Sequence[str]) -> int:
     """
     if argv[:2] == ["query", "--"]:
         print("\n".join(complete(argv[2:], find_roots())))
-    elif argv and argv[-1] in ("--help", "-h"):
-        print(HELP)
-    elif len(argv) == 1 and argv[0] in SCRIPTS:
-        print(SCRIPTS[argv[0]], end="")
-    else:
+        return int(Exit.DONE)
+    shell = read("completion", COMMAND.actions, argv).shell
+    if shell not in SCRIPTS:
         raise MLScaleError(
-            "completion takes the name of a shell",
+            f"no completion for the shell '{shell}'",
             where="command line: mlscale completion",
             why=f"shells: {', '.join(SCRIPTS)}",
             fix='eval "$(mlscale completion bash)"',
         )
-    return 0
+    print(SCRIPTS[shell], end="")
+    return int(Exit.DONE)
 
 
 def complete(words: Sequence[str], roots: Roots) -> list[str]:
-    """What the last of the words after `mlscale` may become, sorted; "" when a new word begins."""
+    """Return what the last of the words after `mlscale` may become, sorted; "" when a new word begins."""
     *before, word = words or [""]
     register_commands(COMMANDS)
-    verb = before[0] if before and before[0] in COMMANDS else "train"
-    composed = verb if verb in VERB_CONFIGS else "train"  # `mlscale config show` composes what `mlscale train` does
+    command = before[0] if before and before[0] in COMMANDS else "train"
+    actions = COMMANDS[command].actions
+    found: list[str] = []
     if not before:
-        found = [*COMMANDS, "completion", *_overrides(word, composed, before, roots)]
-    elif before[0] == "completion":
-        found = list(SCRIPTS) if len(before) == 1 else []
-    elif not COMMANDS[verb].working and len(before) == 1:
-        found = list(SUB_COMMANDS.get(verb, ()))
-    elif verb == "recipes":
-        found = list(roots.groups.get("recipe", ()))
-    elif verb == "runs":
-        found = ["last"]
-    elif verb == "versions":
-        found = ["last"] if before[1] == "add" else LocalRegistry().references()
-    else:
-        found = [*(_references(verb, word) if len(before) == 1 else ()), *_overrides(word, composed, before, roots)]
+        found = [*COMMANDS, *_overrides(word, command, before, roots)]
+    elif not actions:
+        found = [*(_references(command, word) if len(before) == 1 else ()), *_overrides(word, command, before, roots)]
+    elif len(before) == 1 and "" not in actions:
+        found = list(actions)
+    elif action := actions.get("") or actions.get(before[1]):
+        found = [*_of_action(action, word), *_named(command, before, roots)]
+        if action.overrides:  # of the config of a working command: `mlscale config show optimizer=…`
+            composed = [typed.removeprefix("command=") for typed in before if typed.startswith("command=")]
+            known = composed[-1] if composed and composed[-1] in VERB_CONFIGS else "train"
+            found += _overrides(word, known, before, roots)
     return sorted({candidate for candidate in found if candidate.startswith(word)})
+
+
+def _of_action(action: Action, word: str) -> Iterator[str]:
+    """The keys of a command that composes no config; of one that is typed, its values."""
+    typed, sign, _ = word.partition("=")
+    for key in action.keys:
+        values = ("true", "false") if key.type is bool else key.choices
+        values = tuple(VERB_CONFIGS) if key.name == "command" else values
+        if not sign:
+            yield f"{key.name}="
+        elif key.name == typed:
+            yield from (f"{typed}={value}" for value in values)
+
+
+def _named(command: str, before: Sequence[str], roots: Roots) -> Sequence[str]:
+    """The names that a command takes as a word."""
+    if command == "completion":
+        return list(SCRIPTS) if len(before) == 1 else []
+    if command == "recipes":
+        return roots.groups.get("recipe", ()) if before[1] != "ls" else ()
+    if command == "runs":
+        return ["last"] if before[1] != "ls" else []
+    if command == "versions" and before[1] != "sync":
+        return ["last"] if before[1] == "add" else LocalRegistry().references()
+    return []
 
 
 def _overrides(word: str, verb: str, before: Sequence[str], roots: Roots) -> Iterator[str]:
@@ -134,7 +145,7 @@ def _overrides(word: str, verb: str, before: Sequence[str], roots: Roots) -> Ite
     assert match is not None  # every part may be empty
     sign, key = match["sign"] or "", match["key"]
     groups = {group: options for group, options in roots.groups_of(verb).items() if group != "base"}
-    fields = read(root.path for root in roots.roots)
+    fields = read_fields(root.path for root in roots.roots)
     if match["equals"] and verb in REFERENCES and key in (REF, "against"):
         yield from (f"{sign}{key}={reference}" for reference in _references(verb, match["value"]))
     elif match["equals"]:
@@ -150,7 +161,7 @@ def _overrides(word: str, verb: str, before: Sequence[str], roots: Roots) -> Ite
 
 
 def _references(command: str, word: str) -> Iterator[str]:
-    """What the command may work on: the newest runs and the versions here; ids of runs once one is begun."""
+    """Yield what the command may work on: the newest runs and the versions here; ids of runs once one is begun."""
     takes = REFERENCES.get(command)
     if takes is None or word.startswith("-"):
         return

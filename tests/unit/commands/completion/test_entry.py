@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import shutil
 import subprocess
@@ -12,12 +11,12 @@ from pathlib import Path
 import pytest
 
 from mlscale.commands import COMMANDS
-from mlscale.completion import SCRIPTS, SUB_COMMANDS, complete, main
+from mlscale.commands.completion.entry import SCRIPTS, complete, main
 from mlscale.config.composition.roots import find_roots
 from mlscale.errors import MLScaleError
 from mlscale.versions import LocalRegistry
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[4]
 PROGRAMS = Path(sys.executable).parent
 
 
@@ -31,8 +30,8 @@ def names(*folders: str) -> list[str]:
     return found
 
 
-def test_the_first_word_is_a_verb_or_an_override() -> None:
-    assert set(COMMANDS) | {"completion"} <= set(ask(""))
+def test_the_first_word_is_a_command_or_an_override() -> None:
+    assert set(COMMANDS) <= set(ask(""))
     assert {"recipe=", "optimizer=", "optimizer.", "seed="} <= set(ask(""))
     assert ask("eva") == ["evaluate"]
 
@@ -73,18 +72,21 @@ def test_values_of_switches() -> None:
     assert ask("seed=") == []
 
 
-def test_looking_verbs_offer_sub_commands_then_names() -> None:
+def test_other_commands_offer_actions_then_names_and_keys() -> None:
     assert ask("config", "") == ["check", "schema", "show"]
     assert ask("config", "show", "optimizer=a") == ["optimizer=adamw"]
     assert ask("recipes", "show", "") == names("recipes/recipe")
     assert ask("completion", "") == ["bash", "fish", "zsh"]
 
 
-@pytest.mark.parametrize("verb", sorted(SUB_COMMANDS))
-def test_sub_commands_are_all_that_a_verb_takes(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit):
-        importlib.import_module(f"mlscale.commands.{verb}").main(["--help"])
-    assert f" {'|'.join(SUB_COMMANDS[verb])} ..." in capsys.readouterr().out
+def test_keys_of_other_commands_and_their_values() -> None:
+    assert ask("runs", "ls", "") == ["limit=", "output=", "runs_dir="]
+    assert ask("runs", "rm", "last", "yes=") == ["yes=false", "yes=true"]
+    assert ask("versions", "add", "last", "checkpoint=") == ["checkpoint=best", "checkpoint=last"]
+    assert ask("env", "out") == ["output="]
+    assert ask("config", "check", "command=ev") == ["command=evaluate"]
+    assert ask("config", "show", "command=serve", "por") == ["port="]
+    assert ask("init", "my-net", "") == ["to="]
 
 
 def test_the_first_argument_is_a_run_or_a_version_that_is_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,10 +109,14 @@ def test_the_first_argument_is_a_run_or_a_version_that_is_here(tmp_path: Path, m
     assert ask("train", "resnet@") == []
 
 
-def test_help(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["--help"]) == 0
-    told = capsys.readouterr().out
-    assert all(f"mlscale completion {shell}" in told for shell in SCRIPTS)
+@pytest.mark.parametrize("command", [name for name, each in COMMANDS.items() if not each.working])
+def test_every_action_is_offered(command: str) -> None:
+    actions = COMMANDS[command].actions
+    if "" not in actions:
+        assert ask(command, "") == sorted(actions)
+    for action in actions:
+        offered = ask(command, *([action] if action else []), "")
+        assert {f"{key.name}=" for key in actions[action].keys} <= set(offered)
 
 
 def test_flags() -> None:
@@ -127,13 +133,13 @@ def test_own_groups_are_offered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_an_unknown_shell_is_refused() -> None:
-    with pytest.raises(MLScaleError, match="the name of a shell"):
+    with pytest.raises(MLScaleError, match="no completion for the shell 'tcsh'"):
         main(["tcsh"])
 
 
 def test_it_imports_nothing_heavy() -> None:
     code = (
-        "import sys; from mlscale.completion import main; main(['query', '--', 'trainer.'])\n"
+        "import sys; from mlscale.commands.completion.entry import main; main(['query', '--', 'trainer.'])\n"
         "assert not {'torch', 'hydra', 'omegaconf', 'numpy'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
