@@ -22,6 +22,23 @@ _UMASK = os.umask(0o077)
 os.umask(_UMASK)
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Return how many processes `-n auto` starts: one per core this process may use, a container's quota regarded."""
+    from mlscale.runs.machine import usable_cores
+
+    return usable_cores()
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the nightly drills out unless `-m` speaks of them."""
+    if "nightly" in config.option.markexpr:
+        return
+    nightly = [item for item in items if item.get_closest_marker("nightly")]
+    config.hook.pytest_deselected(items=nightly)
+    items[:] = [item for item in items if item not in nightly]
+
+
 @pytest.fixture(autouse=True)
 def umask_kept() -> None:
     """A run in this process makes its files private; those of the tests after it are as they were."""

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from pathlib import Path
+
+from tests import forked
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -23,15 +24,7 @@ def environment(folder: Path, **variables: str) -> dict[str, str]:
 
 def mlscale(cwd: Path, *words: str, env: Mapping[str, str], timeout: float = 120) -> subprocess.CompletedProcess[str]:
     """Run `mlscale <words>` in `cwd`, with standard input closed."""
-    return subprocess.run(
-        [sys.executable, "-m", "mlscale", *words],
-        cwd=cwd,
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        timeout=timeout,
-    )
+    return forked.run(*words, cwd=cwd, env=env, seconds=timeout)
 
 
 def only_run(cwd: Path) -> Path:

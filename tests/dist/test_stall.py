@@ -3,12 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import runs_in
+from tests.forked import run
 from tests.resume.commands import ROOT
 
 WORDS = (
@@ -18,9 +18,7 @@ WORDS = (
 
 
 def typed(*words: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "mlscale", *WORDS, *words]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment)
+    return run(*WORDS, *words, cwd=Path.cwd(), env={**os.environ, "PYTHONPATH": str(ROOT)})
 
 
 def test_one_of_two_ranks_hangs(folder: Path) -> None:
@@ -33,11 +31,11 @@ def test_one_of_two_ranks_hangs(folder: Path) -> None:
     assert "(waits for other ranks)" in err
     assert "tests/dist/recorder.py" in err
     assert err.count("--- stacks of rank 0, process ") == err.count("--- stacks of rank 1, process ") == 1
-    (run,) = runs_in(folder)
-    kept = (run / "logs" / "stall-1.txt").read_text()
+    (made,) = runs_in(folder)
+    kept = (made / "logs" / "stall-1.txt").read_text()
     assert kept.count("in _hang") >= 1
     assert kept.count("_engine_run_backward") >= 1
-    manifest = json.loads((run / "manifest.json").read_text())
+    manifest = json.loads((made / "manifest.json").read_text())
     assert manifest["status"] == "failed"
     assert "rank 1 is in the way" in manifest["sentence"]
 
@@ -61,8 +59,8 @@ def test_one_process(folder: Path, locked: bool) -> None:
         return
     assert ended.returncode == 5, ended.stderr
     assert "error: no step for " in ended.stderr
-    (run,) = runs_in(folder)
-    assert json.loads((run / "manifest.json").read_text())["status"] == "failed"
+    (made,) = runs_in(folder)
+    assert json.loads((made / "manifest.json").read_text())["status"] == "failed"
     assert (folder / "notices").read_text().count('"event": "hung"') == 1
     assert (folder / "notices").read_text().count('"event": "failed"') == 1
 

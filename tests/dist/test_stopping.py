@@ -4,8 +4,6 @@ import contextlib
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,24 +12,18 @@ import pytest
 import torch
 
 from tests.conftest import runs_in
+from tests.forked import Command
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @contextlib.contextmanager
-def started(folder: Path, devices: int, *more: str) -> Iterator["subprocess.Popen[str]"]:
+def started(folder: Path, devices: int, *more: str) -> Iterator[Command]:
     """A command that has trained its first step, and would go on for hours."""
     mark = folder / "started"
     words = ["+recipe=resnet", "model=mlp", "snapshot=false", "trainer.max_epochs=100000", f"trainer.devices={devices}"]
     words.append(f"+callbacks.started={{_target_:tests.dist.recorder.Started,path:{mark}}}")
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlscale", *words, *more],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = Command(*words, *more, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)})
     try:
         end = time.monotonic() + 120
         while not mark.exists():

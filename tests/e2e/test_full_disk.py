@@ -2,7 +2,6 @@
 
 import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,15 +14,9 @@ from mlscale.runs.checkpoint_files import verify
 from mlscale.runs.folder import RunFolder
 from mlscale.train.checkpoint.io import VerifiedCheckpointIO
 from mlscale.versions import LocalRegistry
+from tests import forked
 
 ROOM = "6m"  # two checkpoints of the small ResNet with its momentum, and no third beside them
-
-
-def mlscale(cwd: Path, *words: str) -> "subprocess.CompletedProcess[str]":
-    """A command, run in `cwd`."""
-    return subprocess.run(
-        [sys.executable, "-m", "mlscale", *words], cwd=cwd, capture_output=True, text=True, timeout=200
-    )
 
 
 @pytest.fixture
@@ -44,7 +37,7 @@ def test_the_training_goes_on_and_ends_resumable(small_disk: Path, tmp_path: Pat
         "+recipe=resnet", "debug=limit", "trainer.max_epochs=3", "snapshot=false",
         f"data.root={tmp_path}/digits", f"runs_dir={small_disk}",
     ]  # fmt: skip
-    done = mlscale(tmp_path, *words)
+    done = forked.run(*words, cwd=tmp_path)
     assert done.returncode == 5, done.stderr
     assert "warning   disk full: " in done.stderr
     assert "No space left on device" in done.stderr
@@ -55,11 +48,11 @@ def test_the_training_goes_on_and_ends_resumable(small_disk: Path, tmp_path: Pat
     kept = list(small_disk.glob("*/*/checkpoints/*"))
     assert sorted(path.name for path in kept) == ["best.ckpt", "last.ckpt"]
     assert {verify(path).state for path in kept} == {"ok"}
-    listed = mlscale(tmp_path, "runs", "checkpoints", "last", f"runs_dir={small_disk}")
+    listed = forked.run("runs", "checkpoints", "last", f"runs_dir={small_disk}", cwd=tmp_path)
     assert listed.returncode == 0
     assert "the run resumes from last.ckpt" in listed.stdout
     subprocess.run(["mount", "-o", "remount,size=40m", str(small_disk)], check=True)
-    resumed = mlscale(tmp_path, *words, "resume=auto")
+    resumed = forked.run(*words, "resume=auto", cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed from step " in resumed.stdout
     assert "bitwise identical" in resumed.stdout
@@ -101,12 +94,12 @@ def test_a_disk_that_becomes_read_only_leaves_a_run_to_resume(small_disk: Path, 
     ]  # fmt: skip
     (tmp_path / "closing.py").write_text(CLOSING)
     closing = f"+callbacks.closing={{_target_:closing.Closing,folder:{small_disk},note:{tmp_path}/note}}"
-    done = mlscale(tmp_path, *words, closing)
+    done = forked.run(*words, closing, cwd=tmp_path)
     assert done.returncode == 5, done.stderr
     assert "Read-only file system" in done.stderr
     assert "Traceback" not in done.stderr
     subprocess.run(["mount", "-o", "remount,rw", str(small_disk)], check=True)
-    resumed = mlscale(tmp_path, *words, closing)
+    resumed = forked.run(*words, closing, cwd=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "resumed from step " in resumed.stdout
     assert len(list(small_disk.glob("*/*/run.json"))) == 1

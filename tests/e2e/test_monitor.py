@@ -22,6 +22,7 @@ from mlscale.export.servable import load
 from mlscale.versions.from_servable import publish_servable
 from mlscale.versions.local_registry import LocalRegistry
 from tests.e2e.test_export import images
+from tests.forked import Command
 from tests.receiver import Receiver
 
 TRAINED = ("+recipe=resnet", "trainer.max_epochs=3", "snapshot=false", "logger=none")
@@ -195,13 +196,7 @@ def test_watching_until_told_to_end(house: House) -> None:
     house.ask(house.pixels, seed=7)
     with Receiver() as receiver:
         words = house.words(f"alert.webhook={receiver.url}", "watch=true", "every_s=0.2", "output=json")
-        process = subprocess.Popen(
-            [sys.executable, "-m", "mlscale", "monitor", *words],
-            cwd=house.events,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        process = Command("monitor", *words, cwd=house.events)
         assert process.stderr is not None
         assert "resnet@champion: the version resnet:v1, a servable" in process.stderr.readline()
         assert "watching resnet@champion, every 0.2 s" in process.stderr.readline()

@@ -4,8 +4,6 @@ import json
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -26,6 +24,7 @@ from mlscale.runs.folder import RunFolder
 from mlscale.versions import LocalRegistry
 from mlscale.versions.from_servable import publish_servable
 from tests.contract.test_documents import validate
+from tests.forked import Command
 
 ROOT = Path(__file__).resolve().parents[2]
 TRAINED = ("model=mlp", "data=digits", "optimizer.lr=0.1", "trainer.max_epochs=15", "snapshot=false", "logger=none")
@@ -291,13 +290,12 @@ def test_killed_in_the_middle_the_next_turn_begins_anew(place: Place) -> None:
     raw, truth = digits(500)
     place.serve(turned(raw), truth)
     runs = set((place.folder / "runs").rglob("run.json"))
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlscale", "retrain", *place.words, "passes=2000"],
+    process = Command(
+        "retrain",
+        *place.words,
+        "passes=2000",
         cwd=place.folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
         start_new_session=True,
     )
     try:

@@ -1,9 +1,9 @@
 """Commands that end themselves, for the tests of this folder."""
 
 import os
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.forked import Command
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -21,18 +21,9 @@ WORDS = (
 )
 
 
-def command(folder: Path, *words: str) -> "subprocess.Popen[str]":
+def command(folder: Path, *words: str) -> Command:
     """Start mlscale in `folder`, in a session of its own."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "mlscale", *words],
-        cwd=folder,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return Command(*words, cwd=folder, env={**os.environ, "PYTHONPATH": str(ROOT)}, start_new_session=True)
 
 
 def ended(folder: Path, *words: str, seconds: float = 120) -> tuple[int, str]:
