@@ -2,6 +2,7 @@
 
 import atexit
 import contextlib
+import fcntl
 import os
 import shutil
 import sys
@@ -45,10 +46,24 @@ def umask_kept() -> None:
     os.umask(_UMASK)
 
 
+def made_once(factory: pytest.TempPathFactory, name: str, make: Callable[[Path], object]) -> Path:
+    """Return the folder `name` of this test run, filled by `make` in whichever of its processes needs it first."""
+    base = factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / name
+    with folder.with_suffix(".made").open("a+") as made:
+        fcntl.flock(made, fcntl.LOCK_EX)
+        if os.fstat(made.fileno()).st_size == 0:
+            shutil.rmtree(folder, ignore_errors=True)  # what a process left that failed to make it
+            folder.mkdir()
+            make(folder)  # in its place: runs hold paths of their own
+            made.write("made")
+    return folder
+
+
 @pytest.fixture(scope="session")
 def bundled(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The cache folder of all commands: digits are written once."""
-    return tmp_path_factory.mktemp("cache")
+    return made_once(tmp_path_factory, "cache", lambda folder: None)
 
 
 @pytest.fixture

@@ -188,6 +188,8 @@ def _main() -> NoReturn:
     found = [*filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))]
     sys.path[:] = [os.getcwd(), *found, *base]
     importlib.invalidate_caches()
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(line_buffering=stream is sys.stderr or stream.isatty())  # type: ignore[union-attr]
     sys.orig_argv = [sys.executable, "-m", "mlscale", *request["words"]]
     sys.argv = ["mlscale", *request["words"]]
     runpy.run_module("mlscale", run_name="__main__", alter_sys=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import os
 import select
 import signal
-import subprocess
-import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.contract.commands import environment, mlscale, only_run
+from tests.forked import Command
 
 SECONDS = 60.0
 
@@ -22,7 +21,7 @@ SECONDS = 60.0
 class Terminal:
     """A command that has a terminal for its three streams, and what it has written there."""
 
-    process: subprocess.Popen[bytes]
+    process: Command
     screen: int
     text: str = field(default="")
 
@@ -54,15 +53,8 @@ class Terminal:
 def at_terminal(cwd: Path, *words: str) -> Terminal:
     """Start `mlscale <words>` at a new terminal; nobody types."""
     screen, inside = os.openpty()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlscale", *words],
-        cwd=cwd,
-        env=environment(cwd, COLUMNS="120"),
-        stdin=inside,
-        stdout=inside,
-        stderr=inside,
-        start_new_session=True,
-    )
+    env = environment(cwd, COLUMNS="120")
+    process = Command(*words, cwd=cwd, env=env, stdin=inside, stdout=inside, stderr=inside, start_new_session=True)
     os.close(inside)
     return Terminal(process, screen)
 
@@ -107,15 +99,7 @@ def test_removing_asks_first(trained: Path) -> None:
 def test_ctrl_c_while_a_data_set_is_written(tmp_path: Path) -> None:
     cache = tmp_path / "cache"
     env = environment(tmp_path)
-    process = subprocess.Popen(
-        [sys.executable, "-m", "mlscale", "prepare", "data=digits"],
-        cwd=tmp_path,
-        env=env,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    process = Command("prepare", "data=digits", cwd=tmp_path, env=env)
     end = time.monotonic() + SECONDS
     while not list(cache.glob(".digits-1-*/train/*.tar")):
         assert process.poll() is None, process.communicate()

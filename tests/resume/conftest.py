@@ -1,23 +1,27 @@
 """What killed and stopped runs are compared with."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.conftest import runs_in
+from tests.conftest import made_once, runs_in
 from tests.resume.commands import WORDS, ended
 
 
 @pytest.fixture(scope="session")
-def undisturbed(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> dict[int, Path]:
+def undisturbed(tmp_path_factory: pytest.TempPathFactory, bundled: Path) -> Callable[[int], Path]:
     """A run of `WORDS` that was left alone, by its number of processes."""
-    runs = {}
-    for devices in (1, 2):
-        folder = tmp_path_factory.mktemp(f"undisturbed-{devices}")
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setenv("MLSCALE_CACHE", str(bundled))
-            patch.setenv("OMP_NUM_THREADS", "1")
-            code, said = ended(folder, *WORDS, f"trainer.devices={devices}")
-        assert code == 0, said
-        (runs[devices],) = runs_in(folder)
-    return runs
+
+    def run(devices: int) -> Path:
+        def make(folder: Path) -> None:
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setenv("MLSCALE_CACHE", str(bundled))
+                patch.setenv("OMP_NUM_THREADS", "1")
+                code, said = ended(folder, *WORDS, f"trainer.devices={devices}")
+            assert code == 0, said
+
+        (made,) = runs_in(made_once(tmp_path_factory, f"undisturbed-{devices}", make))
+        return made
+
+    return run

@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ from tests.resume.commands import ROOT, WORDS, end, ended
 
 SLOW = pytest.mark.slow
 LAST_STEP = 22  # of `WORDS`
-QUICK = ("resnet", "tabular")  # the others are drilled, too, and take a minute and a half
+QUICK = ("resnet",)  # the others are drilled, too, and take a minute and a half
 NAMES = sorted(path.stem for path in ROOT.glob("recipes/recipe/*.yaml"))
 RECIPES = [pytest.param(name, marks=() if name in QUICK else SLOW) for name in NAMES]
 SMALLER = {  # what takes a minute otherwise
@@ -26,13 +27,13 @@ SMALLER = {  # what takes a minute otherwise
 @pytest.mark.parametrize(
     ("moment", "whom", "devices"),
     [
-        ("start-up", "group", 1),
+        pytest.param("start-up", "group", 1, marks=SLOW),
         ("step", "group", 1),
-        ("validation", "group", 1),
+        pytest.param("validation", "group", 1, marks=SLOW),
         ("writing", "group", 1),
-        ("between", "group", 1),
-        ("last between", "group", 1),
-        ("exit", "group", 1),
+        pytest.param("between", "group", 1, marks=SLOW),
+        pytest.param("last between", "group", 1, marks=SLOW),
+        pytest.param("exit", "group", 1, marks=SLOW),
         ("unsealed", "group", 1),
         pytest.param("start-up", "launcher", 2, marks=SLOW),
         ("step", "launcher", 2),
@@ -43,7 +44,7 @@ SMALLER = {  # what takes a minute otherwise
     ],
 )
 def test_it_goes_on_to_the_bit(
-    folder: Path, undisturbed: dict[int, Path], moment: str, whom: str, devices: int
+    folder: Path, undisturbed: Callable[[int], Path], moment: str, whom: str, devices: int
 ) -> None:
     *last, at = moment.split()  # of the first epoch, or of the last
     arguments = {"whom": whom, **({"step": LAST_STEP} if last else {})}
@@ -56,7 +57,7 @@ def test_it_goes_on_to_the_bit(
     assert (run / "manifest.json").exists() == (whom == "rank")  # then the launcher has lived, and sealed it
     assert main([*words, "output=json"]) == 0
     assert runs_in(folder) == [run]
-    assert differences(undisturbed[devices], run) == []
+    assert differences(undisturbed(devices), run) == []
     assert not list(run.glob("checkpoints/.aside-*"))
 
 

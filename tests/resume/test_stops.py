@@ -1,6 +1,7 @@
 """A run that was asked to stop, by signal or by trainer.max_time, says so by its exit code and goes on to the bit."""
 
 import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,7 +25,7 @@ SLOW = pytest.mark.slow
     ],
 )
 def test_a_signal_to_the_launcher(
-    folder: Path, undisturbed: dict[int, Path], signum: signal.Signals, expected: int, devices: int
+    folder: Path, undisturbed: Callable[[int], Path], signum: signal.Signals, expected: int, devices: int
 ) -> None:
     stop = end("stop", folder, whom="launcher", signum=int(signum))
     code, said = ended(folder, *WORDS, f"trainer.devices={devices}", stop)
@@ -33,12 +34,12 @@ def test_a_signal_to_the_launcher(
     assert "fix:   mlscale runs resume last" in said
     assert ended(folder, "runs", "resume", "last", "trust=true")[0] == 0
     (run,) = runs_in(folder)
-    assert differences(undisturbed[devices], run) == []
+    assert differences(undisturbed(devices), run) == []
 
 
 @SLOW
 @pytest.mark.parametrize("devices", [1, 2])
-def test_max_time_is_that_of_each_attempt(folder: Path, undisturbed: dict[int, Path], devices: int) -> None:
+def test_max_time_is_that_of_each_attempt(folder: Path, undisturbed: Callable[[int], Path], devices: int) -> None:
     words = (*WORDS, f"trainer.devices={devices}", "trainer.max_time=00:00:00:00")
     code, said = ended(folder, *words)
     assert code == 75, said
@@ -47,7 +48,7 @@ def test_max_time_is_that_of_each_attempt(folder: Path, undisturbed: dict[int, P
     assert code == 75, said
     assert ended(folder, "runs", "resume", "last", "trainer.max_time=null")[0] == 0
     (run,) = runs_in(folder)
-    assert differences(undisturbed[devices], run) == []
+    assert differences(undisturbed(devices), run) == []
 
 
 def test_of_two_that_start_at_once_one_trains(folder: Path) -> None:

@@ -5,9 +5,9 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -98,9 +98,15 @@ def test_a_validation_that_is_due_is_not_lost(tmp_path: Path, interval: float, a
     assert ran == [at + 1]
 
 
-def test_the_time_of_an_attempt_is_limited(tmp_path: Path) -> None:
+def test_the_time_of_an_attempt_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr(signals, "time", SimpleNamespace(monotonic=lambda: clock[0]))
     stop = signals.StopOnSignal(str(tmp_path / "last.ckpt"), max_seconds=0.2)
-    run = trainer(callbacks=[At(lambda *_: time.sleep(0.15)), stop], enable_checkpointing=True)
+
+    def pass_time(*_: object) -> None:
+        clock[0] += 0.15
+
+    run = trainer(callbacks=[At(pass_time), stop], enable_checkpointing=True)
     lightning_patches.apply(run)
     with pytest.raises(MLScaleError, match=r"stopped by trainer\.max_time after optimizer step 2, saved to") as caught:
         fit(run, classifier(), batches(6))
