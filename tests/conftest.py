@@ -14,8 +14,12 @@ from pathlib import Path
 import pytest
 
 from mlscale.launch.threads import wait_passively
+from mlscale.runs.machine import usable_cores
 
 wait_passively()  # said before anything imports torch
+if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the cores, each of them its part
+    _processes = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // _processes)))
 _STATE = tempfile.mkdtemp(prefix="mlscale-state-")  # where the key of a user's runs is kept
 os.environ["XDG_STATE_HOME"] = _STATE
 atexit.register(shutil.rmtree, _STATE, ignore_errors=True)
@@ -26,8 +30,6 @@ os.umask(_UMASK)
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
     """Return how many processes `-n auto` starts: one per core this process may use, a container's quota regarded."""
-    from mlscale.runs.machine import usable_cores
-
     return usable_cores()
 
 

@@ -90,9 +90,10 @@ def test_the_means_of_batch_norm_are_each_ranks_own(folder: Path, scratch: Path)
     assert "went on from step " in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("devices", [1, 2])
+@pytest.mark.parametrize(
+    "devices", [pytest.param(1, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.nightly)]
+)
 def test_killed_at_a_step_a_save_and_a_validation(folder: Path, scratch: Path, devices: int) -> None:
     done = verify(folder, *SHORT, "keep=true", f"trainer.devices={devices}", "kills=4")
     assert done.returncode == 0, done.stderr
@@ -108,13 +109,14 @@ def test_killed_at_a_step_a_save_and_a_validation(folder: Path, scratch: Path, d
     assert all(text.count('"kind":"attempt"') == 2 for text in (path.read_text() for path in traces))
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("how", "told"),
     [
-        ("counter", "not saved: attribute `counter` of own.Module is 0 instead of 6"),
-        ("rng", "not saved: random generator `rng` of own.Module differs"),
+        pytest.param(
+            "counter", "not saved: attribute `counter` of own.Module is 0 instead of 6", marks=pytest.mark.slow
+        ),
+        pytest.param("rng", "not saved: random generator `rng` of own.Module differs", marks=pytest.mark.nightly),
     ],
 )
 def test_what_is_lost_is_named(folder: Path, scratch: Path, how: str, told: str) -> None:

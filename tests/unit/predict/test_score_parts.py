@@ -120,7 +120,9 @@ def kill_until_done(to: Path, seed: int) -> int:
         kills += 1
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))])
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(n, marks=pytest.mark.nightly if n > 3 else pytest.mark.slow) for n in range(1, 12))]
+)
 def test_killed_at_random_places_it_goes_on_and_each_input_has_one_row_and_one_event(to: Path, seed: int) -> None:
     kills = kill_until_done(to, seed)
     assert kills >= 1

@@ -161,7 +161,9 @@ def test_a_later_format_is_not_damage(start: Start, tmp_path: Path) -> None:
     assert "later mlscale" in said_by("runs", "ls", f"runs_dir={tmp_path / 'runs'}")[1]
 
 
-@pytest.mark.parametrize("number", [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(1, 12))])
+@pytest.mark.parametrize(
+    "number", [0, *(pytest.param(n, marks=pytest.mark.nightly if n > 3 else pytest.mark.slow) for n in range(1, 12))]
+)
 def test_no_command_breaks(start: Start, tmp_path: Path, number: int) -> None:
     """Each file in turn, a fresh seed each time: FUZZ_SEED repeats one."""
     draw = random.Random(f"{SEED} {number}")
