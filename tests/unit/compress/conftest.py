@@ -8,6 +8,9 @@ from mlscale.data import Digits
 from mlscale.export.onnx_export import export, served
 from mlscale.export.validation_samples import input_of
 from mlscale.tasks import Classification, ResNet
+from tests.operators import operators_parsed_once
+
+__all__ = ["operators_parsed_once"]
 
 
 class Attention(nn.Module):

@@ -11,6 +11,9 @@ from mlscale.export.servable import Servable
 from mlscale.export.servable_document import document
 from mlscale.export.write_servable import write
 from mlscale.tasks import Classification, ResNet
+from tests.operators import operators_parsed_once
+
+__all__ = ["operators_parsed_once"]
 
 
 @pytest.fixture(scope="session")
