@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from textwrap import dedent
 
@@ -49,15 +50,15 @@ MINE += ["trainer.max_epochs=3", "kills=2"]
 
 
 @pytest.fixture
-def scratch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def scratch(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where scratch folders are made; a folder of a user's with a module of theirs is stood in."""
     (folder / "own.py").write_text(dedent(OWN))
     (folder / "conf/task").mkdir(parents=True)
     (folder / "conf/task/mine.yaml").write_text("# Mine.\n_target_: own.Module\nhow: plain  # str: how it fails\n")
-    (folder / "tmp").mkdir()
-    monkeypatch.setenv("TMPDIR", str(folder / "tmp"))
-    monkeypatch.setattr(tempfile, "tempdir", None)
-    return folder / "tmp"
+    with tempfile.TemporaryDirectory(dir="/tmp") as short:  # sockets are made there: paths of 107 bytes at most
+        monkeypatch.setenv("TMPDIR", short)
+        monkeypatch.setattr(tempfile, "tempdir", None)
+        yield Path(short)
 
 
 def verify(folder: Path, *words: str) -> "subprocess.CompletedProcess[str]":
