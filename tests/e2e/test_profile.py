@@ -85,6 +85,7 @@ def test_slow_data_bounds_the_run_and_workers_are_the_proven_remedy(parts: Path)
     assert len(found.figures) == 3
 
 
+@pytest.mark.slow
 def test_a_heavy_model_does_not_wait(parts: Path) -> None:
     heavy = ["model=none", "model._target_=profiled_parts.Heavy"]
     found = commands.call("profile", [*own("quick"), *heavy, "profile.seconds=1", "profile.remedies=false"])

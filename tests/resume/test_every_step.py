@@ -180,7 +180,10 @@ def run(folder: Path, resume: Path | None, case: Case, saves: Path | None = None
 
 @pytest.mark.filterwarnings("ignore:.*exists and is not empty")
 @pytest.mark.filterwarnings("ignore:.*val_loss which is not available")  # before the first validation
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name in ("workers", "early stopping") else name for name in CASES],
+)
 def test_a_run_goes_on_from_every_boundary(tmp_path: Path, name: str) -> None:
     saves, folder = tmp_path / "saves", tmp_path / "run"
     whole = run(folder, None, CASES[name], saves)
