@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from mlscale.launch.threads import wait_passively
-from mlscale.runs.machine import usable_cores
+from mlscale.runs.machine import memory_bytes, usable_cores
 
 wait_passively()  # said before anything imports torch
 if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the cores, each of them its part
@@ -30,8 +30,9 @@ os.umask(_UMASK)
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """Return how many processes `-n auto` starts: one per core this process may use, a container's quota regarded."""
-    return usable_cores()
+    """Return how many processes `-n auto` starts: one per core and 2 GiB that this process may use."""
+    memory = memory_bytes()
+    return min(usable_cores(), max(1, memory >> 31)) if memory else usable_cores()
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
