@@ -18,6 +18,7 @@ from mlscale.launch.threads import wait_passively
 from mlscale.runs.machine import memory_bytes, usable_cores
 
 wait_passively()  # said before anything imports torch
+os.environ.pop("COLUMNS", None)  # of somebody's terminal, or xdist's: tables are as wide as they are
 if "PYTEST_XDIST_WORKER" in os.environ:  # several test processes share the cores, each of them its part
     _processes = int(os.environ["PYTEST_XDIST_WORKER_COUNT"])
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, usable_cores() // _processes)))

@@ -161,7 +161,8 @@ ONLY = {  # of the policies above, where not all
 def cases() -> Iterator[Any]:
     for backend in BACKENDS:
         for name in ONLY.get(backend.__name__, [name for name in POLICIES if name != "crop"]):
-            yield pytest.param(backend, name, id=f"{backend.__name__}-{name}")
+            marks = pytest.mark.slow if backend is fashion_mnist else ()  # 70,000 images are written for it
+            yield pytest.param((backend, name), id=f"{backend.__name__}-{name}", marks=marks)
 
 
 @pytest.fixture(scope="module")
@@ -186,6 +187,19 @@ def make(request: pytest.FixtureRequest, cached: Path, monkeypatch: pytest.Monke
         return data
 
     return build
+
+
+@pytest.fixture
+def whole(request: pytest.FixtureRequest, make: Callable[..., OrderedData]) -> Seen:
+    """Two epochs of one process, read once for all tests of a case: `test_order` shows that they repeat."""
+    backend, policy = request.node.callspec.params["make"]
+    case = (backend.__name__, policy)
+    if case not in _WHOLE:
+        _WHOLE[case] = epochs(make(), 2)
+    return _WHOLE[case]
+
+
+_WHOLE: dict[tuple[str, str], Seen] = {}
 
 
 def _weights(data: OrderedData, path: Path) -> Path:
@@ -228,7 +242,7 @@ def same(a: Seen, b: Seen) -> bool:
     )
 
 
-@pytest.mark.parametrize("make", [p.values for p in cases()], ids=[p.id for p in cases()], indirect=True)
+@pytest.mark.parametrize("make", [*cases()], indirect=True)
 class TestPromises:
     def test_order(self, make: Callable[..., OrderedData]) -> None:
         """The same to the bit for the same seed, whatever the workers; another for another seed and epoch."""
@@ -241,9 +255,8 @@ class TestPromises:
         assert [keys for keys, *_ in first[:half]] != [keys for keys, *_ in first[half:]]
         assert [keys for keys, *_ in first] != [keys for keys, *_ in epochs(make(seed=1), 2)]
 
-    def test_resume(self, make: Callable[..., OrderedData]) -> None:
+    def test_resume(self, make: Callable[..., OrderedData], whole: Seen) -> None:
         """From any batch, by a state of less than a kilobyte."""
-        whole = epochs(make(), 2)
         for stop in range(1, len(whole)):
             data = make()
             loader, seen = data.train_dataloader(), 0
@@ -261,10 +274,9 @@ class TestPromises:
 
     @pytest.mark.parametrize(("ranks", "passes"), LAYOUTS)
     def test_elastic(
-        self, make: Callable[..., OrderedData], monkeypatch: pytest.MonkeyPatch, ranks: int, passes: int
+        self, make: Callable[..., OrderedData], whole: Seen, monkeypatch: pytest.MonkeyPatch, ranks: int, passes: int
     ) -> None:
         """Put together, what ranks and forward passes see is the batch of one process, to the bit."""
-        whole = epochs(make(), 2)
         layouts = [Layout(BATCH, ranks, rank, passes) for rank in range(ranks)]
         loaders = [on(make(), layout, monkeypatch).train_dataloader() for layout in layouts]
         seen: Seen = []
@@ -274,9 +286,8 @@ class TestPromises:
         assert same(seen, whole)
 
     def test_from_two_ranks_to_one_and_back(
-        self, make: Callable[..., OrderedData], monkeypatch: pytest.MonkeyPatch
+        self, make: Callable[..., OrderedData], whole: Seen, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        whole = epochs(make(), 2)
         state, seen = make().state_dict(), list[list[str]]()
         for number in range(len(whole)):
             ranks = 1 + number % 2
