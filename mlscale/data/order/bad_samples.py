@@ -1,8 +1,8 @@
-"""Samples that cannot be read: told, or replaced in place by another sample of their global batch.
+"""Samples that cannot be read: an error, or replaced in place by another sample of their global batch.
 
 A replacement has weight 0, so what a step learns from is the global batch without its bad samples, whatever the layout.
-Which sample replaces which depends on the data and the order alone: it is the next readable one of the global batch,
-which every rank can compute, and so can a run that goes on.
+The replacement depends on the data and the order alone: it is the next readable sample of the global batch, which every
+rank can compute, and so can a resumed run.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ class BadSample(MLScaleError):  # noqa: N818 - a sample, in the place of its bat
         key: its name.
         what: what cannot be done with it, such as 'cannot be decoded'.
         where: which part of it.
-        why: what the decoder says.
+        why: the decoder's message.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Failing:
         self._stream = stream
 
     def __call__(self, plans: Iterable[Plan], whole: Callable[[Plan], NDArray[np.int64]]) -> Iterator[Batch]:
-        """The stream's batches.
+        """Yield the stream's batches.
 
         Raises:
             BadSample: a sample cannot be read.
@@ -76,7 +76,7 @@ class Failing:
 
 
 class Skipped:
-    """What this process has left out.
+    """The samples that this process has left out.
 
     Attributes:
         found: the bad samples by (split, number), with the error of each.
@@ -88,7 +88,7 @@ class Skipped:
         self.places = 0
 
     def note(self, split: str, error: BadSample) -> None:
-        """Remember a bad sample; the first one is told on stderr at once."""
+        """Remember a bad sample; the first one is reported on stderr at once."""
         self.found[split, error.sample] = error
         if len(self.found) == 1:
             print(
@@ -96,14 +96,15 @@ class Skipped:
             )
 
     def over_ranks(self) -> tuple[list[str], int]:
-        """The names of all bad samples, sorted, and how many places of training they had, over all ranks."""
+        """Return the names of all bad samples, sorted, and their number of training positions, over all ranks."""
         own = {f"{split} {error.key}" for (split, _), error in self.found.items()}
         every = _gather((own, self.places))
+        # Two ranks may meet the same sample, so names are merged; positions are each rank's own, so they add up.
         return sorted(set().union(*(names for names, _ in every))), sum(places for _, places in every)
 
 
 def told(names: list[str], places: int) -> str:
-    """One line on what was left out."""
+    """Return one line on the samples that were left out."""
     if not names:
         return "bad data  none"
     shown = ", ".join(names[:_NAMED]) + (", …" if len(names) > _NAMED else "")
@@ -123,7 +124,7 @@ def describe_tolerated(found: Mapping[str, str]) -> str:
 
 
 def _gather(own: Any) -> list[Any]:
-    """What every rank has."""
+    """Return the objects of all ranks, by rank."""
     if not (dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1):
         return [own]
     every: list[Any] = [None] * dist.get_world_size()
@@ -144,7 +145,7 @@ class Skipping:
         self._stream, self._split, self._skipped = stream, split, skipped
 
     def __call__(self, plans: Iterable[Plan], whole: Callable[[Plan], NDArray[np.int64]]) -> Iterator[Batch]:
-        """The stream's batches, all with weights.
+        """Yield the stream's batches, all with weights.
 
         Args:
             plans: the batches to be made.
@@ -153,6 +154,7 @@ class Skipping:
         Raises:
             MLScaleError: no sample of a global batch can be read.
         """
+        # The stream may take plans ahead of its batches; each waits here until its batch comes.
         waiting: deque[tuple[Plan, Plan]] = deque()
 
         def without_known() -> Iterator[Plan]:
@@ -162,19 +164,22 @@ class Skipping:
 
         for batch in self._stream(without_known()):
             plan, repaired = waiting.popleft()
+            # The replacement can be bad as well. Every pass makes one more sample known, so this ends.
             while isinstance(batch, BadSample):
                 self._skipped.note(self._split, batch)
                 repaired = self._repair(plan, whole)
+                # A stream of its own: the other one has taken later plans already, and can't go back.
                 (batch,) = self._stream([repaired])
             if self._split == "train":
                 self._skipped.places += int((repaired.samples != plan.samples).sum())
             weight = _weight(plan)
+            # The loss of the step is that of the readable samples alone, on any layout.
             weight[repaired.samples != plan.samples] = 0
             batch["weight"] = torch.from_numpy(weight)
             yield batch
 
     def _repair(self, plan: Plan, whole: Callable[[Plan], NDArray[np.int64]]) -> Plan:
-        """The plan without samples that are known to be bad."""
+        """Return the plan without samples that are known to be bad."""
         bad = [self._is_bad(sample) for sample in plan.samples.tolist()]
         if not any(bad):
             return plan
@@ -184,7 +189,7 @@ class Skipping:
         return plan._replace(samples=samples)
 
     def _next(self, sample: int, candidates: NDArray[np.int64]) -> int:
-        """The first sample after this one in its global batch, and then from the front, that is not known to be bad."""
+        """Return the next sample of the global batch, cyclically, that is not known to be bad."""
         start = int(np.argmax(candidates == sample))
         for other in np.roll(candidates, -start - 1).tolist():
             if not self._is_bad(other):

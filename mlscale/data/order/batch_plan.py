@@ -1,4 +1,4 @@
-"""Which samples are in which batch of which rank: arithmetic alone."""
+"""The assignment of samples to the batches of each rank, by arithmetic alone."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from mlscale.errors import MLScaleError
 
 Batch = dict[str, Any]
-"""What a loader yields: `x` float32 (n, C, H, W), `y` int64 (n,) or float32 (n, classes) or uint8 (n, H, W) for one
+"""A batch of a loader: `x` float32 (n, C, H, W), `y` int64 (n,) or float32 (n, classes) or uint8 (n, H, W) for one
 label, for several or by mixup, or for masks; `key` list of n names, and `weight` float32 (n,), 0 for a sample that does
-not count: it fills a batch up, or stands for one that could not be read. Training has weights only where a policy may
+not count: it fills a batch up, or replaces one that could not be read. Training has weights only where a policy may
 need them (`data.last=pad`, `data.on_bad_sample=skip`)."""
 
 
@@ -35,7 +35,7 @@ class Plan(NamedTuple):
 
 @dataclass(frozen=True)
 class Layout:
-    """How a global batch is spread over ranks and forward passes.
+    """The split of a global batch over ranks and forward passes.
 
     Micro-step a and rank r of the global batch that starts at position p take the `per_device` positions from
     p + a · `micro` + r · `per_device`: the union over all is the global batch, whatever the layout.
@@ -54,31 +54,33 @@ class Layout:
 
     @property
     def micro(self) -> int:
-        """Samples of one forward pass over all ranks."""
+        """The number of samples of one forward pass, over all ranks."""
         return self.batch_size // self.accumulate
 
     @property
     def per_device(self) -> int:
-        """Samples of one forward pass of one rank."""
+        """The number of samples of one forward pass of one rank."""
         return self.micro // self.world_size
 
     def steps(self, samples: int, *, pad: bool = False) -> int:
-        """Optimizer steps of an epoch of so many samples; the last partial one is left out, or filled up."""
+        """Return the optimizer steps of an epoch of so many samples; the last partial one is dropped, or padded."""
         return -(-samples // self.batch_size) if pad else samples // self.batch_size
 
     def passes(self, samples: int) -> int:
-        """Forward passes that it takes to see so many samples once."""
+        """Return the number of forward passes that see so many samples once."""
         return -(-samples // self.micro)
 
     def check(self, samples: int | None = None) -> None:
-        """Can a batch be laid out so, and training on so many samples, whose last partial batch is left out?
+        """Raise if the batch can't be split, or is larger than the data, whose last partial batch is dropped.
 
         Raises:
             MLScaleError: the batch does not divide, or is larger than the data.
         """
+        # Every rank takes `per_device` samples in every forward pass, so only whole multiples can be laid out.
         parts = self.world_size * self.accumulate
         if self.batch_size < 1 or self.batch_size % parts:
             low = self.batch_size // parts * parts
+            # Suggest the neighbours that divide; below `parts` there is only the upper one.
             near = [size for size in (low, low + parts) if size > 0]
             raise MLScaleError(
                 f"a batch of {self.batch_size} does not divide over {self.world_size} processes and "
@@ -88,6 +90,7 @@ class Layout:
                 fix=" or ".join(f"data.batch_size={size}" for size in near),
             )
         if samples is not None and self.batch_size > samples:
+            # 0 where there are fewer samples than parts: then no batch size fits without padding.
             fits = samples // parts * parts
             raise MLScaleError(
                 f"a batch of {self.batch_size} is larger than the training data, {samples} samples",

@@ -1,8 +1,8 @@
 """Loaders: sized iterables of batches whose whole state is a place in an order.
 
-Making batches from plans is another's work (a `Stream`), and which sample comes at which place is a `Sampling`'s, so
-that what is promised here (who gets which batch, how often, and how a run goes on) holds for every kind of data and
-every policy.
+A `Stream` makes batches from plans, and a `Sampling` decides which sample comes at which position, so that the
+guarantees of this module (which rank gets which batch, how often, and how a run resumes) hold for every kind of data
+and every policy.
 """
 
 from __future__ import annotations
@@ -18,25 +18,25 @@ from mlscale.data.order.batch_plan import Batch, Layout, Plan
 from mlscale.data.order.sampling import Sampling, Span
 
 Finish = Callable[[Batch, int, NDArray[np.int64]], Batch]
-"""What is done to a whole batch, given its epoch and its places in the epoch: mixup and cutmix."""
+"""A function that is applied to a whole batch, given its epoch and its positions in the epoch: mixup and cutmix."""
 
 
 class Batches(Protocol):
     """Makes batches from plans, and knows what to do about samples that cannot be read."""
 
     def __call__(self, plans: Iterable[Plan], whole: Callable[[Plan], NDArray[np.int64]]) -> Iterator[Batch]:
-        """A batch for each plan; `whole` tells the samples of the global batch that a plan is part of."""
+        """Yield a batch for each plan; `whole` returns the samples of the global batch that a plan is part of."""
 
 
 @dataclass
 class Progress:
-    """Where training stands: whole epochs done, and samples of this one that were handed out over all ranks."""
+    """The position of training: completed epochs, and samples of the current epoch handed out over all ranks."""
 
     epoch: int = 0
     position: int = 0
 
     def state_dict(self) -> dict[str, Any]:
-        """Plain numbers, for a checkpoint."""
+        """Return plain numbers, for a checkpoint."""
         return asdict(self)
 
 
@@ -44,14 +44,14 @@ class TrainLoader:
     """Batches of one rank for training, epoch after epoch.
 
     The last global batch that is not full is left out, other samples every epoch; or it is filled up by samples of
-    weight 0. Iterating starts from `progress`, which is moved on before a batch is handed out: a sized loader is never
-    run to its end, so whatever came after the last `yield` would not happen.
+    weight 0. Iterating starts from `progress`, which is advanced before a batch is handed out: a sized loader is never
+    run to its end, so code after the last `yield` would not run.
 
     Args:
         batches: makes the batches.
         sampling: which sample comes when.
         layout: how the global batch is spread.
-        progress: where to start; moved on.
+        progress: where to start; advanced.
         pad: fill the last global batch up, by the first samples of the epoch's order, in place of leaving it out.
         finish: done to every batch.
         limit: batches after which an epoch ends early, as the trainer's `limit_train_batches` says.
@@ -73,15 +73,16 @@ class TrainLoader:
         self._batches, self._sampling, self._layout, self.progress = batches, sampling, layout, progress
         self._pad, self._finish, self._fixed = pad, finish, fixed
         count = len(self) if limit is None else min(limit, len(self))
+        # Positions count samples over all ranks, so the end is in units of `micro` and not of this rank's batches.
         self._end = count * layout.micro
 
     def __len__(self) -> int:
-        """Batches of a whole epoch, whatever is done of it."""
+        """Return the number of batches of a whole epoch, regardless of `limit`."""
         return self._layout.steps(self._sampling.length, pad=self._pad) * self._layout.accumulate
 
     @property
     def dropped(self) -> int:
-        """Samples that an epoch leaves out because they do not fill a global batch."""
+        """The number of samples that an epoch leaves out because they do not fill a global batch."""
         return 0 if self._pad else self._sampling.length % self._layout.batch_size
 
     def __iter__(self) -> Iterator[Batch]:
@@ -90,9 +91,11 @@ class TrainLoader:
         places = range(start, self._end, step)
         batches = self._batches(self._plans(epoch, span, places), lambda plan: self._whole(span, plan))
         for place, batch in zip(places, batches, strict=True):
+            # Before the yield: Lightning takes len(self) batches and does not resume the generator after the last one.
             if place + step < self._end:
                 self.progress.epoch, self.progress.position = epoch, place + step
             else:
+                # With `fixed` every epoch has the order of the first, so the epoch does not advance.
                 self.progress.epoch, self.progress.position = (epoch if self._fixed else epoch + 1), 0
             yield batch if self._finish is None else self._finish(batch, epoch, self._positions(place))
 
@@ -100,24 +103,27 @@ class TrainLoader:
         for place in places:
             positions = self._positions(place)
             samples = self._samples(span, int(positions[0]), int(positions[-1]) + 1)
+            # Positions past the epoch's length repeat its first samples; weight 0 keeps them out of the loss.
             weight = (positions < self._sampling.length).astype(np.float32) if self._pad else None
             yield Plan(epoch, positions, samples, weight)
 
     def _positions(self, place: int) -> NDArray[np.int64]:
-        """This rank's part of the forward pass that begins at a place."""
+        """Return this rank's positions in the forward pass that begins at a position, int64."""
         start = place + self._layout.rank * self._layout.per_device
         return np.arange(start, start + self._layout.per_device, dtype=np.int64)
 
     def _whole(self, span: Span, plan: Plan) -> NDArray[np.int64]:
-        """The samples of the global batch that a plan is part of."""
+        """Return the samples of the global batch that a plan is part of."""
+        # The batch of a whole optimizer step, not of a forward pass: replacements must not depend on the layout.
         start = int(plan.positions[0]) // self._layout.batch_size * self._layout.batch_size
         return self._samples(span, start, start + self._layout.batch_size)
 
     def _samples(self, span: Span, start: int, stop: int) -> NDArray[np.int64]:
-        """The samples at these places; after an epoch's end come its first ones again."""
+        """Return the samples at positions [start, stop); positions past an epoch's end wrap to its first samples."""
         length = self._sampling.length
         if stop <= length:
             return span(start, stop)
+        # With `last=pad` a batch may be larger than the data, so it may wrap more than once.
         parts = []
         while start < stop:
             low = start % length
@@ -147,7 +153,7 @@ class EvalLoader:
         return iter(self._batches(self._plans(), self._whole))
 
     def rows(self, number: int) -> range:
-        """The samples of this rank's batch `number`; none where nothing is left for it."""
+        """Return the samples of this rank's batch `number`; an empty range if none is left for it."""
         start = number * self._layout.micro + self._layout.rank * self._layout.per_device
         return range(start, max(start, min(start + self._layout.per_device, self._samples)))
 
@@ -157,9 +163,11 @@ class EvalLoader:
                 samples = np.array(rows, np.int64)
                 yield Plan(0, samples, samples, np.ones(len(rows), np.float32))
             else:
+                # All ranks need as many batches, else one of them waits for the others in a collective operation.
                 last = np.array([self._samples - 1], np.int64)
                 yield Plan(0, last, last, np.zeros(1, np.float32))
 
     def _whole(self, plan: Plan) -> NDArray[np.int64]:
+        # Evaluation has no optimizer step: its global batch is one forward pass over all ranks.
         start = int(plan.samples[0]) // self._layout.micro * self._layout.micro
         return np.arange(start, min(start + self._layout.micro, self._samples), dtype=np.int64)

@@ -3,7 +3,7 @@
 A balanced Feistel network over the smallest even number of bits that holds n, with cycle walking (Black and Rogaway,
 'Ciphers with arbitrary finite domains', 2002). Its round function is the finalizer of splitmix64 (Steele, Lea and
 Flood, 'Fast splittable pseudorandom number generators', 2014). Keys come from SHA-512. Nothing here depends on numpy's
-random streams, which may change between releases; golden values in the tests hold the order still.
+random streams, which may change between releases; golden values in the tests pin the order.
 """
 
 from __future__ import annotations
@@ -17,13 +17,17 @@ from numpy.typing import NDArray
 ORDER_VERSION = 1
 """Part of every key. Any change of the order that this file gives needs another number."""
 
+# One key per round: SHA-512 gives eight words of 64 bits.
 _ROUNDS = 8
+# 2^64 divided by the golden ratio: the increment of splitmix64.
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+# Positions that `span` computes at once; the batches that follow are slices of the last block.
 _BLOCK = 1 << 16
 
 
 def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Scramble 64-bit words, one to one: the finalizer of splitmix64."""
+    # Shifts and factors are those of the reference implementation; products wrap around modulo 2^64.
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
@@ -31,8 +35,9 @@ def mix(x: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 @lru_cache(maxsize=64)
 def _keys(*words: object) -> NDArray[np.uint64]:
-    """Eight 64-bit keys from anything that prints."""
+    """Return eight 64-bit keys, uint64 (8,), from anything that prints."""
     text = "|".join(str(word) for word in (ORDER_VERSION, *words))
+    # Little-endian by name, so that every machine derives the same keys.
     return np.frombuffer(hashlib.sha512(text.encode()).digest(), dtype="<u8").astype(np.uint64)
 
 
@@ -48,20 +53,24 @@ class Permutation:
 
     def __init__(self, n: int, *, seed: int, epoch: int, version: str) -> None:
         self.n = n
+        # Both halves have as many bits. The domain has at most 4n values, so cycle walking takes four tries on average
+        # at most.
         self._half = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
         self._mask = np.uint64((1 << int(self._half)) - 1)
         self._round_keys = _keys("order", seed, epoch, version)[:_ROUNDS]
+        # Number and samples of the last block; -1 for none.
         self._block: tuple[int, NDArray[np.int64]] = (-1, np.empty(0, np.int64))
 
     def __call__(self, positions: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The samples at these positions of the epoch, int64, each in [0, n)."""
+        """Return the samples at these positions of the epoch, int64, each in [0, n)."""
         x = self._encrypt(positions.astype(np.uint64))
+        # Cycle walking: encrypting until the value is in range keeps the mapping one to one.
         while (outside := x >= self.n).any():
             x[outside] = self._encrypt(x[outside])
         return x.astype(np.int64)
 
     def span(self, start: int, stop: int) -> NDArray[np.int64]:
-        """The samples at positions [start, stop). Neighbours are computed together, so small spans are cheap."""
+        """Return the samples at positions [start, stop). Neighbours are computed together, so small spans are cheap."""
         number = start // _BLOCK
         if (stop - 1) // _BLOCK != number:
             return self(np.arange(start, stop, dtype=np.int64))
@@ -79,7 +88,7 @@ class Permutation:
 
 
 class Passes:
-    """Endless draws without replacement from each of several groups: every pass over a group has an order of its own.
+    """Endless draws without replacement from each of several groups; each pass over a group has its own order.
 
     As `Permutation`, a balanced Feistel network with cycle walking, but each element has a size and a key of its own:
     draws from thousands of groups cost as much as draws from one.
@@ -91,14 +100,16 @@ class Passes:
 
     def __init__(self, sizes: NDArray[np.int64], *words: object) -> None:
         self._sizes = sizes.astype(np.uint64)
+        # A domain for each group: a small group must not walk through the domain of a large one.
         bits = np.array([max(1, ((int(size) - 1).bit_length() + 1) // 2) for size in sizes], np.uint64)
         self._halves = bits
         self._round_keys = _keys("passes", *words)[:_ROUNDS]
 
     def __call__(self, groups: NDArray[np.int64], draws: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The members that come at these draws, counted from 0 in each group, int64, each in [0, size of its group)."""
+        """Return the members at these draws, counted from 0 in each group, int64, each in [0, size of its group)."""
         sizes, half = self._sizes[groups], self._halves[groups]
         number, x = np.divmod(draws.astype(np.uint64), sizes)
+        # Group and number of the pass make the key of a draw, so that no array of keys per group is needed.
         tweak = mix(mix((groups.astype(np.uint64) + np.uint64(1)) * _GOLDEN) + number)
         x = self._encrypt(x, half, tweak)
         while (outside := x >= sizes).any():
@@ -111,17 +122,19 @@ class Passes:
         mask = (np.uint64(1) << half) - np.uint64(1)
         left, right = x >> half, x & mask
         for key in self._round_keys:
+            # A Feistel round can be inverted whatever its round function returns, so the whole is a permutation.
             left, right = right, left ^ (mix(right + mix(tweak ^ key)) & mask)
         return (left << half) | right
 
 
 def hashes(numbers: NDArray[np.int64], *words: object) -> NDArray[np.uint64]:
-    """A hash of each number, keyed by words; uint64 of the same shape."""
+    """Return a hash of each number, keyed by words; uint64 of the same shape."""
+    # As in splitmix64, which adds its increment before the first output.
     return mix((numbers.astype(np.uint64) + np.uint64(1)) * _GOLDEN + _keys(*words)[:1])
 
 
 def sample_seeds(positions: NDArray[np.int64], *, seed: int, epoch: int, stream: str) -> NDArray[np.uint64]:
-    """One seed for each place in the run: a hash of (seed, epoch, position, stream), whatever rank or worker asks.
+    """Return one seed for each position: a hash of (seed, epoch, position, stream), the same on every rank and worker.
 
     It is bound to the position and not to the sample, so that a sample drawn twice is augmented in two ways.
     """
@@ -129,6 +142,7 @@ def sample_seeds(positions: NDArray[np.int64], *, seed: int, epoch: int, stream:
 
 
 def uniform(seeds: NDArray[np.uint64], count: int) -> NDArray[np.float32]:
-    """`count` numbers in [0, 1) for each seed, float32 of shape (len(seeds), count)."""
+    """Return `count` numbers in [0, 1) for each seed, float32 of shape (len(seeds), count)."""
     steps = np.arange(1, count + 1, dtype=np.uint64) * _GOLDEN
+    # 24 bits, which float32 holds exactly: nothing is rounded up to 1.
     return (mix(seeds[:, None] + steps) >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)

@@ -1,4 +1,4 @@
-"""What a user chooses about the samples of training, apart from where they come from."""
+"""The user's choices about the samples of training, apart from where they come from."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Policy:
         on_bad_sample: 'fail' ends the run at a sample that cannot be read; 'skip' replaces it, with weight 0.
 
     Raises:
-        MLScaleError: a word that is none of these, or a number out of range; what contradicts another choice.
+        MLScaleError: an unknown value, a number out of range, or a choice that contradicts another.
     """
 
     sampling: str = "shuffle"
@@ -57,6 +57,7 @@ class Policy:
                 why="each sample is drawn as often as its weight says",
                 fix="data.weights=weights.csv   (lines of key,weight), or a member's extension: data.weights=weight",
             )
+        # A setting without effect is an error: else a forgotten `sampling=weighted` would go unnoticed.
         if self.weights is not None and self.sampling != "weighted":
             raise MLScaleError(
                 f"data.weights has no effect with data.sampling={self.sampling}",
@@ -66,17 +67,17 @@ class Policy:
 
     @property
     def pad(self) -> bool:
-        """Is the last global batch filled up?"""
+        """True if the last global batch is filled up."""
         return self.last == "pad"
 
     @property
     def skip(self) -> bool:
-        """Are bad samples replaced?"""
+        """True if bad samples are replaced."""
         return self.on_bad_sample == "skip"
 
 
 def whole_shares(mix: Mapping[str, float], sources: Mapping[str, object]) -> NDArray[np.int64]:
-    """The shares of sources as whole numbers without a common divisor, in the order of `sources`, int64 (k,).
+    """Return the shares of sources as whole numbers without a common divisor, in the order of `sources`, int64 (k,).
 
     Raises:
         MLScaleError: the names differ from those of the sources, a share is not positive, or they have too fine a
@@ -95,6 +96,7 @@ def whole_shares(mix: Mapping[str, float], sources: Mapping[str, object]) -> NDA
             fix=f"'data.mix={{{even}}}'",
         )
     for name, share in mix.items():
+        # bool is a subclass of int, so `true` would count as 1.
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share < math.inf:
             raise MLScaleError(
                 f"the share of {name!r} is {share!r}",
@@ -102,12 +104,15 @@ def whole_shares(mix: Mapping[str, float], sources: Mapping[str, object]) -> NDA
                 why="a share is a number above 0; shares count relative to each other",
                 fix=f"data.mix.{name}=1, or take {name} out of data.train and data.mix",
             )
+    # By their decimal digits: 0.1 is 1/10 here, and not the nearest binary fraction.
     exact = [Fraction(str(mix[name])) for name in sources]
     unit = math.lcm(*(share.denominator for share in exact))
     whole = [int(share * unit) for share in exact]
+    # The sum of the shares is the length of the pattern that `Mixed` repeats, so they are as small as can be.
     divisor = math.gcd(*whole)
     shares = np.array([share // divisor for share in whole], np.int64) if sum(whole) // divisor <= _FINEST else None
     if shares is None:
+        # Percent, and at least 1, because a share of 0 is refused.
         rounded = [max(1, round(float(share / sum(exact)) * 100)) for share in exact]
         near = ",".join(f"{name}: {share}" for name, share in zip(sources, rounded, strict=True))
         raise MLScaleError(

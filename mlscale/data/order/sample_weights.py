@@ -15,17 +15,18 @@ from mlscale.errors import MLScaleError
 
 
 def is_file(weights: str) -> bool:
-    """Does this name a CSV file, and not a member of the samples?"""
+    """Return True if the text names a CSV file, and not a member of the samples."""
     return weights.endswith(".csv") or os.sep in weights or Path(weights).is_file()
 
 
 def from_file(path: str, keys: Sequence[str]) -> NDArray[np.float64]:
-    """The weight of each key, float64 (n,). A first line without a number is a heading.
+    """Return the weight of each key, float64 (n,). A first line without a number is a heading.
 
     Raises:
         MLScaleError: the file cannot be read, a line is not `key,weight`, or a sample has no line.
     """
     try:
+        # newline="" leaves line ends to csv, which needs them inside quotes.
         with open(Path(path).expanduser(), newline="", encoding="utf-8") as stream:
             lines = [(number, line) for number, line in enumerate(csv.reader(stream), 1) if line]
     except (OSError, UnicodeDecodeError) as error:
@@ -41,6 +42,7 @@ def from_file(path: str, keys: Sequence[str]) -> NDArray[np.float64]:
             key, weight = line
             found[key.strip()] = float(weight)
         except ValueError as error:
+            # The heading.
             if number == 1:
                 continue
             raise MLScaleError(
@@ -62,14 +64,15 @@ def from_file(path: str, keys: Sequence[str]) -> NDArray[np.float64]:
 
 
 def from_members(contents: Sequence[bytes], member: str, key: Callable[[int], str]) -> NDArray[np.float64]:
-    """The weight of each sample, float64 (n,), from members that hold a number as text.
+    """Return the weight of each sample, float64 (n,), from members that hold a number as text.
 
     Raises:
-        MLScaleError: a member is no number.
+        MLScaleError: a member is not a number.
     """
     weights = np.empty(len(contents), np.float64)
     for sample, content in enumerate(contents):
         try:
+            # float() reads bytes too, and ignores white space around the number.
             weights[sample] = float(content)
         except ValueError as error:
             raise MLScaleError(
@@ -82,7 +85,7 @@ def from_members(contents: Sequence[bytes], member: str, key: Callable[[int], st
 
 
 def checked(weights: NDArray[np.float64], key: Callable[[int], str]) -> NDArray[np.float64]:
-    """The weights, if they can be drawn by.
+    """Return the weights, if samples can be drawn by them.
 
     Raises:
         MLScaleError: one is negative or not finite, or all are 0.
@@ -97,6 +100,7 @@ def checked(weights: NDArray[np.float64], key: Callable[[int], str]) -> NDArray[
             why="a weight is a number from 0, and says how often a sample is drawn relative to the others",
             fix="give samples that are to be drawn a weight above 0",
         )
+    # `Weighted` cumulates the weights, and a sum of finite numbers can overflow.
     if not math.isfinite(float(weights.sum())):
         raise MLScaleError("the weights add up to infinity", where="data.weights", fix="divide all by the largest")
     return weights

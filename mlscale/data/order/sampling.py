@@ -1,7 +1,7 @@
-"""Which sample comes at which place of training: a pure function of (seed, data, policy, place).
+"""The order of training samples: a pure function of (seed, data, policy, position).
 
-Every policy answers for any place in constant time and remembers nothing, so that a run goes on from anywhere, on any
-number of ranks, by arithmetic. Places of an epoch are counted from 0 over the whole global batch, whoever asks.
+Every policy computes any position in constant time and keeps no state, so that a run resumes at any position, on any
+number of ranks, by arithmetic. Positions of an epoch are counted from 0 over the whole global batch, on every rank.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Sampling(Protocol):
     """Samples of an epoch."""
 
     def epoch(self, number: int) -> Span:
-        """The order of an epoch, counted from 0."""
+        """Return the order of an epoch, counted from 0."""
 
 
 class Shuffled:
@@ -69,14 +69,18 @@ class Weighted:
         self.policy = f"weighted {_digest(weights.astype('<f8').tobytes(), length)}"
         self._seed, self._version = seed, version
         self._bounds = np.cumsum(weights)
+        # Rounding may put a grid point at or above the total; it then means the last sample that has a weight.
         self._last = int(np.flatnonzero(weights)[-1])
 
     def epoch(self, number: int) -> Span:
+        # A version of its own, so that the order is independent of that of `Shuffled`.
         strata = Permutation(self.length, seed=self._seed, epoch=number, version=f"weighted {self._version}")
+        # One shift an epoch, hashed and not drawn, so that all ranks have the same.
         shift = float(uniform(hashes(np.array([number]), "weighted", self._seed, self._version), 1)[0, 0])
 
         def span(start: int, stop: int) -> NDArray[np.int64]:
             at = (strata.span(start, stop) + shift) / self.length * self._bounds[-1]
+            # side="right": a point on a bound is in the next sample, so that weight 0 is never drawn.
             found: NDArray[np.int64] = np.searchsorted(self._bounds, at, side="right").astype(np.int64)
             return np.minimum(found, self._last)
 
@@ -99,10 +103,12 @@ class Balanced:
 
     def __init__(self, labels: NDArray[np.int64], length: int, *, seed: int, version: str) -> None:
         self.length = length
+        # The order depends on the labels too, and the data version does not cover them.
         self.policy = f"balanced {_digest(labels.astype('<i8').tobytes(), length)}"
         self._key = ("balanced", seed, version)
         present, sizes = np.unique(labels, return_counts=True)
         self._classes = len(present)
+        # Samples by class. Stable, so that those of a class are in the order of the data on every machine.
         self._members = np.argsort(labels, kind="stable")
         self._starts = np.cumsum(sizes) - sizes
         self._passes = Passes(sizes, *self._key)
@@ -119,9 +125,11 @@ class Balanced:
         return span
 
     def _order_of(self, cycles: NDArray[np.int64], slots: NDArray[np.int64]) -> NDArray[np.int64]:
-        """The class at each slot of its cycle."""
+        """Return the class at each slot of its cycle, int64."""
+        # The cycles of a span are consecutive, so a table of their orders is small.
         numbers = np.arange(cycles[0], cycles[-1] + 1, dtype=np.int64)
         grid = numbers[:, None] * self._classes + np.arange(self._classes, dtype=np.int64)
+        # Sorting by hashes gives every cycle a random order of the classes.
         orders = np.argsort(hashes(grid, *self._key, "cycle"), axis=1, kind="stable")
         chosen: NDArray[np.int64] = orders[cycles - cycles[0], slots]
         return chosen
@@ -148,12 +156,14 @@ class Mixed:
         self.policy = f"mix {_digest(np.stack((sizes, shares)).astype('<i8').tobytes(), length)}"
         self._shares, self._starts = shares, np.cumsum(sizes) - sizes
         self._pattern = evenly_spread(shares)
+        # How many entries of the same source are before each in the pattern: a draw's number without counting.
         self._nth = np.empty_like(self._pattern)
         for source, share in enumerate(shares.tolist()):
             self._nth[self._pattern == source] = np.arange(share)
         self._passes = Passes(sizes, "mix", seed, version)
 
     def epoch(self, number: int) -> Span:
+        # Draws are counted over all epochs, so that an epoch need not end with a pass.
         first = number * self.length
 
         def span(start: int, stop: int) -> NDArray[np.int64]:
@@ -166,10 +176,10 @@ class Mixed:
 
 
 def evenly_spread(shares: NDArray[np.int64]) -> NDArray[np.int64]:
-    """A sequence of Σ shares entries, in which i comes shares[i] times and as evenly as can be.
+    """Return a sequence of Σ shares entries, in which i comes shares[i] times and as evenly as can be.
 
     In every prefix of length t, i comes shares[i]·t/Σ times to within 1 - 1/(2k-2), for k shares: Tijdeman's solution
-    ('The chairman assignment problem', 1980). Of those who are owed enough, the one whose turn is due first is taken.
+    ('The chairman assignment problem', 1980). Of the sources that are owed enough, the one that is due first is taken.
 
     Args:
         shares: whole numbers from 1, int64 (k,).
