@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# For type checkers only: at run time `__getattr__` imports a name when it is used.
 if TYPE_CHECKING:
     from mlscale.data.builtin.digit_scenes import DigitsScenes
     from mlscale.data.builtin.image_sets import Digits, FashionMNIST

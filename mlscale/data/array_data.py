@@ -43,10 +43,10 @@ class Rows(Protocol):
     def labels(self) -> Array | None: ...
     def __len__(self) -> int: ...
     def key(self, sample: int) -> str:
-        """The name of a sample, unique in its split."""
+        """Return the name of a sample, unique in its split."""
 
     def take(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
-        """x (n, …) and y (n,) or (n, …) of samples: new arrays, not views."""
+        """Return x (n, …) and y (n,) or (n, …) of samples: new arrays, not views."""
 
 
 class MemoryData(OrderedData):
@@ -74,10 +74,10 @@ class MemoryData(OrderedData):
         self._digests_of_labels: dict[str, str] = {}
 
     def facts(self) -> DataFacts:
-        """What is known of the data. Read once, then remembered.
+        """Return the facts of the data, which is read at the first call.
 
         Raises:
-            MLScaleError: data is missing, empty, damaged or inconsistent; all problems at once.
+            MLScaleError: data is missing, empty, corrupt or inconsistent; all problems at once.
         """
         if self._facts is None:
             splits, facts = self._read()
@@ -90,7 +90,7 @@ class MemoryData(OrderedData):
         return self._facts
 
     def rows(self, split: str) -> Rows:
-        """The samples of a split ('train', 'val' or 'test').
+        """Return the samples of a split ('train', 'val' or 'test').
 
         Raises:
             MLScaleError: this data has no such split.
@@ -101,7 +101,7 @@ class MemoryData(OrderedData):
         return self._splits[split]
 
     def _read(self) -> tuple[Mapping[str, Rows], DataFacts]:
-        """The splits, train and val at least, and what is known of them."""
+        """Return the splits, train and val at least, and the facts of the data."""
         raise NotImplementedError
 
     def _weights(self, named: str) -> NDArray[np.float64]:
@@ -109,7 +109,7 @@ class MemoryData(OrderedData):
         return weights.from_file(named, [train.key(sample) for sample in range(len(train))])
 
     def _labels(self) -> NDArray[np.int64]:
-        """Class numbers, int64 (n,).
+        """Return the class numbers of the training samples, int64 (n,).
 
         Raises:
             MLScaleError: these samples have no classes.
@@ -138,7 +138,7 @@ class MemoryStream:
         self._rows, self._augment, self._seed = rows, augment, seed
 
     def __call__(self, plans: Iterable[Plan]) -> Iterator[Batch | BadSample]:
-        """A batch for each plan; in its place the error, where a sample of it cannot be used."""
+        """Yield a batch for each plan; in its place a `BadSample`, if one of its samples cannot be used."""
         for plan in plans:
             yield self._first_bad(plan) or self._batch(plan)
 
@@ -150,6 +150,7 @@ class MemoryStream:
         return None
 
     def _batch(self, plan: Plan) -> Batch:
+        # from_numpy shares memory: `take` returns new arrays, so an augmentation may write to x.
         x, y = (torch.from_numpy(values) for values in self._rows.take(plan.samples))
         if self._augment is not None:
             seeds = sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
@@ -161,12 +162,12 @@ class MemoryStream:
 
 
 def bad_row(rows: Rows, sample: int) -> BadSample:
-    """The error of a sample that cannot be used."""
+    """Return the error of a sample that cannot be used."""
     return BadSample(sample, rows.key(sample), "cannot be used", why=rows.bad[sample])
 
 
 def refuse_bad(rows: Rows, policy: Policy, *, where: str) -> None:
-    """See that no sample is bad, or some are good and bad ones may be skipped.
+    """Raise if a sample is bad and may not be skipped, or if all are bad.
 
     Raises:
         BadSample: the first that is bad, where bad samples end a run.
@@ -174,6 +175,7 @@ def refuse_bad(rows: Rows, policy: Policy, *, where: str) -> None:
     """
     if not rows.bad:
         return
+    # The lowest number, so that every run and rank reports the same sample.
     first = bad_row(rows, min(rows.bad))
     if not policy.skip:
         first.where = where
@@ -189,6 +191,6 @@ def refuse_bad(rows: Rows, policy: Policy, *, where: str) -> None:
 
 
 def version_of(splits: Mapping[str, Rows]) -> str:
-    """Digest of all splits."""
+    """Return the digest of all splits."""
     content = "|".join(f"{split}={rows.version}" for split, rows in splits.items())
     return hashlib.sha256(content.encode()).hexdigest()[:16]

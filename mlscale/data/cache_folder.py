@@ -13,18 +13,19 @@ from mlscale.errors import Exit, MLScaleError
 
 
 def cache_dir() -> Path:
-    """`$MLSCALE_CACHE`, else `~/.cache/mlscale`. It need not exist."""
+    """Return `$MLSCALE_CACHE`, else `~/.cache/mlscale`. It need not exist."""
     return Path(os.environ.get("MLSCALE_CACHE") or Path.home() / ".cache" / "mlscale")
 
 
 @contextmanager
 def write_aside(target: Path) -> Iterator[Path]:
-    """A new folder to write in, which becomes `target` when the block ends well and vanishes when it does not.
+    """Yield a new folder to write in; it is renamed to `target` if the block succeeds, and deleted if not.
 
     Several processes may do so at once: the first to finish wins, and the others' work, which is the same, is dropped.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        # In the target's own folder, because a rename is atomic only within one file system.
         aside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
     except OSError as error:
         raise MLScaleError(
@@ -36,10 +37,12 @@ def write_aside(target: Path) -> Iterator[Path]:
         ) from error
     try:
         yield aside
+        # mkdtemp creates it for its owner alone; a cache may be shared.
         aside.chmod(0o755)
         try:
             aside.rename(target)
         except OSError:
+            # A rename onto a folder that is not empty fails: another process was first.
             if not target.exists():
                 raise
     finally:
@@ -54,7 +57,9 @@ def write_file_aside(target: Path, content: bytes, *, mode: int = 0o600) -> None
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
         os.chmod(name, mode)
+        # Atomic: a reader opens the old file or the new one, never a part.
         os.replace(name, target)
+    # On KeyboardInterrupt too, so that no temporary file stays behind.
     except BaseException:
         os.unlink(name)
         raise

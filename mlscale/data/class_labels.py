@@ -1,4 +1,4 @@
-"""From labels as they are written to class numbers 0 to n-1."""
+"""Conversion of labels, as they are written, to class numbers 0 to n-1."""
 
 from __future__ import annotations
 
@@ -31,18 +31,19 @@ class Classes:
 
 
 def are_numbers(texts: Iterable[str | None]) -> bool:
-    """Whether these training labels, None where one is missing, are the numbers of classes from 0, as texts."""
+    """Return True if these training labels, as texts, are class numbers from 0; None is a missing label."""
     present = {text for text in texts if text is not None}
     return present == {str(number) for number in range(len(present))}
 
 
 def as_label(text: str, numbered: bool) -> Label:
-    """A label of any split: a number where `are_numbers` says so of the training labels, else a name."""
+    """Return a label of any split: a number if the training labels are numbers (see `are_numbers`), else a name."""
+    # A text among numbers stays a text, so that `encode_labels` reports it with the labels that are known.
     return int(text) if numbered and text.isdecimal() else text
 
 
 def find_classes(labels: Sequence[Label], *, where: str) -> Classes:
-    """The classes of the training labels: numbers stand for themselves, names are numbered in sorted order.
+    """Return the classes of the training labels: numbers stay as they are, names are numbered in sorted order.
 
     Raises:
         MLScaleError: numbers and names are mixed, a number is negative, or a number below the largest is missing.
@@ -62,6 +63,7 @@ def find_classes(labels: Sequence[Label], *, where: str) -> Classes:
         return Classes(len(texts), tuple(texts), tuple(counts[text] for text in texts))
     if numbers[0] < 0:
         raise _negative(counts, numbers, where)
+    # Bounded: a label such as 10^12 must not create a range of that size.
     missing = sorted(set(range(min(numbers[-1] + 1, 2 * len(numbers) + 10))) - set(numbers))
     if missing:
         shown = ", ".join(map(str, missing[:5])) + (", …" if len(missing) > 5 else "")
@@ -75,7 +77,7 @@ def find_classes(labels: Sequence[Label], *, where: str) -> Classes:
 
 
 def encode_labels(labels: Sequence[Label], classes: Classes, *, where: str) -> NDArray[np.int64]:
-    """Class numbers, int64 (n,).
+    """Return the class numbers of labels, int64 (n,).
 
     Raises:
         MLScaleError: a label that the training split does not have.
@@ -101,15 +103,17 @@ def encode_labels(labels: Sequence[Label], classes: Classes, *, where: str) -> N
 
 
 def digest_labels(labels: NDArray[Any], names: Sequence[str] | None = None) -> str:
-    """Return the digest of the labels of a split: what the data version does not cover, and a resumed run relies on.
+    """Return the digest of a split's labels, which the data version does not cover and a resumed run relies on.
 
     Args:
         labels: of each sample, in order; numbers of any shape.
         names: of the classes by number, where they have names.
     """
+    # 1 is the version of this digest; values are little-endian, so that it is the same on every machine.
     values = np.ascontiguousarray(labels)
     total = hashlib.sha256(f"labels 1 {values.dtype.newbyteorder('<').str} {values.shape}".encode())
     total.update(values.astype(values.dtype.newbyteorder("<")).tobytes())
+    # Names may be those of folders, whose bytes need not be UTF-8.
     total.update("\0".join(names or ()).encode("utf-8", "surrogateescape"))
     return total.hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""What is known of the data before a run, and what its loader promises."""
+"""The facts of the data that are known before a run, and the guarantees of its loader."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Promises:
-    """What a data module keeps.
+    """The guarantees of a data module.
 
     Args:
         order: the sequence of samples is a function of seed, epoch and data alone.
-        resume: a run that goes on sees the samples that an unbroken run would have seen.
+        resume: a resumed run sees the samples that an uninterrupted run would have seen.
         elastic: another number of ranks sees the same global batches.
     """
 
@@ -24,7 +24,7 @@ class Promises:
 
 @dataclass(frozen=True, kw_only=True)
 class DataFacts:
-    """What is derived from the data. What a kind of data does not have is None.
+    """The facts that are derived from the data; None where a kind of data does not have one.
 
     Args:
         train_samples: samples of the training split.
@@ -76,7 +76,7 @@ class DataFacts:
 
 
 def described(facts: Mapping[str, Any]) -> str:
-    """What a sample is and what is asked of it, in words.
+    """Return a short text on a sample's shape and its targets.
 
     Args:
         facts: `DataFacts` as a mapping.
@@ -86,6 +86,7 @@ def described(facts: Mapping[str, Any]) -> str:
     elif facts.get("length"):
         words = [f"sequences of {facts['length']:,}, {facts['vocab_size']:,} tokens"]
     else:
+        # A scalar has the shape (), which would print as nothing.
         shape = "×".join(map(str, facts["sample"])) or "1"
         words = [shape if "×" in shape else f"{shape} values"]
     if classes := facts.get("num_classes"):

@@ -1,4 +1,4 @@
-"""The data module that all of mlscale's data share: facts, loaders, and a place to go on from."""
+"""The base of mlscale's data modules: facts of the data, loaders, and the state to resume from."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ _WHERE = {
     "decode_version": "mlscale",
 }
 _BEFORE = {"policy": "shuffle", "decode_version": 1}
-"""What a checkpoint that does not name them was made with."""
+"""The values of a checkpoint that was written before these keys were saved."""
 
 
 class OrderedData(LightningDataModule):
@@ -49,7 +49,7 @@ class OrderedData(LightningDataModule):
         policy: how training draws its samples; see `Policy`.
 
     Attributes:
-        counted: what a fit has to tell of its data when it is over, by the name of a metric.
+        counted: what a fit reports of its data when it is over, by the name of a metric.
     """
 
     promises: ClassVar[Promises] = Promises(order=True, resume=True, elastic=True)
@@ -58,6 +58,7 @@ class OrderedData(LightningDataModule):
         self, *, batch_size: int, workers: int | str, seed: int, augment: object, policy: Policy | None = None
     ) -> None:
         super().__init__()
+        # bool is a subclass of int, so `true` would count as 1.
         if workers != "auto" and (isinstance(workers, bool) or not isinstance(workers, int) or workers < 0):
             raise MLScaleError(
                 f"data.workers is {workers!r}",
@@ -73,10 +74,10 @@ class OrderedData(LightningDataModule):
         self._progress = Progress()
         self._restored: Mapping[str, Any] | None = None
 
-    # What a subclass says.
+    # For subclasses to override.
 
     def facts(self) -> DataFacts:
-        """What is known of the data; needs no trainer.
+        """Return the facts of the data; needs no trainer.
 
         Raises:
             MLScaleError: the data is missing or not what it should be; all problems at once.
@@ -84,29 +85,29 @@ class OrderedData(LightningDataModule):
         raise NotImplementedError
 
     def _stream(self, split: str) -> tuple[Stream, int, str]:
-        """What makes batches of a split ('train', 'val' or 'test'), how many samples it has, and its version."""
+        """Return the stream of a split ('train', 'val' or 'test'), its number of samples, and its version."""
         raise NotImplementedError
 
     def _labels(self) -> NDArray[np.int64]:
-        """The class of each training sample, int64 (n,)."""
+        """Return the class of each training sample, int64 (n,)."""
         raise NotImplementedError
 
     def _label_digests(self) -> Mapping[str, str]:
-        """The digest of the labels of each split that has any."""
+        """Return the digest of the labels of each split that has any."""
         return {}
 
     def _weights(self, named: str) -> NDArray[np.float64]:
-        """The weight of each training sample, float64 (n,), as `data.weights` names them."""
+        """Return the weight of each training sample, float64 (n,), as `data.weights` names them."""
         raise NotImplementedError
 
     def _mix(self) -> tuple[NDArray[np.int64], NDArray[np.int64]] | None:
-        """Sizes and shares of the sources that training samples are mixed from; None where nothing is mixed."""
+        """Return sizes and shares of the sources that training samples are mixed from; None if nothing is mixed."""
         return None
 
     # Lightning's hooks.
 
     def setup(self, stage: str) -> None:
-        """Read the indexes; a fit starts from the beginning unless a checkpoint is loaded after this."""
+        """Read the indexes; a fit starts at the first sample unless a checkpoint is loaded after this."""
         self.facts()
         self._skipped = Skipped()
         if stage == "fit":
@@ -117,6 +118,7 @@ class OrderedData(LightningDataModule):
         self._report_tolerated()
         if not self.policy.skip:
             return
+        # A collective operation: every rank calls it, before rank zero alone prints.
         names, places = self._skipped.over_ranks()
         self.counted = {"data/bad_samples": len(names)}
         if stage == "fit":
@@ -125,9 +127,10 @@ class OrderedData(LightningDataModule):
             print(told(names, places), file=sys.stderr, flush=True)
 
     def train_dataloader(self) -> TrainLoader:
-        """Batches of this rank, from where the run stands."""
+        """Return the batches of this rank, from the position that the run has reached."""
         stream, _, version = self._stream("train")
         layout, sampling = self._layout(), self._sampling()
+        # With padding even a single sample fills a batch.
         layout.check(None if self.policy.pad else sampling.length)
         self._check_restored(version, layout)
         limit, fixed = self._limit(layout.steps(sampling.length, pad=self.policy.pad) * layout.accumulate)
@@ -143,20 +146,20 @@ class OrderedData(LightningDataModule):
         )
 
     def val_dataloader(self) -> EvalLoader:
-        """Each validation sample once over all ranks."""
+        """Return a loader of each validation sample, once over all ranks."""
         return self._eval_loader("val")
 
     def test_dataloader(self) -> EvalLoader:
-        """Each test sample once over all ranks."""
+        """Return a loader of each test sample, once over all ranks."""
         return self._eval_loader("test")
 
     def state_dict(self) -> dict[str, Any]:
-        """The place in the order, and what the order depends on."""
+        """Return the position in the order, and what the order depends on."""
         order = self._order_of(self._stream("train")[2])
         return {**self._progress.state_dict(), **order, "labels": dict(self._label_digests())}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Go on from a place. Whether it belongs to this data is asked when training starts: evaluation may differ."""
+        """Resume from a position. Training checks that it fits this data; evaluation may use other data."""
         self._restored = state_dict
         self._progress = Progress(int(state_dict["epoch"]), int(state_dict["position"]))
 
@@ -171,23 +174,24 @@ class OrderedData(LightningDataModule):
             for name, value in batch.items()
         }
 
-    # Ours.
+    # Not part of Lightning's interface.
 
     def _report_tolerated(self) -> None:
         """Report samples that were decoded although a decoder warned; where data is not decoded there are none."""
 
     def loading_workers(self) -> int:
-        """Threads or processes that load, per rank, once `auto` is resolved."""
+        """Return the number of threads or processes that load, per rank, once `auto` is resolved."""
         return self._threads()
 
     def _threads(self) -> int:
-        """`workers: auto`: the cores this process may use, shared among the ranks of this machine, four at most."""
+        """Return `workers`; 'auto' is this process's cores, shared among the ranks of this machine, four at most."""
         if isinstance(self.workers, int):
             return self.workers
+        # Not os.cpu_count(): a container or a scheduler may grant fewer cores than the machine has.
         return max(1, min(4, len(os.sched_getaffinity(0)) // local_ranks(self.trainer)))
 
     def _sampling(self) -> Sampling:
-        """Which training sample comes when."""
+        """Return the order of training samples."""
         if self._drawn is None:
             _, samples, version = self._stream("train")
             self._drawn = self._choose_sampling(samples, version)
@@ -201,6 +205,7 @@ class OrderedData(LightningDataModule):
             return Balanced(self._labels(), length, seed=seed, version=version)
         if self.policy.weights is not None:
             return Weighted(self._weights(self.policy.weights), length, seed=seed, version=version)
+        # An epoch of another length: a single source, whose passes over the data continue from epoch to epoch.
         if length != samples:
             return Mixed(np.array([samples]), np.array([1]), length, seed=seed, version=version)
         return Shuffled(samples, seed=seed, version=version)
@@ -218,7 +223,7 @@ class OrderedData(LightningDataModule):
         return partial(mixing, seed=self.seed, classes=classes)
 
     def _order_of(self, version: str) -> dict[str, Any]:
-        """What the order of training samples is a function of."""
+        """Return everything that the order of training samples depends on."""
         return {
             "seed": self.seed,
             "version": version,
@@ -255,9 +260,10 @@ class OrderedData(LightningDataModule):
         return Layout(self.batch_size, trainer.world_size, trainer.global_rank, trainer.accumulate_grad_batches)
 
     def _limit(self, batches: int) -> tuple[int | None, bool]:
-        """Batches of an epoch as the trainer limits them, and whether all epochs are to be the first."""
+        """Return the trainer's limit of batches an epoch, and True if every epoch repeats the first."""
         if self.trainer is None:
             return None, False
+        # Lightning's rule: a float is a fraction of an epoch, an int a number of batches.
         limit = self.trainer.limit_train_batches
         return int(limit * batches) if isinstance(limit, float) else limit, getattr(
             self.trainer, "overfit_batches", 0
@@ -267,6 +273,7 @@ class OrderedData(LightningDataModule):
         if self._restored is None:
             return
         before = {**_BEFORE, **self._restored}
+        # On other data the labels differ too, and the version below is the better message.
         if before["version"] == version:
             self._check_labels(before.get("labels") or {})
         for name, value in self._order_of(version).items():
@@ -279,6 +286,7 @@ class OrderedData(LightningDataModule):
                     why=f"its {name.replace('_', ' ')} is {before[name]}, and this run's is {value}",
                     fix=f"seed={before[name]}" if name == "seed" else _ANEW,
                 )
+        # Another batch size may resume here, as long as one of its forward passes begins at this position.
         if self._progress.position % layout.micro:
             raise MLScaleError(
                 f"the run was saved at sample {self._progress.position}, where no batch of {layout.micro} begins",
@@ -289,5 +297,6 @@ class OrderedData(LightningDataModule):
 
 
 def local_ranks(trainer: Any) -> int:
-    """Ranks that share this machine."""
+    """Return the number of ranks that share this machine."""
+    # LOCAL_WORLD_SIZE is set by torchrun.
     return max(1, trainer.num_devices if trainer is not None else int(os.environ.get("LOCAL_WORLD_SIZE", "1")))

@@ -1,4 +1,4 @@
-"""What is asked of each sample, `data.labels`: a class, several, or one for each pixel."""
+"""The kinds of labels, `data.labels`: a class for each sample, several, or one for each pixel."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from mlscale.data.shards.sample_source import Source, TarSource
 from mlscale.errors import MLScaleError, all_of
 
 LABELS = {"one": "cls", "several": "json", "mask": "mask.png"}
-"""What a label member may hold, and the extension that it usually has."""
+"""The kinds of labels, each with the usual extension of its member."""
 
 Encoded = NDArray[np.int64] | NDArray[np.uint8]
 
 
 def check(labels: str, augment: BatchAugment | None, policy: Policy) -> None:
-    """Is `labels` one of the words, and do augmentation and policy go with it?
+    """Raise if `labels` is unknown, or if augmentation or policy do not fit it.
 
     Raises:
         MLScaleError: one does not.
@@ -42,6 +42,7 @@ def check(labels: str, augment: BatchAugment | None, policy: Policy) -> None:
             why="it draws every class equally often, and a sample has no single class",
             fix="data.sampling=shuffle; or data.sampling=weighted data.weights=<file>",
         )
+    # Only masks restrict the augmentation: it has to move the mask as it moves the image.
     if labels != "mask" or augment is None:
         return
     if isinstance(augment, Augment | RandomCrop) and augment.mixing is not None:
@@ -56,7 +57,7 @@ def check(labels: str, augment: BatchAugment | None, policy: Policy) -> None:
 
 
 def encoded(labels: str, opened: Mapping[str, Source], where: Mapping[str, str]) -> tuple[Classes, dict[str, Encoded]]:
-    """The classes of the training split, and the labels of every split by number; not for masks.
+    """Return the classes of the training split, and the labels of every split by number; not for masks.
 
     Args:
         labels: 'one' or 'several'.

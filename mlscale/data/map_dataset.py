@@ -25,14 +25,15 @@ from mlscale.data.order.permutation import sample_seeds
 from mlscale.data.order.policy import Policy
 from mlscale.errors import MLScaleError
 
+# Samples whose values are part of the data version: to load all of a dataset could take as long as an epoch.
 _PROBED = 64
 
 
 class DatasetData(OrderedData):
     """Any `torch.utils.data.Dataset` with a length, whose samples are (x, y), or dicts with `x` and `y`.
 
-    x is a tensor: floats are taken as they are, uint8 images are divided by 255; normalising is the dataset's own
-    business. y is a class number. Other entries of a dict are collated as torch does. Before a sample is asked for,
+    x is a tensor: floats are taken as they are, uint8 images are divided by 255; normalising is left to the
+    dataset. y is a class number. Other entries of a dict are collated as torch does. Before a sample is loaded,
     torch's, Python's and numpy's global generators are set from (seed, position), so random transforms inside the
     dataset repeat, too, and they do not disturb the training loop's draws.
 
@@ -80,8 +81,8 @@ class DatasetData(OrderedData):
         self._train_labels = np.empty(0, np.int64)
 
     def facts(self) -> DataFacts:
-        """Class count, shape, samples, version. Labels come from `targets`, `labels` or tensors where the dataset has
-        them, else every sample is asked for once.
+        """Return class count, shape, samples and version. Labels come from `targets`, `labels` or tensors if the
+        dataset has them, else every sample is loaded once.
 
         Raises:
             MLScaleError: a dataset has no length or is empty, its samples are of another kind, or labels are not 0 to
@@ -116,6 +117,7 @@ class DatasetData(OrderedData):
             self._versions[split] = _digest(labels[split], probed)
             if split == "train":
                 x = next(value for value in probed if value is not None)
+        # Fewer than three dimensions are filled up by ones in front; of more, the last three count.
         channels, height, width = (*(1,) * (3 - x.ndim), *x.shape)[-3:] if x.ndim <= 3 else x.shape[-3:]
         version = hashlib.sha256("|".join(f"{k}={v}" for k, v in self._versions.items()).encode())
         return DataFacts(
@@ -154,7 +156,7 @@ class DatasetData(OrderedData):
 
 
 class DatasetStream:
-    """Makes batches by asking a dataset, in this process or in others; the batches are the same."""
+    """Makes batches of a dataset's samples, in this process or in workers; the batches are the same."""
 
     def __init__(
         self, dataset: Dataset[Any], *, split: str, workers: int, augment: BatchAugment | None, seed: int
@@ -163,7 +165,7 @@ class DatasetStream:
         self._split, self._workers, self._augment, self._seed = split, workers, augment, seed
 
     def __call__(self, plans: Iterable[Plan]) -> Iterator[Batch | BadSample]:
-        """A batch for each plan; in its place the error, where the dataset does not give a sample of it."""
+        """Yield a batch for each plan; in its place a `BadSample`, if one of its samples fails to load."""
         if self._workers == 0:
             for plan in plans:
                 with global_generators_kept():
@@ -202,7 +204,7 @@ class DatasetStream:
 
 
 class _Seeded(Dataset[dict[str, Any] | BadSample]):
-    """A dataset asked by (sample, seed). A sample that it fails to give is an error in its place."""
+    """A dataset that is indexed by (sample, seed). A sample that fails to load is replaced by its error."""
 
     def __init__(self, dataset: Dataset[Any], split: str) -> None:
         self._dataset, self._split, self._where = dataset, split, f"data.{split}"
@@ -218,6 +220,7 @@ class _Seeded(Dataset[dict[str, Any] | BadSample]):
         except MLScaleError:
             raise
         except Exception as error:
+            # The innermost frame: the line of the user's code, or of what it calls, that failed.
             frame = traceback.extract_tb(error.__traceback__)[-1]
             bad = BadSample(
                 index,
@@ -234,16 +237,16 @@ class _Seeded(Dataset[dict[str, Any] | BadSample]):
 
 
 def _collate(samples: list[Any]) -> Any:
-    """A batch, or the first error among the samples."""
+    """Return a batch, or the first error among the samples."""
     bad = next((sample for sample in samples if isinstance(sample, BadSample)), None)
     return default_collate(samples) if bad is None else bad
 
 
 def as_pair(sample: Any, where: str) -> tuple[Tensor, int]:
-    """x and y of a sample.
+    """Return x and y of a sample.
 
     Raises:
-        MLScaleError: it is neither a pair nor a dict with x and y, x is no array, or y no whole number.
+        MLScaleError: it is neither a pair nor a dict with x and y, x is not an array, or y not a whole number.
     """
     if isinstance(sample, Mapping):
         x, y = sample.get("x"), sample.get("y")
@@ -269,7 +272,7 @@ def as_pair(sample: Any, where: str) -> tuple[Tensor, int]:
 
 
 def _labels(dataset: Any, where: str) -> list[int | str]:
-    """Every label, the quick way where there is one."""
+    """Return every label, without loading samples where the dataset has them as a list or a tensor."""
     if isinstance(dataset, TensorDataset) and len(dataset.tensors) == 2:
         y = dataset.tensors[1]
         if y.ndim == 1 and not y.is_floating_point():
@@ -288,15 +291,16 @@ def _labels(dataset: Any, where: str) -> list[int | str]:
 
 
 def _probe(dataset: Any, where: str, *, skip_bad: bool) -> list[Tensor | None]:
-    """x of some samples, evenly spread; None for one that cannot be had.
+    """Return x of some samples, evenly spread; None for one that cannot be loaded.
 
     Raises:
-        Exception: the dataset's own, from a sample that it fails to give; with `skip_bad` only if it gives none.
+        Exception: the dataset's own, from a sample that fails to load; with `skip_bad` only if all fail.
     """
     probed: list[Tensor | None] = []
     failure: Exception | None = None
     with global_generators_kept():
         for i in np.unique(np.linspace(0, len(dataset) - 1, _PROBED).astype(int)).tolist():
+            # A fixed seed, so that random transforms inside the dataset give the same version in every run.
             seed_generators(0)
             try:
                 probed.append(as_pair(dataset[i], where)[0])
@@ -311,7 +315,7 @@ def _probe(dataset: Any, where: str, *, skip_bad: bool) -> list[Tensor | None]:
 
 
 def _digest(labels: list[int | str], probed: list[Tensor | None]) -> str:
-    """Labels, and the values of some samples."""
+    """Return a digest of the labels and of the values of some samples."""
     total = hashlib.sha256(np.asarray(labels, "<i8").tobytes())
     for x in probed:
         total.update(b"unreadable" if x is None else x.contiguous().numpy().tobytes())
@@ -319,7 +323,8 @@ def _digest(labels: list[int | str], probed: list[Tensor | None]) -> str:
 
 
 def _forget_signals(_worker: int) -> None:
-    """A forked worker inherits the trainer's handlers, and would act on signals that are meant for the trainer."""
+    """Reset signal handlers: a forked worker inherits the trainer's, and would act on signals meant for the trainer."""
     for number in (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2):
         signal.signal(number, signal.SIG_DFL)
+    # Ctrl-C reaches the whole process group; workers end when the trainer ends them.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

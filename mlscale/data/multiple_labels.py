@@ -1,4 +1,4 @@
-"""Any number of labels per sample: from the members of shards to a 0 or 1 for each class."""
+"""Any number of labels per sample: conversion of shard members to a 0 or 1 for each class."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Read(NamedTuple):
 
 
 def read_labels(extension: str, contents: Sequence[bytes], key: Callable[[int], str], *, where: str) -> Read:
-    """The labels of each sample.
+    """Return the labels of each sample.
 
     A `.json` member is a list of class numbers or of class names; a `.npy` member a vector of 0 and 1, as long as there
     are classes.
@@ -58,6 +58,7 @@ def read_labels(extension: str, contents: Sequence[bytes], key: Callable[[int], 
         try:
             value: Any = decode_value(content, extension)
             read.append(_of_list(value) if last == "json" else _of_vector(value, lengths))
+        # json, numpy and webdataset's decoders each raise errors of their own.
         except Exception as error:
             raise MLScaleError(
                 f"the labels of sample {key(sample)} cannot be read",
@@ -69,8 +70,8 @@ def read_labels(extension: str, contents: Sequence[bytes], key: Callable[[int], 
 
 
 def classes_of(train: Read, *, where: str) -> Classes:
-    """The classes of the training split; `samples` counts those that have each. A vector has a place for a class that
-    no sample has.
+    """Return the classes of the training split; `samples` counts those that have each. A vector has an entry for a
+    class that no sample has, too.
 
     Raises:
         MLScaleError: no sample has any, or what `find_classes` raises.
@@ -87,7 +88,7 @@ def classes_of(train: Read, *, where: str) -> Classes:
 
 
 def encode(split: Read, classes: Classes, *, where: str) -> NDArray[np.uint8]:
-    """1 where a sample has a class, uint8 (n, classes).
+    """Return 1 where a sample has a class and 0 elsewhere, uint8 (n, classes).
 
     Raises:
         MLScaleError: a label that the training split does not have, or vectors of another length.
@@ -103,11 +104,13 @@ def encode(split: Read, classes: Classes, *, where: str) -> NDArray[np.uint8]:
     counts = [len(each) for each in labels]
     numbers = encode_labels([label for each in labels for label in each], classes, where=where)
     hot = np.zeros((len(labels), classes.count), np.uint8)
+    # `numbers` holds the labels of all samples one after the other, so each row number is repeated as often.
     hot[np.repeat(np.arange(len(labels)), counts), numbers] = 1
     return hot
 
 
 def _of_list(value: Any) -> Labels:
+    # bool is a subclass of int: [true, false] would be read as the classes 1 and 0.
     if not isinstance(value, list) or not all(isinstance(v, int | str) and not isinstance(v, bool) for v in value):
         raise ValueError("it is no list of class numbers or names")
     return list(dict.fromkeys(value))
