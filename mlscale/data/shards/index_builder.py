@@ -1,4 +1,4 @@
-"""From shards to their index: what was indexed before, where the shard is as it was then; else the shard is scanned."""
+"""Building the index of shards: a saved index is used if its shard is unchanged, else the shard is scanned."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from mlscale.errors import MLScaleError, raise_all
 from mlscale.files import read_again
 
 KEEP = ("auto", "cache", "beside")
-"""Where indexes are kept: next to the shards if they are there already, else in the cache; always the one; always the
-other."""
+"""The places of indexes: 'auto' is next to the shards if they exist there already, else the cache; 'cache' and 'beside'
+(next to the shards) are always that place."""
 
 
 def build_index(shards: Sequence[Shard], *, where: str, keep: str = "auto", verify: bool = True) -> Index:
@@ -43,6 +43,7 @@ def build_index(shards: Sequence[Shard], *, where: str, keep: str = "auto", veri
     problems: list[MLScaleError] = []
     parts: list[ShardIndex] = []
     states = []
+    # By folder, so that one line reports all shards of a folder that is read-only.
     unwritable: dict[str, str] = {}
 
     def one(shard: Shard) -> tuple[ShardIndex, os.stat_result] | MLScaleError:
@@ -50,6 +51,7 @@ def build_index(shards: Sequence[Shard], *, where: str, keep: str = "auto", veri
             status = os.stat(shard.path)
             return load_or_scan(shard, status, where, keep, unwritable), status
         except OSError as error:
+            # Returned, and not raised, so that all corrupt shards are reported together.
             return MLScaleError(
                 f"the shard {shard.path!r} cannot be read",
                 where=where,
@@ -59,6 +61,7 @@ def build_index(shards: Sequence[Shard], *, where: str, keep: str = "auto", veri
         except MLScaleError as problem:
             return problem
 
+    # Threads, because most of the time is waiting for reads, which release the interpreter's lock.
     with ThreadPoolExecutor(4) as pool:
         for result in pool.map(one, shards):
             if isinstance(result, MLScaleError):
@@ -80,6 +83,7 @@ def _join(shards: Sequence[Shard], parts: Sequence[ShardIndex], *, verify: bool)
     offsets = np.full((total, len(extensions)), -1, np.int64)
     sizes = np.zeros((total, len(extensions)), np.int64)
     is_known = verify and any(part.digests is not None for part in parts)
+    # int64, because a CRC-32 may have any value of a uint32 and NO_DIGEST has to differ from all.
     digests = np.full((total, len(extensions)), NO_DIGEST, np.int64) if is_known else None
     start = 0
     for part in parts:
@@ -107,13 +111,14 @@ def _sum_skipped(shards: Sequence[Shard], parts: Sequence[ShardIndex]) -> dict[s
     total: dict[str, Skipped] = {}
     for shard, part in zip(shards, parts, strict=True):
         for kind, (number, first) in part.skipped.items():
+            # Names that begin with the shard's, such as those of joined archives, need no prefix.
             before = total.get(kind, Skipped(0, first if first.startswith(shard.name) else f"{shard.name}/{first}"))
             total[kind] = before._replace(number=before.number + number)
     return total
 
 
 def load_or_scan(shard: Shard, status: os.stat_result, where: str, keep: str, unwritable: dict[str, str]) -> ShardIndex:
-    """The index of one shard, and see that it is saved where it is to be.
+    """Return the index of one shard, and save it where `keep` puts it.
 
     Raises:
         MLScaleError: the shard is not a tar, is corrupt, or holds no sample.
@@ -133,6 +138,7 @@ def load_or_scan(shard: Shard, status: os.stat_result, where: str, keep: str, un
             return index
         except OSError as error:
             unwritable[os.path.dirname(shard.path)] = error.strerror or str(error)
+    # Only a new index, or one that has gained digests, is written.
     if index is not known:
         with suppress(OSError):  # A cache that cannot be written costs time, not the run.
             save(in_cache(shard.path), shard.path, status, index)
@@ -179,6 +185,7 @@ def scan_shard(shard: Shard, status: os.stat_result, where: str) -> ShardIndex:
             + "".join(f"; {kind}: {skipped.number:,}" for kind, skipped in scanned.skipped.items()),
             fix="members of a sample share a key: 000.jpg and 000.cls",
         )
+    # Sorted, so that the index is the same whatever order the members have.
     extensions = sorted({extension for sample in samples for extension in sample.members})
     table = np.array(
         [[sample.members.get(extension, (-1, 0)) for extension in extensions] for sample in samples], dtype=np.int64
@@ -209,6 +216,7 @@ def _corrupt(shard: Shard, length: int, error: LostSamplesError, where: str) -> 
         why = f"{error}; {error.whole:,} samples begin before it" + (
             f", and at least {error.following:,} members come after it" if error.following else ""
         )
+        # Whole blocks before the cut and two blocks of zeros behind them are a complete tar again.
         block = -(-error.offset // BLOCK) * BLOCK
         repair = (
             f"truncate -s {block} {path} && truncate -s +{END} {path}   keeps what is before byte {block:,}"

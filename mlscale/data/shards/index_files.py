@@ -1,4 +1,4 @@
-"""Indexes on disk: next to the shards, where they serve every user and machine, or in this user's cache.
+"""Index files on disk: next to the shards, where they serve every user and machine, or in this user's cache.
 
 An index file is a .npz: a JSON document as the contract `index` says (`about`), the keys joined by NUL bytes (`keys`),
 `offsets` and `sizes`, int64 (samples, extensions), and, once `mlscale prepare` has read the members, their `digests`.
@@ -26,17 +26,18 @@ from mlscale.data.shards.system_files import Skipped
 BESIDE = ".mlscale-index"
 """The folder of index files in a folder of shards."""
 
+# 64 KiB of a shard in 16 reads, whatever its size: the first block, the last, and 14 between them.
 _BLOCK = 4096
 _BLOCKS = 16
 _MOST_TAIL = 1 << 21
-"""Zeros after the last member of a shard of which an index may know a part alone."""
+"""Bytes after the last member that are checked to be zeros, at most; with more of them the shard is scanned again."""
 _CLOCK_NS = 2_000_000_000
 """A file that was changed so shortly before it was indexed may be changed again without its times showing it."""
 
 
 @dataclass(frozen=True)
 class ShardIndex:
-    """What one shard holds.
+    """The samples and members of one shard.
 
     Args:
         keys: each sample's key, (n,).
@@ -45,7 +46,7 @@ class ShardIndex:
         sizes: bytes of each member, int64 (n, m).
         content: digest of blocks of the shard, see `sampled_content`.
         digests: CRC-32 of each member, uint32 (n, m), 0 where a sample lacks it; None where they were not computed.
-        skipped: what is in the shard besides, by kind.
+        skipped: other contents of the shard, by kind.
         end: the byte at which the last member ends; None where it is not known.
     """
 
@@ -59,7 +60,7 @@ class ShardIndex:
     end: int | None = None
 
     def has_places_of(self, other: ShardIndex) -> bool:
-        """Whether both have the same members at the same places."""
+        """Return True if both have the same members at the same offsets."""
         return (
             (self.keys, self.extensions) == (other.keys, other.extensions)
             and np.array_equal(self.offsets, other.offsets)
@@ -80,7 +81,7 @@ class Saved:
     about: dict[str, Any]
 
     def is_of(self, shard: str, status: os.stat_result) -> bool:
-        """Whether the shard is still as it was.
+        """Return True if the shard is unchanged since it was indexed.
 
         It is if neither its inode nor its times have changed. A copy has others: its size, its blocks and where its
         last member ends are compared instead.
@@ -95,12 +96,13 @@ class Saved:
 
 
 def beside(shard: str) -> Path:
-    """The index file that lies with a shard."""
+    """Return the path of the index file next to a shard."""
     return Path(shard).parent / BESIDE / f"{Path(shard).name}.npz"
 
 
 def in_cache(shard: str) -> Path:
-    """The index file of a shard in the cache."""
+    """Return the path of a shard's index file in the cache."""
+    # The real path, so that a shard and a symbolic link to it have one index.
     digest = hashlib.sha256(os.fsencode(os.path.realpath(shard))).hexdigest()[:32]
     return cache_dir() / "index" / f"{digest}.npz"
 
@@ -129,9 +131,11 @@ def save(path: Path, shard: str, status: os.stat_result, index: ShardIndex) -> N
         "end": index.end,
         "skipped": {kind: list(skipped) for kind, skipped in index.skipped.items()},
     }
+    # Without inode and ctime the next run compares contents.
     if time.time_ns() - max(status.st_mtime_ns, status.st_ctime_ns) > _CLOCK_NS:
         about |= {"inode": status.st_ino, "ctime_ns": status.st_ctime_ns}
     digests: dict[str, Any] = {} if index.digests is None else {"digests": index.digests}
+    # In memory first: only a complete file is written to the folder.
     stream = io.BytesIO()
     np.savez(
         stream,
@@ -141,14 +145,16 @@ def save(path: Path, shard: str, status: os.stat_result, index: ShardIndex) -> N
         sizes=index.sizes,
         **digests,
     )
+    # Whoever may read the shard may read its index; it is never executable.
     write_file_aside(path, stream.getvalue(), mode=status.st_mode & 0o666)
 
 
 def load(path: Path) -> Saved | None:
-    """The index that a file holds; None where it is not a whole one."""
+    """Return the index that a file holds; None if the file does not exist, is corrupt, or has a later format."""
     if not path.is_file():
         return None
     try:
+        # Without pickle: an index next to shards comes with the data, and must not run code.
         with np.load(io.BytesIO(path.read_bytes()), allow_pickle=False) as saved:
             about = json.loads(saved["about"].tobytes())
             contracts.expect("index", about, str(path))
@@ -172,6 +178,7 @@ def _skipped(about: dict[str, Any]) -> dict[str, Any]:
 
 
 def _is_whole(index: ShardIndex, about: dict[str, Any]) -> bool:
+    # numpy does not know what the arrays mean: a wrong offset would read bytes of another sample.
     shape = (about["samples"], len(index.extensions))
     digests = index.digests
     return (
@@ -187,7 +194,7 @@ def _is_whole(index: ShardIndex, about: dict[str, Any]) -> bool:
 
 
 def _ends_with(index: ShardIndex, shard: str, size: int) -> bool:
-    """Whether nothing but zeros comes after the last member: else the index may lack the rest of the shard."""
+    """Return True if only zeros follow the last member: else the index may lack the rest of the shard."""
     last = int((index.offsets + index.sizes).max()) if index.end is None else index.end
     if size - last > _MOST_TAIL:
         return False
@@ -197,9 +204,10 @@ def _ends_with(index: ShardIndex, shard: str, size: int) -> bool:
 
 
 def sampled_content(path: str) -> str:
-    """The digest of a shard's blocks, evenly spread; of all of a small shard. SHA-256, in hexadecimal digits."""
+    """Return the SHA-256, hexadecimal, of a shard's blocks, evenly spread; of all of a small shard."""
     total = hashlib.sha256()
     size = os.stat(path).st_size
+    # The last block begins where it ends with the file, so that a cut or a longer shard is noticed.
     last = max(0, size - _BLOCK)
     starts = range(0, size, _BLOCK) if size <= _BLOCK * _BLOCKS else [last * i // (_BLOCKS - 1) for i in range(_BLOCKS)]
     with open(path, "rb") as stream:

@@ -1,4 +1,4 @@
-"""From the bytes of a member to an array of shape (channels, height, width).
+"""Decoding of a member's bytes to an array of shape (channels, height, width).
 
 Images are decoded by `decode_image`. Other members go through webdataset's own handlers and must be arrays of two or
 three dimensions.
@@ -23,11 +23,13 @@ from mlscale.errors import MLScaleError
 Array = NDArray[Any]
 
 PICKLED = frozenset({"pyd", "pkl", "pickle", "pth"})
+# No handlers besides those that webdataset adds itself.
 _BASIC = Decoder([])
 
 
 def is_image(extension: str) -> bool:
-    """Is a member of this extension a picture?"""
+    """Return True if members of this extension are images."""
+    # An extension may have several parts, as in `key.left.jpg`; the last one is the format.
     return extension.rsplit(".", 1)[-1] in _IMAGES
 
 
@@ -50,12 +52,13 @@ def check_extension(extension: str, *, allow: Collection[str], where: str) -> No
 
 
 def decode_value(content: bytes, extension: str) -> Any:
-    """Decode a member that is no image, as webdataset does: cls, json, txt, npy, … Bytes where it has no handler.
+    """Decode a member that is not an image, as webdataset does: cls, json, txt, npy, … Bytes where it has no handler.
 
-    Pickles are decoded: whoever calls has asked `check_extension`.
+    Pickles are decoded: callers must have called `check_extension` before.
     """
     last = extension.rsplit(".", 1)[-1]
     if last == "pth":
+        # Imported on use: all other members are decoded without torch.
         import torch
 
         return torch.load(io.BytesIO(content), weights_only=False, map_location="cpu")
@@ -98,12 +101,13 @@ def decode_sample(
         array = array[None]
     if channels is not None and array.shape[0] != channels:
         raise ValueError(f"it has {array.shape[0]} channels, and the training data {channels}")
+    # uint8 stays as it is, since it takes a quarter of the memory; all others become what a model takes.
     if array.dtype != np.uint8:
         array = array.astype(np.float32)
     return array if choose is None or size is None else part_of(array, choose, size)
 
 
 def part_of(array: Array, choose: Choose, size: tuple[int, int]) -> Array:
-    """The chosen part of (channels, height, width), brought to `size`; a new array of the same dtype."""
+    """Return the chosen part of (channels, height, width), resized to `size`; a new array of the same dtype."""
     box = choose(array.shape[1], array.shape[2], size)
     return resize(array.transpose(1, 2, 0), box, size).transpose(2, 0, 1)

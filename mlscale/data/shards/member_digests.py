@@ -2,7 +2,7 @@
 
 Some corruption no decoder notices: of flipped bits in a JPEG about a third give another picture without a warning.
 CRC-32 finds every run of up to 32 wrong bits and all but one in four billion of the rest, and costs 23 µs for 95 KB,
-where decoding them takes 1.1 ms. It is no protection against somebody who changes data on purpose.
+where decoding them takes 1.1 ms. It does not protect against deliberate changes.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ _NAMED = 5
 
 @dataclass(frozen=True)
 class Recorded:
-    """What was done.
+    """The result of `record_digests`.
 
     Args:
         shards: whose digests were recorded now.
-        compared: shards whose digests were recorded before, and are those of the bytes that are there.
+        compared: shards whose digests were recorded before, and are those of the present bytes.
         samples: in all of them.
         folders: of the index files.
     """
@@ -51,7 +51,7 @@ class Recorded:
 
 
 def record_digests(shards: Sequence[Shard], *, where: str, keep: str) -> Recorded:
-    """Read every member of all shards: write its digest to the index, or compare it with the one that is there.
+    """Read every member of all shards: write its digest to the index, or compare it with the recorded one.
 
     Args:
         shards: in order.
@@ -82,9 +82,10 @@ def record_digests(shards: Sequence[Shard], *, where: str, keep: str) -> Recorde
 
 
 def _record(shard: Shard, where: str, keep: str) -> tuple[bool, int, Path]:
-    """Whether digests are new, how many samples the shard has, and its index file."""
+    """Return True if the digests are new, the shard's number of samples, and the path of its index file."""
     try:
         status = os.stat(shard.path)
+        # Folders that cannot be written are not collected here: a `save` that fails below is an error.
         index = load_or_scan(shard, status, where, keep, {})
         digests = _digests(shard, index, status)
     except OSError as error:
@@ -112,13 +113,14 @@ def _record(shard: Shard, where: str, keep: str) -> tuple[bool, int, Path]:
 
 
 def _digests(shard: Shard, index: ShardIndex, status: os.stat_result) -> NDArray[np.uint32]:
-    """The CRC-32 of each member, 0 where a sample lacks it."""
+    """Return the CRC-32 of each member, uint32 (n, m), 0 where a sample lacks it."""
     digests = np.zeros(index.offsets.shape, np.uint32)
     handle = os.open(shard.path, os.O_RDONLY)
     try:
         for sample, column in np.argwhere(index.offsets >= 0).tolist():
             content = os.pread(handle, int(index.sizes[sample, column]), int(index.offsets[sample, column]))
             digests[sample, column] = zlib.crc32(content)
+        # Digests of a shard that was written meanwhile would belong to neither of its states.
         if state_of(os.fstat(handle)) != state_of(status):
             raise MLScaleError(
                 f"the shard {shard.path!r} was changed while its digests were computed",
@@ -130,6 +132,7 @@ def _digests(shard: Shard, index: ShardIndex, status: os.stat_result) -> NDArray
 
 
 def _place(shard: Shard, keep: str) -> Path:
+    # With 'auto' an index next to the shards is updated, and none is created there.
     near, far = beside(shard.path), in_cache(shard.path)
     return near if keep == "beside" or (keep == "auto" and load(near) is not None) else far
 
@@ -139,6 +142,7 @@ def _compare(shard: Shard, index: ShardIndex, digests: NDArray[np.uint32], where
     if not wrong:
         return
     names = [f"{index.keys[sample]}.{index.extensions[column]}" for sample, column in wrong[:_NAMED]]
+    # Both, since either file may hold the recorded digests.
     files = [shlex.quote(str(path)) for path in (beside(shard.path), in_cache(shard.path)) if path.exists()]
     raise MLScaleError(
         f"{len(wrong):,} member{'s' * (len(wrong) != 1)} of {shard.path!r} are not as they were when their digests "

@@ -1,4 +1,4 @@
-"""What a split is drawn from, whether tar shards or a folder of files."""
+"""The sources of a split's samples: tar shards or a folder of files."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def key(self, sample: int) -> str:
-        """The name of a sample, unique in its split."""
+        """Return the name of a sample, unique in its split."""
 
     def read(self, sample: int) -> tuple[str, bytes]:
-        """Extension and bytes of a sample's image. May be called by several threads."""
+        """Return extension and bytes of a sample's image. May be called by several threads."""
 
 
 class TarSource:
@@ -40,7 +40,7 @@ class TarSource:
         index: the shards' index.
         image_key: extension of the image member; several that are alternatives are joined by ';'. None finds it.
         label_key: extension of the label member.
-        one: each sample has one class, and all are read; otherwise whoever wants labels reads their members.
+        one: each sample has one class, and all are read; otherwise callers read the label members themselves.
         skip_incomplete: leave out samples that lack their image or label, and report how many; else they are an error.
         allow: 'pickle' decodes pickled members.
         where: the key path of the split, for errors.
@@ -64,8 +64,10 @@ class TarSource:
         label_key = label_key.lower()
         self._columns = self._image_columns(image_key, label_key, where)
         for column in self._columns:
+            # Before any member is read, since a pickle runs code when it is decoded.
             check_extension(index.extensions[column], allow=allow, where="data.image_key")
         self._label_column = self._find_labels(label_key, allow, where)
+        # Everything below may rely on every sample having an image and a label.
         self._index = self._complete(label_key, where)
         self._column = self._choose(where)
         self.raw_labels: list[Label] = self._labels(label_key, where) if one else []
@@ -73,7 +75,7 @@ class TarSource:
 
     @property
     def index(self) -> Index:
-        """Of the samples that there are."""
+        """The index of the samples that are used."""
         return self._index
 
     def __len__(self) -> int:
@@ -86,15 +88,15 @@ class TarSource:
         return self._read(sample, int(self._column[sample]))
 
     def read_label(self, sample: int) -> tuple[str, bytes]:
-        """Extension and bytes of a sample's label member. May be called by several threads."""
+        """Return extension and bytes of a sample's label member. May be called by several threads."""
         return self._read(sample, self._label_column)
 
     def read_labels(self) -> tuple[str, list[bytes]]:
-        """Extension and bytes of the label members of all samples. For small ones."""
+        """Return extension and bytes of the label members of all samples. For small ones."""
         return self._index.extensions[self._label_column], self._index.read_all(self._label_column)
 
     def label_checksums(self) -> NDArray[np.uint32]:
-        """CRC-32 of each label member, (n,). Read only where `mlscale prepare` has not recorded them."""
+        """Return the CRC-32 of each label member, (n,). Members are read only if `mlscale prepare` has not recorded it."""
         return self._index.checksums(self._label_column)
 
     def _read(self, sample: int, column: int) -> tuple[str, bytes]:
@@ -125,10 +127,10 @@ class TarSource:
         return [extensions.index(extension) for extension in wanted]
 
     def _complete(self, label_key: str, where: str) -> Index:
-        """The index of the samples that have an image and a label.
+        """Return the index of the samples that have an image and a label.
 
         Raises:
-            MLScaleError: others are there, and not to be skipped; or there are only others.
+            MLScaleError: a sample is incomplete, and not to be skipped; or all are.
         """
         index = self._index
         images = _dotted([index.extensions[column] for column in self._columns])
@@ -152,7 +154,7 @@ class TarSource:
         return index.only(~incomplete)
 
     def _choose(self, where: str) -> NDArray[np.intp]:
-        """The column of each sample's image."""
+        """Return the column of each sample's image."""
         present = self._index.offsets[:, self._columns] >= 0
         counts = present.sum(axis=1)
         names = [self._index.extensions[column] for column in self._columns]
@@ -167,7 +169,7 @@ class TarSource:
         return columns
 
     def _find_labels(self, label_key: str, allow: Collection[str], where: str) -> int:
-        """The column of labels."""
+        """Return the column of labels."""
         extensions = self._index.extensions
         if label_key not in extensions:
             raise MLScaleError(
@@ -211,7 +213,7 @@ class TarSource:
 
 
 def as_label(content: bytes, extension: str) -> Label:
-    """A whole number or a class name, from the bytes of a label member.
+    """Return a whole number or a class name, from the bytes of a label member.
 
     A `.cls` or `.txt` member that is not a number is the name of a class.
 
@@ -229,6 +231,7 @@ def as_label(content: bytes, extension: str) -> Label:
     value: Any = decode_value(content, extension)
     if isinstance(value, bytes):
         value = value.decode("utf-8").strip()
+    # numpy scalars and arrays of one value.
     if hasattr(value, "item"):
         value = value.item()
     if isinstance(value, bool) or not isinstance(value, int | str):

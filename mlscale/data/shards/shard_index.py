@@ -28,14 +28,15 @@ from mlscale.files import read_again
 _VERSION = 1
 """Of the digest: part of every data version."""
 
+# Outside uint32, so that it is not a CRC-32.
 NO_DIGEST = -1
 
 State = tuple[int, int, int, int]
-"""Device, inode, size and time of the last change of a file: what tells that it is still the one that was indexed."""
+"""Device, inode, size and time of the last change: they identify the file that was indexed."""
 
 
 def state_of(status: os.stat_result) -> State:
-    """The state of a file."""
+    """Return the state of a file."""
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
 
 
@@ -57,7 +58,7 @@ class Index:
         contents: digest of each shard's blocks, hexadecimal.
         states: of each shard, when it was indexed.
         digests: CRC-32 of each member, int64 (n, m); `NO_DIGEST` where none is known. None: nothing is compared.
-        skipped: what is in the shards besides, by kind.
+        skipped: other contents of the shards, by kind.
     """
 
     shards: tuple[Shard, ...]
@@ -75,11 +76,11 @@ class Index:
         return len(self.keys)
 
     def place(self, sample: int) -> str:
-        """Shard and key of a sample, as errors and batches name it."""
+        """Return shard and key of a sample, as errors and batches name it."""
         return f"{self.shards[self.shard[sample]].name}/{self.keys[sample]}"
 
     def read(self, sample: int, column: int) -> bytes:
-        """The bytes of one member.
+        """Return the bytes of one member.
 
         Raises:
             CorruptMemberError: they are not those of its digest.
@@ -89,8 +90,9 @@ class Index:
             return self._read_from(handle, sample, column)
 
     def read_all(self, column: int) -> list[bytes]:
-        """The bytes of one member of every sample, shard by shard. For small members, such as labels."""
+        """Return the bytes of one member of every sample, shard by shard. For small members, such as labels."""
         content: list[bytes] = []
+        # `shard` is sorted, because samples are numbered shard by shard.
         bounds = np.searchsorted(self.shard, np.arange(len(self.shards) + 1))
         for number in range(len(self.shards)):
             with self._opened(number) as handle:
@@ -100,28 +102,30 @@ class Index:
         return content
 
     def checksums(self, column: int) -> NDArray[np.uint32]:
-        """CRC-32 of one member of every sample, (n,); all of them are read unless their digests were recorded."""
+        """Return the CRC-32 of one member of every sample, uint32 (n,); they are read unless digests were recorded."""
         if self.digests is not None and (self.digests[:, column] != NO_DIGEST).all():
             return self.digests[:, column].astype(np.uint32)
         read = (self.read(sample, column) for sample in range(len(self)))
         return np.fromiter((zlib.crc32(content) for content in read), np.uint32, len(self))
 
     def digest(self) -> str:
-        """The data version: names, keys, offsets and sizes, and the content of blocks spread over every shard.
+        """Return the data version: a digest of names, keys, offsets, sizes, and blocks spread over every shard.
 
         It depends neither on the folder nor on times nor on the machine.
         """
         total = hashlib.sha256(f"tar index {_VERSION}".encode())
         for part in (*(shard.name for shard in self.shards), *self.keys, *self.extensions):
+            # Names in a tar are bytes, and need not be UTF-8.
             total.update(part.encode("utf-8", "surrogateescape") + b"\0")
         for array in (self.offsets, self.sizes):
+            # Little-endian, so that the version is the same on every machine.
             total.update(array.astype("<i8").tobytes())
         for content in self.contents:
             total.update(bytes.fromhex(content))
         return total.hexdigest()[:16]
 
     def only(self, samples: NDArray[np.bool_]) -> Index:
-        """The index of some of the samples."""
+        """Return the index of some of the samples."""
         return replace(
             self,
             keys=tuple(key for key, is_kept in zip(self.keys, samples.tolist(), strict=True) if is_kept),
@@ -133,7 +137,7 @@ class Index:
 
     @contextmanager
     def _opened(self, number: int) -> Iterator[int]:
-        """A shard, opened to be read, if it is still the one that was indexed."""
+        """Yield the handle of a shard that is still the one that was indexed, opened for reading."""
         path = self.shards[number].path
         try:
             handle = os.open(path, os.O_RDONLY)
@@ -144,6 +148,7 @@ class Index:
                 fix=read_again(path),
             ) from error
         try:
+            # Of the open file and not of its path, which may be replaced in between.
             state = state_of(os.fstat(handle))
             if self.states and state != self.states[number]:
                 self._expect_unchanged(number, state)
@@ -152,13 +157,14 @@ class Index:
             os.close(handle)
 
     def _expect_unchanged(self, number: int, state: State) -> None:
-        """Go on with a shard that was touched or replaced by a copy of itself.
+        """Accept a shard that was touched or replaced by a copy of itself.
 
         Raises:
             MLScaleError: it is another one now.
         """
         shard, before = self.shards[number], self.states[number]
         size = state[2]
+        # Sampled blocks leave gaps, so the headers are compared below as well.
         same = size == before[2] and sampled_content(shard.path) == self.contents[number]
         if not same or not self._has_samples_at_their_places(number, size):
             changed = f"it had {before[2]:,} bytes and has {size:,}" if size != before[2] else "its content is another"
@@ -168,10 +174,11 @@ class Index:
                 fix="start again, and let nothing change a shard while a run reads it",
             )
         report_once(f"data      {shard.path} was touched or replaced while read; its samples are where they were")
+        # The next read compares with this state, and scans nothing.
         self.states[number] = state
 
     def _has_samples_at_their_places(self, number: int, size: int) -> bool:
-        """Whether the tar that is there now has the samples of the index where the index has them."""
+        """Return True if the present tar has the samples of the index at the same offsets."""
         try:
             scanned = scan(self.shards[number].path, size).samples
         except (OSError, tarfile.TarError) as error:
@@ -190,7 +197,9 @@ class Index:
 
     def _read_from(self, handle: int, sample: int, column: int) -> bytes:
         size = int(self.sizes[sample, column])
+        # pread has no file position, so threads may share a handle.
         content = os.pread(handle, size, int(self.offsets[sample, column]))
+        # At the end of a truncated file pread returns less, without an error.
         if len(content) != size:
             shard = self.shards[self.shard[sample]]
             raise MLScaleError(

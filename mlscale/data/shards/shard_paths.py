@@ -1,4 +1,4 @@
-"""From what a user writes (path, list, brace pattern, glob, folder) to a list of shards."""
+"""Resolution of a user's spec (path, list, brace pattern, glob, folder) to a list of shards."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ from mlscale.errors import Exit, MLScaleError, raise_all
 Spec = str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
 
 _SCHEME = re.compile(r"^([a-z][a-z0-9+.-]+)://", re.IGNORECASE)
+# Magic numbers of gzip, bzip2, xz and Zstandard.
 _COMPRESSED = {b"\x1f\x8b": "gunzip -k", b"BZh": "bunzip2 -k", b"\xfd7zXZ": "unxz -k", b"\x28\xb5\x2f\xfd": "unzstd"}
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A tar file of samples: the name that its samples' keys begin with, and where it lies."""
+    """A tar file of samples: the name that its samples' keys begin with, and its path."""
 
     name: str
     path: str
 
 
 def find_shards(spec: Spec, *, where: str, allow: Collection[str] = ()) -> list[Shard]:
-    """The shards that a spec names, in the order it names them; those of a folder or a glob are sorted.
+    """Return the shards that a spec names, in its order; those of a folder or a glob are sorted.
 
-    A path that exists is taken as it stands, whatever braces, spaces, `?`, `&` or `#` are in it; only otherwise is it
+    A path that exists is used unchanged, whatever braces, spaces, `?`, `&` or `#` are in it; only otherwise is it
     read as a pattern.
 
     Args:
         spec: a path, a pattern, a folder, a `pipe:` command, or a list of them.
-        where: the key path that the spec stands at, for errors.
+        where: the key path of the spec, for errors.
         allow: 'pipe' runs `pipe:` commands.
 
     Raises:
@@ -92,6 +93,7 @@ def _folder(path: str, where: str) -> list[str]:
     names = without_system_files([name for name in sorted(os.listdir(path)) if name.endswith(".tar")], where=where)
     if names:
         return [os.path.join(path, name) for name in names]
+    # A folder of compressed shards gets the message about compression.
     packed = sorted(name for name in os.listdir(path) if re.search(r"\.(tgz|tar\.\w+)$", name))
     if packed:
         _check_kind(os.path.join(path, packed[0]), where)
@@ -106,6 +108,7 @@ def _folder(path: str, where: str) -> list[str]:
 def _pattern(path: str, where: str) -> list[str]:
     try:
         parts = list(braceexpand.braceexpand(path))
+    # Unbalanced braces are part of a name.
     except ValueError:
         parts = [path]
     found: list[str] = []
@@ -139,7 +142,7 @@ def _no_such_path(path: str, where: str) -> MLScaleError:
 
 
 def _parent(path: str) -> Path:
-    """The deepest folder on the way to `path` that exists."""
+    """Return the deepest folder on the way to `path` that exists."""
     return next(folder for folder in Path(path).absolute().parents if folder.is_dir())
 
 
@@ -151,8 +154,9 @@ def _nearest(path: str, where: str) -> str:
 
 
 def _check_kind(path: str, where: str) -> None:
-    """Refuse what cannot be a shard by its first bytes. Whether the tar is whole shows when it is indexed."""
+    """Refuse a compressed file by its first bytes. A tar that is not whole is noticed when it is indexed."""
     with open(path, "rb") as stream:
+        # As long as the longest magic number, that of xz.
         head = stream.read(6)
     for magic, unpack in _COMPRESSED.items():
         if head.startswith(magic):
@@ -165,7 +169,7 @@ def _check_kind(path: str, where: str) -> None:
 
 
 def _names(paths: Sequence[str]) -> list[str]:
-    """File names where they are unique, else paths from the folder that all shards share."""
+    """Return file names if they are unique, else paths from the folder that all shards share."""
     names = [os.path.basename(path) for path in paths]
     if len(set(names)) == len(names):
         return names
@@ -183,6 +187,7 @@ def _materialise(command: str, where: str, allow: Collection[str]) -> str:
             why="pipe: runs a shell command, and configurations may come from elsewhere",
             fix="data.allow=[pipe]",
         )
+    # Another command, such as one for another version of the data, is another file.
     digest = hashlib.sha256(command.encode()).hexdigest()[:16]
     folder = cache_dir() / "pipes" / digest
     if not folder.exists():

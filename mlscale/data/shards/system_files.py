@@ -10,34 +10,38 @@ from typing import NamedTuple
 
 KIND = "skipped files of macOS, Windows or a storage system"
 
+# Of macOS: .DS_Store, .localized, Icon\r, .apdisk; of Windows: the others.
 _NAMES = {".ds_store", ".localized", "icon\r", ".apdisk", "thumbs.db", "ehthumbs.db", "desktop.ini"}
 _FOLDERS = {
+    # Of macOS.
     *("__macosx", ".spotlight-v100", ".trashes", ".fseventsd", ".appledouble"),
+    # Of Windows; @eaDir is of Synology's storage systems.
     *("$recycle.bin", "system volume information", "@eadir"),
 }
 
 
 class Skipped(NamedTuple):
-    """What was left out of one kind: how many, and the first of them."""
+    """The number of skipped files of one kind, and the first of them."""
 
     number: int
     first: str
 
 
 def is_system_file(path: str) -> bool:
-    """Whether a path, with '/' between folders, is one that an operating system has made: '._1.jpg', 'Thumbs.db'."""
+    """Return True if a path, with '/' between folders, is made by an operating system: '._1.jpg', 'Thumbs.db'."""
     folder, _, name = path.rpartition("/")
+    # '._' is AppleDouble: what macOS knows of a file, on file systems that cannot store it.
     return name.startswith("._") or name.lower() in _NAMES or is_system_folder(folder)
 
 
 @lru_cache(maxsize=1024)
 def is_system_folder(path: str) -> bool:
-    """Whether a folder, or one that it is in, is one that an operating system has made: '__MACOSX/photos'."""
+    """Return True if a folder, or a parent of it, is made by an operating system: '__MACOSX/photos'."""
     return any(part in _FOLDERS for part in path.lower().split("/"))
 
 
 def without_system_files(paths: Iterable[str], *, where: str) -> list[str]:
-    """The paths that are a user's own; how many others there are is reported."""
+    """Return the paths that are a user's own; the number of others is reported on stderr."""
     own: list[str] = []
     skipped: dict[str, Skipped] = {}
     for path in paths:
@@ -50,19 +54,20 @@ def without_system_files(paths: Iterable[str], *, where: str) -> list[str]:
 
 
 def count_skipped(skipped: dict[str, Skipped], kind: str, name: str) -> None:
-    """Count one more of a kind."""
+    """Add one to the count of a kind."""
     before = skipped.get(kind)
     skipped[kind] = Skipped(1, name) if before is None else Skipped(before.number + 1, before.first)
 
 
 def report_skipped(skipped: Mapping[str, Skipped], *, where: str) -> None:
-    """One line on stderr for each kind; the same line once in a process, and by the first of several processes."""
+    """Print one line on stderr for each kind; see `report_once`."""
     for kind, (number, first) in skipped.items():
         report_once(f"data      {where}: {kind}: {number:,}, the first: {first}")
 
 
 def report_once(line: str) -> None:
     """Print a line on stderr, once in a process, and by the first of several processes."""
+    # RANK is set by torchrun, before any process group exists.
     if line in _reported or os.environ.get("RANK", "0") != "0":
         return
     _reported.add(line)

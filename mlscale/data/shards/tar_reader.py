@@ -12,6 +12,7 @@ import tarfile
 from collections.abc import Iterator
 from typing import NamedTuple
 
+# Headers take one block, and contents are filled up to whole blocks (POSIX, ustar).
 BLOCK = 512
 END = 2 * BLOCK
 """Bytes of zeros that end an archive."""
@@ -19,6 +20,7 @@ END = 2 * BLOCK
 FILE, HARD_LINK, SYMBOLIC_LINK, SPECIAL = "file", "hard link", "symbolic link", "special"
 
 _ZEROS = bytes(BLOCK)
+# "\0" is a file in tars before POSIX, "7" a contiguous one.
 _FILES = (b"0", b"\0", b"7")
 _NO_CONTENT = (b"1", b"2", b"3", b"4", b"5", b"6")
 """Kinds whose size field does not count: links, devices, folders, pipes."""
@@ -26,11 +28,13 @@ _SKIPPED_CONTENT = (b"V", b"D", b"A", b"I")
 """A label, GNU's folder lists, access rights and inodes: about the archive, and not of it."""
 _MATTERS = (b" path=", b" linkpath=", b" size=", b" GNU.sparse.", b" hdrcharset=")
 """Records of an extended header that change where a member is, what it is called, or what it holds."""
+# Names and a few records take kilobytes: more is corruption, and is not read into memory.
 _MOST_EXTENDED = 1 << 20
 _CHUNK = 1 << 20
+# The count is for an error message, which must not take minutes.
 _MOST_COUNTED = 1 << 30
 _RECORD = 20 * BLOCK
-"""Writers fill up an archive to a multiple of this, unless they were told otherwise, or not at all."""
+"""Writers pad an archive to a multiple of this by default, or not at all."""
 
 
 class CorruptTarError(tarfile.ReadError):
@@ -47,7 +51,7 @@ class CorruptTarError(tarfile.ReadError):
 
 
 class Member(NamedTuple):
-    """A member that is no folder.
+    """A member that is not a folder.
 
     Attributes:
         name: as it is stored.
@@ -88,7 +92,7 @@ class TarReader:
         self.surplus = 0
 
     def __iter__(self) -> Iterator[Member]:
-        """The members in order.
+        """Yield the members in order.
 
         Raises:
             CorruptTarError: a part of the tar is missing or overwritten, or a member is sparse.
@@ -103,6 +107,7 @@ class TarReader:
                 offset = further
                 continue
             size = _checked(header, offset)
+            # The type flag; the content follows the header.
             kind, start = header[156:157], offset + BLOCK
             if kind in _NO_CONTENT:
                 size = self._size_of_link(header, start, size) if kind == b"1" else 0
@@ -123,16 +128,18 @@ class TarReader:
                     yield member
                 if size:
                     self._last_content = start + size
+                # Records of `x`, `L` and `K` are about one member, those of `g` about all that follow.
                 extended = self._globals
             offset = following
 
     def count_following(self, offset: int) -> int:
-        """How many headers come after a byte, within a gibibyte; those without a magic word are not counted."""
+        """Return the number of headers after a byte, within a gibibyte; those without a magic word are not counted."""
         found, start = 0, -(-offset // BLOCK) * BLOCK
         stop = start + _MOST_COUNTED
         while start < stop and (chunk := os.pread(self._handle, _CHUNK, start)):
             at = chunk.find(b"ustar")
             while at >= 0:
+                # The magic word is at byte 257 of a header, the type flag at byte 156.
                 block = at - 257
                 if block >= 0 and block % BLOCK == 0 and is_header(chunk[block : block + BLOCK]):
                     found += chunk[block + 156 : block + 157] in (*_FILES, *_NO_CONTENT)
@@ -151,18 +158,20 @@ class TarReader:
         )
 
     def _size_of_link(self, header: bytes, start: int, size: int) -> int:
-        """Bytes of a hard link's own content. Writers state the size of the file that it is a link to, and only some of
-        them repeat the content: then no header follows."""
+        """Return the size of a hard link's own content. Writers state the size of the file that it links to, and only
+        some of them repeat the content: then no header follows."""
+        # In tars before POSIX a hard link has no content of its own.
         if size == 0 or header[257:262] != b"ustar":
             return 0
         after = os.pread(self._handle, BLOCK, start)
         return 0 if after == _ZEROS or is_header(after) else size
 
     def _extend(self, kind: bytes, start: int, size: int, offset: int, extended: dict[str, bytes]) -> dict[str, bytes]:
-        """What a header about the next one says, besides what others have said."""
+        """Return the records of an extended header, added to those of the headers before it."""
         if size > _MOST_EXTENDED:
             raise CorruptTarError(f"the extended header at byte {offset} has {size:,} bytes", offset)
         content = os.pread(self._handle, size, start)
+        # GNU's long names: the content is the name itself, and no list of records.
         if kind in (b"L", b"K"):
             return {**extended, "path" if kind == b"L" else "linkpath": content.partition(b"\0")[0]}
         if not any(word in content for word in _MATTERS):
@@ -173,7 +182,7 @@ class TarReader:
         return {**extended, **records}
 
     def _after_end(self, end: int) -> int | None:
-        """Where a further archive begins, given a first block of zeros; None at the end of the file.
+        """Return the byte at which a further archive begins, given a first block of zeros; None at the end of the file.
 
         Raises:
             CorruptTarError: the zeros are not the end of an archive.
@@ -194,6 +203,7 @@ class TarReader:
             and not self._is_hole()
         ):
             self.joins.append(following)
+            # Global records end with their archive.
             self._begin, self._globals = following, {}
             return following
         raise CorruptTarError(
@@ -203,7 +213,7 @@ class TarReader:
         )
 
     def _next_data(self, offset: int) -> int | None:
-        """The first block from `offset` on that is not all zeros."""
+        """Return the offset of the first block from `offset` on that is not all zeros; None if there is none."""
         while chunk := os.pread(self._handle, _CHUNK, offset):
             if zeros := len(chunk) - len(chunk.lstrip(b"\0")):
                 if zeros < len(chunk):
@@ -214,7 +224,7 @@ class TarReader:
         return None
 
     def _is_hole(self) -> bool:
-        """Is the end of the last content zeros too, as where a file system lost what was written last?"""
+        """Return True if the end of the last content is zeros too, as where a file system lost the last writes."""
         start = max(0, self._last_content - BLOCK)
         return not os.pread(self._handle, self._last_content - start, start).strip(b"\0")
 
@@ -222,7 +232,7 @@ class TarReader:
 def _member(
     header: bytes, kind: bytes, start: int, size: int, extended: dict[str, bytes], offset: int
 ) -> Member | None:
-    """None for a folder."""
+    """Return the member of a header; None for a folder."""
     if kind == b"S" or (extended and any(key.startswith("GNU.sparse.") for key in extended)):
         raise CorruptTarError(f"the member whose header is at byte {offset} is sparse: its zeros are left out", offset)
     if kind == b"M":
@@ -252,12 +262,14 @@ def _stored_name(header: bytes) -> bytes:
 
 
 def _checked(header: bytes, offset: int) -> int:
-    """The size that a header states."""
+    """Return the size that a header states."""
     if not is_header(header):
         raise CorruptTarError(f"what is at byte {offset:,} is not a header: its checksum is wrong", offset)
     field = header[124:136]
     try:
         if field[0] in (0x80, 0xFF):  # more than 8 GiB, in base 256
+            # The flag 0x80 is the sign bit of 12 bytes, worth -2^95, and is no part of the number; 0xFF begins a
+            # negative one.
             size = int.from_bytes(field, "big", signed=True) + (1 << 95 if field[0] == 0x80 else 0)
         else:
             size = int(field.partition(b"\0")[0].strip() or b"0", 8)
@@ -269,26 +281,30 @@ def _checked(header: bytes, offset: int) -> int:
 
 
 def is_header(header: bytes) -> bool:
-    """Is its checksum the sum of all bytes, with its own eight counted as spaces? Signed bytes in some old tars."""
+    """Return True if the checksum is the sum of all bytes, its own eight as spaces; of signed bytes in old tars."""
     if len(header) < BLOCK:
         return False
     try:
         stated = int(header[148:156].strip(b" \0"), 8)
     except ValueError:
         return False
+    # 32 is a space.
     total = sum(header) - sum(header[148:156]) + 8 * 32
     if stated == total:
         return True
+    # As a signed byte each value above 127 counts 256 less.
     own = sum(byte > 127 for byte in header[148:156])
     return stated == total - 256 * (sum(byte > 127 for byte in header) - own)
 
 
 def _records(content: bytes, offset: int) -> dict[str, bytes]:
-    """The records of an extended header, each 'length key=value\\n'."""
+    """Return the records of an extended header, each 'length key=value\\n'."""
     records: dict[str, bytes] = {}
     at = 0
+    # Some writers fill the block up with zeros, which end the records.
     while at < len(content) and content[at]:
         digits = content[at : at + 20].partition(b" ")[0]
+        # The length counts itself, the space after it and the line end.
         length = int(digits) if digits.isdigit() else 0
         key, equals, value = content[at + len(digits) + 1 : at + length - 1].partition(b"=")
         is_name = key in (b"path", b"linkpath")
@@ -300,7 +316,7 @@ def _records(content: bytes, offset: int) -> dict[str, bytes]:
 
 
 def _extended_size(extended: dict[str, bytes], size: int, offset: int, kind: bytes) -> int:
-    """The size that an extended header states, for kinds that have content."""
+    """Return the size that an extended header states, for kinds that have content."""
     stated = extended.get("size")
     if stated is None or kind in (*_NO_CONTENT, b"x", b"X", b"g", b"L", b"K"):
         return size
@@ -310,6 +326,6 @@ def _extended_size(extended: dict[str, bytes], size: int, offset: int, kind: byt
 
 
 def _is_padding(begin: int, end: int, following: int) -> bool:
-    """Are the zeros from `end` to `following` what a writer puts after the archive that begins at `begin`?"""
+    """Return True if the zeros from `end` to `following` are the padding of the archive that begins at `begin`."""
     zeros = following - end
     return zeros == END or (END < zeros < END + _RECORD and (following - begin) % _RECORD == 0)

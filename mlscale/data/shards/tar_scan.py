@@ -19,6 +19,7 @@ AGAIN = "keys that come again in their shard, read as samples of their own"
 JOINED = "further archives that were joined by cat, and are read too"
 SURPLUS = "shards with an unusual number of zeros at their end: samples may be missing there"
 
+# As webdataset has it, which leaves out members of these names as metadata.
 _META = re.compile(r"__[^/]*__($|/)")
 
 Place = tuple[int, int]
@@ -34,11 +35,11 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Scanned:
-    """What a tar holds.
+    """The contents of a tar.
 
     Args:
-        samples: in the order of their first members.
-        skipped: what is in the tar besides, by kind.
+        samples: samples in the order of their first members.
+        skipped: other contents of the tar, by kind.
         end: the byte at which the last member ends.
     """
 
@@ -66,10 +67,10 @@ class _DuplicateMemberError(CorruptTarError):
 
 
 def scan(path: str, length: int) -> Scanned:
-    """The samples of a tar of `length` bytes.
+    """Return the samples of a tar of `length` bytes.
 
     Raises:
-        LostSamplesError: it is not a tar, a part of it is missing or overwritten, or a member is there twice.
+        LostSamplesError: it is not a tar, a part of it is missing or overwritten, or a sample has a member twice.
         OSError: it cannot be read.
     """
     handle = os.open(path, os.O_RDONLY)
@@ -95,12 +96,14 @@ def scan(path: str, length: int) -> Scanned:
 
 
 def _followed(members: Iterable[Member], scanned: Scanned) -> Iterator[tuple[str, int, int]]:
-    """Name, offset and size of each file; a hard link has those of the file that it is a link to."""
+    """Yield name, offset and size of each file; a hard link has those of the file that it links to."""
     places: dict[str, Place] = {}
     for name, kind, start, size, target in members:
         if kind == HARD_LINK:
+            # A link may name its target with or without the './' of the member.
             place = places.get(target) or places.get(target.removeprefix("./"))
             if place is None:
+                # The start of the content is known, and the header is the block before it.
                 raise CorruptTarError(f"{name!r} is a hard link to {target!r}, which is not before it", start - 512)
             start, size = place
         elif kind != FILE:
@@ -129,6 +132,7 @@ def _group(files: Iterable[tuple[str, int, int]], scanned: Scanned) -> None:
         if key is None or key.endswith("/"):  # a name that begins with a dot, which webdataset joins to its folder
             count_skipped(scanned.skipped, LOOSE, name)
             continue
+        # Lower case, as webdataset groups members.
         sample, extension = latest.get(key), extension.lower()
         if sample is not None and extension in sample.members:
             if sample is samples[-1]:

@@ -1,4 +1,4 @@
-"""Users' own WebDataset shards."""
+"""Image data in a user's WebDataset shards."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class WebDataset(ImageData):
         val: shards, as above.
         test: the same; None for none.
         image_key: extension of the image member; None finds it.
-        labels: what is asked of each image: 'one' class, 'several', or a class for each pixel, by a 'mask'.
+        labels: the labels of each image: 'one' class, 'several', or a class for each pixel, by a 'mask'.
         label_key: extension of the label member; None for cls, json or mask.png. One: a whole number from 0, or a class
             name, which are numbered in sorted order. Several: see `several.read_labels`; masks: `masks.decode_mask`.
         classes: see `ImageData`.
@@ -42,8 +42,8 @@ class WebDataset(ImageData):
         image_size: see `ImageData`.
         workers: threads that decode, per process.
         allow: 'pickle' decodes pickled members, 'pipe' runs `pipe:` commands.
-        index: where the offsets of samples are kept once they were found: 'beside' the shards, for every user and
-            machine; in the 'cache'; 'auto' reads what lies beside the shards and writes to the cache.
+        index: where the offsets of samples are saved: 'beside' (next to) the shards, for every user and machine; in the
+            'cache'; 'auto' reads an index next to the shards and writes to the cache.
         incomplete: samples that lack their image or label are an 'error', or 'skip' leaves them out and counts them.
         verify: compare what is read with the digests that `mlscale prepare` has recorded, where it has.
         seed: of order and augmentation.
@@ -119,7 +119,7 @@ class WebDataset(ImageData):
         self._indexes: dict[str, Index] = {}
 
     def _check_mix(self, mix: Mapping[str, float] | None) -> NDArray[np.int64] | None:
-        """The shares of the named sources."""
+        """Return the shares of the named sources, int64 (k,); None if sources have no names."""
         if self._sources is None:
             if mix is not None:
                 raise MLScaleError(
@@ -145,9 +145,11 @@ class WebDataset(ImageData):
         return whole_shares(mix, self._sources)
 
     def _open(self) -> dict[str, Callable[[], Source]]:
+        # Opened by the caller, which reports the problems of all splits together.
         return {split: partial(self._open_split, split) for split in ("train", "val", "test") if self._has(split)}
 
     def _has(self, split: str) -> bool:
+        # Named sources of training are in `_sources`, and not in `_specs`.
         return split in self._specs or split == "train"
 
     def _open_split(self, split: str) -> Source:
@@ -169,6 +171,7 @@ class WebDataset(ImageData):
         if split in self._specs:
             return find_shards(self._specs[split], where=where, allow=self._allow)
         return [
+            # The source's name keeps keys unique over all sources; `_mix` reads it from there.
             Shard(f"{name}/{shard.name}", shard.path)
             for name, spec in (self._sources or {}).items()
             for shard in find_shards(spec, where=f"{where}.{name}", allow=self._allow)
@@ -176,14 +179,14 @@ class WebDataset(ImageData):
 
     @property
     def label_key(self) -> str:
-        """Extension of the label member."""
+        """The extension of the label member."""
         return self._label_key
 
     def shards(self, split: str) -> list[str]:
-        """Absolute paths of the shards of a split ('train', 'val' or 'test'), in order; of all sources.
+        """Return absolute paths of the shards of a split ('train', 'val' or 'test'), in order; of all sources.
 
         Raises:
-            MLScaleError: there is no such split, or nothing is where it is said to be.
+            MLScaleError: the split does not exist, or a path in it.
         """
         if not self._has(split):
             raise MLScaleError(
@@ -218,10 +221,10 @@ class WebDataset(ImageData):
         return np.array([counts[name] for name in self._sources], np.int64), self._shares
 
     def members(self, split: str, extension: str) -> list[bytes]:
-        """The bytes of a small member of every sample, in order; empty where a sample lacks it.
+        """Return the bytes of a small member of every sample, in order; empty where a sample lacks it.
 
         Raises:
-            MLScaleError: no sample has it.
+            MLScaleError: none of the samples has it.
         """
         self.facts()
         index = self._indexes[split]
@@ -233,6 +236,7 @@ class WebDataset(ImageData):
                 fix="name one of these",
             )
         column = index.extensions.index(extension.lower())
+        # -1 marks a member that a sample lacks.
         there = index.offsets[:, column] >= 0
         return [index.read(sample, column) if there[sample] else b"" for sample in range(len(index))]
 
@@ -246,6 +250,7 @@ class WebDataset(ImageData):
                 fix="data.weights=<one of these>, or data.weights=weights.csv   (lines of key,weight)",
             )
         column = index.extensions.index(extension.lower())
+        # Unlike `members`: a sample without a weight can't be drawn by weight.
         if (absent := index.offsets[:, column] < 0).any():
             raise MLScaleError(
                 f"{int(absent.sum())} of {len(index)} samples have no .{extension} member",
