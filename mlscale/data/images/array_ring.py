@@ -1,4 +1,4 @@
-"""Output arrays that are used again, once nobody holds them any more."""
+"""Output arrays that are reused once no caller holds them any more."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 _LEAST = 1 << 20
-"""Bytes from which an array is worth keeping: smaller ones the allocator has at hand, larger ones cost page faults."""
+"""Bytes from which an array is kept: smaller ones the allocator reuses itself, larger ones cost page faults."""
 
 
 class Ring:
@@ -31,7 +31,7 @@ class Ring:
         self._lock = threading.Lock()
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-        """An array that nobody else holds, with whatever was in it.
+        """Return an array that no caller holds, with arbitrary contents.
 
         Args:
             shape: of the array; the first dimension may vary, and the memory of the largest serves for all.
@@ -39,6 +39,7 @@ class Ring:
         """
         if math.prod(shape) * dtype.itemsize < _LEAST:
             return np.empty(shape, dtype)
+        # Between counting and handing out, another thread must not find the same array.
         with self._lock:
             for place in range(len(self._arrays)):
                 if _references(self._arrays, place) == _UNHELD:
@@ -53,8 +54,9 @@ class Ring:
 
 
 def _references(arrays: list[NDArray[Any]], place: int) -> int:
+    # By index: a variable for the array would be one more reference.
     return sys.getrefcount(arrays[place])
 
 
 _UNHELD = _references([np.empty(0)], 0)
-"""What is counted where only the list holds the array; versions of Python count in different ways."""
+"""The count where only the list holds the array; it differs between versions of Python."""

@@ -1,4 +1,4 @@
-"""Augmentation: random changes of training samples that repeat to the bit.
+"""Augmentation: random changes of training samples that are bitwise reproducible.
 
 Every change is a function of (seed, epoch, position in the epoch's order), so it is the same on any number of ranks,
 threads, and after a resume.
@@ -26,7 +26,7 @@ class BatchAugment(Protocol):
     """Changes a batch; sample i by seed i alone."""
 
     def __call__(self, x: Tensor, seeds: NDArray[np.uint64]) -> Tensor:
-        """x of shape (n, C, H, W) in the units of the decoded sample; seeds uint64 (n,)."""
+        """Return the changed x, (n, C, H, W) in the units of the decoded sample; seeds are uint64 (n,)."""
 
 
 class Augment:
@@ -99,19 +99,22 @@ class Augment:
     def _moved(self, x: Tensor, seeds: NDArray[np.uint64], by: str) -> Tensor:
         # numpy's conversion: torch's would wake a second thread for it.
         x = torch.from_numpy(x.numpy().astype(np.float32, copy=False))
+        # Always five: switching one change on leaves the amounts of the others as they were.
         draws = uniform(seeds, 5)
         mirror = draws[:, 4] < 0.5 if self.flip else np.zeros(len(seeds), np.bool_)
+        # A flip alone is a copy of pixels, without the rounding of a resampling.
         if not (self.shift or self.rotate or self.scale):
             return torch.where(torch.from_numpy(mirror)[:, None, None, None], x.flip(-1), x)
         return grid_sample(x, self._grid(draws, mirror, *x.shape[-2:]), by, "zeros", align_corners=False)
 
     def _grid(self, draws: NDArray[np.float32], mirror: NDArray[np.bool_], height: int, width: int) -> Tensor:
-        """Where each output pixel is taken from, float32 (n, H, W, 2), in units of half the side.
+        """Return the source of each output pixel, float32 (n, H, W, 2), in units of half the side.
 
         Written out instead of affine_grid, whose matrix product may round a sample in another way in another batch.
         """
         signed = draws[:, :4].astype(np.float64) * 2 - 1
         angle = np.deg2rad(self.rotate) * signed[:, 2]
+        # The grid maps the output to the input, so a larger image has a smaller grid.
         zoom = 1 / (1 + self.scale * signed[:, 3])
         cos, sin = np.cos(angle) * zoom, np.sin(angle) * zoom
         sign = np.where(mirror, -1.0, 1.0)
@@ -145,7 +148,7 @@ class PerSample:
         """Change each sample by its own seed; same dtype as x.
 
         Raises:
-            MLScaleError: what came back is no tensor of that dtype.
+            MLScaleError: the result is not a tensor of that dtype.
         """
         with global_generators_kept():
             return torch.stack([self._one(sample, int(seed)) for sample, seed in zip(x, seeds, strict=True)])
@@ -158,12 +161,13 @@ class PerSample:
         with global_generators_kept():
             for sample, mask, seed in zip(x, masks, seeds, strict=True):
                 seed_generators(int(seed))
+                # By these types a v2 transform knows the mask: it takes nearest pixels and changes no colours in it.
                 image, moved = self._transform(tv_tensors.Image(sample), tv_tensors.Mask(mask))  # type: ignore[call-arg]
                 pairs.append((self._checked(image.as_subclass(Tensor), sample), moved.as_subclass(Tensor)))
         return torch.stack([image for image, _ in pairs]), torch.stack([moved for _, moved in pairs])
 
     def check_pairs(self) -> None:
-        """Can the transform move a mask with its image? Those of torchvision.transforms.v2 can.
+        """Raise if the transform can't move a mask with its image; those of torchvision.transforms.v2 can.
 
         Raises:
             MLScaleError: it is another one.
@@ -209,13 +213,15 @@ class global_generators_kept:  # noqa: N801  reads as a statement
 
 def seed_generators(seed: int) -> None:
     """Set torch's (CPU), Python's and numpy's global random generators."""
+    # Not torch.manual_seed, which seeds the generators of GPUs too.
     torch.default_generator.manual_seed(seed & 0x7FFF_FFFF_FFFF_FFFF)
     random.seed(seed)
+    # numpy's global generator takes seeds of 32 bits.
     np.random.seed(seed & 0xFFFF_FFFF)
 
 
 def as_batch_augment(augment: object) -> BatchAugment | None:
-    """Ours as it is, a user's callable sample by sample, None for none.
+    """Return mlscale's own augmentation unchanged, a user's callable wrapped in `PerSample`, None for none.
 
     Raises:
         MLScaleError: it cannot be called.

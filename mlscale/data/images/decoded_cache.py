@@ -20,12 +20,12 @@ from mlscale.data.shards.sample_source import Source
 from mlscale.errors import MLScaleError
 
 PROBED = 512
-"""Samples of the training split, evenly spread, that tell shape, channels, mean and standard deviation."""
+"""Samples of the training split, evenly spread, that determine shape, channels, mean and standard deviation."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What every decoded sample of a run looks like.
+    """The properties that all decoded samples of a run have in common.
 
     Args:
         channels: 1 for grey, 3 for colour; grey images among coloured ones are repeated into three.
@@ -58,7 +58,7 @@ def probe(
     skip_bad: bool = False,
     max_pixels: int = MAX_PIXELS,
 ) -> Shape:
-    """Look at `PROBED` samples, evenly spread: the same ones on every rank, so every rank finds the same numbers.
+    """Return the shape of `PROBED` samples, evenly spread: the same ones on every rank, so results are equal.
 
     Raises:
         MLScaleError: a sample cannot be decoded (with `skip_bad`: none of them can), or the samples differ in size and
@@ -72,6 +72,7 @@ def probe(
         if array.shape[1:] != first.shape[1:]:
             fix = f"data.image_size={_common_size(arrays)}"
             raise _different(source, picks[0], first.shape, pick, array.shape, where, fix)
+    # Grey images among coloured ones are repeated into three channels; other mixtures are mistakes.
     mixed = {array.shape[0] for array in arrays} - {channels}
     if mixed and mixed != {1}:
         raise MLScaleError(
@@ -88,7 +89,9 @@ def probe(
         squares += (wide * wide).sum(axis=(1, 2))
     values = len(arrays) * first.shape[1] * first.shape[2]
     mean = total / values
+    # Rounding can give a variance slightly below 0.
     std = np.sqrt(np.maximum(squares / values - mean**2, 0.0))
+    # Samples are divided by it.
     std[std == 0] = 1.0
     return Shape(channels, first.shape[1], first.shape[2], first.dtype, tuple(mean.tolist()), tuple(std.tolist()))
 
@@ -96,7 +99,7 @@ def probe(
 def _decode_all(
     source: Source, picks: Sequence[int], size: int | None, threads: int, skip_bad: bool, max_pixels: int
 ) -> tuple[list[int], list[Array]]:
-    """The picks that can be decoded, and what they hold."""
+    """Return the picks that can be decoded, and their arrays."""
 
     def one(sample: int) -> Array | BadSample:
         try:
@@ -123,7 +126,7 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     report: Report | None = None,
 ) -> Array:
-    """One sample, uint8 or float32 of shape (channels, height, width); see `decode_sample`.
+    """Return one sample, uint8 or float32 of shape (channels, height, width); see `decode_sample`.
 
     Raises:
         BadSample: it cannot be decoded; with its shard and key.
@@ -144,13 +147,13 @@ class Decoded:
     """Samples of a split as arrays of one shape.
 
     Where all of them fit into `memory` bytes each is decoded once and kept, so that later epochs cost a copy; a batch
-    holds the same values either way. Threads may ask at once: rows are independent, and a row decoded twice is written
+    holds the same values either way. Threads may read at once: rows are independent, and a row decoded twice is written
     twice.
 
     Args:
         source: where samples come from.
-        labels: class numbers, int64 (n,); or 1 where a sample has a class, uint8 (n, classes); empty beside masks.
-        shape: what samples look like.
+        labels: class numbers, int64 (n,); or 1 where a sample has a class, uint8 (n, classes); empty with masks.
+        shape: shape and scale of the samples.
         size: see `decode_image`.
         memory: bytes that may be kept, 0 for none.
         where: the key path of the split, for errors.
@@ -186,11 +189,11 @@ class Decoded:
         return len(self.source)
 
     def kept(self, samples: NDArray[np.int64]) -> Array | None:
-        """A new array (n, channels, height, width) of these samples, if all of them are in memory."""
+        """Return a new array (n, channels, height, width) of these samples; None if one is not in memory."""
         return self._kept[samples] if self._kept is not None and self._there[samples].all() else None
 
     def sample(self, sample: int, choose: Choose | None = None) -> Array:
-        """One sample (channels, height, width), to be read and not written to.
+        """Return one sample (channels, height, width), to be read and not written to.
 
         Args:
             sample: its number.
@@ -201,12 +204,13 @@ class Decoded:
             return self._decode(sample, choose)
         if not self._there[sample]:
             self._kept[sample] = self._decode(sample)
+            # Only now: other threads read the row once this is set.
             self._there[sample] = True
         kept: Array = self._kept[sample]
         return kept if choose is None else part_of(kept, choose, self._dimensions[1:])
 
     def keys(self, samples: Sequence[int]) -> list[str]:
-        """Names of these samples."""
+        """Return the names of these samples."""
         return [self.source.key(sample) for sample in samples]
 
     @property
@@ -235,9 +239,9 @@ class Decoded:
 
 
 def _common_size(arrays: Sequence[Array]) -> int:
-    """A size for images of several: the median of their shorter sides, in steps of 32 pixels as networks halve them.
+    """Return a size for images of several sizes: the median shorter side, in steps of 32 as networks halve it.
 
-    Of small ones it is the shortest side: nothing is made up by scaling.
+    Of small ones it is the shortest side: no image is enlarged.
     """
     sides = [min(array.shape[1:]) for array in arrays]
     median = int(np.median(sides))

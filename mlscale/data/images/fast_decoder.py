@@ -28,7 +28,7 @@ from mlscale.data.images.pil import MAX_PIXELS, check_size, open_image
 Pixels = NDArray[np.uint8]
 
 DECODE_VERSION = 2
-"""Of what pixels a file has. 2: EXIF orientation is applied; 1: it was not."""
+"""The version of how files are decoded to pixels. 2: EXIF orientation is applied; 1: it was not."""
 
 _GREY = frozenset({"1", "L", "LA", "La", "I;16", "I;16L", "I;16B", "I;16N"})
 _PNG_GREY, _PNG_RGB = 0, 2
@@ -50,7 +50,7 @@ class Picture(Protocol):
     tolerated: str
 
     def pixels(self, channels: int, shrink: int = 1) -> Pixels:
-        """Decode.
+        """Decode the picture.
 
         Args:
             channels: 1, or 3; grey is repeated into 3.
@@ -65,14 +65,14 @@ class Picture(Protocol):
 
 
 def open_picture(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Picture:
-    """Read the header.
+    """Read the header of an encoded picture.
 
     Args:
         content: the file.
         max_pixels: of height × width; more are refused.
 
     Raises:
-        ValueError: it is too large, corrupt, of no known format, or its pixels are of a type that is no picture.
+        ValueError: it is too large, corrupt, of no known format, or its pixels are of a type without a known range.
         OSError: Pillow can't read it.
     """
     if content.startswith(jpeg.START):
@@ -100,6 +100,7 @@ def _open_jpeg(content: bytes, max_pixels: int) -> Picture:
         picture.tolerated = _UNCHECKED
         return picture
     check_size(height, width, max_pixels)
+    # libjpeg-turbo converts these itself; four colours are left to Pillow.
     if colours in _FAST:
         return _Jpeg(content, height, width, colours == "Gray", orientation)
     return _Cmyk(content, max_pixels, orientation)
@@ -114,6 +115,7 @@ class _Jpeg:
         self.grey = grey
 
     def pixels(self, channels: int, shrink: int = 1) -> Pixels:
+        # libjpeg rounds scaled sides up.
         height, width = (-(-side // shrink) for side in self._stored)
 
         def decode(content: bytes) -> Pixels:
@@ -134,6 +136,7 @@ class _Jpeg:
 def _open_png(content: bytes, max_pixels: int) -> Picture:
     content, exif = png.check_chunks(content)
     orientation = read_orientation(exif)
+    # The header is the first chunk, as `check_chunks` has made sure.
     width, height, depth, kind = struct.unpack(">IIBB", content[16:26])
     check_size(height, width, max_pixels)
     if depth == 8 and kind in (_PNG_GREY, _PNG_RGB):
@@ -165,22 +168,24 @@ class _Png:
         try:
             encoded = torch.from_numpy(np.frombuffer(self._content, np.uint8).copy())  # torch wants it writable
             decoded = decode_png(encoded, ImageReadMode.GRAY if self.grey else ImageReadMode.RGB)
+        # Pillow tries again, and raises its own error if the file is corrupt.
         except (RuntimeError, ValueError):
             return None
         pixels: Pixels = decoded.permute(1, 2, 0).numpy()
         return pixels
 
     def _by_pillow(self, channels: int) -> Pixels:
+        # The size was compared with the limit when the header was read.
         return _Pil(self._content, self.height * self.width, self._orientation).pixels(channels)
 
 
 class _Pil:
-    """Whatever else Pillow reads.
+    """A picture of any other kind that Pillow reads.
 
     Args:
         content: the file.
         max_pixels: see `open_picture`.
-        orientation: what its EXIF block says; None asks Pillow, which turns a TIFF by itself.
+        orientation: of its EXIF block; None reads it by Pillow, which turns a TIFF by itself.
     """
 
     tolerated = ""
@@ -189,6 +194,7 @@ class _Pil:
         self._content, self._max_pixels = content, max_pixels
         with open_image(content, max_pixels=max_pixels) as image:
             width, height = image.size
+            # 32-bit numbers, whose range a file does not state.
             if image.mode in ("I", "F"):
                 raise ValueError(
                     f"its pixels are of Pillow's type '{image.mode}', neither grey nor colour of 8 or 16 bits"
@@ -247,7 +253,7 @@ def read_indices(content: bytes, *, max_pixels: int = MAX_PIXELS) -> NDArray[Any
 
 
 def _expect_whole(image: Image.Image, content: bytes) -> None:
-    """Raise if Pillow decodes what is not all there: it leaves the rest black, of two formats without a message."""
+    """Raise if rows or tiles are missing: of two formats Pillow leaves them black without a message."""
     image.load()
     if content.startswith(png.START):
         png.check_rows(content, np.asarray(image.crop((0, image.height - 1, *image.size))))
@@ -256,7 +262,7 @@ def _expect_whole(image: Image.Image, content: bytes) -> None:
 
 
 def buffer(name: str, size: int) -> NDArray[np.uint8]:
-    """At least `size` bytes that belong to this thread: fresh memory for each picture costs page faults."""
+    """Return at least `size` bytes that belong to this thread: new memory for each picture costs page faults."""
     held: Any = getattr(_local, name, None)
     if held is None or held.size < size:
         held = np.empty(max(size, 1 << 20), np.uint8)

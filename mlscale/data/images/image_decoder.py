@@ -1,4 +1,4 @@
-"""From the bytes of an image file to the array that a model takes, for training, `predict` and `serve` alike.
+"""Decoding of image files to the arrays that a model takes, for training, `predict` and `serve` alike.
 
 Images of grey kinds (1 bit, 8 or 16 bits, with or without alpha) become one channel of uint8, all others three channels
 of RGB; alpha is dropped, and of an animation the first frame is taken.
@@ -40,10 +40,11 @@ def decode_image(
 
     Raises:
         ValueError: it is corrupt or too large, a colour image where one channel is asked for, or its pixels are of a
-            type that is no picture.
+        type without a known range.
         OSError: Pillow can't read it.
     """
     picture = open_picture(content, max_pixels=max_pixels)
+    # Not converted: an image of another kind than the training data is reported.
     if channels == 1 and not picture.grey:
         raise ValueError("it has colours, and the training data is grey")
     channels = channels or (1 if picture.grey else 3)

@@ -1,4 +1,4 @@
-"""Users' own images in folders by class."""
+"""Image data in a user's folders, one for each class."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ from mlscale.errors import MLScaleError
 from mlscale.files import read_again
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+# Files of which the data version covers the first block: to read all would take as long as an epoch.
 _PROBED = 256
 _BLOCK = 4096
 
@@ -60,7 +61,7 @@ class FolderSource:
             ) from error
 
     def _digest(self) -> str:
-        """Names, classes, sizes, and the first block of some files, evenly spread."""
+        """Return a digest of names, classes, sizes, and the first block of some files, evenly spread."""
         total = hashlib.sha256(b"image folder 1")
         step = max(1, len(self._files) // _PROBED)
         for number, (name, path) in enumerate(self._files):
@@ -169,13 +170,14 @@ class ImageFolder(ImageData):
                     why="one is needed to train on and one to validate on",
                     fix=f"add images to {self.root / name}, or remove it",
                 )
+            # At least one image on each side.
             count = min(max(1, round(len(members) * self.val_fraction)), len(members) - 1)
             held.update(sorted(members, key=lambda file: hashlib.sha256(os.fsencode(file[1])).digest())[:count])
         return [file for file in files if file not in held], [file for file in files if file in held]
 
 
 def _images(root: Path) -> list[tuple[str, str]]:
-    """(class, path from root) of every image, sorted.
+    """Return (class, path from root) of every image, sorted.
 
     Raises:
         MLScaleError: there is no class folder, or one without an image.
@@ -209,10 +211,12 @@ def _images(root: Path) -> list[tuple[str, str]]:
 
 def _files(root: Path, name: str, skipped: dict[str, Skipped]) -> list[str]:
     found: list[str] = []
+    # As torchvision's ImageFolder does: folders of a class may be symbolic links.
     for folder, folders, members in os.walk(root / name, followlinks=True):
         for member in sorted((*folders, *members)):
             if is_system_file(member) or is_system_folder(member):
                 count_skipped(skipped, KIND, Path(folder, member).relative_to(root).as_posix())
+        # In place: os.walk enters only the folders that are left in this list.
         folders[:] = [inside for inside in folders if not is_system_folder(inside)]
         found += [
             Path(folder, member).relative_to(root).as_posix()

@@ -1,4 +1,4 @@
-"""Batches of images: read, decoded and normalised ahead by threads, put together by the caller.
+"""Batches of images: read, decoded and normalised ahead by threads, assembled by the caller.
 
 A batch is made by several threads, each of which works on a few of its samples and writes them, normalised, to where
 they belong in an array that is used again (see `Ring`). Decoders, the resize and numpy release the interpreter's lock.
@@ -54,7 +54,7 @@ class ImageStream:
         self._ring = Ring(keep=max(_AHEAD, 2 * workers) + 4)
 
     def __call__(self, plans: Iterable[Plan]) -> Iterator[Batch | BadSample]:
-        """A batch for each plan; in its place the error, where a sample of it cannot be decoded."""
+        """Yield a batch for each plan; in its place a `BadSample`, if one of its samples cannot be decoded."""
         if self._workers == 0:
             for plan in plans:
                 yield self._take(self._start(plan, None))
@@ -69,6 +69,7 @@ class ImageStream:
             while pending:
                 yield self._take(pending.popleft())
         finally:
+            # A caller that stops early does not wait for batches that it won't take.
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _ahead(self, batch_size: int) -> int:
@@ -81,6 +82,7 @@ class ImageStream:
                 # What is in memory is quicker to copy than to hand over.
                 return _Work(plan, self._normalised(kept) if self._augment is None else kept, masks, ())
         shape, count = self._data.shape, len(plan.samples)
+        # An augmentation takes samples as they are decoded; without one, threads write normalised values at once.
         dtype = _FLOAT if self._augment is None else shape.dtype
         out = self._ring.take((count, shape.channels, shape.height, shape.width), dtype)
         masks = None if self._data.masks is None else np.empty((count, shape.height, shape.width), np.uint8)
@@ -88,14 +90,16 @@ class ImageStream:
         fill = partial(self._fill, plan, out, masks, draws)
         if pool is None:
             return _Work(plan, out, masks, [partial(fill, range(count))])
+        # About two parts for each thread, so that a thread with large images does not delay the batch much.
         chunk = max(_CHUNK, -(-count // (2 * self._workers)))
         parts = [range(start, min(start + chunk, count)) for start in range(0, count, chunk)]
+        # `result` waits for a part when the batch is taken, and raises its error then.
         return _Work(plan, out, masks, [pool.submit(fill, rows).result for rows in parts])
 
     def _fill(
         self, plan: Plan, out: Array, masks: Array | None, draws: NDArray[np.float32] | None, rows: range
     ) -> None:
-        """Decode some samples of a batch to their places; normalised, where nothing else comes before that."""
+        """Decode some samples of a batch to their rows; normalise them, unless an augmentation comes first."""
         for row in rows:
             sample, drawn = int(plan.samples[row]), None if draws is None else draws[row]
             pixels = self._sample(sample, drawn)
@@ -113,7 +117,7 @@ class ImageStream:
         return pixels[..., ::-1] if self._crop.mirrored(draws) else pixels
 
     def _mask(self, sample: int, draws: NDArray[np.float32] | None) -> Array:
-        """The part of a mask that `_sample` takes of its image."""
+        """Return the part of a mask that `_sample` takes of its image."""
         assert self._data.masks is not None
         if self._crop is None or draws is None:
             return self._data.masks.sample(sample)
@@ -141,7 +145,7 @@ class ImageStream:
         return batch
 
     def _labels(self, plan: Plan) -> Array:
-        """Class numbers, int64 (n,), or 0 and 1 for each class, float32 (n, classes)."""
+        """Return class numbers, int64 (n,), or 0 and 1 for each class, float32 (n, classes)."""
         y = self._data.labels[plan.samples]
         return y if y.ndim == 1 else y.astype(np.float32)
 
@@ -164,7 +168,7 @@ class ImageStream:
         return out
 
     def _normalise(self, x: Array, out: Array) -> None:
-        """(x - mean) / std. Two steps: a fused one might round the last values of a batch in another way."""
+        """Write (x - mean) / std to `out`. Two steps: a fused one might round a batch's last values differently."""
         if x.dtype != out.dtype:  # A conversion and a subtraction in one go take longer.
             np.copyto(out, x)
             x = out
@@ -174,7 +178,7 @@ class ImageStream:
 
 @dataclass
 class _Work:
-    """A batch in the making: where its samples will be, once all parts are done."""
+    """A batch in the making: the arrays of its samples, and the parts that fill them."""
 
     plan: Plan
     out: Array
@@ -182,7 +186,7 @@ class _Work:
     parts: Sequence[Callable[[], None]]
 
     def result(self) -> Array:
-        """The array, once all parts are done; the error of the first sample that has one."""
+        """Return the array, once all parts are done; raise the error of the first sample that has one."""
         for part in self.parts:
             part()
         return self.out

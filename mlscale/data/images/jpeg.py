@@ -1,7 +1,7 @@
-"""JPEG, strictly: what libjpeg-turbo warns of is an error, but for a few deviations that intact files have, too.
+"""JPEG, strictly: warnings of libjpeg-turbo are errors, but for a few deviations that intact files have, too.
 
-A decoder that warns goes on with whatever pixels it has, and names the first warning alone. So a file that it warns of
-is written anew in memory without the deviations that are known to be harmless, and decoded strictly again: another
+A decoder that warns continues with whatever pixels it has, and names the first warning alone. So a file that it warns
+of is rewritten in memory without the deviations that are known to be harmless, and decoded strictly again: another
 warning, or one that has another cause, is an error still. The deviations, and whose files have them:
 
 - zero bytes, or up to three others, between two segments of the header (cheap cameras);
@@ -10,7 +10,7 @@ warning, or one that has another cause, is an error still. The deviations, and w
 - a JFIF version that does not exist, an ICC profile that is incomplete or there twice: neither is read here;
 - no end marker, where the only scan of a sequential JPEG is complete.
 
-What a JPEG does not tell is told by no decoder: a flipped bit in the data of a scan often gives another valid image.
+Decoders find only what a JPEG's structure shows: a flipped bit in the data of a scan often gives another valid image.
 """
 
 from __future__ import annotations
@@ -27,15 +27,17 @@ _APP0, _APP1, _APP2 = 0xE0, 0xE1, 0xE2
 _SCAN, _FINISH = 0xDA, 0xD9
 _ALONE = frozenset({0x01, *range(0xD0, 0xD9)})
 """Markers that have no length and no content."""
+# Frames by marker: SOF0, SOF1 and SOF9 (arithmetic coding); SOF2 and SOF10; SOF3.
 _SEQUENTIAL = frozenset({0xC0, 0xC1, 0xC9})
 _PROGRESSIVE = frozenset({0xC2, 0xCA})
 _LOSSLESS = frozenset({0xC3})
 _FRAMES = _SEQUENTIAL | _PROGRESSIVE | _LOSSLESS
 _UNUSED = b"\x00\x3f\x00"
-"""What a sequential JPEG has as the range and precision of a scan's coefficients."""
+"""The range and precision of a scan's coefficients in a sequential JPEG."""
 _FEW = 3
 """Bytes between two segments that can't be a segment whose marker was lost."""
 _MOST_SCANS = 100
+# A zero after 0xFF is an escaped data byte, and not padding.
 _ZEROS = re.compile(rb"(?<!\xff)\0+(?=\xff[\xd0-\xd9])")
 
 
@@ -44,7 +46,8 @@ Segment = tuple[int, int, int, int]
 
 
 def segments(content: bytes) -> Iterator[Segment]:
-    """Walk over the header's segments, up to and with that of the first scan; what is between them is skipped."""
+    """Yield the header's segments, up to and with that of the first scan; bytes between them are skipped."""
+    # After the start marker.
     place = 2
     while (place := content.find(b"\xff", place)) >= 0 and place + 4 <= len(content):
         marker = content[place + 1]
@@ -63,7 +66,7 @@ def segments(content: bytes) -> Iterator[Segment]:
 
 
 def read_header(content: bytes) -> tuple[bytes, bool]:
-    """Return the EXIF block of a JPEG, empty where it has none, and whether the header has a frame of a known kind.
+    """Return the EXIF block of a JPEG, empty if it has none, and True if the header has a frame of a known kind.
 
     Raises:
         ValueError: it is progressive, of more scans than any encoder writes: each costs the time of a whole image.
@@ -81,7 +84,7 @@ def read_header(content: bytes) -> tuple[bytes, bool]:
 
 
 def decode_strictly(content: bytes, decode: Callable[[bytes], Decoded]) -> tuple[Decoded, str]:
-    """Decode a JPEG of which nothing harmful is known.
+    """Decode a JPEG whose deviations from the standard are known to be harmless, if it has any.
 
     Args:
         content: the file.
@@ -106,7 +109,7 @@ def decode_strictly(content: bytes, decode: Callable[[bytes], Decoded]) -> tuple
 
 
 def _without_deviations(content: bytes) -> Iterator[bytes]:
-    """The file without harmless deviations, if it has any; zeros before a marker may be the last of its data."""
+    """Yield the file without harmless deviations, if it has any; zeros before a marker may be the last of its data."""
     rewritten = _rewritten_header(content)
     if rewritten is None:
         return
@@ -118,7 +121,7 @@ def _without_deviations(content: bytes) -> Iterator[bytes]:
 
 
 def _rewritten_header(content: bytes) -> tuple[bytes, bytes, bool] | None:
-    """The header without deviations, what follows it, and whether all is in one sequential scan; None: no header."""
+    """Return the header without deviations, the rest, and True if that is one sequential scan; None: no header."""
     parts, before, components, sequential = [START], 2, 0, False
     for marker, start, at, end in segments(content):
         between = content[before:start]
@@ -126,9 +129,11 @@ def _rewritten_header(content: bytes) -> tuple[bytes, bytes, bool] | None:
             return None
         before = end
         if marker in _FRAMES and at + 6 <= len(content):
+            # A frame: precision, height, width (5 bytes), and the number of components.
             components, sequential = content[at + 5], marker in _SEQUENTIAL
         if marker == _SCAN:
             whole = sequential and content[at] == components
+            # The last three bytes of a scan's header are the range and precision of its coefficients.
             scan = content[start : end - 3] + (_UNUSED if sequential else content[end - 3 : end])
             return b"".join([*parts, scan]), content[end:], whole
         parts.append(_harmless(marker, content[start:end]))
@@ -137,5 +142,6 @@ def _rewritten_header(content: bytes) -> tuple[bytes, bytes, bool] | None:
 
 def _harmless(marker: int, segment: bytes) -> bytes:
     if marker == _APP0 and segment[4:9] == b"JFIF\0":
+        # Byte 9 is the major version.
         return segment[:9] + b"\1" + segment[10:]
     return b"" if marker == _APP2 and segment[4:16] == b"ICC_PROFILE\0" else segment

@@ -23,12 +23,14 @@ def check_tiles(content: bytes) -> None:
     start = content.find(_START)
     if start < 0:
         return
+    # The SIZ segment: end and offset of the image, then size and offset of its tiles.
     right, bottom, _, _, width, height, left, top = struct.unpack_from(">8I", content, start + 8)
     expected = -(-(right - left) // width) * -(-(bottom - top) // height)
     found: Counter[int] = Counter()
     stated: dict[int, int] = {}
     for tile, parts in _tile_parts(content, start + 2):
         found[tile] += 1
+        # Parts may state 0 for unknown; one of them states the number.
         stated[tile] = max(parts, stated.get(tile, 1))
     whole = sum(found[tile] >= parts for tile, parts in stated.items())
     if whole < expected:
@@ -36,10 +38,11 @@ def check_tiles(content: bytes) -> None:
 
 
 def _tile_parts(content: bytes, place: int) -> Iterator[tuple[int, int]]:
-    """The number of each part's tile, and of how many parts it is; 0 where that is not stated."""
+    """Yield the number of each part's tile, and the tile's number of parts; 0 where that is not stated."""
     while place + 12 <= len(content):
         marker, length = struct.unpack_from(">HH", content, place)
         if marker != _TILE_PART:
+            # Not a marker, or the end of the code stream.
             if marker < 0xFF00 or marker == 0xFFD9:
                 return
             place += 2 + length

@@ -1,4 +1,4 @@
-"""Labelled images with random access: what shards and folders have in common."""
+"""Labelled images with random access: the common part of shards and folders."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from mlscale.data.shards.sample_source import Source, TarSource
 from mlscale.errors import MLScaleError, all_of
 
 KEPT_BYTES = 1 << 30
-"""Decoded samples of one split that a machine keeps in memory, over all its ranks; larger splits are decoded anew."""
+"""Decoded samples of one split that a machine keeps in memory, over all its ranks; larger splits are decoded again."""
 
 
 class ImageData(OrderedData):
@@ -40,7 +40,7 @@ class ImageData(OrderedData):
     Args:
         image_size: pixels of the square that images are brought to: the short side is resized, the middle cut out. None
             leaves them as they are, and they must all be of one size.
-        labels: what is asked of each: 'one' class, 'several', or one for each pixel, by a 'mask'.
+        labels: the labels of each image: 'one' class, 'several', or one for each pixel, by a 'mask'.
         classes: of masks: how many, or their names by number; None looks at every training mask.
         max_pixels: of a stored image or mask; larger ones are bad samples, and are not decoded.
         others: see `OrderedData`.
@@ -83,21 +83,21 @@ class ImageData(OrderedData):
         self._scale: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
     def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Normalise as a model's training data was, whatever this is: before anything is read."""
+        """Set the mean and std of a model's training data, to normalise by; only before anything is read."""
         self._scale = tuple(mean), tuple(std)
 
     def facts(self) -> DataFacts:
-        """Class count and balance, image shape, samples, version, normalisation. Read once, then remembered.
+        """Return class count and balance, image shape, samples, version, normalisation; read at the first call.
 
         Raises:
-            MLScaleError: data is missing, empty, damaged or inconsistent; all problems at once.
+            MLScaleError: data is missing, empty, corrupt or inconsistent; all problems at once.
         """
         if self._facts is None:
             self._splits, self._facts = self._read()
         return self._facts
 
     def decoded(self, split: str) -> Decoded:
-        """The samples of a split ('train', 'val' or 'test') as they are stored: neither augmented nor normalised.
+        """Return the samples of a split ('train', 'val' or 'test') as stored: neither augmented nor normalised.
 
         Raises:
             MLScaleError: this data has no such split.
@@ -108,11 +108,11 @@ class ImageData(OrderedData):
         return self._splits[split]
 
     def _open(self) -> dict[str, Callable[[], Source]]:
-        """How to open each split: at least train and val, in this order."""
+        """Return the functions that open the splits: at least train and val, in this order."""
         raise NotImplementedError
 
     def _where(self, split: str) -> str:
-        """The key path that a split stands at, for errors."""
+        """Return the key path of a split, for errors."""
         return f"data.{split}"
 
     def _read(self) -> tuple[dict[str, Decoded], DataFacts]:
@@ -136,6 +136,7 @@ class ImageData(OrderedData):
                 labels[split],
                 shape,
                 size=self.image_size,
+                # Ranks of a machine share its memory, and each keeps samples of its own.
                 memory=KEPT_BYTES // local_ranks(self.trainer),
                 where=where[split],
                 masks=self._masks(source, shape, classes.count),
@@ -144,6 +145,7 @@ class ImageData(OrderedData):
             for split, source in opened.items()
         }
         self._digests_of_labels = {
+            # Masks are read for this and not decoded.
             split: digest_labels(labels[split] if self.labels != "mask" else _checksums(source), classes.names)
             for split, source in opened.items()
         }
@@ -182,6 +184,7 @@ class ImageData(OrderedData):
             where=where["train"],
             max_pixels=self.max_pixels,
         )
+        # Masks are read with their images, batch by batch.
         return classes, dict.fromkeys(opened, np.empty(0, np.int64))
 
     def _masks(self, source: Source, shape: Shape, classes: int) -> Masks | None:
@@ -215,7 +218,7 @@ class ImageData(OrderedData):
         return weights.from_members(self._members("train", named), named, data.source.key)
 
     def _members(self, split: str, extension: str) -> list[bytes]:
-        """The bytes of a small member of every sample.
+        """Return the bytes of a small member of every sample.
 
         Raises:
             MLScaleError: these samples have no members.
@@ -228,6 +231,7 @@ class ImageData(OrderedData):
         )
 
     def _order_of(self, version: str) -> dict[str, Any]:
+        # Other pixels are another training run, even in the same order.
         return {**super()._order_of(version), "decode_version": DECODE_VERSION}
 
     def _report_tolerated(self) -> None:

@@ -1,4 +1,4 @@
-"""Masks beside images: a class number for each pixel, 255 for pixels that count for nothing."""
+"""Masks of images: a class number for each pixel, 255 for ignored pixels."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Masked(Source, Protocol):
     """Samples with a mask."""
 
     def read_label(self, sample: int) -> tuple[str, bytes]:
-        """Extension and bytes of a sample's mask. May be called by several threads."""
+        """Return extension and bytes of a sample's mask. May be called by several threads."""
 
 
 class Masks:
-    """The masks of a split, of the size that its images are brought to: nearest neighbours, no class is made up.
+    """The masks of a split, of the size that its images are brought to: by nearest neighbours, which adds no class.
 
-    Where all of them fit into `memory` bytes each is decoded once and kept. Threads may ask at once.
+    Where all of them fit into `memory` bytes each is decoded once and kept. Threads may read at once.
 
     Args:
         source: where they come from.
@@ -61,23 +61,24 @@ class Masks:
         self._there = np.zeros(len(source), np.bool_)
 
     def kept(self, samples: NDArray[np.int64]) -> Mask | None:
-        """A new array (n, height, width) of these samples, if all of them are in memory."""
+        """Return a new array (n, height, width) of these samples; None if one is not in memory."""
         return self._kept[samples] if self._kept is not None and self._there[samples].all() else None
 
     def sample(self, sample: int, choose: Choose | None = None) -> Mask:
-        """One mask (height, width), to be read and not written to.
+        """Return one mask (height, width), to be read and not written to.
 
         Args:
             sample: its number.
             choose: the part of it that is brought to the shape; None for the same as ever.
 
         Raises:
-            BadSample: it cannot be decoded, has a class that there is not, or another size than its image.
+            BadSample: it cannot be decoded, has an unknown class, or another size than its image.
         """
         if self._kept is None or (choose is not None and self._size is not None):
             return self._decode(sample, choose)
         if not self._there[sample]:
             self._kept[sample] = self._decode(sample)
+            # Only now: other threads read the row once this is set.
             self._there[sample] = True
         kept: Mask = self._kept[sample]
         return kept if choose is None else nearest(kept, choose(*self._shape, self._shape), self._shape)
@@ -87,6 +88,7 @@ class Masks:
         top = int(mask.max(where=mask != IGNORED, initial=0))
         if top >= self._classes:
             raise _bad(self._source, sample, f"a pixel has class {top}, and there are {self._classes} (from 0)")
+        # Image and mask are cut by one box, which is computed from the stored size of the image.
         whole = _size_of_image(self._source, sample, self._max_pixels) if self._size is not None else self._shape
         if mask.shape != whole:
             raise _bad(self._source, sample, f"it has {_pixels(mask.shape)} pixels, and its image {_pixels(whole)}")
@@ -96,7 +98,7 @@ class Masks:
 
 
 def count_pixels(source: Masked, *, threads: int, skip_bad: bool, max_pixels: int = MAX_PIXELS) -> NDArray[np.int64]:
-    """How many pixels of each class a split has, int64 (256,); the last are ignored. Every mask is decoded.
+    """Return the number of pixels of each class, int64 (256,); the last are ignored. Every mask is decoded.
 
     Raises:
         BadSample: one cannot be, unless `skip_bad`.
@@ -129,7 +131,7 @@ def classes_of_masks(
     where: str,
     max_pixels: int = MAX_PIXELS,
 ) -> Classes:
-    """The classes of training masks: as they are stated, or as they occur; `samples` counts pixels where they do.
+    """Return the classes of training masks: as stated, or as they occur; then `samples` counts their pixels.
 
     Raises:
         MLScaleError: fewer than two, or more than a byte holds.
@@ -139,13 +141,14 @@ def classes_of_masks(
         _check(count, "data.classes", "data.classes=[background,thing]; or null, to look at every training mask")
         return Classes(count, names, ())
     counts = count_pixels(source, threads=threads, skip_bad=skip_bad, max_pixels=max_pixels)[:IGNORED]
+    # A number below the largest is a class even if no pixel has it: masks are not renumbered.
     count = int(np.flatnonzero(counts).max(initial=-1)) + 1
     _check(count, where, "write masks of two classes at least, 0 for the background")
     return Classes(count, None, tuple(counts[:count].tolist()))
 
 
 def read_mask(source: Masked, sample: int, *, max_pixels: int = MAX_PIXELS) -> Mask:
-    """One mask as it is stored, uint8 (height, width).
+    """Return one mask as it is stored, uint8 (height, width).
 
     Raises:
         BadSample: it cannot be decoded.
@@ -158,7 +161,7 @@ def read_mask(source: Masked, sample: int, *, max_pixels: int = MAX_PIXELS) -> M
 
 
 def decode_mask(content: bytes, extension: str, *, max_pixels: int = MAX_PIXELS) -> Mask:
-    """Class numbers, uint8 (height, width), of a picture of one channel or a palette, or of an array.
+    """Return class numbers, uint8 (height, width), of a picture of one channel or a palette, or of an array.
 
     Raises:
         ValueError: colours, a lossy format, or numbers that a byte does not hold.
@@ -180,7 +183,8 @@ def decode_mask(content: bytes, extension: str, *, max_pixels: int = MAX_PIXELS)
 
 
 def nearest(mask: Mask, box: Box, size: tuple[int, int]) -> Mask:
-    """The part in `box`, brought to `size` (height, width) by its nearest pixels; a new array."""
+    """Return the part in `box`, resized to `size` (height, width) by its nearest pixels; a new array."""
+    # The pixel under each output pixel's centre, in whole numbers, so that no machine rounds differently.
     rows = box.top + (2 * np.arange(size[0]) + 1) * box.height // (2 * size[0])
     columns = box.left + (2 * np.arange(size[1]) + 1) * box.width // (2 * size[1])
     return mask[rows[:, None], columns[None, :]]

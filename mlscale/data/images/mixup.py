@@ -1,8 +1,8 @@
 """Mixup and cutmix: a sample is mixed with a partner of its block, and so is its label.
 
-Partners come from fixed blocks of neighbours in the global batch, which never lie on two ranks or in two forward
-passes, and every amount is a function of (seed, epoch, place). So batches are the same on any number of ranks and after
-a resume.
+Partners come from fixed blocks of neighbours in the global batch, which are never split between ranks or forward
+passes, and every amount is a function of (seed, epoch, position). So batches are the same on any number of ranks and
+after a resume.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Mixing:
         self.mixup, self.cutmix, self.block = mixup, cutmix, block
 
     def check(self, layout: Layout) -> None:
-        """Do blocks fit into what a device gets?
+        """Raise if blocks do not divide the samples of a device.
 
         Raises:
             MLScaleError: they do not, with the numbers.
@@ -84,7 +84,7 @@ class Mixing:
             classes: how many there are.
 
         Raises:
-            MLScaleError: cutmix, and the samples are no images.
+            MLScaleError: cutmix, and the samples are not images.
         """
         draws = uniform(sample_seeds(positions, seed=seed, epoch=epoch, stream="mixup"), 4)
         partner = self._partners(positions, seed, epoch)
@@ -98,6 +98,7 @@ class Mixing:
             for row in range(first, first + self.block):
                 other = before[partner[row] - first]
                 if cut[row]:
+                    # The box is cut at the borders, so the label's share is that of the pixels that are left.
                     kept[row] = _paste(x[row], other, float(kept[row]), draws[row, 2:])
                 else:
                     x[row] *= kept[row]
@@ -112,16 +113,17 @@ class Mixing:
         return 0.0 if not self.cutmix else 1.0 if not self.mixup else 0.5
 
     def _partners(self, positions: NDArray[np.int64], seed: int, epoch: int) -> NDArray[np.int64]:
-        """The row of each sample's partner: every block is turned by an amount of its own, so all are partners once."""
+        """Return the row of each sample's partner; a block is rotated by its own amount, so all are partners once."""
         first = positions[:: self.block]
         turns = uniform(sample_seeds(first, seed=seed, epoch=epoch, stream="mixup block"), 1)[:, 0]
+        # From 1 to block - 1: no sample is its own partner.
         turn = 1 + (turns * (self.block - 1)).astype(np.int64)
         row = np.arange(self.block)
         inside = (row[None, :] + turn[:, None]) % self.block
         return (inside + np.arange(len(first))[:, None] * self.block).reshape(-1)
 
     def _shares(self, draws: Array, cut: NDArray[np.bool_]) -> Array:
-        """λ, to 16 bits: then it is the same whatever processor computed it."""
+        """Return λ, rounded to 16 bits, so that it is the same on every processor."""
         shares = np.empty(len(draws))
         for rows, alpha in ((~cut, self.mixup), (cut, self.cutmix)):
             if rows.any():
@@ -131,7 +133,7 @@ class Mixing:
 
 
 def symmetric_beta(probabilities: NDArray[np.float64], alpha: float) -> NDArray[np.float64]:
-    """Quantiles of Beta(α, α), float64 (n,)."""
+    """Return quantiles of Beta(α, α), float64 (n,)."""
     cumulated, grid, power = _lower_half(alpha)
     lower = np.interp(np.minimum(probabilities, 1 - probabilities), cumulated, grid) ** power
     return np.where(probabilities < 0.5, lower, 1 - lower)
@@ -139,7 +141,7 @@ def symmetric_beta(probabilities: NDArray[np.float64], alpha: float) -> NDArray[
 
 @lru_cache(maxsize=8)
 def _lower_half(alpha: float) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """The distribution function of Beta(α, α) up to 1/2, on a grid of x^(1/power).
+    """Return the distribution function of Beta(α, α) up to 1/2, on a grid of x^(1/power).
 
     Below α = 1 the density has a pole at 0. In terms of s = x^α it is (1 - x)^(α-1), which has none.
     """
@@ -148,11 +150,12 @@ def _lower_half(alpha: float) -> tuple[NDArray[np.float64], NDArray[np.float64],
     x = grid**power
     density = (1 - x) ** (alpha - 1) * x ** max(alpha - 1, 0.0)
     cumulated = np.concatenate(([0.0], np.cumsum(density[1:] + density[:-1])))
+    # By symmetry half of the distribution is below 1/2.
     return cumulated / (2 * cumulated[-1]), grid, power
 
 
 def _paste(x: Array, other: Array, share: float, at: Array) -> float:
-    """Put a box of `other` into the image x, in place; the share of x that is left."""
+    """Paste a box of `other` into the image x, in place; return the share of x that is left."""
     if x.ndim != 3:
         raise MLScaleError(
             f"cutmix needs images, and a sample has {x.ndim} dimensions",
@@ -160,6 +163,7 @@ def _paste(x: Array, other: Array, share: float, at: Array) -> float:
             fix="augment.cutmix=0 augment.mixup=0.2",
         )
     height, width = x.shape[1:]
+    # A box of the area 1 - λ, with the proportions of the image, as in the paper.
     side = float(np.sqrt(1 - share))
     top, bottom = _range(height, side, float(at[0]))
     left, right = _range(width, side, float(at[1]))
@@ -168,6 +172,6 @@ def _paste(x: Array, other: Array, share: float, at: Array) -> float:
 
 
 def _range(length: int, side: float, at: float) -> tuple[int, int]:
-    """A stretch of a share `side` of the length, about the place `at` in [0, 1), cut at the ends."""
+    """Return a range of the share `side` of the length, centred at `at` in [0, 1), cut at the ends."""
     half, middle = int(length * side) // 2, int(length * at)
     return max(0, middle - half), min(length, middle + half)

@@ -1,4 +1,4 @@
-"""EXIF orientation: which way up a camera held the picture, and the pixels the right way up."""
+"""EXIF orientation: reading it, and turning the pixels of a picture upright."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ENTRY = 12
 
 
 def read_orientation(exif: bytes) -> int:
-    """Return the orientation, 1 to 8, that an EXIF block names; 1 where it names none, or is damaged.
+    """Return the orientation, 1 to 8, that an EXIF block names; 1 where it names none, or is corrupt.
 
     Args:
         exif: a TIFF header and its first directory, with or without the prefix 'Exif'.
@@ -32,6 +32,7 @@ def read_orientation(exif: bytes) -> int:
         for place in range(start + 2, start + 2 + count * _ENTRY, _ENTRY):
             tag, kind = struct.unpack_from(f"{order}HH", block, place)
             if tag == _TAG:
+                # A value of up to four bytes is in the entry itself.
                 (value,) = struct.unpack_from(f"{order}{_VALUES.get(kind, 'H')}", block, place + 8)
                 return int(value) if 1 <= value <= 8 else UPRIGHT
     except struct.error:
@@ -40,12 +41,13 @@ def read_orientation(exif: bytes) -> int:
 
 
 def is_turned(orientation: int) -> bool:
-    """Whether height and width change places."""
+    """Return True if height and width are swapped."""
     return orientation >= 5
 
 
 def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Return a view of pixels (h, w, …) the right way up."""
+    # 5 to 8 are transposed; then rows and columns are reversed as the orientation needs.
     turned = np.swapaxes(pixels, 0, 1) if is_turned(orientation) else pixels
     if orientation in (3, 4, 7, 8):
         turned = turned[::-1]

@@ -30,7 +30,7 @@ def open_image(content: bytes, *, max_pixels: int = MAX_PIXELS) -> Iterator[Imag
     Raises:
         TooLarge: it has more pixels than the limit.
         ValueError: it is of none of them.
-        OSError: its header is damaged.
+        OSError: its header is corrupt.
     """
     with _SETTINGS:
         try:
@@ -71,6 +71,7 @@ class _Settings:
         with self._lock:
             if not self._inside:
                 self._truncated, self._pixels = ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS
+            # At every entry, since other code may have set them while a thread was inside. `check_size` has the limit.
             ImageFile.LOAD_TRUNCATED_IMAGES, Image.MAX_IMAGE_PIXELS = False, None
             self._inside += 1
 

@@ -13,6 +13,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 START = b"\x89PNG\r\n\x1a\n"
+# Length and name of the first chunk.
 _HEADER = b"\0\0\0\x0dIHDR"
 _NEEDED = frozenset({b"IHDR", b"PLTE", b"tRNS", b"IDAT", b"IEND"})
 _CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
@@ -38,12 +39,14 @@ def check_chunks(content: bytes) -> tuple[bytes, bytes]:
     if not content.startswith(_HEADER, place):
         raise ValueError("it begins like a PNG, and has no header of one")
     while kind != b"IEND":
+        # Length, name and checksum of a chunk take 12 bytes.
         if place + 12 > len(content):
             raise ValueError(f"the PNG is cut short after its chunk {_name(kind)}")
         length, kind = struct.unpack_from(">I4s", content, place)
         start, end = place + 8, place + 8 + length
         if end + 4 > len(content):
             raise ValueError(f"the PNG is cut short in its chunk {_name(kind)}")
+        # The checksum covers the name too, and not the length.
         if zlib.crc32(view[place + 4 : end]) != int.from_bytes(view[end : end + 4]):
             raise ValueError(f"the PNG is corrupt: the checksum of its chunk {_name(kind)} does not match")
         if kind in _NEEDED:
@@ -68,6 +71,7 @@ def check_rows(content: bytes, last_row: NDArray[Any]) -> None:
     Raises:
         ValueError: the data ends before the last row.
     """
+    # The last byte of the header chunk.
     is_interlaced = content[28]
     if is_interlaced or not last_row.any():
         _expect_all_rows(content)
@@ -78,6 +82,7 @@ def _expect_all_rows(content: bytes) -> None:
     inflate = zlib.decompressobj()
     data: bytes | memoryview
     for data in _image_data(content):
+        # In parts, and no more than the rows take: a small file may unpack to any size.
         while found < expected and (unpacked := inflate.decompress(data, _CHUNK)):
             found += len(unpacked)
             data = inflate.unconsumed_tail
@@ -86,11 +91,12 @@ def _expect_all_rows(content: bytes) -> None:
 
 
 def _bytes_of_rows(content: bytes) -> int:
-    """What the rows of all passes take, each with the byte that names its filter."""
+    """Return the bytes of the rows of all passes, each with the byte that names its filter."""
     width, height, depth, kind = struct.unpack_from(">IIBB", content, 16)
     total, bits = 0, depth * _CHANNELS[kind]
     for top, left, down, right in _INTERLACED if content[28] else _WHOLE:
         rows, columns = len(range(top, height, down)), len(range(left, width, right))
+        # A pass without columns has no rows, and so no filter bytes.
         total += rows * (1 + -(-columns * bits // 8)) if columns else 0
     return total
 

@@ -23,7 +23,7 @@ class RandomCrop:
 
     The 'inception crop' (Szegedy et al., 'Going deeper with convolutions', 2015) with torchvision's limits. It is cut
     from the picture as it is stored, while decoding, so the picture is resampled once. Area, proportions and place are
-    functions of (seed, epoch, position), whoever decodes.
+    functions of (seed, epoch, position), on every rank and thread.
 
     Args:
         area: least and largest part of the picture's area.
@@ -64,7 +64,7 @@ class RandomCrop:
         self.mixing = Mixing(mixup, cutmix, block) if mixup or cutmix else None
 
     def __call__(self, x: Tensor, seeds: NDArray[np.uint64]) -> Tensor:
-        """The same for samples that are decoded already: each becomes a part of itself, at its own size.
+        """Crop samples that are decoded already: each becomes a part of itself, at its own size.
 
         Args:
             x: (n, C, H, W), uint8 or float32.
@@ -81,20 +81,22 @@ class RandomCrop:
         return torch.from_numpy(result)
 
     def draws(self, seeds: NDArray[np.uint64]) -> NDArray[np.float32]:
-        """The random numbers of each sample: float32 (n, k) in [0, 1), from its seed alone."""
+        """Return the random numbers of each sample: float32 (n, k) in [0, 1), from its seed alone."""
+        # One for the mirror, two for the position, and two for area and proportions of each try.
         return uniform(seeds, 3 + 2 * _TRIES)
 
     def mirrored(self, draws: NDArray[np.float32]) -> bool:
-        """Is the sample with these draws (k,) mirrored?"""
+        """Return True if the sample with these draws (k,) is mirrored."""
         return self.flip and float(draws[0]) < 0.5
 
     def box(self, draws: NDArray[np.float32], height: int, width: int, size: tuple[int, int]) -> Box:
-        """The part of a picture of height × width that becomes an image of `size`.
+        """Return the part of a picture of height × width that becomes an image of `size`.
 
         As torchvision does it: area and proportions are drawn until the part fits, ten times at most; then it is the
         middle.
         """
         down, right, *shapes = draws[1:].tolist()
+        # Uniform in the logarithm, so that 3:4 is as likely as 4:3.
         low, high = (math.log(limit * size[1] / size[0]) for limit in self.ratio)
         for area, ratio in zip(shapes[::2], shapes[1::2], strict=True):
             pixels = height * width * (self.area[0] + area * (self.area[1] - self.area[0]))

@@ -31,7 +31,7 @@ Choose = Callable[[int, int, tuple[int, int]], Box]
 
 
 def middle(height: int, width: int, size: tuple[int, int]) -> Box:
-    """The largest part in the middle that has the proportions of `size` (height, width)."""
+    """Return the largest part in the middle that has the proportions of `size` (height, width)."""
     if width * size[0] >= height * size[1]:
         part = max(1, round(height * size[1] / size[0]))
         return Box(0, (width - part) // 2, height, part)
@@ -40,7 +40,7 @@ def middle(height: int, width: int, size: tuple[int, int]) -> Box:
 
 
 def cut(picture: Picture, channels: int, box: Box, size: tuple[int, int]) -> Pixels:
-    """Decode the part in `box` and bring it to `size`.
+    """Decode the part in `box` and resize it to `size`.
 
     A part that is at least twice as large is decoded at half the size, and so on: a JPEG decoder leaves the finer
     frequencies out, at a fraction of the time.
@@ -48,7 +48,7 @@ def cut(picture: Picture, channels: int, box: Box, size: tuple[int, int]) -> Pix
     Args:
         picture: see `open_picture`.
         channels: 1 or 3.
-        box: what is wanted of it.
+        box: the part of it.
         size: height and width of the result.
 
     Returns:
@@ -56,15 +56,17 @@ def cut(picture: Picture, channels: int, box: Box, size: tuple[int, int]) -> Pix
     """
     shrink = next((f for f in (8, 4, 2) if box.height >= f * size[0] and box.width >= f * size[1]), 1)
     pixels = picture.pixels(channels, shrink)
+    # Only the decoder of plain JPEGs shrinks; the array shows whether it was used.
     if pixels.shape[0] < picture.height:
         height, width = box.height // shrink, box.width // shrink
+        # Rounded, and kept inside the smaller picture.
         top = min(round(box.top / shrink), pixels.shape[0] - height)
         box = Box(top, min(round(box.left / shrink), pixels.shape[1] - width), height, width)
     return resize(pixels, box, size)
 
 
 def resize(pixels: Pixels, box: Box, size: tuple[int, int]) -> Pixels:
-    """Bring the part in `box` of an array (h, w, channels) to `size` (height, width); a new array of the same dtype."""
+    """Resize the part in `box` of an array (h, w, channels) to `size` (height, width); a new array, same dtype."""
     part = pixels[box.top : box.top + box.height, box.left : box.left + box.width]
     if part.shape[:2] == size:
         return part.copy()

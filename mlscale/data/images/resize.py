@@ -22,7 +22,7 @@ _BLOCK = 1 << 20
 
 
 def resize_uint8(pixels: Pixels, size: tuple[int, int]) -> Pixels:
-    """Bring an array (h, w, channels) to `size` (height, width); a new array."""
+    """Resize an array (h, w, channels) to `size` (height, width); a new array."""
     height, width, channels = pixels.shape
     narrowed = np.empty((size[1], height, channels), np.uint8)
     step = max(1, _BLOCK // (width * channels))
@@ -51,7 +51,7 @@ class _Filter(NamedTuple):
 
 
 def _resize_rows(values: Pixels, count: int) -> Pixels:
-    """Bring an array (n, m) to `count` rows."""
+    """Resize an array (n, m) to `count` rows."""
     if len(values) == count:
         return values.copy()
     result = np.empty((count, values.shape[1]), np.uint8)
@@ -65,9 +65,11 @@ def _resize_rows(values: Pixels, count: int) -> Pixels:
 def _resize_block(values: Pixels, count: int) -> Pixels:
     rows, weights, precision = _filter(len(values), count)
     wide = values.astype(np.int32)
+    # Half of the last unit, so that the shift below rounds.
     total = np.full((count, values.shape[1]), 1 << (precision - 1), np.int32)
     product = np.empty_like(total)
     for taps, weight in zip(rows, weights, strict=True):
+        # Rows are in range; with the mode 'raise' numpy would buffer `out`.
         np.take(wide, taps, axis=0, out=product, mode="clip")
         product *= weight
         total += product
@@ -94,6 +96,6 @@ def _filter(before: int, after: int) -> _Filter:
 
 
 def _precision(most: float) -> int:
-    """The largest precision at which every weight fits."""
+    """Return the largest precision at which every weight fits."""
     fits = (p for p in range(_MOST_PRECISION) if int(0.5 + most * (1 << (p + 1))) >= 1 << _WEIGHT_BITS)
     return next(fits, _MOST_PRECISION)
