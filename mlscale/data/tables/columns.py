@@ -1,4 +1,4 @@
-"""Columns of numbers and of texts: what a table is here, wherever it comes from."""
+"""Tables as columns of numbers and of texts, from files of any format."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class Table:
         return frozenset(name for name, column in self.columns.items() if not isinstance(column, np.ndarray))
 
     def column(self, name: str, *, where: str) -> Column:
-        """A column.
+        """Return a column.
 
         Raises:
-            MLScaleError: there is none of that name.
+            MLScaleError: the table has no column of that name.
         """
         if name in self.columns:
             return self.columns[name]
@@ -60,14 +60,14 @@ class Table:
 
 
 def _instead(where: str, near: str | None) -> str | None:
-    """What to type where a key names a column, and not another split; None where that is of no use."""
+    """Return the override that names the nearest column, if the key names columns; else None."""
     if near is None or where not in _NAMING:
         return None
     return f"{where}=[{near}]" if where in _LISTS else f"{where}={near}"
 
 
 def as_numbers(texts: Texts) -> Numbers | None:
-    """Texts as numbers where all that are there read as numbers; truth values as 0 and 1; else None."""
+    """Return texts as numbers if all that are present read as numbers, truth values as 0 and 1; else None."""
     values = np.full(len(texts), np.nan)
     some = False
     for row, text in enumerate(texts):
@@ -81,7 +81,7 @@ def as_numbers(texts: Texts) -> Numbers | None:
 
 
 def as_number(text: str) -> float | None:
-    """A text as a number; None where it is none. Digits may not be grouped."""
+    """Return a text as a number; None if it is not one. Digits may not be grouped."""
     lower = text.strip().lower()
     if lower in ("true", "false"):
         return float(lower == "true")
@@ -94,8 +94,9 @@ def as_number(text: str) -> float | None:
 
 
 def rows_of(column: Column) -> Iterator[str]:
-    """The values of a column as text, the same for the same value; a missing one is empty."""
+    """Yield the values of a column as text, the same for the same value; a missing one is empty."""
     if isinstance(column, np.ndarray):
+        # NaN alone differs from itself; repr is the shortest text that reads as the same number.
         yield from ("" if value != value else repr(value) for value in column.tolist())
     else:
         yield from ("" if value is None else value for value in column)

@@ -1,4 +1,4 @@
-"""From the columns of a table to what a model takes: float32 rows, by what the training split has."""
+"""Encoding of a table's columns as float32 rows for a model, fitted to the training split."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Numeric:
         median: of the training values, in the column's own units, as are the next two.
         mean: of the training values, once missing ones are filled in.
         std: their standard deviation, 1 where they are all the same.
-        indicator: a second feature tells, by 1, where a value was missing: in training some were.
+        indicator: a second feature is 1 where a value was missing: in training some were.
     """
 
     name: str
@@ -51,7 +51,7 @@ class Numeric:
 
     @classmethod
     def fit(cls, name: str, values: Numbers) -> Numeric:
-        """From training values, float64 (n,), NaN where one is missing; not all are."""
+        """Return the encoder of training values, float64 (n,), NaN where one is missing; not all are."""
         missing = np.isnan(values)
         median = float(np.median(values[~missing]))
         filled = np.where(missing, median, values)
@@ -62,11 +62,11 @@ class Numeric:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the features."""
+        """The names of the features."""
         return (self.name, f"{self.name} is missing") if self.indicator else (self.name,)
 
     def encode(self, values: Numbers) -> NDArray[np.float64]:
-        """Features of values, float64 (n, 1 or 2)."""
+        """Return the features of values, float64 (n, 1 or 2)."""
         missing = np.isnan(values)
         scaled = (np.where(missing, self.median, values) - self.mean) / self.std
         features: NDArray[np.float64] = np.stack([scaled, missing.astype(np.float64)], axis=1)
@@ -89,17 +89,17 @@ class Category:
 
     @classmethod
     def fit(cls, name: str, values: Column) -> Category:
-        """From training values, None or NaN where one is missing."""
+        """Return the encoder of training values, None or NaN where one is missing."""
         texts = as_texts(values)
         return cls(name, tuple(sorted({text or "" for text in texts})), isinstance(values, np.ndarray))
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Of the features."""
+        """The names of the features."""
         return tuple(f"{self.name} = {value}" if value else f"{self.name} is missing" for value in self.values)
 
     def texts(self, values: Column) -> Texts:
-        """Values of any split or file, written as training has them."""
+        """Return values of any split or file, written as training has them."""
         if isinstance(values, np.ndarray) or not self.of_numbers:
             return as_texts(values)
         numbers = [None if value is None else as_number(value) for value in values]
@@ -109,25 +109,26 @@ class Category:
         ]
 
     def encode(self, texts: Texts) -> NDArray[np.float64]:
-        """Features of values, float64 (n, len(self.values))."""
+        """Return the features of values, float64 (n, len(self.values))."""
         numbers = {value: number for number, value in enumerate(self.values)}
         found = np.array([numbers.get(text or "", -1) for text in texts], np.int64)
+        # -1 equals none of them: an unknown value is zeros alone.
         features: NDArray[np.float64] = (found[:, None] == np.arange(len(self.values))).astype(np.float64)
         return features
 
     def unknown(self, texts: Texts) -> int:
-        """How many values training does not have; a missing one counts as well."""
+        """Return the number of values that training does not have; a missing one counts as well."""
         known = set(self.values)
         return sum((text or "") not in known for text in texts)
 
 
 class Features:
-    """How every column is encoded, as the training split says.
+    """The encoding of every column, fitted to the training split.
 
     Args:
         train: the training rows.
         names: the columns to take, in this order.
-        categorical: columns to take for categories though they hold numbers.
+        categorical: columns to treat as categories although they hold numbers.
         where: the key path of the training split, for errors.
 
     Raises:
@@ -148,7 +149,7 @@ class Features:
             raise MLScaleError("the table has no column but those that are ignored", where=where, fix="data.ignore=[]")
 
     def encode(self, table: Table, *, where: str) -> Encoded:
-        """The features of a split's rows.
+        """Return the features of a split's rows.
 
         Raises:
             MLScaleError: a column is missing.
@@ -158,6 +159,7 @@ class Features:
             values = table.column(column.name, where=where)
             if isinstance(column, Numeric):
                 numbers, wrong = as_numbers_or_bad(values)
+                # The first problem of a row stays: it is the one that is reported.
                 bad |= {row: f"{column.name} is {text!r}, no number" for row, text in wrong.items()} | bad
                 parts.append(column.encode(numbers))
             else:
@@ -182,6 +184,7 @@ def _fit(name: str, values: Column, categorical: bool, where: str) -> Numeric | 
         raise MLScaleError(
             f"the column {name!r} holds no value", where=where, fix=f"data.ignore=[{name}] leaves it out"
         )
+    # Of fewer than 20 rows most values may differ by chance.
     if len(found.values) > _MOST_CATEGORIES or (len(values) >= 20 and len(found.values) > len(values) / 2):
         raise MLScaleError(
             f"the column {name!r} has {len(found.values):,} different texts in {len(values):,} rows",
@@ -198,8 +201,9 @@ def _mostly_numbers(texts: Texts) -> bool:
 
 
 def as_numbers_or_bad(values: Column) -> tuple[Numbers, dict[int, str]]:
-    """Numbers, float64 (n,) with NaN for what is none; and what is there in place of a number, by row."""
+    """Return numbers, float64 (n,) with NaN for other values, and these values, by row."""
     if isinstance(values, np.ndarray):
+        # An infinite value would make the mean infinite, and the deviation NaN.
         numbers, bad = values.copy(), dict.fromkeys(np.flatnonzero(np.isinf(values)).tolist(), "infinite")
         numbers[list(bad)] = np.nan
         return numbers, bad
@@ -214,7 +218,7 @@ def as_numbers_or_bad(values: Column) -> tuple[Numbers, dict[int, str]]:
 
 
 def as_texts(values: Column) -> Texts:
-    """Texts; whole numbers are written without a point, NaN is a missing one."""
+    """Return texts; whole numbers are written without a point, NaN is a missing one."""
     if not isinstance(values, np.ndarray):
         return values
     return [None if v != v else str(int(v)) if float(v).is_integer() else repr(v) for v in values.tolist()]

@@ -1,4 +1,4 @@
-"""Tables of a user's own, and two that come with scikit-learn."""
+"""Tables in a user's files, and two that come with scikit-learn."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class TableFiles(TabularData):
         weights: see `Policy`.
         epoch_samples: see `Policy`.
         last: 'drop' or 'pad'; see `Policy`.
-        on_bad_sample: 'fail' or 'skip': what to do about rows without a target, or with text in a column of numbers.
+        on_bad_sample: 'fail' or 'skip': for rows without a target, or with text in a column of numbers.
     """
 
     def __init__(
@@ -70,6 +70,7 @@ class TableFiles(TabularData):
         train = read_table(self._train, where="data.train")
         given = {"val": self._val, "test": self._test}
         others = {
+            # A column of texts in training stays one in other splits, even if all its values there read as numbers.
             split: read_table(paths, where=f"data.{split}", texts=train.texts)
             for split, paths in given.items()
             if paths is not None
@@ -120,7 +121,7 @@ class BundledTable(TabularData):
         )
 
     def _load(self) -> tuple[Any, Column]:
-        """scikit-learn's data set, and the target of each row."""
+        """Return scikit-learn's data set, and the target of each row."""
         raise NotImplementedError
 
     def _tables(self) -> dict[str, Table]:
@@ -129,6 +130,7 @@ class BundledTable(TabularData):
         given, target = self._load()
         rows = np.arange(len(given.data))
         classes = given.target if self.kind == "class" else None
+        # A fixed seed and not the run's: every run validates on the same rows.
         train, val = train_test_split(rows, test_size=0.2, stratify=classes, random_state=0)
         return {"train": _rows(given, target, train), "val": _rows(given, target, val)}
 
@@ -158,6 +160,7 @@ class Diabetes(BundledTable):
     def _load(self) -> tuple[Any, Column]:
         from sklearn.datasets import load_diabetes
 
+        # In their own units: scikit-learn would scale by all rows, those of validation among them.
         given = load_diabetes(scaled=False)
         return given, given.target.astype(np.float64)
 

@@ -1,6 +1,6 @@
 """Tables from files: CSV, Parquet and JSON Lines into columns of numbers and texts.
 
-Files are not trusted: they are bounded while they are read, and what is wrong with one is said by its name.
+Files are not trusted: their size is bounded while they are read, and errors name the file.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _ENDINGS = {".csv": "CSV", ".tsv": "CSV", ".parquet": "Parquet", ".jsonl": "JSON
 
 
 def read_table(paths: str | Sequence[str], *, where: str, texts: Collection[str] = ()) -> Table:
-    """The rows of all files that paths or globs name, in the order of their paths.
+    """Return the rows of all files that paths or globs name, in the order of their paths.
 
     Numbers and truth values become numbers, and so do texts, where all in a column read as such. An empty field of a
     CSV file, NA, NaN and null are missing values.
@@ -97,7 +97,7 @@ def _files(patterns: Sequence[str], where: str) -> list[Path]:
 
 
 def _arrow(path: Path, where: str) -> Any:
-    """A pyarrow table; everything in a CSV file is text."""
+    """Return a pyarrow table; everything in a CSV file is text."""
     import pyarrow as pa
 
     ending = path.suffix.lower()
@@ -127,6 +127,7 @@ def _csv(path: Path, where: str) -> Any:
     import pyarrow as pa
     from pyarrow import csv
 
+    # A quoted field may hold line ends.
     parse = csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True)
     with csv.open_csv(path, parse_options=parse) as heading:
         names = heading.schema.names
@@ -137,6 +138,7 @@ def _csv(path: Path, where: str) -> Any:
             why="columns of a .csv file are divided by commas, those of a .tsv file by tabs",
             fix="write it anew with commas, or as Parquet; a file with tabs is called .tsv",
         )
+    # As text: pyarrow infers types from the first block, and a later one may hold other values.
     convert = csv.ConvertOptions(column_types=dict.fromkeys(names, pa.string()), strings_can_be_null=True)
     return csv.read_csv(path, parse_options=parse, convert_options=convert)
 
@@ -163,9 +165,10 @@ def _json(path: Path, _where: str) -> Any:
 
 
 def _column(name: str, parts: Sequence[Any], where: str, as_written: bool) -> Column:
-    """Numbers or texts, from the same column of several pyarrow tables."""
+    """Return numbers or texts, from the same column of several pyarrow tables."""
     import pyarrow as pa
 
+    # Dictionaries, such as pandas' categories, hold values of another type.
     kinds = [part.type.value_type if pa.types.is_dictionary(part.type) else part.type for part in parts]
     numeric = [pa.types.is_integer(k) or pa.types.is_floating(k) or pa.types.is_boolean(k) for k in kinds]
     decimal = [pa.types.is_decimal(k) for k in kinds]
@@ -189,12 +192,13 @@ def _numbers(part: Any) -> Numbers:
     import pyarrow as pa
 
     given = part.cast(pa.int8()) if pa.types.is_boolean(part.type) else part
+    # Missing values become NaN, for which the values have to be copied.
     numbers: Numbers = given.cast(pa.float64()).to_numpy(zero_copy_only=False).astype(np.float64)
     return numbers
 
 
 def _unique(keys: list[str], files: Sequence[Path]) -> list[str]:
-    """Keys that stay unique where files of one name lie in several folders."""
+    """Return keys that are unique, also if files of one name are in several folders."""
     if len({path.name for path in files}) == len(files):
         return keys
     return [f"{number}/{key}" for number, key in enumerate(keys)]

@@ -1,4 +1,4 @@
-"""Rows of a table: to tell classes apart, or to predict numbers."""
+"""Rows of tables, for classification and regression."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TableRows:
         return self._keys[sample]
 
     def take(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
-        """x float32 (n, features); y int64 (n,) or float32 (n, targets)."""
+        """Return x, float32 (n, features), and y, int64 (n,) or float32 (n, targets)."""
         return self.x[samples], self.labels[samples]
 
 
@@ -55,7 +55,7 @@ class TabularData(MemoryData):
     """Classification or regression on the rows of tables that a subclass has.
 
     Numbers are standardised by the training split, texts become a feature for each category that training has, missing
-    numbers its median, with a second feature that tells. What training does not have is counted in `counted`.
+    numbers its median, with a second feature that marks them. Unknown categories are counted in `counted`.
 
     Args:
         target: the column, or columns of numbers, to predict.
@@ -96,11 +96,11 @@ class TabularData(MemoryData):
         self._unknown: dict[str, dict[str, int]] = {}
 
     def _tables(self) -> dict[str, Table]:
-        """Train and val, and test where there is one."""
+        """Return the tables of train and val, and of test if there is one."""
         raise NotImplementedError
 
     def teardown(self, stage: str) -> None:
-        """Tell what was left out, and how many values training does not have."""
+        """Report what was left out, and count the values that training does not have."""
         super().teardown(stage)
         if unknown := sum(sum(columns.values()) for columns in self._unknown.values()):
             self.counted["data/unknown_categories"] = unknown
@@ -110,6 +110,7 @@ class TabularData(MemoryData):
         train = tables["train"]
         for given, key in ((self.ignore, "ignore"), (self.categorical, "categorical")):
             for name in given:
+                # To raise: a mistyped name would have no effect.
                 train.column(name, where=f"data.{key}")
         columns = [train.column(name, where="data.target") for name in self.targets]
         names = [name for name in train.columns if name not in (*self.targets, *self.ignore)]
@@ -154,9 +155,11 @@ class TabularData(MemoryData):
                 fix="data.target_type=number task=regression, if it is a number to predict",
             )
         numbered = are_numbers(present)
+        # A missing label takes any class: its row is bad, and is not trained on.
         labels: dict[str, list[Label]] = {
             split: [as_label(text or present[0], numbered) for text in column] for split, column in texts.items()
         }
+        # Missing labels do not count as samples of the class that they took.
         there = [label for label, text in zip(labels["train"], texts["train"], strict=True) if text is not None]
         classes = find_classes(there, where="data.target")
         splits: dict[str, Rows] = {}
@@ -181,19 +184,20 @@ class TabularData(MemoryData):
                         fix="data.target_type=class task=classification, if it names classes",
                     )
                 bad |= {row: f"{name} is {what}" for row, what in missing.items()}
+                # Rows with a missing target are bad, so that their 0 is not trained on.
                 columns.append(np.nan_to_num(numbers))
             splits[split] = TableRows(table, encoded[split].x, np.stack(columns, 1).astype(np.float32), bad)
         return splits
 
 
 def held_out_rows(table: Table, targets: Sequence[str], fraction: float, *, where: str) -> tuple[Table, Table]:
-    """Training and held-out rows of one table.
+    """Return training and held-out rows of one table.
 
-    A hash of a row's values, without its targets, says on which side it falls: the same whatever other rows there are,
-    and equal rows fall on the same side.
+    A hash of a row's values, without its targets, decides on which side it falls: other rows have no effect, and
+    equal rows fall on the same side.
 
     Raises:
-        MLScaleError: the fraction is none, or one side is empty.
+        MLScaleError: the fraction is not between 0 and 1, or one side is empty.
     """
     columns = [rows_of(column) for name, column in table.columns.items() if name not in targets]
     held = np.array([by_hash("\0".join(values), fraction) for values in zip(*columns, strict=True)], np.bool_)
@@ -217,7 +221,7 @@ def _part(table: Table, mask: NDArray[np.bool_]) -> Table:
 
 
 def _scale(train: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and deviation of each number to predict."""
+    """Return mean and standard deviation of each number to predict."""
     rows = np.array([row for row in range(len(train)) if row not in train.bad], np.int64)
     y = train.take(rows)[1].astype(np.float64)
     std = y.std(axis=0)
