@@ -1,4 +1,4 @@
-"""Documents of text: a user's own files, and which of them are held out."""
+"""Documents of text: a user's files, and the choice of those that are held out."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ class Document(NamedTuple):
 
 
 def text_files(patterns: str | Sequence[str], *, where: str) -> list[Document]:
-    """The files that paths, globs (`docs/**/*.md`) or folders (every `.txt` in them) name, by path.
+    """Return the files that paths, globs (`docs/**/*.md`) or folders (every `.txt` in them) name, by path.
 
     Names are paths from the folder that all files have in common, so that they are the same on every machine.
 
     Raises:
-        MLScaleError: nothing is found, a file cannot be read or is no text, or they are too large together.
+        MLScaleError: no file is found, a file cannot be read or is not text, or they are too large together.
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
     paths = sorted({path for pattern in patterns for path in _found(str(pattern), where)})
@@ -48,18 +48,19 @@ def text_files(patterns: str | Sequence[str], *, where: str) -> list[Document]:
             why="texts are kept in memory, by every process",
             fix="take a part of them, or write a data module of your own (docs/data.md)",
         )
+    # `commonpath` of the folders, since that of a single file would be the file itself.
     root = Path(os.path.commonpath([path.parent for path in paths]))
     return [Document(path.relative_to(root).as_posix(), _text(path, where)) for path in paths]
 
 
 def hold_out(documents: Sequence[Document], fraction: float, *, where: str) -> tuple[list[Document], list[Document]]:
-    """Training and held-out documents: never a part of one in each, but where there is only one.
+    """Return training and held-out documents; a document is only split if it is the only one.
 
     Documents are held out in the order of a hash of their names, as long as they fit into `fraction` of all bytes; the
     smallest one, where none fits. Of a single document the end is held out.
 
     Raises:
-        MLScaleError: the fraction is none.
+        MLScaleError: the fraction is not between 0 and 1.
     """
     if not 0 < fraction < 1:
         raise MLScaleError(
@@ -75,14 +76,16 @@ def hold_out(documents: Sequence[Document], fraction: float, *, where: str) -> t
         if len(document.text) <= room:
             held.add(document.name)
             room -= len(document.text)
+    # Every document is larger than the fraction allows.
     held = held or {min(documents, key=lambda document: len(document.text)).name}
     return [d for d in documents if d.name not in held], [d for d in documents if d.name in held]
 
 
 def digest(documents: Sequence[Document]) -> str:
-    """Of names and texts, in their order."""
+    """Return the digest of names and texts, in their order."""
     total = hashlib.sha256(b"documents 1")
     for name, text in documents:
+        # With the lengths, so that no other division into documents has the same digest.
         total.update(f"{name}\0{len(text)}\0".encode("utf-8", "surrogateescape") + text)
     return total.hexdigest()[:16]
 

@@ -1,4 +1,4 @@
-"""Text for language models: blocks of bytes, each with the bytes that follow its own by one."""
+"""Text for language models: blocks of bytes, each with the same block shifted by one byte."""
 
 from __future__ import annotations
 
@@ -33,24 +33,26 @@ class Blocks:
     labels = None
 
     def __init__(self, documents: Sequence[Document], length: int, stride: int) -> None:
+        # Other blocks of the same text are other samples.
         self.version = digest(documents) + f" {length}/{stride}"
         self.text = b"".join(document.text + b"\0" for document in documents)
         self._bytes = np.frombuffer(self.text, np.uint8)
         self._names = [document.name for document in documents]
         self._starts = np.cumsum([0] + [len(document.text) + 1 for document in documents])[:-1]
+        # One byte more than a block, for the target of its last byte.
         self._reach, self._stride = np.arange(length + 1, dtype=np.int64), stride
 
     def __len__(self) -> int:
         return max(0, (len(self.text) - len(self._reach)) // self._stride + 1)
 
     def key(self, sample: int) -> str:
-        """`document@byte` of the first byte."""
+        """Return `document@byte` of the first byte."""
         at = sample * self._stride
         document = int(np.searchsorted(self._starts, at, side="right")) - 1
         return f"{self._names[document]}@{at - int(self._starts[document])}"
 
     def take(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
-        """x and y, int64 (n, length) each: y is x shifted by one."""
+        """Return x and y, int64 (n, length) each: y is x shifted by one."""
         block = self._bytes[samples[:, None] * self._stride + self._reach].astype(np.int64)
         return np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:])
 
@@ -58,8 +60,8 @@ class Blocks:
 class LanguageData(MemoryData):
     """Language modelling on documents that a subclass has.
 
-    Validation is on whole documents that training has nothing of, in blocks that do not overlap: every byte is asked
-    for once, but for those at the end that fill no block.
+    Validation is on whole documents that training has nothing of, in blocks that do not overlap: every byte is
+    predicted once, but for those at the end that do not fill a block.
 
     Args:
         length: bytes of a block: the context that a model is trained with.
@@ -83,7 +85,7 @@ class LanguageData(MemoryData):
         self.length, self.stride = length, stride
 
     def _documents(self) -> dict[str, list[Document]]:
-        """Training and held-out documents, and test ones where there are any."""
+        """Return training and held-out documents, and test ones if there are any."""
         raise NotImplementedError
 
     def _read(self) -> tuple[Mapping[str, Rows], DataFacts]:

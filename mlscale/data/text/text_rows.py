@@ -1,4 +1,4 @@
-"""Labelled texts as rows of bytes: what text classification reads."""
+"""Labelled texts as rows of bytes, for text classification."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Labelled:
 
     Args:
         texts: bytes of each; only the first ones count that fit into a row.
-        labels: of each; any of the others' for one that is bad.
+        labels: of each; that of any other text for a bad one.
         keys: the name of each, unique.
         bad: what is wrong with a text that cannot be used, by its number.
     """
@@ -37,7 +37,7 @@ class Labelled:
     bad: dict[int, str] = field(default_factory=dict)
 
     def add(self, text: bytes, label: Label, key: str) -> None:
-        """One more."""
+        """Append a text."""
         self.texts.append(text)
         self.labels.append(label)
         self.keys.append(key)
@@ -52,7 +52,7 @@ class TextRows:
         length: tokens of a row.
 
     Attributes:
-        texts: what counts of each.
+        texts: the part of each that fits into a row.
         labels: as given.
     """
 
@@ -72,17 +72,18 @@ class TextRows:
         return self._keys[sample]
 
     def take(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
-        """x int64 (n, length), bytes plus one and then 0; y int64 (n,)."""
+        """Return x, int64 (n, length), bytes plus one and then 0, and y, int64 (n,)."""
         x = np.full((len(samples), self._length), PADDING, np.int64)
         for row, sample in enumerate(samples.tolist()):
             text = self.texts[sample]
             x[row, : len(text)] = np.frombuffer(text, np.uint8)
+            # After the copy to int64: in uint8 the byte 255 would wrap around to padding.
             x[row, : len(text)] += 1
         return x, self.labels[samples]
 
 
 def as_tokens(texts: Sequence[str | bytes], length: int) -> NDArray[np.int64]:
-    """Texts as a model takes them, int64 (n, length): UTF-8 bytes plus one, cut or filled up by 0 to `length`."""
+    """Return texts as a model takes them, int64 (n, length): UTF-8 bytes plus one, cut or padded by 0 to `length`."""
     given = [text.encode() if isinstance(text, str) else bytes(text) for text in texts]
     rows = TextRows(Labelled(given, [0] * len(given), [""] * len(given)), np.zeros(len(given), np.int64), length)
     return rows.take(np.arange(len(given), dtype=np.int64))[0]
@@ -108,11 +109,11 @@ class TextData(MemoryData):
         self.length = length
 
     def _load(self) -> dict[str, Labelled]:
-        """Train and val, and test where there is one."""
+        """Return the texts of train and val, and of test if there is one."""
         raise NotImplementedError
 
     def _where(self, split: str) -> str:
-        """The key path that a split stands at, for errors."""
+        """Return the key path of a split, for errors."""
         return f"data.{split}"
 
     def _read(self) -> tuple[Mapping[str, Rows], DataFacts]:
@@ -125,6 +126,7 @@ class TextData(MemoryData):
         classes = find_classes(usable, where=self._where("train")) if usable else None
         splits: dict[str, Rows] = {}
         for split, texts in given.items():
+            # A bad text takes any class: it is not trained on.
             first = next((label for label in usable), 0)
             labels = [first if number in texts.bad else label for number, label in enumerate(texts.labels)]
             encoded = (
@@ -151,5 +153,6 @@ class TextData(MemoryData):
 
 
 def by_hash(key: str, fraction: float) -> bool:
-    """Is what has this name held out? The same answer whatever else there is."""
+    """Return True if the item of this name is held out; it does not depend on other items."""
+    # The first 64 bits of the hash are uniform in [0, 2^64).
     return int.from_bytes(hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()[:8], "big") < fraction * 2**64

@@ -1,4 +1,4 @@
-"""Labelled texts of a user's own, in a table; and Debian's fortunes."""
+"""Labelled texts in a user's table, and Debian's fortunes."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class TextTable(TextData):
         weights: see `Policy`.
         epoch_samples: see `Policy`.
         last: 'drop' or 'pad'; see `Policy`.
-        on_bad_sample: 'fail' or 'skip': what to do about rows without a text or a label.
+        on_bad_sample: 'fail' or 'skip': for rows without a text or a label.
     """
 
     def __init__(
@@ -67,6 +67,7 @@ class TextTable(TextData):
             for split, paths in self._others.items()
             if paths is not None
         }
+        # By the training split alone: in another one a class may be missing.
         numbered = are_numbers(self._names(first))
         splits = {split: self._labelled(table, numbered) for split, table in {"train": first, **others}.items()}
         if "val" not in splits:
@@ -89,13 +90,13 @@ class TextTable(TextData):
 
 
 class Fortunes(TextData):
-    """Which of Debian's fortune files is a saying from? (Package fortunes-min or fortunes; various licences.)
+    """Debian's fortunes, to classify by file. (Package fortunes-min or fortunes; various licences.)
 
-    Every saying counts once; of those in several files the first keeps it. A part is held out by a hash of the saying.
+    Every text counts once; of several files that have it the first keeps it. A part is held out by a hash of the text.
 
     Args:
         root: the folder of the files.
-        least: sayings that a file must have to be a class.
+        least: texts that a file must have to be a class.
         val_fraction: part that is held out.
         others: see `TextTable`.
     """
@@ -127,6 +128,7 @@ class Fortunes(TextData):
             if path.suffix or not path.is_file():  # .dat is an index, .u8 another name of the same file
                 continue
             sayings = [saying for saying in dict.fromkeys(_sayings(path)) if saying not in seen]
+            # Those of a file that is too small as well: the first file keeps a text, whatever its size.
             seen.update(sayings)
             for number, saying in enumerate(sayings if len(sayings) >= self.least else []):
                 found.add(saying, path.name, f"{path.name}/{number}")
@@ -143,7 +145,7 @@ class Fortunes(TextData):
 
 
 def held_out(given: Labelled, fraction: float) -> tuple[Labelled, Labelled]:
-    """Training and held-out texts, by a hash of each: the same whatever other texts there are."""
+    """Return training and held-out texts, by a hash of each: the same whatever other texts there are."""
     sides = Labelled(), Labelled()
     for number, (text, label, key) in enumerate(zip(given.texts, given.labels, given.keys, strict=True)):
         side = sides[by_hash(text.decode("utf-8", "surrogateescape"), fraction)]
@@ -154,7 +156,8 @@ def held_out(given: Labelled, fraction: float) -> tuple[Labelled, Labelled]:
 
 
 def _sayings(path: Path) -> Iterator[bytes]:
-    """The texts between lines of a single %."""
+    """Yield the texts between lines of a single %."""
+    # A line end before each line, so that a % in the first or last line divides as well.
     for saying in b"".join(b"\n" + line for line in path.read_bytes().splitlines()).split(b"\n%\n"):
         if text := saying.removesuffix(b"\n%").strip():
             yield text
