@@ -1,4 +1,4 @@
-"""Scenes of several handwritten digits: put together, from real ones, to learn segmentation and several labels on."""
+"""Scenes of several handwritten digits, composed of real ones, to learn segmentation and several labels."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class DigitsScenes(Bundled):
 
     The scenes are synthetic, the digits real: each at a random place on black, as large as it is or twice, none over
     another. 2,000 to train and 500 to validate, of digits of the same two sides as in `Digits`, so that no handwriting
-    is on both. Beside `png` a sample has `mask.png`, the class of each pixel (0 background, digit d is d + 1, 255 for
-    the faint rim of a stroke), and `json`, the digits that are there.
+    is on both. Next to `png` a sample has `mask.png`, the class of each pixel (0 background, digit d is d + 1, 255 for
+    the faint rim of a stroke), and `json`, the digits of the scene.
 
     Args:
         batch_size: samples of one optimizer step, over all ranks and forward passes.
         root: the folder to keep the set in; None for the cache.
-        labels: 'mask', or 'several' for which digits are there.
+        labels: 'mask', or 'several' for the digits of a scene.
         image_size: see `ImageData`.
         workers: threads that decode, per process.
         seed: of order and augmentation; not of the scenes.
@@ -86,8 +86,9 @@ class DigitsScenes(Bundled):
 
 
 def _scenes(split: str, images: NDArray[np.float64], labels: NDArray[np.int64]) -> Iterator[dict[str, Any]]:
-    """Members of each scene. The draws are those of the loader's own generator: the same on every machine, for good."""
+    """Yield the members of each scene. The draws are those of the loader's own generator: the same on every machine."""
     numbers = np.arange(_COUNTS[split], dtype=np.int64)
+    # A scene: how many digits; a digit: its image, its scale, and two coordinates for each place to try.
     draws = uniform(sample_seeds(numbers, seed=0, epoch=0, stream=f"scenes {split}"), 1 + _MOST * (2 + 2 * _TRIES))
     for row in draws.astype(np.float64):
         scene, mask = np.zeros((SIDE, SIDE), np.uint8), np.zeros((SIDE, SIDE), np.uint8)
@@ -103,7 +104,7 @@ def _scenes(split: str, images: NDArray[np.float64], labels: NDArray[np.int64]) 
 
 
 def _free(scene: NDArray[np.uint8], side: int, draws: NDArray[np.float64]) -> tuple[slice, slice] | None:
-    """The first of the drawn places where a square of that side meets nothing."""
+    """Return the first drawn place where a square of that side overlaps no digit; None if there is none."""
     for down, right in draws.reshape(-1, 2):
         top, left = int(down * (SIDE - side + 1)), int(right * (SIDE - side + 1))
         place = slice(top, top + side), slice(left, left + side)

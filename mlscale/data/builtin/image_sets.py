@@ -25,7 +25,7 @@ from mlscale.data.shards.webdataset import WebDataset
 from mlscale.errors import Exit, MLScaleError
 
 Samples = tuple[int, Iterator[dict[str, Any]]]
-"""How many there are, and the members of each by extension."""
+"""The number of samples, and the members of each by extension."""
 
 DEBIAN_FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
 
@@ -58,8 +58,8 @@ class Bundled(WebDataset):
     licence: ClassVar[str]
     """Of the data: an SPDX identifier."""
     of_shards: Mapping[str, Any] = MappingProxyType({})
-    """What a subclass says of its shards: image_key, label_key, labels, classes; see `WebDataset`. No argument: a
-    signature that takes any word would take every typing error for a setting."""
+    """A subclass's options of its shards: image_key, label_key, labels, classes; see `WebDataset`. Not an argument: a
+    signature with `**options` would accept every mistyped option."""
 
     def __init__(
         self,
@@ -96,10 +96,12 @@ class Bundled(WebDataset):
         """Write the set unless it is there. Several processes may do so at once.
 
         Raises:
-            MLScaleError: the set cannot be had, or the folder not be written.
+            MLScaleError: the set cannot be obtained, or the folder not be written.
         """
+        # A folder that exists is complete: `write_aside` renames it at the end.
         if self.folder.exists():
             return
+        # All at once, because a source may be in a temporary folder that is deleted when the iterator ends.
         splits = dict(self._load())
         with write_aside(self.folder) as aside:
             total = sum(count for count, _ in splits.values())
@@ -112,7 +114,7 @@ class Bundled(WebDataset):
                         bar.update(len(part))
 
     def _load(self) -> Iterator[tuple[str, Samples]]:
-        """Train and val."""
+        """Yield the name and the samples of train and val."""
         raise NotImplementedError
 
     def facts(self) -> DataFacts:
@@ -169,26 +171,28 @@ class FashionMNIST(Bundled):
 
 
 def split_digits() -> Iterator[tuple[str, NDArray[np.float64], NDArray[np.int64]]]:
-    """scikit-learn's digits: train and val, images (n, 8, 8) of values from 0 to 16, and labels (n,)."""
+    """Yield scikit-learn's digits: train and val, images (n, 8, 8) of values from 0 to 16, and labels (n,)."""
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 
     digits = load_digits()
     rows = np.arange(len(digits.images))
+    # A fixed seed and not the run's: every run validates on the same digits.
     train, val = train_test_split(rows, test_size=360, stratify=digits.target, random_state=0)
     yield "train", digits.images[train], digits.target[train]
     yield "val", digits.images[val], digits.target[val]
 
 
 def labelled(images: NDArray[np.uint8], labels: NDArray[np.int64]) -> Samples:
-    """Images (n, H, W) and their classes (n,) as members `png` and `cls`."""
+    """Return images (n, H, W) and their classes (n,) as members `png` and `cls`."""
     pairs = zip(images, labels, strict=True)
     return len(labels), ({"png": png(image), "cls": int(label)} for image, label in pairs)
 
 
 def png(image: NDArray[np.uint8]) -> bytes:
-    """An image (H, W), uncompressed."""
+    """Return an image (H, W) as an uncompressed PNG."""
     content = io.BytesIO()
+    # Compression libraries differ in their bytes; uncompressed data is the same everywhere.
     Image.fromarray(image).save(content, "PNG", compress_level=0)
     return content.getvalue()
 
@@ -222,7 +226,7 @@ def _read_fashion_mnist(folder: Path) -> Iterator[tuple[str, Samples]]:
 
 
 def _read_idx(path: Path) -> NDArray[np.uint8]:
-    """LeCun's IDX format: two zeros, 8 for unsigned bytes, how many dimensions, each as a big-endian word, values."""
+    """Read LeCun's IDX format: two zeros, 8 for unsigned bytes, number of dimensions, each big-endian, values."""
     with gzip.open(path) as stream:
         content = stream.read()
     dimensions = content[3]

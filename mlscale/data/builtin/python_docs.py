@@ -25,16 +25,16 @@ _LEFT_OUT = frozenset({
     "lib2to3", "pydoc_data", "site-packages", "test", "tests", "tkinter", "turtledemo",
 })  # fmt: skip
 _SAME = 40
-"""Characters from which on a paragraph that came before is taken for a repetition."""
+"""Characters from which on a paragraph that came before counts as a repetition."""
 _LEAST = 200
 """Bytes of a document; there is nothing to learn from fewer."""
 
 
 class PythonDocs(LanguageData):
-    """What `help()` knows, and the docstrings of the standard library (PSF-2.0): a document each topic and module.
+    """The topics of `help()`, and the docstrings of the standard library (PSF-2.0): a document each topic and module.
 
-    A paragraph is kept where it comes first and nowhere else, since topics and modules quote each other: what is held
-    out would stand in the training text otherwise. The text is that of the Python that runs, so its data version
+    A paragraph is kept where it comes first and nowhere else, since topics and modules quote each other: held-out
+    text would be in the training text otherwise. The text is that of the Python that runs, so its data version
     differs between versions of Python. It is collected once, into the cache.
 
     Args:
@@ -101,7 +101,7 @@ class PythonDocs(LanguageData):
 
 
 def collect() -> Iterator[Document]:
-    """Topics of `help()`, then modules, both sorted; without paragraphs that came before."""
+    """Yield topics of `help()`, then modules, both sorted; without paragraphs that came before."""
     seen: set[str] = set()
     for name, texts in (*_topics(), *_docstrings()):
         text = "\n\n".join(kept for text in texts if (kept := _new_paragraphs(text, seen))).encode()
@@ -132,14 +132,17 @@ def _docstrings() -> Iterator[tuple[str, list[str]]]:
 
 def _modules(root: Path) -> Iterator[Path]:
     for folder, inside, names in os.walk(root):
+        # In place, so that os.walk leaves folders out; sorted, since the file system has its own order. The name before
+        # '-' is that of `config-3.12-x86_64-linux-gnu`, for example.
         inside[:] = sorted(name for name in inside if name.split("-")[0] not in _LEFT_OUT and name not in _LEFT_OUT)
         yield from (Path(folder, name) for name in sorted(names) if name.endswith(".py"))
 
 
 def _new_paragraphs(text: str, seen: set[str]) -> str:
-    """The paragraphs that have not been seen before; they have been from now on."""
+    """Return the paragraphs that are not in `seen`, and add them to it."""
     kept = []
     for paragraph in re.split(r"\n\s*\n", text.strip("\n")):
+        # Quotations differ in their indentation and line breaks.
         words = " ".join(paragraph.split())
         if words and words not in seen:
             kept.append(paragraph.rstrip())
@@ -153,7 +156,7 @@ def _library() -> Path:
 
 
 def _which_python() -> str:
-    """The version, and a digest of which modules there are: packages leave out different ones."""
+    """Return the version, and a digest of the modules that exist: distributions leave out different ones."""
     root = _library()
     listing = "\n".join(f"{path.relative_to(root)} {path.stat().st_size}" for path in _modules(root))
     return f"{platform.python_version()}-{hashlib.sha256(listing.encode()).hexdigest()[:8]}"

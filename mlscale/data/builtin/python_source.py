@@ -22,7 +22,7 @@ _SHORTEST = 4
 
 
 class PythonSource(TextData):
-    """Which package of the standard library does a piece of source come from? (PSF-2.0.)
+    """Pieces of the standard library's source, to classify by package (PSF-2.0).
 
     The files of every package are split, not their pieces: no piece of a held-out file is trained on. Files are held
     out in the order of a hash of their names, as long as they fit into the package's part of bytes. The source is that
@@ -73,6 +73,7 @@ class PythonSource(TextData):
     def _load(self) -> dict[str, Labelled]:
         root = Path(sysconfig.get_paths()["stdlib"])
         files = {package: _files(root, package) for package in self.packages}
+        # Two files at least: one on each side.
         raise_all([self._too_few(package, there) for package, there in files.items() if len(there) < 2])
         splits = {"train": Labelled(), "val": Labelled()}
         for package, paths in files.items():
@@ -84,6 +85,7 @@ class PythonSource(TextData):
         return splits
 
     def _pieces(self, source: bytes) -> Iterator[tuple[int, bytes]]:
+        # Pieces do not overlap, so that no text counts twice.
         for start in range(0, len(source), self.length):
             piece = source[start : start + self.length]
             if _SHORTEST * len(piece) >= self.length and piece.strip():
@@ -100,13 +102,13 @@ class PythonSource(TextData):
 
 
 def _files(root: Path, package: str) -> list[Path]:
-    """The source files of a package, sorted; neither tests nor what is empty."""
+    """Return the source files of a package, sorted, without tests and empty files."""
     inside = (path for path in (root / package).rglob("*.py") if not {"test", "tests"} & set(path.parts))
     return sorted(path for path in inside if path.stat().st_size > 0)
 
 
 def _held_out(root: Path, paths: Sequence[Path], fraction: float) -> set[Path]:
-    """The held-out files of a package: at least one, and never all."""
+    """Return the held-out files of a package: at least one, and never all."""
     room = fraction * sum(path.stat().st_size for path in paths)
     held: set[Path] = set()
     for path in sorted(paths, key=lambda path: hashlib.sha256(path.relative_to(root).as_posix().encode()).digest()):
