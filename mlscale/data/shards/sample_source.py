@@ -96,7 +96,7 @@ class TarSource:
         return self._index.extensions[self._label_column], self._index.read_all(self._label_column)
 
     def label_checksums(self) -> NDArray[np.uint32]:
-        """Return the CRC-32 of each label member, (n,). Members are read only if `mlscale prepare` has not recorded it."""
+        """Return the CRC-32 of each label member, (n,). Members are read only if it is not recorded."""
         return self._index.checksums(self._label_column)
 
     def _read(self, sample: int, column: int) -> tuple[str, bytes]:
