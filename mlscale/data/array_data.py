@@ -1,4 +1,4 @@
-"""Data that lies in memory as arrays: text and tables, in mlscale's order."""
+"""Data that is in memory as arrays: text and tables, in mlscale's order."""
 
 from __future__ import annotations
 
@@ -140,6 +140,7 @@ class MemoryStream:
     def __call__(self, plans: Iterable[Plan]) -> Iterator[Batch | BadSample]:
         """Yield a batch for each plan; in its place a `BadSample`, if one of its samples cannot be used."""
         for plan in plans:
+            # Nothing is read here: bad samples are known since `facts` read all rows.
             yield self._first_bad(plan) or self._batch(plan)
 
     def _first_bad(self, plan: Plan) -> BadSample | None:
@@ -153,6 +154,7 @@ class MemoryStream:
         # from_numpy shares memory: `take` returns new arrays, so an augmentation may write to x.
         x, y = (torch.from_numpy(values) for values in self._rows.take(plan.samples))
         if self._augment is not None:
+            # By position and not by sample: a sample that is drawn twice is changed in two ways.
             seeds = sample_seeds(plan.positions, seed=self._seed, epoch=plan.epoch, stream="augment")
             x = self._augment(x, seeds)
         batch: Batch = {"x": x, "y": y, "key": [self._rows.key(sample) for sample in plan.samples.tolist()]}
@@ -192,5 +194,6 @@ def refuse_bad(rows: Rows, policy: Policy, *, where: str) -> None:
 
 def version_of(splits: Mapping[str, Rows]) -> str:
     """Return the digest of all splits."""
+    # With the names of the splits: train and val exchanged are other data.
     content = "|".join(f"{split}={rows.version}" for split, rows in splits.items())
     return hashlib.sha256(content.encode()).hexdigest()[:16]

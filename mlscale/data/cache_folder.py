@@ -50,7 +50,7 @@ def write_aside(target: Path) -> Iterator[Path]:
 
 
 def write_file_aside(target: Path, content: bytes, *, mode: int = 0o600) -> None:
-    """Write a small file so that a reader sees all of it or none; `mode` says who may read it."""
+    """Write a small file so that a reader sees all of it or none; `mode` is its permissions."""
     target.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{target.name}-", dir=target.parent)
     try:

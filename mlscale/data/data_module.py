@@ -39,7 +39,7 @@ _BEFORE = {"policy": "shuffle", "decode_version": 1}
 class OrderedData(LightningDataModule):
     """Batches in an exact order, from whatever a subclass makes its streams of.
 
-    The trainer says how many ranks there are and how many forward passes make a step; without one there is one of each.
+    The trainer has the number of ranks and of forward passes a step; without a trainer there is one of each.
 
     Args:
         batch_size: samples of one optimizer step, over all ranks and forward passes.

@@ -79,5 +79,6 @@ def encoded(labels: str, opened: Mapping[str, Source], where: Mapping[str, str])
 
 
 def _several(source: Source, where: str) -> Read:
+    # Only shards have members for labels: a folder has one class for each image.
     assert isinstance(source, TarSource)
     return read_labels(*source.read_labels(), source.key, where=where)

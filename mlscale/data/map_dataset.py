@@ -172,7 +172,7 @@ class DatasetStream:
                     samples = [self._samples[request] for request in self._requests(plan)]
                 yield self._finish(plan, _collate(samples))
             return
-        # A sampler is asked for its batches once, in this process; the plans are needed again as results come.
+        # DataLoader takes the batches of its sampler in this process; the plans are needed again as results come.
         kept = list(plans)
         loader: DataLoader[Any] = DataLoader(
             self._samples,
@@ -229,6 +229,7 @@ class _Seeded(Dataset[dict[str, Any] | BadSample]):
                 where=f"{self._where}; {frame.filename}:{frame.lineno}",
                 why=f"{type(error).__name__}: {error}",
             )
+            # By hand, because it is returned and not raised.
             bad.__cause__ = error
             return bad
         x, y = as_pair(sample, self._where)
@@ -278,6 +279,7 @@ def _labels(dataset: Any, where: str) -> list[int | str]:
         if y.ndim == 1 and not y.is_floating_point():
             return [int(label) for label in y.tolist()]
     if isinstance(dataset, Subset):
+        # A subset has no `targets`; those of the whole dataset need no loading.
         every = _labels(dataset.dataset, where)
         return [every[i] for i in dataset.indices]
     for name in ("targets", "labels"):
@@ -286,6 +288,7 @@ def _labels(dataset: Any, where: str) -> list[int | str]:
             values = values.tolist()
         if isinstance(values, list) and len(values) == len(dataset) and all(isinstance(y, int) for y in values):
             return list(values)
+    # Loading a sample may draw random numbers, which must not shift those of training.
     with global_generators_kept():
         return [as_pair(dataset[i], where)[1] for i in range(len(dataset))]
 
@@ -299,6 +302,7 @@ def _probe(dataset: Any, where: str, *, skip_bad: bool) -> list[Tensor | None]:
     probed: list[Tensor | None] = []
     failure: Exception | None = None
     with global_generators_kept():
+        # Small datasets give a number more than once.
         for i in np.unique(np.linspace(0, len(dataset) - 1, _PROBED).astype(int)).tolist():
             # A fixed seed, so that random transforms inside the dataset give the same version in every run.
             seed_generators(0)

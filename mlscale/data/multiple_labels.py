@@ -113,6 +113,7 @@ def _of_list(value: Any) -> Labels:
     # bool is a subclass of int: [true, false] would be read as the classes 1 and 0.
     if not isinstance(value, list) or not all(isinstance(v, int | str) and not isinstance(v, bool) for v in value):
         raise ValueError("it is no list of class numbers or names")
+    # A label that is written twice counts once.
     return list(dict.fromkeys(value))
 
 

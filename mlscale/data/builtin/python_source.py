@@ -16,7 +16,7 @@ PACKAGES = (
     "asyncio", "ctypes", "email", "http", "importlib", "json", "logging", "multiprocessing", "unittest", "urllib",
     "xml",
 )  # fmt: skip
-"""In every Python, whoever has packaged it."""
+"""Part of every Python, whatever its distribution leaves out."""
 _SHORTEST = 4
 """A file's last piece is left out where it is shorter than this part of a whole one."""
 
@@ -115,4 +115,5 @@ def _held_out(root: Path, paths: Sequence[Path], fraction: float) -> set[Path]:
         if path.stat().st_size <= room:
             held.add(path)
             room -= path.stat().st_size
+    # The path decides between files of one size.
     return held or {min(paths, key=lambda path: (path.stat().st_size, path))}

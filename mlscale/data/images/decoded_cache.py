@@ -111,6 +111,7 @@ def _decode_all(
         results = list(pool.map(one, picks))
     bad = [result for result in results if isinstance(result, BadSample)]
     if bad and not (skip_bad and len(bad) < len(results)):
+        # `map` keeps the order, so every rank raises the error of the same sample.
         raise bad[0]
     good = [(pick, result) for pick, result in zip(picks, results, strict=True) if not isinstance(result, BadSample)]
     return [pick for pick, _ in good], [array for _, array in good]

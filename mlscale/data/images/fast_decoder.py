@@ -2,7 +2,7 @@
 
 Opening reads the header alone, so that a part can be chosen before anything is decoded, and what is too large is
 refused before it takes memory. What a decoder warns of is an error (see `jpeg`); of a PNG every checksum is compared,
-and every row has to be there. Pictures are turned the right way up as their EXIF orientation says; their colour
+and every row has to be there. Pictures are turned upright by their EXIF orientation; their colour
 profiles are left alone.
 
 Training, `predict` and `serve` all decode by this. It needs numpy, simplejpeg and Pillow; where torch is loaded anyway,

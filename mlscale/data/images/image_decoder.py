@@ -40,7 +40,7 @@ def decode_image(
 
     Raises:
         ValueError: it is corrupt or too large, a colour image where one channel is asked for, or its pixels are of a
-        type without a known range.
+            type without a known range.
         OSError: Pillow can't read it.
     """
     picture = open_picture(content, max_pixels=max_pixels)

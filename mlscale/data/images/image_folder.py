@@ -66,6 +66,7 @@ class FolderSource:
         step = max(1, len(self._files) // _PROBED)
         for number, (name, path) in enumerate(self._files):
             full = self._root / path
+            # The size of every file, since an image that is replaced usually has another one.
             total.update(f"{name}\0{path}\0{full.stat().st_size}\0".encode("utf-8", "surrogateescape"))
             if number % step == 0:
                 with open(full, "rb") as stream:
@@ -152,6 +153,7 @@ class ImageFolder(ImageData):
                 fix=f"data.root={self.root / 'train'} holds a part of it out; or make {self.root / 'val'}",
             )
         splits = [split for split in ("train", "val", "test") if (self.root / split).is_dir()]
+        # Opened by the caller, which reports the problems of all splits together.
         return {split: partial(self._open_split, split) for split in splits}
 
     def _open_split(self, split: str) -> Source:
@@ -180,9 +182,10 @@ def _images(root: Path) -> list[tuple[str, str]]:
     """Return (class, path from root) of every image, sorted.
 
     Raises:
-        MLScaleError: there is no class folder, or one without an image.
+        MLScaleError: class folders are missing, or one holds no image.
     """
     folders = [entry.name for entry in os.scandir(root) if entry.is_dir()]
+    # Hidden folders, such as .git, are not classes.
     classes = sorted(name for name in folders if not name.startswith(".") and not is_system_folder(name))
     if not classes:
         loose = sum(entry.name.lower().endswith(_EXTENSIONS) for entry in os.scandir(root))
@@ -214,6 +217,7 @@ def _files(root: Path, name: str, skipped: dict[str, Skipped]) -> list[str]:
     # As torchvision's ImageFolder does: folders of a class may be symbolic links.
     for folder, folders, members in os.walk(root / name, followlinks=True):
         for member in sorted((*folders, *members)):
+            # Folders as well, since os.walk will not enter them.
             if is_system_file(member) or is_system_folder(member):
                 count_skipped(skipped, KIND, Path(folder, member).relative_to(root).as_posix())
         # In place: os.walk enters only the folders that are left in this list.

@@ -3,8 +3,8 @@
 A batch is made by several threads, each of which works on a few of its samples and writes them, normalised, to where
 they belong in an array that is used again (see `Ring`). Decoders, the resize and numpy release the interpreter's lock.
 What else torch does happens in the caller's thread: its thread count and its random generator stay as the caller set
-them, and a user's own transform finds a generator that nobody else draws from. Elementwise work is numpy's: torch would
-wake a second thread for a batch of a few dozen kilobytes, which on busy cores takes milliseconds.
+them, and a user's own transform has a generator that no other thread draws from. Elementwise work is numpy's: torch
+would wake a second thread for a batch of a few dozen kilobytes, which on busy cores takes milliseconds.
 """
 
 from __future__ import annotations

@@ -116,6 +116,7 @@ class ImageData(OrderedData):
         return f"data.{split}"
 
     def _read(self) -> tuple[dict[str, Decoded], DataFacts]:
+        # Every split is opened before an error is raised, which has the problems of all.
         opened = all_of(self._open())
         where = {split: self._where(split) for split in opened}
         classes, labels = self._read_labels(opened, where)
@@ -129,6 +130,7 @@ class ImageData(OrderedData):
             max_pixels=self.max_pixels,
         )
         if self._scale is not None:
+            # Channels and size stay those of this data.
             shape = replace(shape, mean=self._scale[0], std=self._scale[1])
         splits = {
             split: Decoded(
@@ -175,6 +177,7 @@ class ImageData(OrderedData):
         if self.labels != "mask":
             return asked.encoded(self.labels, opened, where)
         train = opened["train"]
+        # Only shards hold masks: a folder has one class for each image.
         assert isinstance(train, TarSource)
         classes = classes_of_masks(
             train,
@@ -240,6 +243,7 @@ class ImageData(OrderedData):
             for split, data in self._splits.items()
             for sample, warning in sorted(data.tolerated.items())
         }
+        # A collective operation: every rank calls it, before rank zero alone prints.
         found = tolerated_over_ranks(found)
         if found and (self.trainer is None or self.trainer.is_global_zero):
             print(describe_tolerated(found), file=sys.stderr, flush=True)

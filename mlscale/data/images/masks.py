@@ -140,6 +140,7 @@ def classes_of_masks(
         count, names = (stated, None) if isinstance(stated, int) else (len(stated), tuple(map(str, stated)))
         _check(count, "data.classes", "data.classes=[background,thing]; or null, to look at every training mask")
         return Classes(count, names, ())
+    # Ignored pixels are not a class.
     counts = count_pixels(source, threads=threads, skip_bad=skip_bad, max_pixels=max_pixels)[:IGNORED]
     # A number below the largest is a class even if no pixel has it: masks are not renumbered.
     count = int(np.flatnonzero(counts).max(initial=-1)) + 1
@@ -195,6 +196,7 @@ def _size_of_image(source: Source, sample: int, max_pixels: int) -> tuple[int, i
     if not is_image(extension):
         height, width = np.asarray(decode_value(content, extension)).shape[-2:]
         return int(height), int(width)
+    # Reads the header alone.
     picture = open_picture(content, max_pixels=max_pixels)
     return picture.height, picture.width
 

@@ -54,7 +54,7 @@ class TrainLoader:
         progress: where to start; advanced.
         pad: fill the last global batch up, by the first samples of the epoch's order, in place of leaving it out.
         finish: done to every batch.
-        limit: batches after which an epoch ends early, as the trainer's `limit_train_batches` says.
+        limit: batches after which an epoch ends early, by the trainer's `limit_train_batches`.
         fixed: every epoch is the first one, to learn a few batches by heart.
     """
 

@@ -22,7 +22,7 @@ class Policy:
 
     Args:
         sampling: 'shuffle' gives each sample once an epoch; 'balanced' every class equally often; 'weighted' each
-            sample as often as its weight says.
+            sample in proportion to its weight.
         weights: for 'weighted': a CSV file of key,weight lines, or the extension of a member that holds a number.
         epoch_samples: samples of an epoch; None for as many as the training data has.
         last: of an epoch's last global batch that is not full: 'drop' leaves it out, 'pad' fills it up by samples of

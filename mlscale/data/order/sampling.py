@@ -51,7 +51,7 @@ class Shuffled:
 
 
 class Weighted:
-    """Each sample as often as its weight says: n·w/Σw times an epoch, rounded up or down.
+    """Each sample in proportion to its weight: n·w/Σw times an epoch, rounded up or down.
 
     Systematic sampling (Madow and Madow, 1944): an epoch's places are the strata of one evenly spaced grid over the
     cumulated weights, shifted at random, and come in the order of a permutation. Equal weights give each sample exactly

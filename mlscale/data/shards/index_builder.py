@@ -22,7 +22,7 @@ from mlscale.errors import MLScaleError, raise_all
 from mlscale.files import read_again
 
 KEEP = ("auto", "cache", "beside")
-"""The places of indexes: 'auto' is next to the shards if they exist there already, else the cache; 'cache' and 'beside'
+"""The places of indexes: 'auto' is next to the shards if an index exists there, else the cache; 'cache' and 'beside'
 (next to the shards) are always that place."""
 
 

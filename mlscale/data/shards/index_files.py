@@ -1,6 +1,6 @@
 """Index files on disk: next to the shards, where they serve every user and machine, or in this user's cache.
 
-An index file is a .npz: a JSON document as the contract `index` says (`about`), the keys joined by NUL bytes (`keys`),
+An index file is a .npz: a JSON document by the contract `index` (`about`), the keys joined by NUL bytes (`keys`),
 `offsets` and `sizes`, int64 (samples, extensions), and, once `mlscale prepare` has read the members, their `digests`.
 One that is corrupt, of a later format, or of another state of the shard is not used.
 """

@@ -102,6 +102,7 @@ class TarSource:
     def _read(self, sample: int, column: int) -> tuple[str, bytes]:
         try:
             return self._index.extensions[column], self._index.read(sample, column)
+        # As a BadSample, so that `data.on_bad_sample` decides.
         except CorruptMemberError as error:
             from mlscale.data.order.bad_samples import BadSample  # with torch, which is not needed to read
 
@@ -112,7 +113,7 @@ class TarSource:
         extensions = self._index.extensions
         if image_key is None:
             wanted = [extension for extension in extensions if is_image(extension) and extension != label_key]
-            # Arrays are taken where there is no image; pickles too, to be refused with the reason.
+            # Arrays are used where there is no image; pickles too, to be refused with the reason.
             arrays = ("npy", "ten", "tb", *PICKLED)
             wanted = wanted or [extension for extension in extensions if extension in arrays and extension != label_key]
         else:
@@ -139,6 +140,7 @@ class TarSource:
             f".{label_key}": index.offsets[:, self._label_column] < 0,
         }
         for member, absent in lacking.items():
+            # If all samples lack it the key is wrong, and skipping would leave none.
             if absent.any() and (not self._skip_incomplete or absent.all()):
                 raise self._missing(absent, member, where)
         incomplete = lacking[images] | lacking[f".{label_key}"]
@@ -229,6 +231,7 @@ def as_label(content: bytes, extension: str) -> Label:
         except ValueError:
             return text
     value: Any = decode_value(content, extension)
+    # webdataset has no handler for this extension.
     if isinstance(value, bytes):
         value = value.decode("utf-8").strip()
     # numpy scalars and arrays of one value.

@@ -173,6 +173,7 @@ def _names(paths: Sequence[str]) -> list[str]:
     names = [os.path.basename(path) for path in paths]
     if len(set(names)) == len(names):
         return names
+    # Names are part of the data version, so they do not depend on where the shards are.
     full = [os.path.abspath(path) for path in paths]
     top = os.path.commonpath([os.path.dirname(path) for path in full])
     return [Path(path).relative_to(top).as_posix() for path in full]
@@ -190,6 +191,7 @@ def _materialise(command: str, where: str, allow: Collection[str]) -> str:
     # Another command, such as one for another version of the data, is another file.
     digest = hashlib.sha256(command.encode()).hexdigest()[:16]
     folder = cache_dir() / "pipes" / digest
+    # A folder that exists is complete: `write_aside` renames it at the end.
     if not folder.exists():
         with write_aside(folder) as aside:
             with open(aside / "shard.tar", "wb") as output:

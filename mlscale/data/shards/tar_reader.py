@@ -268,7 +268,7 @@ def _checked(header: bytes, offset: int) -> int:
     field = header[124:136]
     try:
         if field[0] in (0x80, 0xFF):  # more than 8 GiB, in base 256
-            # The flag 0x80 is the sign bit of 12 bytes, worth -2^95, and is no part of the number; 0xFF begins a
+            # The flag 0x80 is the sign bit of 12 bytes, worth -2^95, and not a part of the number; 0xFF begins a
             # negative one.
             size = int.from_bytes(field, "big", signed=True) + (1 << 95 if field[0] == 0x80 else 0)
         else:

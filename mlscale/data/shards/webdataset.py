@@ -115,6 +115,7 @@ class WebDataset(ImageData):
         self._specs: dict[str, Spec] = {"val": val, **({} if test is None else {"test": test})}
         if not isinstance(train, Mapping):
             self._specs["train"] = train
+        # `super().__init__` has refused unknown labels.
         self._image_key, self._label_key, self._allow = image_key, label_key or LABELS[labels], tuple(allow)
         self._indexes: dict[str, Index] = {}
 
@@ -160,9 +161,11 @@ class WebDataset(ImageData):
             label_key=self._label_key,
             allow=self._allow,
             where=where,
+            # Several labels and masks are read by the code that decodes them.
             one=self.labels == "one",
             skip_incomplete=self._skip_incomplete,
         )
+        # Without incomplete samples, so that its rows are the samples of the split.
         self._indexes[split] = source.index
         return source
 
@@ -217,6 +220,7 @@ class WebDataset(ImageData):
         self.facts()
         index = self._indexes["train"]
         source = [shard.name.split("/", 1)[0] for shard in index.shards]
+        # Counted in the index: incomplete samples may have been left out.
         counts = Counter(source[number] for number in index.shard.tolist())
         return np.array([counts[name] for name in self._sources], np.int64), self._shares
 

@@ -49,6 +49,7 @@ class Table:
         """
         if name in self.columns:
             return self.columns[name]
+        # A cutoff of 0: the nearest name, however different.
         near = next(iter(get_close_matches(name, self.columns, 1, 0.0)), None)
         shown = ", ".join(list(self.columns)[:20]) + (", …" if len(self.columns) > 20 else "")
         raise MLScaleError(

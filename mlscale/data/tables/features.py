@@ -102,6 +102,7 @@ class Category:
         """Return values of any split or file, written as training has them."""
         if isinstance(values, np.ndarray) or not self.of_numbers:
             return as_texts(values)
+        # Written as in training: 07 and 7.0 become 7.
         numbers = [None if value is None else as_number(value) for value in values]
         return [
             value if number is None else as_texts(np.array([number]))[0]

@@ -168,4 +168,5 @@ class Diabetes(BundledTable):
 def _rows(given: Any, target: Column, rows: Any) -> Table:
     columns: dict[str, Column] = {str(name): given.data[rows, i] for i, name in enumerate(given.feature_names)}
     columns["target"] = target[rows] if isinstance(target, np.ndarray) else [target[row] for row in rows.tolist()]
+    # Keys are the row numbers of scikit-learn's table.
     return Table(columns, [str(row) for row in rows.tolist()])

@@ -50,6 +50,7 @@ def read_table(paths: str | Sequence[str], *, where: str, texts: Collection[str]
     tables = [_arrow(path, where) for path in files]
     first = tables[0].column_names
     for path, table in zip(files, tables, strict=True):
+        # In any order: columns are joined by name.
         if sorted(table.column_names) != sorted(first):
             differs = sorted(set(table.column_names) ^ set(first))
             raise MLScaleError(
@@ -74,6 +75,7 @@ def _files(patterns: Sequence[str], where: str) -> list[Path]:
     paths: list[Path] = []
     for pattern in patterns:
         names = glob.glob(str(Path(pattern).expanduser()), recursive=True)
+        # glob lists names in the order of the file system.
         found = sorted(Path(name) for name in without_system_files(names, where=where))
         if not (found := [path for path in found if path.is_file()]):
             raise MLScaleError(
@@ -130,7 +132,9 @@ def _csv(path: Path, where: str) -> Any:
     # A quoted field may hold line ends.
     parse = csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",", newlines_in_values=True)
     with csv.open_csv(path, parse_options=parse) as heading:
+        # Only the first block is read here.
         names = heading.schema.names
+    # A single column with another separator in its name: the file is divided by that one.
     if len(names) == 1 and (other := next((mark for mark in (";", "\t", "|", ",") if mark in names[0]), None)):
         raise MLScaleError(
             f"{path.name} divides its columns by {other!r}",
@@ -147,7 +151,7 @@ def _parquet(path: Path, where: str) -> Any:
     import pyarrow as pa
     from pyarrow import parquet
 
-    # What a file says of its size is that of its encoding, and a billion equal values are encoded in a few bytes.
+    # The size that a file states is that of its encoding, and a billion equal values are encoded in a few bytes.
     with parquet.ParquetFile(path) as file:
         parts, unpacked = [], 0
         for part in file.iter_batches(batch_size=_ROWS):

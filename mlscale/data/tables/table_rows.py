@@ -199,6 +199,7 @@ def held_out_rows(table: Table, targets: Sequence[str], fraction: float, *, wher
     Raises:
         MLScaleError: the fraction is not between 0 and 1, or one side is empty.
     """
+    # Without targets: a corrected label must not move its row to the other side.
     columns = [rows_of(column) for name, column in table.columns.items() if name not in targets]
     held = np.array([by_hash("\0".join(values), fraction) for values in zip(*columns, strict=True)], np.bool_)
     if not 0 < fraction < 1 or not len(held) or held.all() or not held.any():
@@ -222,9 +223,11 @@ def _part(table: Table, mask: NDArray[np.bool_]) -> Table:
 
 def _scale(train: Rows) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Return mean and standard deviation of each number to predict."""
+    # Bad rows hold 0 in place of a target.
     rows = np.array([row for row in range(len(train)) if row not in train.bad], np.int64)
     y = train.take(rows)[1].astype(np.float64)
     std = y.std(axis=0)
+    # Targets are divided by the deviation.
     return tuple(y.mean(axis=0).tolist()), tuple(np.where(std > 0, std, 1.0).tolist())
 
 
@@ -234,6 +237,7 @@ def _are_classes(columns: Sequence[Column]) -> bool:
     (values,) = columns
     if not isinstance(values, np.ndarray):
         return not _numbers_with_mistakes(values)
+    # As `find_classes` needs them: from 0, without gaps.
     there = np.unique(values[~np.isnan(values)])
     return len(there) <= _MOST_CLASSES and np.array_equal(there, np.arange(len(there)))
 

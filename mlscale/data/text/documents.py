@@ -38,6 +38,7 @@ def text_files(patterns: str | Sequence[str], *, where: str) -> list[Document]:
         MLScaleError: no file is found, a file cannot be read or is not text, or they are too large together.
     """
     patterns = [patterns] if isinstance(patterns, str) else list(patterns)
+    # A set, because patterns may overlap.
     paths = sorted({path for pattern in patterns for path in _found(str(pattern), where)})
     if not paths:
         raise MLScaleError("no text file is named", where=where, fix=f"{where}='texts/*.txt'")
@@ -72,6 +73,7 @@ def hold_out(documents: Sequence[Document], fraction: float, *, where: str) -> t
         return [Document(name, text[:at])], [Document(name, text[at:])]
     room = fraction * sum(len(document.text) for document in documents)
     held: set[str] = set()
+    # By hash: the same order on every machine, and independent of what documents hold.
     for document in sorted(documents, key=lambda document: hashlib.sha256(document.name.encode()).digest()):
         if len(document.text) <= room:
             held.add(document.name)

@@ -43,6 +43,7 @@ class Blocks:
         self._reach, self._stride = np.arange(length + 1, dtype=np.int64), stride
 
     def __len__(self) -> int:
+        # Only whole blocks, each with the byte after it.
         return max(0, (len(self.text) - len(self._reach)) // self._stride + 1)
 
     def key(self, sample: int) -> str:
