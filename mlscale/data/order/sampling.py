@@ -103,7 +103,7 @@ class Balanced:
 
     def __init__(self, labels: NDArray[np.int64], length: int, *, seed: int, version: str) -> None:
         self.length = length
-        # The order depends on the labels too, and the data version does not cover them.
+        # The order depends on the labels too, which the data version need not cover.
         self.policy = f"balanced {_digest(labels.astype('<i8').tobytes(), length)}"
         self._key = ("balanced", seed, version)
         present, sizes = np.unique(labels, return_counts=True)
