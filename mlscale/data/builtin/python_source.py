@@ -103,7 +103,9 @@ class PythonSource(TextData):
 
 def _files(root: Path, package: str) -> list[Path]:
     """Return the source files of a package, sorted, without tests and empty files."""
-    inside = (path for path in (root / package).rglob("*.py") if not {"test", "tests"} & set(path.parts))
+    paths = (root / package).rglob("*.py")
+    # Of its path inside: Python itself may be installed below a folder of that name.
+    inside = (path for path in paths if not {"test", "tests"} & set(path.relative_to(root).parts))
     return sorted(path for path in inside if path.stat().st_size > 0)
 
 

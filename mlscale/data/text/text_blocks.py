@@ -55,7 +55,7 @@ class Blocks:
     def take(self, samples: NDArray[np.int64]) -> tuple[Array, Array]:
         """Return x and y, int64 (n, length) each: y is x shifted by one."""
         block = self._bytes[samples[:, None] * self._stride + self._reach].astype(np.int64)
-        return np.ascontiguousarray(block[:, :-1]), np.ascontiguousarray(block[:, 1:])
+        return block[:, :-1].copy(), block[:, 1:].copy()
 
 
 class LanguageData(MemoryData):

@@ -68,6 +68,17 @@ def test_files_are_held_out_and_not_pieces() -> None:
     assert x.max() <= 256
 
 
+def test_python_may_be_installed_below_a_folder_called_tests(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    library = tmp_path / "tests" / "lib"
+    for name in ("a/one", "a/two", "a/tests/three"):
+        (library / name).parent.mkdir(parents=True, exist_ok=True)
+        (library / f"{name}.py").write_text("x = 1\n" * 100)
+    monkeypatch.setattr("sysconfig.get_paths", lambda: {"stdlib": str(library)})
+    data = PythonSource(["a"], length=64)
+    keys = {data.rows(split).key(i).split("@")[0] for split in ("train", "val") for i in range(len(data.rows(split)))}
+    assert keys == {"a/one.py", "a/two.py"}
+
+
 def test_a_package_that_is_not_there() -> None:
     with pytest.raises(MLScaleError, match="no file of the package 'no_such'") as caught:
         PythonSource(["json", "email", "no_such"]).facts()

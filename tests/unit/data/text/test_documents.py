@@ -68,6 +68,12 @@ def test_blocks_say_every_next_byte_once() -> None:
     assert [blocks.key(i) for i in range(len(blocks))] == ["a@0", "a@4"]
 
 
+def test_a_batch_of_one_has_arrays_of_its_own() -> None:
+    """As rows of a table do: an augmentation in place of x leaves y as it is."""
+    x, y = Blocks([Document("a", b"abcdefg")], length=4, stride=4).take(np.arange(1))
+    assert not np.shares_memory(x, y)
+
+
 def test_facts_and_batches(tmp_path: Path) -> None:
     write(tmp_path, **{f"t{i}": f"text {i} " * 20 for i in range(10)})
     data = TextFiles(str(tmp_path), length=8, batch_size=4, val_fraction=0.2)
