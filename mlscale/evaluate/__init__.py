@@ -1,4 +1,5 @@
-"""What a model is worth: figures with intervals, classes, slices, worst errors, calibration, two models side by side.
+"""Evaluate a model: metrics with intervals, classes, slices, worst errors, calibration, comparison of two models.
 
-`gather` keeps of every sample what the judges need; `judge` opens the one of a task's kind; `compare` takes two.
+`sample_collector` keeps the columns that the reports need of every sample; `task_report` picks the report for the
+task's kind; `model_comparison` compares two models.
 """

@@ -1,4 +1,4 @@
-"""Whether a classifier is as sure as it is right, and what temperature would mend it."""
+"""Report the calibration of a classifier, and the temperature that would improve it."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mlscale.stats.intervals import Interval
 from mlscale.stats.reliability import nll, reliability, temperature
 
 Floats = NDArray[np.float64]
-_LEAST = 100
+_LEAST = 100  # kept logits below which no temperature is fitted: each half would have fewer than 50
 
 
 def judge(gathered: Gathered, seed: int = 0) -> Judged:
-    """Expected calibration error, Brier score and log-likelihood with intervals; the reliability diagram; temperature.
+    """Return calibration error (ECE), Brier score and loss with intervals, the reliability diagram and the temperature.
 
     The temperature is fitted on one half of the samples whose logits were kept and measured on the other, both ways.
     """
@@ -34,12 +34,14 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
         **named("brier", brier),
         **named("loss", loss),
     }
+    # Both errors are measured on the samples with kept logits only: they are not comparable with `ece` above.
     mended = _mended(gathered, seed)
     remarks, note = [], ""
     if mended:
         power, before, after = mended
         metrics |= {"temperature": power, "ece_at_temperature": after}
         side = "too sure" if power > 1 else "not sure enough"
+        # Advise only where the miscalibration is significant and the gain is more than noise.
         if error.debiased.low > 0 and after < before * 0.9 and abs(power - 1) > 0.05:
             remarks = [
                 f"the model is {side}: dividing logits by {power:.2f} brings the ECE from {before:.3f} to {after:.3f}"
@@ -48,6 +50,7 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
         else:
             note = " No temperature would mend it noticeably."
     counts = np.histogram(confidence, np.linspace(0, 1, 11))[0]
+    # The diagonal of perfect calibration starts at the lowest confidence or accuracy, whichever is lower.
     ends = [float(found.confidence.min(initial=0)), 1.0]
     ends[0] = min(ends[0], float(found.accuracy.min()))
     debiased = error.debiased
@@ -90,24 +93,27 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
 
 
 def _means(brier: Floats, loss: Floats, seed: int) -> tuple[Interval, Interval]:
-    """Brier score and loss, with a bootstrap's intervals."""
+    """Return Brier score and loss with bootstrap intervals."""
+    # The bootstrap takes functions of sums: a mean is the sum of the values divided by the sum of ones.
     rows = np.stack([brier, loss, np.ones(len(brier))], 1)
     found = bootstrap(rows, lambda sums: sums[:, :2] / sums[:, 2:], seed=seed)
     return found[0], found[1]
 
 
 def _mended(gathered: Gathered, seed: int) -> tuple[float, float, float] | None:
-    """The temperature, and the ECE before and after on samples that it was not fitted on; None of too few samples."""
+    """Return the temperature, and the ECE before and after on held-out samples; None if there are too few samples."""
     logits, rows = gathered.logits, gathered.logit_rows
     if logits is None or len(logits) < _LEAST:
         return None
     truth = gathered.columns["truth"][rows].astype(np.int64)
     half = np.random.default_rng(seed).permutation(len(truth)) % 2 == 0
     scaled = np.asarray(logits, np.float64).copy()
+    # Cross-fitting in two halves: a temperature measured on the samples that it was fitted on would look too good.
     for part in (half, ~half):
         scaled[part] /= temperature(logits[~part], truth[~part])
     errors = []
     for each in (np.asarray(logits, np.float64), scaled):
         predicted = each.argmax(-1)
         errors.append(reliability(np.exp(-nll(each, predicted)), predicted == truth).ece)
+    # The temperature to use is fitted on all of them; the two of the halves only serve to measure its gain.
     return temperature(logits, truth), errors[0], errors[1]

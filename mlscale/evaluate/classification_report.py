@@ -1,4 +1,4 @@
-"""The judge of classifiers: accuracy, classes, confusion, calibration, the threshold where there are two classes."""
+"""Report of a classifier: accuracy, classes, confusion, calibration; with two classes, the threshold."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from mlscale.stats.bootstrap import Bootstrap, bootstrap
 from mlscale.stats.intervals import Interval, wilson
 
 Floats = NDArray[np.float64]
-_MOST_CLASSES = 50
-_IN_MATRIX = 20
+_MOST_CLASSES = 50  # rows of the table of classes; the JSON result has all
+_IN_MATRIX = 20  # classes of a confusion matrix that can still be read
 _TOP = 5
 
 
 @dataclass(frozen=True)
 class ClassFigures:
-    """One class.
+    """The metrics of one class.
 
     Attributes:
         number, name: of the class.
-        support: samples that are of it.
-        predicted: samples that were taken for it.
+        support: samples of this class.
+        predicted: samples predicted as this class.
         precision, recall, f1: with intervals; NaN where not defined.
-        taken_for: the class that it is most often taken for, and how often; None where it never is.
+        taken_for: the class that it is most often predicted as, and how often; None without errors.
     """
 
     number: int
@@ -46,7 +46,7 @@ class ClassFigures:
     taken_for: tuple[str, int] | None
 
     def document(self) -> dict[str, Any]:
-        """For the result."""
+        """Return the entry of the class in the JSON result."""
         return {
             "class": self.name,
             "support": self.support,
@@ -60,13 +60,15 @@ class ClassFigures:
 
 
 def judge(gathered: Gathered, seed: int = 0) -> Judged:
-    """Figures of a classifier. Accuracy, recall, precision and F1 of a class have Wilson's interval, all
-    others a bootstrap's."""
+    """Return the metrics and tables of a classifier. Accuracy, recall, precision and F1 of a class have Wilson's
+    interval, all others a bootstrap interval."""
     columns, about = gathered.columns, gathered.about
     truth, predicted = columns["truth"], columns["predicted"]
+    # Without class names, the largest number that occurs decides: classes above it are unknown here.
     k = len(about.labels) or int(max(truth.max(), predicted.max())) + 1
     n, right = len(truth), truth == predicted
     accuracy = wilson(int(right.sum()), n)
+    # One bincount over cell numbers is the confusion matrix; int64, as k² may not fit the int32 of the columns.
     confusion = np.bincount(truth.astype(np.int64) * k + predicted, minlength=k * k).reshape(k, k)
     whole = over_classes(truth, predicted, k, seed)
     classes = sorted(_classes(gathered, confusion), key=lambda each: (_worth(each), -each.support))
@@ -76,6 +78,7 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
         **named("accuracy", accuracy),
         **named("balanced_accuracy", whole[0]),
         **named("macro_f1", whole[1]),
+        # With ten classes or fewer, one of five guesses is right at least half of the time by chance.
         **(named("top5_accuracy", wilson(int((columns["rank"] < _TOP).sum()), n)) if k > 2 * _TOP else {}),
         **sure.metrics,
         **(score.metrics if score else {}),
@@ -96,9 +99,10 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
 
 
 def over_classes(truth: NDArray[Any], predicted: NDArray[Any], k: int, seed: int) -> Bootstrap:
-    """Balanced accuracy and macro F1 with intervals, over the classes that there are samples of."""
+    """Return balanced accuracy and macro F1 with intervals, over the classes that occur in `truth`."""
 
     def statistic(sums: Floats) -> Floats:
+        # A draw may have no sample of a class: it then averages over the classes that it has.
         hits, support, told = sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k :]
         there = support > 0
         recall = np.where(there, hits / np.maximum(support, 1), 0).sum(1) / np.maximum(there.sum(1), 1)
@@ -108,8 +112,8 @@ def over_classes(truth: NDArray[Any], predicted: NDArray[Any], k: int, seed: int
 
 
 def f1_of(hits: int, support: int, predicted: int) -> Interval:
-    """F1 of a class: 2J / (1 + J) of the share J of hits among the samples that are of the class or were taken for
-    it; so Wilson's interval of J, at that many samples, gives its ends."""
+    """Return F1 of a class: 2J / (1 + J), where J is the share of hits among the samples that are of the class or were
+    predicted as it (Jaccard index); so Wilson's interval of J, at that many samples, gives its ends."""
     union = support + predicted - hits
     if not union:
         return Interval(float("nan"), float("nan"), float("nan"))
@@ -117,7 +121,8 @@ def f1_of(hits: int, support: int, predicted: int) -> Interval:
 
 
 def f1_from(share: Interval) -> Interval:
-    """F1 from the share of hits among what is of a class or was taken for it."""
+    """Return F1 from the share of hits among the samples that are of a class or were predicted as it."""
+    # The function rises strictly, so the ends of the interval map to the ends.
     return Interval(*(2 * each / (1 + each) for each in (share.value, share.low, share.high)))
 
 
@@ -127,6 +132,7 @@ def _classes(gathered: Gathered, confusion: NDArray[np.int64]) -> list[ClassFigu
         support, told, hits = int(row.sum()), int(confusion[:, number].sum()), int(row[number])
         if not support and not told:
             continue
+        # The largest entry off the diagonal is the most frequent confusion.
         others = row.copy()
         others[number] = 0
         other = int(others.argmax())
@@ -147,6 +153,7 @@ def _classes(gathered: Gathered, confusion: NDArray[np.int64]) -> list[ClassFigu
 
 
 def _worth(each: ClassFigures) -> float:
+    # A class without samples sorts last: its F1 would be 0, and shows nothing about the model.
     return each.f1.value if each.support else float("inf")
 
 
@@ -190,11 +197,12 @@ def _figures(classes: Sequence[ClassFigures], confusion: NDArray[np.int64], labe
 
 
 def _matrix(confusion: NDArray[np.int64], labels: Sequence[str]) -> Matrix:
-    """All classes, or those that are confused most."""
+    """Return the matrix of all classes, or of those that are confused most."""
     k = len(confusion)
     if k <= _IN_MATRIX:
         return Matrix("Confusion matrix", labels, confusion.tolist(), "taken for", "is")
     wrong = confusion * ~np.eye(k, dtype=bool)
+    # Errors in both directions count; the outer sort restores the order of the class numbers.
     picked = np.sort(np.argsort(-(wrong.sum(0) + wrong.sum(1)), kind="stable")[:_IN_MATRIX])
     part = confusion[np.ix_(picked, picked)]
     title = f"The {_IN_MATRIX} classes that are confused most"
@@ -202,8 +210,9 @@ def _matrix(confusion: NDArray[np.int64], labels: Sequence[str]) -> Matrix:
 
 
 def _pairs(confusion: NDArray[np.int64], labels: Sequence[str]) -> Table:
-    """What is taken for what, most often first."""
+    """Return the table of the most frequent confusions, as pairs of classes."""
     wrong = confusion * ~np.eye(len(confusion), dtype=bool)
+    # A stable sort: pairs of equal counts stay in the order of the classes, on every platform.
     order = np.argsort(-wrong, axis=None, kind="stable")[:12]
     pairs = [divmod(int(cell), len(confusion)) for cell in order]
     rows = [

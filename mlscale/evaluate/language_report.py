@@ -1,4 +1,4 @@
-"""The judge of language models."""
+"""Report of a language model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Floats = NDArray[np.float64]
 
 
 def judge(gathered: Gathered, seed: int = 0) -> Judged:
-    """Bits per byte (of byte-level models: bits per token) and perplexity. Sequences are drawn, not tokens: those of
-    one sequence depend on each other."""
+    """Return bits per byte (of byte-level models: bits per token) and perplexity. The bootstrap draws sequences, not
+    tokens: the tokens of one sequence depend on each other."""
     columns = gathered.columns
     found, tokens = figures_of(columns, seed), int(columns["tokens"].sum())
-    bits = np.asarray(columns["loss"], np.float64) / np.log(2)
+    bits = np.asarray(columns["loss"], np.float64) / np.log(2)  # from nats
     counts, edges = np.histogram(bits, 20)
     return Judged(
         metrics={
@@ -39,7 +39,8 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
 
 
 def figures_of(columns: dict[str, NDArray[np.generic]], seed: int = 0) -> Bootstrap:
-    """Bits per token, and perplexity, (2,)."""
+    """Return bits per token and perplexity, (2,), with intervals."""
+    # Sums of both: a long sequence weighs more than a short one, as in the usual definition of perplexity.
     rows = np.stack([np.asarray(columns[name], np.float64) for name in ("nats", "tokens")], 1)
 
     def statistic(sums: Floats) -> Floats:

@@ -1,4 +1,4 @@
-"""Figures of each kind of task as functions of sums, of two models beside each other: what is drawn and swapped."""
+"""Metrics of two models as functions of sums over samples, as the bootstrap and the permutation test need them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from mlscale.stats.bootstrap import Statistic
 
 Floats = NDArray[np.float64]
 Columns = Mapping[str, NDArray[Any]]
-_MOST_ROWS = 5000
+_MOST_ROWS = 5000  # as stats/bootstrap.py, which would group more rows than that itself
 
 
 @dataclass(frozen=True)
 class Measure:
-    """A figure.
+    """A metric.
 
     Attributes:
-        name: as metrics have it.
-        higher: whether more is better.
-        share: whether it is a share, told in percent.
+        name: its key in the result.
+        higher: true if a higher value is better.
+        share: true if it is a share, shown in percent.
     """
 
     name: str
@@ -32,13 +32,14 @@ class Measure:
 
     @property
     def said(self) -> str:
-        """The name as people say it."""
+        """The name to display."""
         words = {"mae": "MAE", "rmse": "RMSE", "miou": "mean IoU", "macro_f1": "macro F1", "f1_macro": "macro F1"}
         return words.get(self.name, self.name.replace("_", " "))
 
 
 def measures(ours: Columns, theirs: Columns, kind: str) -> tuple[Floats, Statistic, list[Measure]]:
-    """What is summed of both, (n, 2c), ours first; from one side's sums, (b, c), to figures, (b, m); which they are."""
+    """Return the rows to sum of both models, (n, 2c), those of `ours` first; the function from one model's sums,
+    (b, c), to metrics, (b, m); and the metrics."""
     if kind == "classification":
         return _classes(ours, theirs)
     if kind == "multilabel":
@@ -66,8 +67,8 @@ def measures(ours: Columns, theirs: Columns, kind: str) -> tuple[Floats, Statist
 
 
 def class_counts(truth: NDArray[Any], predicted: NDArray[Any], k: int) -> Floats:
-    """Hits, support and predictions of each class, (rows, 3k), of at most 5,000 groups of samples put together at
-    random: a thousand classes make rows wide."""
+    """Return hits, support and predictions of each class, (rows, 3k), of at most 5,000 random groups of samples: with
+    a thousand classes a row for each sample would need too much memory."""
     group, groups = _groups(len(truth))
 
     def counted(classes: NDArray[Any], where: NDArray[np.bool_]) -> Floats:
@@ -80,7 +81,7 @@ def class_counts(truth: NDArray[Any], predicted: NDArray[Any], k: int) -> Floats
 
 
 def macro_f1(hits: Floats, truth: Floats, told: Floats) -> Floats:
-    """Of each row, over the classes that it has samples of."""
+    """Return the macro F1 of each row, over the classes that it has samples of."""
     there = truth > 0
     f1 = np.where(there, 2 * hits / np.maximum(truth + told, 1), 0)
     mean: Floats = f1.sum(1) / np.maximum(there.sum(1), 1)
@@ -88,14 +89,16 @@ def macro_f1(hits: Floats, truth: Floats, told: Floats) -> Floats:
 
 
 def _groups(n: int) -> tuple[NDArray[np.int64], int]:
-    """The group of each sample, always the same, and how many there are."""
+    """Return the group of each sample and the number of groups; the same for the same `n`."""
     groups = min(n, _MOST_ROWS)
+    # A fixed seed, not the caller's: both models must have the same groups, or their samples would not be paired.
     return np.random.default_rng(0).permutation(n) % groups, groups
 
 
 def _classes(ours: Columns, theirs: Columns) -> tuple[Floats, Statistic, list[Measure]]:
-    """Macro F1, Brier score and loss of classifiers."""
+    """Return rows, function and metrics of classifiers: macro F1, Brier score, loss."""
     truth = np.asarray(ours["truth"], np.int64)
+    # Classes of either model's predictions count, too: both sides need the same columns.
     k = int(max(truth.max(), ours["predicted"].max(), theirs["predicted"].max())) + 1
     group, groups = _groups(len(truth))
 
@@ -113,7 +116,7 @@ def _classes(ours: Columns, theirs: Columns) -> tuple[Floats, Statistic, list[Me
 
 
 def _loss(columns: Columns) -> Floats:
-    """The loss, and one, of each sample."""
+    """Return the loss of each sample and a one, (n, 2): the sums give the mean."""
     return np.stack([np.asarray(columns["loss"], np.float64), np.ones(len(columns["loss"]))], 1)
 
 
@@ -123,11 +126,13 @@ def _labels(columns: Columns) -> Floats:
 
 
 def _macro_f1_and_loss(sums: Floats, k: int) -> Floats:
+    # A label without samples and predictions counts 0, as in the multilabel report and in torchmetrics.
     f1 = (2 * sums[:, :k] / np.maximum(sums[:, k : 2 * k] + sums[:, 2 * k : 3 * k], 1)).mean(1)
     return np.stack([f1, sums[:, 3 * k] / sums[:, -1]], 1)
 
 
 def _iou(sums: Floats, k: int) -> Floats:
+    # The same formulas as in segmentation_report.py; classes that are nowhere in a draw do not count.
     hits, told, truth = sums[:, :k], sums[:, k : 2 * k], sums[:, 2 * k : 3 * k]
     union = told + truth - hits
     mean = np.where(union > 0, hits / np.maximum(union, 1), 0).sum(1) / np.maximum((union > 0).sum(1), 1)
@@ -136,6 +141,7 @@ def _iou(sums: Floats, k: int) -> Floats:
 
 
 def _errors(sums: Floats) -> Floats:
+    # The root is taken after the mean over all samples: a mean of roots would be another metric.
     return np.stack([np.sqrt(sums[:, 1] / sums[:, 2]), sums[:, 0] / sums[:, 2]], 1)
 
 

@@ -1,4 +1,4 @@
-"""Two models on the same samples: which is better, or that no difference is shown."""
+"""Compare two models on the same samples: report the better one, or that no difference is shown."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from mlscale.stats.intervals import Interval, wilson
 from mlscale.stats.paired import mcnemar_exact, score_interval
 from mlscale.stats.permutation_test import swap_test
 
-ALPHA = 0.05
-_MOST = 50
+ALPHA = 0.05  # level of the test, and false-discovery rate over classes
+_MOST = 50  # rows of the table of classes; the JSON result has all
 
 
 @dataclass(frozen=True)
 class Difference:
-    """One figure of both.
+    """One metric of both models.
 
     Attributes:
-        measure: what it is.
-        first, second: of each.
+        measure: the metric.
+        first, second: its value for each model.
         difference: first − second, with its interval.
-        p: of a difference as large, or larger, were there none.
+        p: the p-value of the difference, two-sided.
     """
 
     measure: Measure
@@ -43,21 +43,23 @@ class Difference:
     p: float
 
     def document(self) -> dict[str, Any]:
-        """For the result."""
+        """Return the entry of the metric in the JSON result."""
         sides = {"first": self.first, "second": self.second}
         return {"figure": self.measure.name, **sides, "difference": entry(self.difference), "p": self.p}
 
     @property
     def better(self) -> int:
-        """1 where the first is better, -1 where the second is, 0 where no difference is shown."""
+        """1 if the first model is better, -1 if the second is, 0 if no difference is shown."""
+        # `not p <= ALPHA`, as p is NaN where a metric is not defined: then nothing is shown.
         if not self.p <= ALPHA or not self.difference.value:
             return 0
         return 1 if (self.difference.value > 0) == self.measure.higher else -1
 
 
 def compare(first: Gathered, second: Gathered, names: tuple[str, str], seed: int = 0) -> Judged:
-    """Both on the samples that both have, by key. Of right and wrong, McNemar's exact test and Tango's interval; of all
-    other figures, a permutation test, exact for few samples, and the interval of a paired bootstrap.
+    """Compare two models on the samples that both have, by key. Right and wrong predictions are compared by McNemar's
+    exact test and Tango's interval; all other metrics by a permutation test, exact for few samples, and the interval
+    of a paired bootstrap.
 
     Raises:
         MLScaleError: they are of different kinds, share no sample, or differ on the truth.
@@ -66,6 +68,7 @@ def compare(first: Gathered, second: Gathered, names: tuple[str, str], seed: int
     found = _differences(ours, theirs, first.about.kind, seed)
     head = found[0]
     n = len(next(iter(ours.values())))
+    # One model may have been measured on more samples than the other; only the shared ones are paired.
     apart = max(len(first), len(second)) - n
     verdict = _verdict(head, names, n)
     classes = _classes(first, ours, theirs) if first.about.kind == "classification" else None
@@ -102,7 +105,7 @@ Columns = Mapping[str, NDArray[Any]]
 
 
 def _joined(first: Gathered, second: Gathered, names: tuple[str, str]) -> tuple[Columns, Columns]:
-    """The columns of the samples that both have, in one order."""
+    """Return the columns of the samples that both models have, in the same order."""
     if first.about.kind != second.about.kind:
         raise MLScaleError(
             f"{names[0]} is a model of {first.about.kind}, {names[1]} one of {second.about.kind}",
@@ -122,6 +125,7 @@ def _joined(first: Gathered, second: Gathered, names: tuple[str, str]) -> tuple[
             )
         rows = tuple(np.array(each) for each in zip(*both, strict=True))  # type: ignore[assignment]
     ours, theirs = ({k: v[r] for k, v in g.columns.items()} for g, r in zip((first, second), rows, strict=True))
+    # The column of the truth depends on the kind: masks have pixel counts ('true'), sequences their length ('tokens').
     for name in ("truth", "true", "tokens"):
         if name in ours and (ours[name].shape != theirs[name].shape or not np.array_equal(ours[name], theirs[name])):
             raise MLScaleError(
@@ -134,17 +138,18 @@ def _joined(first: Gathered, second: Gathered, names: tuple[str, str]) -> tuple[
 
 
 def _differences(ours: Columns, theirs: Columns, kind: str, seed: int) -> list[Difference]:
-    """All figures, the one that decides first."""
+    """Return the differences of all metrics; the first one decides."""
     found = []
     if kind in ("classification", "multilabel"):
         mine, its = _right(ours, kind), _right(theirs, kind)
         gained, lost, n = int((mine & ~its).sum()), int((its & ~mine).sum()), len(mine)
-        low, high = score_interval(gained, lost, n, 0.975)
+        low, high = score_interval(gained, lost, n, 0.975)  # one-sided ends: together 95 %
         measure = Measure("accuracy" if kind == "classification" else "exact_match", True, True)
         difference = Interval((gained - lost) / n, low, high)
         p = mcnemar_exact(gained, lost)
         found.append(Difference(measure, float(mine.mean()), float(its.mean()), difference, p))
     rows, statistic, of = measures(ours, theirs, kind)
+    # Rows have both models side by side, so that a draw takes both results of a sample: a paired bootstrap.
     width = rows.shape[1] // 2
     both = bootstrap(rows, lambda s: statistic(s[:, :width]) - statistic(s[:, width:]), seed=seed)
     chances = swap_test(rows[:, :width], rows[:, width:], statistic, seed=seed)
@@ -157,7 +162,7 @@ def _differences(ours: Columns, theirs: Columns, kind: str, seed: int) -> list[D
 
 
 def _right(columns: Columns, kind: str) -> NDArray[np.bool_]:
-    """Whether each sample is right, with all of its labels."""
+    """Return whether each sample is predicted correctly, with all of its labels, bool (n,)."""
     same: NDArray[np.bool_] = columns["truth"] == columns["predicted"]
     return same if kind == "classification" else np.asarray(same.all(1))
 
@@ -180,7 +185,7 @@ def _verdict(head: Difference, names: tuple[str, str], n: int) -> str:
 
 
 def _classes(first: Gathered, ours: Columns, theirs: Columns) -> list[dict[str, Any]]:
-    """Recall of each class in both, the largest loss first."""
+    """Return the recall of each class in both models, the largest loss first."""
     rows: list[dict[str, Any]] = []
     for number in np.unique(ours["truth"]).tolist():
         mask = ours["truth"] == number
@@ -197,6 +202,7 @@ def _classes(first: Gathered, ours: Columns, theirs: Columns) -> list[dict[str, 
                 "p": mcnemar_exact(gained, lost),
             }
         )
+    # With many classes some differ by chance: q controls the false-discovery rate over all of them.
     for row, q in zip(rows, benjamini_hochberg([row["p"] for row in rows], ALPHA).q, strict=True):
         row["q"] = q
     rows.sort(key=lambda row: float(row["interval"].value))

@@ -1,4 +1,4 @@
-"""The judge of models that give a sample any number of labels."""
+"""Report of a multilabel classifier: each sample has any number of labels."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from mlscale.stats.intervals import Interval, share_interval, wilson
 from mlscale.stats.ranking import Ranking, ranking
 
 Floats = NDArray[np.float64]
-_MOST = 50
+_MOST = 50  # rows of the table of labels; the JSON result has all
 _UNKNOWN = Interval(float("nan"), float("nan"), float("nan"))
 
 
 def judge(gathered: Gathered, seed: int = 0) -> Judged:
-    """Exact match, macro and micro F1 and mean average precision; of each label precision, recall, F1, AUC."""
+    """Return exact match, macro and micro F1 and mean average precision; of each label precision, recall, F1, AUC."""
     columns, about = gathered.columns, gathered.about
     truth, predicted = columns["truth"].astype(bool), columns["predicted"].astype(bool)
     n, k = truth.shape
@@ -29,6 +29,7 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
     f1, each = _f1(truth, predicted, seed)
     curves = [ranking(columns["probabilities"][:, label], truth[:, label], seed=seed) for label in range(k)]
     known = [found.average_precision.value for found in curves if found]
+    # Labels whose F1 is NaN (no samples, no predictions) sort last: 2 is above any F1.
     order = np.argsort([value.value if value.value == value.value else 2 for value in each], kind="stable")
     loss = bootstrap(np.stack([columns["loss"], np.ones(n)], 1), lambda s: s[:, :1] / s[:, 1:], seed=seed)[0]
     worst = about.label(int(order[0]))
@@ -65,7 +66,7 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
 
 
 def _f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_], seed: int) -> tuple[list[Interval], list[Interval]]:
-    """Macro and micro F1; and F1 of each label."""
+    """Return macro and micro F1, and F1 of each label."""
     k = truth.shape[1]
     rows = np.concatenate([truth & predicted, truth, predicted], 1)
 
@@ -81,8 +82,8 @@ def _f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_], seed: int) -> tu
 
 
 def micro_f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Interval:
-    """F1 of all labels together, from the share of hits among what is true or was told, as of one label. Labels of one
-    sample may be right or wrong together: the variance is that of samples."""
+    """Return F1 of all labels together, from the share of hits among true or predicted labels, as of one label. Labels
+    of one sample may be right or wrong together, so the variance is taken over samples."""
     hits, union = (truth & predicted).sum(1), (truth | predicted).sum(1)
     n, total = len(truth), int(union.sum())
     if not total:
@@ -90,6 +91,7 @@ def micro_f1(truth: NDArray[np.bool_], predicted: NDArray[np.bool_]) -> Interval
     share = float(hits.sum() / total)
     if n < FEWEST:
         return Interval(2 * share / (1 + share), float("nan"), float("nan"))
+    # The variance of a ratio of two sums (delta method), with n − 1 degrees of freedom.
     variance = float(((hits - share * union) ** 2).sum()) / total**2 * n / (n - 1)
     return f1_from(share_interval(share, variance, total))
 
@@ -127,6 +129,7 @@ def _table(
 
 
 def _ranked(found: Ranking | None) -> dict[str, object]:
+    # Curves need samples with and without the label.
     if found is None:
         return {"auc": None, "average_precision": None}
     return {

@@ -1,4 +1,4 @@
-"""The samples of a split as a client would send them, for a model that takes them raw."""
+"""Read the samples of a split as a client would send them, for a model that takes raw input."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Raw = tuple[NDArray[Any], NDArray[np.int64], list[str] | None]
 
 
 def raw_samples(data: Any, split: str) -> Iterator[Raw]:
-    """Batches of a split; samples that could not be read are left out.
+    """Yield the batches of a split; samples that could not be read are left out.
 
     Args:
         data: the data module, set up.
@@ -29,11 +29,13 @@ def raw_samples(data: Any, split: str) -> Iterator[Raw]:
         for samples in as_given(loader, split):
             yield samples.raw, samples.y, None
         return
+    # The loader's images are resized and normalised; the stored ones are read again, by row, as a client has them.
     decoded, start = data.decoded(split), 0
     for batch in loader:
         _, y, weight = unpack(batch)
         rows = np.arange(start, start + len(y))
         start += len(y)
+        # Weight 0: it fills up the batch, or replaces a sample that could not be read (data.on_bad_sample=skip).
         kept = np.ones(len(y), np.bool_) if weight is None else weight.numpy() > 0
         if kept.any():
             raw = np.stack([decoded.sample(row) for row in rows[kept].tolist()])
@@ -41,7 +43,7 @@ def raw_samples(data: Any, split: str) -> Iterator[Raw]:
 
 
 def labelled(data: Any, labels: Sequence[str]) -> NDArray[np.int64]:
-    """The model's number of each class of the data, int64 (classes,): both may be numbered differently.
+    """Return the model's number for each class of the data, int64 (classes,): both may be numbered differently.
 
     Raises:
         MLScaleError: the model does not know a class.

@@ -1,4 +1,4 @@
-"""The judge of models that predict numbers."""
+"""Report of a regression model."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from mlscale.report import Bars, Figure, Heading, Scatter, Series, Table
 from mlscale.stats.bootstrap import Bootstrap, bootstrap
 
 Floats = NDArray[np.float64]
-_MOST = 2000
-_PLOTTED = 3
+_MOST = 2000  # points of a scatter plot: the page stays small
+_PLOTTED = 3  # targets with plots; the table has all
 
 
 def judge(gathered: Gathered, seed: int = 0) -> Judged:
-    """Mean absolute error, root mean squared error, R² and bias of each target, and their means over targets."""
+    """Return mean absolute error, root mean squared error, R² and bias of each target, and their means over targets."""
     truth = np.asarray(gathered.columns["truth"], np.float64)
     predicted = np.asarray(gathered.columns["predicted"], np.float64)
     n, targets = truth.shape
@@ -25,6 +25,7 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
     whole = [found[4 * targets + each] for each in range(4)] if targets > 1 else per[0]
     mae, rmse, r2, bias = whole
     remarks = []
+    # Ends of the same sign: the interval excludes 0. NaN ends, of few samples, give no remark.
     if bias.low * bias.high > 0:
         side = "high" if bias.value > 0 else "low"
         remarks = [f"predictions are too {side} by {in_numbers(bias)} on average"]
@@ -59,7 +60,7 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
 
 
 def figures_of(truth: Floats, predicted: Floats, seed: int = 0) -> Bootstrap:
-    """MAE, RMSE, R² and bias of each target, then of all, (4·(targets + 1),)."""
+    """Return MAE, RMSE, R² and bias of each target, then of all targets, (4·(targets + 1),)."""
     targets = truth.shape[1]
     centred = truth - truth.mean(0)  # sums of squares of large numbers would lose their small differences
     error = predicted - truth
@@ -70,6 +71,7 @@ def figures_of(truth: Floats, predicted: Floats, seed: int = 0) -> Bootstrap:
         absolute, square, away, total, squares = (
             sums[:, place * targets : (place + 1) * targets] for place in range(5)
         )
+        # Each draw has its own mean, hence the sums of squares are corrected by it.
         spread = squares - total**2 / n
         r2 = np.where(spread > 0, 1 - square / np.where(spread > 0, spread, 1), np.nan)
         each = np.stack([absolute / n, np.sqrt(square / n), r2, away / n], 2)
@@ -81,10 +83,10 @@ def figures_of(truth: Floats, predicted: Floats, seed: int = 0) -> Bootstrap:
 
 
 def _plots(name: str, truth: Floats, predicted: Floats) -> list[Figure]:
-    """Residuals over predictions, and how they spread."""
+    """Return a plot of the residuals over predictions, and a histogram of the residuals."""
     residual = predicted - truth
     counts, edges = np.histogram(residual, 20)
-    every = slice(None, None, max(1, -(-len(truth) // _MOST)))
+    every = slice(None, None, max(1, -(-len(truth) // _MOST)))  # rounded up: at most _MOST points
     return [
         Scatter(
             f"Residuals of {name}", predicted[every].tolist(), residual[every].tolist(),

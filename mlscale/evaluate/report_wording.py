@@ -1,4 +1,4 @@
-"""What a judge says, and how it words figures."""
+"""The result of an evaluation report, and the wording of metrics with intervals."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mlscale.report.text import number
 from mlscale.stats.intervals import Interval
 
 LEAST = 30
-"""Samples of a class or slice below which its figures say little."""
+"""Samples of a class or slice below which its metrics are too uncertain to act on."""
 
 
 @dataclass(frozen=True)
 class Judged:
-    """What came of a judge.
+    """The result of one evaluation report.
 
     Attributes:
         metrics: name with its unit, without the split, to value; an interval's ends as `x_low` and `x_high`.
-        headline: the metric that sums it up, as `name value [low, high]`.
-        remarks: what a person would add, a sentence each.
+        headline: the key metric, as `name value [low, high]`.
+        remarks: findings for a reader, one sentence each.
         figures: for the page, in order.
         details: lists of classes and the like, for the document.
     """
@@ -35,7 +35,7 @@ class Judged:
 
 
 def joined(first: Judged, second: Judged) -> Judged:
-    """Both, the figures of the second first: it is what was asked for."""
+    """Return both results as one; figures and remarks of the second come first, as it is the one requested."""
     return Judged(
         metrics={**first.metrics, **second.metrics},
         headline=first.headline,
@@ -46,24 +46,26 @@ def joined(first: Judged, second: Judged) -> Judged:
 
 
 def named(name: str, interval: Interval) -> dict[str, float]:
-    """An interval as three metrics."""
+    """Return an interval as three metrics."""
     return {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
 
 
 def entry(interval: Interval) -> dict[str, float]:
-    """An interval as the document has it."""
+    """Return an interval as the JSON result has it."""
     return {"value": interval.value, "low": interval.low, "high": interval.high}
 
 
 def percent(value: float) -> str:
-    """A share, such as 98.3 %."""
+    """Return a share as text, such as 98.3 %."""
+    # NaN is the only value that differs from itself; it means 'not defined' here.
     return "–" if value != value else shown.percent(value, unit=" %")
 
 
 def in_percent(interval: Interval) -> str:
-    """A share with its interval: 98.3 % [95.1, 99.4]."""
+    """Return a share with its interval as text: 98.3 % [95.1, 99.4]."""
     if interval.value != interval.value:
         return "–"
+    # Too few samples for an interval: the value is shown alone.
     if interval.low != interval.low:
         return percent(interval.value)
     low, high = (shown.percent(end, unit="") for end in (interval.low, interval.high))
@@ -71,7 +73,7 @@ def in_percent(interval: Interval) -> str:
 
 
 def in_numbers(interval: Interval) -> str:
-    """A figure with its interval: 0.123 [0.101, 0.15]."""
+    """Return a number with its interval as text: 0.123 [0.101, 0.15]."""
     if interval.value != interval.value:
         return "–"
     if interval.low != interval.low:
@@ -80,12 +82,12 @@ def in_numbers(interval: Interval) -> str:
 
 
 def in_points(interval: Interval) -> str:
-    """A difference of shares, in percentage points: +1.1 [0.4, 1.9]."""
+    """Return a difference of shares as text, in percentage points: +1.1 [+0.4, +1.9]."""
     if interval.low != interval.low:
         return f"{100 * interval.value:+.1f}"
     return f"{100 * interval.value:+.1f} [{100 * interval.low:+.1f}, {100 * interval.high:+.1f}]"
 
 
 def chance(p: float) -> str:
-    """A p-value."""
+    """Return a p-value as text."""
     return "–" if p != p else "< 0.001" if p < 0.001 else f"{p:.3f}"

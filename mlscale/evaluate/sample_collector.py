@@ -1,7 +1,7 @@
-"""Keeps of every sample what the judges need, as batches pass: numbers in memory, all else in the table of samples.
+"""Collect the columns that the reports need, batch by batch: numbers in memory, the rest in the table of samples.
 
-In memory are some forty bytes a sample (with several labels or targets, some more of each), the worst samples as they
-look, and the logits of at most 20,000 samples drawn at random; probabilities go to the table at once.
+In memory are some forty bytes a sample (with several labels or targets, some more of each), the inputs of the worst
+samples, and the logits of at most 20,000 samples drawn at random; probabilities are written to the table at once.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from torch import Tensor
 from mlscale.errors import MLScaleError
 from mlscale.evaluate.sample_rows import TABLED, Columns, rows_of
 
-_LOGITS = 20_000
+_LOGITS = 20_000  # bounds the memory: 80 MB with 1,000 classes; far more than fitting a temperature needs
 _IN_TABLE_ALONE = {"classification": ("probabilities", "logits")}
 
 
 @dataclass(frozen=True)
 class About:
-    """What is measured.
+    """The task and its classes, as far as reports need them.
 
     Attributes:
         kind: of the task.
@@ -41,16 +41,16 @@ class About:
     targets: tuple[str, ...] = ()
 
     def label(self, number: int) -> str:
-        """The name of a class."""
+        """Return the name of a class."""
         return self.labels[number] if 0 <= number < len(self.labels) else str(number)
 
 
 class Worst(NamedTuple):
-    """A sample that the model is wrong about.
+    """A sample that the model predicts wrongly.
 
     Attributes:
         loss: of it.
-        row: its place among the samples.
+        row: its index among the samples.
         key: its name.
         x: as the model was given it, (…).
         shown: images of more than one channel each: truth and prediction masks in segmentation, uint8 (h, w).
@@ -64,21 +64,21 @@ class Worst(NamedTuple):
 
 
 class Rows(Protocol):
-    """Takes rows as they come: the table of samples."""
+    """A writer that takes the rows of each batch: the table of samples."""
 
     def add(self, keys: Sequence[str], columns: Columns) -> None: ...
 
 
 @dataclass(eq=False)
 class Gathered:
-    """All samples of a pass.
+    """All samples of one evaluation pass.
 
     Attributes:
-        about: what was measured.
+        about: the task and its classes.
         keys: names of the samples, in order.
         columns: of each sample, n first.
-        worst: the samples of the largest losses, largest first; of a classifier, of those that it is wrong about.
-        logits: of some samples, (m, k), and `logit_rows`, which ones.
+        worst: the samples of the largest losses, largest first; of a classifier, wrongly predicted ones only.
+        logits: of some samples, (m, k); `logit_rows` has their indices.
     """
 
     about: About
@@ -93,14 +93,14 @@ class Gathered:
 
 
 class Gather:
-    """Takes batch after batch.
+    """A collector of the samples of one evaluation pass.
 
     Args:
-        about: what is measured.
+        about: the task and its classes.
         table: gets every row; None for none.
-        worst: samples to keep as they look.
+        worst: number of worst samples whose input is kept.
         brightness: keep the mean pixel of each image.
-        seed: draws the samples whose logits are kept.
+        seed: for drawing the samples whose logits are kept.
     """
 
     def __init__(
@@ -116,21 +116,21 @@ class Gather:
         self._logit_rows = np.zeros(_LOGITS, np.int64)
 
     def take(self, outputs: Mapping[str, Tensor], batch: Any) -> None:
-        """A batch and what the model says of it. Samples of weight 0 do not count.
+        """Add a batch and the model's outputs for it. Samples of weight 0 do not count.
 
         Args:
             outputs: of `predict_step`.
             batch: {"x", "y", "weight"?, "key"?} or (x, y).
 
         Raises:
-            MLScaleError: the model says something else than its kind does, or no numbers.
+            MLScaleError: the outputs are not those of the task's kind, or not numbers.
         """
         from mlscale.tasks.batch import unpack
 
         x, y, weight = unpack(batch)
         keys = batch.get("key") if isinstance(batch, Mapping) else None
         keys = list(keys) if keys is not None else [f"#{self._seen + place}" for place in range(len(y))]
-        self._seen += len(y)
+        self._seen += len(y)  # before filtering: a sample's number does not depend on others that could not be read
         if weight is not None and not bool((weight > 0).all()):
             kept = weight > 0
             x, y, outputs = x[kept], y[kept], {name: value[kept] for name, value in outputs.items()}
@@ -145,6 +145,7 @@ class Gather:
         self._keys += keys
         self._keep_logits(columns, start)
         loss = columns["loss"]
+        # A correct prediction is not a worst error, however large its loss; -inf is never above the heap's floor.
         if self.about.kind == "classification":
             loss = np.where(columns["truth"] == columns["predicted"], -np.inf, loss)
         self._keep_worst(loss, keys, start, x, outputs, y)
@@ -152,13 +153,14 @@ class Gather:
         for name, values in columns.items():
             if name not in alone:
                 self._parts.setdefault(name, []).append(values)
+        # Probabilities are not kept, but of two classes the score of class 1 is: ROC curves need all samples.
         if self.about.kind == "classification" and columns["probabilities"].shape[1] == 2:
             self._parts.setdefault("score", []).append(columns["probabilities"][:, 1])
         if self._table is not None:
             self._table.add(keys, {name: columns[name] for name in TABLED[self.about.kind]})
 
     def finish(self) -> Gathered:
-        """All that was taken."""
+        """Return all samples that were added."""
         columns = {name: np.concatenate(parts) for name, parts in self._parts.items()}
         worst = sorted(self._worst, key=lambda each: (-each.loss, each.row))
         some = min(_LOGITS, len(self._keys))
@@ -166,14 +168,14 @@ class Gather:
         return Gathered(self.about, self._keys, columns, worst, logits, self._logit_rows[:some])
 
     def _pixels(self, x: Tensor) -> Tensor:
-        """Images in the units they were stored in."""
+        """Return images in the units they were stored in, the normalisation reversed."""
         if not self.about.mean:
             return x.float()
         mean, std = (torch.tensor(each, device=x.device)[:, None, None] for each in (self.about.mean, self.about.std))
         return x.float() * std + mean
 
     def _keep_logits(self, columns: Columns, start: int) -> None:
-        """A sample of all logits in which each has the same chance: Vitter's reservoir, algorithm R, 1985."""
+        """Keep a uniform random sample of all logits: Vitter's reservoir sampling, algorithm R, 1985."""
         if "logits" not in columns:
             return
         logits = columns["logits"]
@@ -181,6 +183,7 @@ class Gather:
             self._logits = np.empty((_LOGITS, logits.shape[1]), np.float32)
         rows = np.arange(start, start + len(logits))
         drawn = self._rng.integers(0, rows + 1)
+        # The first rows fill the reservoir; a later one replaces a random entry, if its draw falls within.
         places = np.where(rows < _LOGITS, rows, drawn)
         for place, logit, row in zip(places, logits, rows, strict=True):
             if place < _LOGITS:
@@ -191,10 +194,11 @@ class Gather:
     ) -> None:
         if self._most < 1:
             return
+        # `_worst` is a heap, smallest loss first: `floor` is what a sample must exceed to replace one.
         floor = self._worst[0].loss if len(self._worst) == self._most else -np.inf
         for place in np.argsort(-loss, kind="stable")[: self._most].tolist():
             if not loss[place] > floor:
-                break
+                break  # losses fall from here on
             pixels = self._pixels(x[place][None])[0] if x.ndim == 4 else x[place]
             masks: tuple[NDArray[Any], ...] = ()
             if self.about.kind == "segmentation":
@@ -209,7 +213,8 @@ class Gather:
 
 
 def _check_numbers(kind: str, keys: Sequence[str], loss: NDArray[Any]) -> None:
-    """NaN would count as class 0. A loss without bound may be meant, of logits of -inf; of numbers it says nothing."""
+    """Raise an error if a loss is NaN, which would count as class 0; in regression, also if it is infinite."""
+    # In the other kinds an infinite loss is legitimate: logits of -inf exclude a class.
     bad = ~np.isfinite(loss) if kind == "regression" else np.isnan(loss)
     if bad.any():
         raise MLScaleError(

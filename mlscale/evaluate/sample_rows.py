@@ -1,7 +1,6 @@
-"""From a batch and what a model says of it to columns, one row a sample.
+"""Convert a batch and the model's outputs for it to columns, one row for each sample.
 
-Columns are numpy arrays, first dimension n. `loss` is there for every kind; the worst samples are those where it is
-largest.
+Columns are numpy arrays, first dimension n. Every kind has `loss`; the worst samples are those with the largest loss.
 """
 
 from __future__ import annotations
@@ -22,11 +21,13 @@ IGNORED = 255  # a pixel that belongs to no class
 
 
 def classification(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
-    """`truth`, `predicted`, `confidence`, `probabilities` (n, k), `loss`, `brier`, `rank` of the truth (0 is right)."""
-    logits = outputs["logits"].float()
+    """Return `truth`, `predicted`, `confidence`, `probabilities` (n, k), `loss`, `brier`, and `rank` of the true class
+    (0: predicted correctly)."""
+    logits = outputs["logits"].float()  # 16-bit precision would round small probabilities to 0
     probabilities = logits.softmax(-1)
     confidence, predicted = probabilities.max(-1)
     of_truth = logits.gather(-1, y[:, None])
+    # The Brier score Σ(p − onehot)², expanded: it needs no one-hot matrix (n, k).
     brier = (probabilities**2).sum(-1) + 1 - 2 * probabilities.gather(-1, y[:, None])[:, 0]
     return _numpy(
         truth=y.int(),
@@ -41,31 +42,33 @@ def classification(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
 
 
 def multilabel(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
-    """`truth`, `predicted` (uint8) and `probabilities`, (n, k) each; `loss`, the mean over labels."""
+    """Return `truth`, `predicted` (uint8) and `probabilities`, (n, k) each; `loss`, the mean over labels."""
     logits = outputs["logits"].float()
     return _numpy(
         truth=y.to(torch.uint8),
-        predicted=(logits > 0).to(torch.uint8),
+        predicted=(logits > 0).to(torch.uint8),  # a probability above 0.5
         probabilities=logits.sigmoid(),
         loss=F.binary_cross_entropy_with_logits(logits, y.float(), reduction="none").mean(-1),
     )
 
 
 def regression(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
-    """`truth` and `predicted`, float32 (n, targets); `loss`, the squared error, mean over targets."""
+    """Return `truth` and `predicted`, float32 (n, targets); `loss`, the squared error, mean over targets."""
     value = outputs["value"].float()
+    # Targets may be (n,) and values (n, 1): broadcasting them would give (n, n) differences.
     truth = y.float().reshape(value.shape)
     return _numpy(truth=truth, predicted=value, loss=((value - truth) ** 2).mean(-1))
 
 
 def segmentation(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
-    """Pixels of each class that are `hit`, `predicted` and `true`, int64 (n, k) each; `iou`, the mean over classes that
-    are in the image or predicted there; `loss`, mean over pixels. Ignored pixels count nowhere."""
+    """Return the pixels of each class that are `hit`, `predicted` and `true`, int64 (n, k) each; `iou`, the mean over
+    classes that are in the image or predicted there; `loss`, mean over pixels. Ignored pixels count nowhere."""
     logits = outputs["logits"].float()
     n, k = logits.shape[:2]
     truth, predicted = y.long(), logits.argmax(1)
     counted = truth != IGNORED
     losses = F.cross_entropy(logits, truth, ignore_index=IGNORED, reduction="none").sum((1, 2))
+    # One bincount over (image, class) cells counts all images of the batch at once.
     number = torch.arange(n, device=y.device)[:, None, None] * k
 
     def pixels(classes: Tensor, where: Tensor) -> Tensor:
@@ -77,12 +80,13 @@ def segmentation(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
         pixels(truth.clamp(max=k - 1), counted),
     )
     union = told + true - hit
+    # NaN in an image that has only ignored pixels.
     iou = torch.where(union > 0, hit / union.clamp(min=1), torch.nan).nanmean(-1)
     return _numpy(hit=hit, predicted=told, true=true, iou=iou, loss=losses / counted.sum((1, 2)).clamp(min=1))
 
 
 def language(outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
-    """`nats` and `tokens` of each sequence; `loss`, nats a token."""
+    """Return `nats` and `tokens` of each sequence; `loss`, nats a token."""
     nats, tokens = outputs["nats"].float(), outputs["tokens"]
     return _numpy(nats=nats, tokens=tokens.long(), loss=nats / tokens.clamp(min=1))
 
@@ -101,11 +105,11 @@ TABLED = {
     "regression": ("truth", "predicted", "loss"),
     "language": ("nats", "tokens", "loss"),
 }
-"""What stands in the table of samples, by kind."""
+"""The columns of the table of samples, by kind."""
 
 
 def rows_of(kind: str, outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
-    """The columns of a batch.
+    """Return the columns of a batch.
 
     Args:
         kind: one of `KINDS`.
@@ -113,8 +117,9 @@ def rows_of(kind: str, outputs: Mapping[str, Tensor], y: Tensor) -> Columns:
         y: the truth, as the data gives it.
 
     Raises:
-        MLScaleError: the model says something else than its kind does.
+        MLScaleError: the outputs are not those of the task's kind.
     """
+    # A user's task may return other names or shapes; the error then names both instead of torch's message alone.
     try:
         return KINDS[kind](outputs, y.to(next(iter(outputs.values())).device))
     except (KeyError, RuntimeError, IndexError) as error:

@@ -1,4 +1,4 @@
-"""The table of samples: what a model says of each, as Parquet. Contract 'samples'; needs pyarrow."""
+"""Write the table of samples, with the prediction for each, as Parquet. Contract 'samples'; needs pyarrow."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from mlscale.errors import MLScaleError
 from mlscale.evaluate.sample_rows import Columns
 from mlscale.files import ASIDE, PRIVATE_FILE, make_folders, sync_folder, unwritable
 
-_ABOUT = b"mlscale"
-_ROW_GROUP = 65_536
+_ABOUT = b"mlscale"  # key of the JSON document in the file's metadata
+_ROW_GROUP = 65_536  # rows that are buffered and written as one row group: small ones compress badly and read slowly
 
 
 def there() -> bool:
-    """Whether pyarrow is installed."""
+    """Return whether pyarrow is installed."""
+    # Without importing it, which takes time and memory.
     from importlib.util import find_spec
 
     return find_spec("pyarrow") is not None
 
 
 class SampleTable:
-    """A Parquet file that grows by batches and is there, whole, once it is closed; a `with` block that fails leaves
-    nothing.
+    """A Parquet file that is written batch by batch and appears, complete, once it is closed; a `with` block that fails
+    leaves nothing.
 
     Args:
-        path: of the file; replaced where it is there.
-        about: kind, split, model and the like, kept in the file beside its format.
+        path: of the file; an existing one is replaced.
+        about: kind, split, model and the like, saved in the file's metadata with its format.
     """
 
     def __init__(self, path: Path, about: Mapping[str, Any]) -> None:
@@ -51,12 +52,13 @@ class SampleTable:
         if kind is None:
             self.close()
         else:
+            # The block's own error must reach the caller, not a second one of this cleanup (a full disk fails again).
             with suppress(Exception):
                 self._writer.close()
             self._aside.unlink(missing_ok=True)
 
     def add(self, keys: Sequence[str], columns: Columns) -> None:
-        """Rows of a batch."""
+        """Add the rows of a batch."""
         import pyarrow as pa
 
         self._waiting.append(
@@ -67,11 +69,12 @@ class SampleTable:
             self._flush()
 
     def close(self) -> None:
-        """Commit the file; none is made of no rows."""
+        """Commit the file; without rows, none is written."""
         self._flush()
         if self._writer is None:
             return
         try:
+            # The footer is written on close; only then is the file renamed, so that a reader never sees part of it.
             self._writer.close()
             self._aside.chmod(PRIVATE_FILE)
             self._aside.replace(self.path)
@@ -88,6 +91,7 @@ class SampleTable:
         table = pa.concat_tables(self._waiting)
         self._waiting, self._rows = [], 0
         try:
+            # The schema is known with the first rows only: columns depend on the kind of the task.
             if self._writer is None:
                 schema = table.schema.with_metadata({_ABOUT: self._about.encode()})
                 self._writer = pq.ParquetWriter(self._aside, schema, compression="zstd")
@@ -97,20 +101,21 @@ class SampleTable:
 
 
 def arrow(values: NDArray[Any]) -> Any:
-    """A column (pyarrow) of numbers, (n,), or of lists, (n, k)."""
+    """Return a column (pyarrow) of numbers, (n,), or of lists, (n, k)."""
     import pyarrow as pa
 
     if values.ndim == 1:
         return pa.array(values)
+    # From one flat buffer: a Python list of lists would be many times slower.
     offsets = np.arange(len(values) + 1, dtype=np.int32) * values.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(values).ravel()))
 
 
 def document(path: Path) -> dict[str, Any]:
-    """What the contract's JSON schema describes: the format of a table, what it is of, and its columns.
+    """Return the document that the contract's JSON schema describes: format, metadata and columns of a table.
 
     Raises:
-        MLScaleError: it is no such file, or of a later format.
+        MLScaleError: it is not such a file, or of a later format.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq

@@ -1,4 +1,4 @@
-"""The judge of models that give every pixel a class."""
+"""Report of a segmentation model, which predicts a class for each pixel."""
 
 from __future__ import annotations
 
@@ -11,17 +11,18 @@ from mlscale.report import Bars, Heading, Rows, Series, Table
 from mlscale.stats.bootstrap import Bootstrap, bootstrap
 
 Floats = NDArray[np.float64]
-_MOST = 50
+_MOST = 50  # rows of the table of classes; the JSON result has all
 
 
 def judge(gathered: Gathered, seed: int = 0) -> Judged:
-    """Mean IoU and pixel accuracy; IoU, recall and precision of each class. Images are drawn, not pixels: those of one
-    image are alike."""
+    """Return mean IoU and pixel accuracy; IoU, recall and precision of each class. The bootstrap draws images, not
+    pixels: those of one image are alike."""
     columns, about = gathered.columns, gathered.about
     found, n, k = figures_of(columns, seed), len(gathered), columns["hit"].shape[1]
     iou = [found[3 + place] for place in range(k)]
     recall, precision = ([found[3 + k * (1 + part) + place] for place in range(k)] for part in range(2))
     images = [int(((columns["true"][:, place]) > 0).sum()) for place in range(k)]
+    # IoU is NaN for a class that is neither in the images nor predicted.
     known = [place for place in range(k) if iou[place].value == iou[place].value]
     order = sorted(known, key=lambda place: iou[place].value)
     rows = [
@@ -59,7 +60,7 @@ def judge(gathered: Gathered, seed: int = 0) -> Judged:
 
 
 def figures_of(columns: dict[str, NDArray[np.generic]], seed: int = 0) -> Bootstrap:
-    """Mean IoU, pixel accuracy, loss; then IoU, recall and precision of each class, (3 + 3k,)."""
+    """Return mean IoU, pixel accuracy, loss; then IoU, recall and precision of each class, (3 + 3k,)."""
     hit, told, true = (np.asarray(columns[name], np.float64) for name in ("hit", "predicted", "true"))
     k = hit.shape[1]
     rows = np.concatenate(
@@ -72,6 +73,7 @@ def figures_of(columns: dict[str, NDArray[np.generic]], seed: int = 0) -> Bootst
         iou, recall, precision = (
             np.where(whole > 0, hits / np.maximum(whole, 1), np.nan) for whole in (union, truth, predicted)
         )
+        # Over the classes of this draw: one that none of the drawn images has must not count as 0.
         there = union > 0
         mean = np.where(there, np.nan_to_num(iou), 0).sum(1) / np.maximum(there.sum(1), 1)
         accuracy = hits.sum(1) / np.maximum(truth.sum(1), 1)

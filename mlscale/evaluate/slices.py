@@ -1,7 +1,7 @@
-"""Slices: the same figures for a part of the samples, and which parts are worse than the rest.
+"""Evaluate slices: the same metric for parts of the samples, and a test of each part against the rest.
 
-A slice is a value of a column: of a CSV file by sample, of members of the shards, or of what is measured of images.
-Numbers of many values are cut at their quartiles.
+A slice is one value of a column: of a CSV file by sample, of members of the shards, or a measured property of images.
+A column of many different numbers is cut at its quartiles.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ Named = Mapping[str, Sequence[str | float | None]]
 
 _MOST_VALUES = 20  # of a column of words: rarer ones are 'others'
 _WHOLE_VALUES = 10  # of a column of numbers: more are cut at the quartiles
-_SHOWN = 60
-FDR = 0.05
+_SHOWN = 60  # rows of the table; the JSON result has all
+FDR = 0.05  # share of false findings among the slices that are reported as different
 
 
 @dataclass(frozen=True)
@@ -39,10 +39,10 @@ class Slice:
     """A part of the samples.
 
     Attributes:
-        column, value: what its samples share.
-        samples: how many.
-        figure: of them; a share where `share`, else a mean of the loss.
-        rest: the same of all others.
+        column, value: the value that its samples share.
+        samples: their number.
+        figure: their metric; a share where `share`, else a mean of the loss.
+        rest: the same metric of all other samples.
         q: the false-discovery rate at which it counts as different from the rest; NaN where it was not tested.
     """
 
@@ -55,32 +55,34 @@ class Slice:
 
     @property
     def small(self) -> bool:
-        """Whether its figure says little."""
+        """True if it has too few samples for a test."""
         return self.samples < LEAST
 
     def worse(self, share: bool) -> float:
-        """How much worse than the rest."""
+        """Return the distance to the rest, positive where the slice is worse."""
         return self.rest - self.figure.value if share else self.figure.value - self.rest
 
 
 def judge(named: Named, good: NDArray[Any], *, share: bool, figure: str, seed: int = 0) -> Judged:
-    """Slices, worst first. Those of at least 30 samples are tested against the rest (Fisher's exact test of shares,
-    Welch's of mean losses); with many tests, finds are held to a false-discovery rate of 5 %.
+    """Return the slices, worst first. Those of at least 30 samples are tested against the rest (Fisher's exact test for
+    shares, Welch's for mean losses); over all tests, the false-discovery rate is at most 5 %.
 
     Args:
         named: the columns.
-        good: of each sample whether it is right (bool), or its loss.
-        share: which of the two.
-        figure: what that is called.
+        good: of each sample, true if it is predicted correctly (bool), or its loss.
+        share: true for the former, false for the loss.
+        figure: the metric's name.
         seed: of the intervals of a loss.
     """
     found, tested = [], []
     for column, values in named.items():
         parts = groups(values)
+        # A single value has no rest to compare with.
         for value, mask in parts if len(parts) > 1 else ():
             one = _slice(column, value, mask, good, share, seed)
             found.append(one)
             tested.append(_p(good[mask], good[~mask], share) if not one.small else float("nan"))
+    # All columns are corrected together, as one family of tests; NaN marks slices that were not tested.
     known = [p for p in tested if p == p]
     qs = iter(benjamini_hochberg(known, FDR).q)
     found = [
@@ -118,7 +120,7 @@ def judge(named: Named, good: NDArray[Any], *, share: bool, figure: str, seed: i
 
 
 def groups(values: Sequence[str | float | None]) -> list[tuple[str, NDArray[np.bool_]]]:
-    """The values of a column, each with the samples that have it, bool (n,). Samples without a value are in none."""
+    """Return the values of a column, each with its mask of samples, bool (n,). Samples without a value are in none."""
     numbers = _numbers(values)
     if numbers is not None and len(np.unique(numbers[np.isfinite(numbers)])) > _WHOLE_VALUES:
         return _quartiles(numbers)
@@ -133,14 +135,16 @@ def groups(values: Sequence[str | float | None]) -> list[tuple[str, NDArray[np.b
 
 def _quartiles(numbers: NDArray[np.float64]) -> list[tuple[str, NDArray[np.bool_]]]:
     known = np.isfinite(numbers)
+    # Equal quantiles collapse: a value that half of the samples have gives fewer than four slices, none of them empty.
     cuts = np.unique(np.quantile(numbers[known], [0, 0.25, 0.5, 0.75, 1]))
+    # Slices include their lower end; the clip puts the largest value into the last one.
     place = np.clip(np.searchsorted(cuts, numbers, "right") - 1, 0, len(cuts) - 2)
     names = [f"{low:.4g} to {high:.4g}" for low, high in itertools.pairwise(cuts)]
     return [(name, known & (place == number)) for number, name in enumerate(names)]
 
 
 def _numbers(values: Sequence[str | float | None]) -> NDArray[np.float64] | None:
-    """A column as numbers, NaN where there is none; None where one is a word."""
+    """Return a column as numbers, NaN where a value is missing; None if one is a word."""
     try:
         found = np.array([np.nan if value in (None, "") else float(value) for value in values], np.float64)
     except ValueError:
@@ -163,7 +167,7 @@ def _slice(column: str, value: str, mask: NDArray[np.bool_], good: NDArray[Any],
 
 
 def _p(ours: NDArray[Any], others: NDArray[Any], share: bool) -> float:
-    """NaN where the others are too few for a test."""
+    """Return the p-value of a slice against the others; NaN if these are too few for a test."""
     from scipy.stats import fisher_exact, ttest_ind_from_stats
 
     if share:
@@ -206,13 +210,15 @@ def _figures(found: Sequence[Slice], share: bool, figure: str, worse: int) -> li
 
 
 def from_csv(path: str, keys: Sequence[str]) -> dict[str, list[str | float | None]]:
-    """Columns of a CSV file whose first column holds keys of samples.
+    """Return the columns of a CSV file whose first column holds keys of samples.
 
     Raises:
         MLScaleError: it can't be read, has no columns, or none of its keys is a sample's.
     """
     where, (heads, *rows) = f"slices={path}", lines_of(path)
     known = {line[0]: line for line in rows}
+    # Some keys may be missing on either side: a file may list a subset, or samples of other splits. None at all is a
+    # mistake.
     if not any(key in known for key in keys):
         raise MLScaleError(
             "none of the keys in the slices is a sample's",
@@ -221,6 +227,7 @@ def from_csv(path: str, keys: Sequence[str]) -> dict[str, list[str | float | Non
             fix="the first column holds keys as the table of samples has them (results/evaluate-samples.parquet)",
         )
     return {
+        # A short line has no value for the last columns.
         head: [line[place] if (line := known.get(key)) and place < len(line) else None for key in keys]
         for place, head in enumerate(heads)
         if place
@@ -228,7 +235,7 @@ def from_csv(path: str, keys: Sequence[str]) -> dict[str, list[str | float | Non
 
 
 def lines_of(path: str) -> list[list[str]]:
-    """The lines of a CSV file of slices, the names of its columns first.
+    """Return the lines of a CSV file of slices, the names of its columns first.
 
     Raises:
         MLScaleError: it can't be read, or has no columns.
@@ -254,7 +261,7 @@ def lines_of(path: str) -> list[list[str]]:
 
 
 def from_members(extension: str, contents: Iterable[bytes]) -> dict[str, list[str | float | None]]:
-    """Columns from a member of each sample: the fields of a JSON object that are no lists, or a text.
+    """Return columns from a member of each sample: the single values of a JSON object, or a text.
 
     Raises:
         MLScaleError: a member is neither.
@@ -273,5 +280,6 @@ def from_members(extension: str, contents: Iterable[bytes]) -> dict[str, list[st
             ) from error
         fields = value if isinstance(value, dict) else {extension: value}
         rows.append({str(k): v for k, v in fields.items() if isinstance(v, str | int | float)})
+    # Objects may have different fields; a dict keeps the order in which they first occur.
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}

@@ -1,4 +1,4 @@
-"""Opens the judge of a task's kind, and adds slices and the worst errors."""
+"""Create the report for a task's kind, with slices and the worst errors."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ JUDGES: Mapping[str, Callable[[Gathered, int], Judged]] = {
 
 
 def judge(gathered: Gathered, named: slices.Named | None = None, seed: int = 0) -> Judged:
-    """All that is to be said of a pass.
+    """Return the complete report of an evaluation pass.
 
     Args:
         gathered: the samples, at least one.
         named: columns to slice by.
-        seed: of what is drawn.
+        seed: of the bootstrap and of other random draws.
     """
     found = JUDGES[gathered.about.kind](gathered, seed)
     parts = [found]
@@ -50,7 +50,8 @@ def judge(gathered: Gathered, named: slices.Named | None = None, seed: int = 0) 
 
 
 def goodness(gathered: Gathered) -> tuple[NDArray[Any], bool, str]:
-    """What slices are judged by, of each sample: whether it is right, or its loss; which of both; what it is called."""
+    """Return the values by sample that slices are compared by, correct (bool) or the loss; true for the former; the
+    metric's name."""
     columns, kind = gathered.columns, gathered.about.kind
     if kind == "classification":
         return columns["truth"] == columns["predicted"], True, "accuracy"

@@ -1,4 +1,4 @@
-"""What another threshold would give: ROC and precision–recall curves, of two classes or of each label."""
+"""ROC and precision–recall curves over all thresholds, for two classes or for each label."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from mlscale.stats.ranking import Ranking, ranking
 
 
 def binary(gathered: Gathered, seed: int = 0) -> Judged | None:
-    """AUC, average precision and the threshold of the best F1 of class 1; None where only one class is there."""
+    """Return AUC, average precision and the threshold of the best F1 of class 1; None if only one class occurs."""
     found = ranking(gathered.columns["score"], gathered.columns["truth"] == 1, seed=seed)
     if found is None:
         return None
@@ -37,8 +37,8 @@ def binary(gathered: Gathered, seed: int = 0) -> Judged | None:
 
 
 def curves(of: Sequence[tuple[str, Ranking]]) -> list[Figure]:
-    """The two curves of at most three scores."""
-    shown = of[:3]
+    """Return the ROC and the precision–recall plot of at most three scores."""
+    shown = of[:3]  # more lines can't be told apart
     chance = Series("by chance", [0.0, 1.0], [0.0, 1.0])
     roc = [
         Series(f"{name}, AUC {_short(each.auc.value)}", [0.0, *each.recall.tolist()], [0.0, *_places(each)])
@@ -61,9 +61,10 @@ def _places(found: Ranking) -> list[float]:
 
 
 def _rising(values: Sequence[float]) -> list[float]:
-    """Values that rise strictly: points of one place keep their order when a plot sorts them."""
+    """Return values that rise strictly, so that points of equal x keep their order when a plot sorts them."""
     places: list[float] = []
     for value in values:
+        # The next float up: too small a step to be seen in the plot.
         places.append(max(value, math.nextafter(places[-1], math.inf)) if places else value)
     return places
 

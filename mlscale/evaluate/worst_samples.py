@@ -1,4 +1,4 @@
-"""The worst samples, as people look at them: pictures on a contact sheet, texts and rows of numbers in a table."""
+"""Show the worst samples: images on a contact sheet, texts and rows of numbers in a table."""
 
 from __future__ import annotations
 
@@ -16,8 +16,10 @@ _TEXT, _LISTED = 160, 12
 
 
 def figures(gathered: Gathered) -> list[Figure]:
-    """A heading, the sheet where samples are images, and the table of what they are."""
+    """Return a heading, the contact sheet where samples are images, and the table of the samples."""
+    # A sample of segmentation takes three pictures (image, truth, prediction): half as many of them are shown.
     worst = gathered.worst[: len(gathered.worst) // (1 + bool(gathered.worst and gathered.worst[0].shown))]
+    # Without worst samples the section is left out, except where it means that no error was made.
     if not worst:
         return [Heading("Worst errors", "There are none.")] if _all_right(gathered) else []
     kind = gathered.about.kind
@@ -47,7 +49,7 @@ def _tile(gathered: Gathered, each: Worst) -> Tile:
 
 
 def _said(gathered: Gathered, each: Worst) -> tuple[str, str]:
-    """What a sample is, and what the model says."""
+    """Return the truth and the prediction of a sample as text."""
     about, columns, row = gathered.about, gathered.columns, each.row
     if about.kind == "classification":
         told = f"{about.label(int(columns['predicted'][row]))} ({percent(float(columns['confidence'][row]))})"
@@ -57,6 +59,7 @@ def _said(gathered: Gathered, each: Worst) -> tuple[str, str]:
         return _labels(gathered, truth), _labels(gathered, told)
     if about.kind == "regression":
         return _numbers(columns["truth"][row]), _numbers(columns["predicted"][row])
+    # Masks and sequences have no short text for truth and prediction: the key and the key metric are shown.
     if about.kind == "segmentation":
         return each.key.rsplit("/", 1)[-1], f"IoU {percent(float(columns['iou'][row]))}"
     return each.key, f"{columns['loss'][row] / np.log(2):.2f} bits a token"
@@ -71,8 +74,10 @@ def _numbers(values: Sequence[float]) -> str:
 
 
 def _text(each: Worst) -> tuple[str, ...]:
-    """A text of bytes + 1, as text tasks have it; nothing for other samples."""
+    """Return the text of a sample of token numbers (byte + 1, 0 is padding); nothing for other samples."""
+    # Nothing marks a sample as text: token numbers are int64 in one dimension, at most 256.
     if each.x.ndim != 1 or each.x.dtype != np.int64 or not len(each.x) or each.x.max() > 256 or each.x.min() < 0:
         return ()
+    # A sequence may start or end within a character: errors are replaced.
     content = bytes((each.x[each.x > 0] - 1).astype(np.uint8).tolist())
     return (" ".join(content.decode("utf-8", "replace").split())[:_TEXT],)
