@@ -1,4 +1,4 @@
-"""From a trained model to a servable: ONNX, proof that it computes the same, and what monitoring compares with.
+"""Export a trained model to a servable: ONNX, the comparison with the trained model, the reference for monitoring.
 
-What serves imports `servable` and `reference`: numpy and onnxruntime, no torch.
+Serving imports `servable` and `reference_profile` alone: numpy and onnxruntime, no torch.
 """

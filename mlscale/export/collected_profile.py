@@ -13,7 +13,7 @@ FOLDER = "reference"
 
 
 def write(run: Path, reference: Reference) -> None:
-    """Write the folder, whole or not at all, in the place of the one before.
+    """Write the folder, completely or not at all, replacing the previous one.
 
     Raises:
         MLScaleError: it can't be written (exit code 5).
@@ -23,20 +23,22 @@ def write(run: Path, reference: Reference) -> None:
 
 
 def read(run: Path) -> Reference:
-    """What `write` wrote.
+    """Return the profile that `write` wrote.
 
     Raises:
-        MLScaleError: there is none, or it is damaged or of a later format.
+        MLScaleError: there is none, or it is corrupt or of a later format.
     """
     return Reference.load(run / FOLDER)
 
 
 def belongs(run: Path, checkpoint: Path) -> bool:
-    """Whether the run has a profile that can be read, and it is that of `checkpoint`."""
+    """Return whether the run has a profile that can be read, and that is of `checkpoint`."""
     if not (run / FOLDER / ABOUT).is_file():
         return False
     try:
         said = read(run).about.get("checkpoint")
     except MLScaleError:
+        # A corrupt profile is as good as none: the caller then collects it again.
         return False
+    # By digest: best.ckpt is overwritten under the same name, and a killed run may have left the profile of another.
     return isinstance(said, dict) and said.get("sha256") == content_digest(checkpoint)

@@ -1,4 +1,4 @@
-"""Torch on one thread, as each of several workers of a server computes."""
+"""Run torch on one thread, as each of several workers of a server does."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from contextlib import contextmanager
 
 @contextmanager
 def one_thread() -> Iterator[None]:
-    """Torch computes on one thread in this block: as each of several workers of a server does."""
-    import torch
+    """Make torch compute on one thread in this block, as each of several workers of a server does."""
+    import torch  # here, as importing it takes seconds
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
         yield
     finally:
+        # The number of threads is a setting of the whole process.
         torch.set_num_threads(before)

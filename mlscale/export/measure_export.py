@@ -1,4 +1,4 @@
-"""Export a task, and compare, time and profile it in one pass over the validation samples."""
+"""Export a task; compare and profile it in one pass over the validation samples, and time it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ _BUDGET_S = 3.0  # nothing is decided by it: what is not precise by then is repo
 
 @dataclass(frozen=True)
 class Measured:
-    """An exported model and what is known of it.
+    """An exported model and its measurements.
 
     Attributes:
         model: the ONNX model, serialised.
-        given: what one raw sample is.
-        classes: how many logits it gives.
+        given: the format of one raw sample.
+        classes: the number of logits.
         parity: the comparison with the trained model.
-        profile: what its inputs and predictions look like.
+        profile: statistics of its inputs and predictions.
         times: of one sample on one thread: the trained model in eager mode, normalisation included, then the exported.
     """
 
@@ -44,12 +44,12 @@ class Measured:
 
 
 def measure(task: LightningModule, data: Any, *, samples: int | None = None, model: bytes | None = None) -> Measured:
-    """Export `task` as it stands, or take a compressed `model` of it in place of that.
+    """Export `task` and measure the result; or measure `model`, a compressed version of it.
 
     Args:
         task: with its weights; it stays on the CPU, in evaluation mode.
         data: the data module it was trained with, set up for validation.
-        samples: validation samples to look at; None for all.
+        samples: number of validation samples to use; None for all.
         model: a serialised ONNX model, made of the same weights; None exports them.
 
     Raises:
@@ -59,6 +59,7 @@ def measure(task: LightningModule, data: Any, *, samples: int | None = None, mod
     trained = served(task, given)
     content = export(trained, given) if model is None else model
     engine = Engine(content)
+    # From the graph itself: data may not know the number of classes.
     classes = engine.run(np.zeros((1, *given.shape), given.dtype)).shape[1]
     profile = Profile(classes)
 
@@ -67,6 +68,7 @@ def measure(task: LightningModule, data: Any, *, samples: int | None = None, mod
 
     parity = compare(torch_logits(task), engine.run, validation(data, limit=samples), look)
     first: NDArray[Any] = next(validation(data, limit=1)).raw
+    # Torch is limited to the one thread that the engine has by default; else the two times would not be comparable.
     with one_thread(), torch.no_grad():
         times = compare_times(lambda: trained(torch.from_numpy(first)), lambda: engine.run(first), budget_s=_BUDGET_S)
     return Measured(content, given, classes, parity, profile, times)

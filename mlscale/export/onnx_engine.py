@@ -1,4 +1,4 @@
-"""ONNX Runtime, set up for a server: one thread per worker, nothing on stderr, the model from memory."""
+"""Run an ONNX model by ONNX Runtime, set up for a server: one thread per worker, no log on stderr, model in memory."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import need
 
 _TYPES = {"uint8": "tensor(uint8)", "float32": "tensor(float)", "int64": "tensor(int64)"}
-_NOTHING = 4
+_NOTHING = 4  # severity 'fatal': everything below it is not logged
 
 
 def onnx_runtime() -> Any:
-    """The package onnxruntime, which tells nobody what it runs and keeps its warnings to itself.
+    """Return the package onnxruntime, with telemetry and warnings switched off.
 
     Raises:
         MLScaleError: it is not installed (exit code 5).
     """
     need("serve", "onnxruntime")
-    # From 1.32 on it tells its maker what it runs, and leaves a device id in the home folder. Read at import.
+    # From 1.32 on it sends telemetry and saves a device id in the home folder. The variable is read at import.
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
     import onnxruntime
 
@@ -31,13 +31,13 @@ def onnx_runtime() -> Any:
 
 
 class Engine:
-    """A model with one input and one output.
+    """A session of an ONNX model with one input and one output.
 
     Args:
-        model: the serialised ONNX model. From memory, so that what was verified is what runs, and no file beside it is
-            opened.
-        threads: that compute one batch.
-        where: for errors.
+        model: the serialised ONNX model; from memory, so that the verified bytes are those that run, and no other file
+            in its folder is opened.
+        threads: number of threads that compute one batch.
+        where: the location that errors name.
 
     Raises:
         MLScaleError: onnxruntime is not installed (exit code 5), or it can't run this model.
@@ -46,6 +46,7 @@ class Engine:
     def __init__(self, model: bytes, *, threads: int = 1, where: str = "model.onnx") -> None:
         onnxruntime = onnx_runtime()
         options = onnxruntime.SessionOptions()
+        # By default a session takes all cores; several workers would then slow each other down.
         options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
         options.log_severity_level = _NOTHING
         self._where = where
@@ -58,27 +59,30 @@ class Engine:
         self._input, self._output = self._session.get_inputs()[0], self._session.get_outputs()[0]
 
     def run(self, batch: NDArray[Any]) -> NDArray[np.float32]:
-        """The output for a batch, (n, …); of none for none.
+        """Return the output for a batch, (n, …); of no rows for an empty batch.
 
         Raises:
-            MLScaleError: the graph does not compute for this batch, or gives another number of rows than it was given.
+            MLScaleError: the graph fails for this batch, or its output has another number of rows.
         """
+        # A graph need not accept a batch of size 0.
         if not len(batch):
             return np.zeros((0, *self._output.shape[1:]), np.float32)
         try:
             output: NDArray[np.float32] = self._session.run([self._output.name], {self._input.name: batch})[0]
         except Exception as error:
             raise self._unusable(" ".join(str(error).split())) from error
+        # A batch size that is built into a reshape changes the number of rows without an error.
         if len(output) != len(batch):
             raise self._unusable(f"it gives {len(output)} rows for {len(batch)} samples")
         return output
 
     def check(self, name: str, dtype: str, shape: tuple[int, ...], output: str) -> None:
-        """See that the graph takes and gives what its document says.
+        """Raise an error if the graph's input or output differ from its document.
 
         Raises:
-            MLScaleError: it does not.
+            MLScaleError: they differ.
         """
+        # Without the first dimension: the batch has a symbolic size in the graph and -1 in the document.
         found = (self._input.name, self._input.type, tuple(self._input.shape[1:]), self._output.name)
         if found != (name, _TYPES[dtype], shape[1:], output):
             raise self._unusable(f"it is not what its document says: {found}")

@@ -1,4 +1,4 @@
-"""A trained task as an ONNX graph that takes raw samples: normalisation is inside, no client can get it wrong."""
+"""Export a trained task as an ONNX graph that takes raw samples: it includes the normalisation, for all clients."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mlscale.export.validation_samples import Input
 
 INPUT, OUTPUT = "input", "logits"
 _EXAMPLES = 2
-"""Samples of the example batch: torch.export takes a size of 1 for a constant."""
+"""Samples of the example batch: torch.export treats a size of 1 as a constant."""
 _LIMIT = 2**31 - 1
-"""Bytes of a protobuf message, at most."""
+"""Largest size of a protobuf message, bytes."""
 
 
 class Served(nn.Module):
-    """(raw - mean) / std, then the task: the arithmetic of `data.images.image_stream`, in its order and in float32.
+    """A task behind its normalisation, (raw - mean) / std, computed as in `data.images.image_stream`, in float32.
 
     Args:
-        task: samples as training gives them to logits, (n, …) to (n, classes).
+        task: maps samples, as in training, to logits: (n, …) to (n, classes).
         mean: of each channel, in the units of the raw sample; empty for none.
         std: of each channel.
     """
@@ -39,19 +39,20 @@ class Served(nn.Module):
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32)[:, None, None])
 
     def forward(self, raw: Tensor) -> Tensor:
-        """Logits, float32 (n, classes), for raw samples (n, …)."""
+        """Return logits, float32 (n, classes), for raw samples (n, …)."""
         x = (raw.float() - self.mean) / self.std if self.normalises else raw
         logits: Tensor = self.task(x)
         return logits.float()
 
 
 def served(task: nn.Module, given: Input) -> Served:
-    """The task behind its preprocessing, on the CPU, for inference; its lazy layers have found their shapes.
+    """Return the task behind its preprocessing, on the CPU, for inference, its lazy layers initialised.
 
     Raises:
-        MLScaleError: it gives something else than logits.
+        MLScaleError: its output is not logits.
     """
     model = Served(task, given.mean, given.std).cpu().float().eval()
+    # The pass also gives lazy layers their shapes, which tracing needs.
     with torch.no_grad():
         logits: Any = model(_example(given))
     if logits.ndim != 2:
@@ -65,7 +66,7 @@ def served(task: nn.Module, given: Input) -> Served:
 
 
 def export(model: Served, given: Input) -> bytes:
-    """The ONNX model, serialised: input `input`, output `logits`, batches of any size. The same model, the same bytes.
+    """Return the serialised ONNX model: input `input`, output `logits`, any batch size. Equal models give equal bytes.
 
     Raises:
         MLScaleError: torch can't express the model in ONNX, its batch size is built in, or it is over 2 GiB.
@@ -73,6 +74,7 @@ def export(model: Served, given: Input) -> bytes:
     dynamic = ({0: torch.export.Dim("batch")},)
     try:
         with warnings.catch_warnings():
+            # torch's exporter itself uses the class that it deprecates.
             warnings.filterwarnings("ignore", message=".*LeafSpec.*", category=FutureWarning)
             program = torch.onnx.export(
                 model,
@@ -88,7 +90,7 @@ def export(model: Served, given: Input) -> bytes:
         raise _inexpressible(_reason(error)) from error
     assert program is not None
     proto: Any = program.model_proto
-    # Where a batch of any size can't be traced, torch exports the example's size, and says nothing.
+    # Where a batch of any size can't be traced, torch exports the example's size without a warning.
     sizes = [port.type.tensor_type.shape.dim[0] for port in (proto.graph.input[0], proto.graph.output[0])]
     if not all(size.dim_param for size in sizes):
         raise _inexpressible(f"batches are of {sizes[0].dim_value or sizes[1].dim_value} samples only")
@@ -105,11 +107,12 @@ def export(model: Served, given: Input) -> bytes:
 
 
 def _example(given: Input) -> Tensor:
+    # Zeros are valid values of every dtype; for token numbers, of every vocabulary.
     return torch.zeros(_EXAMPLES, *given.shape, dtype=getattr(torch, given.dtype))
 
 
 def _forget_sources(proto: Any) -> None:
-    """Take out where each node came from: it grows the file, and tells paths of the machine that exported."""
+    """Remove the source location of each node: it makes the file larger, and has paths of the exporting machine."""
     graph = proto.graph
     for part in (proto, graph, *graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
         part.ClearField("metadata_props")
@@ -126,7 +129,7 @@ def _inexpressible(why: str) -> MLScaleError:
 
 
 def _reason(error: BaseException) -> str:
-    """The innermost cause in one line; what torch prints around it is a page."""
+    """Return the innermost cause in one line; torch wraps it in a page of text."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]

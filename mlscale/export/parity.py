@@ -1,4 +1,4 @@
-"""Does the exported model compute what the trained one does? On real samples, at several batch sizes, with numbers."""
+"""Compare the exported model's logits with the trained one's, on validation samples and at several batch sizes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlscale.export.validation_samples import Samples
 from mlscale.report.text import percent
 
 Logits = NDArray[np.float32]
-BATCHES = (1, 3, 32)
+BATCHES = (1, 3, 32)  # other sizes than the example batch of the export
 
 
 @dataclass
@@ -24,9 +24,9 @@ class Parity:
 
     Attributes:
         samples: validation samples compared.
-        largest_logit: the largest absolute value of the trained model's logits: errors are judged relative to it.
+        largest_logit: the largest absolute value of the trained model's logits; errors are relative to it.
         max_abs_error: the largest absolute difference of a logit over all samples.
-        agreement: share of the samples for which both choose the same class.
+        agreement: share of the samples for which both predict the same class.
         torch_accuracy: of the trained model, as `mlscale evaluate` measures it.
         onnx_accuracy: of the exported one.
         batches: batch size to the largest absolute difference at that size.
@@ -42,7 +42,7 @@ class Parity:
 
     @property
     def relative_error(self) -> float:
-        """The largest difference, of all samples and batch sizes, over the largest logit (or 1, if that is less)."""
+        """The largest difference over all samples and batch sizes, divided by the largest logit (at least 1)."""
         # numpy's maximum keeps a NaN, Python's drops it.
         worst = float(np.max([self.max_abs_error, *self.batches.values()]))
         return worst / max(1.0, self.largest_logit) if np.isfinite(self.largest_logit) else float("nan")
@@ -55,8 +55,9 @@ class Parity:
     def problems(
         self, *, tolerance: float | None, min_agreement: float, max_accuracy_drop: float | None = None
     ) -> list[str]:
-        """Each bound that does not hold, with its number; NaN holds none, and None is no bound."""
+        """Return each bound that is not met, with its value; NaN meets none, and None means no bound."""
         found = []
+        # `not x <= bound`, as every comparison with NaN is false: a diverged model must not pass.
         if tolerance is not None and not self.relative_error <= tolerance:
             found.append(f"the logits differ by {self.relative_error:.1e} of the largest, more than {tolerance:g}")
         if not self.agreement >= min_agreement:
@@ -66,7 +67,7 @@ class Parity:
         return found
 
     def as_dict(self) -> dict[str, Any]:
-        """For parity.json."""
+        """Return the content of parity.json."""
         return {
             "samples": self.samples,
             "largest_logit": self.largest_logit,
@@ -80,7 +81,7 @@ class Parity:
 
 
 def torch_logits(task: nn.Module) -> Callable[[Tensor], Logits]:
-    """The trained task as a function of samples that are preprocessed already."""
+    """Return the trained task as a function of samples that are already preprocessed."""
 
     def call(x: Tensor) -> Logits:
         with torch.no_grad():
@@ -96,19 +97,20 @@ def compare(
     batches: Iterable[Samples],
     each: Callable[[Samples, Logits], None] = lambda samples, logits: None,
 ) -> Parity:
-    """Give both the same samples: one as training preprocesses them, the exported one as clients send them.
+    """Compare both models on the same samples: the trained one gets them preprocessed, the exported one raw.
 
     Args:
-        trained: x of the samples to logits.
-        exported: raw samples to logits.
+        trained: maps `x` of the samples to logits.
+        exported: maps raw samples to logits.
         batches: the samples, at least one.
-        each: called with every batch and the exported model's logits, to save others a second pass.
+        each: called with every batch and the exported model's logits, which saves a second pass.
     """
     parity, agree, right = Parity(), 0, np.zeros(2, np.int64)
     first: list[Samples] = []
     for samples in batches:
         ours, theirs = trained(samples.x), exported(samples.raw)
         each(samples, theirs)
+        # Enough samples are kept for the batch sizes below.
         if sum(len(kept.y) for kept in first) < max(BATCHES):
             first.append(samples)
         parity.samples += len(samples.y)
@@ -121,10 +123,12 @@ def compare(
     parity.torch_accuracy, parity.onnx_accuracy = (right / parity.samples).tolist()
     raw, x = np.concatenate([kept.raw for kept in first]), torch.cat([kept.x for kept in first])
     for size in BATCHES:
+        # With fewer samples than the batch has places, they are repeated.
         rows = np.arange(size) % len(raw)
         parity.batches[size] = _larger(0.0, trained(x[rows]) - exported(raw[rows]))
     return parity
 
 
 def _larger(value: float, array: NDArray[Any]) -> float:
+    # Unlike Python's max, np.maximum and .max() keep a NaN.
     return float(np.maximum(value, np.abs(array).max()))

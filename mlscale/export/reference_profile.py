@@ -1,6 +1,6 @@
-"""The reference profile: what inputs and predictions look like when all is well, for monitoring to compare with.
+"""The reference profile: statistics of inputs and predictions on validation data, which monitoring compares with.
 
-Needs numpy alone. Two files: `profile.npz` with the arrays, `profile.json` with what they are of.
+Needs numpy alone. Two files: `profile.npz` with the arrays, `profile.json` with their metadata.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from mlscale.files import read_json, write_bytes, write_json
 
 ARRAYS, ABOUT = "profile.npz", "profile.json"
 KEPT = 10_000
-"""Samples whose own statistics are kept, at most; evenly spread over all."""
-VALUE_BINS, CONFIDENCE_BINS = 32, 20
+"""Largest number of samples whose own statistics are kept; evenly spread over all."""
+VALUE_BINS, CONFIDENCE_BINS = 32, 20  # of values: a divisor of 256, so that each bin has equally many bytes
 
 
 @dataclass(frozen=True)
@@ -31,38 +31,40 @@ class Reference:
     """A profile of n samples in c channels and k classes, of which m ≤ 10,000 are kept one by one.
 
     Attributes:
-        about: what it is of: samples, split, data version, accuracy.
+        about: metadata: samples, split, data version, accuracy.
         arrays: by name,
             `sample_mean`, `sample_std` float32 (m, c): of each channel of a kept sample, in the units of the raw input;
             `sample_confidence` float32 (m,): the largest probability;
             `value_edges` float64 (c, 33), `value_counts` int64 (c, 32): histogram of all values of a channel;
             `class_counts` int64 (k,): how often each class was predicted; `label_counts` int64 (k,): how often it was
-            right to;
+            the true class;
             `probability_mean` float64 (k,): mean probability of each class;
-            `confidence_edges` float64 (21,): 0 to 1; `confidence_counts`, `confidence_correct` int64 (20,): how many
-            predictions had such a confidence, and how many of them were right.
+            `confidence_edges` float64 (21,): 0 to 1; `confidence_counts`, `confidence_correct` int64 (20,): number of
+            predictions with such a confidence, and of the correct ones among them.
     """
 
     about: Mapping[str, Any]
     arrays: Mapping[str, NDArray[Any]]
 
     def save(self, folder: Path) -> None:
-        """Write both files into `folder`, each whole or not at all; the same profile, the same bytes."""
+        """Write both files into `folder`, each completely or not at all; equal profiles give equal bytes."""
         buffer = io.BytesIO()
         np.savez(buffer, **dict(self.arrays))  # type: ignore[arg-type]  # numpy's stub takes allow_pickle for one
+        # The JSON file comes last: if it exists, so do the arrays.
         write_bytes(folder / ARRAYS, buffer.getvalue())
         write_json(folder / ABOUT, {"format": stamp("reference"), **self.about})
 
     @classmethod
     def load(cls, folder: Path) -> Reference:
-        """What `save` wrote.
+        """Return the profile that `save` wrote.
 
         Raises:
-            MLScaleError: a file is absent or damaged, or of a later format.
+            MLScaleError: a file is absent or corrupt, or of a later format.
         """
         about = read_json(folder / ABOUT)
         expect("reference", about, str(folder / ABOUT))
         try:
+            # Without pickle: the folder may be from anyone, and a pickle executes code.
             with np.load(folder / ARRAYS, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
         except (OSError, EOFError, ValueError, zipfile.BadZipFile) as error:
@@ -76,10 +78,10 @@ class Reference:
 
 
 class Profile:
-    """Collects a reference profile, batch by batch.
+    """A reference profile that is collected batch by batch.
 
-    Profiles of parts merge into that of the whole: to the last bit, but for the mean probabilities, which are sums of
-    floating-point numbers in another order.
+    Profiles of parts merge into that of the whole, bitwise identical except for the mean probabilities, which are sums
+    of floating-point numbers in another order.
 
     Args:
         classes: k.
@@ -110,8 +112,8 @@ class Profile:
             raw: inputs as clients send them, (n, c, …).
             probabilities: of each class, (n, k).
             y: the right classes, (n,).
-            places: of the samples among all, over all parts, (n,): they choose whose own statistics are kept. By
-                default in the order in which they come.
+            places: indices of the samples among all, over all parts, (n,): they decide whose own statistics are kept.
+                By default in the order in which they are added.
         """
         values = _by_channel(raw)
         if not len(self._edges):
@@ -124,6 +126,7 @@ class Profile:
         self._predicted += np.bincount(predicted, minlength=len(self._predicted))
         self._labels += np.bincount(y, minlength=len(self._labels))
         self._probability += probabilities.sum(0, dtype=np.float64)
+        # A confidence of exactly 1 belongs to the last bin.
         bins = np.minimum((confidence * CONFIDENCE_BINS).astype(np.int64), CONFIDENCE_BINS - 1)
         self._confident += np.bincount(bins, minlength=CONFIDENCE_BINS)
         self._right += np.bincount(bins[predicted == y], minlength=CONFIDENCE_BINS)
@@ -131,7 +134,7 @@ class Profile:
         self.samples += len(raw)
 
     def merge(self, other: Profile) -> None:
-        """Count what another part of the samples has counted.
+        """Add the counts of another part of the samples.
 
         Raises:
             ValueError: it has other bins, or other classes.
@@ -147,11 +150,13 @@ class Profile:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.samples += other.samples
         self._kept += other._kept
+        # Strides are powers of two: the larger one selects a subset of what both parts have kept.
         self._stride = max(self._stride, other._stride)
         self._thin()
 
     def _keep(self, values: NDArray[Any], confidence: NDArray[np.float32], places: NDArray[np.int64]) -> None:
-        """Every `stride`-th sample's own statistics; the stride doubles when there are too many."""
+        """Keep the statistics of every `stride`-th sample; the stride doubles when there are too many."""
+        # By the index among all samples, not by order of arrival: ranks then keep the samples that one process would.
         rows = np.flatnonzero(places % self._stride == 0)
         picked = values[rows].astype(np.float64)
         means, stds = picked.mean(-1).astype(np.float32), picked.std(-1).astype(np.float32)
@@ -167,7 +172,7 @@ class Profile:
             self._stride *= 2
 
     def finish(self, **about: Any) -> Reference:
-        """The profile, with what the caller knows of the samples."""
+        """Return the profile, with the caller's metadata."""
         kept = sorted(self._kept, key=lambda entry: entry[0])
         means, stds, confidence = (np.stack([entry[column] for entry in kept]) for column in (1, 2, 3))
         right, total = int(self._right.sum()), self.samples
@@ -190,15 +195,17 @@ class Profile:
 
 
 def _histogram(values: NDArray[Any], edges: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Counts in the bins between `edges`; what lies beyond them is counted in the outermost ones."""
+    """Return the counts in the bins between `edges`; values beyond them are counted in the outermost bins."""
     if values.dtype == np.uint8:  # a photograph has 150,000 values: no search for each
         counts: NDArray[np.int64] = np.bincount(values, minlength=256).reshape(VALUE_BINS, -1).sum(-1)
         return counts
+    # Searching the inner edges only puts everything beyond the outer ones into the first or last bin.
     return np.bincount(np.searchsorted(edges[1:-1], values, side="right"), minlength=VALUE_BINS)
 
 
 def value_edges(raw: NDArray[Any]) -> NDArray[np.float64]:
-    """Edges of each channel's bins, (c, 33), for `raw`, (n, c, …): of a byte, or four deviations around its mean."""
+    """Return the edges of each channel's bins, (c, 33), for `raw`, (n, c, …): those of a byte, or four standard
+    deviations around its mean."""
     values = _by_channel(raw)
     if values.dtype == np.uint8:
         return np.tile(np.linspace(0, 256, VALUE_BINS + 1), (values.shape[1], 1))
@@ -207,11 +214,12 @@ def value_edges(raw: NDArray[Any]) -> NDArray[np.float64]:
 
 
 def spread_edges(mean: NDArray[np.float64], std: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Edges four standard deviations around the mean of each channel, (c, 33)."""
+    """Return edges four standard deviations around the mean of each channel, (c, 33)."""
+    # A constant channel has no deviation; bins of width 0 could not count a change of it.
     spread = np.where(std == 0, 1.0, 4 * std)
     return np.linspace(mean - spread, mean + spread, VALUE_BINS + 1, axis=-1)
 
 
 def _by_channel(raw: NDArray[Any]) -> NDArray[Any]:
-    """(n, c, …) as (n, c, values)."""
+    """Return (n, c, …) as (n, c, values)."""
     return raw.reshape(len(raw), raw.shape[1] if raw.ndim > 1 else 1, math.prod(raw.shape[2:]))

@@ -1,4 +1,4 @@
-"""Packages that come with an extra: told before the work starts, not after a minute of it."""
+"""Check for the packages of an extra before the work starts."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from mlscale.errors import Exit, MLScaleError
 
 
 def need(extra: str, *packages: str) -> None:
-    """See that `packages` are installed.
+    """Raise an error if one of `packages` is not installed.
 
     Raises:
         MLScaleError: some are not (exit code 5); with the command that installs the extra.
     """
+    # Found without importing them: that may take seconds, and the caller does so on use.
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         raise MLScaleError(

@@ -1,7 +1,7 @@
 """A servable: the folder of an exported model with all that production needs. Read with numpy and onnxruntime alone.
 
-`servable.yaml` says what goes in and what comes out, where the model is from, and the digest of every file. Anybody may
-have written the folder: names are confined to it, digests are verified before anything is used, nothing is executed.
+`servable.yaml` has the inputs and outputs, the model's origin, and the digest of every file. The folder is not trusted:
+file names must stay inside it, digests are verified before anything is used, nothing is executed.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class Port:
 
 
 class Prediction(NamedTuple):
-    """What the model says of n samples.
+    """The model's predictions for n samples.
 
     Attributes:
         labels: the name of each sample's class; its number as text where classes have no names.
@@ -56,13 +56,13 @@ class Prediction(NamedTuple):
 
 @dataclass(frozen=True)
 class Servable:
-    """A model that is ready to answer; made by `load`.
+    """A model that is ready for predictions; created by `load`.
 
     Attributes:
-        folder: where it was read from.
+        folder: the folder that it was read from.
         document: servable.yaml.
-        input: what it takes, raw: pixels as they are decoded, without any normalisation.
-        output: what the graph gives: logits.
+        input: the raw input: pixels as they are decoded, without any normalisation.
+        output: the output of the graph: logits.
         labels: names of the classes by number.
     """
 
@@ -74,7 +74,7 @@ class Servable:
     engine: Engine = field(repr=False)
 
     def predict(self, raw: NDArray[Any]) -> Prediction:
-        """Labels and probabilities of a batch.
+        """Return labels and probabilities of a batch.
 
         Args:
             raw: samples as they are decoded, (n, channels, height, width) for images; of the input's dtype, or of
@@ -88,11 +88,11 @@ class Servable:
         return Prediction([self.labels[number] for number in classes.tolist()], probabilities, classes)
 
     def logits(self, raw: NDArray[Any]) -> NDArray[np.float32]:
-        """What the graph gives, float32 (n, classes); see `predict`."""
+        """Return the graph's logits, float32 (n, classes); see `predict`."""
         return self.engine.run(accepted(raw, self.input))
 
     def reference(self) -> Reference:
-        """The reference profile that monitoring compares with."""
+        """Return the reference profile that monitoring compares with."""
         return Reference.load(self.folder / REFERENCE)
 
 
@@ -100,11 +100,12 @@ def load(folder: str | Path, *, threads: int = 1) -> Servable:
     """Read a servable.
 
     Args:
-        folder: what `mlscale export` wrote.
-        threads: that compute one batch; a server has one per worker.
+        folder: written by `mlscale export`.
+        threads: number of threads that compute one batch; a server has one per worker.
 
     Raises:
-        MLScaleError: it is none, of a later format, damaged or altered; onnxruntime is not installed (exit code 5).
+        MLScaleError: it is not a servable, of a later format, corrupt or altered; onnxruntime is not installed (exit
+            code 5).
     """
     folder = Path(folder).absolute()
     document = read_document(folder)
@@ -124,6 +125,7 @@ def load(folder: str | Path, *, threads: int = 1) -> Servable:
             why=f"{type(error).__name__}: {error}",
             fix="mlscale export makes the servable again",
         ) from error
+    # Only the model's bytes are kept; other files are read later, by those that need them.
     contents = {name: _verified(folder, name, *entry, keep=name == MODEL) for name, entry in files.items()}
     engine = Engine(contents[MODEL], threads=threads, where=str(folder / MODEL))
     engine.check(given.name, given.dtype, given.shape, gives.name)
@@ -131,7 +133,7 @@ def load(folder: str | Path, *, threads: int = 1) -> Servable:
 
 
 def accepted(raw: NDArray[Any], port: Port) -> NDArray[Any]:
-    """`raw` in the dtype and memory order of `port`.
+    """Return `raw` in the dtype and memory order of `port`.
 
     Raises:
         MLScaleError: another shape, or values that the dtype can't hold: pixels scaled to 0…1, say, for a uint8 input.
@@ -148,6 +150,8 @@ def accepted(raw: NDArray[Any], port: Port) -> NDArray[Any]:
             why=f"the model takes {port.dtype}",
             fix=f"send numbers: values.astype('{port.dtype}')",
         )
+    # A cast wraps around or truncates without an error, so the result is compared with the original. For float32 any
+    # number is accepted: it can't hold every float64 exactly.
     with np.errstate(invalid="ignore", over="ignore"):
         cast = raw.astype(port.dtype)
         exact = port.dtype == "float32" or bool((cast == raw).all())
@@ -164,7 +168,8 @@ def accepted(raw: NDArray[Any], port: Port) -> NDArray[Any]:
 
 
 def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Probabilities, float32 (n, classes)."""
+    """Return probabilities, float32 (n, classes)."""
+    # Less the maximum, which cancels out: the exponential of a large logit would overflow.
     shifted = np.exp(logits - logits.max(-1, keepdims=True))
     probabilities: NDArray[np.float32] = shifted / shifted.sum(-1, keepdims=True)
     return probabilities
@@ -173,6 +178,7 @@ def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 def _shape(raw: NDArray[Any], port: Port) -> MLScaleError:
     wanted = "(n, " + ", ".join(map(str, port.shape[1:])) + ")"
     fix = f"send {wanted}"
+    # The two frequent mistakes get their own advice.
     if raw.shape == port.shape[1:]:
         fix = "one sample is a batch of one: raw[None]"
     elif raw.ndim == 4 and (raw.shape[3], *raw.shape[1:3]) == port.shape[1:]:
@@ -188,10 +194,10 @@ def _port(entry: Mapping[str, Any]) -> Port:
 
 
 def _verified(folder: Path, name: str, digest: str, size: int, *, keep: bool) -> bytes:
-    """The content of a file (nothing of it, unless `keep`) that is what servable.yaml says.
+    """Return the content of a file (empty unless `keep`) after checking its size and digest against servable.yaml.
 
     Raises:
-        MLScaleError: it lies outside, is absent, or has another digest.
+        MLScaleError: it is outside of the folder, is absent, or has another digest.
     """
     path = folder / name  # an absolute name replaces the folder
     if not path.resolve().is_relative_to(folder.resolve()):  # links are followed
@@ -204,6 +210,7 @@ def _verified(folder: Path, name: str, digest: str, size: int, *, keep: bool) ->
         if path.stat().st_size != size:
             raise _altered(path, f"it has {path.stat().st_size:,} bytes, not {size:,}")
         with path.open("rb") as file:
+            # The bytes that are returned are those that were digested: the file can't be replaced in between.
             if keep:
                 content = file.read()
                 found = hashlib.sha256(content).hexdigest()

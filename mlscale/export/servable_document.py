@@ -1,4 +1,4 @@
-"""What servable.yaml says, but for its format and digests."""
+"""Build the content of servable.yaml, without its format and digests."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from mlscale.export.onnx_export import INPUT, OUTPUT
 from mlscale.export.validation_samples import Input
 
 _COLOURS = {1: "grey", 3: "RGB"}
+# Versions that the graph's bytes depend on, and the runtime that it was compared with.
 _PACKAGES = ("mlscale", "torch", "onnx", "onnxscript", "onnxruntime")
 
 
@@ -24,16 +25,16 @@ def document(
     licences: Mapping[str, str | None],
     compression: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The document, by the contract `servable`. It holds no time: the same model gives the same document.
+    """Return the document, by the contract `servable`. It has no time: equal models give equal documents.
 
     Args:
         measured: the exported model.
-        name: what the model is called.
-        run: where it is from: id, folder, config_hash.
+        name: the model's name.
+        run: its run: id, folder, config_hash.
         checkpoint: name and step.
         data_version: digest of the data it was trained on.
-        licences: by part; None where nobody has said.
-        compression: its precision and how it came to it; None for fp32.
+        licences: by part; None where unknown.
+        compression: its precision and the method that gave it; None for fp32.
     """
     given, parity = measured.given, measured.parity
     return {
@@ -50,6 +51,7 @@ def document(
         "compression": {key: value for key, value in compression.items() if key != "precision"}
         if compression
         else None,
+        # Of the exported model, not of the trained one: it is what will serve.
         "metrics": {"val/accuracy": parity.onnx_accuracy, "val/samples": parity.samples},
         "licences": dict(licences),
         "packages": {package: version(package) for package in _PACKAGES},
@@ -57,12 +59,14 @@ def document(
 
 
 def _preprocessing(given: Input) -> dict[str, Any]:
-    """What a client does (bring an image to size), and what the graph does by itself (normalise)."""
+    """Return the steps of the client (resize an image) and those of the graph (normalise)."""
+    # Three dimensions are an image: channels, height, width.
     image = len(given.shape) == 3
     return {
         "layout": "NCHW" if image else None,
         "channels": _COLOURS.get(given.shape[0]) if image else None,
         "resize": {"short_side": given.image_size, "crop": "centre"} if given.image_size else None,
+        # Keys that are optional in the contract are left out, not null, where images are not decoded.
         **({"decode_version": given.decode_version} if given.decode_version else {}),
         **({"max_pixels": given.max_pixels} if given.max_pixels else {}),
         "normalised_in_graph": bool(given.mean),

@@ -1,4 +1,4 @@
-"""Try a servable before it may serve: it computes, and its answers are finite and as its document states."""
+"""Try a servable before it serves: it computes, and its outputs are finite and as its document states."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _ROWS = (1, 3)  # a graph that was exported for one batch size computes for no o
 
 
 def load_and_try(folder: str | Path) -> Servable:
-    """Read a servable and compute with it once.
+    """Read a servable and compute test batches with it.
 
     Raises:
         MLScaleError: it can't be loaded, or can't serve; onnxruntime is not installed (exit code 5).
@@ -25,9 +25,9 @@ def load_and_try(folder: str | Path) -> Servable:
 
 
 def raise_unless_it_computes(servable: Servable) -> None:
-    """Compute for batches of noise and of zeros.
+    """Raise an error unless the servable computes batches of noise and of zeros.
 
-    Of noise alone the answers must be finite: a model that divides by an image's own deviation may not answer a blank.
+    Only for noise must the outputs be finite: a model that divides by an image's own deviation gives NaN for a blank.
 
     Raises:
         MLScaleError: the graph fails, gives other shapes than servable.yaml states, or numbers that are not finite.
@@ -57,6 +57,7 @@ def schema_change(served: Servable, new: Servable) -> str:
             changes.append(f"{what} {_told(before)} becomes {_told(after)}")
     if served.labels != new.labels:
         gone, added = _missing(served.labels, new.labels), _missing(new.labels, served.labels)
+        # Another order alone is a change, too: clients that use class numbers would read other classes.
         told = [f"without {_some(gone)}"] * bool(gone) + [f"with {_some(added)}"] * bool(added)
         changes.append(f"classes {' and '.join(told)}" if told else "classes in another order")
     return ", ".join(changes)
@@ -77,8 +78,8 @@ def _told(port: Port) -> str:
 
 
 def _noise(port: Port, rows: int) -> NDArray[np.generic]:
-    """Samples whose values are all allowed: for integers that number tokens, of the smallest vocabulary."""
-    random = np.random.default_rng(0)
+    """Return random samples of valid values; token numbers are all 1, which every vocabulary has."""
+    random = np.random.default_rng(0)  # seeded: a servable passes or fails always
     shape = (rows, *port.shape[1:])
     if port.dtype == "uint8":
         return random.integers(0, 256, shape, np.uint8)

@@ -1,4 +1,4 @@
-"""A trained task that answers as its servable would: raw samples in, labels and probabilities out, by torch."""
+"""Predict by torch as the servable of a trained task would: raw samples in, labels and probabilities out."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlscale.export.onnx_export import INPUT, Served, served
 from mlscale.export.servable import Port, Prediction, accepted, softmax
 from mlscale.export.validation_samples import input_of
 
-_BATCH = 256  # samples that are computed at once
+_BATCH = 256  # samples that are computed at once: bounds the memory of activations
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class TorchModel:
     """The task behind its preprocessing, on the CPU.
 
     Attributes:
-        input: what it takes, raw.
+        input: the raw input.
         labels: names of the classes by number.
     """
 
@@ -31,10 +31,10 @@ class TorchModel:
 
     @classmethod
     def of(cls, task: torch.nn.Module, data: Any) -> TorchModel:
-        """The task with its weights, and the data that it was trained on, prepared and set up for validation.
+        """Return the model of a task with its weights, and of its training data, prepared and set up for validation.
 
         Raises:
-            MLScaleError: it gives something else than logits.
+            MLScaleError: the task's output is not logits.
         """
         given = input_of(data)
         model = served(task, given)
@@ -44,7 +44,7 @@ class TorchModel:
         return cls(Port(INPUT, given.dtype, (-1, *given.shape)), labels, model)
 
     def predict(self, raw: NDArray[Any]) -> Prediction:
-        """Labels and probabilities of n samples; see `Servable.predict`.
+        """Return labels and probabilities of n samples; see `Servable.predict`.
 
         Raises:
             MLScaleError: another shape, or values that the input's dtype can't hold.

@@ -1,4 +1,4 @@
-"""Validation samples as a client sends them and, beside each, as the model was trained to see it."""
+"""Read validation samples in two forms: raw, as a client sends them, and preprocessed, as in training."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ from mlscale.tasks.batch import unpack
 
 @dataclass(frozen=True)
 class Input:
-    """What one sample is before any preprocessing.
+    """The format of one sample before any preprocessing.
 
     Attributes:
         dtype: uint8 or float32.
         shape: of one sample; (channels, height, width) for images.
         mean: of each channel, float64, subtracted before the model sees it; empty where nothing is normalised.
         std: of each channel, divided by after that.
-        image_size: pixels of the square that stored images were brought to; None where they were left as they are.
+        image_size: side of the square, pixels, that stored images were resized to; None where they were not.
         labels: the classes' names by number; None where they have none.
         decode_version: of the decoder of stored images; None where there are none.
-        max_pixels: that a stored image may have.
+        max_pixels: largest number of pixels of a stored image.
     """
 
     dtype: str
@@ -46,7 +46,7 @@ class Samples(NamedTuple):
 
     Attributes:
         raw: as a client sends them, (n, …) of the input's dtype.
-        x: the same ones as training and evaluation give them to the model, (n, …).
+        x: the same samples as training and evaluation pass them to the model, (n, …).
         y: class numbers, int64 (n,).
     """
 
@@ -56,7 +56,7 @@ class Samples(NamedTuple):
 
 
 def input_of(data: Any) -> Input:
-    """What the samples of a data module are; `data` has been prepared and set up for validation."""
+    """Return the format of a data module's samples; `data` has been prepared and set up for validation."""
     if isinstance(data, ImageData):
         facts, shape = data.facts(), data.decoded("val").shape
         return Input(
@@ -69,17 +69,17 @@ def input_of(data: Any) -> Input:
             facts.decode_version,
             facts.max_pixels,
         )
-    # Anybody's own data module normalises on its own: what it gives is what the model takes, and a client sends.
+    # A user's data module normalises by itself: the samples of its loader are what the model takes and a client sends.
     first = next(validation(data, limit=1))
     return Input(first.raw.dtype.name, first.raw.shape[1:])
 
 
 def validation(data: Any, *, limit: int | None = None) -> Iterator[Samples]:
-    """The validation samples in their own order, each once; those that could not be read are left out.
+    """Yield the validation samples in their own order, each once; those that could not be read are left out.
 
     Args:
         data: the data module.
-        limit: how many; None for all.
+        limit: largest number of samples; None for all.
 
     Raises:
         MLScaleError: there is none, or there are several validation loaders.
@@ -93,7 +93,7 @@ def validation(data: Any, *, limit: int | None = None) -> Iterator[Samples]:
         if len(samples.y):
             yield samples
         if count == limit:
-            break
+            break  # before the next batch is loaded
     if not count:
         raise MLScaleError(
             "there are no validation samples",
@@ -109,7 +109,7 @@ def _images(data: ImageData) -> Iterator[Samples]:
         x, y, weight = unpack(batch)
         rows = np.arange(start, start + len(y))
         start += len(y)
-        # A sample that could not be read has weight 0, and another's pixels in its place.
+        # A sample that could not be read has weight 0 and the pixels of another one.
         kept = np.ones(len(y), np.bool_) if weight is None else weight.numpy() > 0
         if kept.any():
             raw = np.stack([decoded.sample(row) for row in rows[kept].tolist()])
@@ -117,15 +117,15 @@ def _images(data: ImageData) -> Iterator[Samples]:
 
 
 def sent(data: Any, x: Tensor, rows: NDArray[np.int64], kept: NDArray[np.bool_]) -> NDArray[Any]:
-    """Those samples of a validation batch that are `kept`, as a client sends them.
+    """Return the samples of a validation batch that are `kept`, as a client sends them.
 
-    Pixels are taken from memory where they are kept there; elsewhere the normalisation is undone, which is exact for
-    bytes in float32: the error is some 1e-4 of a step between two of them.
+    Pixels are taken from memory if they are cached there; else the normalisation is reversed, which is exact for bytes
+    in float32: the error is about 1e-4 of the distance between two of them, before rounding.
 
     Args:
         data: the data module, or None.
         x: the batch as the model was given it, (n, …).
-        rows: the numbers of its samples in the split, int64 (n,).
+        rows: the indices of its samples in the split, int64 (n,).
         kept: bool (n,).
     """
     if not isinstance(data, ImageData):
@@ -134,6 +134,7 @@ def sent(data: Any, x: Tensor, rows: NDArray[np.int64], kept: NDArray[np.bool_])
     if (there := decoded.kept(rows)) is not None:
         return there
     shape = decoded.shape
+    # Other dtypes can't be restored exactly: those samples are decoded again, which is slower.
     if shape.dtype != np.uint8 or x.dtype != torch.float32:
         return np.stack([decoded.sample(row) for row in rows.tolist()])
     mean, std = (np.array(values, np.float32)[:, None, None] for values in (shape.mean, shape.std))
@@ -142,7 +143,7 @@ def sent(data: Any, x: Tensor, rows: NDArray[np.int64], kept: NDArray[np.bool_])
 
 
 def as_given(loader: Any, split: str) -> Iterator[Samples]:
-    """The samples of anybody's own loader: what it gives is what a client sends.
+    """Yield the samples of a user's loader, where a client sends the same that the model takes.
 
     Raises:
         MLScaleError: there are several loaders.
@@ -156,5 +157,6 @@ def as_given(loader: Any, split: str) -> Iterator[Samples]:
     for batch in loader:
         x, y, weight = unpack(batch)
         kept = np.ones(len(y), np.bool_) if weight is None else weight.numpy() > 0
+        # A servable takes float32 also where the data is in another floating-point type.
         x = x[kept].float() if x.is_floating_point() else x[kept]
         yield Samples(x.numpy(), x, y.numpy()[kept].astype(np.int64))

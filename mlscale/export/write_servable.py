@@ -1,4 +1,4 @@
-"""Write a servable: all of it aside, read back, then there in one rename."""
+"""Write a servable: all files in a temporary folder, read back, then committed by one rename."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def write(
     document: Mapping[str, Any],
     replace: bool = False,
 ) -> Servable:
-    """Write the folder, whole or not at all, private to its owner; returns it as a reader sees it.
+    """Write the folder, completely or not at all, private to its owner; return it as a reader loads it.
 
     Args:
-        folder: its place.
+        folder: its path.
         model: the serialised ONNX model.
-        parity: what parity.json says.
+        parity: the content of parity.json.
         reference: the reference profile.
-        document: servable.yaml, but for its format and the digests.
-        replace: take the place of a servable that is there.
+        document: servable.yaml, without its format and the digests.
+        replace: replace an existing servable.
 
     Raises:
-        MLScaleError: there is something already, the folder can't be written to (exit code 5), or what was written
-            can't be read.
+        MLScaleError: the path exists already, the folder can't be written to (exit code 5), or the written files can't
+            be read.
     """
     check_free(folder, replace=replace)
     with whole_folder(folder) as aside:
@@ -53,6 +53,7 @@ def write(
         write_bytes(aside / MODEL, model)
         write_json(aside / PARITY, parity)
         reference.save(aside / REFERENCE)
+        # The digests of all files, taken after the last one is written; the document itself can't list its own.
         files = {
             path.relative_to(aside).as_posix(): {"sha256": sha256(path), "bytes": path.stat().st_size}
             for path in artefacts(aside)
@@ -62,16 +63,18 @@ def write(
             aside / DOCUMENT,
             yaml.safe_dump(plain(stamped), sort_keys=False, allow_unicode=True, default_flow_style=None, width=120),
         )
+        # A servable that can't be loaded fails here, before the rename: nothing appears at `folder`.
         load(aside)
     return load(folder)
 
 
 def check_free(folder: Path, *, replace: bool = False) -> None:
-    """See that a servable may take this place, before the work is done.
+    """Raise an error if a servable can't be written to this path, before the work is done.
 
     Raises:
         MLScaleError: something else is there, or a servable that is not to be replaced.
     """
+    # Only a folder with a servable.yaml is replaced, so that a wrong path never deletes other data; a link never is.
     if folder.is_symlink() or (folder.exists() and not (replace and (folder / DOCUMENT).is_file())):
         raise MLScaleError(
             f"there is something at {folder.name} already",
