@@ -1,5 +1,5 @@
-"""Batch scoring: every input once, whatever is killed on the way.
+"""Batch scoring: every input is scored once, also if processes are killed.
 
-`inputs` says what there is to score and reads it, `models` answers, `score` walks through a rank's parts, `parts`
-commits them by rename and knows which are done.
+`inputs` lists and reads the inputs, `batch_models` predicts, `score_parts` processes the parts of a rank, `part_files`
+commits them by rename and lists those that are done.
 """

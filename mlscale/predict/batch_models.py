@@ -1,4 +1,4 @@
-"""Models that answer a batch: a servable by ONNX Runtime, without torch; a trained task by torch."""
+"""Models that predict a batch: a servable by ONNX Runtime, without torch; a trained task by torch."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Answers = dict[str, list[Any] | NDArray[Any]]
 
 
 class Model(Protocol):
-    """Answers batches.
+    """A model that predicts batches.
 
     Attributes:
         kind: of its task.
         labels: names of the classes by number.
-        takes: what it is given.
+        takes: the format of its input.
     """
 
     @property
@@ -34,23 +34,24 @@ class Model(Protocol):
     def takes(self) -> Takes: ...
 
     def __call__(self, raw: NDArray[Any]) -> Mapping[str, NDArray[Any]]:
-        """What it says of n samples, as `predict_step` names it."""
+        """Return the outputs for n samples, named as by `predict_step`."""
 
 
 @dataclass(frozen=True)
 class ServableModel:
-    """A servable: onnxruntime and numpy alone."""
+    """A servable as a model: needs onnxruntime and numpy alone."""
 
     servable: Any
     kind: str = "classification"
 
     @classmethod
     def load(cls, folder: Path, threads: int) -> ServableModel:
-        """Read and verify it.
+        """Read and verify a servable.
 
         Raises:
-            MLScaleError: it is damaged, or onnxruntime is not installed (exit code 5).
+            MLScaleError: it is corrupt, or onnxruntime is not installed (exit code 5).
         """
+        # Imported on use: runs are predicted by torch, where onnxruntime need not be installed.
         from mlscale.export.servable import load
 
         return cls(load(folder, threads=threads))
@@ -71,7 +72,7 @@ class ServableModel:
 
 
 def answers(kind: str, said: Mapping[str, NDArray[Any]], labels: Sequence[str]) -> Answers:
-    """The columns of a kind, from what a model says of n samples.
+    """Return the columns of a kind, from a model's outputs for n samples.
 
     classification: `predicted` (a name), `class`, `confidence`, `probabilities`; multilabel: `predicted` (names),
     `probabilities`; regression: `value`; segmentation: `mask` (a PNG of class numbers); language: `nats`, `tokens`.
@@ -81,12 +82,16 @@ def answers(kind: str, said: Mapping[str, NDArray[Any]], labels: Sequence[str]) 
     if kind == "regression":
         return {"value": said["value"].astype(np.float32)}
     logits = np.asarray(said["logits"], np.float32)
+    # PNG of class numbers: lossless, compressed well where neighbours are equal, read by any image library. One byte
+    # for a class, as in training data.
     if kind == "segmentation":
         return {"mask": [_png(each) for each in logits.argmax(1).astype(np.uint8)]}
     if kind == "multilabel":
+        # In float64, where the exponential overflows only beyond logits of -709; in float32 beyond -88.
         shares = 1 / (1 + np.exp(-logits.astype(np.float64)))
         told = [[labels[place] for place in np.flatnonzero(each).tolist()] for each in logits > 0]
         return {"predicted": told, "probabilities": shares.astype(np.float32)}
+    # The same arithmetic as `export.servable.softmax`: a served model and batch scoring agree.
     shifted = np.exp(logits - logits.max(-1, keepdims=True))
     probabilities = shifted / shifted.sum(-1, keepdims=True)
     classes = probabilities.argmax(-1)

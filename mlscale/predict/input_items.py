@@ -1,4 +1,4 @@
-"""One input of batch scoring, as it is stored, and what every kind of inputs can do."""
+"""One stored input of batch scoring, and the interface of every kind of inputs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Item:
         key: its name.
         content: the bytes of a file or member, a text, or a row of numbers, float64 (features,).
         extension: of a file or member, without the dot; empty for other content.
-        error: why there is no content; empty where there is.
+        error: the reason why it could not be read; empty if it was.
     """
 
     key: str
@@ -36,16 +36,17 @@ class Inputs(Protocol):
 
     @property
     def digest(self) -> str:
-        """Of what they are: another one where an input was added, removed or changed."""
+        """The digest of all inputs: it changes if one is added, removed or changed."""
 
     def __len__(self) -> int: ...
 
     def read(self, rows: range) -> list[Item]:
-        """The inputs of these numbers. May be called by several threads."""
+        """Return the inputs of these rows. May be called by several threads."""
 
 
 def digest_of(paths: Sequence[str], extra: Any) -> str:
-    """The digest of files by their content."""
+    """Return the digest of files by their content, and of `extra`."""
+    # With names, as keys contain them; without folders, so that files may be moved together.
     total = hashlib.sha256(repr(extra).encode())
     for path in paths:
         with open(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""Tables of inputs: Parquet, row group by row group, and CSV; an image, a path, a text or numbers in each row."""
+"""Read tables of inputs, Parquet and CSV; each row has an image, a path, a text or numbers."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import need
 from mlscale.predict.input_items import IMAGES, Item, digest_of
 
-_NAMES = ("image", "img", "text", "bytes", "path", "file", "filename")
+_NAMES = ("image", "img", "text", "bytes", "path", "file", "filename")  # usual names of a column of text to score
 
 
 class TableInputs:
-    """Rows of Parquet or CSV files; their keys are file and number from 1, or a column's values.
+    """The rows of Parquet or CSV files; their keys are file and number from 1, or a column's values.
 
-    Parquet is read a row group at a time; a CSV file is kept in memory.
+    Parquet is read one row group at a time; a CSV file is kept in memory.
 
     Args:
         paths: of the files, in order.
-        member: the column that is scored: bytes of an image (or Hugging Face's {bytes, path}), a path from the file's
-            folder, or a text. None finds it by its type and name; a table of numbers alone has none.
+        member: the column that is scored: bytes of an image (or Hugging Face's {bytes, path}), a path relative to the
+            file's folder, or a text. None finds it by its type and name; a table of numbers alone has none.
         key: the column that names rows.
-        columns: the features, of a table of numbers; none for all columns of numbers but the key.
+        columns: the features, of a table of numbers; empty for all columns of numbers except the key.
         encoded: the model encodes columns itself: they are read by `columns_of`, those of a CSV file as texts.
 
     Raises:
@@ -44,6 +44,7 @@ class TableInputs:
         need("predict", "pyarrow")
         self._paths, self._key = list(paths), key
         self._files = [_opened(path, encoded) for path in self._paths]
+        # The first file's columns apply to all; a column that another file lacks is an error before the first row.
         schema = self._files[0].schema
         for path, file in zip(self._paths, self._files, strict=True):
             missing = [name for name in (member, key, *columns) if name and name not in file.schema.names]
@@ -63,7 +64,9 @@ class TableInputs:
                 why=f"no column of bytes, text or numbers: {', '.join(schema.names[:20])}",
                 fix="member=<the column that is scored>",
             )
+        # Row numbers of each file's first row: a search in them finds the file of a row.
         self._starts = np.cumsum([0, *(file.rows for file in self._files)])
+        # Columns that change the predictions or the keys are part of the digest.
         self.digest = digest_of(
             self._paths, (self._member, self._key, encoded or (self._features if not self._member else ()))
         )
@@ -74,7 +77,7 @@ class TableInputs:
     def read(self, rows: range) -> list[Item]:
         items: list[Item] = []
         row = rows.start
-        while row < rows.stop:
+        while row < rows.stop:  # one turn for each file that the rows are in
             number = int(np.searchsorted(self._starts, row, "right")) - 1
             first = row - int(self._starts[number])
             count = min(rows.stop, int(self._starts[number + 1])) - row
@@ -83,7 +86,7 @@ class TableInputs:
         return items
 
     def columns_of(self, rows: range, names: Sequence[str]) -> tuple[list[str], dict[str, Any]]:
-        """Keys and columns of rows: numbers, float64 with NaN where one is missing, or texts, with None.
+        """Return keys and columns of rows: numbers, float64 with NaN where one is missing, or texts, with None.
 
         Raises:
             MLScaleError: there is no such column.
@@ -116,7 +119,7 @@ class TableInputs:
         return keys, {name: _joined(columns) for name, columns in parts.items()}
 
     def places(self, rows: range) -> list[str]:
-        """File and number from 1 of each row: its key where no column says it, or where that can't be read."""
+        """Return file and number from 1 of each row: its key if there is no key column, or it can't be read."""
         files = np.searchsorted(self._starts, np.arange(rows.start, rows.stop), "right") - 1
         return [
             f"{Path(self._paths[file]).name}:{row - int(self._starts[file]) + 1}"
@@ -129,7 +132,7 @@ class TableInputs:
         wanted = [self._member] if self._member else list(self._features)
         try:
             table = self._files[number].take(first, count, [*wanted, *([self._key] if self._key else [])])
-        except Exception as error:  # pyarrow's kinds share no base; a damaged row group is that of its rows alone
+        except Exception as error:  # pyarrow's errors share no base; a corrupt row group concerns its own rows only
             why = " ".join(str(error).split())[:200]
             return [Item(key, b"", error=f"the table is damaged here: {why}") for key in keys]
         if self._key:
@@ -149,6 +152,7 @@ class TableInputs:
             value = value.get("bytes") or value.get("path")
         if value is None:
             return Item(key, b"", error="the column is empty here")
+        # A text that ends like an image file is a path, relative to the table: both can be moved together.
         if isinstance(value, str) and value.rpartition(".")[2].lower() in IMAGES:
             path = Path(self._paths[number]).parent / value
             try:
@@ -159,7 +163,7 @@ class TableInputs:
 
 
 class _Parquet:
-    """One file; the row group that was read last is kept."""
+    """A Parquet file; the row group that was read last is cached."""
 
     def __init__(self, path: str) -> None:
         import pyarrow.parquet as pq
@@ -171,13 +175,15 @@ class _Parquet:
         self._lock, self._held = threading.Lock(), (-1, ("",), None)
 
     def take(self, first: int, count: int, columns: list[str]) -> Any:
-        """Rows of some columns (pyarrow)."""
+        """Return rows of some columns (pyarrow)."""
         import pyarrow as pa
 
         parts, row = [], first
         while row < first + count:
             group = int(np.searchsorted(self._starts, row, "right")) - 1
             until = min(first + count, int(self._starts[group + 1]))
+            # A row group usually has many batches, which threads read about in order: without the cache each batch
+            # would read its group again. The lock also covers the file, which threads must not share.
             with self._lock:
                 if self._held[:2] != (group, tuple(columns)):
                     self._held = (group, tuple(columns), self._file.read_row_group(group, columns))  # type: ignore[assignment]
@@ -188,7 +194,7 @@ class _Parquet:
 
 
 class _Csv:
-    """One file, in memory."""
+    """A CSV or TSV file, in memory."""
 
     def __init__(self, path: str, texts: bool) -> None:
         import pyarrow as pa
@@ -205,12 +211,12 @@ class _Csv:
         self.schema, self.rows = self._table.schema, self._table.num_rows
 
     def take(self, first: int, count: int, columns: list[str]) -> Any:
-        """Rows of some columns (pyarrow)."""
+        """Return rows of some columns (pyarrow)."""
         return self._table.select(columns).slice(first, count)
 
 
 def _plain(column: Any) -> Any:
-    """A column as numbers, float64 (n,), or as texts."""
+    """Return a column as numbers, float64 (n,), or as texts."""
     import pyarrow as pa
 
     kind = column.type
@@ -220,7 +226,8 @@ def _plain(column: Any) -> Any:
 
 
 def _joined(parts: Sequence[Any]) -> Any:
-    """The column of several files."""
+    """Return the parts of a column, from several files, as one."""
+    # One file may have numbers where another has text: they are then a list.
     if all(isinstance(part, np.ndarray) for part in parts):
         return np.concatenate(parts)
     return [value for part in parts for value in part]
@@ -239,7 +246,12 @@ def _opened(path: str, texts: bool = False) -> Any:
 
 
 def _scored(schema: Any, key: str | None) -> str | None:
-    """The column of images or texts: the one of bytes, else the one that is called so, else the only one of text."""
+    """Return the column to score: the one of bytes, else the text column with a usual name, else the only text column;
+    None if there is none.
+
+    Raises:
+        MLScaleError: several columns of bytes, or of text with a usual name.
+    """
     import pyarrow as pa
 
     fields = [field for field in schema if field.name != key]
@@ -267,7 +279,7 @@ def _numbers(schema: Any) -> list[str]:
 
 
 def _as_numbers(column: Any) -> Any:
-    """A column as float64 (n,), NaN where it is empty."""
+    """Return a column as float64 (n,), NaN where it is empty."""
     import pyarrow as pa
 
     given = column.cast(pa.int8()) if pa.types.is_boolean(column.type) else column

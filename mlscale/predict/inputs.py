@@ -1,4 +1,4 @@
-"""What there is to score: a folder of images, tar shards, or tables; in one order, each with a key and a number."""
+"""Open the inputs to score: a folder of images, tar shards, or tables; in a fixed order, each with a key and a row."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ def open_inputs(
     columns: Sequence[str],
     encoded: bool = False,
 ) -> Inputs:
-    """What `spec` names: a folder with images, tar shards (path, brace pattern, glob, folder of them), or tables.
+    """Return the inputs of `spec`: a folder of images, tar shards (path, brace pattern, glob, folder), or tables.
 
     Args:
         spec: as typed, or a list of such.
         member: extension of the member of shards, or the column of a table, that is scored; None finds it.
         key: the column of a table that names its rows; None for file and number.
-        columns: of a table, that are the features of a model of tables, in the model's order; none for all numbers.
+        columns: the features of a table, in the model's order; empty for all columns of numbers.
         encoded: the model encodes the columns of a table itself, numbers and categories.
 
     Raises:
-        MLScaleError: nothing is there, or what is there is no input.
+        MLScaleError: nothing exists there, or it is not an input.
     """
     from mlscale.predict.input_tables import TableInputs
 
@@ -49,6 +49,7 @@ def open_inputs(
         raise MLScaleError("nothing to score is named", where="input", fix="input=<a folder, shards, or a table>")
     if len(words) == 1 and (folder := Path(words[0]).expanduser()).is_dir():
         names = os.listdir(folder)
+        # Shards come first: a folder of them may also have tables, such as one of their labels.
         if any(name.endswith(".tar") for name in names):
             return TarInputs(words, member)
         tables = [name for name in sorted(names) if name.lower().endswith(TABLES) and not is_system_file(name)]
@@ -61,13 +62,14 @@ def open_inputs(
 
 
 def images(folder: Path) -> list[str]:
-    """The images below a folder, sorted; links are followed, but not round in circles; hidden files are left out."""
+    """Return the images below a folder, sorted; links are followed, except into a cycle; hidden files are left out."""
     found = []
     skipped: dict[str, Skipped] = {}
     for parent, folders, names in os.walk(folder, followlinks=True):
         for name in sorted((*folders, *names)):
             if is_system_file(name) or is_system_folder(name):
                 count_skipped(skipped, KIND, Path(parent, name).relative_to(folder).as_posix())
+        # In place: os.walk descends into the folders that are left in its list.
         folders[:] = sorted(
             name
             for name in folders
@@ -83,7 +85,7 @@ def images(folder: Path) -> list[str]:
 
 
 def _leads_back(path: Path, root: Path) -> bool:
-    """Whether a folder is a link to one that it was reached through."""
+    """Return whether a folder is a link to one of its own parents, from `root` down, which would be an endless walk."""
     if not path.is_symlink():
         return False
     through = [each.resolve() for each in (*path.parents[: len(path.relative_to(root).parts)], root)]
@@ -91,7 +93,7 @@ def _leads_back(path: Path, root: Path) -> bool:
 
 
 class FolderInputs:
-    """Images in a folder and the folders below it; their keys are their paths from it.
+    """The images in a folder and the folders below it; their keys are their paths relative to it.
 
     Args:
         root: the folder.
@@ -106,12 +108,13 @@ class FolderInputs:
                 why=f"images end in {', '.join(sorted(IMAGES))}; others are not looked at",
                 fix="input=<a folder of images, tar shards, or a table>",
             )
+        # By size and time: a digest of the content would read every image twice.
         total = hashlib.sha256(b"folder 1")
         for name in self._names:
             try:
                 status = os.stat(root / name)
                 about = f"{status.st_size}\0{status.st_mtime_ns}"
-            except OSError as error:  # a link to nowhere: its row says so
+            except OSError as error:  # a broken link: its row has the error
                 about = error.strerror or ""
             total.update(f"{name}\0{about}\n".encode("utf-8", "surrogateescape"))
         self.digest = total.hexdigest()
@@ -130,11 +133,11 @@ class FolderInputs:
 
 
 class TarInputs:
-    """Samples of tar shards, as webdataset has them; their keys are shard and key.
+    """The samples of tar shards in the format of webdataset; their keys are shard and key.
 
     Args:
         spec: paths, brace patterns, globs, folders.
-        member: extension of the member that is scored; None for the image, array or text that there is.
+        member: extension of the member that is scored; None for the image, or else an array or text.
     """
 
     def __init__(self, spec: Sequence[str], member: str | None) -> None:
@@ -155,6 +158,7 @@ class TarInputs:
                 why=f"their members are: {', '.join(f'.{name}' for name in extensions)}",
                 fix="member=<one of these>",
             )
+        # None is allowed that needs pickle: a shard may be from anyone.
         for extension in wanted:
             check_extension(extension, allow=(), where="member")
         self._columns = [extensions.index(extension) for extension in wanted]
@@ -168,6 +172,7 @@ class TarInputs:
 
     def _read(self, row: int) -> Item:
         key = self._index.place(row)
+        # Samples may differ in format, such as .jpg and .png: the first member that this one has. -1 means absent.
         column = next((each for each in self._columns if self._index.offsets[row, each] >= 0), None)
         if column is None:
             return Item(key, b"", error="it has no member that is scored")
@@ -178,10 +183,11 @@ class TarInputs:
 
 
 def _found(words: Sequence[str]) -> list[str]:
-    """The files that paths and globs name."""
+    """Return the files that match paths and globs."""
     paths: list[str] = []
     for word in words:
         text = os.path.expanduser(word)
+        # An existing path is taken literally, though its name may contain [ or *. Sorted, as the order gives the rows.
         matched = [text] if os.path.exists(text) else sorted(glob.glob(text))
         if not matched:
             raise MLScaleError("there is no such table", where=f"input={word}", fix="input=<a .parquet or .csv file>")

@@ -1,10 +1,10 @@
-"""The folder of predictions: part files, committed by rename, and a manifest that says what they are of.
+"""The folder of predictions: part files, committed by rename, and a manifest of model and inputs.
 
     <to>/_predictions.json        model and inputs by digest, rows of a part; contract 'predictions'
-    <to>/part-00000012.parquet    rows 12 · part_rows and on
+    <to>/part-00000012.parquet    rows from 12 · part_rows
 
-A part is there whole or not at all, so whoever is killed goes on from the parts that are there. Names that begin with
-'_' are passed over by whatever reads a folder of Parquet files.
+A part exists completely or not at all, so a process that was killed resumes after the existing parts. Readers of a
+folder of Parquet files ignore names that begin with '_'.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ class Parts:
 
     Attributes:
         folder: of the files.
-        rows: inputs in all.
-        part_rows: of a part; the last one has the rest.
+        rows: number of all inputs.
+        part_rows: rows of a part; the last one has the rest.
         document: the manifest.
     """
 
@@ -51,19 +51,20 @@ class Parts:
         return math.ceil(self.rows / self.part_rows)
 
     def span(self, part: int) -> range:
-        """The rows of a part."""
+        """Return the rows of a part."""
         return range(part * self.part_rows, min(self.rows, (part + 1) * self.part_rows))
 
     def path(self, part: int) -> Path:
-        """Its file."""
+        """Return the file of a part."""
         return self.folder / f"part-{part:08d}.parquet"
 
     def of_rank(self, rank: int, world_size: int) -> list[int]:
-        """The parts of one of `world_size` processes, on this machine or another; together they have all, each once."""
+        """Return the parts of one of `world_size` processes; together they have each part once."""
+        # Interleaved, so that all processes have about as many of the parts that a killed command left.
         return list(range(rank, len(self), world_size))
 
     def done(self) -> set[int]:
-        """The parts that are there, whole, and of these predictions; others of such a name are taken away."""
+        """Return the parts that exist, complete, of these predictions; other files of such a name are removed."""
         import pyarrow as pa
         import pyarrow.parquet as pq
 
@@ -75,6 +76,8 @@ class Parts:
                 about = pq.read_metadata(path) if 0 <= part < len(self) else None
             except (pa.ArrowException, OSError, ValueError):
                 about = None
+            # The footer alone is read. The right number of rows shows that the part is complete: Parquet's footer is
+            # at the end of the file.
             if about is not None and about.num_rows == len(self.span(part)):
                 found.add(part)
             else:
@@ -82,10 +85,10 @@ class Parts:
         return found
 
     def commit(self, part: int, table: Any) -> None:
-        """Write a part (pyarrow) that outlasts a power cut.
+        """Write a part (pyarrow); it survives a power failure after this returns.
 
         Raises:
-            MLScaleError: there is no room, or the folder can't be written to (exit code 5).
+            MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
         """
         import pyarrow as pa
         import pyarrow.parquet as pq
@@ -96,11 +99,11 @@ class Parts:
         write_bytes(self.path(part), sink.getvalue().to_pybytes())
 
     def finish(self, **told: Any) -> None:
-        """Note that all parts are there, and what came of them."""
+        """Mark the predictions as complete in the manifest, and add a summary to it."""
         write_json(self.folder / MANIFEST, {**self.document, "complete": True, **told})
 
     def tidy(self) -> None:
-        """Remove what a process that was killed did not finish."""
+        """Remove unfinished files of processes that were killed."""
         for path in self.folder.glob(f"{ASIDE}*"):
             path.unlink(missing_ok=True)
 
@@ -115,19 +118,19 @@ def begin(
     part_rows: int | None,
     overwrite: bool,
 ) -> Parts:
-    """Begin a set of predictions in `folder`, or go on with the one that is there.
+    """Start a set of predictions in `folder`, or resume the existing one.
 
     Args:
-        folder: made where it is not there.
-        model: what predicts: `version`, `digest`, `kind`, `labels`.
-        inputs: what is scored: `spec`, `digest`, `rows`.
-        answers: what else the rows depend on.
+        folder: created if it does not exist.
+        model: `version`, `digest`, `kind` and `labels` of the model.
+        inputs: `spec`, `digest` and `rows` of the inputs.
+        answers: other settings that the rows depend on.
         created: now, ISO 8601.
         part_rows: rows of a part; None for a sixty-fourth of all, at least 64 and at most 4,096.
-        overwrite: take away what is there of other inputs or another model.
+        overwrite: remove existing predictions of other inputs or another model.
 
     Raises:
-        MLScaleError: the folder holds predictions of other inputs or another model, or something else.
+        MLScaleError: the folder has predictions of other inputs or another model, or other files.
     """
     made = folder.exists()
     make_folders(folder)
@@ -137,6 +140,7 @@ def begin(
         document = read_json(folder / MANIFEST)
         expect("predictions", document, str(folder / MANIFEST))
         changed = [key for key in _SAME if _told_apart(document.get(key), wanted[key])]
+        # The parts' size is that of the first command: existing files are named by it.
         if not changed:
             return Parts(folder, rows, int(document["part_rows"]), document)
         if not overwrite:
@@ -149,6 +153,7 @@ def begin(
             why=f"there is no {MANIFEST} in it, and it is not empty",
             fix=f"to={folder}-2",
         )
+    # Small enough that a kill costs little and each process has several parts, large enough to compress well.
     size = part_rows if part_rows is not None else max(64, min(4096, -(-rows // 64)))
     document = {"format": stamp("predictions"), "created": created, **wanted, "part_rows": size, "complete": False}
     write_json(folder / MANIFEST, document)
@@ -156,10 +161,10 @@ def begin(
 
 
 def resume(folder: Path, digest: str) -> Parts:
-    """The predictions that were begun in `folder`.
+    """Return the predictions that were started in `folder`, for a further process.
 
     Raises:
-        MLScaleError: the inputs are not what they were then.
+        MLScaleError: the inputs have changed since then.
     """
     document = read_json(folder / MANIFEST)
     expect("predictions", document, str(folder / MANIFEST))
@@ -170,12 +175,13 @@ def resume(folder: Path, digest: str) -> Parts:
 
 @contextlib.contextmanager
 def alone(folder: Path) -> Iterator[None]:
-    """Keep others from writing to the same predictions; the system takes it back when the process ends.
+    """Lock the folder against other commands; the system releases the lock when the process ends.
 
     Raises:
         MLScaleError: another process writes there.
     """
     make_folders(folder)
+    # A lock of the folder itself leaves no lock file behind, also after a kill.
     handle = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -198,10 +204,10 @@ def alone(folder: Path) -> Iterator[None]:
 
 
 def summary(parts: Parts) -> dict[str, Any]:
-    """What the part files hold: rows, errors, the first of them, and how often each class was predicted.
+    """Return the number of rows and errors in the part files, the first errors, and the count of each predicted class.
 
     Raises:
-        MLScaleError: they are not one row for each input.
+        MLScaleError: the parts do not have one row for each input.
     """
     import pyarrow.parquet as pq
 
@@ -222,6 +228,7 @@ def summary(parts: Parts) -> dict[str, Any]:
         bad = table.filter(table["error"].is_valid())
         errors += len(bad)
         first += [f"{k}: {e}" for k, e in zip(bad["key"].to_pylist()[:3], bad["error"].to_pylist()[:3], strict=True)]
+        # A list of labels (multilabel) is not counted.
         if "predicted" in names and str(table.schema.field("predicted").type) == "string":
             for entry in table["predicted"].value_counts().to_pylist():
                 if entry["values"] is not None:
@@ -230,7 +237,8 @@ def summary(parts: Parts) -> dict[str, Any]:
 
 
 def _told_apart(before: Any, now: Mapping[str, Any]) -> bool:
-    """Whether two entries mean different things: by digest where they have one, else by all."""
+    """Return whether two entries differ: by digest if they have one, else by all values."""
+    # With a digest, the rest may differ: the same inputs named by another path, say.
     if not isinstance(before, Mapping):
         return True
     return bool(before.get("digest") != now["digest"]) if "digest" in now else dict(before) != dict(now)
@@ -261,6 +269,7 @@ def _other(folder: Path, changed: list[str], document: Mapping[str, Any], wanted
 
 
 def _empty(folder: Path) -> None:
+    # The manifest goes last: after a kill in between, the folder is still recognised as predictions.
     for path in folder.glob("part-*.parquet"):
         path.unlink()
     (folder / MANIFEST).unlink()

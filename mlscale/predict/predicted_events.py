@@ -1,4 +1,4 @@
-"""Predictions as events, for monitoring: written once, however often a part is done again."""
+"""Write predictions as events, for monitoring: each once, also if a part is repeated."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from mlscale.runs.identity import folder_name
 
 
 class PartEvents:
-    """Events of the parts of a set of predictions; their ids are the keys of the inputs, by which labels join later.
+    """The events of a set of predictions, by part; their ids are the keys of the inputs, by which labels are joined.
 
-    A part's events are one segment whose name follows from the predictions and the part, and whose time is when the
-    predictions were begun: a part that is done again replaces it.
+    A part's events are one segment, whose name follows from the predictions and the part, and whose time is the start
+    of the predictions: a repeated part replaces it.
 
     Args:
         root: the folder of events.
         model: its name.
-        version: what events call it.
-        created: when the predictions were begun, ISO 8601.
-        token: tells these predictions from others; hexadecimal.
+        version: the model's version in the events.
+        created: start of the predictions, ISO 8601.
+        token: identifies these predictions; hexadecimal.
     """
 
     def __init__(self, root: Path, model: str, version: str, created: str, token: str) -> None:
@@ -36,9 +36,10 @@ class PartEvents:
         self._tables: list[Any] = []
 
     def add(self, loaded: Loaded, said: dict[str, Any], seconds: float) -> None:
-        """A batch, with what was said of it, and how long that took."""
+        """Add a batch with its predictions, and the seconds that they took."""
         good = [key for key, error in zip(loaded.keys, loaded.errors, strict=True) if not error]
         bad = [key for key, error in zip(loaded.keys, loaded.errors, strict=True) if error]
+        # A batch is computed at once: each of its inputs gets an equal share of the time.
         latency = np.full(len(good), 1000 * seconds / max(1, len(good)), np.float32)
         if good:
             labels, probabilities = said["predicted"], said["probabilities"]
@@ -48,7 +49,7 @@ class PartEvents:
             self._put(Batch(bad, self._time_us, self._version, None, None, None, nothing, "rejected"))
 
     def write(self, part: int) -> None:
-        """The events of a part; on the disk when this returns.
+        """Write the events of a part; they are on disk when this returns.
 
         Raises:
             MLScaleError: the folder can't be written to (exit code 5).

@@ -1,4 +1,4 @@
-"""From an input as it is stored to what a model takes."""
+"""Convert a stored input to the model's input."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from mlscale.predict.input_items import Item
 
 @dataclass(frozen=True)
 class Takes:
-    """What a model takes, raw.
+    """The format of a model's raw input.
 
     Attributes:
         shape: of one sample: (channels, height, width) of an image, (features,) of a row, (length,) of a text.
-        dtype: uint8 or float32; int64 for a text as bytes + 1, 0 behind its end.
-        resize: images are brought to the shape: the short side resized, the middle cut out; else they must have it.
-        max_pixels: of an image as it is stored, before it is resized; None for the default.
+        dtype: uint8 or float32; int64 for a text as bytes + 1, padded with 0.
+        resize: true if images are brought to the shape (short side resized, centre crop); else they must have it.
+        max_pixels: limit of a stored image, before it is resized; None for the default.
         names: the columns of a table that `encode` takes.
-        encode: rows of a table, keys and columns, as training has encoded them: float32 (n, features), and what is
-            wrong with a row, by its place; None where inputs are taken one by one.
+        encode: encodes rows of a table, keys and columns, as in training: float32 (n, features), and the error of a
+            row, by its index; None if inputs are prepared one by one.
     """
 
     shape: tuple[int, ...]
@@ -35,11 +35,11 @@ class Takes:
 
 
 def prepare(item: Item, takes: Takes) -> NDArray[Any]:
-    """One sample of the model's shape and dtype.
+    """Return one sample of the model's shape and dtype.
 
     Raises:
-        ValueError: it can't be made one; the message says why.
-        Exception: whatever a decoder raises.
+        ValueError: the input does not fit; the message has the reason.
+        Exception: any error of a decoder.
     """
     if item.error:
         raise ValueError(item.error)
@@ -61,6 +61,7 @@ def _image(content: bytes, extension: str, takes: Takes) -> NDArray[Any]:
         raise ValueError(f"it is a file, and the model takes {takes.shape}")
     channels, height, width = takes.shape
     size = (height, width) if takes.resize else None
+    # Arrays are taken as they are: they can't be resized without knowing what their values mean.
     if extension in ("npy", "ten", "tb"):
         from mlscale.data.shards.member_decoder import decode_sample
 
@@ -84,6 +85,7 @@ def _text(content: bytes | str, takes: Takes) -> NDArray[np.int64]:
     raw = content.encode("utf-8") if isinstance(content, str) else content
     if not raw:
         raise ValueError("it is empty")
+    # As in training (data/text): byte + 1, cut to the model's length; 0 is padding.
     tokens = np.zeros(takes.shape, np.int64)
     cut = np.frombuffer(raw[: takes.shape[0]], np.uint8)
     tokens[: len(cut)] = cut.astype(np.int64) + 1

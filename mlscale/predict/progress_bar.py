@@ -1,4 +1,4 @@
-"""How far batch scoring is: one line that moves on a terminal, a line now and then everywhere else."""
+"""Show the progress of batch scoring: a progress bar on a terminal, else a line every 30 seconds."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import Any
 
 from mlscale.report.text import duration
 
-_LINES_EVERY_S = 30.0
+_LINES_EVERY_S = 30.0  # few enough lines for a log file of a long job
 
 
 class Bar:
-    """Rows of all, on standard error.
+    """A progress bar of rows, on standard error.
 
     Args:
-        total: rows of all.
-        before: of these, what was there before.
+        total: number of all rows.
+        before: rows among them that were done by an earlier command.
     """
 
     def __init__(self, total: int, before: int) -> None:
@@ -29,6 +29,7 @@ class Bar:
         if sys.stderr.isatty():
             from tqdm import tqdm
 
+            # A pseudo-terminal may report a width of 0 columns, to which tqdm must not adapt.
             sized = os.get_terminal_size(sys.stderr.fileno()).columns > 0
             size = {"dynamic_ncols": True} if sized else {"ncols": 100, "nrows": 20}
             self._bar = tqdm(
@@ -41,7 +42,7 @@ class Bar:
             self._bar.close()
 
     def add(self, rows: int, errors: int) -> None:
-        """Rows that are done, and how many of them could not be read."""
+        """Add rows that are done, and the number of them that could not be read."""
         self._done, self._errors = self._done + rows, self._errors + errors
         if self._bar is not None:
             self._bar.set_postfix_str(f"{self._errors:,} unreadable" if self._errors else "", refresh=False)
@@ -50,6 +51,7 @@ class Bar:
         now = time.monotonic()
         if now - self._said >= _LINES_EVERY_S:
             self._said = now
+            # Rows of an earlier command do not count for the rate.
             rate = (self._done - self._before) / (now - self._started)
             left = duration((self._total - self._done) / rate) if rate else "?"
             print(

@@ -1,4 +1,4 @@
-"""One process of batch scoring: its parts, one after the other; reading runs ahead of computing in threads."""
+"""Score the parts of one process, one after the other; threads read ahead of the computation."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from mlscale.predict.part_files import Parts
 from mlscale.predict.prepare_input import Takes, prepare
 
 Progress = Callable[[int, int], None]
-"""Called with rows that are done, and how many of them could not be read."""
+"""Called with the number of rows that are done, and of those that could not be read."""
 
 
 class EventsOf(Protocol):
-    """Keeps the events of a part; see `events`."""
+    """A writer of the events of a part; see `predicted_events`."""
 
     def add(self, loaded: Loaded, said: Any, seconds: float) -> None: ...
     def write(self, part: int) -> None: ...
@@ -36,10 +36,10 @@ class Loaded:
     """A batch that was read.
 
     Attributes:
-        rows: numbers of the inputs.
+        rows: of the inputs.
         keys: their names.
-        errors: why one could not be read; '' where it could.
-        raw: those that could, (m, …), in order; None of none.
+        errors: the error of each input; '' if it was read.
+        raw: the m inputs that were read, (m, …), in order; None if m is 0.
     """
 
     rows: range
@@ -64,14 +64,14 @@ def score(
 
     Args:
         inputs: all of them.
-        model: that answers.
-        parts: where rows go.
-        todo: numbers of the parts that this process is to do.
+        model: the model that predicts.
+        parts: the part files that the rows are written to.
+        todo: numbers of the parts of this process.
         batch_size: inputs that are computed at once; batches do not cross parts.
-        workers: threads that read and decode.
+        workers: number of threads that read and decode.
         probabilities: keep those of every class, not of the predicted one alone.
-        progress: told of each batch.
-        events: keeps an event of each prediction, before the part is committed.
+        progress: called after each batch.
+        events: writes an event of each prediction, before the part is committed.
     """
     batches = [
         (part, range(start, min(start + batch_size, parts.span(part).stop)))
@@ -92,6 +92,8 @@ def score(
         if rows.stop == parts.span(part).stop:
             import pyarrow as pa
 
+            # Events first: after a kill in between, the part is repeated and its events are replaced. In the other
+            # order they would be lost.
             if events is not None:
                 events.write(part)
             parts.commit(part, pa.concat_tables(waiting))
@@ -100,13 +102,13 @@ def score(
 
 
 def load(inputs: Inputs, rows: range, takes: Takes) -> Loaded:
-    """Read and prepare a batch; what can't be is an error in its row."""
+    """Read and prepare a batch; an input that can't be read is an error in its row."""
     if takes.encode is not None and isinstance(inputs, TableInputs):
         try:
             names, columns = inputs.columns_of(rows, takes.names)
         except MLScaleError:
             raise
-        except Exception as error:  # pyarrow's kinds share no base
+        except Exception as error:  # pyarrow's errors share no base
             return Loaded(rows, inputs.places(rows), [f"the table is damaged here: {_told(error)}"] * len(rows), None)
         x, bad = takes.encode(names, columns)
         wrong = [bad.get(place, "") for place in range(len(names))]
@@ -118,14 +120,14 @@ def load(inputs: Inputs, rows: range, takes: Takes) -> Loaded:
         try:
             good.append(prepare(item, takes))
             errors.append("")
-        except Exception as error:  # whatever a decoder raises over a file that anybody may have written
+        except Exception as error:  # any error of a decoder: files may be from anyone
             errors.append(_told(error))
     return Loaded(rows, keys, errors, np.stack(good) if good else None)
 
 
 def asked(model: Model, batch: Loaded) -> tuple[Loaded, Mapping[str, NDArray[Any]] | None]:
-    """What the model says of a batch; an answer that is no number, of which a class would still be the largest, is the
-    error of its row."""
+    """Return the batch and the model's outputs for it; a row whose output is not finite gets an error instead: argmax
+    would still choose a class."""
     if batch.raw is None:
         return batch, None
     said = model(batch.raw)
@@ -137,6 +139,7 @@ def asked(model: Model, batch: Loaded) -> tuple[Loaded, Mapping[str, NDArray[Any
     if not bad.any():
         return batch, said
     errors = list(batch.errors)
+    # `bad` counts the inputs that were read; their rows are those without an error.
     for place in np.flatnonzero([not error for error in errors])[bad].tolist():
         errors[place] = "the model's answer is no number"
     if bad.all():
@@ -146,16 +149,17 @@ def asked(model: Model, batch: Loaded) -> tuple[Loaded, Mapping[str, NDArray[Any
 
 
 def _told(error: Exception) -> str:
-    """What a decoder says, without the address of its buffer, which changes."""
+    """Return a decoder's message without the address of its buffer: a repeated part must give the same rows."""
     text = re.sub(r" <_io\.BytesIO object at \w+>", "", str(error)) or type(error).__name__
     return " ".join(text.split())[:300]
 
 
 def table(batch: Loaded, told: dict[str, Any], kind: str, probabilities: bool) -> Any:
-    """The rows of a batch (pyarrow), those that could not be read with nothing but their error."""
+    """Return the rows of a batch (pyarrow); those that could not be read have null in the columns of the kind."""
     import pyarrow as pa
 
     there = np.array([not error for error in batch.errors])
+    # Predictions exist for the rows without an error only: the index of each row's prediction among them.
     place = np.cumsum(there) - 1
     columns: dict[str, Any] = {
         "row": pa.array(np.arange(batch.rows.start, batch.rows.stop, dtype=np.int64)),
@@ -164,7 +168,7 @@ def table(batch: Loaded, told: dict[str, Any], kind: str, probabilities: bool) -
     for name, type_ in schema(kind, probabilities).items():
         values = told.get(name)
         if values is None:
-            columns[name] = pa.nulls(len(there), type_)
+            columns[name] = pa.nulls(len(there), type_)  # typed: all parts must have one schema
         elif there.all():
             columns[name] = _column(values, type_)
         else:
@@ -174,7 +178,7 @@ def table(batch: Loaded, told: dict[str, Any], kind: str, probabilities: bool) -
 
 
 def schema(kind: str, probabilities: bool) -> dict[str, Any]:
-    """The columns of a kind with their types (pyarrow), between key and error."""
+    """Return the columns of a kind with their types (pyarrow), those between `key` and `error`."""
     import pyarrow as pa
 
     floats = {"probabilities": pa.list_(pa.float32())} if probabilities else {}
@@ -198,7 +202,7 @@ def _column(values: Any, type_: Any) -> Any:
 
 
 def _ahead(read: Callable[[range], Loaded], batches: list[range], workers: int) -> Iterator[Loaded]:
-    """The batches in order, at most two more than there are threads ahead of whoever takes them."""
+    """Yield the batches in order, reading at most `workers + 2` of them ahead of the caller."""
     if workers < 1:
         yield from map(read, batches)
         return
@@ -207,10 +211,12 @@ def _ahead(read: Callable[[range], Loaded], batches: list[range], workers: int) 
         try:
             for rows in batches:
                 running.append(pool.submit(read, rows))
+                # The bound keeps memory constant where reading is faster than the model.
                 if len(running) > workers + 1:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()
         finally:
+            # After an error the pool would else finish all batches that wait before it closes.
             for each in running:
                 each.cancel()

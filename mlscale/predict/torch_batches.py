@@ -1,4 +1,4 @@
-"""A trained task that answers batches by torch, on any device, through its `predict_step`."""
+"""Predict batches with a trained task by torch, on any device, through its `predict_step`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 
 class TaskModel:
-    """A task with its weights.
+    """A task with its weights, as a model.
 
     Args:
         task: with `kind` and `predict_step`.
-        takes: what it is given, raw.
+        takes: the format of its raw input.
         labels: names of the classes by number.
         mean, std: of each channel, that images are normalised by; empty for none.
         device: such as cpu or cuda:1.
-        precision: as the run had it; mixed ones compute so, others in float32.
+        precision: of the run; mixed ones are used, others become float32.
     """
 
     def __init__(
@@ -51,28 +51,31 @@ class TaskModel:
         mixed: Any = torch.autocast(self._device.type, self._dtype) if self._dtype else nullcontext()
         with torch.inference_mode(), mixed:
             said = self._task.predict_step(self._batch(torch.from_numpy(raw).to(self._device)), 0)
+        # numpy has no bfloat16.
         return {
             name: value.float().cpu().numpy() if value.is_floating_point() else value.cpu().numpy()
             for name, value in said.items()
         }
 
     def _batch(self, x: torch.Tensor) -> dict[str, torch.Tensor]:
+        # Converted on the device: a byte a pixel is copied to it, not four.
         if x.dtype == torch.uint8:
             x = x.float()
         if self._mean is not None and self._std is not None:
             x = (x - self._mean) / self._std
+        # `predict_step` takes a batch as training has it; the labels are unknown and only fill their place.
         return {"x": x, "y": torch.zeros(len(x), dtype=torch.int64, device=x.device)}
 
 
 def takes_of(facts: Any, resize: bool) -> Takes:
-    """What a model is given that was trained on data with these facts: images raw, all else as training has it."""
+    """Return the input format of a model trained on data with these facts: images raw, all else as in training."""
     image = facts.height is not None and len(facts.sample) == 3
     dtype = "uint8" if image and facts.mean else str(facts.dtype)
     return Takes(tuple(facts.sample), dtype, resize and image, getattr(facts, "max_pixels", None))
 
 
 def encoding(takes: Takes, features: Any) -> Takes:
-    """The same for rows of a table that `features` (`mlscale.data.tables.features.Features`) encodes."""
+    """Return the format for rows of a table, which `features` (`mlscale.data.tables.features.Features`) encodes."""
     from mlscale.data.tables.columns import Table
 
     def encode(keys: Sequence[str], columns: Mapping[str, Any]) -> tuple[NDArray[Any], Mapping[int, str]]:
