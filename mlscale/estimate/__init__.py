@@ -1,1 +1,1 @@
-"""Memory, time and cost of a training run before it starts, each with its error."""
+"""Estimate memory, time and cost of a training run before it starts, each with its error."""

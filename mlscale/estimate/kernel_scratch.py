@@ -1,9 +1,9 @@
 """Measure the scratch memory inside of CPU kernels, which no operation returns, so that counting results misses it.
 
-A convolution copies what it reads and writes into the layout that its kernel wants. Which kernel is taken, and what it
-allocates, depends on the shape, the layout, the number format, the groups, the threads and the CPU, and for depthwise
-ones it is up to 80 times the input. So no rule is kept here: each distinct convolution runs once, on a few samples, and
-torch's own allocator says what it held.
+A convolution copies its inputs and results into the layout of its kernel. The choice of the kernel, and what it
+allocates, depends on the shape, the layout, the number format, the groups, the threads and the CPU; for depthwise
+convolutions it is up to 80 times the input. So there is no rule here: each distinct convolution runs once, on a few
+samples, and torch's own allocator reports the memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Layout = tuple[torch.Size, tuple[int, ...], torch.dtype]
 
 
 def cpu_scratch(func: Any, args: tuple[Any, ...], result: Any) -> int:
-    """Return the bytes that a CPU kernel holds at its worst besides its arguments and its results.
+    """Return the largest number of bytes that a CPU kernel holds in addition to its arguments and its results.
 
     Args:
         func: the operation of aten.
@@ -39,6 +39,7 @@ def cpu_scratch(func: Any, args: tuple[Any, ...], result: Any) -> int:
     if func is _aten.convolution_backward.default:
         gradient, read, weight = map(_layout, args[:3])
         return _of_convolution(gradient, read, weight, None, _hashable(args[3:]), _threads())
+    # One buffer of the size of its second argument, the input.
     if func is _aten.native_batch_norm_backward.default:
         return _bytes(args[1])
     return 0
@@ -58,7 +59,7 @@ def _of_convolution(
     Measured on the whole batch where that is small, otherwise on two smaller ones, and extrapolated.
 
     Args:
-        threads: that compute; the kernel depends on how many there are.
+        threads: number of threads that compute; the kernel depends on it.
     """
 
     def measure(count: int) -> int:
@@ -67,6 +68,7 @@ def _of_convolution(
     samples, most = read[0][0], _affordable(read, weight, settings)
     if samples <= most:
         return measure(samples)
+    # Both sizes are near the limit: kernels of very small batches are others.
     few = max(1, 2 * most // 3)
     small, large = measure(few), measure(most)
     slope = (large - small) / (most - few)
@@ -74,7 +76,8 @@ def _of_convolution(
 
 
 def _affordable(read: Layout, weight: Layout, settings: tuple[Any, ...]) -> int:
-    """Return how many samples a measurement may have: from 2 to 24, whatever the size of the model."""
+    """Return the number of samples of a measurement: 2 to 24, whatever the size of the model."""
+    # The last integer of the operation's settings is `groups`, forward and backward; a bool is not an integer here.
     groups = next(item for item in reversed(settings) if type(item) is int)
     each = read[0][1:].numel() * weight[0][0] * weight[0][2:].numel() / groups
     limit = _MULTIPLICATIONS if groups == 1 else _GROUPED
@@ -89,8 +92,9 @@ def _measured(
     settings: tuple[Any, ...],
     samples: int,
 ) -> int:
-    """Run it once on so many samples of zeros, and return what was held beyond its results, bytes."""
+    """Run a convolution once on `samples` of zeros, and return the memory that it held beyond its results, bytes."""
     plain = [list(item) if isinstance(item, tuple) else item for item in settings]
+    # The caller is within a trace: without leaving it, this would run on fake tensors and cast once more.
     with unset_fake_temporarily(), torch.no_grad(), torch.autocast("cpu", enabled=False):
         inputs, kernel = _zeros(read, samples), _zeros(weight)
         if gradient is None:
@@ -101,22 +105,23 @@ def _measured(
 
 
 def allocated(call: Callable[[], Any]) -> int:
-    """Return the most bytes that the CPU allocator had given to a call, less those that its results keep."""
+    """Return the peak of the bytes that a call held from the CPU allocator, less those that its results keep."""
     with _recording() as changes:
         result = call()
     held = peak = 0
     for change in changes:
         held += change
         peak = max(peak, held)
+    # Kept until here: freed within the recording, the results would not count as held at its end.
     del result
     return peak - held
 
 
 @contextlib.contextmanager
 def _recording() -> Iterator[list[int]]:
-    """Collect each allocation of this thread, bytes, negative where memory is given back.
+    """Collect the size of each allocation of this thread, bytes, negative where memory is freed.
 
-    torch's older profiler: the newer one writes to stderr each time it starts.
+    By torch's older profiler: the newer one writes to stderr each time it starts.
     """
     changes: list[int] = []
     profiler: Any = torch._C._profiler  # its stubs miss the older one

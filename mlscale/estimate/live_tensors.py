@@ -1,4 +1,4 @@
-"""How many bytes of tensors live at each moment of a computation, real or fake, and what they are for."""
+"""Count the bytes of live tensors during a computation, real or fake, by purpose."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 
 class Live(TorchDispatchMode):
-    """Within this mode, every storage that an operation returns is counted from then on until it is freed.
+    """A mode in which every storage that an operation returns is counted until it is freed.
 
-    The sum of storages is what an allocator is asked for, but for scratch memory inside of kernels. Without `scratch`
-    it agrees to the byte with `torch.distributed._tools.MemTracker`, in less time.
+    The sum of storages is the memory requested from an allocator, except scratch memory inside of kernels. Without
+    `scratch` it equals that of `torch.distributed._tools.MemTracker`, byte for byte, in less time.
 
     Args:
-        scratch: bytes that a kernel needs beside its arguments and results, from the operation, its arguments and its
-            result.
+        scratch: returns the bytes that a kernel needs in addition to its arguments and results, from the operation,
+            its arguments and its result.
 
     Attributes:
         peak: the largest sum so far, bytes.
@@ -29,7 +29,7 @@ class Live(TorchDispatchMode):
         self._scratch, self._scratch_at_peak = scratch, 0
         self.current = self.peak = 0
         self._events: list[tuple[int, int]] = []  # (number of the storage, bytes): negative where it was freed
-        self._peak_at = 0  # how many events had come by the peak
+        self._peak_at = 0  # number of events up to the peak
         self._live: dict[int, tuple[int, int]] = {}  # address of the storage's handle: number and bytes
         self._numbers = 0
         self._kinds: dict[int, str] = {}
@@ -38,22 +38,25 @@ class Live(TorchDispatchMode):
         """Count the tensors in `value`, a tensor or any nesting of lists, tuples and dictionaries."""
         for tensor in tensors_of(value):
             storage = tensor.untyped_storage()
+            # The address of the C++ storage: views share it, and are counted once.
             key = storage._cdata
             if key not in self._live:
                 number, size = self._numbers, storage.nbytes()
                 self._numbers += 1
                 self._live[key] = (number, size)
                 self._change(number, size)
+                # Python frees a tensor's storage without an operation that this mode could see.
                 weakref.finalize(storage, self._drop, key)
 
     def name(self, kind: str, value: Any) -> None:
-        """Say what the tensors in `value` are for; the first name of a storage stays."""
+        """Name the purpose of the tensors in `value`; the first name of a storage stays."""
         self.add(value)
         for tensor in tensors_of(value):
             self._kinds.setdefault(self._live[tensor.untyped_storage()._cdata][0], kind)
 
     def at_peak(self) -> dict[str, int]:
-        """Bytes by name at the moment of the peak; what was given no name is called 'other'."""
+        """Return the bytes by name at the moment of the peak; tensors without a name are 'other'."""
+        # Replayed from the events: names may be given after the peak, as gradients get theirs after the backward pass.
         sums: dict[str, int] = {}
         for number, change in self._events[: self._peak_at]:
             kind = self._kinds.get(number, "other")
@@ -73,7 +76,7 @@ class Live(TorchDispatchMode):
         self._look(0)
 
     def _look(self, scratch: int) -> None:
-        """Is this the peak, with so many bytes of scratch memory?"""
+        """Record a new peak, if the live tensors and `scratch` bytes are one."""
         if self.current + scratch > self.peak:
             self.peak, self._scratch_at_peak, self._peak_at = self.current + scratch, scratch, len(self._events)
 
@@ -84,7 +87,7 @@ class Live(TorchDispatchMode):
 
 
 def tensors_of(value: Any) -> Iterable[torch.Tensor]:
-    """Every tensor in any nesting of lists, tuples and dictionaries."""
+    """Yield every tensor in any nesting of lists, tuples and dictionaries."""
     if isinstance(value, torch.Tensor):
         yield value
     elif isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""What a machine costs per hour, from a dated file; what a run costs on it."""
+"""Prices of machines per hour, from a dated file, and the cost of a run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import yaml
 
 from mlscale.errors import MLScaleError
 
-_OLD_DAYS = 90
+_OLD_DAYS = 90  # age at which prices are reported as old
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,11 @@ class Instance:
     """A machine that can be rented.
 
     Attributes:
-        usd_per_hour: on demand; None where no price is known.
-        gpus: how many; 0 for none.
+        usd_per_hour: on-demand price; None where unknown.
+        gpus: number of GPUs; 0 for none.
         gpu: their name.
         gpu_memory_gib: memory of one of them.
-        source: where the price comes from, in words.
+        source: the price's source, in words.
     """
 
     name: str
@@ -44,7 +44,7 @@ class Prices:
 
     Attributes:
         snapshot: the day it was written.
-        verified: whether its prices were checked with the providers on that day.
+        verified: true if its prices were checked with the providers on that day.
     """
 
     snapshot: date
@@ -53,17 +53,18 @@ class Prices:
     path: str
 
     def age_days(self, today: date | None = None) -> int:
-        """Days since the file was written."""
+        """Return the days since the file was written."""
         return ((today or date.today()) - self.snapshot).days
 
     def find(self, name: str) -> Instance:
-        """The instance called `name`.
+        """Return the instance called `name`.
 
         Raises:
-            MLScaleError: there is none, with the nearest names.
+            MLScaleError: there is none; the message has the nearest names.
         """
         if name in self.instances:
             return self.instances[name]
+        # The same machine without its provider ('g5.xlarge' for 'aws/g5.xlarge') is suggested before similar names.
         same = [each for each in self.instances if each.rpartition("/")[2] == name]
         near = list(dict.fromkeys([*same, *difflib.get_close_matches(name, self.instances, n=3, cutoff=0.5)]))
         raise MLScaleError(
@@ -74,7 +75,7 @@ class Prices:
         )
 
     def told(self, today: date | None = None) -> str:
-        """The age of the file, for people."""
+        """Return the age of the file as text."""
         age = self.age_days(today)
         words = f"prices of {self.snapshot.isoformat()}, {age} day{'s' * (age != 1)} old"
         words += ", old" if age > _OLD_DAYS else ""
@@ -82,10 +83,10 @@ class Prices:
 
 
 def load(path: str | None = None) -> Prices:
-    """The price file at `path`; the one that is shipped without.
+    """Read the price file at `path`; without a path, the built-in one.
 
     Raises:
-        MLScaleError: it does not exist, or is no price file.
+        MLScaleError: it does not exist, or is not a price file.
     """
     shipped = files("mlscale.estimate").joinpath("prices.yaml")
     label = path or "mlscale/estimate/prices.yaml"
@@ -99,6 +100,7 @@ def load(path: str | None = None) -> Prices:
             why=str(error).splitlines()[0],
             fix="estimate.prices=null, for the prices that are shipped",
         ) from error
+    # A user writes this file: any missing key or wrong type becomes an error that shows a correct file.
     try:
         return _parsed(document, label)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
@@ -111,12 +113,13 @@ def load(path: str | None = None) -> Prices:
 
 
 def cost_usd(seconds: float, usd_per_hour: float | None) -> float:
-    """What `seconds` cost; NaN where the time or the price is unknown."""
+    """Return the cost of `seconds`, USD; NaN if the time or the price is unknown."""
     return math.nan if usd_per_hour is None else seconds / 3600 * usd_per_hour
 
 
 def _parsed(document: Any, label: str) -> Prices:
     snapshot = document["snapshot"]
+    # YAML reads an unquoted date as one, and a quoted date as text.
     if not isinstance(snapshot, date):
         snapshot = date.fromisoformat(str(snapshot))
     sources = document.get("sources") or {}
@@ -131,6 +134,7 @@ def _parsed(document: Any, label: str) -> Prices:
         )
         for name, entry in document["instances"].items()
     }
+    # `is True`: a text such as "no" must not count as verified.
     return Prices(snapshot, document.get("verified") is True, instances, label)
 
 
@@ -138,6 +142,7 @@ def _price(value: Any, name: str) -> float | None:
     if value is None:
         return None
     price = float(value)
+    # YAML has .nan and .inf, which every budget check would pass or fail silently.
     if not math.isfinite(price) or price < 0:
         raise ValueError(f"{name} costs {value}")
     return price

@@ -1,4 +1,4 @@
-"""How much a run does: passes, epochs, validations."""
+"""Compute the length of a run: passes, epochs, validations."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Plan:
-    """How much a run does.
+    """The length of a run.
 
     Attributes:
-        passes: forward and backward passes in all.
-        epochs: how many the passes belong to; a part of one counts as one.
-        validations: how many there are.
+        passes: total number of forward and backward passes.
+        epochs: number of epochs that the passes belong to; a part of one counts as one.
+        validations: total number of validations.
         validation_batches: batches of one validation.
     """
 
@@ -27,23 +27,24 @@ class Plan:
 def plan(
     trainer: Mapping[str, Any], passes_of_epoch: int | None, total_passes: int | None, validation_batches: int | None
 ) -> Plan | None:
-    """What the trainer's settings make of an epoch; None for a run of which nobody knows the end.
+    """Return the length of a run from the trainer's settings; None for a run without a known end.
 
     Args:
         trainer: settings as Lightning's Trainer takes them.
         passes_of_epoch: forward and backward passes of one rank in an epoch.
         total_passes: of the whole run.
-        validation_batches: of one validation without limits; None or 0 where there is none.
+        validation_batches: of one validation without limits; None or 0 without validation.
     """
     if passes_of_epoch is None or total_passes is None or passes_of_epoch < 1:
         return None
-    epochs = -(-total_passes // passes_of_epoch)
+    epochs = -(-total_passes // passes_of_epoch)  # rounded up
     batches = limited(trainer.get("limit_val_batches"), validation_batches or 0)
     return Plan(total_passes, epochs, _validations(trainer, passes_of_epoch, total_passes) if batches else 0, batches)
 
 
 def limited(limit: float | None, batches: int) -> int:
-    """A number of batches under Lightning's limit: a whole number of them, or a share."""
+    """Return the number of batches under Lightning's limit, an integer (batches) or a float (share)."""
+    # As Lightning: the type decides, so that 1 is one batch and 1.0 all of them.
     if limit is None:
         return batches
     if isinstance(limit, int):
@@ -54,6 +55,7 @@ def limited(limit: float | None, batches: int) -> int:
 def _validations(trainer: Mapping[str, Any], passes_of_epoch: int, total_passes: int) -> int:
     interval, every = trainer.get("val_check_interval"), trainer.get("check_val_every_n_epoch", 1)
     if isinstance(interval, int) and not isinstance(interval, bool):
+        # Without `check_val_every_n_epoch` Lightning counts batches over epochs, else within each epoch.
         if every is None:
             return total_passes // interval
         in_epoch = passes_of_epoch // interval

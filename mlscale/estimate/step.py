@@ -1,4 +1,4 @@
-"""Training steps in the order in which Lightning takes them, without a trainer: what memory is measured on."""
+"""Take training steps in Lightning's order, without a trainer, to measure their memory."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ PRECISIONS = ("32-true", *_AUTOCAST, *_WEIGHTS)
 
 @dataclass(frozen=True)
 class Loop:
-    """How a run steps.
+    """The settings of a run's training steps.
 
     Attributes:
         precision: Lightning's, e.g. "bf16-mixed".
-        passes: forward and backward passes of one optimizer step; two show all that many do.
-        clip: the largest norm of the gradients; None leaves them.
-        foreach: optimizers handle all parameters at once, as they do by default on a CUDA device.
+        passes: forward and backward passes of one optimizer step; at most two are run, as more need no more memory.
+        clip: the largest norm of the gradients; None for no clipping.
+        foreach: optimizers update all parameters at once, as by default on a CUDA device.
         cpu_kernels: it runs on a CPU, whose kernels need scratch memory of their own.
     """
 
@@ -39,17 +39,18 @@ class Loop:
 
 
 def two_steps(task: LightningModule, batch: Any, loop: Loop, live: Live) -> None:
-    """Take two optimizer steps of `task` on `batch` and give names in `live` to what they hold.
+    """Take two optimizer steps of `task` on `batch`, and name the tensors that they hold in `live`.
 
-    Two, since the optimizer's state and, in the next forward pass, the old gradients come only after the first. As in
+    Two, since the optimizer's state and, in the next forward pass, the old gradients exist only after the first. As in
     Lightning, gradients are freed after the forward pass of the next step, not before.
 
     Args:
-        batch: as the loader gives it, on the device and of the kind (real or fake) of the task's parameters.
+        batch: as from the loader, on the device and of the kind (real or fake) of the task's parameters.
 
     Raises:
         MLScaleError: the task drives its optimizers itself, or its precision is not known here.
     """
+    # Such a task's step contains the optimizer's, in an order that is unknown here.
     if not task.automatic_optimization:
         raise MLScaleError(
             "the task drives its optimizers itself",
@@ -71,6 +72,8 @@ def two_steps(task: LightningModule, batch: Any, loop: Loop, live: Live) -> None
     optimizers = optimizers_in(task.configure_optimizers())
     for optimizer in optimizers:
         for group in optimizer.param_groups:
+            # None lets torch choose by device: the trace is on a CPU, where it would not choose `foreach`, which keeps
+            # temporary copies of all parameters at once.
             if loop.foreach and group.get("foreach", False) is None and not group.get("fused"):
                 group["foreach"] = True
     for _ in range(2):
@@ -80,7 +83,7 @@ def two_steps(task: LightningModule, batch: Any, loop: Loop, live: Live) -> None
             if number == 0:
                 _free_gradients(optimizers)
             (loss / loop.passes).backward()  # type: ignore[no-untyped-call]
-            del loss
+            del loss  # else its graph would live on during the next forward pass
         live.name("gradients", [p.grad for p in task.parameters() if p.grad is not None])
         if loop.clip:
             nn.utils.clip_grad_norm_(task.parameters(), loop.clip)
@@ -95,7 +98,7 @@ def _free_gradients(optimizers: list[torch.optim.Optimizer]) -> None:
 
 
 def optimizers_in(configured: Any) -> list[torch.optim.Optimizer]:
-    """The optimizers in what `configure_optimizers` may return."""
+    """Return the optimizers in any result that `configure_optimizers` may have."""
     if isinstance(configured, torch.optim.Optimizer):
         return [configured]
     if isinstance(configured, Mapping):
@@ -107,7 +110,8 @@ def optimizers_in(configured: Any) -> list[torch.optim.Optimizer]:
 
 
 def _optimizers_or_none(item: Any) -> list[torch.optim.Optimizer]:
-    """Those of an entry; lists of schedulers have none."""
+    """Return the optimizers of an entry; lists of schedulers have none."""
+    # A scheduler's dictionary ({"scheduler", "interval"}) has no optimizer.
     return [] if isinstance(item, Mapping) and "optimizer" not in item else optimizers_in(item)
 
 
@@ -124,7 +128,7 @@ def loss_in(output: Any) -> Tensor:
 
 @contextlib.contextmanager
 def _autocast(precision: str) -> Iterator[None]:
-    """Lightning casts in the forward pass and the loss, not in the backward pass."""
+    """Cast as Lightning does in this block: it includes the forward pass and the loss, not the backward pass."""
     dtype = _AUTOCAST.get(precision)
     with torch.autocast("cpu", dtype=dtype) if dtype else contextlib.nullcontext():
         yield

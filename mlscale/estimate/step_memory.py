@@ -1,6 +1,6 @@
-"""The peak memory of a training step: by fake tensors where the model allows it, else by a small real probe.
+"""Estimate the peak memory of a training step: by fake tensors where the model allows it, else by a small real probe.
 
-Fake tensors have shapes, types and storages of a size, and no data: two whole steps cost seconds on one core and
+Fake tensors have shapes, dtypes and storages with a size, and no data: two whole steps cost seconds on one core and
 allocate nothing, whatever the size of the model.
 """
 
@@ -26,22 +26,22 @@ from mlscale.estimate.step import Loop, two_steps
 
 # Measured against the allocator's own sum by scripts/bench_estimate.py; see docs/benchmarks.md.
 TRACE_ERROR = 0.03
-PROBE_ERROR = 0.25  # small batches may peak elsewhere in the step: seen up to 14 % too low
+PROBE_ERROR = 0.25  # small batches may peak elsewhere in the step: up to 14 % too low in measurements
 _PROBED = (4, 8)  # samples of the two real batches that the peak is extrapolated from
-_SAFETY = 3  # by which the room for a whole real batch must exceed what is expected of it
+_SAFETY = 3  # factor by which free memory must exceed the expected memory of a whole real batch
 
 
 @dataclass(frozen=True)
 class Memory:
-    """The peak of one process, bytes of tensors, and what they are at that moment.
+    """The peak of one process, bytes of tensors, by purpose at that moment.
 
     Attributes:
         peak: the sum of those below.
         parameters: with buffers.
-        activations: with the batch, and whatever else is alive then.
+        activations: with the batch, and all other tensors that are alive then.
         scratch: of the kernel that runs then; on a CPU.
-        error: how far the peak may be off, as a share of it.
-        how: in words, for people.
+        error: the error of the peak, as a share of it.
+        how: the method, in words.
     """
 
     peak: int
@@ -55,20 +55,20 @@ class Memory:
 
 
 def peak_memory(build: Callable[[], LightningModule], batch: Any, loop: Loop, room: int = 0) -> Memory:
-    """The peak of a training step on `batch`.
+    """Return the peak memory of a training step on `batch`.
 
     Args:
         build: makes the task, with new parameters each time it is called.
-        batch: a real one, on the CPU, as the loader gives it.
-        room: bytes of this machine that two real steps may take, where the trace is not possible; within it they are
-            taken on the whole batch.
+        batch: a real one, on the CPU, as from the loader.
+        room: bytes of this machine that two real steps may use, if a trace is not possible; within it they are taken on
+            the whole batch.
 
     Raises:
-        Exception: whatever two real steps raise, where the trace was not possible either.
+        Exception: any error of two real steps, where the trace was not possible either.
     """
     try:
         live = traced(build, batch, loop)
-    except Exception as error:  # whatever fake tensors can't answer: a value that decides what is computed
+    except Exception as error:  # anything that fake tensors can't do: a value that decides the computation, say
         reason = f"a trace was not possible ({shorten(summary(error), 160, placeholder=' …')})"
     else:
         return _memory(live.at_peak(), TRACE_ERROR, "two steps traced with fake tensors")
@@ -81,10 +81,11 @@ def peak_memory(build: Callable[[], LightningModule], batch: Any, loop: Loop, ro
 
 
 def traced(build: Callable[[], LightningModule], batch: Any, loop: Loop) -> Live:
-    """Two steps with fake tensors on the CPU. A model that can't be built with them is built first, then made fake.
+    """Trace two steps with fake tensors on the CPU. A model that can't be built with them is built first, then
+    converted.
 
     Raises:
-        Exception: a step asked for a value that a fake tensor has not.
+        Exception: a step needs a value, which a fake tensor does not have.
     """
     fake = FakeTensorMode()
     with _eager(), _seeds_kept(), _without_log():
@@ -92,6 +93,7 @@ def traced(build: Callable[[], LightningModule], batch: Any, loop: Loop) -> Live
             with fake, _no_initialisation():
                 task: LightningModule | None = build()
                 assert task is not None
+            # Lazy layers get their shapes by a forward pass, which needs a real model here.
             if any(is_lazy(parameter) for parameter in task.parameters()):
                 task = None
         except Exception:
@@ -108,18 +110,19 @@ def traced(build: Callable[[], LightningModule], batch: Any, loop: Loop) -> Live
 
 
 def probed(build: Callable[[], LightningModule], batch: Any, loop: Loop) -> Live:
-    """Two real steps on the CPU."""
+    """Take two real steps on the CPU."""
     with _eager(), _seeds_kept():
         task = build()
         give_shapes(task, batch)
         live = Live(cpu_scratch if loop.cpu_kernels else None)
         with live:
+            # A clone: the batch is used for other probes, too, and a step may change it in place.
             two_steps(task, _map(batch, torch.clone), loop, live)
     return live
 
 
 def extrapolated(splits: list[tuple[int, dict[str, int]]], samples: int) -> dict[str, int]:
-    """The split at `samples` from those at two batch sizes: each part is affine in the size of the batch."""
+    """Return the split at `samples` from those at two batch sizes: each part is affine in the batch size."""
     (small, first), (large, second) = splits[0], splits[-1]
     if small == large:
         return second
@@ -129,13 +132,14 @@ def extrapolated(splits: list[tuple[int, dict[str, int]]], samples: int) -> dict
 
 
 def samples_of(batch: Any) -> int:
-    """The length of the first tensor in a batch; 1 where there is none."""
+    """Return the length of the first tensor in a batch; 1 if there is none."""
     return next((tensor.shape[0] for tensor in tensors_of(batch) if tensor.ndim), 1)
 
 
 def cut(batch: Any, samples: int) -> Any:
-    """The first `samples` of a batch."""
+    """Return the first `samples` of a batch."""
     whole = samples_of(batch)
+    # Tensors of another length (class weights, say) do not belong to the samples.
     return _map(batch, lambda tensor: tensor[:samples] if tensor.ndim and tensor.shape[0] == whole else tensor)
 
 
@@ -156,7 +160,7 @@ def _map(value: Any, change: Callable[[Tensor], Tensor]) -> Any:
 
 
 def give_shapes(task: LightningModule, batch: Any) -> None:
-    """Run one sample through lazy layers, as the first batch of a run does."""
+    """Run one sample through the task if it has lazy layers, which get their shapes from it."""
     if not any(is_lazy(parameter) for parameter in task.parameters()):
         return
     task.eval()
@@ -166,6 +170,7 @@ def give_shapes(task: LightningModule, batch: Any) -> None:
 
 def _make_fake(task: nn.Module, fake: FakeTensorMode) -> None:
     """Replace parameters and buffers by fake ones; those that modules share stay shared."""
+    # By identity: tied weights that became two would count twice, with two gradients.
     made: dict[int, nn.Parameter] = {}
     for module in task.modules():
         for name, parameter in module._parameters.items():
@@ -180,7 +185,7 @@ def _make_fake(task: nn.Module, fake: FakeTensorMode) -> None:
 
 @contextlib.contextmanager
 def _no_initialisation() -> Iterator[None]:
-    """`torch.nn.init` does nothing: some of it looks at values, and fake tensors have none."""
+    """Make the functions of `torch.nn.init` do nothing: some of them read values, which fake tensors do not have."""
     names = [name for name in dir(nn.init) if name.endswith("_") and not name.startswith("_")]
     before = {name: getattr(nn.init, name) for name in names}
     for name in names:
@@ -194,14 +199,14 @@ def _no_initialisation() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _eager() -> Iterator[None]:
-    """A compiled model is measured as it is without the compiler."""
+    """Run compiled models without the compiler in this block: it would trace the trace."""
     with torch.compiler.set_stance("force_eager"):
         yield
 
 
 @contextlib.contextmanager
 def _without_log() -> Iterator[None]:
-    """Fake tensors log a traceback for what a model can't do; it is raised, too, and reported then."""
+    """Switch off the log of fake tensors: it has a traceback of each error, which is also raised and reported."""
     log = logging.getLogger("torch._subclasses.fake_tensor")
     before = log.disabled
     log.disabled = True
@@ -213,6 +218,6 @@ def _without_log() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _seeds_kept() -> Iterator[None]:
-    """Random numbers that are drawn here are not missing in what comes after."""
+    """Restore the state of the random generators, so that the estimate does not change later random numbers."""
     with torch.random.fork_rng(devices=[]):
         yield

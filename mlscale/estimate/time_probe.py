@@ -1,4 +1,4 @@
-"""The time of a run, from a short one: where the clock stands in it, how long it is, and what follows for all of it."""
+"""Estimate the time of a run from a short fit: time its parts, choose its length, and extrapolate to the whole run."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ ERROR = 0.10  # of the time, at least; checked by scripts/bench_estimate.py agai
 EPOCHS = 3  # of a probe: the first warms up
 _TRAINING_SHARE = 0.8  # of a probe's time; the rest is for validation
 _LEAST_PASSES = 10  # of an epoch: fewer say little, and loggers read the device every ten steps
-_LEAST_VALIDATION = 2
+_LEAST_VALIDATION = 2  # an interval needs two moments
 
 
 @dataclass(frozen=True)
 class Timing:
-    """What one fit took, seconds.
+    """The times of one fit, seconds.
 
     Attributes:
         pass_s: one forward and backward pass, with its batch and its share of the optimizer's step.
-        validation_s: one batch of validation; 0 where there is none.
-        epoch_s: what an epoch takes besides, checkpoints and the start of loaders among it.
-        epochs: how many there were; the first warmed up and is left out of the means where there were others.
+        validation_s: one batch of validation; 0 without validation.
+        epoch_s: the rest of an epoch, such as checkpoints and the start of loaders.
+        epochs: number of epochs; the first warms up and is left out of the means if there are others.
         passes, validation_batches: of one epoch, as they were limited.
-        spread: half the range of the mean pass over parts of the fit, as a share of the mean: how steady it was.
-        all_passes, all_validation_batches: of one epoch without limits; None where loaders don't say.
+        spread: half the range of the mean pass over parts of the fit, as a share of the mean.
+        all_passes, all_validation_batches: of one epoch without limits; None for loaders without a length.
     """
 
     pass_s: float
@@ -48,7 +48,7 @@ class Timing:
 
 
 class Clock(Callback):
-    """Notes when epochs, passes and validations begin and end, and writes a `Timing` at the end of a fit.
+    """A callback that times epochs, passes and validations, and writes a `Timing` at the end of a fit.
 
     Args:
         path: the JSON file that rank 0 writes.
@@ -60,15 +60,17 @@ class Clock(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         now = _now(trainer)
+        # An epoch ends where the next one starts: Lightning saves checkpoints after its own end-of-epoch hook.
         if self._epochs:
             self._epochs[-1].end = now
         self._epochs.append(Epoch(now))
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
+        # Without waiting for the device, which would slow the run: only the mean over an epoch is used.
         self._epochs[-1].passes.append(time.perf_counter())
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        if self._epochs:  # the check of validation before a fit belongs to no epoch
+        if self._epochs:  # Lightning's sanity check before a fit is not in an epoch
             self._epochs[-1].validation.append(time.perf_counter())
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -79,7 +81,7 @@ class Clock(Callback):
 
 
 class Epoch:
-    """Moments of one epoch, seconds of the clock."""
+    """The moments of one epoch, seconds of the clock."""
 
     def __init__(self, start: float) -> None:
         self.start = self.end = start
@@ -90,7 +92,7 @@ class Epoch:
 def summarised(
     epochs: Sequence[Epoch], all_passes: int | None = None, all_validation_batches: int | None = None
 ) -> Timing:
-    """A timing from the moments of a fit. The first epoch warms up and is left out where there are others."""
+    """Return the timing from the moments of a fit. The first epoch warms up and is left out if there are others."""
     steady = epochs[1:] or epochs
     pass_s, validation_s = _interval([e.passes for e in steady]), _interval([e.validation for e in steady])
     passes, validated = len(steady[-1].passes), len(steady[-1].validation)
@@ -110,60 +112,63 @@ def summarised(
 
 
 def read(path: Path) -> Timing:
-    """What a clock has written."""
+    """Return the timing that a `Clock` has written."""
     return Timing(**json.loads(path.read_text()))
 
 
 def limits(
     first: Timing, seconds: float, passes: int | None, validation_batches: int | None, of: int
 ) -> tuple[int, int]:
-    """Passes and validation batches of one epoch of a probe that takes about `seconds`.
+    """Return the passes and validation batches of one epoch of a probe that takes about `seconds`.
 
     Args:
         first: a timing of a few passes.
         passes, validation_batches: of a whole epoch; None where unknown.
-        of: passes of one optimizer step: a probe's epoch is whole steps.
+        of: passes of one optimizer step: a probe's epoch has whole steps.
     """
     each = seconds / EPOCHS
     fit = max(_LEAST_PASSES, int(each * _TRAINING_SHARE / first.pass_s)) if first.pass_s else _LEAST_PASSES
     fit = min(fit, passes or fit)
+    # Validation gets the time that the passes leave, not a fixed share: a short epoch leaves more.
     rest = max(0.0, each - fit * first.pass_s)
     validated = max(_LEAST_VALIDATION, int(rest / first.validation_s)) if first.validation_s else _LEAST_VALIDATION
     return max(of, fit // of * of), min(validated, validation_batches if validation_batches is not None else validated)
 
 
 def startup(fit_seconds: float, first: Timing, steady: Timing) -> float:
-    """Seconds that a run takes once: set-up, the check of validation, and all that is slower the first time.
+    """Return the seconds that a run takes once: set-up, Lightning's sanity check, and first steps, which are slower.
 
     Args:
-        fit_seconds: the whole of a first short fit.
-        first: its timing, which says how much it did.
-        steady: what that takes later on.
+        fit_seconds: the whole time of a first short fit.
+        first: its timing, with the number of its passes.
+        steady: a timing after the warm-up.
     """
     did = first.passes * steady.pass_s + first.validation_batches * steady.validation_s + steady.epoch_s
     return max(0.0, fit_seconds - first.epochs * did)
 
 
 def whole(timing: Timing, plan: Plan, once: float) -> float:
-    """Seconds of a whole run.
+    """Return the seconds of a whole run.
 
     Args:
-        once: seconds that it takes once.
+        once: seconds of the parts that happen once.
     """
     return (
         once
         + plan.passes * timing.pass_s
         + plan.validations * plan.validation_batches * timing.validation_s
+        # A validation within an epoch also saves a checkpoint, which is most of an epoch's other time.
         + max(plan.epochs, plan.validations) * timing.epoch_s
     )
 
 
 def at_batch(small: tuple[int, Timing], large: tuple[int, Timing], samples: int) -> Timing:
-    """The timing at a batch that does not fit, from the two largest that do: a pass is affine in its samples."""
+    """Return the timing at a batch size that does not fit, from the two largest that do: time is affine in samples."""
     (few, first), (many, second) = small, large
 
     def line(name: str) -> float:
         before, after = float(getattr(first, name)), float(getattr(second, name))
+        # Never below the larger batch: noise may make the slope negative.
         return max(after, after + (after - before) / (many - few) * (samples - many))
 
     values = asdict(second) | {name: line(name) for name in ("pass_s", "validation_s")}
@@ -171,7 +176,7 @@ def at_batch(small: tuple[int, Timing], large: tuple[int, Timing], samples: int)
 
 
 def batches_to_probe(samples: int, fits: Callable[[int], bool]) -> list[int]:
-    """The batch of a device if it fits, else the two largest of its halves that do; empty where nothing fits."""
+    """Return the batch size of a device if it fits, else the two largest of its halves that do; empty if none fits."""
     if fits(samples):
         return [samples]
     size = samples // 2
@@ -181,28 +186,28 @@ def batches_to_probe(samples: int, fits: Callable[[int], bool]) -> list[int]:
 
 
 def _interval(moments: Sequence[Sequence[float]]) -> float:
-    """Mean seconds between two moments of the same epoch; 0 where there are none."""
+    """Return the mean seconds between two moments of the same epoch; 0 if there are none."""
     spans = [(each[-1] - each[0], len(each) - 1) for each in moments if len(each) > 1]
     count = sum(number for _, number in spans)
     return sum(span for span, _ in spans) / count if count else 0.0
 
 
 def _spread(moments: Sequence[Sequence[float]]) -> float:
-    """Half the range of the mean interval over both halves of each epoch, as a share of their mean."""
+    """Return half the range of the mean interval over both halves of each epoch, as a share of their mean."""
     halves = [half for each in moments for half in (each[: len(each) // 2 + 1], each[len(each) // 2 :])]
     means = [mean for half in halves if (mean := _interval([half]))]
     return (max(means) - min(means)) / 2 / (sum(means) / len(means)) if means else 0.0
 
 
 def _now(trainer: Trainer) -> float:
-    """The time, once an accelerator has done what it was told to."""
+    """Return the time after the accelerator has finished its queued work."""
     if trainer.strategy.root_device.type == "cuda":
         torch.cuda.synchronize(trainer.strategy.root_device)
     return time.perf_counter()
 
 
 def _length(loaders: Any) -> int | None:
-    """Batches of a loader, or of several together; None where they don't say."""
+    """Return the number of batches of a loader, or of several together; None if one has no length."""
     loaders = loaders if isinstance(loaders, list | tuple) else [loaders]
     try:
         lengths = [len(loader) for loader in loaders if loader is not None]
