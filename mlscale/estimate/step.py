@@ -83,7 +83,7 @@ def two_steps(task: LightningModule, batch: Any, loop: Loop, live: Live) -> None
             if number == 0:
                 _free_gradients(optimizers)
             (loss / loop.passes).backward()  # type: ignore[no-untyped-call]
-            del loss  # else its graph would live on during the next forward pass
+            del loss  # else it would count during the next forward pass
         live.name("gradients", [p.grad for p in task.parameters() if p.grad is not None])
         if loop.clip:
             nn.utils.clip_grad_norm_(task.parameters(), loop.clip)

@@ -199,7 +199,7 @@ def _no_initialisation() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _eager() -> Iterator[None]:
-    """Run compiled models without the compiler in this block: it would trace the trace."""
+    """Run compiled models without the compiler in this block."""
     with torch.compiler.set_stance("force_eager"):
         yield
 

@@ -60,13 +60,13 @@ class Clock(Callback):
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         now = _now(trainer)
-        # An epoch ends where the next one starts: Lightning saves checkpoints after its own end-of-epoch hook.
+        # An epoch ends where the next one starts, so that it includes all work at its end, such as checkpoints.
         if self._epochs:
             self._epochs[-1].end = now
         self._epochs.append(Epoch(now))
 
     def on_train_batch_end(self, trainer: Trainer, *_: Any) -> None:
-        # Without waiting for the device, which would slow the run: only the mean over an epoch is used.
+        # Without waiting for the device, which would slow the run: only means over many passes are used.
         self._epochs[-1].passes.append(time.perf_counter())
 
     def on_validation_batch_end(self, trainer: Trainer, *_: Any) -> None:
@@ -157,7 +157,7 @@ def whole(timing: Timing, plan: Plan, once: float) -> float:
         once
         + plan.passes * timing.pass_s
         + plan.validations * plan.validation_batches * timing.validation_s
-        # A validation within an epoch also saves a checkpoint, which is most of an epoch's other time.
+        # `epoch_s` includes checkpoints, which may be saved after each validation: the larger of both counts.
         + max(plan.epochs, plan.validations) * timing.epoch_s
     )
 
