@@ -1,4 +1,4 @@
-"""Smaller and faster models, kept only when measured to be faster and accurate enough.
+"""Compress models to int8, kept only if measured to be faster and accurate enough.
 
 Public names are imported on use, so that `import mlscale.compress` costs nothing.
 """

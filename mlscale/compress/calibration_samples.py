@@ -1,4 +1,4 @@
-"""Real samples for calibration: of the training split, so that accuracy is judged on others."""
+"""Read real samples for calibration: of the training split, so that accuracy is measured on others."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ SPLIT = "train"
 
 
 def calibration(data: Any, count: int) -> NDArray[Any]:
-    """Raw training samples, at most `count`, (n, …) as a client sends them; the same ones every time.
+    """Return raw training samples, at most `count`, (n, …) as a client sends them; the same ones every time.
 
-    Images are spread evenly over the split, as they are stored: neither augmented nor normalised. Of anybody's own data
-    module it is the first batches of its training loader, its shuffling seeded.
+    Images are spread evenly over the split, as they are stored: neither augmented nor normalised. A user's data module
+    gives the first batches of its training loader, its shuffling seeded.
 
     Raises:
         MLScaleError: there is none that can be read.
@@ -39,6 +39,7 @@ def calibration(data: Any, count: int) -> NDArray[Any]:
 
 def _images(data: ImageData, count: int) -> list[NDArray[Any]]:
     decoded, raw = data.decoded(SPLIT), []
+    # Evenly over the split, since stored samples may be sorted by class. `unique`, where there are fewer than `count`.
     for row in np.unique(np.linspace(0, len(decoded) - 1, count).astype(np.int64)).tolist():
         try:
             raw.append(decoded.sample(row))
@@ -50,6 +51,7 @@ def _images(data: ImageData, count: int) -> list[NDArray[Any]]:
 
 def _others(data: Any, count: int) -> list[NDArray[Any]]:
     raw: list[NDArray[Any]] = []
+    # The loader's shuffling draws from the global generators, which a run still needs for its own.
     with isolate_rng(include_cuda=False):
         generators.seed(0)
         for samples in as_given(data.train_dataloader(), SPLIT):

@@ -1,4 +1,4 @@
-"""A model in int8, and what was measured of it."""
+"""A model in int8 with its measurements."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from mlscale.compress.quantize import Method
 
 @dataclass(frozen=True)
 class Compressed:
-    """A model in int8 and what was measured of it.
+    """A model in int8 with its measurements.
 
     Attributes:
         model: serialised ONNX, raw samples to logits as in fp32.
         method: static or dynamic.
-        calibrated: training samples that the ranges of activations are from; 0 for dynamic.
-        reduced_range: whether weights have 7 bits, because this machine's products would overflow.
-        figures: beside fp32.
-        bounds: what must hold.
-        problems: what does not, in words.
+        calibrated: number of training samples that the ranges of activations are from; 0 for dynamic.
+        reduced_range: true if weights have 7 bits, because this machine's products would overflow.
+        figures: the metrics compared with fp32.
+        bounds: the bounds to meet.
+        problems: each bound that is not met, in words.
     """
 
     model: bytes

@@ -1,4 +1,4 @@
-"""What came of a compression, in words and figures."""
+"""The result of a compression, in words and metrics."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from mlscale.stats.intervals import Interval
 if TYPE_CHECKING:
     from mlscale.compress.compressed_model import Compressed
 
+# The few that fit the table of a training run; all are in results/compress.json.
 _SHOWN = ("kept", "speedup", "int8_val/accuracy", "accuracy_drop")
 
 
 def result(
     compressed: Compressed, *, run: Path, checkpoint: Path, folder: Path, required: bool, seconds: float
 ) -> Result:
-    """The result of the verb; not ok where int8 is required and not kept."""
+    """Return the result of the command; not ok if int8 is required and not kept."""
     figures, of = compressed.figures, f"{checkpoint.name} of {run.name}"
     before, after, speedup = figures.single.first, figures.single.second, figures.speedup
     measured = (
@@ -26,6 +27,7 @@ def result(
         f"takes {after.cpu_ms:.3g} ms of CPU time, fp32 {before.cpu_ms:.3g}), {figures.smaller:.1f}× smaller, "
         f"accuracy {figures.int8_accuracy:.4f}, fp32 {figures.fp32_accuracy:.4f}: {figures.discordance}"
     )
+    # Both sentences have all measurements: those of a rejected model show how far it is from its bounds.
     if compressed.kept:
         sentence = f"int8 of {of} is kept: {measured}"
     else:
@@ -70,12 +72,13 @@ def _named(name: str, interval: Interval) -> dict[str, float]:
 
 
 def shown(result: Result) -> dict[str, float]:
-    """The figures that the table of a training run shows, too."""
+    """Return the metrics that the table of a training run shows, too."""
+    # Every name has the prefix once, 'int8_val/accuracy' included.
     return {f"int8_{name.removeprefix('int8_')}": result.metrics[name] for name in _SHOWN}
 
 
 def short(result: Result) -> str:
-    """For the sentence of a training run."""
+    """Return the part of a training run's sentence about the compression."""
     metrics = result.metrics
     kept = "int8 kept" if metrics["kept"] else "int8 not kept"
     return f"{kept}: {metrics['speedup']:.2f}× as fast, accuracy {metrics['int8_val/accuracy']:.4f}"

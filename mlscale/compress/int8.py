@@ -1,4 +1,4 @@
-"""Post-training int8, kept only when measured to be faster and accurate enough: a step of a run, or of `compress`."""
+"""Quantise to int8 after training, kept only if faster and accurate enough: a step of a run, or of `compress`."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ _NAME = "int8"
 
 
 class Int8(Callback):
-    """Brings a trained classifier to int8 by ONNX Runtime, and says whether it is worth it.
+    """A callback that quantises a trained classifier to int8 by ONNX Runtime, and compares it with fp32.
 
-    In a run it does so when the fit is over, with the best checkpoint, on the first rank alone. Nothing of the training
-    changes. What can't be compressed ends no run: the result says so.
+    In a run it starts after the fit, with the best checkpoint, on the first rank alone. It does not change the training.
+    A model that can't be compressed does not fail the run; the result reports it.
 
     Args:
-        method: static (convolutions), dynamic (attention, plain matrices), or auto, which looks at the graph.
-        calibration_samples: training samples that the ranges of activations are found with.
-        samples: validation samples that accuracy is judged on; None for all.
+        method: static (convolutions), dynamic (attention, plain matrices), or auto, which chooses by the graph.
+        calibration_samples: number of training samples that the ranges of activations are computed from.
+        samples: number of validation samples that accuracy is measured on; None for all.
         max_accuracy_drop: of the validation accuracy, as a share of the samples; must hold with 95 % confidence.
         min_agreement: share of the samples that must get the same class.
         min_speedup: CPU time of fp32 over that of int8, of one sample on one thread; must hold with 95 % confidence.
-        required: whether a model that is not kept fails the gate: exit code 4.
+        required: true if a model that is not kept fails the gate: exit code 4.
 
     Raises:
-        MLScaleError: the extra 'compress' is not installed, or a count is none.
+        MLScaleError: the extra 'compress' is not installed, or a count is less than 1.
     """
 
     def __init__(
@@ -57,6 +57,7 @@ class Int8(Callback):
         min_speedup: float = 1.05,
         required: bool = False,
     ) -> None:
+        # When the run is built: a missing package must not be found after hours of training.
         need("compress", "onnx", "onnxscript", "onnxruntime")
         for name, count in (("calibration_samples", calibration_samples), ("samples", samples)):
             if count is not None and count < 1:
@@ -68,7 +69,7 @@ class Int8(Callback):
         self.required = required
 
     def compress(self, task: LightningModule, data: Any) -> Compressed:
-        """Export, quantise, compare.
+        """Export and quantise a task, and compare both models.
 
         Args:
             task: with its weights; it stays on the CPU, in evaluation mode.
@@ -94,7 +95,7 @@ class Int8(Callback):
         )
 
     def carry_out(self, task: LightningModule, data: Any, run: RunFolder, checkpoint: Path) -> Result:
-        """Compress, write `<run>/compressed/` and `results/compress.json`, and tell."""
+        """Compress, write `<run>/compressed/` and `results/compress.json`, and return the result."""
         start = time.perf_counter()
         compressed = self.compress(task, data)
         folder = run.path / stored.FOLDER
@@ -108,13 +109,14 @@ class Int8(Callback):
             seconds=time.perf_counter() - start,
         )
         result = keep(result, run)
+        # A finished run's manifest lists its files: it must include the new ones.
         amend(run.path, "results/compress.json", "results/compress.html")
         return result
 
     # In a run.
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """See, before the first step, that there will be something to compress."""
+        """Raise an error before the first step if there will be no checkpoint or no data for the compression."""
         if stage != "fit":
             return
         if not any(isinstance(callback, ModelCheckpoint) for callback in trainer.callbacks):  # type: ignore[attr-defined]  # set by a connector
@@ -141,6 +143,7 @@ class Int8(Callback):
             with alone(trainer.datamodule):
                 result = self.carry_out(pl_module, trainer.datamodule, run, checkpoint)
         except MLScaleError as error:
+            # The training itself has succeeded: it must not fail for a model that ONNX can't express.
             why = f": {error.why}" if error.why else ""
             return Told({f"{_NAME}_kept": 0}, f"int8 failed: {error.what}{why}", ok=not self.required)
         return Told(outcome.shown(result), outcome.short(result), ok=result.ok)

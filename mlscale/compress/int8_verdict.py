@@ -1,4 +1,4 @@
-"""Is int8 worth it? Both models on the same samples, and in turns on one thread."""
+"""Compare an int8 model with fp32: accuracy on the same samples, speed in turns on one thread."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from mlscale.stats.intervals import Interval
 from mlscale.stats.timing import TimesCompared, at_least, at_most, compare_times
 
 BATCH = 32
-"""Samples of the larger batch that is timed beside a single one."""
+"""Samples of the larger batch that is timed in addition to a single sample."""
 CONFIDENCE = 0.95
-"""Of the end of the interval that the drop of accuracy is judged by."""
+"""Confidence of the end of the interval that the accuracy drop is compared by."""
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What must hold for int8 to be kept.
+    """The bounds that int8 must meet to be kept.
 
     Attributes:
         max_accuracy_drop: of the validation accuracy, as a share of the samples; with 95 % confidence.
@@ -37,13 +37,13 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Figures:
-    """Two models on the same n validation samples.
+    """The metrics of two models on the same n validation samples.
 
     Attributes:
         samples: n.
-        fp32_right, int8_right: how many each gets right.
-        fp32_only, int8_only: right in one and wrong in the other, the pairs that tell the two apart (McNemar 1947).
-        agree: samples that get the same class, right or wrong.
+        fp32_right, int8_right: samples that each predicts correctly.
+        fp32_only, int8_only: correct in one and wrong in the other, the discordant pairs (McNemar 1947).
+        agree: samples that get the same class, correct or not.
         single: time of one sample on one thread, fp32 and int8.
         batch: the same, of a batch of 32.
         fp32_bytes, int8_bytes: of the serialised model.
@@ -70,14 +70,15 @@ class Figures:
 
     @property
     def accuracy_drop(self) -> float:
-        """The paired difference; negative where int8 is better."""
+        """The paired difference of accuracy; negative if int8 is better."""
         return (self.fp32_only - self.int8_only) / self.samples
 
     @property
     def accuracy_drop_range(self) -> Interval:
-        """The drop, and what it may be on other samples like these: Tango's interval, each end with 95 % confidence."""
+        """The accuracy drop with Tango's interval for other samples like these, each end with 95 % confidence."""
         from mlscale.stats.paired import score_interval
 
+        # The interval is of int8 − fp32, a gain; a drop is its negative, so the ends swap.
         low, high = score_interval(self.int8_only, self.fp32_only, self.samples, CONFIDENCE)
         return Interval(self.accuracy_drop, -high, -low)
 
@@ -99,18 +100,18 @@ class Figures:
 
     @property
     def smaller(self) -> float:
-        """Size of fp32 over size of int8."""
+        """The size of fp32 divided by the size of int8."""
         return self.fp32_bytes / self.int8_bytes
 
     @property
     def discordance(self) -> str:
-        """The pairs, in words."""
+        """The discordant pairs, in words."""
         return (
             f"of {self.samples:,} samples {self.fp32_only} are right in fp32 alone and {self.int8_only} in int8 alone"
         )
 
     def problems(self, bounds: Bounds) -> list[str]:
-        """Return each bound that does not hold, or is not shown to hold, with its number: fp32 is the safe choice."""
+        """Return each bound that is not met, or not shown to be met, with its value: fp32 is the safe choice."""
         found = [_slow(self.speedup, bounds.min_speedup), _inaccurate(self.accuracy_drop_range, bounds, self.samples)]
         if not self.agreement >= bounds.min_agreement:
             found.append(
@@ -119,7 +120,8 @@ class Figures:
         return [each for each in found if each]
 
     def document(self) -> dict[str, Any]:
-        """Return the figures as `compressed.json` has them, flat."""
+        """Return the metrics as `compressed.json` has them, flat."""
+        # The contract's keys are flat; both timings, which are nested here, are written below.
         counts = {name: value for name, value in asdict(self).items() if name not in ("single", "batch")}
         return counts | {
             "fp32_latency_ms": self.single.first.wall_ms,
@@ -138,6 +140,7 @@ class Figures:
 def _slow(speedup: Interval, bound: float) -> str:
     if at_least(speedup, bound):
         return ""
+    # None means undecided (the interval includes the bound), False means slower: the messages differ.
     measured = f"{speedup.value:.2f}× as fast as fp32 ({speedup.low:.2f} to {speedup.high:.2f})"
     if at_least(speedup, bound) is None:
         return f"undecided whether it is fast enough: {measured}, where {bound:g}× is wanted"
@@ -146,6 +149,7 @@ def _slow(speedup: Interval, bound: float) -> str:
 
 def _inaccurate(drop: Interval, bounds: Bounds, samples: int) -> str:
     most = bounds.max_accuracy_drop
+    # By the upper end: few samples show little, and a drop that is not excluded counts as one.
     if at_most(drop, most):
         return ""
     if drop.value > most:
@@ -157,13 +161,13 @@ def _inaccurate(drop: Interval, bounds: Bounds, samples: int) -> str:
 
 
 def compare(fp32: bytes, int8: bytes, batches: Iterable[Samples], min_speedup: float | None = None) -> Figures:
-    """Give both models the same samples, then time them in turns.
+    """Compare both models on the same samples, then time them in turns.
 
     Args:
         fp32, int8: serialised models.
         batches: at least one.
-        min_speedup: the bound that the speed of one sample is judged by: it is measured until that is decided, ten
-            seconds at most.
+        min_speedup: the bound for the speed of one sample: it is timed until the bound is decided, at most ten
+            seconds.
     """
     engines = Engine(fp32), Engine(int8)
     counts = dict.fromkeys(("samples", "fp32_right", "int8_right", "fp32_only", "int8_only", "agree"), 0)
@@ -182,9 +186,11 @@ def compare(fp32: bytes, int8: bytes, batches: Iterable[Samples], min_speedup: f
         ):
             counts[name] += int(picked.sum())
     assert first is not None
+    # Real samples, as zeros may be faster; repeated, if the first batch is smaller than the one to time.
     one, many = first[:1], first[np.arange(BATCH) % len(first)]
     before, after = engines
     single = compare_times(lambda: before.run(one), lambda: after.run(one), bound=min_speedup)
+    # Only reported, so its budget is shorter.
     batch = compare_times(lambda: before.run(many), lambda: after.run(many), budget_s=3)
     return Figures(
         **counts,

@@ -1,7 +1,7 @@
-"""An ONNX model in int8, by ONNX Runtime: convolutions with scales from calibration, attention with scales as it runs.
+"""Quantise an ONNX model to int8 by ONNX Runtime: convolutions statically (calibrated), attention dynamically.
 
-Which of the two follows from the graph. Measured on transformers, quantising every operator by calibration breaks the
-model (a ViT's logits were off by half); and convolutions whose scales are found as they run are no faster than fp32.
+The graph decides. Measured on transformers, quantising every operator by calibration breaks the model (a ViT's logits
+had an error of one half); and convolutions with dynamic scales are not faster than fp32.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ METHODS = {
     "static": "static QDQ, U8 activations, S8 weights per channel",
     "dynamic": "dynamic, S8 weights per channel",
 }
-"""What is quantised how, in words."""
+"""Description of each method."""
 _BATCH = 16
-"""Samples of one calibration batch: every intermediate value of it is kept at once."""
+"""Samples of one calibration batch: all of its intermediate values are in memory at once."""
 _CPUINFO = Path("/proc/cpuinfo")
 
 
 def method_of(model: bytes) -> Method:
-    """How a graph is best quantised: dynamic where activations are multiplied by each other (attention) or nothing but
-    matrices is, static where there are convolutions.
+    """Return the best method for a graph: static for convolutions; dynamic with attention (activations multiplied by
+    each other), or with products of matrices alone.
 
     Raises:
         MLScaleError: it has neither.
@@ -44,6 +44,7 @@ def method_of(model: bytes) -> Method:
     graph = onnx.load_from_string(model).graph
     constants = {item.name for item in graph.initializer}
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
+    # A product of two activations has no initializer (a weight) among its factors; the third input of Gemm is a bias.
     attention = any(not constants & set(node.input[:2]) for node in products)
     if any(node.op_type == "Conv" for node in graph.node) and not attention:
         return "static"
@@ -58,7 +59,7 @@ def method_of(model: bytes) -> Method:
 
 
 def quantized(model: bytes, method: Method, samples: NDArray[Any] | None = None) -> bytes:
-    """The model in int8; the same model and samples give the same bytes.
+    """Return the model in int8; equal models and samples give equal bytes.
 
     Args:
         model: serialised, fp32.
@@ -77,6 +78,7 @@ def quantized(model: bytes, method: Method, samples: NDArray[Any] | None = None)
         "weight_type": quantization.QuantType.QInt8,
     }
     try:
+        # The quantiser reads and writes files only.
         with tempfile.TemporaryDirectory(prefix="mlscale-int8-") as folder, _silent():
             ready, done = Path(folder, "ready.onnx"), Path(folder, "int8.onnx")
             _prepare(model, ready)
@@ -93,7 +95,7 @@ def quantized(model: bytes, method: Method, samples: NDArray[Any] | None = None)
                     **weights,
                 )
             return done.read_bytes()
-    except Exception as error:  # onnxruntime raises a dozen kinds, which share no base
+    except Exception as error:  # onnxruntime's errors share no base
         raise MLScaleError(
             "ONNX Runtime can't quantise the model",
             where="compress.int8",
@@ -103,20 +105,21 @@ def quantized(model: bytes, method: Method, samples: NDArray[Any] | None = None)
 
 
 def saturates() -> bool:
-    """Whether this machine's int8 products may overflow their 16 bits: x86 without VNNI. Weights get 7 bits there."""
+    """Return whether int8 products may overflow 16 bits on this machine: x86 without VNNI. Weights get 7 bits there."""
     if platform.machine().lower() not in ("x86_64", "amd64"):
         return False
+    # Without /proc/cpuinfo (macOS, Windows) the answer is the safe one: 7 bits.
     return "vnni" not in (_CPUINFO.read_text() if _CPUINFO.is_file() else "")
 
 
 def _prepare(model: bytes, path: Path) -> None:
-    """Fold batch normalisation into convolutions, and note the shapes that quantisation looks for."""
+    """Fold batch normalisation into convolutions, and add the shapes that the quantiser needs."""
     import onnx
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     try:
         quant_pre_process(onnx.load_from_string(model), path)
-    except Exception:  # symbolic shapes are a help, which some graphs are beyond
+    except Exception:  # symbolic shapes help, but can't be inferred for some graphs
         quant_pre_process(onnx.load_from_string(model), path, skip_symbolic_shape=True)
 
 
@@ -124,7 +127,7 @@ def _reader(samples: NDArray[Any]) -> Any:
     from onnxruntime.quantization import CalibrationDataReader
 
     class Reader(CalibrationDataReader):  # type: ignore[misc]  # it has no types
-        """Hands out batch after batch, then None."""
+        """The calibration batches, one after the other, then None."""
 
         def __init__(self) -> None:
             self._batches = iter(np.split(samples, range(_BATCH, len(samples), _BATCH)))
@@ -138,7 +141,7 @@ def _reader(samples: NDArray[Any]) -> Any:
 
 @contextmanager
 def _silent() -> Iterator[None]:
-    """The quantiser tells its steps and its doubts to the root logger; what came of it is measured here."""
+    """Silence the root logger, to which the quantiser logs steps and warnings; its result is measured here instead."""
     before = logging.root.manager.disable
     logging.disable(logging.WARNING)
     try:

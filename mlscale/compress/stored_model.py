@@ -1,4 +1,4 @@
-"""The folder of a compressed model in its run: `model.onnx`, and `compressed.json` with all that is known of it."""
+"""The folder of a compressed model in its run: `model.onnx`, and `compressed.json` with its origin and metrics."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ _PACKAGES = ("mlscale", "torch", "onnx", "onnxscript", "onnxruntime")
 
 @dataclass(frozen=True)
 class Stored:
-    """A compressed model that was kept for a checkpoint; its digest holds.
+    """A compressed model that was kept for a checkpoint; its digest is verified.
 
     Attributes:
         model: serialised ONNX.
-        max_accuracy_drop: what was allowed when it was judged.
-        min_agreement: what was asked for.
-        about: what a servable says of it.
+        max_accuracy_drop: the bound that it was kept under.
+        min_agreement: the bound that it was kept under.
+        about: the entry for a servable's document.
     """
 
     model: bytes
@@ -46,13 +46,13 @@ class Stored:
 
 
 def write(folder: Path, compressed: Compressed, *, name: str, checkpoint: Path) -> None:
-    """Write the folder, whole or not at all, in the place of the one before; a run's seal goes with it.
+    """Write the folder, completely or not at all, replacing the previous one; the run's manifest is updated.
 
     Args:
         folder: `<run>/compressed`.
         compressed: kept or not.
-        name: what the model is called.
-        checkpoint: the file it was made of.
+        name: the model's name.
+        checkpoint: the file it was made from.
 
     Raises:
         MLScaleError: it can't be written (exit code 5).
@@ -71,6 +71,7 @@ def write(folder: Path, compressed: Compressed, *, name: str, checkpoint: Path) 
             "problems": list(compressed.problems),
             "bounds": asdict(compressed.bounds),
             "calibration": {"split": SPLIT, "samples": compressed.calibrated} if compressed.calibrated else None,
+            # By digest: best.ckpt may be another one when it is exported.
             "checkpoint": {
                 "name": checkpoint.name,
                 "step": record.step if record else None,
@@ -85,10 +86,10 @@ def write(folder: Path, compressed: Compressed, *, name: str, checkpoint: Path) 
 
 
 def kept(run: Path, checkpoint: Path) -> tuple[Stored | None, str]:
-    """The compressed model of `checkpoint`, if one was kept; without one, why not.
+    """Return the compressed model of `checkpoint`, if one was kept; else None and the reason.
 
     Raises:
-        MLScaleError: it is damaged, altered, or of a later format.
+        MLScaleError: it is corrupt, altered, or of a later format.
     """
     folder = run / FOLDER
     path = folder / DOCUMENT
@@ -101,6 +102,7 @@ def kept(run: Path, checkpoint: Path) -> tuple[Stored | None, str]:
             return None, f"the run's is of another checkpoint than {checkpoint.name}"
         if document["kept"] is not True:
             return None, f"it was not kept: {'; '.join(map(str, document['problems']))}"
+        # The bytes that are verified are those that are returned: the file is not read twice.
         content = (folder / MODEL).read_bytes()
         if hashlib.sha256(content).hexdigest() != document["files"][MODEL]["sha256"]:
             raise ValueError("the SHA-256 of its model is another")
