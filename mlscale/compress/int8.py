@@ -31,8 +31,8 @@ _NAME = "int8"
 class Int8(Callback):
     """A callback that quantises a trained classifier to int8 by ONNX Runtime, and compares it with fp32.
 
-    In a run it starts after the fit, with the best checkpoint, on the first rank alone. It does not change the training.
-    A model that can't be compressed does not fail the run; the result reports it.
+    In a run it starts after the fit, with the best checkpoint, on the first rank alone. It does not change training. A
+    model that can't be compressed does not fail the run; the result reports it.
 
     Args:
         method: static (convolutions), dynamic (attention, plain matrices), or auto, which chooses by the graph.
@@ -109,7 +109,7 @@ class Int8(Callback):
             seconds=time.perf_counter() - start,
         )
         result = keep(result, run)
-        # A finished run's manifest lists its files: it must include the new ones.
+        # A manifest that lists an earlier result needs the digests of the new one.
         amend(run.path, "results/compress.json", "results/compress.html")
         return result
 

@@ -186,7 +186,7 @@ def compare(fp32: bytes, int8: bytes, batches: Iterable[Samples], min_speedup: f
         ):
             counts[name] += int(picked.sum())
     assert first is not None
-    # Real samples, as zeros may be faster; repeated, if the first batch is smaller than the one to time.
+    # Samples are repeated if the first batch is smaller than the one to time.
     one, many = first[:1], first[np.arange(BATCH) % len(first)]
     before, after = engines
     single = compare_times(lambda: before.run(one), lambda: after.run(one), bound=min_speedup)

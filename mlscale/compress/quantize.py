@@ -78,7 +78,7 @@ def quantized(model: bytes, method: Method, samples: NDArray[Any] | None = None)
         "weight_type": quantization.QuantType.QInt8,
     }
     try:
-        # The quantiser reads and writes files only.
+        # The quantiser writes its result to a file, not to memory.
         with tempfile.TemporaryDirectory(prefix="mlscale-int8-") as folder, _silent():
             ready, done = Path(folder, "ready.onnx"), Path(folder, "int8.onnx")
             _prepare(model, ready)

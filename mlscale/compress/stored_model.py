@@ -46,7 +46,7 @@ class Stored:
 
 
 def write(folder: Path, compressed: Compressed, *, name: str, checkpoint: Path) -> None:
-    """Write the folder, completely or not at all, replacing the previous one; the run's manifest is updated.
+    """Write the folder, completely or not at all, replacing the previous one; a manifest that lists it is updated.
 
     Args:
         folder: `<run>/compressed`.
