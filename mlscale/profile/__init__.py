@@ -1,1 +1,1 @@
-"""What bounds a training run, and the remedy, measured: two timers and a loader that costs nothing."""
+"""Find the bottleneck of a training run, and a measured remedy: two timers and a loader that costs nothing."""

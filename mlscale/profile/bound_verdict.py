@@ -1,4 +1,4 @@
-"""From timed rounds to one verdict: what bounds the run, and by how much a loader that costs nothing would help."""
+"""Decide from timed rounds what the bottleneck of a run is, and how much a loader that costs nothing would help."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from statistics import median
 from mlscale.profile.step_timers import Parts
 
 ROUNDS = 5  # by chance alone, one in 32 would show a gain in each
-GAIN = 1.05  # the least factor that counts: below it, a machine's moods are as large
-_SHARE = 0.05  # of the time: who waits less for data does not wait
+GAIN = 1.05  # the least factor that counts: smaller ones are within the noise of a machine
+_SHARE = 0.05  # of the time: a shorter wait for data counts as none
 
 
 @dataclass(frozen=True)
 class Factor:
-    """How much faster one thing is than another, over interleaved rounds.
+    """A factor by which one variant is faster than another, over interleaved rounds.
 
     Attributes:
         rounds: the factor of each round.
@@ -25,7 +25,8 @@ class Factor:
 
     @property
     def value(self) -> float:
-        """The median."""
+        """The median over the rounds."""
+        # One round that another job slowed does not move it, as it would move a mean.
         return median(self.rounds)
 
     @property
@@ -35,25 +36,25 @@ class Factor:
 
     @property
     def proven(self) -> bool:
-        """A gain in every one of the rounds, and in the middle one a gain that counts."""
+        """True if every round shows a gain, and the median is a gain that counts."""
         return len(self.rounds) >= ROUNDS and self.value >= GAIN and min(self.rounds) > 1
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What bounds a run.
+    """The bottleneck of a run.
 
     Attributes:
         bound: "data" (it waits), "cores" (it hardly waits, but the loader takes cores from the step), "step" (no loader
-            would help: which part of the step it is, other timers tell), or "unclear" (rounds contradict each other).
-        headspace: how much faster a loader that costs nothing would be, measured by replaying one batch.
+            would help; `step_parts` finds the part of the step), or "unclear" (rounds contradict each other).
+        headspace: the headroom, that is the factor of a loader that costs nothing, measured by replaying one batch.
         wait: share of the time that is spent waiting for data.
-        between: share of the time between the last step of an epoch and the next one's first batch being asked for.
-        predicted: the headspace as the two timers predict it.
+        between: share of the time between the last step of an epoch and the request for the next one's first batch.
+        predicted: the headroom as the two timers predict it.
         real, replayed: seconds of a step, medians over the rounds.
         spread: of the real step over the rounds: half its range, as a share of the median.
         waited: seconds of a step that are spent waiting for data.
-        steps: measured, real ones.
+        steps: number of measured real steps.
     """
 
     bound: str
@@ -69,9 +70,10 @@ class Verdict:
 
 
 def judge(rounds: Sequence[tuple[Parts, Parts]]) -> Verdict:
-    """The verdict of rounds, each with a real fit and one that replays a batch."""
+    """Return the verdict of rounds, each with a real fit and one that replays a batch."""
     real = [each for each, _ in rounds]
     steps = [each.step for each in real]
+    # Factors are taken within each round: both fits of a round had about the same load of the machine.
     headspace = Factor(tuple(each.step / replayed.step for each, replayed in rounds))
     wait = median(each.wait / each.step for each in real)
     return Verdict(
@@ -92,5 +94,5 @@ def _bound(headspace: Factor, wait: float) -> str:
     if headspace.proven:
         return "data" if wait >= _SHARE else "cores"
     if headspace.value >= GAIN or wait >= 2 * _SHARE:
-        return "unclear"  # it looks like a gain, and a round says otherwise
+        return "unclear"  # the median looks like a gain, but a round contradicts it
     return "step"

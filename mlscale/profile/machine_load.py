@@ -1,4 +1,4 @@
-"""Whether others want this machine's cores, too."""
+"""Check whether other processes use this machine's cores."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Load:
-    """What runs on a machine.
+    """The load of a machine.
 
     Attributes:
-        processes: that run or wait to run, mean of the last minute, over the whole machine.
+        processes: number that run or wait to run, mean of the last minute, over the whole machine.
         cores: of the whole machine.
     """
 
@@ -20,18 +20,19 @@ class Load:
 
     @property
     def busy(self) -> bool:
-        """More wants to run than there are cores."""
+        """True if more processes want to run than there are cores."""
         return self.processes > self.cores
 
     def told(self) -> str:
-        """For people; empty on a machine that has cores left."""
+        """Return a message; empty on a machine with free cores."""
         return f"the machine is oversubscribed (load {self.processes:.1f} on {self.cores} cores)" if self.busy else ""
 
 
 def now() -> Load:
-    """Ask the operating system, before anything of one's own runs."""
+    """Return the load as the operating system reports it; called before this program's own work starts."""
+    # Of the whole machine, not those of this process: the load average counts the whole machine's processes.
     cores = os.cpu_count() or 1
     try:
         return Load(os.getloadavg()[0], cores)
-    except OSError:
+    except OSError:  # the system has no load average: then nothing is reported
         return Load(0.0, cores)

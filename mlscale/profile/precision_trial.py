@@ -1,4 +1,4 @@
-"""Which precision is faster on this machine, and whether its loss agrees: real steps of a task, in turns."""
+"""Find the fastest precision on this machine whose loss agrees with fp32: real steps of a task, in turns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mlscale.train.precision import lay_out
 FP32 = "32-true"
 ROUNDS = 7
 FAR = 3.0
-"""Times fp32's: a candidate that is so slow in its first steps is not worth more of them."""
+"""Factor of fp32's time: a candidate whose first steps are slower than that is not measured further."""
 _LOSSES = 8  # steps at the start whose losses are compared
 _FEWEST = 3  # rounds on a machine that is slower than it seemed
 _MOST = 50  # steps of a round
@@ -32,7 +32,7 @@ _AUTOCAST = {"bf16-mixed": torch.bfloat16, "16-mixed": torch.float16}
 
 @dataclass(frozen=True)
 class Candidate:
-    """A type of numbers and a layout.
+    """A precision and a memory layout.
 
     Attributes:
         precision: Lightning's, one of 32-true, bf16-mixed and 16-mixed.
@@ -44,22 +44,22 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """As people call it."""
+        """The name to display."""
         called = {FP32: "fp32", "bf16-mixed": "bf16", "16-mixed": "fp16"}.get(self.precision, self.precision)
         return f"{called} {self.memory_format}" if self.memory_format else called
 
 
 @dataclass(frozen=True)
 class Measured:
-    """What came of a candidate.
+    """The measurements of a candidate.
 
     Attributes:
-        candidate: it.
+        candidate: the candidate.
         step_s: seconds of an optimizer step, the median of the rounds; NaN where it was not measured.
-        factor: how many times faster than fp32, with its interval; None where it was not measured.
-        loss: mean of its first steps, and by which share that differs from fp32's.
+        factor: speed relative to fp32, with its interval; None where it was not measured.
+        loss: mean of its first steps; `difference` is the share by which it differs from fp32's.
         peak_bytes: of device memory; None on a CPU.
-        why: it was left out for, where it was.
+        why: the reason for leaving it out; empty if it was measured.
     """
 
     candidate: Candidate
@@ -71,31 +71,31 @@ class Measured:
     why: str = ""
 
     def agrees(self, tolerance: float) -> bool:
-        """Whether its loss is that of fp32, but for a share of `tolerance`."""
-        return abs(self.difference) <= tolerance  # not where it is NaN
+        """Return whether its loss differs from fp32's by at most a share of `tolerance`."""
+        return abs(self.difference) <= tolerance  # false for NaN
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """Candidates beside fp32, which comes first."""
+    """The measurements of all candidates; fp32 comes first."""
 
     measured: tuple[Measured, ...]
     steps: int
     seconds: float
 
     def best(self, tolerance: float) -> Measured:
-        """The one whose gain is proven and largest: the interval of its factor lies above 1, and its loss agrees."""
+        """Return the candidate with the largest proven gain: its factor's interval is above 1, and its loss agrees."""
         proven = [m for m in self.measured[1:] if m.factor is not None and m.factor.low > 1 and m.agrees(tolerance)]
         return max(proven, key=lambda each: each.factor.value if each.factor else 0, default=self.measured[0])
 
 
 def candidates(accelerator: str, *, bf16: bool, images: bool) -> list[Candidate]:
-    """What a machine may do better in, fp32 first.
+    """Return the candidates of a machine, fp32 first.
 
     Args:
         accelerator: cpu, cuda or mps.
-        bf16: whether it computes bfloat16.
-        images: whether a sample is one, so that its layout matters.
+        bf16: true if it computes bfloat16.
+        images: true if samples are images, whose layout matters.
     """
     types = [FP32, *(["bf16-mixed"] if bf16 else []), *(["16-mixed"] if accelerator == "cuda" else [])]
     layouts = [None, "channels_last"] if images else [None]
@@ -114,16 +114,17 @@ def compare(
 
     Args:
         build: makes the task, with the same weights each time it is called.
-        batches: real ones, as the loader gives them.
+        batches: real ones, as from the loader.
         chosen: fp32 first.
-        device: where.
-        seconds: about how long in all.
-        far: times fp32's; a candidate that is so slow in its first steps is not measured further.
+        device: the device to train on.
+        seconds: about the total time.
+        far: factor of fp32's time; a candidate whose first steps are slower than that is not measured further.
 
     Raises:
-        Exception: whatever a step in fp32 raises.
+        Exception: any error of a step in fp32.
     """
     began = time.perf_counter()
+    # Copied once, before the clock: transfers are the same for all candidates.
     moved = [_to(batch, device) for batch in batches]
     sides: list[_Side] = []
     left_out: list[Measured] = []
@@ -133,7 +134,7 @@ def compare(
             side.begin(seconds / len(chosen))
         except Exception as error:
             if candidate == chosen[0]:
-                raise
+                raise  # without fp32 there is nothing to compare with
             left_out.append(Measured(candidate, math.nan, None, math.nan, math.nan, why=str(error).split("\n")[0]))
             continue
         if sides and side.first_s > far * sides[0].first_s:
@@ -144,7 +145,8 @@ def compare(
     steps = max(1, min(_MOST, int(seconds / ROUNDS / sum(side.first_s for side in sides)))) if len(sides) > 1 else 1
     for number in range(ROUNDS if len(sides) > 1 else 0):
         if number >= _FEWEST and time.perf_counter() - began > 1.5 * seconds:
-            break  # a machine that is not quiet now: fewer rounds, and a wider interval
+            break  # the machine is busy: fewer rounds, and a wider interval
+        # The order alternates, so that a machine that gets slower or faster affects all sides alike.
         for side in sides if number % 2 else reversed(sides):
             side.round(steps, seconds / ROUNDS)
     base = sides[0]
@@ -160,6 +162,7 @@ def compare(
         for side in sides
     ]
     taken = sum(side.count for side in sides)
+    # The run that follows needs the memory of all candidates.
     sides.clear()
     gc.collect()
     if device == "cuda":
@@ -168,9 +171,10 @@ def compare(
 
 
 class _Side:
-    """A task that is trained by one candidate."""
+    """A task that is trained with one candidate."""
 
     def __init__(self, candidate: Candidate, task: LightningModule, batches: Sequence[Any], device: str) -> None:
+        # Manual optimization has its own backward and optimizer calls, which `_step` would repeat.
         if not task.automatic_optimization:
             raise MLScaleError(
                 "the task drives its optimizers itself",
@@ -189,18 +193,18 @@ class _Side:
 
     @property
     def loss(self) -> float:
-        """Mean of the first steps."""
+        """The mean loss of the first steps."""
         return fmean(self.losses)
 
     def begin(self, seconds: float) -> None:
-        """The steps whose losses are compared, fewer where they would take longer than `seconds`; the later ones tell
-        how long a step takes."""
+        """Take the steps whose losses are compared, fewer if they would take longer than `seconds`; the later half
+        gives the time of a step."""
         if self.device == "cuda":
             torch.cuda.reset_peak_memory_stats()
         times = []
         for _ in range(_LOSSES):
             start = time.perf_counter()
-            self.losses.append(float(self._step()))
+            self.losses.append(float(self._step()))  # `float` waits for the device
             times.append(time.perf_counter() - start)
             if sum(times) > seconds and len(times) > 1:
                 break
@@ -209,7 +213,7 @@ class _Side:
             self.peak_bytes = torch.cuda.max_memory_allocated()
 
     def round(self, steps: int, seconds: float) -> None:
-        """Time some steps; fewer where they turn out so slow that one round takes what is there for all sides'."""
+        """Time `steps` steps; fewer if they are so slow that this round would take the time of all sides' rounds."""
         start, done = time.perf_counter(), 0
         while done < steps and (not done or time.perf_counter() - start < seconds):
             self._step()
@@ -223,6 +227,7 @@ class _Side:
         batch = self.batches[self.count % len(self.batches)]
         with _autocast(self.device, self.candidate.precision):
             loss = loss_in(self.task.training_step(batch, self.count))
+        # In Lightning's order: gradients are freed between the forward and the backward pass.
         for optimizer in self.optimizers:
             optimizer.zero_grad(set_to_none=True)
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
@@ -236,12 +241,13 @@ class _Side:
 @contextlib.contextmanager
 def _autocast(device: str, precision: str) -> Iterator[None]:
     dtype = _AUTOCAST.get(precision)
+    # Without the cache of cast weights, as Lightning's plugin for mixed precision has it.
     with torch.autocast(device, dtype=dtype, cache_enabled=False) if dtype else contextlib.nullcontext():
         yield
 
 
 def _off(side: _Side, base: _Side) -> float:
-    """By which share a loss differs, over the steps that both have."""
+    """Return the share by which a side's loss differs from `base`'s, over the steps that both have."""
     count = min(len(side.losses), len(base.losses))
     mean = fmean(base.losses[:count])
     return fmean(side.losses[:count]) / mean - 1 if mean else math.nan

@@ -1,4 +1,4 @@
-"""What may help against a bound, in the order in which it is tried. Nothing is advised that was not measured here."""
+"""List the remedies for a bottleneck, in the order of trial. Only what was measured on this machine is advised."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ from dataclasses import dataclass
 from mlscale.profile.bound_verdict import GAIN, Factor
 
 MOST_WORKERS = 32
-_TRIES = 3
-_ALIKE = 0.97  # of the largest factor: what asks for less is preferred
-_GROWS = 1.1  # by which twice the workers must be faster than half of them, for twice again to be tried
+_TRIES = 3  # numbers of workers that are tried
+_ALIKE = 0.97  # of the largest factor: remedies above it count as equal, and the first one is preferred
+_GROWS = 1.1  # factor by which twice the workers must be faster, for twice again to be tried
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What a run has set, as far as remedies go.
+    """The settings of a run that remedies may change.
 
     Attributes:
         workers: threads or processes that load, per process of the run; None where the data has no such setting.
-        workers_key: what sets it, such as `data.workers`.
+        workers_key: its key, such as `data.workers`.
         precision: Lightning's, such as "32-true".
-        bf16: whether the device computes bfloat16.
+        bf16: true if the device computes bfloat16.
         threads: CPU threads of one process.
-        cores: that this process may use.
-        busy: others take time from the cores.
-        removable: group and name of the callback or logger that takes most of the time, where one does.
+        cores: number of cores that this process may use.
+        busy: true if other processes use the cores.
+        removable: group and name of the callback or logger that takes most of the time; None if it is another part.
     """
 
     workers: int | None
@@ -40,13 +40,13 @@ class Setup:
 
 @dataclass(frozen=True)
 class Remedy:
-    """One change.
+    """One change of a run's settings.
 
     Attributes:
-        typed: what a user types.
+        typed: the argument that a user types.
         workers, precision, threads: the value to set; None leaves it.
-        without: group and name of what is left out.
-        caution: what to look at before it is kept.
+        without: group and name of the callback or logger to leave out.
+        caution: the check to make before it is kept.
     """
 
     typed: str
@@ -59,10 +59,10 @@ class Remedy:
 
 @dataclass(frozen=True)
 class Tried:
-    """A remedy and what it gave; no factor where it failed.
+    """A remedy and its factor; None if it failed.
 
     Attributes:
-        why: what it failed of, in words.
+        why: the reason of the failure, in words.
     """
 
     remedy: Remedy
@@ -74,7 +74,7 @@ class Tried:
         return self.factor is not None and self.factor.proven
 
     def told(self) -> str:
-        """`data.workers=4 0.98×`, with the range where it looks like a gain and a round says otherwise."""
+        """Return text such as `data.workers=4 0.98×`; with the range, if a round contradicts the median's gain."""
         if self.factor is None:
             return f"{self.remedy.typed} failed: {self.why}"
         rounds, told = self.factor.rounds, f"{self.remedy.typed} {self.factor.value:.2f}×"
@@ -82,7 +82,7 @@ class Tried:
 
 
 def to_try(bound: str, setup: Setup, tried: list[Tried]) -> Iterator[Remedy]:
-    """Remedies in order. `tried` is filled by the caller while this goes on: what comes next depends on it."""
+    """Yield remedies in order. The caller adds each outcome to `tried` before the next one, which depends on it."""
     if bound in ("data", "cores") and setup.workers is not None:
         yield from _workers(bound, setup, setup.workers, tried)
     if bound == "computing" and setup.precision == "32-true" and setup.bf16:
@@ -91,23 +91,26 @@ def to_try(bound: str, setup: Setup, tried: list[Tried]) -> Iterator[Remedy]:
         group, name = setup.removable
         yield Remedy(f"~{group}.{name}", without=setup.removable, caution="what it does is left out then")
     if bound in ("cores", "computing") and setup.threads > 1:
-        yield Remedy("OMP_NUM_THREADS=1 (in the environment)", threads=1)  # small steps wait for each other's threads
+        # Small steps spend more time on synchronising threads than they gain by them.
+        yield Remedy("OMP_NUM_THREADS=1 (in the environment)", threads=1)
 
 
 def best(tried: list[Tried]) -> Tried | None:
-    """The proven remedy that gives most, the first of those that give about as much; None where none is proven."""
+    """Return the proven remedy with the largest gain, the first of about equal ones; None if none is proven."""
     proven = [(each.factor.value, each) for each in tried if each.factor is not None and each.proven]
     most = max((value for value, _ in proven), default=0.0)
     return next((each for value, each in proven if value >= _ALIKE * most), None)
 
 
 def _workers(bound: str, setup: Setup, now: int, tried: list[Tried]) -> Iterator[Remedy]:
-    """More of them, twice as many while that helps; fewer, where they take cores from the step."""
+    """Yield more workers, doubled while that helps; or fewer, if they take cores from the step."""
     if bound == "cores":
+        # Downwards to 0, where loading is in the process of the step.
         fewer = sorted({now // 2, 1, 0} - {now}, reverse=True)
         for count in [count for count in fewer if count < now]:
             yield _with_workers(setup, count)
         return
+    # The first try is one worker per core; if there are as many already, twice as many.
     count, reached = max(2, setup.cores) if now < max(2, setup.cores) else 2 * now, 1.0
     for _ in range(_TRIES):
         if count > MOST_WORKERS:

@@ -1,4 +1,4 @@
-"""A loader that costs nothing: what is left of a step then is the headspace of the real one."""
+"""A loader that costs nothing: the time that it saves is the headroom of the real one."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 
 class Replay(Callback):
-    """Puts a loader that repeats one batch in the place of the training loader, whoever makes it.
+    """A callback that replaces the training loader, of the data module or the task, by one that repeats one batch.
 
-    The batch is the first that the real loader gives. It is the same object each time: a task that changes its batch in
-    place changes it again and again, which costs what it costs with real ones.
+    The batch is the real loader's first one, the same object each time: a task that changes its batch in place changes
+    it again and again, at the cost that it has with real ones.
     """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -21,6 +21,7 @@ class Replay(Callback):
         source: Any = data if data is not None else pl_module
         make = source.train_dataloader
 
+        # On the instance, before Lightning calls it: `setup` of callbacks comes before the loaders are made.
         def train_dataloader() -> Repeated:
             return Repeated(make())
 
@@ -29,16 +30,16 @@ class Replay(Callback):
 
 
 class Repeated:
-    """The first batch of `loader`, as often as that has batches; without end where that does not say.
+    """The first batch of `loader`, repeated for its length; without end if it has no length.
 
     Raises:
-        ValueError: it has none.
+        ValueError: the loader has no batch.
     """
 
     def __init__(self, loader: Any) -> None:
         batches = iter(loader)
         self._batch = next(batches, None)
-        del batches  # its workers end
+        del batches  # ends its workers, which would take cores from the replayed steps
         if self._batch is None:
             raise ValueError("the training data has no batch")
         try:

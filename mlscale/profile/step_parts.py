@@ -1,7 +1,7 @@
 """Attribute the time of a run to its parts: compute, each callback, each logger, checkpoints, validation.
 
-Only what Lightning times as forward, backward, optimizer or gradient work is called compute. Actions nest; the time of
-an inner one is taken from the outer one, so that parts add up to the whole.
+Only actions that Lightning times as forward, backward, optimizer or gradient work are called compute. Actions nest; the
+time of an inner one is subtracted from the outer one, so that parts add up to the whole.
 """
 
 from __future__ import annotations
@@ -32,19 +32,19 @@ _COMPUTE_HOOKS = frozenset(
         "lr_scheduler_step",
     }
 )
-_STICKY = (CHECKPOINT, VALIDATION)  # what is done inside these belongs to them
+_STICKY = (CHECKPOINT, VALIDATION)  # all actions inside of these belong to them
 
 
 @dataclass
 class Timed:
-    """Seconds by part, as one fit has spent them after its warm-up.
+    """The seconds of one fit after its warm-up, by part.
 
     Attributes:
         steps: training batches that were timed.
         epochs: ends of an epoch that were timed.
         of_steps: seconds of all steps.
-        of_epochs: seconds of all ends of epochs, of saves after a validation among them.
-        validation_batches: how many were validated.
+        of_epochs: seconds of all ends of epochs, including saves after a validation.
+        validation_batches: number of validated batches.
     """
 
     steps: int = 0
@@ -60,6 +60,8 @@ class Timed:
             steps_per_epoch: batches of one process; None where unknown: then steps alone are counted.
             validation_batches: of one process, per training epoch; None where unknown: then validation is left out.
         """
+        # The fit is shorter than an epoch of the run: each part is scaled by how often the run has it, steps by the
+        # epoch's length, ends of epochs once, validation by its batches.
         seconds: dict[str, float] = defaultdict(float)
         for part, spent in self.of_steps.items():
             if part != VALIDATION:
@@ -77,14 +79,14 @@ class Timed:
 
 
 class PartTimer(Profiler):
-    """A Lightning profiler (`trainer.profiler`) that charges each moment to one part, and writes a JSON file.
+    """A Lightning profiler (`trainer.profiler`) that counts each moment for one part, and writes a JSON file.
 
     It needs `NamedParts` among the callbacks: Lightning times neither loggers nor a validation as a whole. On a CUDA
-    device the end of compute is waited for, or its time would appear where the host waits next; this path was not run.
+    device it waits for the end of compute, or its time would appear where the host waits next; not tested on a device.
 
     Args:
         path: the JSON file that the first process of a machine writes at the end of a fit.
-        warm_up: steps that count for nothing, one at least.
+        warm_up: steps that are not counted, at least one.
     """
 
     def __init__(self, path: str, warm_up: int) -> None:
@@ -102,12 +104,14 @@ class PartTimer(Profiler):
     def start(self, action_name: str) -> None:
         self._charge()
         part = self._part(action_name)
+        # A checkpoint that is saved within a validation is still a checkpoint.
         if self._stack and self._stack[-1][1] in _STICKY and part != CHECKPOINT:
             part = self._stack[-1][1]
         self._stack.append((action_name, part))
         if action_name == _EPOCH:
             self._in_epoch = True
         elif part == WAIT:
+            # The request for the next batch ends the work that follows a validation within an epoch.
             self._after_validation = False
 
     def stop(self, action_name: str) -> None:
@@ -115,7 +119,7 @@ class PartTimer(Profiler):
             torch.cuda.synchronize()
         self._charge()
         while self._stack and self._stack.pop()[0] != action_name:
-            pass  # an exception has left inner actions open
+            pass  # an exception left inner actions open
         if action_name == _EPOCH:
             self._in_epoch = False
             self._timed.epochs += 1
@@ -128,7 +132,7 @@ class PartTimer(Profiler):
 
     def teardown(self, stage: str | None) -> None:
         if stage == "fit" and self._local_rank in (None, 0) and not self._written and self._path.parent.is_dir():
-            # Lightning calls this again when the profiler is collected: the folder of a fit that failed is gone then.
+            # Lightning calls this again when the profiler is garbage-collected: a failed fit's folder is gone by then.
             self._path.write_text(json.dumps(vars(self._timed)))
             self._written = True
         super().teardown(stage)
@@ -143,7 +147,7 @@ class PartTimer(Profiler):
     def _count_step(self) -> None:
         if self._warm_up > 0:
             self._warm_up -= 1
-            if not self._warm_up:  # the step that ends here warmed up, too
+            if not self._warm_up:  # the step that ends here is part of the warm-up, too
                 self._timed = Timed()
         else:
             self._timed.steps += 1
@@ -182,9 +186,10 @@ def part_of(action: str) -> str:
 
 
 class NamedParts(Callback):
-    """Lets a profiler see what Lightning does not time: each logger, boundaries, and a validation as a whole."""
+    """A callback that makes a profiler time what Lightning does not: each logger, boundaries, a whole validation."""
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # When training starts, so that all loggers and callbacks exist.
         profiler: Any = trainer.profiler  # type: ignore[attr-defined]  # set by a connector
         for logger in trainer.loggers:
             for method in ("log_metrics", "save"):
@@ -204,6 +209,7 @@ class NamedParts(Callback):
 def _time(profiler: Any, owner: Any, method: str, action: str) -> None:
     original = getattr(owner, method)
 
+    # An attribute of the instance hides the class's method.
     def timed(*arguments: Any, **named: Any) -> Any:
         with profiler.profile(action):
             return original(*arguments, **named)
@@ -212,7 +218,7 @@ def _time(profiler: Any, owner: Any, method: str, action: str) -> None:
 
 
 def read(path: Path) -> Timed:
-    """Read what a timer has written.
+    """Return the times that a timer has written.
 
     Raises:
         ValueError: no step came after the warm-up.
