@@ -1,7 +1,7 @@
-"""The contracts between verbs: JSON schemas with a format version. What is written today must load in two releases.
+"""The contracts between commands: JSON schemas with a format version. A document of today must load in two releases.
 
-A document says what it is in its first key, `"format": "mlscale/run/1"`. The number rises only when a reader of the
-last format would misread the new one; keys may be added at any time, so readers ignore those they don't know.
+The first key of a document has its kind and format, `"format": "mlscale/run/1"`. The number rises only when a reader of
+the last format would misread the new one; keys may be added at any time, so readers ignore unknown ones.
 """
 
 from __future__ import annotations
@@ -22,22 +22,23 @@ FORMATS = {
 
 
 def load(name: str) -> dict[str, Any]:
-    """The JSON schema (draft 2020-12) of a contract, one of `FORMATS`."""
+    """Return the JSON schema (draft 2020-12) of a contract, one of `FORMATS`."""
     schema: dict[str, Any] = json.loads(resources.files(__name__).joinpath(f"{name}.json").read_text(encoding="utf-8"))
     return schema
 
 
 def stamp(name: str) -> str:
-    """The value of `format` in a new document."""
+    """Return the value of `format` for a new document."""
     return f"mlscale/{name}/{FORMATS[name]}"
 
 
 def expect(name: str, document: Mapping[str, Any], where: str) -> None:
-    """Refuse a document that is another one, or of a later format than this version reads.
+    """Raise an error for a document of another kind, or of a later format than this version reads.
 
     Raises:
-        MLScaleError: it is; exit code 2.
+        MLScaleError: it is one of these; exit code 2.
     """
+    # Earlier formats pass: this version must read them.
     family, _, number = str(document.get("format", "")).rpartition("/")
     if family != f"mlscale/{name}" or not number.isdigit():
         raise MLScaleError(

@@ -1,4 +1,4 @@
-"""The reader of servable.yaml. Anybody may have written it: nothing in it fills the memory, or takes hours to read."""
+"""Read servable.yaml. The file is not trusted: no content may fill the memory, or take hours to read."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from mlscale.errors import MLScaleError
 
 DOCUMENT = "servable.yaml"
 _LARGEST = 16 << 20
-"""Bytes: labels of a million classes fit."""
+"""Largest size, bytes: labels of a million classes fit."""
 _DEEPEST = 10
-"""Levels of nesting; an export writes four."""
+"""Largest number of nested levels; an export writes four."""
 
 
 def read_document(folder: str | Path) -> dict[str, Any]:
-    """servable.yaml alone; what lies beside it is not looked at.
+    """Return the content of servable.yaml; the servable's other files are neither read nor verified.
 
     Raises:
-        MLScaleError: it is absent, no mapping, or of a later format.
+        MLScaleError: it is absent, not a mapping, or of a later format.
     """
     import yaml
 
@@ -29,6 +29,7 @@ def read_document(folder: str | Path) -> dict[str, Any]:
             f"this is no servable: it has no {DOCUMENT}", where=str(folder), fix="mlscale export last makes one"
         )
     try:
+        # Both checks come before the YAML document is built.
         if path.stat().st_size > _LARGEST:
             raise ValueError(f"it is over {_LARGEST:,} bytes")
         text = path.read_text(encoding="utf-8")
@@ -48,13 +49,14 @@ def read_document(folder: str | Path) -> dict[str, Any]:
 
 
 def _check_plain(text: str) -> None:
-    """Refuse YAML that no export writes: aliases of aliases fill any memory, and deep nesting takes hours to read.
+    """Raise an error for YAML that no export writes: nested aliases fill any memory, deep nesting takes hours to read.
 
     Raises:
         ValueError: it has an alias, or is nested more than 10 deep.
     """
     import yaml
 
+    # Events are parsed one by one, without building any value; the loop ends at the first offence.
     depth = 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
