@@ -1,4 +1,4 @@
-"""`mlscale init`: a small project that works, and whose own tests pass, to be changed from there."""
+"""Write a new project for `mlscale init`: small, complete, with tests that pass, to be changed by its user."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ _TAKEN = frozenset({"conf", "recipes", "tests", "runs", "registry", "evaluations
 
 
 def package_of(name: str) -> str:
-    """The Python package of a project.
+    """Return the name of a project's Python package.
 
     Raises:
-        MLScaleError: no package can be called so.
+        MLScaleError: no package can have this name.
     """
     package = name.lower().replace("-", "_")
     if _NAME.fullmatch(name) and not _taken(package):
         return package
+    # The fix names a project that is valid: invalid characters become hyphens, a name in use gets a prefix.
     near = re.sub(r"[^A-Za-z0-9_-]+", "-", name).strip("-_0123456789")[:40] or "digits"
     if _taken(near.lower().replace("-", "_")):
         near = f"my-{near}"[:40]
@@ -41,20 +42,22 @@ def package_of(name: str) -> str:
 
 
 def _taken(package: str) -> bool:
-    """Whether the name means something else: to Python, to mlscale, or as a package that is installed, which the
-    project's own would hide from everybody."""
+    """Return whether the name is in use: by Python, by mlscale, or by an installed package, which the project's own
+    package would hide."""
     if keyword.iskeyword(package) or package in _TAKEN or package in sys.stdlib_module_names:
         return True
+    # Without importing the package, and without the current folder: a project of that name there is not installed.
     installed = [path for path in sys.path if path and Path(path).resolve() != Path.cwd()]
     found = PathFinder.find_spec(package, installed)
+    # A folder without __init__.py is found, too, as a namespace package, whose origin is None: it is not a package.
     return found is not None and found.origin is not None
 
 
 def write(folder: Path, name: str) -> list[Path]:
-    """Write the project `name` into `folder`, whole or not at all; returns its files, relative to it.
+    """Write the project `name` into `folder`, completely or not at all; return its files, relative to it.
 
     Raises:
-        MLScaleError: the folder is there and not empty, or can't be written (exit code 5).
+        MLScaleError: the folder exists and is not empty, or can't be written (exit code 5).
     """
     package = package_of(name)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
@@ -64,6 +67,7 @@ def write(folder: Path, name: str) -> list[Path]:
             why="a project is written into a folder of its own",
             fix=f"mlscale init {name}-2",
         )
+    # In the same parent folder, so that the rename stays within one file system; random, as two may run at once.
     aside = folder.absolute().with_name(f"{ASIDE}{folder.name}-{secrets.token_hex(4)}")
     try:
         for source in _templates():
@@ -73,6 +77,7 @@ def write(folder: Path, name: str) -> list[Path]:
             target.write_text(text.replace("@name@", name).replace("@package@", package), encoding="utf-8")
             if target.suffix == ".sh":
                 target.chmod(target.stat().st_mode | 0o111)
+        # rmdir fails for a folder that got a file since the check above: nothing is overwritten.
         if folder.is_dir():
             folder.rmdir()
         aside.rename(folder)
@@ -93,12 +98,13 @@ def _project() -> Path:
 
 
 def _templates() -> list[Path]:
-    """The files of the project, relative to its folder, as they are named here."""
+    """Return the project's template files, relative to their folder."""
     found = (Path(parent, name) for parent, _, names in os.walk(_project()) for name in names)
     return sorted(path.relative_to(_project()) for path in found if path.suffix == _SUFFIX)
 
 
 def _named(source: Path, package: str) -> Path:
-    """What a file is called in the project: `dot_github/ci.yml.tmpl` is `.github/ci.yml`."""
+    """Return the path of a template in the project: `dot_github/ci.yml.tmpl` becomes `.github/ci.yml`."""
+    # 'dot_', as the glob of package data in pyproject.toml does not match names with a leading dot.
     parts = [part.replace("PACKAGE", package) for part in source.with_suffix("").parts]
     return Path(*(f".{part.removeprefix('dot_')}" if part.startswith("dot_") else part for part in parts))
