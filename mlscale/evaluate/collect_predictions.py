@@ -35,6 +35,7 @@ class Collect(pl.Callback):
         vars(pl_module).pop("forward", None)
         self._remembered = None
 
+    # Lightning has separate hooks for both passes, with the same arguments.
     on_test_start, on_test_end = on_validation_start, on_validation_end
 
     def on_validation_batch_end(

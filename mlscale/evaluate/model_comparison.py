@@ -71,6 +71,7 @@ def compare(first: Gathered, second: Gathered, names: tuple[str, str], seed: int
     # One model may have been measured on more samples than the other; only the shared ones are paired.
     apart = max(len(first), len(second)) - n
     verdict = _verdict(head, names, n)
+    # Only a classifier's samples have one class each, and so a recall by class.
     classes = _classes(first, ours, theirs) if first.about.kind == "classification" else None
     worse = [row for row in classes or () if row["q"] <= ALPHA]
     remarks = [verdict]

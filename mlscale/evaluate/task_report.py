@@ -40,6 +40,7 @@ def judge(gathered: Gathered, named: slices.Named | None = None, seed: int = 0) 
     if named:
         good, share, figure = goodness(gathered)
         parts.append(slices.judge(named, good, share=share, figure=figure, seed=seed))
+    # The headline is that of the task's own report; slices have none.
     return Judged(
         metrics={name: value for part in parts for name, value in part.metrics.items()},
         headline=found.headline,
@@ -53,6 +54,8 @@ def goodness(gathered: Gathered) -> tuple[NDArray[Any], bool, str]:
     """Return the values by sample that slices are compared by, correct (bool) or the loss; true for the former; the
     metric's name."""
     columns, kind = gathered.columns, gathered.about.kind
+    # Slices are compared by one number for each sample. Where a prediction is right or wrong that is easier to read
+    # than a loss, and has an exact test.
     if kind == "classification":
         return columns["truth"] == columns["predicted"], True, "accuracy"
     if kind == "multilabel":

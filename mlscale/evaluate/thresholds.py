@@ -38,7 +38,7 @@ def binary(gathered: Gathered, seed: int = 0) -> Judged | None:
 
 def curves(of: Sequence[tuple[str, Ranking]]) -> list[Figure]:
     """Return the ROC and the precision–recall plot of at most three scores."""
-    shown = of[:3]  # more lines can't be told apart
+    shown = of[:3]  # more lines are hard to distinguish
     chance = Series("by chance", [0.0, 1.0], [0.0, 1.0])
     roc = [
         Series(f"{name}, AUC {_short(each.auc.value)}", [0.0, *each.recall.tolist()], [0.0, *_places(each)])
