@@ -83,6 +83,7 @@ def export(model: Served, given: Input) -> bytes:
                 dynamic_shapes=dynamic,
                 input_names=[INPUT],
                 output_names=[OUTPUT],
+                # Weights within the file: an engine that loads from memory opens no other one.
                 external_data=False,
                 verbose=False,
             )

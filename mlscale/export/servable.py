@@ -136,7 +136,7 @@ def accepted(raw: NDArray[Any], port: Port) -> NDArray[Any]:
     """Return `raw` in the dtype and memory order of `port`.
 
     Raises:
-        MLScaleError: another shape, or values that the dtype can't hold: pixels scaled to 0…1, say, for a uint8 input.
+        MLScaleError: another shape, or values that the dtype can't hold, such as pixels from 0 to 1 for a uint8 input.
     """
     raw = np.asarray(raw)
     if raw.ndim != len(port.shape) or raw.shape[1:] != port.shape[1:]:

@@ -38,6 +38,7 @@ class TorchModel:
         """
         given = input_of(data)
         model = served(task, given)
+        # The number of classes is that of the logits: data may have no class names.
         with torch.no_grad():
             classes = model(torch.zeros(1, *given.shape, dtype=getattr(torch, given.dtype))).shape[1]
         labels = given.labels or tuple(map(str, range(classes)))
@@ -52,6 +53,7 @@ class TorchModel:
         whole = torch.from_numpy(accepted(raw, self.input))
         with torch.inference_mode():
             parts = [self.model(whole[at : at + _BATCH]).numpy() for at in range(0, len(whole), _BATCH)]
+        # An empty batch gives an empty prediction, as of a servable.
         logits = np.concatenate(parts) if parts else np.zeros((0, len(self.labels)), np.float32)
         probabilities = softmax(logits)
         classes = probabilities.argmax(-1)
