@@ -89,7 +89,7 @@ class TableInputs:
         """Return keys and columns of rows: numbers, float64 with NaN where one is missing, or texts, with None.
 
         Raises:
-            MLScaleError: there is no such column.
+            MLScaleError: a column does not exist.
         """
         keys: list[str] = []
         parts: dict[str, list[Any]] = {name: [] for name in names}
@@ -119,7 +119,7 @@ class TableInputs:
         return keys, {name: _joined(columns) for name, columns in parts.items()}
 
     def places(self, rows: range) -> list[str]:
-        """Return file and number from 1 of each row: its key if there is no key column, or it can't be read."""
+        """Return file and number from 1 of each row: its key without a key column, or if that can't be read."""
         files = np.searchsorted(self._starts, np.arange(rows.start, rows.stop), "right") - 1
         return [
             f"{Path(self._paths[file]).name}:{row - int(self._starts[file]) + 1}"

@@ -85,7 +85,7 @@ def images(folder: Path) -> list[str]:
 
 
 def _leads_back(path: Path, root: Path) -> bool:
-    """Return whether a folder is a link to one of its own parents, from `root` down, which would be an endless walk."""
+    """Return whether a folder is a link to one of its own parents, from `root` down: following it would never end."""
     if not path.is_symlink():
         return False
     through = [each.resolve() for each in (*path.parents[: len(path.relative_to(root).parts)], root)]

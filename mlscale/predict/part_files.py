@@ -157,6 +157,7 @@ def begin(
     size = part_rows if part_rows is not None else max(64, min(4096, -(-rows // 64)))
     document = {"format": stamp("predictions"), "created": created, **wanted, "part_rows": size, "complete": False}
     write_json(folder / MANIFEST, document)
+    # Read back, so that its values have JSON's types, as in a command that resumes.
     return Parts(folder, rows, size, read_json(folder / MANIFEST))
 
 
@@ -220,6 +221,7 @@ def summary(parts: Parts) -> dict[str, Any]:
             names = file.schema_arrow.names
             table = file.read([name for name in ("row", "key", "error", "predicted") if name in names])
         numbers = table["row"].to_numpy()
+        # The proof that every input has exactly one row, however often the command was killed and repeated.
         if not np.array_equal(numbers, np.arange(span.start, span.stop)):
             raise MLScaleError(
                 "a part does not hold one row for each input", where=str(parts.path(part)), fix=f"rm {parts.path(part)}"
@@ -238,7 +240,7 @@ def summary(parts: Parts) -> dict[str, Any]:
 
 def _told_apart(before: Any, now: Mapping[str, Any]) -> bool:
     """Return whether two entries differ: by digest if they have one, else by all values."""
-    # With a digest, the rest may differ: the same inputs named by another path, say.
+    # With a digest, the rest may differ, such as another path to the same inputs.
     if not isinstance(before, Mapping):
         return True
     return bool(before.get("digest") != now["digest"]) if "digest" in now else dict(before) != dict(now)

@@ -73,6 +73,7 @@ def score(
         progress: called after each batch.
         events: writes an event of each prediction, before the part is committed.
     """
+    # All batches of all parts: reading ahead continues across the end of a part.
     batches = [
         (part, range(start, min(start + batch_size, parts.span(part).stop)))
         for part in todo

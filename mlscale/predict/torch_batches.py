@@ -61,6 +61,7 @@ class TaskModel:
         # Converted on the device: a byte a pixel is copied to it, not four.
         if x.dtype == torch.uint8:
             x = x.float()
+        # The same arithmetic as in training and in an exported graph.
         if self._mean is not None and self._std is not None:
             x = (x - self._mean) / self._std
         # `predict_step` takes a batch as training has it; the labels are unknown and only fill their place.
