@@ -68,7 +68,7 @@ def peak_memory(build: Callable[[], LightningModule], batch: Any, loop: Loop, ro
     """
     try:
         live = traced(build, batch, loop)
-    except Exception as error:  # anything that fake tensors can't do: a value that decides the computation, say
+    except Exception as error:  # anything that fake tensors can't do, such as a branch on a value
         reason = f"a trace was not possible ({shorten(summary(error), 160, placeholder=' …')})"
     else:
         return _memory(live.at_peak(), TRACE_ERROR, "two steps traced with fake tensors")
@@ -139,7 +139,7 @@ def samples_of(batch: Any) -> int:
 def cut(batch: Any, samples: int) -> Any:
     """Return the first `samples` of a batch."""
     whole = samples_of(batch)
-    # Tensors of another length (class weights, say) do not belong to the samples.
+    # Tensors of another length, such as class weights, do not belong to the samples.
     return _map(batch, lambda tensor: tensor[:samples] if tensor.ndim and tensor.shape[0] == whole else tensor)
 
 

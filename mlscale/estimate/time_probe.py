@@ -18,7 +18,7 @@ from mlscale.estimate.run_length import Plan
 ERROR = 0.10  # of the time, at least; checked by scripts/bench_estimate.py against whole runs
 EPOCHS = 3  # of a probe: the first warms up
 _TRAINING_SHARE = 0.8  # of a probe's time; the rest is for validation
-_LEAST_PASSES = 10  # of an epoch: fewer say little, and loggers read the device every ten steps
+_LEAST_PASSES = 10  # of an epoch: fewer give an unsteady mean, and loggers read the device every ten steps
 _LEAST_VALIDATION = 2  # an interval needs two moments
 
 
