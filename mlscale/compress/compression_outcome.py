@@ -35,6 +35,7 @@ def result(
     calibration = f", calibrated on {compressed.calibrated:,} training samples" if compressed.calibrated else ""
     return Result(
         verb="compress",
+        # A model that is not worth it is a result, not a failure: small models are often slower in int8.
         ok=compressed.kept or not required,
         sentence=f"{sentence} ({METHODS[compressed.method]}{calibration})",
         metrics={

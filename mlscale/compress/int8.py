@@ -81,6 +81,7 @@ class Int8(Callback):
         given = input_of(data)
         fp32 = export(served(task, given), given)
         method: Method = method_of(fp32) if self.method == "auto" else self.method
+        # A dynamic model computes the ranges of activations as it runs.
         samples = calibration(data, self.calibration_samples) if method == "static" else None
         int8 = quantized(fp32, method, samples)
         figures = compare(fp32, int8, validation(data, limit=self.samples), self.bounds.min_speedup)
@@ -140,6 +141,7 @@ class Int8(Callback):
             checkpoint = load_best(trainer, pl_module)
             print(f"compress  {checkpoint.name} to int8, judged on validation samples", file=sys.stderr, flush=True)
             run = RunFolder.open(trainer.default_root_dir)
+            # Other ranks have ended: the loaders must give this one all samples, not its share.
             with alone(trainer.datamodule):
                 result = self.carry_out(pl_module, trainer.datamodule, run, checkpoint)
         except MLScaleError as error:

@@ -169,6 +169,7 @@ def compare(fp32: bytes, int8: bytes, batches: Iterable[Samples], min_speedup: f
         min_speedup: the bound for the speed of one sample: it is timed until the bound is decided, at most ten
             seconds.
     """
+    # One thread each, by default: `compare_times` counts the CPU time of the calling thread alone.
     engines = Engine(fp32), Engine(int8)
     counts = dict.fromkeys(("samples", "fp32_right", "int8_right", "fp32_only", "int8_only", "agree"), 0)
     first = None

@@ -73,6 +73,7 @@ def quantized(model: bytes, method: Method, samples: NDArray[Any] | None = None)
     from onnxruntime import quantization
 
     weights = {
+        # A scale for each output channel: one for the whole tensor would be that of its largest channel.
         "per_channel": True,
         "reduce_range": saturates(),
         "weight_type": quantization.QuantType.QInt8,

@@ -100,6 +100,7 @@ def kept(run: Path, checkpoint: Path) -> tuple[Stored | None, str]:
     try:
         if document["checkpoint"]["sha256"] != content_digest(checkpoint):
             return None, f"the run's is of another checkpoint than {checkpoint.name}"
+        # A model that was not kept is stored, too, with its measurements.
         if document["kept"] is not True:
             return None, f"it was not kept: {'; '.join(map(str, document['problems']))}"
         # The bytes that are verified are those that are returned: the file is not read twice.
