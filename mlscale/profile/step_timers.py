@@ -58,7 +58,7 @@ class TwoTimers(Profiler):
     """A Lightning profiler (`trainer.profiler`) that reads the clock three times a step, and writes a JSON file.
 
     On a CUDA device it waits for an event at the end of each step. Otherwise the host runs ahead, the device works
-    while the host requests the next batch, and compute looks like a wait for data. Not tested on a CUDA device.
+    while the host requests the next batch, and compute would count as a wait for data. Not tested on a CUDA device.
 
     Args:
         path: the JSON file that the first process of a machine writes at the end of a fit.
