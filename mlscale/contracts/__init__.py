@@ -13,6 +13,7 @@ from typing import Any
 
 from mlscale.errors import MLScaleError
 
+# The current format of each contract; its schema is <name>.json in this folder.
 FORMATS = {
     "run": 1, "manifest": 1, "result": 1, "code": 1, "sweep": 1, "checkpoint": 1, "index": 2,
     "version": 1, "aliases": 1, "servable": 1, "reference": 1, "event": 1, "label": 1,
