@@ -179,7 +179,7 @@ class Gather:
         if "logits" not in columns:
             return
         logits = columns["logits"]
-        if self._logits is None:  # pages are taken from the system once they are written to
+        if self._logits is None:  # at full size: the system allocates pages only when they are written to
             self._logits = np.empty((_LOGITS, logits.shape[1]), np.float32)
         rows = np.arange(start, start + len(logits))
         drawn = self._rng.integers(0, rows + 1)

@@ -175,11 +175,11 @@ def _p(ours: NDArray[Any], others: NDArray[Any], share: bool) -> float:
         return float(fisher_exact(table).pvalue) if len(others) else float("nan")
     if len(others) < LEAST:
         return float("nan")
-    # Of the means, which are what is shown: a test of ranks finds losses of one mean that are spread otherwise.
+    # A test of the means, as they are shown: a test of ranks also finds different spreads of the same mean.
     with np.errstate(all="ignore"):
         sides = [(each.mean(), each.std(ddof=1), len(each)) for each in (ours, others)]
         mine, theirs = (mean for mean, _, _ in sides)
-        if not abs(mine - theirs) > 1e-12 * abs(theirs):  # no difference but of rounding, or none that is a number
+        if not abs(mine - theirs) > 1e-12 * abs(theirs):  # a rounding error, or NaN
             return 1.0
         p = float(ttest_ind_from_stats(*sides[0], *sides[1], equal_var=False).pvalue)
     return 1.0 if np.isnan(p) else p  # a loss that is infinite shows no difference of means
