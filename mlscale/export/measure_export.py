@@ -19,7 +19,7 @@ from mlscale.export.servable import softmax
 from mlscale.export.validation_samples import Input, Samples, input_of, validation
 from mlscale.stats.timing import TimesCompared, compare_times
 
-_BUDGET_S = 3.0  # nothing is decided by it: what is not precise by then is reported with its interval
+_BUDGET_S = 3.0  # short, as no decision depends on it: the ratio is reported with its interval
 
 
 @dataclass(frozen=True)

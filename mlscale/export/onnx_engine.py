@@ -52,7 +52,7 @@ class Engine:
         self._where = where
         try:
             self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        except Exception as error:  # onnxruntime raises a dozen kinds, which share no base
+        except Exception as error:  # onnxruntime's errors share no base
             raise self._unusable(" ".join(str(error).split())) from error
         if (counts := (len(self._session.get_inputs()), len(self._session.get_outputs()))) != (1, 1):
             raise self._unusable(f"it has {counts[0]} inputs and {counts[1]} outputs, not one of each")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from mlscale.errors import MLScaleError
 from mlscale.export.servable import DOCUMENT, Port, Servable, load
 
-_ROWS = (1, 3)  # a graph that was exported for one batch size computes for no other
+_ROWS = (1, 3)  # two sizes: a graph that was exported for one batch size fails for others
 
 
 def load_and_try(folder: str | Path) -> Servable:
