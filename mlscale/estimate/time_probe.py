@@ -15,7 +15,7 @@ from pytorch_lightning import Callback, LightningModule, Trainer
 
 from mlscale.estimate.run_length import Plan
 
-ERROR = 0.10  # of the time, at least; checked by scripts/bench_estimate.py against whole runs
+ERROR = 0.10  # least error of the time, as a share; scripts/bench_estimate.py compares it with whole runs
 EPOCHS = 3  # of a probe: the first warms up
 _TRAINING_SHARE = 0.8  # of a probe's time; the rest is for validation
 _LEAST_PASSES = 10  # of an epoch: fewer give an unsteady mean, and loggers read the device every ten steps
