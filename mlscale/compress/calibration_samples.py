@@ -55,7 +55,7 @@ def _others(data: Any, count: int) -> list[NDArray[Any]]:
     with isolate_rng(include_cuda=False):
         generators.seed(0)
         for samples in as_given(data.train_dataloader(), SPLIT):
-            raw.extend(samples.raw[: count - len(raw)])  # `+=` would add numbers
+            raw.extend(samples.raw[: count - len(raw)])  # an array's rows, one by one
             if len(raw) >= count:
                 break
     return raw
