@@ -1,1 +1,1 @@
-"""Answers requests with a servable: HTTP, the Open Inference Protocol, batches, hot swap, events. Needs no torch."""
+"""Serves a servable over HTTP: the Open Inference Protocol, batches, hot swap, events. Needs no torch."""

@@ -1,4 +1,4 @@
-"""What a server answers besides inference, and where each request goes."""
+"""The routes of the server: find the handler of each request, and answer everything but inference."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _PREDICT = Protocol(
 )
 _READ = (b"GET", b"HEAD")
 _SMALL_BYTES = 64 << 10
-"""Of a body that says little, or nothing."""
+"""The limit of a body on routes that need no body, or a short one."""
 _CACHED_BYTES = 256
 
 
 class Target(NamedTuple):
-    """Where a request goes.
+    """A parsed request target.
 
     Attributes:
-        parts: of its path.
+        parts: segments of its path, percent-decoded.
         kind: predict, infer, labels, control, health, metrics, or other.
     """
 
@@ -49,19 +49,19 @@ class Target(NamedTuple):
 
 
 class App:
-    """Answers requests; for the thread of the event loop.
+    """Routes requests to their handlers; to be used in the thread of the event loop only.
 
     Args:
-        inference: answers those that ask the model.
-        answers: how clients are answered.
-        workers: what reads for long.
-        access: who may send what.
-        sink: where labels go; None: nowhere.
-        load: loads a version and calls back; None where clients may not ask for it.
+        inference: answers inference requests.
+        answers: sends and counts responses.
+        workers: run slow reads outside the event loop.
+        access: checks keys, hosts and origins.
+        sink: where labels are written; None: labels are refused.
+        load: loads a version and calls back; None where clients may not load versions.
 
     Attributes:
         ready: False while it drains.
-        stale: why the version that should be served is not; '' where it is.
+        stale: the reason why the version that should be served is not; '' where it is.
     """
 
     def __init__(
@@ -78,12 +78,13 @@ class App:
         self._sink, self._load = sink, load
 
     def screen(self, head: Head, health_only: bool) -> int:
-        """How many bytes the body of a request may have; called before it is read.
+        """Return the largest number of bytes that the body of a request may have; called before it is read.
 
         Raises:
-            Refused: it may not be sent, or not now.
+            Refused: the request is not allowed, or not at this time.
         """
         kind = _target(head.target).kind
+        # Load balancers and orchestrators send health checks without a key, and also while all connections are in use.
         if kind == "health":
             return _SMALL_BYTES
         if health_only and kind != "metrics":
@@ -91,6 +92,7 @@ class App:
         self._access.check(head.method, head.headers)
         if head.method != b"POST":
             return _SMALL_BYTES
+        # A browser sends form types and text/plain across sites without a preflight request, JSON only after one.
         if kind in ("labels", "control"):  # a web page may send other types to any server, without asking it
             _only_json(head)
         match kind:
@@ -103,7 +105,7 @@ class App:
         return _SMALL_BYTES
 
     def handle(self, exchange: Exchange) -> None:
-        """Answer a request, now or later."""
+        """Answer a request, before or after this call returns."""
         try:
             target = _target(exchange.target)
             if target.kind == "predict":
@@ -112,6 +114,7 @@ class App:
                 self._route(exchange, target.parts)
         except Refused as refused:
             self._answers.refuse(exchange, refused)
+        # A bug in one handler must cost one request, not the server.
         except Exception as error:
             self._answers.broken(exchange, error)
 
@@ -171,9 +174,11 @@ class App:
                 raise Refused("Not Found", 404)
 
     def _of_model(self, exchange: Exchange, name: str, version: str | None, rest: list[str]) -> None:
+        # Triton reports 400 for `ready` of an unknown model and 404 for everything else.
         model, unknown = self._inference.model, 400 if rest == ["ready"] else 404
         if name != model.name:
             if rest == ["stats"]:
+                # Triton's statistics route has wording and status of its own.
                 raise Refused(f"requested model '{name[:200]}' is not available")
             raise Refused(f"Request for unknown model: '{name[:200]}' is not found", unknown)
         # `resnet:v7` may be asked for as v7 and as 7: Triton's versions are numbers.
@@ -209,6 +214,7 @@ class App:
             raise Refused("explicit model load is not allowed on this server: control=true allows it", 403)
         load = self._load
 
+        # Called in the event loop when the load has ended, long after this function has returned.
         def done(error: MLScaleError | None) -> None:
             if error is None:
                 self._answers.plain(exchange)
@@ -306,5 +312,6 @@ def _cached(target: bytes) -> Target:
 
 
 def _target(target: bytes) -> Target:
-    """Where a target leads; the one reading of it for who may send it and for who answers it."""
+    """Return the parsed target: one parser for access checks and routing, so that both always agree."""
+    # Long targets are parsed without the cache: clients choose them, and could fill it with megabytes of text.
     return _cached(target) if len(target) <= _CACHED_BYTES else _cached.__wrapped__(target)

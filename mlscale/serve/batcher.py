@@ -1,4 +1,4 @@
-"""Batches without a timer: who is alone is computed at once, what arrives meanwhile is the next batch.
+"""Batches without a timer: a request alone is computed at once, those that arrive meanwhile are the next batch.
 
 A request belongs to the version that was active when it arrived; a batch holds requests of one version.
 """
@@ -26,11 +26,11 @@ class Job:
     """The samples of one request.
 
     Attributes:
-        model: that answers it.
-        raw: what it takes, (n, …), checked.
-        ids: of each sample.
+        model: the version that answers it.
+        raw: the checked input, (n, …).
+        ids: one for each sample.
         arrived: `time.perf_counter` at the last byte of the request.
-        done: called with the answer, or with what went wrong, when its batch began and how many seconds that took.
+        done: called with the outputs or the error, the start of its batch (`time.perf_counter`) and its seconds.
     """
 
     model: Model
@@ -41,7 +41,7 @@ class Job:
 
 
 class _Part(NamedTuple):
-    """Jobs that were computed at once, their samples, and what came of it."""
+    """Jobs that were computed together, their samples, and the outputs or the error."""
 
     jobs: list[Job]
     raw: NDArray[Any]
@@ -53,14 +53,14 @@ Computed = Callable[[Model, Sequence[Job], NDArray[Any], Outputs, float], None]
 
 @dataclass(eq=False)
 class Batcher:
-    """Runs jobs in the order they came, as many samples at once as `max_batch` of their model; a job that has more runs
-    by itself. For the thread of the event loop.
+    """A queue that computes jobs in order of arrival, up to `max_batch` samples of their model at once; a larger job is
+    computed by itself. To be used in the thread of the event loop only.
 
     Attributes:
         loop: the event loop.
-        max_queue: rows that may wait.
+        max_queue: the most rows that may wait.
         computed: called after each batch, before its jobs are answered: model, jobs, inputs, outputs, seconds.
-        rows: that wait.
+        rows: rows that wait.
     """
 
     loop: asyncio.AbstractEventLoop
@@ -70,13 +70,14 @@ class Batcher:
     _waiting: deque[Job] = field(default_factory=deque)
     _busy: bool = False
     _row_s: float = 0.0
+    # One thread: batches of a model are computed one after the other, each with the threads of its engine.
     _worker: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "model"))
 
     def submit(self, job: Job) -> None:
-        """Take a job.
+        """Queue a job.
 
         Raises:
-            Refused: too much waits (503, with the seconds after which to try again), or it could never be taken.
+            Refused: the queue is full (503, with the seconds after which to try again), or the job exceeds it (400).
         """
         rows = len(job.raw)
         self.check(job.model, rows)
@@ -87,7 +88,7 @@ class Batcher:
             self.loop.call_soon(self._next)  # after all sockets that can be read now: they make one batch
 
     def check(self, model: Model, rows: int) -> None:
-        """See that as many rows may be submitted.
+        """Raise unless as many rows may be submitted.
 
         Raises:
             Refused: see `submit`.
@@ -95,16 +96,17 @@ class Batcher:
         if rows > self.max_queue:
             raise Refused(f"inference request batch-size must be <= {self.max_queue} for '{model.name}'")
         if self.rows + rows > self.max_queue:
+            # A hint for Retry-After: the time that the samples in the queue take at the recent speed.
             seconds = max(1, math.ceil(self.rows * self._row_s))
             raise Refused(f"{self.rows} samples wait already; try again", 503, b"Retry-After: %d\r\n" % seconds)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing waits or runs."""
+        """True if no job waits or runs."""
         return not self._busy
 
     def close(self) -> None:
-        """End the worker; nothing may wait."""
+        """End the worker thread; no job may wait."""
         self._worker.shutdown(wait=True)
 
     def _next(self) -> None:
@@ -114,6 +116,7 @@ class Batcher:
         jobs = self._taken()
         model = jobs[0].model
         begin = time.perf_counter()
+        # No thread: it would cost more than a small model takes. Sockets have their turn before the next batch.
         if model.inline and sum(len(job.raw) for job in jobs) <= model.max_batch:
             part = _together(jobs)
             if len(jobs) == 1 or not isinstance(part.result, Exception):
@@ -122,6 +125,7 @@ class Batcher:
                 return
         future = self._worker.submit(_parts, jobs)
 
+        # Runs in the worker thread: everything else belongs to the event loop.
         def back(done: Future[list[_Part]]) -> None:
             self.loop.call_soon_threadsafe(self._back, done.result(), begin, time.perf_counter() - begin)
 
@@ -133,9 +137,10 @@ class Batcher:
         self._next()
 
     def _taken(self) -> list[Job]:
-        """The first job, and those behind it of the same version for which there is room."""
+        """Return the first job, and those behind it of the same version that fit into the batch."""
         first = self._waiting.popleft()
         jobs, rows = [first], len(first.raw)
+        # A batch never mixes versions, and never overtakes: it ends at the first job of another version.
         while self._waiting and self._waiting[0].model is first.model:
             if rows + len(self._waiting[0].raw) > first.model.max_batch:
                 break
@@ -149,6 +154,7 @@ class Batcher:
         if isinstance(result, Exception):
             jobs[0].done(result, begin, seconds)
             return
+        # Exponential moving average of the seconds per row.
         self._row_s += 0.1 * (seconds / max(1, len(raw)) - self._row_s)
         self.computed(jobs[0].model, jobs, raw, result, seconds)
         if len(jobs) == 1:
@@ -161,7 +167,7 @@ class Batcher:
 
 
 def _parts(jobs: list[Job]) -> list[_Part]:
-    """Compute jobs together; where that fails, each by itself: one of them spoilt it, perhaps."""
+    """Compute jobs together; where that fails, each by itself, since one of them may have caused the failure."""
     part = _together(jobs)
     if len(jobs) == 1 or not isinstance(part.result, Exception):
         return [part]

@@ -1,6 +1,6 @@
-"""Hot swap: the next version is loaded beside the one that serves, and takes over between two batches.
+"""Hot swap: the next version is loaded while the current one serves, and takes over between two batches.
 
-A version that does not load, for whatever reason, changes nothing: the old one goes on, and it is told.
+A version that can't be loaded, for whatever reason, changes nothing: the current one continues, and the log says why.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from mlscale.versions.version_reference import CHAMPION, PREVIOUS, parse
 
 @dataclass(frozen=True)
 class Source:
-    """Where models come from.
+    """The model reference of the command line, and the places where it is looked up.
 
     Attributes:
         text: the reference on the command line.
-        registry: where versions are; None where there is none.
-        runs_dir: where runs are.
-        threads: that compute one batch.
-        max_batch: rows that are computed at once.
+        registry: holds the versions; None where there is none.
+        runs_dir: the folder of the runs.
+        threads: the number of threads that compute one batch.
+        max_batch: the most rows that are computed at once.
     """
 
     text: str
@@ -44,7 +44,7 @@ class Source:
         """Return the servable that `text` means now, or the version `ref`.
 
         Raises:
-            MLScaleError: there is no such servable.
+            MLScaleError: no such servable was found.
         """
         if ref is not None and self.registry is not None:
             model = of_version(self.registry.resolve(ref), self.runs_dir)
@@ -53,10 +53,10 @@ class Source:
         return as_servable(model, self.runs_dir)
 
     def load(self, located: TrainedModel) -> Model:
-        """Load a servable; each file of a version is held against its digest.
+        """Load a servable; each file of a version is compared with its digest.
 
         Raises:
-            MLScaleError: it is damaged, or does not compute.
+            MLScaleError: it is corrupt, or does not compute.
         """
         assert located.servable is not None
         if located.is_registered and self.registry is not None:
@@ -70,13 +70,13 @@ class Source:
         )
 
     def first(self) -> tuple[TrainedModel, Model, str]:
-        """Locate and load what is to serve at the start; where the champion can't be loaded, the one before it.
+        """Locate and load the model to serve at the start; where the champion can't be loaded, the previous champion.
 
         Returns:
-            what serves, the model, and a sentence where it is not what was named; '' otherwise.
+            the located servable, its model, and a sentence where it is not the one that was named; '' otherwise.
 
         Raises:
-            MLScaleError: it can't be loaded, and there is no champion before it that can.
+            MLScaleError: it can't be loaded, and there is no previous champion that can.
         """
         try:
             located = self.locate(quiet=False)
@@ -88,12 +88,14 @@ class Source:
                 located = self.locate(previous)
                 model = self.load(located)
             except MLScaleError:
+                # The error of the version that was named is the one to report, not that of the fallback.
                 raise error from None
             told = f"{self.text} could not be loaded ({short(error)})"
             return located, model, f"{told}; {located.version}, the champion before it, serves instead"
 
     def _previous(self) -> str | None:
-        """The reference of the champion before, where the champion was named."""
+        """Return the reference of the previous champion if the champion was named; None otherwise."""
+        # Paths are not references: only a name in the registry has a champion before it.
         if self.registry is None or "/" in self.text or self.text.startswith((".", "~")):
             return None
         try:
@@ -103,10 +105,12 @@ class Source:
         return f"{named.name}@{PREVIOUS}" if named.bare or named.alias == CHAMPION else None
 
     def state(self, located: TrainedModel) -> tuple[object, ...] | None:
-        """What changes when `text` may mean something else; None where it never does: a folder, or a number."""
+        """Return a value that changes when `text` may mean another version; None if fixed (a folder or a number)."""
         if self.registry is None or not located.is_registered or self._is_fixed():
             return None
         folder = self.registry.root / "versions" / located.name
+        # The file of aliases is replaced when one moves; the folder changes when a version is added, which a bare name
+        # without a champion resolves to.
         return (_state(folder / FILE), _state(folder))
 
     def _is_fixed(self) -> bool:
@@ -118,15 +122,15 @@ class Source:
 
 
 class Reloader:
-    """Changes the version that serves; one change at a time.
+    """Loads and swaps versions, one at a time.
 
     Args:
-        source: where models come from.
-        located: what serves now.
+        source: locates and loads models.
+        located: the version that serves now.
         model: the same, loaded.
-        swap: called in the event loop with the model that is to serve.
-        failed: called in the event loop with a sentence, where one could not be loaded.
-        accept_change: let a version serve that takes or answers something else than the one before.
+        swap: called in the event loop with the model that takes over.
+        failed: called in the event loop with the reason why a version could not be loaded; '' when it is resolved.
+        accept_change: allow a version with another schema (input, output or class names) than the current one.
     """
 
     def __init__(
@@ -143,18 +147,20 @@ class Reloader:
         self._swap, self._failed = swap, failed
         self._accept_change = accept_change
         self._one = asyncio.Lock()
+        # Files are read in a thread: a load takes seconds, in which the event loop must answer.
         self._thread = ThreadPoolExecutor(1, "load")
 
     async def load(self, ref: str | None, *, accept_change: bool = False) -> None:
-        """Serve the version `ref`, or what the command line's name means now.
+        """Load and serve the version `ref`, or the one that the command line's reference resolves to now.
 
         Raises:
-            MLScaleError: it could not be loaded, is a version of another model, or takes or answers something else
-                than the one that serves, and that was not accepted; the old one serves.
+            MLScaleError: it could not be loaded, is a version of another model, or has another schema than the
+                current one, and that was not accepted; the current one continues to serve.
         """
         if ref is not None and parse(ref).name != self._located.name:  # a client names no file, nor anything in the log
             raise self._no_version(ref)
         loop = asyncio.get_running_loop()
+        # The lock spans locate, load and swap: two loads at once could finish in the wrong order.
         async with self._one:
             try:
                 located = await loop.run_in_executor(self._thread, self._source.locate, ref)
@@ -166,6 +172,7 @@ class Reloader:
                     self._located, self._model = located, model
                     self._swap(model)
                 else:
+                    # The current version is the right one, so an earlier failure is resolved.
                     self._failed("")
             except MLScaleError as error:
                 self._failed(
@@ -175,8 +182,9 @@ class Reloader:
                 raise
 
     async def follow(self, every_s: float) -> None:
-        """Look for a moved alias until cancelled; a look is two calls of `stat`."""
+        """Poll for a moved alias every `every_s` seconds until cancelled; one poll is two calls of `stat`."""
         loop = asyncio.get_running_loop()
+        # Taken before the first load: an alias that moves during the load is seen by the next poll.
         seen = await loop.run_in_executor(self._thread, self._source.state, self._located)
         changed = True  # it may have moved since it was located
         while seen is not None:
@@ -185,6 +193,7 @@ class Reloader:
                     await self.load(None)
                 except MLScaleError:  # told, and tried again when something changes
                     pass
+                # Any error: this task has to outlive it, or no later version would be noticed.
                 except Exception as error:
                     self._failed(
                         f"{self._source.text} could not be loaded ({error!r}); {self._located.version} serves on"
@@ -214,7 +223,7 @@ class Reloader:
 
 
 def short(error: MLScaleError) -> str:
-    """What an error is and why, for one line of a log."""
+    """Return an error and its reason as one line for a log."""
     return "; ".join(text for text in (error.what, error.why) if text)
 
 
@@ -223,4 +232,5 @@ def _state(path: Path) -> tuple[int, int, int] | None:
         found = path.stat()
     except OSError:
         return None
+    # Files are replaced by renaming: the inode changes even where time and size are equal.
     return (found.st_ino, found.st_mtime_ns, found.st_size)

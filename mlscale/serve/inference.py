@@ -1,6 +1,6 @@
-"""A request for inference from its bytes to its answer: read, batched, computed, written, kept as events.
+"""The steps of an inference request: parse, batch, compute, encode, record as events.
 
-What takes long to read or write (long JSON, images, compressed bodies) is done by workers, so that nobody waits for it.
+Workers do what is slow (long JSON, images, compressed bodies), so that other requests need not wait.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from mlscale.serve.served_model import Model, Outputs
 from mlscale.serve.workers import INLINE_BYTES, INLINE_NUMBERS, Workers
 
 Written = tuple[bytes, bytes, bytes]
-"""An answer: its body, its type, and lines of its head."""
+"""A response: its body, its content type, and more header lines."""
 _WRITTEN_BYTES = 256
-"""Of memory that a number takes while it is written as text."""
+"""Bytes of memory that a number takes while it is written as text."""
 
 
 class Protocol(NamedTuple):
-    """How requests of a route are read, and answers written.
+    """The functions that parse the requests of a route and encode its responses.
 
     Attributes:
         route: its name in metrics.
-        limit: from a model, headers and the most rows to the most bytes that a body may have; None where it can't say.
-        json_bytes: from headers and a body to how much of it is JSON.
+        limit: from a model, headers and the most rows to the most bytes of a body; None where that is not known.
+        json_bytes: from headers and a body to the number of bytes of JSON in it.
         read: from a model, headers and a body to a request, a named tuple with `raw`, `id` and perhaps `ids`; raises
             Refused.
-        numbers: from such a request and outputs to how many numbers the answer will hold as text.
-        write: from a model, that request, ids and outputs to the answer; raises Refused.
+        numbers: from such a request and outputs to the count of numbers that the response will hold as text.
+        write: from a model, that request, ids and outputs to the response; raises Refused.
     """
 
     route: str
@@ -54,16 +54,16 @@ class Protocol(NamedTuple):
 
 
 class Inference:
-    """Answers requests for inference; for the thread of the event loop.
+    """Answers inference requests; to be used in the thread of the event loop only.
 
     Args:
         loop: the event loop.
-        model: the version that answers what arrives from now on; set another one to swap.
-        answers: how clients are answered.
-        workers: what reads and writes for long.
-        events: where predictions go; None: nowhere.
-        max_queue: samples that may wait.
-        body_bytes: of a request, decompressed, at most.
+        model: the version that answers the next requests; set another one to swap.
+        answers: sends and counts responses.
+        workers: run slow parsing and encoding outside the event loop.
+        events: records predictions; None: they are not recorded.
+        max_queue: the most samples that may wait.
+        body_bytes: the most bytes of a request body, decompressed.
     """
 
     def __init__(
@@ -80,35 +80,38 @@ class Inference:
         self.model, self.events = model, events
         self.batcher = Batcher(loop, max_queue, self._computed)
         self._answers, self._workers, self._body_bytes = answers, workers, body_bytes
+        # A random prefix: ids of a server that restarts, or of several servers, must not repeat.
         self._token, self._count = secrets.token_hex(6), count()
         self._counted, self._statistics = model, Statistics()
 
     @property
     def idle(self) -> bool:
-        """Whether every request was answered."""
+        """True if every request was answered."""
         return self.batcher.idle and self._workers.idle
 
     @property
     def statistics(self) -> Statistics:
-        """Of the version that serves now, since it does."""
+        """The statistics of the version that serves now, since its start."""
+        # Checked by identity here, so that a swap stays a single assignment to `model`.
         if self._counted is not self.model:
             self._counted, self._statistics = self.model, Statistics()
         return self._statistics
 
     def close(self) -> None:
-        """End the threads; nothing may wait."""
+        """End the threads; no request may wait."""
         self.batcher.close()
 
     def limit(self, protocol: Protocol, headers: Mapping[bytes, bytes]) -> int:
-        """How many bytes the body of a request may have, as sent, and decompressed."""
+        """Return the most bytes that the body of a request may have, as sent and decompressed."""
         own = protocol.limit(self.model, headers, self.batcher.max_queue)
         return self._body_bytes if own is None else min(own, self._body_bytes)
 
     def infer(self, exchange: Exchange, protocol: Protocol) -> None:
-        """Answer a request, later."""
+        """Start an inference request; the response is sent when its batch was computed."""
         exchange.route = protocol.route
         only(exchange, b"POST")
         if b"content-encoding" in exchange.headers:
+            # The model is bound here: a swap while the body is decompressed does not affect this request.
             read = partial(self._read, exchange, self.model, protocol)
             limit = self.limit(protocol, exchange.headers)
             self._workers.unpack(exchange, limit, read, partial(self._reject, exchange))
@@ -119,6 +122,7 @@ class Inference:
         headers, body = exchange.headers, exchange.body
         reject, submit = partial(self._reject, exchange), partial(self._submit, exchange, model, protocol)
         try:
+            # The process gets `model.portable`: an engine can't be pickled.
             if len(body) > INLINE_BYTES and protocol.json_bytes(headers, body) > INLINE_BYTES:
                 call = (protocol.read, model.portable, headers, body)
                 self._workers.json(exchange, call, submit, reject, memory_bytes=model.json_memory_bytes)
@@ -166,6 +170,7 @@ class Inference:
 
         try:
             if (numbers := protocol.numbers(request, said)) > INLINE_NUMBERS:
+                # Without the samples, which the encoder does not need: they would be copied to the process.
                 call = (protocol.write, model.portable, request._replace(raw=request.raw[:0]), ids, said)
                 self._workers.json(exchange, call, send, refuse, packed, memory_bytes=numbers * _WRITTEN_BYTES)
                 return
@@ -179,7 +184,7 @@ class Inference:
             send(written)
 
     def _ids(self, named: str, each: Sequence[str], rows: int) -> Sequence[str]:
-        """An id for each sample: the client's, or one of ours."""
+        """Return an id for each sample: the client's, or a generated one."""
         if each:
             return each
         named = named or f"{self._token}-{next(self._count):x}"
@@ -188,13 +193,14 @@ class Inference:
     # Events
 
     def _computed(self, model: Model, jobs: Sequence[Job], raw: NDArray[Any], said: Outputs, seconds: float) -> None:
-        """Count a batch, and keep its events."""
+        """Count a batch, and record its events."""
         metrics = self._answers.metrics
         metrics.batches.add(len(raw))
         metrics.compute_s += seconds
         metrics.predictions[model.version] += len(raw)
         now = time.perf_counter()
         if model is self.model:
+            # The sum of `now - arrived` over the jobs.
             total = len(jobs) * now - sum(job.arrived for job in jobs)
             self.statistics.add(len(jobs), len(raw), total, seconds)
         if self.events is None:
@@ -215,7 +221,8 @@ class Inference:
             )
 
     def _reject(self, exchange: Exchange, refused: Refused) -> None:
-        """Refuse a request, and keep that it was; not where there is too much to do already."""
+        """Refuse a request and record an event for it, except where the server is overloaded (503)."""
+        # Recording an event for each refusal would add load when there is too much already.
         if refused.status != 503:
             self._nothing([f"{self._token}-{next(self._count):x}"], self.model, exchange, "rejected", None)
         self._answers.refuse(exchange, refused)
@@ -223,7 +230,7 @@ class Inference:
     def _nothing(
         self, ids: Sequence[str], model: Model, exchange: Exchange, outcome: str, raw: NDArray[Any] | None
     ) -> None:
-        """Keep that a request came to nothing."""
+        """Record an event for a request without a prediction."""
         if model is self.model:
             self.statistics.fail(time.perf_counter() - exchange.arrived)
         if self.events is not None:
@@ -232,6 +239,6 @@ class Inference:
 
 
 def _runs(flags: NDArray[np.bool_]) -> Iterator[tuple[slice, bool]]:
-    """Return where the flags are alike, one after the other, and what they are there."""
+    """Yield each run of equal flags as a slice, with its flag."""
     edges = [0, *(np.flatnonzero(flags[1:] != flags[:-1]) + 1).tolist(), len(flags)]
     return ((slice(begin, end), bool(flags[begin])) for begin, end in pairwise(edges) if end > begin)

@@ -1,4 +1,4 @@
-"""The server's life: load, listen, answer, follow, drain."""
+"""The life cycle of the server: load, listen, answer, follow the alias, drain."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ from mlscale.versions.trained_model import TrainedModel
 _SWEEP_S = 1.0
 _OTHER_FILES = 256
 _UNREADY_S = 5.0
-"""What a load balancer takes to notice, where one may be before the server."""
+"""Seconds that a load balancer in front of the server may take to notice that it is not ready."""
 
 
 @dataclass(frozen=True)
 class Settings:
-    """How to serve; see conf/verb/serve.yaml."""
+    """The settings of `mlscale serve`; conf/verb/serve.yaml explains each."""
 
     host: str
     port: int
@@ -64,13 +64,13 @@ class Settings:
 
 @dataclass(frozen=True)
 class Served:
-    """What a server did until it was told to stop.
+    """The summary of a server that has stopped.
 
     Attributes:
-        metrics: its counts.
-        version: that served last.
-        seconds: that it was open.
-        events, dropped: that were written, and lost.
+        metrics: its counters.
+        version: the version that served last.
+        seconds: the time from its start to its end.
+        events, dropped: counts of the events that were written, and lost.
     """
 
     metrics: Metrics
@@ -81,17 +81,18 @@ class Served:
 
 
 def serve(source: Source, settings: Settings, say: Callable[[str], None]) -> Served:
-    """Serve until SIGTERM or SIGINT; then answer what was asked, write the events, and return.
+    """Serve until SIGTERM or SIGINT; then answer the open requests, write the events, and return.
 
     Args:
-        source: where the model comes from.
-        settings: how.
+        source: locates and loads the model.
+        settings: the settings of `mlscale serve`.
         say: writes a line to the log.
 
     Raises:
-        MLScaleError: the model can't be loaded, other machines could ask without a key, or the port not be had (exit
-            code 5).
+        MLScaleError: the model can't be loaded, other machines could send requests without a key, or the port is not
+            available (exit code 5).
     """
+    # The port before the model: a port in use is reported at once, not after a load of seconds.
     with bound(settings.host, settings.port) as listening:
         check_exposure(
             settings.host,
@@ -119,7 +120,7 @@ class _Server:
         self._located, self._first, self._instead = located, model, instead
 
     async def run(self, listening: socket.socket) -> Served:
-        """From the first request to the last."""
+        """Serve from the first request to the last, then release everything."""
         settings, begin = self._settings, time.monotonic()
         loop = asyncio.get_running_loop()
         stop = stop_signal(loop)
@@ -146,12 +147,14 @@ class _Server:
             self._not_swapped,
             accept_change=settings.accept_change,
         )
+        # A proxy makes every client look local, so a loopback address proves nothing behind one.
         local = is_loopback(listening) and not settings.behind_proxy
         control = local if settings.control is None else settings.control
         load = self._loader(reloader) if control else None
         self._app = App(self._inference, answers, self._workers, self._access(local), sink, load)
         connections = Connections(settings.limits, self._app.screen, self._app.handle, answers.early)
         grow_in_place()
+        # Each connection is a file; the default limit of a shell would refuse clients before `max_connections` does.
         allow_files(settings.limits.connections + RESERVED + _OTHER_FILES)
         gc.collect()
         gc.freeze()  # what is there stays: collections look at what requests make
@@ -164,15 +167,18 @@ class _Server:
             self._say(self._instead)
         self._announce(listening)
         await stop.wait()
+        # Before the backlog is closed: the server answers while load balancers take it out.
         await self._unready(connections, stop, local)
         listener.close()
         self._say(f"stopping: {self._inference.batcher.rows} samples wait")
         await self._drained(connections, stop)
+        # Cancelled only now: the sweep enforces the time limits of connections during the drain, too.
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         for each in list(connections.all):
             each.abort()
+        # In a thread: the events are written to disk, which may take long.
         await loop.run_in_executor(None, self._close, reloader, events, sink)
         written = events.written if events else 0
         dropped = events.dropped if events else 0
@@ -180,7 +186,8 @@ class _Server:
         return Served(self._metrics, version, time.monotonic() - begin, written, dropped)
 
     def _access(self, local: bool) -> Access:
-        """The name of `host` is the server's; names are checked where no proxy or key keeps other pages out."""
+        """Return the access rules: `host` is a name of the server, and names are checked where no proxy or key protects
+        it from other web pages."""
         access = self._settings.access
         return replace(access, bound=self._settings.host.lower(), check_host=local or bool(access.hosts))
 
@@ -201,24 +208,26 @@ class _Server:
         if self._settings.behind_proxy:
             needs = "" if self._settings.access.key else " and authenticate: this server asks for no key"
             self._say(f"behind_proxy=true: the proxy before it has to terminate TLS{needs}")
+        # The ready file is last: whoever waits for it may send requests at once.
         if self._settings.ready_file:
             write_json(self._settings.ready_file, {"url": url, "pid": os.getpid(), "version": self._first.version})
 
     def _swap(self, model: Model) -> None:
-        """The change: one assignment, between two batches."""
+        """Swap the model: one assignment, between two batches."""
         before, self._inference.model = self._inference.model, model
         self._app.stale = ""
         self._metrics.swaps["ok"] += 1
         self._say(f"serving {model.version}, {before.version} before")
 
     def _not_swapped(self, why: str) -> None:
-        """Nothing was changed: '' where there was no need."""
+        """Record that no swap took place, and why; '' where none was needed."""
         if why:
             self._metrics.swaps["failed"] += 1
             self._say(why)
         self._app.stale = why
 
     def _loader(self, reloader: Reloader) -> Any:
+        # asyncio holds tasks by weak references only: without this set one could be collected while it runs.
         running: set[asyncio.Task[None]] = set()
 
         async def work(ref: str | None, accept_change: bool, done: Callable[[MLScaleError | None], None]) -> None:
@@ -240,7 +249,7 @@ class _Server:
         return load
 
     async def _each_second(self, connections: Connections, events: EventWriter | None) -> None:
-        """Close what is too slow; tell once why events are lost."""
+        """Close connections that are too slow, and log once why events are lost; every second until cancelled."""
         told = ""
         while True:
             await asyncio.sleep(_SWEEP_S)
@@ -251,11 +260,12 @@ class _Server:
                 told = problem
 
     async def _unready(self, connections: Connections, stop: Stop, local: bool) -> None:
-        """Tell those that send clients here to send no more, and give them time; all is answered meanwhile."""
+        """Turn readiness off and give load balancers time to notice; requests are answered meanwhile."""
         self._app.ready, connections.draining = False, True
         seconds = self._settings.unready_s
         if seconds is None:
             seconds = 0.0 if local else _UNREADY_S
+        # Ctrl-C is a person who waits, not a load balancer.
         if stop.by_person or not seconds:
             return
         self._say(f"not ready: for {seconds:g} s requests are answered as before")
@@ -264,7 +274,7 @@ class _Server:
             await asyncio.sleep(0.05)
 
     async def _drained(self, connections: Connections, stop: Stop) -> None:
-        """Wait until every request was answered and read, for `drain_s` at most, or until told again."""
+        """Wait until every request was answered and read, for `drain_s` at most, or until a second signal."""
         end = time.monotonic() + self._settings.drain_s
         while (connections.all or not self._inference.idle) and time.monotonic() < end and stop.count < 2:
             connections.close_idle()

@@ -1,5 +1,5 @@
-"""What would stop the event loop is done beside it: decompression and small images in threads, long JSON and large
-images in processes."""
+"""Runs slow work outside the event loop: decompression and small images in threads, long JSON and large images in
+processes."""
 
 from __future__ import annotations
 
@@ -15,37 +15,39 @@ from mlscale.serve.json_process import JsonProcess
 from mlscale.serve.protocol import image_input as images
 
 INLINE_BYTES, INLINE_NUMBERS = 64 << 10, 4096
-"""JSON that is read, and numbers that are written as JSON, in the event loop: some milliseconds of it."""
+"""Bytes of JSON that are parsed, and numbers that are written as JSON, in the event loop: some milliseconds of it."""
 _THREADS = 2
 _LARGE_IMAGES = 8
-"""That may wait for the process, besides the one that is decoded: more would wait longer than clients do."""
+"""Large images that may wait while one is decoded: more would wait longer than clients do."""
 
 _LARGE = object()
-"""Says that an image was not decoded yet."""
+"""A marker: the image was not decoded yet, it is for the process."""
 
 
 class Workers:
-    """Does work for exchanges; every method is for the thread of the event loop, where `then` is called, too.
+    """Runs work for exchanges; call its methods in the thread of the event loop, where `then` is called, too.
 
     Args:
         loop: the event loop.
-        answers: how clients are answered where the work fails.
+        answers: answers clients whose work fails.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, answers: Answers) -> None:
         self._loop, self._answers = loop, answers
+        # One thread for each process: `JsonProcess` is for one thread, and its calls queue here.
         self._threads, self._one = ThreadPoolExecutor(_THREADS, "read"), ThreadPoolExecutor(1, "json")
         self._json, self._running = JsonProcess(), 0
         self._image = ThreadPoolExecutor(1, "image")
+        # A process of their own: a large image takes seconds, and JSON must not wait for it.
         self._images, self._large = JsonProcess(), 0
 
     @property
     def idle(self) -> bool:
-        """Whether nothing runs or waits."""
+        """True if nothing runs or waits."""
         return not self._running
 
     def close(self) -> None:
-        """End threads and process; nothing may wait."""
+        """End the threads and processes; no work may wait."""
         self._threads.shutdown(wait=True)
         self._one.shutdown(wait=True)
         self._image.shutdown(wait=True)
@@ -55,7 +57,7 @@ class Workers:
     def unpack(
         self, exchange: Exchange, limit: int, then: Callable[[], None], reject: Callable[[Refused], None]
     ) -> None:
-        """Put the decompressed body in place of a compressed one and go on with `then`."""
+        """Replace a compressed body by the decompressed one, then call `then`."""
         if b"content-encoding" not in exchange.headers:
             then()
             return
@@ -73,7 +75,8 @@ class Workers:
         then: Callable[[Any], None],
         reject: Callable[[Refused], None],
     ) -> None:
-        """Do `work` in a thread and go on with what it gives; answer where it breaks, call `reject` if it refuses."""
+        """Run `work` in a thread and call `then` with its result, or `reject` if it raises Refused; any other error is
+        answered with status 500."""
         self._run(self._threads, exchange, work, then, reject)
 
     def json(
@@ -86,8 +89,8 @@ class Workers:
         *,
         memory_bytes: int,
     ) -> None:
-        """Like `thread`, for a call, (function, arguments…), in the process, which may take so much memory for it;
-        `after` is done in the thread."""
+        """Run a call, (function, arguments…), in the JSON process within `memory_bytes`, then `after` in the thread; see
+        `thread` for the rest."""
         self._run(self._one, exchange, lambda: after(self._json.call(*call, memory_bytes=memory_bytes)), then, reject)
 
     def image(
@@ -99,7 +102,8 @@ class Workers:
         *,
         memory_bytes: int,
     ) -> None:
-        """Like `json`, for an image, the last argument; a small one is decoded in a thread, others in turn."""
+        """Decode an image, the last argument of the call: a small one in a thread, large ones in the image process, one at
+        a time; see `thread` for the rest."""
         function, *arguments = call
 
         def small() -> Any:
@@ -109,12 +113,14 @@ class Workers:
             try:
                 return self._images.call(*call, memory_bytes=memory_bytes)
             finally:
+                # Counted in the event loop alone, where `go_on` reads it: no lock is needed.
                 self._loop.call_soon_threadsafe(self._one_less)
 
         def go_on(value: Any) -> None:
             if value is not _LARGE:
                 then(value)
                 return
+            # `>`: the image that is decoded is counted, too.
             if self._large > _LARGE_IMAGES:
                 raise Refused("too many large images wait to be decoded", 503, b"Retry-After: 1\r\n")
             self._large += 1
@@ -147,4 +153,5 @@ class Workers:
                 del done  # its error's traceback holds this frame: the body would stay until a garbage collection
 
         future = where.submit(work)
+        # `work` runs in a worker thread, but connections and counters belong to the event loop.
         future.add_done_callback(lambda done: self._loop.call_soon_threadsafe(back, done))
