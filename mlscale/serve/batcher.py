@@ -119,6 +119,7 @@ class Batcher:
         # No thread: it would cost more than a small model takes. Sockets have their turn before the next batch.
         if model.inline and sum(len(job.raw) for job in jobs) <= model.max_batch:
             part = _together(jobs)
+            # A batch that failed is computed again in the thread, each job by itself.
             if len(jobs) == 1 or not isinstance(part.result, Exception):
                 self._finish(part, begin, time.perf_counter() - begin)
                 self.loop.call_soon(self._next)

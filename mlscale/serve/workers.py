@@ -89,8 +89,8 @@ class Workers:
         *,
         memory_bytes: int,
     ) -> None:
-        """Run a call, (function, arguments…), in the JSON process within `memory_bytes`, then `after` in the thread; see
-        `thread` for the rest."""
+        """Run a call, (function, arguments…), in the JSON process within `memory_bytes`, then `after` in the thread.
+        Results and errors are handled as in `thread`."""
         self._run(self._one, exchange, lambda: after(self._json.call(*call, memory_bytes=memory_bytes)), then, reject)
 
     def image(
@@ -102,8 +102,8 @@ class Workers:
         *,
         memory_bytes: int,
     ) -> None:
-        """Decode an image, the last argument of the call: a small one in a thread, large ones in the image process, one at
-        a time; see `thread` for the rest."""
+        """Decode an image, the last argument of the call: small ones in threads, large ones in turn in a process.
+        Results and errors are handled as in `thread`."""
         function, *arguments = call
 
         def small() -> Any:

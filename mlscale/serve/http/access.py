@@ -1,8 +1,8 @@
-"""Who may send requests: programs that know the key, and no web page of another site.
+"""Access control: programs that know the key may send requests, web pages of other sites may not.
 
-A browser sends what any page asks it to, also to servers of this machine and its network. It names the page's origin
-(Origin, Sec-Fetch-Site), and the name that it has looked up (Host): a name that was made to point here (DNS rebinding)
-is not this server's. Both are checked before a body is read.
+A browser sends requests on behalf of any page, also to servers of this machine and its network. It states the page's
+origin (Origin, Sec-Fetch-Site) and the name that it has looked up (Host): a name that an attacker makes point here (DNS
+rebinding) is not this server's. Both are checked before a body is read.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _DEFAULT_PORTS = {"http": ":80", "https": ":443"}
 
 @dataclass(frozen=True)
 class Access:
-    """What a request must have.
+    """The rules that a request has to meet.
 
     Attributes:
-        key: what `Authorization: Bearer` or `x-api-key` must hold; b"" for nothing.
-        hosts: names that the server has besides localhost and IP addresses, and whose pages may use it; "*" for any.
-        bound: the name that it listens on.
-        check_host: whether other names are refused.
+        key: the content of `Authorization: Bearer` or `x-api-key`; b"": no key is required.
+        hosts: more names of the server than localhost and IP addresses, whose pages may use it; "*" for any.
+        bound: the name that the server listens on.
+        check_host: True to refuse other names.
     """
 
     key: bytes = b""
@@ -40,7 +40,7 @@ class Access:
     check_host: bool = True
 
     def check(self, method: bytes, headers: Mapping[bytes, bytes], *, key: bool = True) -> None:
-        """See that a request may be answered; `key`: whether it needs the key.
+        """Raise unless a request may be answered; `key`: True if it needs the key.
 
         Raises:
             Refused: for another host or of another origin (403), or without the key (401).
@@ -49,8 +49,10 @@ class Access:
         if self.check_host and host and not self._is_ours(host):
             name = _name(host)[:200]
             raise Refused(f"'{name}' is not a name of this server; hosts=[{name}] at its start would make it one", 403)
+        # A page that only reads is kept out by the same-origin policy: its browser does not show it the response.
         if method not in _SAFE:
             self._check_origin(headers, host)
+        # Constant-time comparison: the time of a plain one would reveal the key byte by byte.
         if key and self.key and not hmac.compare_digest(_given(headers), self.key):
             raise Refused(
                 "this needs the key of the server: send 'Authorization: Bearer <key>' or 'x-api-key: <key>'",
@@ -70,15 +72,17 @@ class Access:
     def _check_origin(self, headers: Mapping[bytes, bytes], host: str) -> None:
         origin = headers.get(b"origin", b"").decode("latin-1").lower()
         scheme, _, place = origin.partition("://")
+        # A browser leaves the default port out of Origin, but may have it in Host.
         same = bool(place) and place == host.lower().removesuffix(_DEFAULT_PORTS.get(scheme, ":"))
         if same or (place and _name(place) in self.hosts):
             return
+        # Programs send neither header; "none" is a page that a person has opened.
         if origin or headers.get(b"sec-fetch-site", b"none") not in (b"none", b"same-origin"):
             raise Refused(f"this was sent by a web page of another site: {origin[:200] or 'unknown'}", 403)
 
 
 def checked_key(key: str | None) -> bytes:
-    """A key as it is compared.
+    """Return a key as bytes, to compare it with those of requests.
 
     Raises:
         MLScaleError: it is too short, or can't be sent in a header.
@@ -98,7 +102,7 @@ def checked_key(key: str | None) -> bytes:
 
 
 def check_exposure(address: str, *, loopback: bool, key: bytes, tls: bool, behind_proxy: bool) -> None:
-    """See that other machines can't ask without a key, or overhear it.
+    """Raise unless other machines need the key, and can't overhear it.
 
     Raises:
         MLScaleError: they could.
@@ -121,7 +125,7 @@ def _given(headers: Mapping[bytes, bytes]) -> bytes:
 
 
 def _name(host: str) -> str:
-    """The name in `name:port`, lower case."""
+    """Return the name in `name:port`, lower case."""
     if host.startswith("["):  # an IPv6 address
         return host[1:].partition("]")[0].lower() if ":" in host.partition("]")[0] else ""
     return host.partition(":")[0].lower().removesuffix(".")
@@ -129,7 +133,7 @@ def _name(host: str) -> str:
 
 @lru_cache(256)  # a client sends the same name with each request, and to read an address takes two microseconds
 def _is_address(name: str) -> bool:
-    """Whether it is an IP address: what was looked up under a name is none."""
+    """Return whether a host is an IP address, which DNS rebinding can't forge: it needs a name."""
     try:
         ipaddress.ip_address(name.partition("%")[0])
     except ValueError:

@@ -1,7 +1,7 @@
-"""Who may connect: so many clients at once, so many of one address; some places are for health and metrics alone.
+"""Limits on connections: in total and for each client address; some are reserved for health and metrics.
 
-A client that is over a limit may still ask whether the server is alive: its connection takes a reserved place. Where
-these are taken, too, the oldest is closed, so that nobody can keep health checks out by holding them.
+A client over a limit may still check health and metrics: its connection takes a reserved slot. Where all of these are
+in use, the oldest is closed, so that nobody can block health checks by holding them.
 """
 
 from __future__ import annotations
@@ -12,22 +12,22 @@ from typing import Protocol
 
 RESERVED = 16
 _PREFIX = 64
-"""Bits of an IPv6 address: whoever has one address has all of its /64."""
+"""Bits of an IPv6 address that identify a client: whoever has one address has all of its /64."""
 
 
 class Closable(Protocol):
-    """A connection, as far as its place is concerned."""
+    """A connection that can be closed to free its slot."""
 
     def abort(self) -> None:
-        """Close it at once."""
+        """Close the connection at once."""
 
 
 class Admission:
-    """Counts connections.
+    """Counts connections, and decides on new ones.
 
     Args:
-        limit: connections at once, besides the reserved ones.
-        per_address: of one address; None: no limit of its own.
+        limit: the most connections at once, without the reserved ones.
+        per_address: the most connections of one address; None: no limit.
     """
 
     def __init__(self, limit: int, per_address: int | None) -> None:
@@ -37,12 +37,14 @@ class Admission:
         self._reserved: dict[Closable, None] = {}
 
     def enter(self, connection: Closable, peer: object) -> bool:
-        """Count a connection from `peer`, a socket's address; whether it may ask for everything."""
+        """Count a connection from `peer`, a socket's address; return False if it is for health and metrics only."""
         address = _address(peer)
         full = self._per_address is not None and self._addresses[address] >= self._per_address
         if full or len(self._admitted) >= self._limit:
             if len(self._reserved) >= RESERVED:
+                # A dict keeps the order of insertion: its first key is the oldest connection.
                 oldest = next(iter(self._reserved))
+                # Removed here: `leave` is called later, when the connection has closed.
                 del self._reserved[oldest]
                 oldest.abort()
             self._reserved[connection] = None
@@ -52,21 +54,23 @@ class Admission:
         return True
 
     def leave(self, connection: Closable) -> None:
-        """A connection is closed."""
+        """Remove a connection that was closed."""
         self._reserved.pop(connection, None)
         address = self._admitted.pop(connection, None)
         if address is not None:
             self._addresses[address] -= 1
+            # Without this the counter would keep an entry for every address that ever connected.
             if not self._addresses[address]:
                 del self._addresses[address]
 
 
 def _address(peer: object) -> str:
-    """The client that `peer` belongs to, as one text."""
+    """Return a text that identifies the client with the address `peer`."""
     host = str(peer[0]) if isinstance(peer, tuple) and peer else ""
     if ":" not in host:
         return host
     address = ipaddress.IPv6Address(host.partition("%")[0])
+    # A dual-stack socket reports IPv4 clients as ::ffff:a.b.c.d; as IPv6, all of them would share one /64.
     if address.ipv4_mapped is not None:
         return str(address.ipv4_mapped)
     return str(ipaddress.IPv6Network((address, _PREFIX), strict=False))

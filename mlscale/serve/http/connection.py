@@ -1,8 +1,8 @@
-"""A client's connection: llhttp parses what comes, answers go out in the order of the requests.
+"""A client's connection: llhttp parses the requests, responses are sent in the order of the requests.
 
-Who sends or reads too slowly is cut off by `Connections.sweep`; long answers are sent piece by piece. A connection
-holds one body that is not whole yet, 64 requests, and as many more as fit into 16 KiB; it reads on when they are
-answered and the client has read the answers.
+`Connections.sweep` closes clients that send or read too slowly; long responses are sent piece by piece. A connection
+holds one incomplete body, 64 requests, and as many more as fit into 16 KiB; it continues to read when they are answered
+and the client has read the responses.
 """
 
 from __future__ import annotations
@@ -22,24 +22,24 @@ from mlscale.serve.http.sockets import unread_bytes, unsent_bytes
 
 _MAX_HEAD_BYTES = 32 << 10
 _MAX_PIPELINED, _AT_ONCE = 64, 16
-"""Requests of one connection that are not answered; that are handled before others have their turn."""
+"""Unanswered requests of one connection; requests that are handled before other connections have their turn."""
 _PIECE_BYTES = 16 << 10
 _SENT_BYTES, _SENT_AT_ONCE = 128 << 10, 4
-"""Bytes of an answer in a piece, and pieces before others have their turn: all at once would be copied, or encrypted,
-in one go."""
+"""Bytes of a response in a piece, and pieces before other connections have their turn: a whole response would be
+copied, or encrypted, in one blocking step."""
 _SLOWEST_BYTES_S = 4 << 10
-"""Bytes that a client sends or reads in a second at least, where it takes longer than `receive_s`."""
+"""Bytes that a client must send or read in a second where it takes longer than `receive_s`."""
 _TURN_S, _LINGER_S, _SETTLE_S = 0.002, 2.0, 0.1
 _NEVER = float("inf")
 _HOST = re.compile(rb"[\w.~!$&'()*+,;=%:\[\]-]*", re.ASCII)
 _ONCE = frozenset(
     {b"host", b"content-type", b"authorization", b"x-api-key", b"origin", b"inference-header-content-length"}
 )
-"""Headers that decide what a request may do: two of them are read one way here, perhaps, and another way by a proxy."""
+"""Headers that decide what a request may do: of two with one name, a proxy might read another one than this server."""
 
 
 class Connection(asyncio.Protocol):
-    """One client."""
+    """The connection of one client."""
 
     def __init__(self, shared: Connections) -> None:
         self.shared, self.deadline = shared, _NEVER
@@ -49,10 +49,15 @@ class Connection(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._abort: Callable[[], object] = lambda: None
         self._entered = self._health_only = False
+        # Flags: `_deaf`: ignore further input; `_ended`: the client has sent its end; `_blocked`: the transport's
+        # buffer is full; `_paused`: reading is paused; `_feeding`: inside `_feed`; `_due`: a call of `_feed` is
+        # scheduled.
         self._receiving = self._refused = self._deaf = self._ended = False
         self._blocked = self._paused = self._feeding = self._due = False
         self._held = self._unsent = self._handled = 0
         self._outgoing: deque[memoryview] = deque()
+        # Counts of bytes: `_queued` in `_outgoing`, `_received` of bodies, `_given` of responses, `_moved`: progress at
+        # the last deadline.
         self._queued = self._received = self._given = self._moved = 0
         self._lingers: bool | None = None
         self._unfed, self._since = b"", time.monotonic()
@@ -65,7 +70,7 @@ class Connection(asyncio.Protocol):
     # What asyncio calls
 
     def enter(self, peer: object, abort: Callable[[], object]) -> None:
-        """Count as a connection from `peer`; `abort` ends it until `connection_made`, while TLS is negotiated."""
+        """Count as a connection from `peer`; `abort` closes it until `connection_made`, while TLS is negotiated."""
         self._entered, self._abort = True, abort
         self.shared.all.add(self)
         self._health_only = not self.shared.admission.enter(self, peer)
@@ -83,7 +88,7 @@ class Connection(asyncio.Protocol):
             self._feed()
 
     def eof_received(self) -> bool:
-        """The client sends no more, and may still read: what it has asked is answered."""
+        """Return whether to keep the connection open for responses: the client sends no more, but may still read."""
         self._ended = True
         secure = self._transport is None or self._transport.get_extra_info("sslcontext") is not None
         return bool(self._waiting or self._unfed) and not secure  # TLS has no half of a connection
@@ -91,6 +96,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.shared.all.discard(self)
         self.shared.admission.leave(self)
+        # The memory of this connection, of requests and responses that will not be sent, is free again.
         self.hold(-self._held)
         self._waiting.clear()
         self._unhandled.clear()
@@ -121,6 +127,7 @@ class Connection(asyncio.Protocol):
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_head(len(name) + len(value))
+
         if self._whole_head:  # a trailer: it comes too late to say anything
             return
         name = name.lower()
@@ -141,7 +148,9 @@ class Connection(asyncio.Protocol):
                 raise Refused("the header 'Host' is not a host's name" if host else "the header 'Host' is missing")
             if coding != b"chunked":  # its body would be taken for what it is not
                 raise Refused("the transfer encoding is not 'chunked'; compress by Content-Encoding", 501)
+            # Before the body arrives: a request that is not allowed costs no memory.
             self._limit = self.shared.screen(self._head, self._health_only)
+            # At most 20 digits: `int` of a long text takes quadratic time.
             if not stated.isdigit() or int(stated[:20]) > self._limit:
                 raise too_large(self._limit)
             if self.shared.held_bytes + int(stated) > self.shared.limits.memory_bytes:
@@ -149,10 +158,12 @@ class Connection(asyncio.Protocol):
         except Refused as refused:
             self._refuse(refused)
             return
+        # Only where no response waits: an interim response must not come before an earlier one.
         if self._headers.get(b"expect", b"").lower() == b"100-continue" and not self._waiting and self._transport:
             self._transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
     def on_body(self, body: bytes) -> None:
+        # Bytes of a body are not overhead, which `_parse` limits.
         self._overhead -= len(body)
         if self._deaf:
             return
@@ -179,6 +190,7 @@ class Connection(asyncio.Protocol):
         exchange = Exchange(self, self._head, self._body, keep=keep, old=old)
         self._receiving, self._body = False, b""
         self._waiting.append(exchange)
+        # After this request the connection closes: what follows is not a request.
         self._deaf = not keep
         if self._unhandled or self._handled >= _AT_ONCE:
             self._unhandled.append(exchange)
@@ -189,7 +201,7 @@ class Connection(asyncio.Protocol):
     # What it does
 
     def flush(self, answered: Exchange) -> None:
-        """Send the answers whose turn it is; `answered` is one of those that wait."""
+        """Send the responses whose turn it is; `answered` is the exchange that was answered now."""
         if self._transport is None:
             return
         held = answered.answer_bytes  # counted at once: what waits for its turn is memory, too
@@ -197,8 +209,10 @@ class Connection(asyncio.Protocol):
         last = False
         while self._waiting and self._waiting[0].answered and not last:
             exchange = self._waiting.popleft()
+            # Requests that were sent before the server began to drain are answered: only the last one closes.
             last = not exchange.keep or (self.shared.draining and self._has_all())
             outputs += exchange.output(last=last)
+            # The request's memory is freed; the response's is counted by `count_unsent` from here.
             held -= len(exchange.body) + exchange.answer_bytes
         self.hold(held, refuse=False)
         if not outputs:
@@ -208,14 +222,15 @@ class Connection(asyncio.Protocol):
             self._close(linger=self._refused)
             return
         self._rest()
+        # Called from within the parser's callbacks, too: `_feed` returns at once there.
         if self._receiving or self._unfed or self._unhandled or self._ended or self._paused:
             self._feed()
 
     def hold(self, size: int, *, refuse: bool = True) -> None:
-        """Count `size` more bytes in memory.
+        """Count `size` more bytes of memory.
 
         Raises:
-            Refused: requests hold all that they may (503).
+            Refused: requests hold all the memory that they may (503).
         """
         if refuse and size > 0 and self.shared.held_bytes + size > self.shared.limits.memory_bytes:
             raise busy()
@@ -225,15 +240,17 @@ class Connection(asyncio.Protocol):
         self.shared.held_bytes += size
 
     def count_unsent(self) -> None:
-        """Answers that the client has not read are memory, too."""
+        """Count the memory of responses that the client has not read."""
         unsent = 0 if self._transport is None else self._transport.get_write_buffer_size() + self._queued
         if unsent != self._unsent:
             self.hold(unsent - self._unsent, refuse=False)
             self._unsent = unsent
 
     def time_out(self) -> None:
-        """Its time is over: tell a client that has begun a request, and close; not where enough has moved meanwhile."""
+        """Close a connection whose deadline has passed, with status 408 if a request has begun; extend the deadline
+        where enough bytes were transferred."""
         seconds = self.shared.limits.receive_s
+        # A large body on a slow line may take its time, at a minimum rate.
         moves = self._blocked or (self._receiving and self._whole_head)
         if moves and self._progress() - self._moved >= seconds * _SLOWEST_BYTES_S:
             self._wait_until(seconds)
@@ -244,15 +261,16 @@ class Connection(asyncio.Protocol):
             self.abort()
 
     def abort(self) -> None:
-        """Close, whatever is under way."""
+        """Close at once, without waiting for responses."""
         self._abort()
 
     def close_if_idle(self) -> None:
-        """Close unless there is a request to answer, or to receive, or one may just have been sent."""
+        """Close unless a request is received or answered, or was just sent perhaps."""
         if (
             self._transport is not None
             and not self._waiting
             and self._has_all()
+            # A request may be on its way when a drain begins: closing now would reset the connection.
             and time.monotonic() - self._since > _SETTLE_S
         ):
             self._close()
@@ -263,7 +281,7 @@ class Connection(asyncio.Protocol):
         self._whole_head = False
 
     def _feed(self) -> None:
-        """Handle what came, piece by piece: not on, while there are as many requests as may wait, or answers unread."""
+        """Parse and handle received bytes piece by piece, while fewer requests wait than may and responses are read."""
         if self._feeding or self._transport is None:  # the parser calls, who answers at once calls back
             return
         self._feeding, self._handled = True, 0
@@ -290,17 +308,18 @@ class Connection(asyncio.Protocol):
         return self._handled < _AT_ONCE and not self._is_blocked()
 
     def _is_blocked(self) -> bool:
-        """Whether there are answers that the client has not read."""
+        """Return whether the client has responses to read."""
         return self._blocked or bool(self._outgoing)
 
     def _progress(self) -> int:
-        """Bytes of bodies that the client has sent; while it has to read, of answers that have reached it."""
+        """Return the bytes of bodies that arrived; while the client has to read, of responses that reached it."""
         if not self._blocked or self._transport is None:
             return self._received
+        # Not in bytes of the transport alone: the system's buffer takes megabytes before the client has read one.
         return self._given - self._queued - self._transport.get_write_buffer_size() - unsent_bytes(self._transport)
 
     def _soon(self) -> None:
-        """Go on when others have had their turn."""
+        """Continue when other connections have had their turn."""
         if not self._due:
             self._due = True
             asyncio.get_running_loop().call_soon(self._go_on)
@@ -324,22 +343,25 @@ class Connection(asyncio.Protocol):
             self._refuse(_long_head())
 
     def _upgrades(self) -> bool:
-        """Whether llhttp takes this request for one that leaves HTTP/1.1, and its body for something else."""
+        """Return whether llhttp treats this request as an upgrade, and its body as another protocol."""
+        # llhttp treats CONNECT as an upgrade, too, but it is refused by its target like other requests.
         return bool(self._parser.should_upgrade()) and self._parser.get_method() != b"CONNECT"
 
     def _stay(self, rest: bytes) -> None:
-        """A client that offers another protocol (h2c, websocket) is answered in this one: parse its request without the
-        offer. Its body follows."""
+        """Stay with HTTP/1.1 where a client offers an upgrade (h2c, websocket): parse its request again without the
+        offer, followed by its body."""
         method, version = self._parser.get_method(), self._parser.get_http_version().encode()
+        # llhttp stops at an upgrade; only a new parser reads on. `_target` and `_headers` are complete here.
         self._parser, self._receiving = httptools.HttpRequestParser(self), False
         lines = [b"%b %b HTTP/%b" % (method, self._target, version)]
         lines += [b"%b: %b" % item for item in self._headers.items() if item[0] != b"upgrade"]
         self._unfed = b"\r\n".join(lines) + b"\r\n\r\n" + rest + self._unfed
 
     def _has_all(self) -> bool:
-        """Whether nothing of another request has come, as far as this machine knows."""
+        """Return whether no part of another request has arrived, in the system's buffers neither."""
         if self._waiting or self._receiving or self._unfed or self._unhandled:
             return False
+        # What is in the system's buffer was sent before the close, so it is answered, too.
         return self._transport is None or not unread_bytes(self._transport)
 
     def _wait_until(self, seconds: float) -> None:
@@ -347,7 +369,7 @@ class Connection(asyncio.Protocol):
         self.deadline = self._since + seconds
 
     def _set_deadline(self) -> None:
-        """Whose turn is it? No limit while it is the server's."""
+        """Set the deadline of the client; none while the client waits for the server."""
         limits = self.shared.limits
         if self._is_blocked() or self._transport is None:
             return
@@ -357,20 +379,22 @@ class Connection(asyncio.Protocol):
             self._wait_until(_NEVER)
 
     def _rest(self) -> None:
-        """All is answered: the next request may take its time."""
+        """Start the idle time if everything was answered."""
         if not self._waiting and not self._is_blocked():
             self._wait_until(self.shared.limits.idle_s)
 
     def _count_head(self, size: int) -> None:
+        # 4 bytes for the separators of a header line, `: ` and CR LF.
         self._head_bytes += size + 4
         if self._head_bytes > _MAX_HEAD_BYTES:
             self._refuse(_long_head())
 
     def _refuse(self, refused: Refused) -> None:
-        """Answer a request that is not read to its end, after those before it, and close."""
+        """Refuse a request that was not read to its end, after the responses before it, and close."""
         if self._deaf:
             return
         self._deaf = self._refused = True
+        # A request without its body: nothing refers to the bytes any more, so their memory is free.
         self.hold(-len(self._body), refuse=False)
         self._body = b""
         exchange = Exchange(self, self._head._replace(headers={}), b"", keep=False)
@@ -379,7 +403,7 @@ class Connection(asyncio.Protocol):
         exchange.answer(refused.status, COMPACT({"error": refused.message}).encode(), headers=refused.headers)
 
     def _pace(self) -> None:
-        """Read no more while a client does not read, or has asked too much at once."""
+        """Pause reading while the client does not read, or has sent too many requests at once; resume it otherwise."""
         if self._transport is None or self._transport.is_closing():
             return
         pause = self._is_blocked() or bool(self._unfed or self._unhandled) or len(self._waiting) >= _MAX_PIPELINED
@@ -392,6 +416,7 @@ class Connection(asyncio.Protocol):
             size = sum(map(len, outputs))
             self._given += size
             if size <= _SENT_BYTES and not self._outgoing:
+                # To join is to copy, which only pays for small responses.
                 whole = size <= _PIECE_BYTES
                 self._transport.write(b"".join(outputs)) if whole else self._transport.writelines(outputs)
             else:
@@ -401,7 +426,7 @@ class Connection(asyncio.Protocol):
             self.count_unsent()
 
     def _send_some(self) -> None:
-        """Hand over pieces of answers, as many as the client reads, and the rest when others have had their turn."""
+        """Write pieces of responses while the client reads; continue when other connections have had their turn."""
         for _ in range(_SENT_AT_ONCE):
             if not self._outgoing or self._blocked or self._transport is None:
                 return
@@ -415,7 +440,7 @@ class Connection(asyncio.Protocol):
             asyncio.get_running_loop().call_soon(self._send_on)
 
     def _send_on(self) -> None:
-        """Go on with what is left of answers; where nothing is, with requests, or with closing."""
+        """Continue with the rest of the responses; after them, with closing or the next requests."""
         self._send_some()
         if self._is_blocked():
             return
@@ -426,7 +451,7 @@ class Connection(asyncio.Protocol):
         self._feed()
 
     def _close(self, *, linger: bool = False) -> None:
-        """Close; where the client still sends, only once it has had time to read the answer: a reset would eat it."""
+        """Close; `linger`: give a client that still sends time to read the response first."""
         self._deaf = True
         if self._transport is None or self._transport.is_closing():
             return
@@ -436,6 +461,8 @@ class Connection(asyncio.Protocol):
         if not linger:
             self._transport.close()
             return
+        # A socket that is closed with unread input sends a reset, which can discard the response at the client. So only
+        # this direction is closed, input is read and dropped, and the deadline ends it.
         self._receiving, self._unfed = False, b""
         if self._transport.can_write_eof():
             self._transport.write_eof()

@@ -1,4 +1,4 @@
-"""HTTP/1.1 as the rest of the server sees it: exchanges, and what all connections share."""
+"""HTTP/1.1 as the rest of the server sees it: exchanges, and the state that all connections share."""
 
 from __future__ import annotations
 
@@ -16,27 +16,28 @@ from mlscale.serve.http.request_error import Refused
 
 JSON, TEXT, BINARY, HTML = b"application/json", b"text/plain; charset=utf-8", b"application/octet-stream", b"text/html"
 COMPACT = json.JSONEncoder(separators=(",", ":")).encode
+# A client may refuse an encoding by a quality of zero: `gzip;q=0` (RFC 9110, 12.4.2).
 _REFUSED = re.compile(rb";\s*q=0(\.0*)?\s*$")
 _ABSOLUTE = re.compile(rb"https?://(?:[^/?#@]*@)?([^/?#@]*)", re.IGNORECASE)
 _REASONS = {status.value: status.phrase.encode() for status in HTTPStatus}
 COMPRESSED_FROM, COMPRESSED_TO = 1024, 64 << 10
-"""Bytes of an answer that are worth compressing, and that may be compressed in the event loop: a millisecond."""
+"""Bytes of a response from which compression pays, and up to which it is done in the event loop: a millisecond."""
 _PIECE_BYTES, _UNPACKED_BYTES = 64 << 10, 1 << 20
-"""Bytes of a body that are decompressed at once, and to so many at most."""
+"""Bytes of a body that are decompressed at once, and the most bytes that one such step may return."""
 
 
 @dataclass
 class Limits:
-    """What connections may take.
+    """The limits of connections.
 
     Attributes:
         body_bytes: of one request, also when it is decompressed.
-        memory_bytes: of all requests that are received or answered, and of answers that are not sent yet.
-        connections: at once, besides those reserved for health and metrics.
-        per_address: connections of one client address; None: as many as there are.
+        memory_bytes: of all requests that are received or answered, and of responses that are not sent yet.
+        connections: at once, without those reserved for health and metrics.
+        per_address: connections of one client address; None: no limit.
         head_s: seconds from a request's first byte to the end of its head; as long may a new connection be silent.
-        receive_s: seconds from a request's first byte to its last, and in which an answer must be read; longer while
-            at least 4 KiB a second pass.
+        receive_s: seconds from a request's first byte to its last, and to read a response; extended while at least
+            4 KiB are transferred in a second.
         idle_s: seconds between requests.
     """
 
@@ -63,44 +64,44 @@ class Head(NamedTuple):
 
 
 class Connection(Closable, Protocol):
-    """A client's connection, as exchanges and the server's clock see it; `http.connection` is one."""
+    """The interface of a client's connection; `http.connection` implements it."""
 
     deadline: float
 
     def flush(self, exchange: Exchange) -> None:
-        """Send the answers whose turn has come."""
+        """Send the responses whose turn has come."""
 
     def hold(self, more: int) -> None:
-        """Count bytes that the request takes besides those that arrived."""
+        """Count memory that the request takes in addition to the bytes that arrived."""
 
     def count_unsent(self) -> None:
-        """Count the bytes of answers that the client has not read."""
+        """Count the bytes of responses that the client has not read."""
 
     def time_out(self) -> None:
-        """Close it: its deadline has passed."""
+        """Close the connection, since its deadline has passed."""
 
     def close_if_idle(self) -> None:
-        """Close it unless a request of it is to be answered."""
+        """Close the connection unless one of its requests is not answered yet."""
 
 
 Screen = Callable[[Head, bool], int]
-"""Return how many bytes the body may have, before it is read, or raise Refused; the second argument: whether the
-connection is for health and metrics alone."""
+"""Return the most bytes that the body may have, before it is read, or raise Refused; the second argument is True if the
+connection is for health and metrics only."""
 
 
 @dataclass(eq=False)
 class Connections:
-    """All connections of a server.
+    """The state that all connections of a server share.
 
     Attributes:
-        limits: what they may take.
+        limits: their limits.
         screen: called with each head.
-        handle: called with each whole request; answers it, now or later.
-        refused: called with the status of each request that was answered before it was whole.
-        admission: who may connect.
-        all: those that are open.
-        held_bytes: of requests and answers in memory.
-        draining: answer what was sent, and close.
+        handle: called with each complete request; answers it, now or later.
+        refused: called with the status of each request that was answered before it was complete.
+        admission: limits the number of connections.
+        all: the open ones.
+        held_bytes: bytes of requests and responses in memory.
+        draining: True once connections answer what was sent, and close.
     """
 
     limits: Limits
@@ -115,32 +116,34 @@ class Connections:
         self.admission = Admission(self.limits.connections, self.limits.per_address)
 
     def sweep(self) -> None:
-        """Close the connections whose time is over, and see which answers were sent; called each second."""
+        """Close the connections whose deadline has passed, and count unsent responses; called each second."""
         now = time.monotonic()
         for connection in self.all:
             connection.count_unsent()
+        # A list first: closing a connection changes the set.
         for connection in [each for each in self.all if each.deadline < now]:
             connection.time_out()
 
     def close_idle(self) -> None:
-        """Close connections that have sent no request which is not answered."""
+        """Close the connections without an unanswered request."""
         for connection in list(self.all):
             connection.close_if_idle()
 
 
 class Exchange:
-    """A request, and the way to answer it.
+    """A request and its response.
 
     Attributes:
         method, target: as sent, such as b"POST" and b"/predict".
         headers: by lower-case name.
         body: as sent; see `decompressed`.
-        keep: whether the client wants the connection to stay open after the answer.
+        keep: True if the client wants the connection to stay open after the response.
         arrived: `time.perf_counter` at its last byte.
-        route: what metrics call it; set by who handles it.
-        began, compute_s: when its batch began to be computed, and how long that took; set by who computes it.
+        route: its name in metrics; set by its handler.
+        began, compute_s: start (`time.perf_counter`) and seconds of its batch; set when it was computed.
     """
 
+    # One object for each request: slots make it smaller and faster to create.
     __slots__ = (
         "_answer",
         "_connection",
@@ -169,7 +172,7 @@ class Exchange:
         self._connection = connection
 
     def answer(self, status: int, body: bytes = b"", kind: bytes = JSON, headers: bytes = b"") -> None:
-        """Answer; the first answer counts, and goes out when those before it have. A client may have gone meanwhile."""
+        """Send the response, after those before it; only the first call counts. The client may have gone meanwhile."""
         if self.answered:
             return
         if COMPRESSED_FROM <= len(body) <= COMPRESSED_TO and b"Content-Encoding:" not in headers:
@@ -181,51 +184,55 @@ class Exchange:
             len(body),
             headers,
         )
+        # HEAD has the headers of GET, its length too, without the body.
         self._answer = b"" if self.method == b"HEAD" else body
         self.answered = True
         self._connection.flush(self)
 
     def output(self, *, last: bool) -> tuple[bytes, bytes]:
-        """The answer's head and body. `last`: the connection closes after it."""
+        """Return the response's head and body; `last`: the connection closes after it."""
         if last:
             return self._status + b"Connection: close\r\n\r\n", self._answer
+        # HTTP/1.0 closes by default, so staying open must be stated.
         return self._status + (b"Connection: keep-alive\r\n\r\n" if self.old else b"\r\n"), self._answer
 
     @property
     def answer_bytes(self) -> int:
-        """Of the answer's body."""
+        """The bytes of the response's body."""
         return len(self._answer)
 
     def hold(self, body: bytes | bytearray) -> None:
-        """Keep `body` in place of what was sent: it is decompressed, and counts as what it is.
+        """Replace the body by its decompressed form, and count its memory.
 
         Raises:
-            Refused: there is no memory for it (503).
+            Refused: requests hold all the memory that they may (503).
         """
         self._connection.hold(len(body) - len(self.body))
         self.body = body
 
 
 def origin_form(target: bytes, headers: dict[bytes, bytes]) -> bytes:
-    """The path in `http://host/path`, as clients of proxies send it; its host goes to the headers."""
+    """Return the path of `http://host/path`, as clients of proxies send it; write its host to the headers."""
     match = _ABSOLUTE.match(target)
     if match is None:
         return target
+    # The host of an absolute target takes precedence over the header (RFC 9112, 3.2.2).
     headers[b"host"] = match[1]
     return target[match.end() :] or b"/"
 
 
 def decompressed(headers: Mapping[bytes, bytes], body: bytes | bytearray, limit: int) -> bytes | bytearray:
-    """The body, decompressed where it came as gzip or deflate.
+    """Return the body, decompressed if it is gzip or deflate.
 
     Raises:
-        Refused: it is in another encoding, damaged, or over `limit` bytes.
+        Refused: it has another encoding, is corrupt, or over `limit` bytes.
     """
     encoding = headers.get(b"content-encoding", b"identity").lower()
     if encoding == b"identity":
         return body
     if encoding not in (b"gzip", b"deflate"):
         raise Refused("the body is compressed, and not by gzip or deflate", 415, b"Accept-Encoding: gzip, deflate\r\n")
+    # Plus 16: a gzip header around the deflate stream. HTTP's `deflate` is the zlib format (RFC 9110, 8.4.1.2).
     unpacker = zlib.decompressobj(31 if encoding == b"gzip" else 15)
     content = bytearray()  # grows in place: zlib would join all pieces at the end, and stop everybody
     given = memoryview(body)
@@ -236,6 +243,7 @@ def decompressed(headers: Mapping[bytes, bytes], body: bytes | bytearray, limit:
             piece: memoryview | bytes = given[at : at + _PIECE_BYTES]
             while piece:
                 content += unpacker.decompress(piece, _UNPACKED_BYTES)
+                # Checked after each step: a small body may unpack to gigabytes.
                 if len(content) > limit:
                     raise too_large(limit)
                 piece = unpacker.unconsumed_tail
@@ -250,21 +258,22 @@ def decompressed(headers: Mapping[bytes, bytes], body: bytes | bytearray, limit:
 
 
 def too_large(limit: int) -> Refused:
-    """What is told of a body that is over `limit` bytes."""
+    """Return the refusal of a body that is over `limit` bytes."""
     return Refused(f"the body is over {limit} bytes", 413)
 
 
 def busy() -> Refused:
-    """What is told where requests hold all the memory that they may."""
+    """Return the refusal of a request for which there is no memory at this time."""
     return Refused("too many large requests at once", 503, b"Retry-After: 1\r\n")
 
 
 def compressed(body: bytes, headers: bytes, asked: Mapping[bytes, bytes]) -> tuple[bytes, bytes]:
-    """An answer's body and head as the client accepts them; as they are where it accepts neither gzip nor deflate."""
+    """Return a response's body and header lines, compressed if the client accepts gzip or deflate."""
     accepted = asked.get(b"accept-encoding", b"")
     names = [name.partition(b";")[0].strip().lower() for name in accepted.split(b",") if not _REFUSED.search(name)]
     name = next((name for name in (b"gzip", b"deflate") if name in names), None)
     if name is None:
         return body, headers
+    # Level 1: most of the gain for the least time.
     packer = zlib.compressobj(1, zlib.DEFLATED, 31 if name == b"gzip" else 15)
     return packer.compress(body) + packer.flush(), headers + b"Content-Encoding: %b\r\n" % name

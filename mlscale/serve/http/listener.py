@@ -1,4 +1,4 @@
-"""Accepts clients, with and without TLS, until told to stop; whoever has connected by then is still served."""
+"""Accepts clients, with and without TLS, until it is closed; clients that have connected by then are still served."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _BACKLOG, _AT_ONCE, _PAUSE_S = 1024, 64, 0.1
 
 
 class Listener:
-    """Makes a `Connection` of each client; for the thread of the event loop.
+    """Creates a `Connection` for each client; to be used in the thread of the event loop only.
 
-    asyncio's own servers count a TLS client when it has ended its handshake: those that never do are no connection to
-    them, and hold a file each. Here each counts from the start.
+    asyncio's own servers count a TLS client after its handshake: clients that never complete one are not counted, and
+    hold a file each. Here each counts from the start.
 
     Args:
-        listening: bound.
-        shared: what connections share.
-        context: for TLS; None without.
+        listening: a bound socket.
+        shared: the state that connections share.
+        context: the TLS context; None: no TLS.
     """
 
     def __init__(self, listening: socket.socket, shared: Connections, context: ssl.SSLContext | None) -> None:
@@ -35,7 +35,7 @@ class Listener:
         self._open()
 
     def close(self) -> None:
-        """Accept those that have connected, and no others."""
+        """Accept the clients in the backlog, then stop listening."""
         self._loop.remove_reader(self._listening)
         while self._accept_some():
             pass
@@ -46,23 +46,27 @@ class Listener:
             self._loop.add_reader(self._listening, self._accept_some)
 
     def _accept_some(self) -> bool:
-        """Whether there may be more."""
+        """Accept some clients; return whether there may be more."""
+        # At most some at once, so that a flood of clients does not stop the requests of others.
         for _ in range(_AT_ONCE):
             try:
                 client, peer = self._listening.accept()
             except BlockingIOError:
                 return False
             except OSError:  # gone again, or there are no files left
+                # A listening socket without file descriptors stays readable: the loop would spin.
                 self._loop.remove_reader(self._listening)
                 self._loop.call_later(_PAUSE_S, self._open)
                 return False
             client.setblocking(False)
             with contextlib.suppress(OSError):
+                # Without this a small response may wait for the client's delayed acknowledgement, 40 ms on Linux.
                 client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             connection = Connection(self._shared)
             task = self._loop.create_task(self._serve(connection, client))
             self._negotiating.add(task)
             task.add_done_callback(partial(self._served, connection, client))
+            # Before `connection_made`, which TLS calls after the handshake only: limits and deadline hold from here.
             connection.enter(peer, task.cancel)
         return True
 
@@ -73,7 +77,7 @@ class Listener:
         )
 
     def _served(self, connection: Connection, client: socket.socket, task: asyncio.Task[None]) -> None:
-        """It speaks no TLS, was too slow, or gone before it had begun: nobody to tell."""
+        """Close a client whose TLS handshake failed, took too long, or was aborted."""
         self._negotiating.discard(task)
         if task.cancelled() or task.exception() is not None:
             client.close()

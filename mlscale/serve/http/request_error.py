@@ -1,15 +1,15 @@
-"""A request that is not answered with a prediction."""
+"""The exception for requests that are refused."""
 
 from __future__ import annotations
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a fault
-    """What the client is told.
+    """A refused request, with the response that the client gets.
 
     Args:
-        message: one sentence; goes out as `{"error": message}`.
-        status: of HTTP; 400 is the client's mistake.
-        headers: more lines of the head, each ending in CR LF.
+        message: one sentence, sent as `{"error": message}`.
+        status: the HTTP status; 400 is the client's mistake.
+        headers: more header lines, each ending in CR LF.
     """
 
     def __init__(self, message: str, status: int = 400, headers: bytes = b"") -> None:

@@ -1,4 +1,4 @@
-"""Answers, and their count: whatever goes out passes here once."""
+"""Sends and counts responses: every response passes here once."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from mlscale.serve.http.request_error import Refused
 from mlscale.serve.protocol.prometheus import Metrics
 
 INFERENCE = ("infer", "predict")
-"""Routes whose time is measured."""
+"""Routes whose latency is measured."""
 
 
 class Answers:
-    """Answers exchanges.
+    """Sends the responses of exchanges, and counts them.
 
     Args:
-        metrics: where they are counted.
+        metrics: the counters.
         say: writes a line to the log.
     """
 
@@ -27,7 +27,8 @@ class Answers:
     def plain(
         self, exchange: Exchange, body: bytes = b"", kind: bytes = JSON, headers: bytes = b"", status: int = 200
     ) -> None:
-        """Answer with a body."""
+        """Send a body."""
+        # Errors are left out: they return early, and would make the latency look better than it is.
         if status == 200 and exchange.route in INFERENCE:
             seconds = time.perf_counter() - exchange.arrived
             headers += _server_timing(exchange, seconds)
@@ -36,26 +37,27 @@ class Answers:
         self.metrics.requests[exchange.route, status] += 1
 
     def json(self, exchange: Exchange, document: object) -> None:
-        """Answer with a document."""
+        """Send a document as JSON."""
         self.plain(exchange, COMPACT(document).encode())
 
     def refuse(self, exchange: Exchange, refused: Refused) -> None:
-        """Tell a client why not."""
+        """Send an error response."""
         text = COMPACT({"error": refused.message})
         self.plain(exchange, text.encode(), headers=refused.headers, status=refused.status)
 
     def broken(self, exchange: Exchange, error: Exception) -> None:
-        """A bug of ours costs one request, not the server; the client is not told its inside."""
+        """Log an unexpected error and answer with status 500, without its details."""
+        # A bug must cost one request, not the server; its text may hold paths or data that are not for clients.
         self.say(f"a bug of ours: {exchange.route}: {error!r}")
         self.refuse(exchange, Refused("internal error", 500))
 
     def early(self, status: int) -> None:
-        """Count a request that was answered before it was whole."""
+        """Count a request that was answered before it was complete."""
         self.metrics.requests["unread", status] += 1
 
 
 def _server_timing(exchange: Exchange, seconds: float) -> bytes:
-    """The header `Server-Timing` (W3C), in ms: until its batch began, its batch, and from its last byte to now."""
+    """Return the header `Server-Timing` (W3C), in ms: wait for its batch, its batch, and from its last byte to now."""
     queue_s = exchange.began - exchange.arrived
     return b"Server-Timing: queue;dur=%.3f, compute;dur=%.3f, total;dur=%.3f\r\n" % (
         1000 * queue_s,
@@ -65,11 +67,12 @@ def _server_timing(exchange: Exchange, seconds: float) -> bytes:
 
 
 def only(exchange: Exchange, *methods: bytes) -> None:
-    """See that a request has one of these methods.
+    """Raise unless a request has one of these methods.
 
     Raises:
-        Refused: it has another (405).
+        Refused: it has another one (405).
     """
     if exchange.method not in methods:
         allowed = b", ".join(methods)
+        # RFC 9110, 15.5.6: a 405 lists the allowed methods.
         raise Refused(f"send {allowed.decode()}", 405, b"Allow: %b\r\n" % allowed)

@@ -1,4 +1,4 @@
-"""What the server asks of the system: an event loop, a port, and to be told when to stop."""
+"""The server's system interfaces: event loop, port, signals, file limit, socket buffers."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from collections.abc import Iterator
 from mlscale.errors import Exit, MLScaleError
 
 _M_MMAP_THRESHOLD, _MAPPED_BYTES = -3, 4 << 20
-"""Of malloc.h; and how large a block is mapped."""
+"""M_MMAP_THRESHOLD of malloc.h, and the size from which a block is mapped."""
 
 
 class Stop(asyncio.Event):
-    """Set by a signal; `count` is how often, `by_person` whether the first was SIGINT, Ctrl-C."""
+    """An event that signals set; `count`: the signals so far, `by_person`: True if the first was SIGINT (Ctrl-C)."""
 
     count, by_person = 0, False
 
     def ask(self, number: int) -> None:
-        """Stop."""
+        """Record a signal and set the event."""
         self.by_person = number == signal.SIGINT if not self.count else self.by_person
         self.count += 1
         self.set()
 
 
 def stop_signal(loop: asyncio.AbstractEventLoop) -> Stop:
-    """Set by SIGTERM and SIGINT from now on."""
+    """Return an event that SIGTERM and SIGINT set from now on."""
     stop = Stop()
     for number in (signal.SIGTERM, signal.SIGINT):
         with contextlib.suppress(ValueError, RuntimeError, NotImplementedError):  # not in the main thread
@@ -39,7 +39,7 @@ def stop_signal(loop: asyncio.AbstractEventLoop) -> Stop:
 
 
 def new_loop() -> asyncio.AbstractEventLoop:
-    """uvloop's, where there is one."""
+    """Return an event loop of uvloop, except on Windows, where it does not exist."""
     if sys.platform == "win32":
         return asyncio.new_event_loop()
     import uvloop
@@ -50,10 +50,10 @@ def new_loop() -> asyncio.AbstractEventLoop:
 
 @contextlib.contextmanager
 def bound(host: str, port: int) -> Iterator[socket.socket]:
-    """A socket that is bound there, closed at the end of the block.
+    """Yield a socket that is bound to the address; close it at the end of the block.
 
     Raises:
-        MLScaleError: the port is in use or not allowed, or there is no such host (exit code 5).
+        MLScaleError: the port is in use or not allowed, or the host is unknown (exit code 5).
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -61,11 +61,13 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
         )[0]
         listening = socket.socket(family, kind, protocol)
         try:
+            # A server that restarts must get its port although old connections are in TIME_WAIT.
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.bind(address)
         except OSError:
             listening.close()
             raise
+    # OverflowError: a port over 65535; UnicodeError: a host that is not a valid name.
     except (OSError, OverflowError, UnicodeError) as error:
         used = getattr(error, "errno", None) == errno.EADDRINUSE
         raise MLScaleError(
@@ -80,8 +82,9 @@ def bound(host: str, port: int) -> Iterator[socket.socket]:
 
 
 def allow_files(count: int) -> None:
-    """Let this process open `count` files, where its hard limit allows that: a shell's limit is 1,024, often."""
+    """Raise the soft limit of open files to `count`, as far as the hard limit allows; shells often set 1,024."""
     with contextlib.suppress(ImportError, OSError, ValueError):
+        # Imported here: Windows lacks the module.
         import resource
 
         soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -91,8 +94,11 @@ def allow_files(count: int) -> None:
 
 
 def grow_in_place() -> None:
-    """Let long bodies grow without a copy, which would stop all threads: the GNU library maps large blocks, which it
-    grows by moving pages, but after some use keeps blocks of up to 32 MiB in its heap, where they are copied."""
+    """Let long bodies grow without a copy, which would stop all threads.
+
+    glibc maps large blocks, which it grows by moving pages, but after some use it raises its threshold and keeps blocks
+    of up to 32 MiB in its heap, where growing copies them. A fixed threshold turns that off.
+    """
     with contextlib.suppress(AttributeError, OSError, TypeError):
         import ctypes
 
@@ -100,17 +106,17 @@ def grow_in_place() -> None:
 
 
 def is_loopback(listening: socket.socket) -> bool:
-    """Whether only this machine can connect."""
+    """Return whether only this machine can connect."""
     return ipaddress.ip_address(listening.getsockname()[0].partition("%")[0]).is_loopback
 
 
 def unread_bytes(transport: asyncio.BaseTransport) -> int:
-    """Bytes that have arrived at a connection, and were not read yet; 0 where the system does not say."""
+    """Return the bytes that have arrived at a connection and were not read yet; 0 where that is not known."""
     return _queued_bytes(transport, "FIONREAD")
 
 
 def unsent_bytes(transport: asyncio.BaseTransport) -> int:
-    """Bytes that the system has taken for a connection, and the other side has not; 0 where the system does not say."""
+    """Return the bytes in the send buffer of a connection that the peer has not acknowledged; 0 where not known."""
     return _queued_bytes(transport, "TIOCOUTQ")
 
 

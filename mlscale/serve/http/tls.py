@@ -1,4 +1,4 @@
-"""TLS: the certificate and its key."""
+"""Loads the TLS certificate and its private key."""
 
 from __future__ import annotations
 
@@ -10,15 +10,17 @@ from mlscale.errors import MLScaleError
 
 
 def tls_context(certificate: Path, key: Path) -> ssl.SSLContext:
-    """Read a certificate, with those that signed it, and its private key, both PEM.
+    """Return a TLS context with a certificate, its chain, and its private key, both PEM.
 
     Raises:
-        MLScaleError: they can't be read, are none, or do not belong together.
+        MLScaleError: they can't be read, are not PEM, or do not belong together.
     """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Clients may offer h2 and http/1.1; the server only speaks the latter.
     context.set_alpn_protocols(["http/1.1"])
     try:
+        # Without this callback OpenSSL asks for a password on the terminal, and the server hangs.
         context.load_cert_chain(certificate, key, password=_no_password)
     except OSError as error:  # ssl.SSLError is one
         raise MLScaleError(

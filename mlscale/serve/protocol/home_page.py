@@ -1,4 +1,4 @@
-"""The page at /: for a person who has found the port."""
+"""The HTML page at /, for a person who opens the server's address in a browser."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from mlscale.serve.served_model import Model
 
 
 def html(model: Model) -> str:
-    """What serves here, and how to ask it."""
+    """Return a page that names the model and shows example requests."""
+    # Names come from users, and go into HTML.
     given, version = model.servable.input, escape(model.version)
     shape = " × ".join(map(str, model.sample_shape))
     links = (f"/v2/models/{model.name}", "/v2/health/ready", "/metrics")

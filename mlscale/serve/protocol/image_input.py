@@ -1,8 +1,8 @@
-"""Encoded pictures as a model takes them: decoded and brought to size as `preprocessing` of the servable says.
+"""Decodes image files into samples of a model, resized as `preprocessing` of the servable states.
 
 The decoder is that of training and of `predict`: the same bytes give the same pixels, or are rejected for the same
-reason. It runs without torch. Pillow holds the interpreter's lock for parts of its work that grow with the picture, and
-needs memory that no body shows, so that an image of many pixels is decoded in a process of its own.
+reason. It runs without torch. Pillow holds the GIL for parts of its work that grow with the image, and needs memory
+that the size of the body does not show, so an image of many pixels is decoded in a process of its own.
 """
 
 from __future__ import annotations
@@ -21,23 +21,24 @@ from mlscale.serve.http.request_error import Refused
 from mlscale.serve.served_model import Model
 
 KINDS = (b"image/jpeg", b"image/png", b"image/webp", b"image/bmp", b"image/gif", b"image/tiff")
-"""Content types that are decoded; by what the body holds, whichever of them it is sent as."""
+"""Content types of images; the decoder goes by the content of the body, whichever of them is stated."""
 _FEW_PIXELS, _FEW_BYTES = 1 << 19, 4 << 20
-"""Of an image that is decoded in a thread: the event loop waits for some milliseconds of it."""
+"""The largest image that is decoded in a thread: the event loop waits for some milliseconds of it."""
 _PIXEL_BYTES = 24
-"""Of memory that a pixel takes while it is decoded, in all colours, and converted."""
+"""Bytes of memory that a pixel takes while it is decoded, in all colours, and converted."""
 
 
 def kind_of(headers: Mapping[bytes, bytes]) -> bytes:
-    """The content type, as it is compared."""
+    """Return the content type in lower case, without parameters."""
     return headers.get(b"content-type", b"application/json").partition(b";")[0].strip().lower()
 
 
 def is_large(content: bytes | bytearray) -> bool:
-    """Whether an image has many pixels, by its header, or bytes; one that can't be read has no pixels."""
+    """Return whether an image has many bytes, or many pixels by its header; False if its header can't be read."""
     if len(content) > _FEW_BYTES:  # a copy, and what is behind its header, would take long, too
         return True
     try:
+        # The header only, without a limit: a size over the limit is reported by `pixels`, as for small images.
         picture = open_picture(bytes(content), max_pixels=sys.maxsize)
     except Exception:  # Pillow raises what its decoders raise; `pixels` will tell
         return False
@@ -45,7 +46,7 @@ def is_large(content: bytes | bytearray) -> bool:
 
 
 def memory_bytes(model: Model) -> int:
-    """How much memory decoding an image may take: the most pixels that the model takes, with all their colours."""
+    """Return the bytes of memory that decoding may take, for the largest image that the model accepts."""
     return _max_pixels(model) * _PIXEL_BYTES
 
 
@@ -54,13 +55,14 @@ def _max_pixels(model: Model) -> int:
 
 
 def pixels(model: Model, content: bytes, kind: bytes) -> NDArray[Any]:
-    """One sample, (1, channels, height, width), of an image file.
+    """Decode an image file into one sample, uint8 (1, channels, height, width).
 
     Raises:
-        Refused: the model takes no images, it is corrupt, too large, or of another size than the model takes.
+        Refused: the model does not take images, or this one is corrupt, too large, or has another size.
     """
     said = model.servable.document["preprocessing"]
     channels = {"grey": 1, "RGB": 3}.get(said["channels"])
+    # The decoder returns uint8 (channels, height, width); for any other input no conversion is defined.
     if said["layout"] != "NCHW" or channels is None or model.servable.input.dtype != "uint8":
         raise Refused(
             f"{model.name} takes no image files, but {model.servable.input.dtype} {list(model.sample_shape)}", 415
@@ -72,6 +74,7 @@ def pixels(model: Model, content: bytes, kind: bytes) -> NDArray[Any]:
         raise Refused(f"the image is too large: {error}", 413) from error
     except Exception as error:  # Pillow raises what its decoders raise
         raise Refused(f"this image can't be decoded: {' '.join(str(error).split())[:300]}") from error
+    # Without `resize` the model was trained on images of exactly this size, so another size is not guessed.
     if decoded.shape[1:] != size:
         raise Refused(
             f"the image has {decoded.shape[1]}×{decoded.shape[2]} pixels (height × width), the model takes "

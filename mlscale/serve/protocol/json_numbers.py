@@ -1,4 +1,4 @@
-"""Samples out of JSON: nested lists of numbers, and nothing that takes far more memory than it has bytes."""
+"""Reads samples from JSON: nested lists of numbers; refuses JSON that takes far more memory than its length."""
 
 from __future__ import annotations
 
@@ -15,41 +15,43 @@ from mlscale.serve.served_model import Model
 
 _DEEPEST = 16
 _SHORT, _SOME = 16 << 10, 1024
-"""Bytes of JSON that can't take much memory; signs of it besides those of samples."""
+"""Bytes of JSON that can't take much memory; delimiters that are allowed in addition to those of samples."""
 
 
 def check_expansion(model: Model, text: bytes | bytearray) -> None:
-    """See that long JSON holds no more than a full batch may: `{},{},…` takes 25 times its length as objects.
+    """Raise if long JSON holds more than a full batch: `{},{},…` takes 25 times its length as Python objects.
 
     Raises:
-        Refused: it does (413).
+        Refused: it holds more (413).
     """
     if len(text) <= _SHORT:
         return
     lists = sum(int(np.prod(model.sample_shape[:depth])) for depth in range(len(model.sample_shape)))
     samples = max(1, model.json_values // int(np.prod(model.sample_shape)))
+    # Counted in the text, before parsing: afterwards the memory is already taken.
     for sign, most in ((b",", model.json_values), (b"[", samples * lists), (b"{", 0), (b'"', 4 * samples)):
         if text.count(sign) > most + _SOME:
             raise Refused(f"a request in JSON has at most {samples} samples: send more as bytes", 413)
 
 
 def numbers(model: Model, data: object) -> NDArray[Any]:
-    """Samples out of JSON: nested lists, of a batch or of one sample.
+    """Return samples from nested lists, of a batch or of one sample.
 
     Raises:
-        Refused: they are ragged, no numbers, of another shape, or do not fit the model's dtype.
+        Refused: they are ragged, not numbers, of another shape, or do not fit the model's dtype.
     """
     array = array_of(model, data)
     return accept(model, array[None] if array.shape == model.sample_shape else array)
 
 
 def array_of(model: Model, data: object) -> NDArray[Any]:
-    """Nested lists of numbers. numpy would take texts for numbers, and one long text for the size of all.
+    """Return nested lists of numbers as an array, int64 or float64.
 
     Raises:
-        Refused: they are ragged, no numbers, or too large for any.
+        Refused: they are ragged, not numbers, or too large.
     """
     name = model.servable.input.name
+    # numpy alone would accept strings as numbers, and allocate for each element the size of the longest string.
     level: list[Any] = data if isinstance(data, list) else [data]
     shape: list[int] = []
     if isinstance(data, list):
@@ -60,17 +62,19 @@ def array_of(model: Model, data: object) -> NDArray[Any]:
             raise Refused(f"the data of input '{name}' is ragged, or no list of numbers")
         shape.append(sizes.pop())
         level = list(chain.from_iterable(level))
+    # `type`, since bool is a subclass of int, and true is not a number.
     kinds = set(map(type, level))
     if not kinds <= {int, float}:
         raise Refused(f"the data of input '{name}' is ragged, or no list of numbers")
     try:
+        # int64 keeps large integers exact; as float64 they would be rounded above 2**53.
         return np.array(level, np.float64 if float in kinds else np.int64).reshape(shape)
     except (ValueError, OverflowError) as error:
         raise Refused(f"the data of input '{name}' has numbers that are too large") from error
 
 
 def accept(model: Model, array: NDArray[Any]) -> NDArray[Any]:
-    """Numbers as the model takes them.
+    """Return numbers in the model's dtype and shape.
 
     Raises:
         Refused: they are of another shape, or do not fit its dtype.
@@ -82,5 +86,5 @@ def accept(model: Model, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def told(error: MLScaleError) -> str:
-    """An error as one sentence for a client."""
+    """Return an error as one sentence for a client."""
     return "; ".join(text for text in (error.what, error.why, error.fix) if text)

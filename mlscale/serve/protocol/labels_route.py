@@ -1,4 +1,4 @@
-"""`POST /labels`: labels go to the disk before they are answered, and those that come together go together."""
+"""`POST /labels`: labels are written to disk before the response, those that arrive together in one write."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2 << 20
 _AT_ONCE, _MAX_WAITING = 10_000, 100_000
-"""Labels of a request, which are written together, and of all that wait."""
+"""The most labels of a request, and of one write; the most labels that may wait."""
 _MAX_LABEL = 1000
 MEMORY_BYTES = _AT_ONCE * 1024
-"""That reading a request takes, at most."""
+"""The most bytes of memory that parsing a request may take."""
 
 
 class Labels(NamedTuple):
-    """Of events: their ids, and names of the right classes."""
+    """Labels of events: their ids, and the names of the correct classes."""
 
     ids: Sequence[str]
     names: Sequence[str]
@@ -38,11 +38,11 @@ class _Item(NamedTuple):
 
 
 class LabelSink:
-    """Writes labels in a thread of its own; `submit` is for the thread of the event loop.
+    """Writes labels in a thread of its own; call `submit` in the thread of the event loop.
 
     Args:
-        store: where to.
-        loop: in which `done` is called.
+        store: receives the labels.
+        loop: the event loop in which `done` is called.
     """
 
     def __init__(self, store: EventStore, loop: asyncio.AbstractEventLoop) -> None:
@@ -55,7 +55,7 @@ class LabelSink:
         self._thread.start()
 
     def submit(self, model: str, labels: Labels, done: Callable[[MLScaleError | None], None]) -> None:
-        """Take labels of a model's events; `done` is called when they are on the disk, or could not be written.
+        """Queue labels of a model's events; `done` is called when they are on disk, or could not be written.
 
         Raises:
             Refused: too many wait (503).
@@ -68,7 +68,7 @@ class LabelSink:
             self._change.notify()
 
     def close(self) -> None:
-        """Write what waits, and end."""
+        """Write the labels that wait, and end the thread."""
         with self._change:
             self._closed = True
             self._change.notify()
@@ -79,14 +79,16 @@ class LabelSink:
             with self._change:
                 while not self._waiting and not self._closed:
                     self._change.wait()
+                # One write for all that wait: each write syncs a file, so many small ones would be slow.
                 items = self._next()
+            # `_closed` ends the thread only once nothing waits, so that accepted labels are never lost.
             if not items:
                 return
             for model in {item.model for item in items}:
                 self._write(model, [item for item in items if item.model == model])
 
     def _next(self) -> list[_Item]:
-        """The requests that are written next: at least one, and no more labels than one may have."""
+        """Return the requests that are written next: at least one, and at most `_AT_ONCE` labels."""
         items: list[_Item] = []
         rows = 0
         while self._waiting and (not items or rows + len(self._waiting[0].labels.ids) <= _AT_ONCE):
@@ -110,6 +112,7 @@ class LabelSink:
                 fix="send the labels again; if it persists, start mlscale serve with another events=<folder>",
             )
         for item in items:
+            # `done` answers the exchange, which belongs to the event loop.
             self._loop.call_soon_threadsafe(item.done, problem)
 
 

@@ -1,4 +1,4 @@
-"""`POST /predict`: the short way. JSON, raw bytes or an image file in; labels and probabilities out."""
+"""`POST /predict`, the simple protocol: takes JSON, raw bytes or an image file, returns labels and probabilities."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _JSON_KINDS = (b"application/json", b"text/json", b"application/x-www-form-urlen
 
 
 class Asked(NamedTuple):
-    """What was asked.
+    """A parsed request.
 
     Attributes:
         raw: n samples as the model takes them.
-        ids: of each sample, where the client gave a list of them.
-        id: of all, where it gave one.
+        ids: one for each sample, where the client gave a list of them; else empty.
+        id: one for all samples, where the client gave one; else ''.
     """
 
     raw: NDArray[Any]
@@ -33,7 +33,7 @@ class Asked(NamedTuple):
 
 
 def body_limit(model: Model, headers: Mapping[bytes, bytes], max_rows: int) -> int | None:
-    """How many bytes a request may have; None for images, of which nobody knows."""
+    """Return the most bytes of a request; None for images, whose size is not known."""
     kind = images.kind_of(headers)
     if kind == b"application/octet-stream":
         return max_rows * model.sample_bytes
@@ -41,17 +41,18 @@ def body_limit(model: Model, headers: Mapping[bytes, bytes], max_rows: int) -> i
 
 
 def json_bytes(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> int:
-    """How much of a request is JSON."""
+    """Return the number of bytes of JSON in a request."""
     return len(body) if images.kind_of(headers) in _JSON_KINDS else 0
 
 
 def numbers_written(request: Asked, said: Outputs) -> int:
-    """How many numbers the answer holds."""
+    """Return the count of numbers that the response holds, texts included."""
+    # Per row: id, label, class, confidence and their keys, as long as some numbers.
     return said.probabilities.size + 8 * len(said.labels)
 
 
 def asked(model: Model, headers: Mapping[bytes, bytes], body: bytes | bytearray) -> Asked:
-    """Read a request by its content type.
+    """Parse a request by its content type.
 
     Raises:
         Refused: it is not what the model takes.
@@ -88,16 +89,17 @@ def _of_json(model: Model, body: bytes | bytearray, named: str) -> Asked:
     if not isinstance(id_, list):
         return Asked(raw, (), v2.checked_id(id_) or named)
     ids = [v2.checked_id(each) for each in id_]
+    # An event is found by its id, so two samples of a request can't share one.
     if len(ids) != len(raw) or not all(ids) or len(set(ids)) != len(ids):
         raise Refused(f"{len(raw)} samples need as many ids, each another text, or one id for all")
     return Asked(raw, ids, "")
 
 
 def answer(model: Model, request: Asked, ids: Sequence[str], said: Outputs) -> tuple[bytes, bytes, bytes]:
-    """The answer, a prediction for each sample: its body, content type, and more lines of its head.
+    """Return the response with a prediction for each sample: its body, content type, and more header lines.
 
     Raises:
-        Refused: the model says NaN, which JSON lacks.
+        Refused: the model returns NaN, which JSON does not have.
     """
     rows = zip(ids, said.labels, said.classes.tolist(), said.probabilities.tolist(), strict=True)
     predictions: list[dict[str, Any]] = [

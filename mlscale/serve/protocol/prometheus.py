@@ -1,4 +1,4 @@
-"""What `GET /metrics` tells, in the text format of Prometheus, version 0.0.4."""
+"""The metrics of `GET /metrics`, in the text format of Prometheus, version 0.0.4."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class Histogram:
     """Counts of values by their size.
 
     Args:
-        bounds: the largest value of each bucket, ascending; what is above the last is counted, too.
+        bounds: the largest value of each bucket, ascending; larger values are counted in one more bucket.
     """
 
     def __init__(self, bounds: Sequence[float]) -> None:
@@ -24,16 +24,17 @@ class Histogram:
 
     def add(self, value: float) -> None:
         """Count a value."""
+        # A bound belongs to its bucket, `le`: hence bisect_left.
         self.counts[bisect_left(self.bounds, value)] += 1
         self.total += value
 
     @property
     def count(self) -> int:
-        """Values so far."""
+        """The number of values so far."""
         return sum(self.counts)
 
     def quantile(self, share: float) -> float:
-        """The bound below which at least that share of the values lies; infinite above the last."""
+        """Return the smallest bound that at least that share of the values does not exceed; infinite above the last."""
         wanted, seen = share * self.count, 0
         for bound, count in zip((*self.bounds, float("inf")), self.counts, strict=True):
             seen += count
@@ -42,7 +43,7 @@ class Histogram:
         raise AssertionError("unreachable")
 
     def lines(self, name: str) -> Iterable[str]:
-        """As Prometheus has it: each bucket holds those before it."""
+        """Yield the lines of a Prometheus histogram, whose buckets are cumulative."""
         seen = 0
         for bound, count in zip((*self.bounds, "+Inf"), self.counts, strict=True):
             seen += count
@@ -52,44 +53,46 @@ class Histogram:
 
 
 class Metrics:
-    """Counted by one thread, that of the event loop.
+    """The counters of a server; to be changed in the thread of the event loop only.
 
     Attributes:
-        requests: answers by (route, status).
+        requests: responses by (route, status).
         predictions: samples by version.
-        latency: seconds from the last byte of a request for inference to its answer, where that is 200.
+        latency: seconds from the last byte of an inference request to its response, for status 200.
         batches: rows of each batch.
         compute_s: seconds in the model.
-        swaps: changes of the version, by `ok` or `failed`.
+        swaps: swaps of the version, by `ok` or `failed`.
     """
 
     def __init__(self) -> None:
         self.requests: Counter[tuple[str, int]] = Counter()
         self.predictions: Counter[str] = Counter()
+        # Zeros from the start: `rate()` needs a series before its first event.
         self.swaps: Counter[str] = Counter(ok=0, failed=0)
         self.latency, self.batches = Histogram(_SECONDS), Histogram(_ROWS)
         self.compute_s = 0.0
 
     @property
     def answered(self) -> int:
-        """Requests so far."""
+        """The number of requests so far."""
         return sum(self.requests.values())
 
     @property
     def failed(self) -> int:
-        """Those that were answered with a status of 500 or above."""
+        """The number of requests that were answered with a status of 500 or above."""
         return sum(count for (_, status), count in self.requests.items() if status >= 500)
 
     def text(self, *, model: str, version: str, others: Iterable[tuple[str, str, str, float]]) -> bytes:
-        """All of it.
+        """Return all metrics as the body of the response.
 
         Args:
-            model, version: that serve now.
-            others: what others count: name, type, help, value.
+            model, version: the ones that serve now.
+            others: more metrics, each its name, type, help and value.
         """
         lines = ["# HELP mlscale_model_info The version that answers.", "# TYPE mlscale_model_info gauge"]
         lines.append(f'mlscale_model_info{{model="{_escaped(model)}",version="{_escaped(version)}"}} 1')
         lines += ["# HELP mlscale_requests_total Answers by route and status.", "# TYPE mlscale_requests_total counter"]
+        # Sorted, so that two scrapes list the same series in the same order.
         for (route, status), count in sorted(self.requests.items()):
             lines.append(f'mlscale_requests_total{{route="{route}",code="{status}"}} {count}')
         lines += ["# HELP mlscale_predictions_total Samples by version.", "# TYPE mlscale_predictions_total counter"]
@@ -109,4 +112,5 @@ class Metrics:
 
 
 def _escaped(text: str) -> str:
+    # Escapes of the text format: backslash first, or it would escape those of the others again.
     return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")

@@ -1,7 +1,7 @@
-"""The Open Inference Protocol V2 over HTTP, JSON and binary tensors: what Triton Inference Server speaks.
+"""The Open Inference Protocol V2 over HTTP, with JSON and binary tensors, as Triton Inference Server implements it.
 
 https://github.com/kserve/open-inference-protocol and Triton's extensions binary_tensor_data and classification;
-statuses and messages are those of Triton 2.51, which calls a request that it can't parse an error of its own, 500.
+statuses and messages are those of Triton 2.51, which answers a request that it can't parse with status 500.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ DATATYPES = {"uint8": "UINT8", "float32": "FP32", "int64": "INT64"}
 PROBABILITIES, LABEL = "probabilities", "label"
 _LENGTH = b"inference-header-content-length"
 _MAX_ID, _MOST_TENSORS = 200, 64
+# The messages of Triton's JSON reader.
 _NO_MEMBER, _NO_ARRAY = (
     "attempt to access non-existing object member '{}'",
     "attempt to access JSON non-array as array",
@@ -29,7 +30,7 @@ _NO_MEMBER, _NO_ARRAY = (
 
 
 class Wanted(NamedTuple):
-    """An output as the client wants it: by name, as bytes or JSON, as the k likeliest classes or (0) whole."""
+    """A requested output: its name, True to send it as bytes, and the number of its likeliest classes (0: all values)."""
 
     name: str
     binary: bool
@@ -37,12 +38,12 @@ class Wanted(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A request for inference.
+    """A parsed inference request.
 
     Attributes:
         raw: n samples as the model takes them.
         id: the client's; '' where it gave none.
-        outputs: what it wants.
+        outputs: the outputs that the client wants.
     """
 
     raw: NDArray[Any]
@@ -51,7 +52,7 @@ class Asked(NamedTuple):
 
 
 def body_limit(model: Model, headers: Mapping[bytes, bytes], max_rows: int) -> int | None:
-    """How many bytes a request may have: its JSON, and samples behind it."""
+    """Return the most bytes of a request: its JSON, and the samples after it."""
     length = headers.get(_LENGTH)
     if length is None:
         return model.json_bytes
@@ -59,13 +60,13 @@ def body_limit(model: Model, headers: Mapping[bytes, bytes], max_rows: int) -> i
 
 
 def json_bytes(headers: Mapping[bytes, bytes], body: bytes | bytearray) -> int:
-    """How much of a request is JSON."""
+    """Return the number of bytes of JSON in a request."""
     length = headers.get(_LENGTH)
     return len(body) if length is None else _json_length(length)
 
 
 def asked(model: Model, headers: Mapping[bytes, bytes], body: bytes | bytearray) -> Asked:
-    """Read a request for inference.
+    """Parse an inference request.
 
     Raises:
         Refused: it is not what the model takes.
@@ -76,6 +77,7 @@ def asked(model: Model, headers: Mapping[bytes, bytes], body: bytes | bytearray)
     size = 0 if length is None else _json_length(length)
     if size > len(body):
         raise Refused(f"inference header size should be in range (0, {len(body)}), got: {size}")
+    # A JSON length of 0: the body is one raw tensor, and all outputs are binary (Triton's raw binary request).
     if size == 0:
         if not body or len(body) % model.sample_bytes:
             raise Refused(
@@ -84,11 +86,12 @@ def asked(model: Model, headers: Mapping[bytes, bytes], body: bytes | bytearray)
             )
         raw = from_bytes(model, body)
         return Asked(raw, "", [Wanted(name, True, 0) for name in names(model)])
+    # Views, no copy: the samples stay in the body that was received.
     return _asked(model, _document(model, body[:size]), memoryview(body)[size:])
 
 
 def from_bytes(model: Model, body: bytes | bytearray | memoryview) -> NDArray[Any]:
-    """Samples in C order, one after the other.
+    """Return samples from bytes in C order, one after the other.
 
     Raises:
         Refused: not a whole number of samples, or none.
@@ -103,19 +106,21 @@ def from_bytes(model: Model, body: bytes | bytearray | memoryview) -> NDArray[An
 
 
 def checked_id(value: object) -> str:
-    """An id of a request or an event, '' for none.
+    """Return the id of a request or an event, '' for None.
 
     Raises:
-        Refused: no text, over 200 characters, or not what UTF-8 can hold.
+        Refused: it is not a text, has over 200 characters, or characters that are not printable.
     """
     if value is None:
         return ""
+    # `isprintable` excludes lone surrogates, which UTF-8 can't hold, and line ends, which would split a header.
     if not isinstance(value, str) or len(value) > _MAX_ID or not value.isprintable():
         raise Refused(f"an id is a text of at most {_MAX_ID} printable characters")
     return value
 
 
 def _json_length(stated: bytes) -> int:
+    # At most 18 digits fit into 64 bits, and `isdigit` excludes signs.
     if not stated.isdigit() or len(stated) > 18:
         raise Refused(f"Unable to parse Inference-Header-Content-Length, got: {shown(stated.decode('latin-1'))}")
     return int(stated)
@@ -149,7 +154,7 @@ def _asked(model: Model, document: dict[str, Any], tail: memoryview) -> Asked:
 
 
 def _input(model: Model, entry: dict[str, Any], tail: memoryview) -> NDArray[Any]:
-    """The one input, in the model's dtype and shape."""
+    """Return the one input, in the model's dtype and shape."""
     given, datatype = model.servable.input, _text(entry, "datatype")
     if "shape" not in entry:
         raise _unable("shape", _NO_MEMBER.format("shape"))
@@ -161,6 +166,7 @@ def _input(model: Model, entry: dict[str, Any], tail: memoryview) -> NDArray[Any
             f"inference input '{given.name}' data-type is '{shown(datatype)}', but model '{model.name}' expects "
             f"'{DATATYPES[given.dtype]}'"
         )
+    # `type`, since true would pass as the int 1.
     whole = len(shape) == len(given.shape) and all(type(size) is int and 0 < size < 2**31 for size in shape)
     if not whole or tuple(shape[1:]) != model.sample_shape:
         raise Refused(
@@ -168,6 +174,7 @@ def _input(model: Model, entry: dict[str, Any], tail: memoryview) -> NDArray[Any
             f"[{','.join(map(str, given.shape))}], got {shown(shape)}"
         )
     size, data = _parameters(entry).get("binary_data_size"), "data" in entry
+    # Exactly one of them, as in Triton.
     if (size is None) is not data:
         raise Refused(
             "Input must set only one of the following fields: 'data', 'binary_data_size' in 'parameters', "
@@ -182,7 +189,7 @@ def _input(model: Model, entry: dict[str, Any], tail: memoryview) -> NDArray[Any
 
 
 def _from_tail(model: Model, size: object, tail: memoryview, expected: int) -> NDArray[Any]:
-    """The bytes behind the JSON, which says how many there are."""
+    """Return the samples in the bytes after the JSON, which states their size."""
     name = model.servable.input.name
     if type(size) is not int or size < 0:
         raise _unable("binary_data_size", "attempt to access JSON non-unsigned-integer as unsigned-integer")
@@ -210,7 +217,7 @@ def _from_json(model: Model, data: object, shape: tuple[int, ...]) -> NDArray[An
 
 
 def shown(value: object) -> str:
-    """Something out of a request, short enough for a message."""
+    """Return a value of a request, short enough for a message."""
     if isinstance(value, list):
         return "[" + ",".join(shown(each) for each in value[:8] if not isinstance(each, list | dict)) + "]"
     return str(value)[:200] if isinstance(value, str | int | float) and abs(_size(value)) < 2**63 else "…"
@@ -221,7 +228,7 @@ def _size(value: str | float) -> float:
 
 
 def _unable(name: str, why: str) -> Refused:
-    """As Triton calls what it can't read: an error of its own."""
+    """Return the refusal of a field that can't be parsed, with Triton's status for it, 500."""
     return Refused(f"Unable to parse '{name}': {why}", 500)
 
 
@@ -265,7 +272,7 @@ def _outputs(model: Model, document: dict[str, Any], binary: bool) -> list[Wante
 
 
 def names(model: Model) -> tuple[str, ...]:
-    """Of the outputs: the model's own, and what is made of it."""
+    """Return the names of the outputs: the model's own, and those derived from it."""
     return (model.servable.output.name, PROBABILITIES, LABEL)
 
 

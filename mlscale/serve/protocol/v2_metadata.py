@@ -1,4 +1,4 @@
-"""What the V2 protocol tells of a model: metadata, and Triton's configuration and statistics, which tools ask for."""
+"""Model metadata of the V2 protocol, and Triton's configuration and statistics, which performance tools request."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ EXTENSIONS = ["classification", "model_repository", "model_configuration", "bina
 
 
 def metadata(model: Model) -> dict[str, Any]:
-    """What `GET /v2/models/M` says."""
+    """Return the response of `GET /v2/models/M`."""
     given, outputs = model.servable.input, _outputs(model)
     return {
         "name": model.name,
@@ -26,7 +26,7 @@ def metadata(model: Model) -> dict[str, Any]:
 
 
 def configuration(model: Model) -> dict[str, Any]:
-    """What `GET /v2/models/M/config` says: shapes without the batch, as Triton has them."""
+    """Return the response of `GET /v2/models/M/config`; its shapes lack the batch, as in Triton."""
     given = model.servable.input
     data_type = f"TYPE_{DATATYPES[given.dtype]}"
     return {
@@ -38,6 +38,7 @@ def configuration(model: Model) -> dict[str, Any]:
         "input": [{"name": given.name, "data_type": data_type, "format": "FORMAT_NONE", "dims": list(given.shape[1:])}],
         "output": [
             {"name": name, "data_type": "TYPE_STRING" if kind == "BYTES" else f"TYPE_{kind}", "dims": dims or [1]}
+            # Triton's configuration does not allow empty dims: a scalar is [1].
             for name, kind, dims in _outputs(model)
         ],
         "instance_group": [{"name": model.name, "kind": "KIND_CPU", "count": 1, "gpus": []}],
@@ -49,13 +50,13 @@ def configuration(model: Model) -> dict[str, Any]:
 
 @dataclass
 class Statistics:
-    """Of one version: counted since it serves; seconds are sums over requests.
+    """The counters of one version since it serves; seconds are sums over requests.
 
     Attributes:
-        rows, requests, failed: samples and requests that were answered, and requests that were not.
-        batches: computations, by their rows: how many, and seconds.
-        total_s, compute_s, failed_s: from a request's last byte until it is computed; of that in the model.
-        last: when the last one was computed, seconds since 1970.
+        rows, requests, failed: samples and requests that were answered, and requests that failed.
+        batches: by the rows of a batch: the number of batches, and their seconds.
+        total_s, compute_s, failed_s: from a request's last byte to its result; of that, in the model; failed requests.
+        last: time of the last batch, seconds since 1970.
     """
 
     rows: int = 0
@@ -68,10 +69,11 @@ class Statistics:
     last: float = 0.0
 
     def add(self, requests: int, rows: int, total_s: float, seconds: float) -> None:
-        """Count a batch that took `seconds`, its requests `total_s` together."""
+        """Count a batch that took `seconds`; `total_s`: the time of its requests, summed."""
         self.rows += rows
         self.requests += requests
         self.total_s += total_s
+        # Each request waits for its whole batch, so each counts the batch's time.
         self.compute_s += seconds * requests
         batch = self.batches[rows]
         batch[0] += 1
@@ -79,18 +81,20 @@ class Statistics:
         self.last = time.time()
 
     def fail(self, seconds: float) -> None:
-        """Count a request without an answer."""
+        """Count a failed request."""
         self.failed += 1
         self.failed_s += seconds
 
 
 def statistics(model: Model, counts: Statistics) -> dict[str, Any]:
-    """What `GET /v2/models/M/stats` says. Reading and writing are not measured apart."""
+    """Return the response of `GET /v2/models/M/stats`; times of parsing and encoding are not measured, so they are 0."""
+    # The two sums come from separate clock readings, so the difference may fall below 0.
     waited = max(0.0, counts.total_s - counts.compute_s)
     nothing = _duration(0, 0.0)
     return {
         "name": model.name,
         "version": model.version,
+        # The protocol has milliseconds here, nanoseconds below.
         "last_inference": int(1000 * counts.last),
         "inference_count": counts.rows,
         "execution_count": int(sum(count for count, _ in counts.batches.values())),
@@ -117,7 +121,7 @@ def statistics(model: Model, counts: Statistics) -> dict[str, Any]:
 
 
 def _outputs(model: Model) -> list[tuple[str, str, list[int]]]:
-    """Name, datatype and shape without the batch."""
+    """Return name, datatype and shape without the batch of each output."""
     gives = model.servable.output
     dims = list(gives.shape[1:])
     return [(gives.name, "FP32", dims), (PROBABILITIES, "FP32", dims), (LABEL, "BYTES", [])]

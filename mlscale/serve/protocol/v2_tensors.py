@@ -1,4 +1,4 @@
-"""Outputs as the V2 protocol sends them: numbers in JSON, bytes behind it, or the likeliest classes."""
+"""Encodes outputs for the V2 protocol: as numbers in JSON, as bytes after it, or as the likeliest classes."""
 
 from __future__ import annotations
 
@@ -13,22 +13,23 @@ from mlscale.serve.protocol.v2 import LABEL, PROBABILITIES, Asked, Wanted
 from mlscale.serve.served_model import Model, Outputs
 
 _BYTES_PER_TEXT = 256
-"""Numbers that are copied in the time that one is written as text."""
+"""Numbers that are copied as bytes in the time that one is written as text."""
 
 
 def answer(model: Model, request: Asked, ids: Sequence[str], said: Outputs) -> tuple[bytes, bytes, bytes]:
-    """The answer to a request for inference: its body, content type, and more lines of its head."""
+    """Return the response to an inference request: its body, content type, and more header lines."""
     tails: list[bytes] = []
     outputs = [_tensor(model, wanted, said, tails) for wanted in request.outputs]
     document = {"model_name": model.name, "model_version": model.version, "outputs": outputs}
     head = COMPACT({"id": request.id, **document} if request.id else document).encode()
     if not tails:
         return head, JSON, b""
+    # Tensors follow the JSON in the order of the outputs, without padding; clients split them by `binary_data_size`.
     return b"".join([head, *tails]), BINARY, b"Inference-Header-Content-Length: %d\r\n" % len(head)
 
 
 def numbers_written(request: Asked, said: Outputs) -> int:
-    """How many numbers the answer holds as JSON, or as text; of those that are sent as bytes, one in so many."""
+    """Return the count of numbers that the response holds as text; of those sent as bytes, `_BYTES_PER_TEXT` are one."""
     rows, classes = said.probabilities.shape
     sizes = (
         wanted.top or (classes // _BYTES_PER_TEXT if wanted.binary else classes)
@@ -39,7 +40,7 @@ def numbers_written(request: Asked, said: Outputs) -> int:
 
 
 def _tensor(model: Model, wanted: Wanted, said: Outputs, tails: list[bytes]) -> dict[str, Any]:
-    """An output in the answer's JSON; its bytes go to `tails` where it is binary."""
+    """Return the JSON entry of an output; if it is binary, append its bytes to `tails`."""
     values: NDArray[Any] | list[str]
     if wanted.name == LABEL:
         values, datatype, shape = said.labels, "BYTES", [len(said.labels)]
@@ -56,7 +57,8 @@ def _tensor(model: Model, wanted: Wanted, said: Outputs, tails: list[bytes]) -> 
 
 
 def _top(model: Model, values: NDArray[np.float32], count: int) -> list[str]:
-    """The `count` largest of each row as `value:number:label`, largest first."""
+    """Return the `count` largest of each row as `value:number:label`, largest first (Triton's classification)."""
+    # Stable: of equal values the class with the smaller number comes first.
     order = np.argsort(-values, axis=-1, kind="stable")[:, :count]
     return [
         f"{row[number]:f}:{number}:{model.servable.labels[number]}"
@@ -66,6 +68,7 @@ def _top(model: Model, values: NDArray[np.float32], count: int) -> list[str]:
 
 
 def _bytes(texts: Sequence[str]) -> bytes:
-    """Elements of a BYTES tensor: each its length (4 bytes, little endian) and its content."""
+    """Return a BYTES tensor: of each element its length (4 bytes, little endian) and its content."""
+    # Names of classes may hold lone surrogates, which UTF-8 can't encode.
     encoded = [text.encode("utf-8", "replace") for text in texts]
     return b"".join(len(each).to_bytes(4, "little") + each for each in encoded)
