@@ -1,5 +1,5 @@
-"""Ask a server as clients would, with Locust, and hold what comes back against an objective.
+"""Load-tests a server with Locust, and compares the result with a service-level objective.
 
-Locust replaces parts of the standard library when it is imported: it runs in a process of its own, and nothing here but
-`plan`, the file that it is given, imports it.
+Locust patches the standard library when it is imported (gevent), so it runs in a process of its own, and only
+`locust_plan`, its locustfile, imports it.
 """

@@ -1,4 +1,4 @@
-"""An empty server beside the client, which answers as the real one did once."""
+"""Starts an empty server next to the client, which repeats one answer of the real server, to calibrate the client."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from pathlib import Path
 from mlscale.loadtest.request_kinds import Question
 from mlscale.loadtest.server_metadata import Credentials, send_once
 
+# These headers describe the connection to the real server, not this one.
 _PER_CONNECTION = {"connection", "content-length", "keep-alive", "transfer-encoding"}
 
 
 def start_empty_server(
     question: Question, url: str, credentials: Credentials, timeout_s: float, answer_file: Path
 ) -> tuple[subprocess.Popen[bytes], str] | None:
-    """Send a question to the real server, and start an empty one that gives the same answer.
+    """Send a request to the real server, and start an empty one that returns the same response.
 
     Returns:
-        the process, which ends with its standard input, and its URL; None where the real server does not answer with
-        status 200 (the test itself will report that), or where no other server can be started here.
+        The process, which ends when its standard input is closed, and its URL; None where the real server does not
+        answer with status 200 (the test itself reports that), or where no process can be started.
     """
     answered = send_once(url, question, credentials, timeout_s)
     if answered is None or answered[0] != 200:
@@ -28,6 +29,7 @@ def start_empty_server(
     try:
         answer_file.write_bytes(whole_answer(*answered[1:]))
         process = subprocess.Popen(
+            # -P: the folder of the script is not put on the path, where its neighbours could hide other modules.
             [sys.executable, "-P", str(Path(__file__).with_name("empty_server.py")), str(answer_file)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -40,7 +42,7 @@ def start_empty_server(
 
 
 def whole_answer(headers: Mapping[str, str], body: bytes) -> bytes:
-    """Return an answer as it is sent: the status, the headers that are not the connection's, and the body."""
+    """Return the bytes of a response: the status, the headers without those of the connection, and the body."""
     kept = {name: value for name, value in headers.items() if name.lower() not in _PER_CONNECTION}
     lines = [f"{name}: {value}" for name, value in {**kept, "Content-Length": str(len(body))}.items()]
     return "\r\n".join(["HTTP/1.1 200 OK", *lines, "", ""]).encode("latin-1") + body

@@ -1,8 +1,8 @@
-"""A server that answers every request at once, with the same bytes: what a client sees of it is the client itself.
+"""A server that answers every request at once, with the same bytes: latencies that a client sees are its own.
 
     python empty_server.py <file with the whole answer>
 
-Prints its port. Ends when its standard input does, so that it never outlives who started it. Needs no other package.
+Prints its port. Ends when its standard input is closed, so that it never outlives its parent. Needs no other package.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import re
 import sys
 from pathlib import Path
 
+# Enough parsing for the requests of the load test, which state their length: the answer must cost next to nothing.
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
 
 
@@ -19,7 +20,7 @@ class EmptyProtocol(asyncio.Protocol):
     """One connection.
 
     Args:
-        answer: to each request, as it is sent.
+        answer: the bytes of the response to each request.
     """
 
     def __init__(self, answer: bytes) -> None:
@@ -38,7 +39,7 @@ class EmptyProtocol(asyncio.Protocol):
 
 
 def _request_bytes(received: bytearray) -> int:
-    """How long the first request is; 0 where its head is not complete."""
+    """Return the bytes of the first request; 0 if its head is not complete."""
     end = received.find(b"\r\n\r\n")
     if end < 0:
         return 0
@@ -49,6 +50,7 @@ def _request_bytes(received: bytearray) -> int:
 async def _serve(answer: bytes) -> None:
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
     server = await loop.create_server(lambda: EmptyProtocol(answer), "127.0.0.1", 0, backlog=4096)
+    # At its end a pipe becomes readable, also when the parent was killed.
     loop.add_reader(sys.stdin.fileno(), ended.set)
     print(server.sockets[0].getsockname()[1], flush=True)
     await ended.wait()

@@ -1,6 +1,6 @@
 """Latencies in constant memory: a histogram with buckets of equal ratio, as in HdrHistogram (Tene, 2012).
 
-Locust itself rounds to whole milliseconds; a small model answers in less than one.
+Locust itself rounds to whole milliseconds, but a small model answers in less than one.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from typing import Any
 
 _LOWEST_MS, _RATIO = 0.001, 1.01
-"""A quantile is within 0.5 % of the true one."""
+"""The lowest bucket, and the ratio of two edges: a quantile is within 0.5 % of the true one."""
 
 
 class Latencies:
-    """Counts of latencies, in ms.
+    """A histogram of latencies, in ms.
 
     Attributes:
-        count: how many were added.
+        count: the number of latencies.
         total: their sum, in ms.
         highest: the longest, in ms, exact.
     """
@@ -36,11 +36,11 @@ class Latencies:
 
     @property
     def mean(self) -> float:
-        """The mean in ms; NaN for none."""
+        """The mean in ms; NaN if empty."""
         return self.total / self.count if self.count else math.nan
 
     def quantile(self, share: float) -> float:
-        """The smallest latency, in ms, that `share` of all do not exceed; NaN for none.
+        """Return the smallest latency, in ms, that `share` of all do not exceed; NaN if empty.
 
         Args:
             share: from 0 to 1; 0.99 for p99.
@@ -49,11 +49,12 @@ class Latencies:
         for bucket, count in sorted(self._buckets.items()):
             seen += count
             if seen >= wanted:
+                # The middle of the last bucket may be above the longest latency, which is exact.
                 return min(_middle(bucket), self.highest)
         return math.nan
 
     def histogram(self, bins: int = 40) -> tuple[list[float], list[int]]:
-        """`bins` + 1 edges in ms, of equal ratio, and how many latencies lie between them; nothing for none."""
+        """Return at most `bins` + 1 edges in ms, of equal ratio, and the counts between them; empty lists if empty."""
         if not self.count:
             return [], []
         lowest, highest = min(self._buckets), max(self._buckets) + 1
@@ -64,13 +65,14 @@ class Latencies:
         return [_edge(lowest + step * i) for i in range(len(counts) + 1)], counts
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a document for JSON."""
+        # JSON has text keys only.
         buckets = {str(bucket): count for bucket, count in sorted(self._buckets.items())}
         return {"count": self.count, "total_ms": self.total, "highest_ms": self.highest, "buckets": buckets}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Latencies:
-        """What `as_dict` gave."""
+        """Return the object that `as_dict` has written."""
         made = cls()
         made.count, made.total, made.highest = document["count"], document["total_ms"], document["highest_ms"]
         made._buckets.update({int(bucket): count for bucket, count in document["buckets"].items()})
@@ -86,4 +88,5 @@ def _edge(bucket: int) -> float:
 
 
 def _middle(bucket: int) -> float:
+    # The geometric middle: the relative error is the same towards both edges.
     return _edge(bucket) * math.sqrt(_RATIO)

@@ -1,4 +1,4 @@
-"""What came of a load test, as the process that asked wrote it down, and what it is compared with."""
+"""The outcome of a load test, as the Locust process writes it, and the objective that it is compared with."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ _NESTED = (*_LATENCIES, "client")
 
 @dataclass
 class Outcome:
-    """Requests that began after the warm-up and before the end.
+    """The measured requests: those that began after the warm-up and before the end.
 
     Attributes:
-        seconds: how long that was.
-        requests: how many there were, answered or not.
-        failures: of them, by what was wrong: at most 20 kinds, and 'others'.
-        samples: that were answered rightly in form.
-        labelled, correct: of these, how many had a label to compare with, and were right.
+        seconds: the measured time.
+        requests: the number of requests, failed ones included.
+        failures: failed requests by reason: at most 20 reasons, and 'others'.
+        samples: samples with a valid answer.
+        labelled, correct: of these, the ones with a known label, and the ones whose predicted label is that.
         versions: requests by the version that answered.
-        latencies: of requests that were answered rightly in form.
-        server: of them, what the server itself took, where it sends that (`Server-Timing`).
-        service, compute: of that, what it took without its queue, and for the batch, where it sends that, too.
-        network: of the same requests, all the rest: network, client, and what waited to be read by the server.
-        client: what the client had to do.
+        latencies: of requests with a valid answer.
+        server: of these, the time in the server, where it sends that (`Server-Timing`).
+        service, compute: of that, the time without its queue, and of the batch, where it sends these, too.
+        network: of the same requests, the rest: network, client, and the wait until the server read the request.
+        client: the load of the client.
     """
 
     seconds: float = 0.0
@@ -50,8 +50,9 @@ class Outcome:
     client: ClientLoad = field(default_factory=ClientLoad)
 
     def failed(self, why: str) -> None:
-        """Count a request that was not answered, or wrongly."""
+        """Count a request without a valid answer."""
         self.requests += 1
+        # A server can put anything into an error: the reasons must not grow without bound.
         self.failures[why if why in self.failures or len(self.failures) < _MOST_KINDS else "others"] += 1
 
     def answered(
@@ -63,14 +64,14 @@ class Outcome:
         right: tuple[str, ...] | None,
         server: ServerTime | None = None,
     ) -> None:
-        """Count a request that was answered.
+        """Count a request with a valid answer.
 
         Args:
-            ms: how long it took.
-            version: that computed it.
-            count: samples in it.
-            said, right: names of their classes; None where they are not known.
-            server: what the server itself took of `ms`; None where it does not send it.
+            ms: its latency.
+            version: the version that computed it.
+            count: the number of its samples.
+            said, right: predicted and correct class names of the samples; None where they are not known.
+            server: the part of `ms` in the server; None where it does not send it.
         """
         self.requests += 1
         self.versions[version] += 1
@@ -78,6 +79,8 @@ class Outcome:
         self.latencies.add(ms)
         if server is not None:
             self.server.add(server.total_ms)
+            # Two clocks on two machines, never compared directly: only durations are, whose difference may be slightly
+            # negative.
             self.network.add(max(0.0, ms - server.total_ms))
             if server.service_ms is not None:
                 self.service.add(server.service_ms)
@@ -89,23 +92,23 @@ class Outcome:
 
     @property
     def failed_requests(self) -> int:
-        """How many requests failed."""
+        """The number of failed requests."""
         return sum(self.failures.values())
 
     @property
     def requests_per_s(self) -> float:
-        """Requests answered rightly in form, a second."""
+        """The number of requests with a valid answer per second."""
         return (self.requests - self.failed_requests) / self.seconds if self.seconds else 0.0
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+        """Return a document for JSON."""
         plain = {each.name: getattr(self, each.name) for each in fields(self)}
         nested = {name: getattr(self, name).as_dict() for name in _NESTED}
         return {**plain, **nested}
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any]) -> Outcome:
-        """What `as_dict` gave."""
+        """Return the object that `as_dict` has written."""
         return cls(
             **{
                 **document,
@@ -119,12 +122,12 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Objective:
-    """A service-level objective; a term that is None is not asked for.
+    """A service-level objective; a term that is None is not checked.
 
     Attributes:
-        p50_ms, p95_ms, p99_ms: latencies that half, 95 % and 99 % of the answers may take at most.
-        max_failures: requests that may fail.
-        min_requests_per_s: answers there must be a second.
+        p50_ms, p95_ms, p99_ms: the highest latencies of half, 95 % and 99 % of the answers.
+        max_failures: the most requests that may fail.
+        min_requests_per_s: the least valid answers per second.
     """
 
     p50_ms: float | None = None
@@ -139,5 +142,6 @@ class Objective:
         """
         for each in fields(self):
             value = getattr(self, each.name)
+            # `not >=`: also refuses NaN.
             if value is not None and not value >= 0:
                 raise MLScaleError(f"slo.{each.name} is {value}", where=f"slo.{each.name}", fix=f"slo.{each.name}=null")

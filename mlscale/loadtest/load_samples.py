@@ -1,4 +1,4 @@
-"""What a load test sends: samples out of a file, or random ones of the model's own dtype and shape."""
+"""The samples that a load test sends: from a file, or random ones of the model's dtype and shape."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from mlscale.loadtest.server_metadata import Model
 
 _RANDOM = 256
 _MOST_BYTES = 64 << 20
-"""Of what is held in memory; of larger files the first samples are sent."""
+"""The most bytes of samples in memory; of larger files the first samples are sent."""
 
 
 @dataclass(frozen=True)
 class Samples:
-    """What is sent.
+    """The samples to send.
 
     Attributes:
-        raw: samples as they are decoded, (n, …).
-        labels: the names of their classes; None where nobody knows.
-        name: what they are called.
+        raw: decoded samples, (n, …).
+        labels: the names of their classes; None where they are not known.
+        name: a description for reports.
     """
 
     raw: NDArray[Any]
@@ -34,17 +34,19 @@ class Samples:
 
 
 def read(path: Path, model: Model) -> Samples:
-    """The arrays `raw` and, if there, `labels` (names of classes) of an .npz file; read without pickle.
+    """Read the arrays `raw` and, if present, `labels` (names of classes) of an .npz file, without pickle.
 
     Raises:
-        MLScaleError: it is absent or damaged, has no `raw`, or samples that the model does not take.
+        MLScaleError: it is absent or corrupt, has no `raw`, or samples that the model does not take.
     """
     try:
+        # Pickled arrays would run code from the file.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             if "raw" not in stored.files:
                 raise ValueError(f"it holds no array 'raw' but {', '.join(stored.files) or 'nothing'}")
             raw = stored["raw"]
             labels = stored["labels"] if "labels" in stored.files else None
+    # numpy has no single exception for a corrupt file: it can raise each of these.
     except (OSError, EOFError, TypeError, ValueError, AttributeError, zipfile.BadZipFile) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise _unusable(path, why) from error
@@ -60,7 +62,7 @@ def read(path: Path, model: Model) -> Samples:
 
 
 def random_of(model: Model, seed: int = 0) -> Samples:
-    """256 random samples (fewer of large ones): every value of uint8, 0 to 1 for floats, 0 to 99 for whole numbers."""
+    """Return 256 random samples (fewer if large): any value of uint8, 0 to 1 for floats, 0 to 99 for other integers."""
     generator = np.random.default_rng(seed)
     size = np.dtype(model.dtype).itemsize * int(np.prod(model.shape))
     shape = (max(1, min(_RANDOM, _MOST_BYTES // size)), *model.shape)

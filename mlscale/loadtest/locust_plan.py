@@ -1,4 +1,4 @@
-"""The file that Locust is given: users that ask one question after the other, and write down what comes back.
+"""The locustfile: users that send one request after the other, and record the results.
 
 `MLSCALE_LOADTEST` names a JSON file with the fields of `mlscale.loadtest.locust_process.Plan`. Only Locust imports it.
 """
@@ -30,11 +30,11 @@ SETTINGS: dict[str, Any] = json.loads(Path(os.environ["MLSCALE_LOADTEST"]).read_
 MODEL = Model(**{**SETTINGS["model"], "shape": tuple(SETTINGS["model"]["shape"])})
 CREDENTIALS = Credentials(os.environ.get("MLSCALE_LOADTEST_KEY"), SETTINGS["ca_file"])
 _TICK_S = 0.01
-"""How often it is looked how late the event loop is."""
+"""Seconds between two measurements of the event loop's lag."""
 
 
 def _questions() -> list[Question]:
-    """All that is asked, in turn: batches of the samples, which begin again where they end."""
+    """Return all requests in order: batches of the samples, the last one filled up from the first samples."""
     path = SETTINGS["samples"]
     samples: Samples = read_samples(Path(path), MODEL) if path else random_of(MODEL)
     size, count = SETTINGS["batch"], len(samples.raw)
@@ -53,11 +53,11 @@ def _questions() -> list[Question]:
 
 @dataclass
 class Phase:
-    """Requests to one server; those count that begin between `opened` and `closed`, by the monotonic clock.
+    """A phase of the test: requests to one server. Those that begin from `opened` to `closed` (monotonic clock) count.
 
     Attributes:
-        base: before the path; "" for the server that is tested.
-        headers: of each request, for it to be allowed.
+        base: the URL before the path; "" for the server that is tested.
+        headers: added to each request, for authentication.
     """
 
     base: str
@@ -67,25 +67,27 @@ class Phase:
     closed: float = float("inf")
 
     def holds(self, began: float) -> bool:
-        """Whether a request that began then counts."""
+        """Return whether a request that began at this time counts."""
         return self.opened <= began < self.closed
 
     def pause(self, seconds: float) -> None:
-        """Let the users ask for so long, or until the test is to end early."""
+        """Let the users send requests for so many seconds, or until the test is ended early."""
         end = time.perf_counter() + seconds
         while time.perf_counter() < end and not Path(SETTINGS["end"]).exists():
             gevent.sleep(min(0.05, seconds / 20))
 
     def measure(self, seconds: float) -> None:
-        """Count what is asked for so long."""
+        """Count the requests of so many seconds."""
         self.opened = time.perf_counter()
         self.pause(seconds)
         self.closed = time.perf_counter()
         self.outcome.seconds = self.closed - self.opened
 
 
+# Encoded before the test: the time would count as the client's.
 ALL_QUESTIONS = _questions()
 QUESTIONS = itertools.cycle(ALL_QUESTIONS)
+# Started here, before Locust spawns users: the calibration is the first phase.
 STARTED = start_empty_server(
     ALL_QUESTIONS[0], SETTINGS["url"], CREDENTIALS, SETTINGS["timeout_s"], Path(SETTINGS["outcome"]).with_name("answer")
 )
@@ -94,18 +96,20 @@ EMPTY = Phase(STARTED[1]) if STARTED else None
 
 
 class Client(FastHttpUser):
-    """Asks, waits for the answer, and asks again: at once, or at a steady pace."""
+    """A user that sends a request, waits for the answer, and repeats: at once, or at a steady rate."""
 
     wait_time = constant_throughput(SETTINGS["rate"] / SETTINGS["users"]) if SETTINGS["rate"] else constant(0)
     connection_timeout = network_timeout = SETTINGS["timeout_s"]
     insecure, ssl_context_factory = False, staticmethod(CREDENTIALS.context)
     max_retries = max_redirects = 0  # an answer that needs a second try is a failure
 
+    # Of the class, so that a change of phase reaches all users at once.
     phase = EMPTY or SERVER
 
     @task
     def ask(self) -> None:
-        """One request; nothing that a server may answer ends the user."""
+        """Send one request; no answer of a server ends the user."""
+        # Bound before the request: its answer belongs to the phase in which it was sent.
         asked, phase = next(QUESTIONS), Client.phase
         began = time.perf_counter()
         sent: dict[str, Any] = {"data": asked.body, "headers": {**asked.headers, **phase.headers}}
@@ -127,9 +131,10 @@ class Client(FastHttpUser):
 
 
 def _run_phases() -> None:
-    """Calibrate, warm up, measure. What was asked by then is waited for (--stop-timeout)."""
+    """Calibrate, warm up, measure. Locust then waits for open requests (--stop-timeout)."""
     client = SERVER.outcome.client
     if EMPTY:
+        # A quarter of it first, as warm-up: connections are opened, code is loaded.
         EMPTY.pause(SETTINGS["calibration_s"] / 4)
         EMPTY.measure(SETTINGS["calibration_s"])
         client.empty, client.empty_requests_per_s = EMPTY.outcome.latencies, EMPTY.outcome.requests_per_s
@@ -144,7 +149,7 @@ def _run_phases() -> None:
 
 
 def _watch_lag() -> None:
-    """Count how much later than it asked for this greenlet comes to its turn, as an answer would."""
+    """Record how much later than requested this greenlet is resumed: one that waits for an answer is as late."""
     while True:
         began = time.perf_counter()
         gevent.sleep(_TICK_S)
@@ -156,6 +161,7 @@ def _schedule(environment: Any, **_: Any) -> None:
         _run_phases()
         environment.runner.quit()
 
+    # Only once all users run: a ramp-up would be part of the measurement.
     environment.events.spawning_complete.add_listener(lambda **_: gevent.spawn(run))
 
 

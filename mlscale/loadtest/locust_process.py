@@ -1,4 +1,4 @@
-"""Locust in a process of its own, which ends: by itself, or at a deadline."""
+"""Runs Locust in a process of its own, with a deadline."""
 
 from __future__ import annotations
 
@@ -22,30 +22,30 @@ from mlscale.loadtest.server_metadata import Credentials, Model
 from mlscale.runs.processes import end_session
 
 _START_SECONDS, _GRACE_SECONDS = 60.0, 5.0
-"""What Locust may take to start on a busy machine, and to end after it was told to."""
+"""Seconds that Locust may take to start on a busy machine, and to end after a signal."""
 _CALIBRATION_S = 1.0
-"""How long the client asks an empty server, at most; a quarter of that is its warm-up."""
+"""The longest calibration with an empty server, in seconds; a quarter of it is added as warm-up."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is asked.
+    """The plan of a load test.
 
     Attributes:
         url: http://host:port.
-        model: that is asked.
-        users: that ask at the same time, each one request after the other.
-        rate: requests a second, of all users together (open loop); None: as fast as answers come (closed loop).
-        seconds: that are measured.
+        model: the model that is requested.
+        users: concurrent users, each of which sends one request after the other.
+        rate: requests per second of all users together (open loop); None: as fast as answers arrive (closed loop).
+        seconds: the measured time.
         warmup_s: seconds before that, which do not count.
-        timeout_s: that an answer may take.
-        protocol: see `questions.question`.
+        timeout_s: the longest time of an answer, in seconds.
+        protocol: see `request_kinds.question`.
         batch: samples in a request.
-        samples: an .npz file, see `samples.read`; None for random ones.
+        samples: an .npz file, see `load_samples.read`; None for random ones.
         credentials: for the server.
 
     Raises:
-        MLScaleError: a number that is none of its kind, or an unknown protocol.
+        MLScaleError: a number is out of its range, or the protocol is unknown.
     """
 
     url: str
@@ -62,7 +62,7 @@ class Plan:
 
     @property
     def calibration_s(self) -> float:
-        """Seconds that the client asks an empty server before the test."""
+        """Seconds of the calibration with an empty server before the test."""
         return min(_CALIBRATION_S, self.seconds / 4)
 
     def __post_init__(self) -> None:
@@ -78,12 +78,12 @@ class Plan:
 
 
 def drive(plan: Plan) -> Outcome:
-    """Let Locust ask as planned, and wait for it: calibration, warm-up, measured seconds, what is still to be answered,
-    a minute.
-    SIGUSR1 ends the measured seconds early; what was measured by then counts.
+    """Run Locust as planned, and wait for it: calibration, warm-up, measurement, open requests, and a minute to start.
+
+    SIGUSR1 ends the measurement early; the requests so far count.
 
     Raises:
-        MLScaleError: Locust ended without an outcome, or not at all (exit code 5); its last words are told.
+        MLScaleError: Locust ended without an outcome, or not at all (exit code 5); the error has its last lines.
     """
     deadline = _START_SECONDS + 2 * plan.calibration_s + plan.warmup_s + plan.seconds + 2 * plan.timeout_s
     deadline += _GRACE_SECONDS
@@ -105,9 +105,12 @@ def drive(plan: Plan) -> Outcome:
 
 
 def _command(plan: Plan) -> list[str]:
+    # The plan ends the test; this run time is for the case that it does not.
     backstop = math.ceil(_START_SECONDS + 2 * plan.calibration_s + plan.warmup_s + plan.seconds)
     return [
         *(sys.executable, "-m", "locust", "--locustfile", str(Path(__file__).with_name("locust_plan.py"))),
+        # Exit code 0 although requests failed: that is for the objective to judge. Without this option any failure
+        # gives 1.
         *("--headless", "--only-summary", "--loglevel", "WARNING", "--exit-code-on-error", "0"),
         *("--host", plan.url.rstrip("/"), "--users", str(plan.users), "--spawn-rate", str(plan.users)),
         *("--run-time", f"{backstop}s", "--stop-timeout", str(math.ceil(plan.timeout_s) + 1)),
@@ -116,10 +119,11 @@ def _command(plan: Plan) -> list[str]:
 
 @contextlib.contextmanager
 def _ended_by_signal(end: Path) -> Iterator[None]:
-    """SIGUSR1 makes the file that the plan looks for."""
+    """Let SIGUSR1 create the file that ends the measurement, inside the block."""
     if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
         yield
         return
+    # Only a file is created here: gevent's loop is in the other process, and polls for it.
     before = signal.signal(signal.SIGUSR1, lambda *_: end.touch())
     try:
         yield
@@ -129,10 +133,11 @@ def _ended_by_signal(end: Path) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _started(command: list[str], settings: Path, log: Path, key: str | None) -> Iterator[subprocess.Popen[bytes]]:
-    """The process, in a group of its own; whatever happens, none of the group is left."""
-    # Settings of other load tests stand in LOCUST_* and in the folder one stands in; this one's are its own.
+    """Yield the process, in a session of its own; at the end of the block no process of the session is left."""
+    # Locust reads settings from LOCUST_* and from a locust.conf in the working folder: this test uses neither.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LOCUST_")}
     environment |= {"MLSCALE_LOADTEST": str(settings), "PYTHONPATH": os.pathsep.join(filter(None, map(str, sys.path)))}
+    # An environment variable, not an argument: arguments are visible to all users of the machine.
     environment |= {"MLSCALE_LOADTEST_KEY": key} if key else {}
     with log.open("wb") as said:
         process = subprocess.Popen(

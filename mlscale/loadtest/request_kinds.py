@@ -1,4 +1,4 @@
-"""A request of each protocol, and what is right about an answer to it. Needs numpy alone."""
+"""Builds the requests of each protocol, and checks the answers to them. Needs numpy only."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ DATATYPES = {"uint8": "UINT8", "int64": "INT64", "float32": "FP32"}
 PROTOCOLS = ("bytes", "json", "v2", "v2_json")
 _HEADER = "Inference-Header-Content-Length"
 _SUM = 1e-3
-"""How far the probabilities of a sample may be from 1, together; float32 in JSON keeps seven digits."""
+"""The largest difference between the sum of a sample's probabilities and 1; float32 in JSON keeps seven digits."""
 
 
 class Wrong(Exception):  # noqa: N818 - the answer is, not the program
-    """An answer that is no right one; says why."""
+    """An invalid answer; the message is the reason."""
 
 
 @dataclass(frozen=True)
 class Question:
-    """A request.
+    """A request to send.
 
     Attributes:
-        path: to POST to.
-        headers: besides the length.
-        body: what is sent.
-        count: samples in it.
-        labels: their right classes; None where nobody knows.
+        path: of the URL, for POST.
+        headers: all but the length.
+        body: the bytes to send.
+        count: the number of its samples.
+        labels: their correct classes; None where they are not known.
     """
 
     path: str
@@ -43,11 +43,11 @@ class Question:
 
 @dataclass(frozen=True)
 class Answer:
-    """What is taken from an answer.
+    """The parts of an answer that are used.
 
     Attributes:
         version: the version that computed it.
-        labels: of each sample; None where the answer carries no names of classes.
+        labels: the predicted class of each sample; None where the answer has no class names.
     """
 
     version: str
@@ -57,15 +57,16 @@ class Answer:
 def question(
     protocol: str, raw: NDArray[Any], *, model: str, input: str, labels: tuple[str, ...] | None = None
 ) -> Question:
-    """The request for a batch.
+    """Return the request for a batch.
 
     Args:
         protocol: bytes (POST /predict, the samples one after the other), json (the same as nested lists), v2 (the V2
             protocol with its binary extension), or v2_json.
         raw: (n, …), in C order.
         model, input: names, for V2.
-        labels: the right classes.
+        labels: the correct classes.
     """
+    # No compression: its time would be a part of the latencies.
     kind = {"Accept-Encoding": "identity", "Content-Type": "application/json"}
     if protocol == "bytes":
         kind["Content-Type"] = "application/octet-stream"
@@ -84,20 +85,21 @@ def question(
 
 
 def read(protocol: str, asked: Question, status: int, headers: Mapping[str, str], body: bytes, classes: int) -> Answer:
-    """What the server answered.
+    """Parse and check an answer.
 
     Args:
-        status: of HTTP; 0 where nothing came.
-        classes: how many probabilities a sample has; 0 where nobody knows.
+        status: the HTTP status; 0 without an answer.
+        classes: the number of probabilities of a sample; 0 where it is not known.
 
     Raises:
-        Wrong: it is another status than 200, no document of the protocol, has another number of probabilities, or such
-            that do not sum to 1, or names no version.
+        Wrong: the status is not 200, the body is not a document of the protocol, the number of probabilities is wrong
+            or their sum is not 1, or it names no version.
     """
     if status != 200:
         raise Wrong(f"status {status}" if status else "no answer")
     try:
         answer = (_predicted if protocol in ("bytes", "json") else _inferred)(headers, body, asked.count, classes)
+    # Whatever a server sends is data: each of these can be raised by a document of another form.
     except (AttributeError, IndexError, KeyError, TypeError, UnicodeDecodeError, ValueError) as error:
         raise Wrong(f"the body is no answer: {type(error).__name__} {error}"[:200]) from error
     if not answer.version:
@@ -106,7 +108,7 @@ def read(protocol: str, asked: Question, status: int, headers: Mapping[str, str]
 
 
 def _predicted(headers: Mapping[str, str], body: bytes, count: int, classes: int) -> Answer:
-    """An answer of POST /predict."""
+    """Parse an answer of POST /predict."""
     document = json.loads(body)
     said = document["predictions"]
     _check([entry["probabilities"] for entry in said], count, classes)
@@ -114,7 +116,8 @@ def _predicted(headers: Mapping[str, str], body: bytes, count: int, classes: int
 
 
 def _inferred(headers: Mapping[str, str], body: bytes, count: int, classes: int) -> Answer:
-    """An answer of the V2 protocol, in JSON or with tensors behind it: an output of probabilities, or of logits."""
+    """Parse an answer of the V2 protocol, JSON or binary, with an output of probabilities or of logits."""
+    # Servers send headers in any case.
     lengths = {name.lower(): value for name, value in headers.items()}
     end = int(lengths.get(_HEADER.lower(), len(body)))
     document = json.loads(body[:end])
@@ -123,6 +126,7 @@ def _inferred(headers: Mapping[str, str], body: bytes, count: int, classes: int)
     for tensor in document["outputs"]:
         size = (tensor.get("parameters") or {}).get("binary_data_size", 0)
         data = body[end : end + size] if size else tensor["data"]
+        # Binary tensors follow the JSON in the order of the outputs.
         end += size
         if tensor["datatype"] == "FP32":
             values = np.frombuffer(data, "<f4") if size else np.asarray(data, np.float32)
@@ -131,13 +135,14 @@ def _inferred(headers: Mapping[str, str], body: bytes, count: int, classes: int)
             labels = tuple(_texts(data) if size else map(str, data))
     if not numbers:
         raise Wrong("there is no output of FP32")
+    # Other servers have no `probabilities`: then the first output is taken, and logits are converted.
     name = "probabilities" if "probabilities" in numbers else next(iter(numbers))
     _check((_softmax(numbers[name]) if name == "logits" else numbers[name]).tolist(), count, classes)
     return Answer(str(document["model_version"]), labels)
 
 
 def _texts(data: bytes) -> Iterator[str]:
-    """Elements of a BYTES tensor: each its length, 4 bytes, and its content."""
+    """Yield the elements of a BYTES tensor: each is its length (4 bytes, little endian) and its content."""
     while data:
         length = int.from_bytes(data[:4], "little")
         yield data[4 : 4 + length].decode()
@@ -155,6 +160,7 @@ def _check(probabilities: Sequence[Sequence[float]], count: int, classes: int) -
 
 
 def _softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    # The maximum is subtracted, so that `exp` does not overflow.
     shifted = np.exp(logits - logits.max(-1, keepdims=True))
     probabilities: NDArray[np.float32] = shifted / shifted.sum(-1, keepdims=True)
     return probabilities

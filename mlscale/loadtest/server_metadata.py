@@ -1,4 +1,4 @@
-"""What the server says of itself, before Locust starts: whether it is there, and what its model takes."""
+"""Requests to the server before Locust starts: check that it answers, and read the metadata of its model."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlscale.loadtest.request_kinds import DATATYPES, Question
 
 _CONNECT_SECONDS, _ANSWER_SECONDS = 0.8, 5.0
 _LARGEST = 16 << 20
-"""Bytes of an answer that is read."""
+"""The most bytes of an answer that are read."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +24,11 @@ class Model:
     """A model as the V2 protocol describes it.
 
     Attributes:
-        name: in its URLs.
+        name: its name in URLs.
         input: the name of its input.
-        dtype: numpy's, of the input.
-        shape: of one sample.
-        classes: how many probabilities it gives; 0 where the server does not say.
+        dtype: the numpy dtype of the input.
+        shape: the shape of one sample.
+        classes: the number of its probabilities; 0 where the server does not state it.
     """
 
     name: str
@@ -40,23 +40,24 @@ class Model:
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a server wants to see, and what is wanted of it.
+    """The API key for a server, and the certificate authority to verify it.
 
     Attributes:
-        key: of its API; None where it asks for none.
-        ca_file: what its certificate is verified with; None for what the system trusts.
+        key: of its API; None where it needs none.
+        ca_file: verifies its certificate; None for the certificates that the system trusts.
     """
 
+    # Not in `repr`: it must not get into logs and tracebacks.
     key: str | None = field(default=None, repr=False)
     ca_file: str | None = None
 
     @property
     def headers(self) -> dict[str, str]:
-        """Of each request."""
+        """The headers of each request."""
         return {"Authorization": f"Bearer {self.key}"} if self.key else {}
 
     def context(self) -> ssl.SSLContext:
-        """For TLS.
+        """Return the TLS context.
 
         Raises:
             MLScaleError: `ca_file` can't be read.
@@ -70,16 +71,16 @@ class Credentials:
 
 
 def look(url: str, name: str | None = None, credentials: Credentials | None = None) -> Model:
-    """Ask the server for its model, `GET /v2/models/<name>`.
+    """Request the metadata of the server's model, `GET /v2/models/<name>`.
 
     Args:
         url: http://host:port.
-        name: the model's; None for the only one that `POST /v2/repository/index` lists.
+        name: of the model; None for the only one that `POST /v2/repository/index` lists.
         credentials: for the server.
 
     Raises:
-        MLScaleError: nobody answers (exit code 5, within a second), there is no such model, or it is none that this
-            load test can ask.
+        MLScaleError: the server does not answer (exit code 5, within a second), the model is unknown, or this load test
+            does not support it.
     """
     credentials = credentials or Credentials()
     name = name or _only(url, credentials)
@@ -88,6 +89,7 @@ def look(url: str, name: str | None = None, credentials: Credentials | None = No
         (given,) = document["inputs"]
         shape = tuple(int(size) for size in given["shape"][1:])
         dtype = next(dtype for dtype, datatype in DATATYPES.items() if datatype == given["datatype"])
+        # Outputs with one dimension, such as labels, have no classes.
         sizes = [int(output["shape"][-1]) for output in document["outputs"] if len(output["shape"]) > 1]
         if not shape or min(shape) < 1:
             raise ValueError(f"its input is {given['shape']}")
@@ -104,7 +106,7 @@ def look(url: str, name: str | None = None, credentials: Credentials | None = No
 def send_once(
     url: str, question: Question, credentials: Credentials, timeout_s: float
 ) -> tuple[int, dict[str, str], bytes] | None:
-    """Send one question and return the status, headers and body of its answer; None where there is none in time."""
+    """Send one request and return the status, headers and body of its answer; None if there is none in time."""
     connection = _connection(url, credentials)
     try:
         connection.timeout = timeout_s
@@ -119,7 +121,7 @@ def send_once(
 
 
 def _only(url: str, credentials: Credentials) -> str:
-    """The name of the server's only model."""
+    """Return the name of the server's only model."""
     listed = _get(url, "POST", "/v2/repository/index", credentials)
     entries = listed if isinstance(listed, list) else []
     names = sorted({str(entry["name"]) for entry in entries if isinstance(entry, dict) and "name" in entry})
@@ -137,6 +139,7 @@ def _get(url: str, method: str, path: str, credentials: Credentials) -> Any:
     connection = _connection(url, credentials)
     try:
         connection.connect()
+        # The connection has its own, shorter time: a wrong address is reported within a second.
         connection.sock.settimeout(_ANSWER_SECONDS)
         connection.request(method, urlsplit(url).path.rstrip("/") + path, headers=credentials.headers)
         response = connection.getresponse()

@@ -1,4 +1,4 @@
-"""The header `Server-Timing` (W3C): what a server itself took for an answer."""
+"""Reads the header `Server-Timing` (W3C): the time that an answer took in the server."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _DURATION = re.compile(r';\s*dur\s*=\s*"?(\d+(?:\.\d+)?)', re.IGNORECASE)
 
 
 class ServerTime(NamedTuple):
-    """What a server took for an answer.
+    """The time of an answer in the server.
 
     Attributes:
         total_ms: from the request to the answer.
-        service_ms: of that, without its queue; None where the server does not send how long it waited there.
-        compute_ms: of that, the batch it was in; None where the server does not send it.
+        service_ms: of that, without its time in the queue; None where the server does not send that.
+        compute_ms: of that, the time of its batch; None where the server does not send it.
     """
 
     total_ms: float
@@ -25,7 +25,7 @@ class ServerTime(NamedTuple):
 
 
 def read_server_time(headers: Mapping[str, str]) -> ServerTime | None:
-    """Return the entry `total`, what it is without `queue`, and `compute`; without `total` the longest of all entries.
+    """Return the entry `total`, `total` without `queue`, and `compute`; where `total` is absent, the longest entry.
 
     Returns:
         None where the server does not send the header, or no duration in it.
@@ -42,5 +42,6 @@ def read_server_time(headers: Mapping[str, str]) -> ServerTime | None:
         return None
     total, queue = durations.get("total"), durations.get("queue")
     if total is None:
+        # Names of entries are free: without `total`, the longest is the best estimate, since entries may overlap.
         return ServerTime(max(durations.values()))
     return ServerTime(total, None if queue is None else max(0.0, total - queue), durations.get("compute"))

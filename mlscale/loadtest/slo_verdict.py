@@ -1,9 +1,9 @@
-"""Whether an objective is met, is missed, or can't be decided because the client was the limit and not the server.
+"""Decides if an objective is met, missed, or undecided, because the client was the limit and not the server.
 
 A client at its limit makes latencies longer and rates lower than the server's own, and it sends in bursts, which wait
-in the server. So a term that is missed stays open, unless what the server computes for half of the answers misses it.
-One that is met holds for the load that was sent; in a closed loop that is less than `users` clients without a pause
-would send, and it counts where it would hold with all their requests in the server, one computed after the other.
+in the server. So a term that is missed is undecided, unless the compute time of half of the answers exceeds it. A term
+that is met holds for the load that was sent. In a closed loop that is less than `users` clients without a pause would
+send, so it only counts if it would hold with all their requests in the server, computed one after the other.
 """
 
 from __future__ import annotations
@@ -16,13 +16,14 @@ from typing import Literal
 from mlscale.loadtest.load_outcome import Objective, Outcome
 
 _BUSY = 0.9
-"""The share of the time for which a client computes or waits for a core, from which it is at its limit."""
+"""The share of the time in which a client computes or waits for a core, from which it is at its limit."""
 _NEAR = 0.8
-"""The share of what the client gets from an empty server, from which the server hardly counts."""
+"""The share of the client's rate with an empty server, from which the client is the limit."""
 _REACHED = 0.95
 """The share of `rate` that must have been sent: the latencies of a lower one are those of another test."""
 _FAR = 10.0
-"""How many times what the client takes by itself a latency must be, to be the server's whatever the client."""
+"""The factor over the client's own latency from which a latency is the server's."""
+# With fewer requests the calibration is noise.
 _MIN_CALIBRATED = 20
 _QUANTILES = ((0.5, "p50_ms"), (0.95, "p95_ms"), (0.99, "p99_ms"))
 
@@ -31,12 +32,12 @@ Decision = Literal["met", "missed", "undecided"]
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is known of an objective.
+    """The result for an objective.
 
     Attributes:
         missed: a phrase for each term that is missed, with its value.
-        undecided: a phrase for each term of which nothing is known.
-        limits: why the client was the limit; empty where it was not.
+        undecided: a phrase for each term that can't be decided.
+        limits: the reasons why the client was the limit; empty where it was not.
     """
 
     missed: tuple[str, ...] = ()
@@ -45,7 +46,7 @@ class Verdict:
 
     @property
     def decision(self) -> Decision:
-        """Of the whole objective: one missed term misses it."""
+        """The decision for the whole objective: missed if any term is missed."""
         return "missed" if self.missed else "undecided" if self.undecided else "met"
 
 
@@ -53,10 +54,11 @@ def decide(objective: Objective, outcome: Outcome, *, users: int, rate: float | 
     """Compare an outcome with an objective.
 
     Args:
-        users: clients that asked at the same time.
-        rate: requests/s that were to be sent (open loop); None for a closed loop.
+        users: the number of concurrent clients.
+        rate: the planned requests/s (open loop); None for a closed loop.
     """
     limits = tuple(_client_limits(outcome, rate))
+    # In an open loop all requests were sent at their rate, so a met latency needs no extrapolation: one user.
     terms = [*_latency_terms(objective, outcome, users if rate is None else 1, bool(limits))]
     terms += [*_count_terms(objective, outcome, bool(limits)), *_rate_terms(objective, outcome, rate, bool(limits))]
     if not outcome.requests:
@@ -73,6 +75,7 @@ def _client_limits(outcome: Outcome, rate: float | None) -> Iterator[str]:
             f"({client.cpu_s / seconds:.0%} computing, {client.wait_s / seconds:.0%} waiting for a core)"
         )
     most = client.empty_requests_per_s if client.empty.count >= _MIN_CALIBRATED else 0.0
+    # Only a closed loop shows the client's limit so: an open one sends at `rate`, however fast the client is.
     if rate is None and most and outcome.requests_per_s >= _NEAR * most:
         yield f"it gets {most:,.0f} requests/s from a server that answers at once, {outcome.requests_per_s:,.0f} here"
     if rate is not None and most and most < _REACHED * rate:
@@ -83,6 +86,7 @@ Term = tuple[Decision, str]
 
 
 def _latency_terms(objective: Objective, outcome: Outcome, users: int, limited: bool) -> Iterator[Term]:
+    # Without the queue where that is known: the estimate below adds up the requests of all users itself.
     times = outcome.service if outcome.service.count else outcome.latencies
     for share, name in _QUANTILES:
         bound, value = getattr(objective, name), outcome.latencies.quantile(share)
@@ -93,6 +97,7 @@ def _latency_terms(objective: Objective, outcome: Outcome, users: int, limited: 
             if limited and users * times.mean > bound:
                 yield "undecided", f"{told}, but {users} requests were never in the server at once"
             continue
+        # The time in the model, which a slow client can't make longer.
         own, alone = outcome.compute.quantile(0.5), _client_alone(outcome, share)
         more = f"{told}, more than slo.{name}={bound:g}"
         if own > bound:
@@ -106,7 +111,7 @@ def _latency_terms(objective: Objective, outcome: Outcome, users: int, limited: 
 
 
 def _client_alone(outcome: Outcome, share: float) -> float:
-    """Return a latency that the client causes by itself, in ms; NaN where nothing is known."""
+    """Return the latency that the client causes by itself, in ms; NaN where it is not known."""
     client = outcome.client
     known = [each.quantile(share) for each in (client.empty, client.lag) if each.count >= _MIN_CALIBRATED]
     return max(known, default=math.nan)
@@ -117,6 +122,7 @@ def _count_terms(objective: Objective, outcome: Outcome, limited: bool) -> Itera
     if most is None or failed <= most:
         return
     kinds = ", ".join(f"{count:,} × {why}" for why, count in outcome.failures.most_common(3))
+    # A client at its limit causes timeouts, but no other failures.
     late = sum(count for why, count in outcome.failures.items() if "timeout" in why.lower() or "timed out" in why)
     decision: Decision = "undecided" if limited and failed - late <= most else "missed"
     yield decision, f"{failed:,} of {outcome.requests:,} requests failed ({kinds})"
@@ -125,6 +131,7 @@ def _count_terms(objective: Objective, outcome: Outcome, limited: bool) -> Itera
 def _rate_terms(objective: Objective, outcome: Outcome, rate: float | None, limited: bool) -> Iterator[Term]:
     least, reached = objective.min_requests_per_s, outcome.requests_per_s
     decision: Decision = "undecided" if limited else "missed"
+    # `not >=`: NaN is not reached either.
     if least is not None and not reached >= least:
         yield decision, f"{reached:,.1f} requests/s, fewer than slo.min_requests_per_s={least:g}"
     sent = outcome.requests / outcome.seconds if outcome.seconds else 0.0

@@ -30,7 +30,7 @@ _NO_MEMBER, _NO_ARRAY = (
 
 
 class Wanted(NamedTuple):
-    """A requested output: its name, True to send it as bytes, and the number of its likeliest classes (0: all values)."""
+    """A requested output: its name, True to send it as bytes, and its number of likeliest classes (0: all values)."""
 
     name: str
     binary: bool

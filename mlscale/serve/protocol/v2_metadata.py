@@ -87,7 +87,7 @@ class Statistics:
 
 
 def statistics(model: Model, counts: Statistics) -> dict[str, Any]:
-    """Return the response of `GET /v2/models/M/stats`; times of parsing and encoding are not measured, so they are 0."""
+    """Return the response of `GET /v2/models/M/stats`; parsing and encoding are not measured, their times are 0."""
     # The two sums come from separate clock readings, so the difference may fall below 0.
     waited = max(0.0, counts.total_s - counts.compute_s)
     nothing = _duration(0, 0.0)

@@ -29,7 +29,7 @@ def answer(model: Model, request: Asked, ids: Sequence[str], said: Outputs) -> t
 
 
 def numbers_written(request: Asked, said: Outputs) -> int:
-    """Return the count of numbers that the response holds as text; of those sent as bytes, `_BYTES_PER_TEXT` are one."""
+    """Return the count of numbers that the response holds as text; of those sent as bytes, a fraction is counted."""
     rows, classes = said.probabilities.shape
     sizes = (
         wanted.top or (classes // _BYTES_PER_TEXT if wanted.binary else classes)
