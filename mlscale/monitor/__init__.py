@@ -1,1 +1,1 @@
-"""Whether production still looks and performs as it did: detectors, one rule, one alert."""
+"""Monitors a model in production: drift, accuracy, latency and failures, with one alert for each incident."""

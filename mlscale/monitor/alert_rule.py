@@ -1,9 +1,9 @@
-"""One rule, one alert: how looks become an incident, and when it is over. A state machine that counts looks.
+"""One rule, one alert: a state machine that counts checks ('looks') and decides when an incident begins and ends.
 
     clear ──over──▶ pending ──over for `looks` looks──▶ firing ──below for `keep` looks──▶ clear, quiet for `cooldown`
 
-A value near its limit crosses it again and again, and chance crosses it now and then. So an incident begins after
-several looks, ends well below the limit (`hysteresis`) and after several looks, and is not told again at once.
+A value near its limit crosses it again and again, and sometimes by chance. So an incident begins after several looks,
+ends well below the limit (`hysteresis`) and after several looks, and is not reported again at once (`cooldown`).
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ Change = Literal["firing", "resolved"]
 
 @dataclass(frozen=True)
 class Patience:
-    """How many looks it takes.
+    """The number of looks until an incident begins, ends, and may begin again.
 
     Attributes:
-        looks: in a row over the limit until it is an incident.
-        hysteresis: an incident goes on as long as the level is at least this, 0 to 1; the limit is 1.
-        keep: looks in a row below that until an incident is over.
+        looks: consecutive looks over the limit until an incident begins.
+        hysteresis: an incident continues as long as the level is at least this, 0 to 1; the limit is 1.
+        keep: consecutive looks below that until an incident ends.
         cooldown: looks after an incident in which no other one of the same rule begins.
     """
 
@@ -34,13 +34,13 @@ class Patience:
 
 @dataclass(frozen=True)
 class State:
-    """Where a rule stands.
+    """The state of a rule.
 
     Attributes:
         phase: clear, pending or firing.
-        count: looks in a row: over the limit, or below it while firing.
-        quiet: looks that are left of the cooldown.
-        since: when the incident began, or the first look of what may become one; '' while clear.
+        count: consecutive looks over the limit, or below `hysteresis` while firing.
+        quiet: the remaining looks of the cooldown.
+        since: the time at which the incident began, or the first look over the limit while pending; '' while clear.
     """
 
     phase: Phase = "clear"
@@ -50,12 +50,13 @@ class State:
 
 
 def step(state: State, level: float | None, patience: Patience, now: str) -> tuple[State, Change | None]:
-    """The state after one more look, and what is to be told.
+    """Return the state after one more look, and the change to report.
 
     Args:
-        level: 1 and more is too much; None where nothing is known: then the rule stays where it is.
+        level: 1 or more is over the limit; None where it is not known: then the state stays as it is.
         now: the time of the look.
     """
+    # Unknown is neither over nor below: missing data must not end an incident.
     if level is None:
         return state, None
     if state.phase == "firing":
@@ -64,9 +65,11 @@ def step(state: State, level: float | None, patience: Patience, now: str) -> tup
             return replace(state, count=below), None
         return State(quiet=patience.cooldown), "resolved"
     quiet = max(0, state.quiet - 1)
+    # `not >=`: NaN is not over the limit.
     if not level >= 1:
         return State(quiet=quiet), None
     count, since = state.count + 1, state.since or now
+    # The old `quiet`: the look that ends the cooldown is still part of it.
     if count >= patience.looks and not state.quiet:
         return State("firing", since=since), "firing"
     return State("pending", count, quiet, since), None

@@ -1,4 +1,4 @@
-"""From looks to alerts: each incident is told when it begins and when it is over, once each, and never lost."""
+"""Turns looks into alerts: each incident is reported when it begins and when it ends, and no alert is lost."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from mlscale.notify.webhook import Webhook
 
 @dataclass(frozen=True)
 class Told:
-    """What came of one look.
+    """The alerts of one look, and their delivery.
 
     Attributes:
         firing: rules with an incident.
-        pending: rules that are over their limit, and may become one.
+        pending: rules that are over their limit, and may become an incident.
         changes: alerts of this look, documents of the contract 'alert'.
-        sent: alerts that arrived, older ones among them.
-        waiting: alerts that did not; they are sent at the next look.
-        problem: why not, or what else went wrong; ''.
+        sent: the number of alerts that arrived, older ones included.
+        waiting: the number of alerts that did not; they are sent at the next look.
+        problem: the reason why an alert did not arrive, or another problem; '' if none.
     """
 
     firing: tuple[str, ...] = ()
@@ -40,7 +40,7 @@ class Told:
 
 @dataclass(frozen=True)
 class _Change:
-    """An incident that begins or is over: of which rule and version, since when, in words."""
+    """An incident that begins or ends: its rule, version, start and description."""
 
     rule: str
     status: Change
@@ -51,14 +51,14 @@ class _Change:
 
 @dataclass(frozen=True)
 class Desk:
-    """Keeps the incidents of what is watched, and tells them.
+    """Tracks the incidents of one monitored reference, and sends their alerts.
 
     Args:
-        path: the file that remembers.
-        watched: as the user named it, `resnet@champion`; a part of each alert's id.
-        rules: that may become incidents.
-        patience: how many looks that takes.
-        webhook: whom to tell; None for nobody.
+        path: the state file.
+        watched: the reference as the user named it, `resnet@champion`; a part of each alert's id.
+        rules: the rules that may become incidents.
+        patience: the number of looks that this takes.
+        webhook: receives the alerts; None: they are not sent.
     """
 
     path: Path
@@ -68,21 +68,23 @@ class Desk:
     webhook: Webhook | None = None
 
     def take(self, look: Look, model: str, now: datetime) -> Told:
-        """Take in one look, and tell what is to be told.
+        """Process one look, and send the alerts.
 
-        What is to be sent is on the disk before it is sent, and leaves it after it arrived: an alert is sent twice
-        where the process is killed in between (its id is the same), and never not at all.
+        An alert is on disk before it is sent, and is removed after it has arrived: it is sent twice, with the same id,
+        where the process is killed in between, and is never lost.
 
         Raises:
             MLScaleError: the state can't be written (exit code 5), or is of a later format.
         """
         time = now.isoformat(timespec="milliseconds")
+        # The lock spans the sending, too: another process would send the same alerts.
         with memory_file.held(self.path):
             before = memory_file.load(self.path)
             rules, changes = self._stepped(before, look, time)
             alerts = tuple(self._alert(change, look, model, time) for change in changes)
             outbox = before.outbox + (alerts if self.webhook else ())
             after = Memory(look.version, before.looks + 1, rules, outbox)
+            # Before anything is sent: see above.
             memory_file.save(self.path, after, time)
             waiting, problem = self._send(after, time)
         if before.damaged:
@@ -97,9 +99,10 @@ class Desk:
         )
 
     def _stepped(self, before: Memory, look: Look, time: str) -> tuple[dict[str, State], list[_Change]]:
-        """Where the rules stand after the look, and what has changed."""
+        """Return the states of the rules after the look, and the changes."""
         rules: dict[str, State] = {}
         changes = []
+        # Incidents belong to a version: those of a replaced one end, since no more events of it are examined.
         replaced = before.version not in ("", look.version)
         for name, old in before.rules.items():
             if old.phase == "firing" and (replaced or name not in self.rules):
@@ -111,6 +114,7 @@ class Desk:
             signal = look.signal(name)
             rules[name], status = step(old, signal.level if signal else None, self.patience, time)
             if signal and status:
+                # The id of the end is that of the beginning, so the time of the beginning is taken from the old state.
                 since = rules[name].since if status == "firing" else old.since
                 over = f"{name} is over: " if status == "resolved" else ""
                 sentence = f"{look.version}: {over}{signal.sentence or 'within its limit'}"
@@ -118,6 +122,7 @@ class Desk:
         return rules, changes
 
     def _alert(self, change: _Change, look: Look, model: str, time: str) -> dict[str, Any]:
+        # Of a replaced version there are no metrics at this look.
         signal = look.signal(change.rule) if change.version == look.version else None
         return {
             "format": stamp("alert"),
@@ -134,7 +139,8 @@ class Desk:
         }
 
     def _send(self, memory: Memory, time: str) -> tuple[tuple[Mapping[str, Any], ...], str]:
-        """Send what waits, oldest first; what is left, and why. A webhook that is dead is asked once."""
+        """Send the waiting alerts, oldest first; return the ones that are left, and why. After one failure that a retry
+        may fix, no more are tried."""
         left, problem, dead = list(memory.outbox), "", False
         for alert in memory.outbox:
             if self.webhook is None or dead:
@@ -142,7 +148,9 @@ class Desk:
             sent = self.webhook.send(alert)
             if sent.arrived:
                 left.remove(alert)
+                # Saved after each: a process that is killed here sends at most one alert twice.
                 memory_file.save(self.path, replace(memory, outbox=tuple(left)), time)
             else:
+                # An alert that is refused for good (not `again`) waits as well, but does not hold up those behind it.
                 dead, problem = sent.again, f"the webhook at {self.webhook.host} took no alert: {sent.why}"
         return tuple(left), problem

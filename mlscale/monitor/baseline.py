@@ -1,4 +1,4 @@
-"""What production is compared with: a servable's reference profile, its columns sorted once and for all."""
+"""The baseline that production is compared with: a servable's reference profile, its columns sorted once."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ from mlscale.files import sha256
 
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """What inputs and predictions of a version of a model look like when all is well: c channels, k classes.
+    """The normal inputs and predictions of a version of a model: c channels, k classes.
 
     Attributes:
-        model: its name, by which its events are kept.
+        model: its name, under which its events are stored.
         version: of the events that are compared with it, such as `resnet:v7`.
         labels: names of the classes by number.
-        picture: whether inputs are pixels: then a channel's mean is its brightness.
+        picture: True if inputs are pixels: then a channel's mean is its brightness.
         input_mean, input_std: of each channel of m samples, in the units of the raw input, float32 (c, m), sorted.
         confidence: the largest probability, float32 (m,), sorted.
-        class_counts: how often each class was predicted, int64 (k,).
+        class_counts: the number of predictions of each class, int64 (k,).
         accuracy: on `samples` samples.
     """
 
@@ -48,10 +48,10 @@ class Baseline:
 
 
 def read(folder: Path, *, model: str, version: str) -> Baseline:
-    """The baseline of the servable in `folder`. Needs numpy alone: the model itself is not loaded.
+    """Return the baseline of the servable in `folder`. Needs numpy only: the model itself is not loaded.
 
     Raises:
-        MLScaleError: the folder holds no servable, or its profile is absent, damaged, altered, or of another model.
+        MLScaleError: the folder is not a servable, or its profile is absent, corrupt, altered, or of another model.
     """
     document = read_document(folder)
     where = str(folder / REFERENCE)
@@ -78,19 +78,22 @@ def read(folder: Path, *, model: str, version: str) -> Baseline:
             why=f"{type(error).__name__}: {error}",
             fix="export it again: mlscale export <run>",
         ) from error
+    # uint8 (n, c, h, w): only then do 'brightness' and 'contrast' describe a channel.
     picture = dtype == "uint8" and len(shape) == 4
     return Baseline(model, version, labels, picture, means, stds, confidence, counts, accuracy, samples)
 
 
 def _check_as_exported(folder: Path, files: Mapping[str, str]) -> None:
-    """Hold the profile's files against the digests in the servable's document.
+    """Compare the profile's files with the digests in the servable's document.
 
     Raises:
-        MLScaleError: they are others.
+        MLScaleError: they differ.
     """
     names = [name for name in files if name.startswith(f"{REFERENCE}/")]
+    # Without any file of a profile the name of its folder fails the check below, with the same message.
     for name in names or [f"{REFERENCE}/"]:
         path = folder / name
+        # A document from elsewhere could name files outside the folder.
         inside = path.resolve().is_relative_to(folder.resolve())
         if not (inside and path.is_file() and sha256(path) == files.get(name)):
             raise MLScaleError(
@@ -102,10 +105,10 @@ def _check_as_exported(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def _columns(arrays: Mapping[str, NDArray[Any]], classes: int) -> tuple[NDArray[Any], ...]:
-    """Means and deviations (c, m), confidence (m,), all sorted, and class counts (k,).
+    """Return means and deviations (c, m), confidence (m,), all sorted, and class counts (k,).
 
     Raises:
-        KeyError, TypeError, ValueError: an array is absent, or of other numbers than the profile has.
+        KeyError, TypeError, ValueError: an array is absent, or has another shape or type than a profile.
     """
     means, stds = (_numbers(arrays[name]).T for name in ("sample_mean", "sample_std"))
     confidence, counts = _numbers(arrays["sample_confidence"]), arrays["class_counts"]
@@ -113,6 +116,7 @@ def _columns(arrays: Mapping[str, NDArray[Any]], classes: int) -> tuple[NDArray[
         raise ValueError(f"{means.shape} means, {stds.shape} deviations, {confidence.shape} confidences")
     if counts.shape != (classes,) or counts.dtype.kind not in "iu" or counts.min() < 0 or not counts.sum():
         raise ValueError(f"{counts.dtype} {counts.shape} class counts of {classes} classes")
+    # The Kolmogorov-Smirnov test expects a sorted reference.
     return np.sort(means, 1), np.sort(stds, 1), np.sort(confidence), counts
 
 

@@ -1,7 +1,7 @@
-"""The reference profile of a run, collected in its own validation passes: the model has seen the samples already.
+"""Collects the reference profile of a run in its own validation passes, so that no extra pass is needed.
 
-Inputs are counted as clients send them, predictions as the task makes them. A profile belongs to one checkpoint, which
-was saved after that validation, and says so by the checkpoint's digest.
+Inputs are summarised as clients send them, predictions as the task makes them. A profile belongs to one checkpoint,
+which was saved after that validation; it holds the checkpoint's digest.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ from mlscale.train.after_fit import Told, alone, best_checkpoint, load_best
 
 
 class CollectReference(Callback):
-    """Writes `<run>/reference/`: what inputs and predictions look like at the best checkpoint.
+    """Writes `<run>/reference/`: the profile of inputs and predictions at the best checkpoint.
 
-    Predictions are taken from the task's own forward pass; of a task whose validation does not call itself they are
-    computed once more. Samples of weight 0 are left out. The profiles of all ranks are merged.
+    Predictions are taken from the task's own forward pass; if its validation does not call `forward`, they are computed
+    once more. Samples of weight 0 are left out. The profiles of all ranks are merged.
 
-    Nothing of the training changes, and what can't be profiled ends no run. Where the best checkpoint has no profile at
-    the end (a run that was killed between the two, a validation in the middle of an accumulation) the first rank
-    collects it then.
+    Training is not changed, and a profile that can't be collected does not end the run. Where the best checkpoint has
+    no profile at the end (a run that was killed between the two, a validation in the middle of an accumulation) the
+    first rank collects it then.
     """
 
     def __init__(self) -> None:
@@ -54,6 +54,7 @@ class CollectReference(Callback):
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._profile, self._pending, self._seen = None, None, 0
         if _counts(trainer) and not self._failed:
+            # A hook, not a second forward pass: validation costs next to nothing more.
             self._hook = pl_module.register_forward_hook(self._note)
 
     def on_validation_batch_end(
@@ -74,11 +75,13 @@ class CollectReference(Callback):
                 )
             self._count(trainer, pl_module, unpack(batch), batch_idx)
         except MLScaleError as error:
+            # Later validations would fail as well: the collection ends, the run does not.
             self._failed, self._profile = error.what, None
 
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._release()
         if _counts(trainer):
+            # The checkpoint is saved after this hook, so the profile waits for the step boundary.
             self._pending, self._fresh = (trainer.global_step, self._profile), True
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -95,6 +98,7 @@ class CollectReference(Callback):
     def _count(self, trainer: Any, module: LightningModule, batch: Batch, number: int) -> None:
         rows = self._places(trainer, number, len(batch.y))
         self._seen += len(batch.y)
+        # Samples of weight 0 fill up the last batch of a rank: they would be counted twice.
         kept = np.ones(len(batch.y), np.bool_) if batch.weight is None else (batch.weight > 0).cpu().numpy()
         logits = self._of_batch(trainer, module, batch)[kept]
         raw = sent(trainer.datamodule, batch.x, rows, kept)
@@ -104,9 +108,10 @@ class CollectReference(Callback):
             self._profile.add(raw, softmax(logits), batch.y.cpu().numpy()[kept].astype(np.int64), rows[kept])
 
     def _of_batch(self, trainer: Any, module: LightningModule, batch: Batch) -> NDArray[np.float32]:
-        """The logits of a batch, (n, classes)."""
+        """Return the logits of a batch, float32 (n, classes)."""
         logits, self._logits = self._logits, None
         if logits is None or logits.ndim != 2 or len(logits) != len(batch.y):
+            # Under the precision of validation, so that these logits equal those of its own forward pass.
             with trainer.precision_plugin.val_step_context():
                 logits, self._logits = module(batch.x), None
         if not isinstance(logits, Tensor) or logits.ndim != 2 or len(logits) != len(batch.y):
@@ -118,7 +123,7 @@ class CollectReference(Callback):
         return found
 
     def _places(self, trainer: Any, number: int, count: int) -> NDArray[np.int64]:
-        """The places of a batch's samples among those of all ranks."""
+        """Return the indices of a batch's samples among those of all ranks, int64 (n,)."""
         loader = trainer.val_dataloaders
         if isinstance(loader, EvalLoader):
             rows = np.array(loader.rows(number), np.int64)
@@ -139,7 +144,8 @@ class CollectReference(Callback):
         self._pending = None
 
     def _settle(self, trainer: Any) -> None:
-        """Write the pending profile, if the best checkpoint is of the validation that it is of. All ranks call this."""
+        """Write the pending profile if the best checkpoint is of the same validation. All ranks must call this."""
+        # Broadcast: all ranks must take the same branch, since the gather below is collective.
         if self._pending is None or not trainer.strategy.broadcast(self._belongs(trainer)):
             return
         (_, profile), self._pending = self._pending, None
@@ -151,7 +157,7 @@ class CollectReference(Callback):
             _write(trainer, whole, trainer.precision)
 
     def _belongs(self, trainer: Any) -> bool:
-        """Whether the best checkpoint was saved at the step of the pending profile; the first rank tells."""
+        """Return whether the best checkpoint was saved at the step of the pending profile; the first rank decides."""
         path = best_checkpoint(trainer) if trainer.is_global_zero else None
         if path is None or self._pending is None:
             return False
@@ -161,7 +167,7 @@ class CollectReference(Callback):
     # After the fit.
 
     def after_fit(self, trainer: Any, pl_module: LightningModule) -> Told:
-        """See that the best checkpoint has its profile."""
+        """Make sure that the best checkpoint has its profile, and report the number of its samples."""
         try:
             path = best_checkpoint(trainer)
             if self._failed or path is None:
@@ -203,7 +209,7 @@ def _run(trainer: Any) -> Path:
 
 
 def _merged(parts: list[Profile | None]) -> Profile | None:
-    """The profile of all ranks; None where one has none, or none has any sample."""
+    """Return the merged profile of all ranks; None where one has no profile, or there are no samples."""
     first, *others = parts
     for other in others:
         if first is None or other is None:
@@ -213,16 +219,17 @@ def _merged(parts: list[Profile | None]) -> Profile | None:
 
 
 def _edges(trainer: Any, x: Tensor) -> NDArray[np.float64] | None:
-    """The same bins on every rank: those of the data, or of the first rank's first batch."""
+    """Return the same bins on every rank: those of the data, or of the first rank's first batch."""
     data = trainer.datamodule
     if isinstance(data, ImageData):
         return _known_edges(data)
+    # Bins must be equal on all ranks before profiles can be merged.
     edges: NDArray[np.float64] = trainer.strategy.broadcast(value_edges(x.detach().float().cpu().numpy()))
     return edges
 
 
 def _known_edges(data: Any) -> NDArray[np.float64] | None:
-    """Four deviations of the training data around its mean; None for bytes, which have bins of their own."""
+    """Return bins over four deviations around the mean of the training data; None for bytes, whose bins are fixed."""
     shape = data.decoded("val").shape if isinstance(data, ImageData) else None
     if shape is None or shape.dtype == np.uint8:
         return None

@@ -1,7 +1,7 @@
-"""Have inputs or predictions changed? Every column against the reference, under one false-discovery rate.
+"""Detects drift of inputs and predictions: every column is compared with the reference, at one false-discovery rate.
 
-A test alone finds a difference that does not matter, once there are enough events; a distance alone finds one that is
-chance, as long as there are few. A column has drifted where the test found something and the distance is large.
+With many events a test alone finds differences that do not matter; with few events a distance alone finds differences
+by chance. A column has drifted where the test finds a difference and the distance is large.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ _GRID = 1e-4  # of a confidence: another CPU computes the last digits differentl
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """One column of the window against the reference.
+    """One column of the window, compared with the reference.
 
     Attributes:
         name: in metrics: `input_mean_0`, `input_std_0`, `confidence`, `classes`.
-        told: for people.
+        told: its name in sentences.
         of: inputs or predictions.
         before, now: medians; of classes, the share of the class that changed most.
         distance: 0 to 1: of numbers the largest difference of the distribution functions (Kolmogorov–Smirnov), of
             classes the share of predictions that went elsewhere (total variation).
         p: of that distance, or a larger one, by chance.
-        q: the smallest false-discovery rate, over all columns, at which it counts.
-        found: whether it counts at the rate that was asked for.
+        q: the smallest false-discovery rate, over all columns, at which it is a find.
+        found: True if it is a find at the requested rate.
         reference, sample: the values that were compared; of classes, their counts.
     """
 
@@ -56,7 +56,7 @@ class Column:
     found: bool = False
 
     def phrase(self) -> str:
-        """What a person would say: mean brightness 78.2 → 140, q < 1e-9."""
+        """Return the change in words: mean brightness 78.2 → 140, q < 1e-9."""
         classes = self.name == "classes"
         before, now = (
             percent(value, 0, unit=" %") if classes else number(value, 3) for value in (self.before, self.now)
@@ -65,11 +65,11 @@ class Column:
 
 
 def drift(baseline: Baseline, window: Window, fdr: float) -> tuple[Column, ...]:
-    """Every column of the window against the baseline's, Benjamini and Hochberg's procedure over all of them.
+    """Compare every column of the window with the baseline, by Benjamini and Hochberg's procedure over all of them.
 
     Args:
         window: with at least one answered event.
-        fdr: the share of false finds among the finds, at most; where nothing has changed, the chance of any find.
+        fdr: the highest expected share of false finds; where nothing has changed, the chance of any find.
 
     Raises:
         MLScaleError: the events have other channels than the baseline.
@@ -83,6 +83,7 @@ def drift(baseline: Baseline, window: Window, fdr: float) -> tuple[Column, ...]:
             fix="events=<the folder that its server writes to>",
         )
     columns = [*_inputs(baseline, window), _confidence(baseline, window), _classes(baseline, window)]
+    # One procedure over all columns: with a threshold for each, more columns would mean more false alarms.
     judged = benjamini_hochberg([column.p for column in columns], fdr)
     pairs = zip(columns, judged.q, judged.found, strict=True)
     return tuple(replace(column, q=q, found=found) for column, q, found in pairs)
@@ -112,9 +113,11 @@ def _classes(baseline: Baseline, window: Window) -> Column:
     k = len(baseline.class_counts)
     foreign = (window.predicted < 0) | (window.predicted >= k)  # anybody may have written the events
     counts = np.bincount(np.where(foreign, k, window.predicted), minlength=k + 1)
+    # One more class, for predictions that the model can't make: they show as a change, not as an error.
     reference = np.append(baseline.class_counts, 0)
     test = chi2(reference, counts)
     before, now = reference / reference.sum(), counts / counts.sum()
+    # The class that changed most stands for the column in the sentence.
     most = int(abs(now - before).argmax())
     told = f"share of {baseline.labels[most]!r}" if most < k else "share of unknown classes"
     shares = float(before[most]), float(now[most])
@@ -127,4 +130,5 @@ def _median(values: NDArray[Any]) -> float:
 
 
 def _probability(value: float) -> str:
+    # So small a value comes from the tail of an approximation: its digits mean nothing.
     return "< 1e-9" if value < 1e-9 else f"= {value:.2g}"

@@ -1,4 +1,4 @@
-"""Plots of a look: each column that is farthest from its reference, then and now."""
+"""Plots of a look: the columns that are farthest from their reference, before and now."""
 
 from __future__ import annotations
 
@@ -15,12 +15,13 @@ _BINS, _PLOTS, _CLASSES = 16, 4, 20
 
 
 def figures(columns: Sequence[Column], labels: Sequence[str]) -> tuple[Bars, ...]:
-    """Histograms of the columns with the largest distance, reference beside window, in shares.
+    """Return histograms of the columns with the largest distance: shares of the reference next to those of the window.
 
     Args:
         columns: of one look.
         labels: names of the classes by number.
     """
+    # Finds first: a large distance of few values may be chance.
     farthest = sorted(columns, key=lambda column: (not column.found, -column.distance))[:_PLOTS]
     return tuple(_classes(column, labels) if column.name == "classes" else _numbers(column) for column in farthest)
 
@@ -37,7 +38,7 @@ def _numbers(column: Column) -> Bars:
 
 
 def _classes(column: Column, labels: Sequence[str]) -> Bars:
-    """The classes that changed most, in their own order."""
+    """Plot the classes whose share changed most, in the order of their numbers."""
     both = column.reference / column.reference.sum(), column.sample / column.sample.sum()
     shown = np.sort(np.argsort(-abs(both[0] - both[1])[: len(labels)], kind="stable")[:_CLASSES])
     return Bars(
@@ -50,7 +51,7 @@ def _classes(column: Column, labels: Sequence[str]) -> Bars:
 
 
 def _edges(reference: NDArray[Any], sample: NDArray[Any]) -> NDArray[np.float64]:
-    """Edges of bins over what both have, a few far outliers aside: they would leave one bar."""
+    """Return edges of bins over both samples, without a few far outliers, which would leave one bar."""
     values = [side[np.isfinite(side)].astype(np.float64) for side in (reference, sample)]
     ends = [np.quantile(side, (0.005, 0.995)) for side in values if len(side)]
     low, high = (min(end[0] for end in ends), max(end[1] for end in ends)) if ends else (0.0, 1.0)
@@ -58,7 +59,7 @@ def _edges(reference: NDArray[Any], sample: NDArray[Any]) -> NDArray[np.float64]
 
 
 def _shares(values: NDArray[Any], edges: NDArray[np.float64]) -> list[float]:
-    """Of each bin; what lies outside is counted in the outermost ones, and NaN in the last."""
+    """Return the share of each bin; values outside count in the outermost bins, NaN in the last one."""
     bins = np.clip(np.searchsorted(edges, values, "right") - 1, 0, len(edges) - 2)
     shares: list[float] = (np.bincount(bins, minlength=len(edges) - 1) / len(values)).tolist()
     return shares

@@ -1,4 +1,4 @@
-"""The events that one look takes in: the latest of one version, and what has become known of them."""
+"""The window of events that one look examines: the latest of one version, and their labels."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Span:
-    """How far a look goes back. What is older is not looked at.
+    """The time span of a look; older events are not examined.
 
     Attributes:
-        hours: before now; None for any time.
-        since: a time before which nothing counts, such as that of a repair; with its zone.
-        max_events: the latest ones, at most so many.
+        hours: before now; None: no limit.
+        since: a time before which no event counts, such as that of a repair; with its time zone.
+        max_events: the most events; the latest ones are taken.
         label_hours: the same as `hours` for events with a label, which comes late; None for `hours`.
     """
 
@@ -30,24 +30,25 @@ class Span:
     label_hours: float | None = None
 
     def start(self, now: datetime, hours: float | None) -> datetime | None:
-        """The earliest time that counts; None where all of it does."""
+        """Return the earliest time that counts; None: no limit."""
+        # A hundred years at most: `timedelta` overflows on larger numbers.
         back = None if hours is None else now - timedelta(hours=min(hours, 24 * 365 * 100))
         return max(filter(None, (back, self.since)), default=None)
 
 
 @dataclass(frozen=True, eq=False)
 class Window:
-    """n answered events of one version in c channels, and how l of them turned out.
+    """n answered events of one version with c channels, and l labelled ones.
 
     Attributes:
         input_mean, input_std: of each channel, in the units of the raw input, float32 (n, c).
         confidence: the largest probability, float32 (n,).
         predicted: numbers of classes, int32 (n,).
         latency_ms: of each answer, float32 (n,).
-        right: whether the class was the label's, bool (l,); l may be of events before these n.
+        right: True where the predicted class is the label, bool (l,); these events may be older than the n.
         rejected, failed: events that were not answered with a prediction.
         newest: the time of the latest event; None without any.
-        skipped: files that could not be read.
+        skipped: the number of files that could not be read.
     """
 
     input_mean: NDArray[np.float32] = field(repr=False)
@@ -63,23 +64,24 @@ class Window:
 
     @property
     def answered(self) -> int:
-        """Events with a prediction: n."""
+        """The number of events with a prediction, n."""
         return len(self.confidence)
 
     @property
     def events(self) -> int:
-        """All events, those that were rejected or failed among them."""
+        """The number of all events, rejected and failed ones included."""
         return self.answered + self.rejected + self.failed
 
 
 def read(store: EventStore, model: str, version: str, span: Span, now: datetime) -> Window:
-    """The window of one version of a model that ends `now`."""
+    """Return the window of one version of a model that ends `now`."""
     start = span.start(now, span.hours)
     events = store.read(model, since=start, version=version, last=span.max_events)
     outcome = events.outcome
     ok = events.where(outcome == "ok")
     labels = store.labels(model)
     labelled: Any = ok
+    # Labels come late: with a span of their own they may belong to events that this window no longer has.
     if labels and span.label_hours is not None and span.label_hours != span.hours:
         labelled = store.read(
             model, since=span.start(now, span.label_hours), version=version, last=span.max_events
@@ -99,9 +101,10 @@ def read(store: EventStore, model: str, version: str, span: Span, now: datetime)
 
 
 def _right(events: Any, labels: dict[str, str]) -> NDArray[np.bool_]:
-    """Whether each event that has a label was right."""
+    """Return for each event with a label whether its prediction is correct, bool (l,)."""
     if not labels:
         return np.zeros(0, bool)
+    # By name, not by number: labels are texts, and may name a class that the model does not have.
     pairs = [(labels.get(id_), said) for id_, said in zip(events.id.tolist(), events.label.tolist(), strict=True)]
     return np.array([truth == said for truth, said in pairs if truth is not None], bool)
 

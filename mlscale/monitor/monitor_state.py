@@ -1,6 +1,6 @@
-"""What a monitor remembers between looks, in one file: where each rule stands, and alerts that have not arrived yet.
+"""The state of a monitor between looks, in one file: the state of each rule, and the alerts that have not arrived yet.
 
-The contract 'monitor_state'. One process at a time looks; the file is whole whenever one is killed.
+The contract 'monitor_state'. One process at a time uses it; a process that is killed never leaves a partial file.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ _POLL_SECONDS = 0.05
 
 @dataclass(frozen=True)
 class Memory:
-    """What is remembered.
+    """The contents of the state file.
 
     Attributes:
-        version: that was looked at; '' before the first look.
-        looks: how many there were.
-        rules: where each rule stands.
-        outbox: alerts on their way, oldest first: documents of the contract 'alert'.
-        damaged: why what was remembered could not be read; '' where it could.
+        version: the version of the last look; '' before the first one.
+        looks: the number of looks.
+        rules: the state of each rule.
+        outbox: alerts that have not arrived yet, oldest first: documents of the contract 'alert'.
+        damaged: the reason why the file could not be read; '' if it could.
     """
 
     version: str = ""
@@ -43,7 +43,7 @@ class Memory:
 
 
 def load(path: Path) -> Memory:
-    """What `save` wrote; nothing where there is no file. A damaged one is forgotten: a monitor goes on looking.
+    """Return the saved state, or an empty one if there is no file or it is corrupt, so that monitoring continues.
 
     Raises:
         MLScaleError: it is of a later format.
@@ -54,6 +54,7 @@ def load(path: Path) -> Memory:
         document = read_json(path)
     except MLScaleError as error:
         return Memory(damaged=error.why or error.what)
+    # Not caught: a later format is an error for the user, not a corrupt file.
     expect("monitor_state", document, str(path))
     try:
         return Memory(
@@ -67,7 +68,7 @@ def load(path: Path) -> Memory:
 
 
 def save(path: Path, memory: Memory, now: str) -> None:
-    """Write it, whole or not at all.
+    """Write the state, completely or not at all.
 
     Raises:
         MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
@@ -88,22 +89,25 @@ def save(path: Path, memory: Memory, now: str) -> None:
 
 @contextlib.contextmanager
 def held(path: Path) -> Iterator[None]:
-    """Be the only process that looks and tells, inside the block; the system takes that back when the process ends.
+    """Lock the state inside the block, so that one process looks and sends; the system releases it if the process dies.
 
     Raises:
-        MLScaleError: another one is at it all the time, or the folder can't be written to (exit code 5).
+        MLScaleError: another process holds the lock for too long, or the folder can't be written to (exit code 5).
     """
     with _named():
         make_folders(path.parent)
+        # A file of its own: the state file is replaced at each save, and a lock on it would be on the old inode.
         handle = os.open(path.with_name(f".{path.name}.lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
     try:
         _take(handle, path)
         yield
     finally:
+        # Closing it releases the lock. The file stays: a process that waits for it has it open.
         os.close(handle)
 
 
 def _take(handle: int, path: Path) -> None:
+    # Polled without blocking: `flock` has no timeout.
     end = time.monotonic() + _WAIT_SECONDS
     while True:
         try:
@@ -130,7 +134,7 @@ def _state(entry: Mapping[str, Any]) -> State:
 
 @contextlib.contextmanager
 def _named() -> Iterator[None]:
-    """What the disk refuses, told with the setting that names another place."""
+    """Turn disk errors inside the block into one that names the setting for another path."""
     try:
         yield
     except (OSError, MLScaleError) as error:

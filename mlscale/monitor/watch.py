@@ -1,4 +1,4 @@
-"""Look again and again, and end at once, and cleanly, when told to."""
+"""The graceful shutdown of `watch=true`: a wait that signals end at once."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any, Self
 
 
 class Stop:
-    """SIGTERM and SIGINT as a wish to end, inside the block. The handler does nothing but write to a pipe.
+    """Turns SIGTERM and SIGINT into a request to end, inside the block. The handler only writes to a pipe.
 
-    Outside the main thread, where Python lets nobody handle signals, `wish` is the only way to end.
+    Outside the main thread, where Python does not allow signal handlers, `wish` is the only way to end.
     """
 
     def __enter__(self) -> Self:
         self._read, self._write = os.pipe()
+        # A handler must never block: with a full pipe it would.
         os.set_blocking(self._write, False)
         self._before: dict[signal.Signals, Any] = {}
         if threading.current_thread() is threading.main_thread():
@@ -33,12 +34,13 @@ class Stop:
         os.close(self._write)
 
     def within(self, seconds: float) -> bool:
-        """Wait; True as soon as somebody wishes to end."""
+        """Wait for so many seconds; return True as soon as an end was requested."""
+        # The byte is never read: all later waits end at once, too.
         ready, _, _ = select.select([self._read], [], [], seconds)
         return bool(ready)
 
     def wish(self) -> None:
-        """End the wait, from any thread."""
+        """Request the end, from any thread."""
         with contextlib.suppress(BlockingIOError):  # a full pipe says it already
             os.write(self._write, b"x")
 

@@ -1,4 +1,4 @@
-"""One look at a window: what each rule sees, how far from its limit that is, and what a person would say of it."""
+"""One look at a window: the level of each rule relative to its limit, its metrics, and a sentence."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ RULES = {
 
 @dataclass(frozen=True)
 class Limits:
-    """Beyond which it is an incident, and how much has to be known to say so.
+    """The limits of the rules, and the data that they need.
 
     Attributes:
-        fdr: of drift: the chance that a look without any drift finds one, at most.
+        fdr: of drift: the highest chance that a look finds drift where there is none.
         min_distance: of drift: smallest distance of a column that counts, 0 to 1; see `Column.distance`.
-        min_events, min_labels: with fewer, nothing is said.
-        tolerance: accuracy that may be lost, 0 to 1.
+        min_events, min_labels: with fewer, the rules are undecided.
+        tolerance: the accuracy that may be lost, 0 to 1.
         confidence: of the intervals of accuracy, latency and failures, two-sided.
-        p99_ms: of latency; None for no limit.
-        max_failures: share of requests that may be rejected or fail; None for no limit.
+        p99_ms: of latency; None: no limit.
+        max_failures: share of requests that may be rejected or fail; None: no limit.
     """
 
     fdr: float = 0.01
@@ -49,12 +49,12 @@ class Limits:
 
 @dataclass(frozen=True)
 class Signal:
-    """What one rule sees.
+    """The result of one rule.
 
     Attributes:
         rule: one of `RULES`.
-        level: how much of what is allowed: 1 and more is too much; None where too little is known.
-        sentence: what a person would say.
+        level: relative to the limit, 1 or more is over it; None where there are too few data.
+        sentence: the result in words.
         metrics: name_unit to value; NaN where it is not known.
     """
 
@@ -70,13 +70,13 @@ class Signal:
 
 @dataclass(frozen=True)
 class Look:
-    """What was seen of one version in one window.
+    """The results of all rules for one version in one window.
 
     Attributes:
         version: such as `resnet:v7`.
         signals: of each rule that has a limit.
-        columns: of drift; empty where there were too few events.
-        events: in the window.
+        columns: of drift; empty where there are too few events.
+        events: the number of events in the window.
     """
 
     version: str
@@ -89,7 +89,7 @@ class Look:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Of all rules, and for each whether it saw too much: 1, 0, or NaN where too little is known."""
+        """The metrics of all rules, and for each rule 1 if it is over its limit, 0 if not, NaN if undecided."""
         found: dict[str, float] = {"events": self.events}
         for signal in self.signals:
             found[signal.rule] = math.nan if signal.level is None else float(signal.over)
@@ -99,8 +99,9 @@ class Look:
 
     @property
     def sentence(self) -> str:
-        """What a person would say of all of it."""
+        """The results of all rules in one sentence."""
         no_data = self.signal("no_data")
+        # Without data the other rules are undecided, so their sentences would only repeat that.
         if no_data and no_data.over:
             said = [no_data.sentence, *(each.sentence for each in self.signals if each.over and each is not no_data)]
         else:
@@ -112,7 +113,7 @@ class Look:
 
 
 def look(baseline: Baseline, window: Window, limits: Limits) -> Look:
-    """Everything that one window says.
+    """Check one window by all rules.
 
     Raises:
         MLScaleError: the events have other channels than the baseline.
@@ -141,9 +142,11 @@ def _drift(columns: tuple[Column, ...], window: Window, limits: Limits) -> Signa
         "largest_distance": max(column.distance for column in columns),
         "smallest_q": min(column.q for column in columns),
     }
+    # With few columns all are reported; a model of many channels would have hundreds of metrics.
     for column in columns if len(columns) <= 20 else drifted[:10]:
         metrics |= {f"{column.name}_distance": column.distance, f"{column.name}_q": column.q}
     said = [phrase for of in ("inputs", "predictions") if (phrase := _changed(of, drifted))]
+    # The farthest find: where the level is 1 or more, it is in `drifted`.
     level = found[0].distance / limits.min_distance if found else 0.0
     return Signal("drift", level, ", ".join(said) or f"no drift in {window.answered:,} events", metrics)
 
@@ -162,6 +165,7 @@ def _damage(baseline: Baseline, window: Window, limits: Limits) -> Signal:
         return Signal("damage", None, few, {**metrics, "accuracy": math.nan})
     found = wilson(int(window.right.sum()), n, limits.confidence)
     metrics |= {"accuracy": found.value, "accuracy_low": found.low, "accuracy_high": found.high}
+    # The upper end of the interval: the loss is at least that, at this confidence, so chance raises no alert.
     level = max(0.0, (baseline.accuracy - found.high) / limits.tolerance)
     said = f"accuracy {percent(found.value)} of {n:,} labelled, reference {percent(baseline.accuracy)}"
     return Signal("damage", level, said + (": damage" if level >= 1 else ""), metrics)
@@ -176,6 +180,7 @@ def _latency(window: Window, limits: Limits) -> Signal | None:
     metrics = {"p50_latency_ms": half.value, "p99_latency_ms": most.value}
     if limits.p99_ms is None:
         return Signal("latency", 0.0, "", metrics)
+    # The lower end, for the same reason.
     over = most.low >= limits.p99_ms
     said = f"p99 {number(most.value, 3)} ms" + (f", over the {number(limits.p99_ms, 3)} ms allowed" if over else "")
     return Signal("latency", max(0.0, most.low) / limits.p99_ms, said, metrics)
@@ -201,5 +206,5 @@ def _no_data(window: Window, limits: Limits) -> Signal:
 
 
 def percent(share: float) -> str:
-    """0.9876 as 98.8 %."""
+    """Return a share in percent: 0.9876 as 98.8 %."""
     return text.percent(share, 1, unit=" %") if 0.99 < share < 1 else f"{100 * share:.3g} %"
