@@ -98,7 +98,7 @@ class CollectReference(Callback):
     def _count(self, trainer: Any, module: LightningModule, batch: Batch, number: int) -> None:
         rows = self._places(trainer, number, len(batch.y))
         self._seen += len(batch.y)
-        # Samples of weight 0 fill up the last batch of a rank: they would be counted twice.
+        # Samples of weight 0 are padding, which gives all ranks as many batches.
         kept = np.ones(len(batch.y), np.bool_) if batch.weight is None else (batch.weight > 0).cpu().numpy()
         logits = self._of_batch(trainer, module, batch)[kept]
         raw = sent(trainer.datamodule, batch.x, rows, kept)
