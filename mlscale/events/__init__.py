@@ -1,4 +1,4 @@
-"""What was predicted, and what was right: append-only Parquet, bounded, whole whenever a process is killed.
+"""Stores predictions and their labels: append-only Parquet of bounded size, never corrupt when a process is killed.
 
-`store.EventStore` is all there is to it. Contracts 'event' and 'label'; needs pyarrow.
+`store.EventStore` is the whole interface. Contracts 'event' and 'label'; needs pyarrow.
 """

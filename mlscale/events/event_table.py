@@ -1,4 +1,4 @@
-"""Events in memory: a table, and its columns as numpy has them."""
+"""Events in memory: a table, and its columns as numpy arrays."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ class Events:
 
     Attributes:
         table: the columns of the contract 'event' (pyarrow), and `truth` where labels were joined.
-        skipped: segments that could not be read.
-        problems: why, one sentence each; the first ten.
+        skipped: the number of segments that could not be read.
+        problems: the reasons, one sentence each; the first ten.
     """
 
     table: Any
@@ -31,22 +31,22 @@ class Events:
 
     @property
     def id(self) -> Strings:
-        """Of each event; (n,)."""
+        """The ids; (n,)."""
         return self._plain("id")
 
     @property
     def time(self) -> NDArray[np.datetime64]:
-        """When it was answered, UTC; datetime64[us] (n,)."""
+        """The time of the answer, UTC; datetime64[us] (n,)."""
         return self._plain("time").astype("datetime64[us]")
 
     @property
     def version(self) -> Strings:
-        """That answered, such as `resnet:v7`; (n,)."""
+        """The version that answered, such as `resnet:v7`; (n,)."""
         return self._plain("version")
 
     @property
     def input_mean(self) -> NDArray[np.float32]:
-        """Mean of each channel, in the units of the raw input; float32 (n, c), NaN where none could be read."""
+        """Mean of each channel, in the units of the raw input; float32 (n, c), NaN if the input could not be read."""
         return self._matrix("input_mean")
 
     @property
@@ -71,35 +71,34 @@ class Events:
 
     @property
     def probabilities(self) -> NDArray[np.float32]:
-        """Of every class; float32 (n, k), NaN where the outcome is not ok."""
+        """Probabilities of every class; float32 (n, k), NaN where the outcome is not ok."""
         return self._matrix("probabilities")
 
     @property
     def latency_ms(self) -> NDArray[np.float32]:
-        """From the request's last byte to its answer; float32 (n,)."""
+        """Time from the request's last byte to its answer, ms; float32 (n,)."""
         return self._plain("latency_ms")
 
     @property
     def outcome(self) -> Strings:
-        """ok, rejected or failed; (n,)."""
+        """The outcome: ok, rejected or failed; (n,)."""
         return self._plain("outcome")
 
     @property
     def truth(self) -> Strings:
-        """Name of the right class, of events that labels were joined to; (n,)."""
+        """Name of the correct class, of events that labels were joined to; (n,)."""
         return self._plain("truth")
 
     @property
     def has_sample(self) -> NDArray[np.bool_]:
-        """Whether the raw input was kept, and read; bool (n,)."""
+        """True where the raw input was stored, and read; bool (n,)."""
         return self._plain("sample", self.table["sample"].is_valid())
 
     def samples(self) -> NDArray[Any]:
-        """The raw inputs of all events, (n, …) in the dtype that was sent; only where every event has one, of one
-        dtype and shape: `events.where(events.has_sample)`.
+        """Return the raw inputs, (n, …) in the dtype that was sent; every event must have one (see `has_sample`).
 
         Raises:
-            ValueError: they have not.
+            ValueError: an event has none, or one of another dtype or shape.
         """
         kinds = set(zip(self._plain("dtype").tolist(), map(tuple, self.table["shape"].to_pylist()), strict=True))
         if not len(self) or len(kinds) != 1 or not self.has_sample.all():
@@ -109,11 +108,11 @@ class Events:
         return np.frombuffer(content, np.dtype(dtype)).reshape(len(self), *shape)
 
     def where(self, mask: NDArray[np.bool_]) -> Events:
-        """The events that `mask`, bool (n,), is true of."""
+        """Return the events where `mask`, bool (n,), is True."""
         return Events(self.table.filter(pa.array(mask)), self.skipped, self.problems)
 
     def ok(self) -> Events:
-        """Those that were answered with a prediction."""
+        """Return the events that were answered with a prediction."""
         return self.where(self.outcome == "ok")
 
     def _plain(self, name: str, column: Any = None) -> NDArray[Any]:
@@ -121,13 +120,14 @@ class Events:
         return values
 
     def _matrix(self, name: str) -> NDArray[np.float32]:
-        """A column of lists as a matrix, short lists filled up with NaN."""
+        """Return a column of lists as a matrix, float32; short lists are padded with NaN."""
         column = self.table[name].combine_chunks()
         if isinstance(column, pa.ChunkedArray):  # pyarrow gives one without any chunk for an empty table
             return np.zeros((0, 0), np.float32)
         values = column.flatten().to_numpy()
         sizes = np.diff(column.offsets.to_numpy()) if len(column) else np.zeros(0, np.int64)
         width = int(sizes.max(initial=0))
+        # One contiguous buffer, reshaped without a copy: the usual case, where all lists have one length.
         if (sizes == width).all():
             return np.asarray(values.reshape(len(sizes), width), np.float32)
         matrix = np.full((len(sizes), width), np.nan, np.float32)

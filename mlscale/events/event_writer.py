@@ -1,7 +1,7 @@
-"""Writes events beside a server: nothing that answers a request waits for the disk.
+"""Writes the events of a server in a thread of its own, so that no request waits for the disk.
 
-What was flushed outlasts a killed process and a power cut; what was not is lost: at most `flush_s` (1 s) of events, and
-the time of one write.
+Flushed events survive a killed process and a power cut. The rest is lost: the events of at most `flush_s` (1 s) and the
+time of one write.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _PRUNE_SECONDS = 60.0
 
 
 class EventWriter:
-    """Appends events of one model; every method may be called from any thread. Made by `EventStore.writer`.
+    """Appends events of one model; every method may be called from any thread. Created by `EventStore.writer`.
 
     Attributes:
-        written: events that are on the disk.
-        dropped: events that are lost: too many waited, or the disk refused them.
-        problem: why the last write failed; '' after one that did not.
+        written: the number of events on disk.
+        dropped: the number of lost events: too many waited, or they could not be written.
+        problem: the reason why the last write failed; '' if it did not.
     """
 
     def __init__(
@@ -51,6 +51,7 @@ class EventWriter:
         self._hurry = self._closed = False
         self._change = threading.Condition()
         self._writing = threading.Lock()
+        # Negative: the first flush prunes, since an earlier process may have left more than `max_bytes`.
         self._since_pruned, self._pruned = 0, -_PRUNE_SECONDS
         self._thread = threading.Thread(target=self._run, name="events", daemon=True)
         self._thread.start()
@@ -67,22 +68,25 @@ class EventWriter:
         outcome: str = "ok",
         time_us: int | None = None,
     ) -> bool:
-        """Hand over n events of one version; returns at once. The arrays are kept until they are written: don't change
-        them. False where there is no room, and they are dropped and counted.
+        """Queue n events of one version, without waiting; return False if they are dropped, since the queue is full.
+
+        The arrays are not copied: don't change them.
 
         Args:
-            ids: of each.
-            version: that answered.
+            ids: one for each event.
+            version: the version that answered.
             raw: inputs, (n, c, …); None where they could not be read.
             labels, probabilities: of each prediction, (n,) and float32 (n, k); None where there is none.
-            latency_ms: of each, or of all.
+            latency_ms: of each event, or one for all.
             outcome: ok, rejected or failed.
-            time_us: when, microseconds since 1970 UTC; now by default.
+            time_us: time of the answers, microseconds since 1970 UTC; now by default.
         """
         latency = np.broadcast_to(np.asarray(latency_ms, np.float32), (len(ids),))
         when = time.time_ns() // 1000 if time_us is None else time_us
         batch = Batch(ids, when, version, raw, labels, probabilities, latency, outcome)
+        # The lock is held only for the exchange of the list: `add` must not wait for the disk.
         with self._change:
+            # Two limits: a few large inputs take more memory than many small ones.
             full = self._rows + len(ids) > self._max_rows or self._bytes + batch.bytes > _MAX_WAITING_BYTES
             if full or self._closed:
                 self.dropped += len(ids)
@@ -91,12 +95,14 @@ class EventWriter:
             self._waiting.append(batch)
             self._rows += len(ids)
             self._bytes += batch.bytes
+            # Half full: a flush before `flush_s` is over may still prevent a loss.
             if self._rows > self._max_rows // 2 or self._bytes > _MAX_WAITING_BYTES // 2:
                 self._wake()
         return True
 
     def flush(self) -> None:
-        """Write all that was added; returns when it is on the disk, or could not be written."""
+        """Write all events that were added; return when they are on disk, or could not be written."""
+        # One flush at a time, in the order of `add`: a caller's flush and the thread's must not overlap.
         with self._writing:
             with self._change:
                 batches, self._waiting = self._waiting, []
@@ -115,7 +121,7 @@ class EventWriter:
                 self.problem = str(error) if isinstance(error, MLScaleError) else repr(error)
 
     def close(self) -> None:
-        """Write all that was added, and end."""
+        """Write all events that were added, and end the thread."""
         with self._change:
             self._closed = True
             self._wake()
@@ -128,6 +134,7 @@ class EventWriter:
                 if not (self._hurry or self._closed):
                     self._change.wait(self._flush_s)
             self.flush()
+        # Once more: events may have been added after the last flush, before `_closed` was set.
         self.flush()
 
     def _wake(self) -> None:
@@ -135,7 +142,7 @@ class EventWriter:
         self._change.notify()
 
     def _keep_within(self) -> None:
-        """Remove the oldest segments: looked after each minute, and after each hundredth part of what may be kept."""
+        """Remove the oldest segments; checked every minute, and after each hundredth of `max_bytes`."""
         now = time.monotonic()
         if now - self._pruned > _PRUNE_SECONDS or self._since_pruned > self._max_bytes // 100:
             prune(self._appender.folder, self._max_bytes)

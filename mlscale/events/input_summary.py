@@ -1,4 +1,4 @@
-"""Batches as a server hands them over, turned into columns: what an event keeps of an input."""
+"""Turns a server's batches into columns: the summary of an input that an event stores."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 _IDS = 2**32
 _AT_ONCE = 1 << 18
-"""Numbers that are summarised at once."""
+"""The most numbers that are summarised at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -22,14 +22,14 @@ class Batch:
     """n predictions of one version.
 
     Attributes:
-        ids: of each.
-        time_us: when they were answered, microseconds since 1970 UTC.
-        version: that answered.
+        ids: one for each prediction.
+        time_us: time of the answers, microseconds since 1970 UTC.
+        version: the version that answered.
         raw: inputs, (n, c, …); None where they could not be read.
         labels: names of the predicted classes; None where there is no prediction.
         probabilities: float32 (n, k); None where there is no prediction.
-        latency_ms: of each, float32 (n,).
-        outcome: ok, rejected or failed; of all.
+        latency_ms: float32 (n,).
+        outcome: ok, rejected or failed, for all.
     """
 
     ids: Sequence[str]
@@ -43,19 +43,21 @@ class Batch:
 
     @property
     def bytes(self) -> int:
-        """Of memory that it holds, about."""
+        """The approximate bytes of memory of the batch."""
+        # About 200 bytes for the id, the label and the objects of an event.
         arrays = (self.raw, self.probabilities)
         return 200 * len(self.ids) + sum(array.nbytes for array in arrays if array is not None)
 
 
 def columns(model: str, batches: Sequence[Batch], sample_share: float) -> dict[str, Any]:
-    """The columns of the contract 'event', by name (pyarrow arrays, or lists).
+    """Return the columns of the contract 'event', by name (pyarrow arrays, or lists).
 
     Args:
         model: its name.
         batches: at least one, in the order of their times.
-        sample_share: share of events that keep their raw input, 0 to 1; chosen by id.
+        sample_share: share of events whose raw input is stored, 0 to 1; chosen by id.
     """
+    # Only consecutive ones, so that the events stay in the order of their times.
     alike = [_Alike(list(group)) for _, group in groupby(batches, key=_kind)]
     parts = [_of_alike(each, sample_share) for each in alike]
     rows = [len(batch.ids) for batch in batches]
@@ -68,7 +70,7 @@ def columns(model: str, batches: Sequence[Batch], sample_share: float) -> dict[s
 
 
 class _Alike:
-    """Consecutive batches of one kind, as one: a thousand small ones cost little more than a large one."""
+    """Consecutive batches of one kind, joined: a thousand small ones cost little more than a large one."""
 
     def __init__(self, batches: Sequence[Batch]) -> None:
         first = batches[0]
@@ -80,7 +82,7 @@ class _Alike:
 
 
 def _kind(batch: Batch) -> tuple[Any, ...]:
-    """What batches must share to be summarised together."""
+    """Return the properties that batches must share to be summarised together."""
     raw, given = batch.raw, batch.probabilities
     return (
         *(batch.version, batch.outcome, batch.labels is None),
@@ -114,7 +116,7 @@ def _of_alike(batch: _Alike, sample_share: float) -> dict[str, Any]:
 
 
 def moments(raw: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Mean and standard deviation of each channel of each sample, float32 (n, c), as the reference profile has them.
+    """Return mean and standard deviation of each channel of each sample, float32 (n, c), as in the reference profile.
 
     Args:
         raw: inputs as clients send them, (n, c, …).
@@ -130,15 +132,16 @@ def moments(raw: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]
 
 
 def _kept(ids: Sequence[str], raw: NDArray[Any] | None, share: float) -> list[bytes | None]:
-    """The raw bytes of the samples that are kept: by id, so that a repeated request is kept or not, as before."""
+    """Return the raw bytes of the samples to store, None for others; a repeated id gets the same choice."""
     if raw is None or share <= 0:
         return [None] * len(ids)
+    # CRC-32 takes values below 2**32, evenly enough for a choice by share, and is the same in every process.
     limit = share * _IDS
     chosen = (zlib.crc32(id_.encode("utf-8", "surrogatepass")) < limit for id_ in ids)
     return [sample.tobytes() if keep else None for sample, keep in zip(raw, chosen, strict=True)]
 
 
 def _lists(matrix: NDArray[Any], dtype: type[np.generic]) -> Any:
-    """A matrix as a column of lists."""
+    """Return a matrix as a column of lists."""
     offsets = np.arange(len(matrix) + 1, dtype=np.int32) * matrix.shape[1]
     return pa.ListArray.from_arrays(pa.array(offsets), pa.array(np.ascontiguousarray(matrix, dtype).ravel()))

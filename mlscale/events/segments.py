@@ -1,9 +1,9 @@
-"""A stream on the disk: a folder a day, a Parquet file a flush. Written aside, renamed, never changed afterwards.
+"""A stream on disk: a folder per day, a Parquet file per flush, written aside, renamed, and never changed afterwards.
 
     <folder>/2026-01-05/20260105T101112123456-4711.3f9a0c-17.parquet
 
-The name is the time of the first row, the process, a token of the writer, and the writer's own count. Several
-processes, on several machines, write side by side. What a process did not finish has a name that no reader looks at.
+The name has the time of the first row, the process id, a token of the writer, and the writer's own count, so several
+processes, on several machines, can write at the same time. Readers ignore the name of an unfinished file.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from mlscale.files import ASIDE, make_folders, write_bytes
 
 _NAME = re.compile(r"(\d{8}T\d{12})-(\d+\.[0-9a-f]+)-(\d+)\.parquet")
 _LARGEST = 1 << 30
-"""Bytes of one segment, unpacked: anybody may have written it. A writer keeps to 64 MiB."""
+"""The most bytes of a segment, unpacked, that are read: it may come from anybody. A writer keeps to 64 MiB."""
 _ABANDONED_SECONDS = 3600.0
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
@@ -47,7 +47,7 @@ class Segment:
 
     @property
     def bytes(self) -> int:
-        """Its size; 0 where it was removed meanwhile."""
+        """The size of the file; 0 if it was removed meanwhile."""
         try:
             return self.path.stat().st_size
         except FileNotFoundError:
@@ -55,13 +55,12 @@ class Segment:
 
 
 class Appender:
-    """Writes segments of one stream, one after the other; for one thread.
+    """Writes segments of one stream, one after the other; to be used by one thread.
 
     Args:
         folder: of the stream.
         contract: event or label.
-        writer: what its segments are known by, a number, '.' and hexadecimal digits; one that nobody else has by
-            default.
+        writer: the writer's part of the file names, a number, '.' and hexadecimal digits; unique by default.
     """
 
     def __init__(self, folder: Path, contract: str, writer: str | None = None) -> None:
@@ -70,7 +69,7 @@ class Appender:
         self._count = 0
 
     def append(self, columns: dict[str, Any]) -> int:
-        """Write columns, of at least one row, as a segment that outlasts a power cut; returns its bytes.
+        """Write columns of at least one row as a segment, synced to disk; return its bytes.
 
         Raises:
             MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
@@ -80,7 +79,7 @@ class Appender:
         return written
 
     def put(self, table: Any, count: int) -> int:
-        """The same for a table (pyarrow) under the caller's count; a segment of that time and count is replaced."""
+        """Write a table (pyarrow) as a segment with this count, replacing an earlier one; return its bytes."""
         first = _EPOCH + timedelta(microseconds=table["time"].cast(pa.int64())[0].as_py())
         sink = pa.BufferOutputStream()
         pq.write_table(table, sink, compression="zstd")
@@ -101,7 +100,7 @@ class Appender:
 
 
 def segments(folder: Path) -> list[Segment]:
-    """The files of a stream, oldest first."""
+    """Return the segments of a stream, oldest first."""
     found = []
     for day in sorted(_entries(folder)):
         for path in _entries(day):
@@ -110,20 +109,22 @@ def segments(folder: Path) -> list[Segment]:
                 if match:
                     time_ = datetime.strptime(match[1], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
                     found.append((time_, match[2], int(match[3]), path))
+    # Sorted by the parts of the name: of equal times, those of one writer stay in the order of its count, as numbers.
     return [Segment(path, time_) for time_, _, _, path in sorted(found)]
 
 
 def read(contract: str, segment: Segment, *, columns: list[str], since: datetime | None) -> Any:
-    """A segment's table (pyarrow) with the contract's columns, those left out of `columns` null; None where all of it
-    is before `since`.
+    """Return a segment's table (pyarrow) with the contract's columns, null where they are not in `columns`; None if all
+    rows are before `since`.
 
     Raises:
         FileNotFoundError: it was removed since it was listed.
-        MLScaleError: it is torn, too large, or no segment of this stream.
+        MLScaleError: it is truncated, too large, or not a segment of this stream.
     """
     where = str(segment.path)
     try:
         with pq.ParquetFile(segment.path) as file:
+            # Footer only: without it, each look at a day's events would read all segments of the stream.
             if file.metadata.num_row_groups and since is not None and _latest(file) < since:
                 return None
             groups = range(file.metadata.num_row_groups)
@@ -150,7 +151,7 @@ def read(contract: str, segment: Segment, *, columns: list[str], since: datetime
 
 
 def prune(folder: Path, max_bytes: int) -> int:
-    """Remove the oldest segments of a stream until it has at most `max_bytes`; returns the bytes that are left."""
+    """Remove the oldest segments of a stream until it has at most `max_bytes`; return the bytes that are left."""
     found = segments(folder)
     sizes = [segment.bytes for segment in found]
     total = sum(sizes)
@@ -165,16 +166,17 @@ def prune(folder: Path, max_bytes: int) -> int:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what writers that were killed left behind, an hour after."""
+    """Remove unfinished files of killed writers, if they are over an hour old."""
     for day in _entries(folder):
         for path in day.glob(f"{ASIDE}*"):
             with contextlib.suppress(OSError):
+                # An hour: a younger file may belong to a writer that is still at work.
                 if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                     path.unlink()
 
 
 def _latest(file: Any) -> datetime:
-    """The latest time of a file, by its statistics; the end of time where it has none."""
+    """Return the latest time of a file, by its statistics; `datetime.max` where it has none."""
     latest = datetime.max.replace(tzinfo=UTC)
     place = file.schema_arrow.get_field_index("time")
     found = []
@@ -188,6 +190,6 @@ def _latest(file: Any) -> datetime:
 
 
 def _entries(folder: Path) -> Iterator[Path]:
-    """What lies in a folder; nothing where it is not there or is no folder."""
+    """Yield the entries of a folder; none if it is absent or not a folder."""
     with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         yield from folder.iterdir()

@@ -1,9 +1,9 @@
 """The store of events and labels.
 
-    <root>/resnet/events/2026-01-05/…parquet    one row a prediction
-    <root>/resnet/labels/2026-01-05/…parquet    one row a label; joined by id, the later one wins
+    <root>/resnet/events/2026-01-05/…parquet    one row per prediction
+    <root>/resnet/labels/2026-01-05/…parquet    one row per label; joined by id, the later one wins
 
-Readers take no lock and see whole segments only. What is torn or foreign is skipped and counted.
+Readers take no lock and see complete segments only. Truncated and foreign files are skipped and counted.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ class EventStore:
     """Events and labels in a folder.
 
     Args:
-        root: the folder; made when something is written.
+        root: the folder; created by the first write.
     """
 
     def __init__(self, root: str | Path) -> None:
         self.root = Path(root).absolute()
 
     def models(self) -> list[str]:
-        """The models that have events or labels, as their folders are called, sorted."""
+        """Return the models that have events or labels, by the names of their folders, sorted."""
         return sorted({path.parent.name for kind in ("events", "labels") for path in self.root.glob(f"*/{kind}")})
 
     def writer(
@@ -52,14 +52,14 @@ class EventStore:
         max_bytes: int = MAX_BYTES,
         sample_share: float = 0.0,
     ) -> EventWriter:
-        """A writer of a model's events; close it.
+        """Return a writer of a model's events; the caller has to close it.
 
         Args:
             model: its name.
-            max_rows: events that may wait to be written; more are dropped and counted.
-            flush_s: seconds between writes: what a killed process loses at most.
-            max_bytes: of all its events on the disk; the oldest go first.
-            sample_share: share of events that keep their raw input, 0 to 1.
+            max_rows: the most events that may wait to be written; more are dropped and counted.
+            flush_s: seconds between writes, whose events are the most that a killed process loses.
+            max_bytes: of all its events on disk; the oldest are removed first.
+            sample_share: share of events whose raw input is stored, 0 to 1.
         """
         return EventWriter(
             Appender(self._folder(model, "events"), "event"),
@@ -73,13 +73,13 @@ class EventStore:
     def add_labels(
         self, model: str, ids: Sequence[str], labels: Sequence[str], times: Sequence[datetime] | None = None
     ) -> None:
-        """Append labels; on the disk when this returns.
+        """Append labels; they are on disk when this returns.
 
         Args:
-            model: whose events they are of.
-            ids: of the events; they need not be known.
-            labels: names of the right classes.
-            times: when each was given; now by default.
+            model: the model of the events.
+            ids: of the events, which may be unknown so far.
+            labels: names of the correct classes.
+            times: of the labels; now by default.
 
         Raises:
             MLScaleError: the folder can't be written to (exit code 5).
@@ -109,23 +109,27 @@ class EventStore:
         samples: bool = False,
         last: int | None = None,
     ) -> Events:
-        """A model's events, oldest first.
+        """Return a model's events, oldest first.
 
         Args:
             model: its name.
-            since, until: from this time on, and before that; without a time zone, UTC.
-            version: of this version alone, such as `resnet:v7`.
-            samples: read the raw inputs that were kept, too.
-            last: the latest ones, at most so many; at least 1.
+            since, until: from this time on, and before that; UTC if without a time zone.
+            version: of this version only, such as `resnet:v7`.
+            samples: read the stored raw inputs, too.
+            last: the most events, at least 1; the latest ones are returned.
         """
+        # Raw inputs are the largest column by far: Parquet can leave it out.
         names = [name for name in EVENT.names if samples or name != "sample"]
         floor, end = _utc(since), _utc(until)
         tables: list[Any] = []
         problems: list[str] = []
         rows = 0
+        # From the newest backwards: with `last`, most segments need not be read at all.
         for segment in reversed(segments(self._folder(model, "events"))):
             if end is not None and segment.time >= end + _OVERLAP:
                 continue
+            # Enough events: the rows of a segment follow its time within `_OVERLAP`, so older segments have older
+            # events only.
             if last is not None and rows >= last and segment.time < floor - _OVERLAP:
                 break
             table = _read("event", segment, names, floor, problems)
@@ -134,21 +138,24 @@ class EventStore:
             tables.append(_chosen(table, floor, end, version))
             rows += len(tables[-1])
             if last is not None and rows >= last:
+                # Trimmed as soon as there are enough: memory stays bounded, and the floor rises to the oldest event
+                # that counts.
                 tables = [_latest(pa.concat_tables(tables[::-1]), last)]
                 rows, floor = last, tables[0]["time"][0].as_py()
         table = pa.concat_tables(tables[::-1]) if tables else EVENT.empty_table()
         return Events(_latest(table, len(table)), len(problems), tuple(problems[:_TOLD]))
 
     def labels(self, model: str) -> dict[str, str]:
-        """The right class, by the id of the event."""
+        """Return the name of the correct class by the id of the event."""
         problems: list[str] = []
         found = [_read("label", each, LABEL.names, None, problems) for each in segments(self._folder(model, "labels"))]
         table = pa.concat_tables([LABEL.empty_table(), *filter(None, found)])
+        # Sorted by time, so that in the dict below the later label of an event replaces the earlier one.
         table = _latest(table, len(table))
         return dict(zip(table["id"].to_pylist(), table["label"].to_pylist(), strict=True))
 
     def joined(self, model: str, **which: Any) -> Events:
-        """The events with a prediction that have a label, with `truth`; `which` as in `read`."""
+        """Return the events that have a prediction and a label, with `truth`; `which` as in `read`."""
         events, labels = self.read(model, **which).ok(), self.labels(model)
         known = np.array([id_ in labels for id_ in events.id], bool)
         found = events.where(known)
@@ -160,7 +167,7 @@ class EventStore:
 
 
 def _read(contract: str, segment: Segment, columns: list[str], since: datetime | None, problems: list[str]) -> Any:
-    """A segment's table; None where there is nothing of it: what is wrong with it is added to `problems`."""
+    """Return a segment's table; None if it has no such rows, or can't be read: then add the reason to `problems`."""
     try:
         return read(contract, segment, columns=columns, since=since)
     except FileNotFoundError:  # it was the oldest, and there was no room for it
@@ -181,7 +188,7 @@ def _chosen(table: Any, since: datetime | None, until: datetime | None, version:
 
 
 def _latest(table: Any, count: int) -> Any:
-    """The latest `count` rows, sorted by time; of equal times, what was written later comes later."""
+    """Return the latest `count` rows, sorted by time; rows with equal times stay in the order of their segments."""
     order = np.argsort(table["time"].to_numpy(), kind="stable")
     return table.take(order[max(0, len(order) - count) :])
 

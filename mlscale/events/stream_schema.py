@@ -43,12 +43,12 @@ SCHEMAS = {"event": EVENT, "label": LABEL}
 
 
 def stamped(name: str) -> Any:
-    """The schema (pyarrow) of a new file of the contract `name`, with its format in the metadata."""
+    """Return the schema (pyarrow) of a new file of the contract `name`, with its format in the metadata."""
     return SCHEMAS[name].with_metadata({_ABOUT: json.dumps({"format": stamp(name)})})
 
 
 def document(schema: Any) -> dict[str, Any]:
-    """What the contract's JSON schema describes: the format of a file with this pyarrow schema, and its columns."""
+    """Return the document that the contract's JSON schema describes: format and columns of a file with this schema."""
     about = json.loads((schema.metadata or {}).get(_ABOUT, b"{}"))
     return {
         **(about if isinstance(about, dict) else {}),
@@ -57,18 +57,19 @@ def document(schema: Any) -> dict[str, Any]:
 
 
 def _type(arrow: Any) -> str:
-    """The name of a type; how the elements of a list are called is left out, as Parquet and Arrow disagree on it."""
+    """Return the name of a type, without the name of list elements, on which Parquet and Arrow disagree."""
     return f"list<{arrow.value_type}>" if pa.types.is_list(arrow) else str(arrow)
 
 
 def conformed(name: str, table: Any, where: str) -> Any:
-    """A table as it was read, with the columns of the contract `name` alone, in their types.
+    """Return a table with the columns of the contract `name` only, in its types.
 
     Raises:
         MLScaleError: it is of another contract or a later format, or lacks a column.
     """
     try:
         expect(name, document(table.schema), where)
+        # By name: a file may have more columns, and another order.
         return table.select(SCHEMAS[name].names).cast(SCHEMAS[name])
     except (pa.ArrowException, KeyError, ValueError) as error:
         raise MLScaleError(
