@@ -1,1 +1,1 @@
-"""Telling people and machines that something happened: a webhook, a command, a mail. Each has an end in any case."""
+"""Notifies people and machines: by a webhook, a command, or a mail, each within a time limit."""

@@ -1,4 +1,4 @@
-"""A program of the user's that gets what happened as JSON on its standard input. No shell."""
+"""Notifies a user's program, which gets the document as JSON on its standard input. No shell."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from mlscale.notify.webhook import body
 
 @dataclass(frozen=True)
 class Command:
-    """What is run.
+    """A program to run.
 
     Attributes:
         words: a program and its arguments.
-        timeout_s: seconds that it may take; then it is killed with all that it started.
+        timeout_s: seconds that it may take; then it is killed with all processes that it started.
         where: the key path of this setting, for messages.
     """
 
@@ -39,13 +39,15 @@ class Command:
             )
 
     def send(self, document: Mapping[str, Any]) -> Sent:
-        """Run it once; arrived is what ended with 0."""
+        """Run the program once; the document has arrived if the exit code is 0."""
         try:
+            # The document is on standard input, so nothing of it can become an argument or a shell command.
             process = subprocess.Popen(
                 list(self.words),
                 stdin=subprocess.PIPE,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                # A group of its own, so that all that the program has started can be killed with it.
                 start_new_session=True,
             )
         except OSError as error:
@@ -57,4 +59,5 @@ class Command:
                 os.killpg(process.pid, signal.SIGKILL)
             process.wait()
             return Sent(False, True, f"no end within {self.timeout_s:g} s")
+        # A program that has ended is not run again: it may have had its effect.
         return Sent(process.returncode == 0, False, f"it ended with {process.returncode}" if process.returncode else "")

@@ -1,4 +1,4 @@
-"""What came of telling somebody, and how to tell within a time whatever the other side does."""
+"""The result of a notification, and a time limit that holds whatever the other side does."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sent:
-    """What came of it.
+    """The result of a notification.
 
     Attributes:
-        arrived: it was taken.
-        again: another try may do better.
-        why: it was not taken.
+        arrived: True if it was accepted.
+        again: True if a retry may succeed.
+        why: the reason why it was not accepted.
     """
 
     arrived: bool
@@ -23,9 +23,10 @@ class Sent:
 
 
 def within(seconds: float, send: Callable[[], Sent], name: str) -> Sent:
-    """`send`, in a thread of its own: a name that takes minutes to look up, or a server that answers one byte at a
-    time, would keep every time-out of a socket waiting."""
+    """Run `send` in a thread and wait at most `seconds`. A socket's timeout is not enough: it does not cover a slow
+    name lookup, and a server that answers one byte at a time resets it."""
     found: list[Sent] = []
+    # A daemon: a thread that still hangs must not keep the process alive at its end.
     thread = threading.Thread(target=lambda: found.append(send()), name=name, daemon=True)
     thread.start()
     thread.join(seconds)

@@ -1,4 +1,4 @@
-"""A mail through a user's own server (RFC 5321, with STARTTLS or TLS). Of the settings the host alone is told."""
+"""Sends a mail through a user's own server (RFC 5321, with STARTTLS or TLS). Messages only name the host."""
 
 from __future__ import annotations
 
@@ -20,16 +20,16 @@ _SUBJECT = 200  # characters
 
 @dataclass(frozen=True)
 class Mail:
-    """Where mails go.
+    """A mail server and the addresses of a mail.
 
     Attributes:
         host: of the SMTP server.
-        to: addresses.
-        sender: the address it is from.
-        port: None for the usual one: 587 with starttls, 465 with tls, 25 with none.
-        security: starttls encrypts after the greeting, tls from the beginning, none not at all: then one logs in to
-            this machine itself alone.
-        user, password: to log in with; None for a server that asks nobody.
+        to: addresses of the recipients.
+        sender: address of the sender.
+        port: None for the default: 587 with starttls, 465 with tls, 25 with none.
+        security: starttls encrypts after the greeting, tls from the first byte, none not at all: then a login is only
+            allowed on this machine.
+        user, password: the login; None for a server without one.
         timeout_s: seconds that a mail may take.
         where: the key path of these settings, for messages.
     """
@@ -71,16 +71,19 @@ class Mail:
             )
 
     def send(self, subject: str, text: str) -> Sent:
-        """Send one mail, once: a second try might be a second mail."""
+        """Send one mail, without retries: after a lost answer a retry would send a second one."""
         message = EmailMessage()
+        # On one line: EmailMessage raises on a line end in a header.
         message["Subject"] = " ".join(subject.split())[:_SUBJECT]
         message["From"], message["To"] = self.sender, ", ".join(self.to)
+        # By default the id has this machine's name, which is private; `.invalid` is reserved (RFC 2606).
         message["Date"], message["Message-ID"] = formatdate(localtime=True), make_msgid(domain="mlscale.invalid")
         message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no holiday notices, please
         message.set_content(text)
         return within(self.timeout_s, lambda: self._send(message), "mlscale-mail")
 
     def _send(self, message: EmailMessage) -> Sent:
+        # The default context verifies the server's certificate, with STARTTLS, too.
         context = ssl.create_default_context()
         port = self.port or _PORTS[self.security]
         try:
@@ -95,6 +98,7 @@ class Mail:
                     server.login(self.user, self.password or "")
                 refused = server.send_message(message)
         except smtplib.SMTPResponseException as error:
+            # SMTP: 4xx is a temporary failure, 5xx a permanent one.
             return Sent(False, 400 <= error.smtp_code < 500, f"it answered {error.smtp_code}")
         except Exception as error:  # whatever it is, the run is over or hangs; its text may hold what is secret
             return Sent(False, True, getattr(error, "strerror", None) or type(error).__name__)

@@ -1,4 +1,4 @@
-"""A document to a webhook: one JSON POST, a few tries, an end in any case. Of the address, only the host is told."""
+"""Sends a document to a webhook: a JSON POST, some retries, a time limit. Messages only name its host."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _FIRST_PAUSE_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class Webhook:
-    """Where documents go.
+    """A web address that receives documents.
 
     Attributes:
-        url: http or https; it may hold a secret, and is told nowhere.
-        timeout_s: seconds that one try may take, from the look-up of the name to the answer.
-        tries: of one document.
+        url: http or https; it may hold a secret, so it is never printed.
+        timeout_s: seconds that one try may take, from the name lookup to the answer.
+        tries: the most tries of one document.
         where: the key path of the address, for messages.
     """
 
@@ -46,19 +46,21 @@ class Webhook:
                 fix="name it as https://<host>/<path>, or http://<host>:<port>/<path>",
             )
 
+    # The dataclass would print the whole address, which may hold a secret.
     def __repr__(self) -> str:
         return f"Webhook({self.host})"
 
     @property
     def host(self) -> str:
-        """The part of the address that may be told."""
+        """The host, the part of the address that may be printed."""
         return str(urlsplit(self.url).hostname)
 
     def send(self, document: Mapping[str, Any]) -> Sent:
-        """POST `document` as JSON; arrived is what was answered with 2xx. Redirects are not followed."""
+        """POST `document` as JSON; it has arrived if the answer is 2xx. Redirects are not followed."""
         sent = Sent(False, True, "not tried")
         for attempt in range(self.tries):
             if attempt:
+                # Exponential backoff: 0.2 s, 0.4 s, …
                 time.sleep(_FIRST_PAUSE_SECONDS * 2 ** (attempt - 1))
             sent = within(self.timeout_s, lambda: self._post(body(document)), "webhook")
             if sent.arrived or not sent.again:
@@ -73,6 +75,7 @@ class Webhook:
                 return Sent(True, False)
         except urllib.error.HTTPError as error:
             error.close()
+            # Worth a retry: request timeout, too early, too many requests, and errors of the server.
             return Sent(False, error.code in (408, 425, 429) or error.code >= 500, f"it answered {error.code}")
         except urllib.error.URLError as error:
             reason = error.reason
@@ -83,12 +86,12 @@ class Webhook:
 
 
 def body(document: Mapping[str, Any]) -> bytes:
-    """What is posted: JSON in UTF-8, without numbers that are none."""
+    """Return a document as JSON in UTF-8; NaN and infinities raise ValueError."""
     return json.dumps(document, ensure_ascii=False, allow_nan=False).encode()
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
-    """A redirected POST becomes a GET without the alert: better told as what it is."""
+    """A handler that reports a redirect as a failure: urllib would follow it by a GET without the document."""
 
     def redirect_request(self, *_: Any, **__: Any) -> None:
         return None
