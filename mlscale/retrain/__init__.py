@@ -1,1 +1,1 @@
-"""One turn of the closed loop: window, challenger, paired test, promotion or rejection, journal."""
+"""Runs one retraining cycle ('turn'): window, challenger, paired test, promotion or rejection, journal."""

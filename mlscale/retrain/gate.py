@@ -1,4 +1,4 @@
-"""The gate: champion against challenger on the same samples, each as it is served."""
+"""The promotion gate: compares champion and challenger on the same samples, each as it is served."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Labelled = Iterable[tuple[NDArray[Any], list[str]]]
 
 @dataclass(frozen=True)
 class Bounds:
-    """What must hold.
+    """The limits of the gate.
 
     Attributes:
-        alpha: the probability of promoting a challenger that is no better, at most.
-        max_drop: how much worse it may be on the original data, in accuracy; sure with 1 - alpha.
-        max_latency_ratio: how many times the champion's CPU time one sample may take; with 95 % confidence.
+        alpha: the highest probability of promoting a challenger that is not better.
+        max_drop: the highest loss of accuracy on the original data, at confidence 1 - alpha.
+        max_latency_ratio: the highest CPU time of one sample relative to the champion's, at 95 % confidence.
     """
 
     alpha: float
@@ -34,11 +34,11 @@ class Bounds:
 
 @dataclass(frozen=True)
 class Judged:
-    """What the comparison said.
+    """The result of the comparison.
 
     Attributes:
-        figures: what was measured, name_unit to value.
-        against: what stands against the challenger, in words; empty: all gates hold.
+        figures: the metrics, name_unit to value.
+        against: reasons against the challenger; empty: it passes all gates.
     """
 
     figures: dict[str, float]
@@ -55,13 +55,15 @@ def judge(champion: Servable, challenger: Servable, held_out: Labelled, original
 
     Args:
         champion, challenger: as they are served.
-        held_out: labelled samples out of production that the challenger was not trained on.
-        original: validation samples of the data that came before.
-        bounds: what must hold.
+        held_out: labelled samples of production that the challenger was not trained on.
+        original: validation samples of the earlier data.
+        bounds: the limits.
     """
     window, before = [_right(champion, challenger, part) for part in (held_out, original)]
     now, old = (paired(*both, confidence=1 - bounds.alpha) for both in (window, before))
+    # Zeros are enough: the time depends on the shape.
     sample = np.zeros((1, *champion.input.shape[1:]), champion.input.dtype)
+    # CPU time, since other processes of this machine do not count in it; rounds of both models alternate.
     times = compare_times(
         lambda: challenger.logits(sample), lambda: champion.logits(sample), bound=bounds.max_latency_ratio
     )
@@ -87,16 +89,19 @@ def judge(champion: Servable, challenger: Servable, held_out: Labelled, original
 
 def _against(now: Paired, old: Paired, times: TimesCompared, bounds: Bounds) -> list[str]:
     reasons = []
+    # One-sided: a challenger that is different but worse must not pass.
     if now.p_better > bounds.alpha:
         reasons.append(
             f"it is not surely better on the {now.samples} held-out samples: {now.gained} more right, {now.lost} more "
             f"wrong (p {now.p_better:.2g}, gate.alpha {bounds.alpha:g})"
         )
+    # The end of the interval, not the measured difference: a small sample can't prove that nothing was forgotten.
     if old.low < -bounds.max_drop:
         reasons.append(
             f"on the {old.samples} original samples it may be worse by {-old.low:.2%} (measured "
             f"{old.difference:+.2%}, gate.max_drop {bounds.max_drop:.2%})"
         )
+    # `is not True`: None is undecided, which must not promote.
     if (fast := times.is_at_most(bounds.max_latency_ratio)) is not True:
         ratio = times.ratio
         reasons.append(
@@ -107,8 +112,9 @@ def _against(now: Paired, old: Paired, times: TimesCompared, bounds: Bounds) -> 
 
 
 def _right(champion: Servable, challenger: Servable, samples: Labelled) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Which samples each of the two has right, bool (n,) each."""
+    """Return for each sample whether the champion, and whether the challenger, is correct, bool (n,) each."""
     found: tuple[list[bool], list[bool]] = ([], [])
+    # Both models in one pass: the samples are decoded once.
     for raw, names in samples:
         for model, right in zip((champion, challenger), found, strict=True):
             right += [said == name for said, name in zip(model.predict(raw).labels, names, strict=True)]

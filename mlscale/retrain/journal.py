@@ -1,10 +1,10 @@
-"""The journal of a model's turns: one line each, appended when a turn has ended. The contract 'turn'.
+"""The journal of a model's retraining cycles ('turns'): one line each, appended at the end. The contract 'turn'.
 
-    <root>/retrain/resnet.jsonl              what every turn decided, and by which figures
-    <root>/retrain/resnet/1s3397h09a01/      a turn: turn.json as far as it came, and the shards of its window
+    <root>/retrain/resnet.jsonl              the decision of every turn, with its metrics
+    <root>/retrain/resnet/1s3397h09a01/      a turn: turn.json with its progress, and the shards of its window
 
-A turn that was killed has a folder and no line. The next one gives it its line: what the registry says became of its
-challenger is what became of it.
+A turn that was killed has a folder and no line. The next turn writes its line; the registry shows if its challenger was
+promoted.
 """
 
 from __future__ import annotations
@@ -41,21 +41,21 @@ _RECORD = "turn.json"
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of the loop.
+    """One retraining cycle.
 
     Attributes:
         id: 12 characters that sort by time.
         model: its name.
-        champion: the version that was to be improved on.
+        champion: the version to improve on.
         begun, ended: ISO 8601 with the time zone.
-        decision: promoted, rejected, too few (labels), overtaken (there is another champion by now), failed, or
+        decision: promoted, rejected, too few (labels), overtaken (another champion was promoted meanwhile), failed, or
             interrupted.
-        reason: why, in words.
-        challenger: the version that was made; None where it did not come to that.
+        reason: the reason in words.
+        challenger: the new version; None where none was made.
         run: id and path of its training run.
-        data_version: digest of the index of what it was trained on, the window's shards among it.
+        data_version: digest of the index of its training data, the window's shards included.
         window: times and counts; see `Window.document`.
-        figures: what was measured, name_unit to value.
+        figures: the metrics, name_unit to value.
     """
 
     id: str
@@ -72,16 +72,16 @@ class Turn:
     figures: Mapping[str, float] = field(default_factory=dict)
 
     def document(self) -> dict[str, Any]:
-        """A line of the journal."""
+        """Return the turn as a line of the journal."""
         written: dict[str, Any] = plain({"format": stamp("turn"), **asdict(self)})
         return written
 
     @classmethod
     def read(cls, document: Mapping[str, Any], where: str) -> Turn:
-        """What `document` gave.
+        """Return the turn that `document` has written.
 
         Raises:
-            MLScaleError: it is damaged, or of a later format.
+            MLScaleError: it is corrupt, or of a later format.
         """
         expect("turn", document, where)
         try:
@@ -110,14 +110,15 @@ class Journal:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """One turn of a model at a time.
+        """Lock the journal inside the block: one turn of a model at a time.
 
         Raises:
-            MLScaleError: another process is at it.
+            MLScaleError: another process holds the lock.
         """
         make_folders(self.folder)
         with ExitStack() as stack:
             try:
+                # No waiting: a second turn would train against a champion that the first one may replace.
                 stack.enter_context(held(self.folder, seconds=0))
             except Busy as error:
                 raise MLScaleError(
@@ -129,10 +130,10 @@ class Journal:
             yield
 
     def turns(self) -> list[Turn]:
-        """Those that have ended, oldest first. A line that is cut short is none.
+        """Return the turns that have ended, oldest first; lines that are cut short are skipped.
 
         Raises:
-            MLScaleError: a line is damaged in another way, or of a later format.
+            MLScaleError: a line is corrupt in another way, or of a later format.
         """
         found = []
         text = self.path.read_text(encoding="utf-8", errors="replace") if self.path.is_file() else ""
@@ -146,37 +147,38 @@ class Journal:
         return found
 
     def begin(self, champion: str) -> Turn:
-        """A new turn, and its folder."""
+        """Create a new turn and its folder."""
         turn = Turn(new_id(), self._model, champion, now())
         make_folders(self.of(turn))
         self.note(turn)
         return turn
 
     def of(self, turn: Turn) -> Path:
-        """The folder of a turn."""
+        """Return the folder of a turn."""
         return self.folder / turn.id
 
     def note(self, turn: Turn) -> None:
-        """Keep what a turn that goes on has come to."""
+        """Save the progress of a turn in its folder."""
         write_json(self.of(turn) / _RECORD, turn.document())
 
     def end(self, turn: Turn, *, keep: bool) -> None:
-        """Append a turn that has ended; on the disk when this returns.
+        """Append a turn that has ended; it is on disk when this returns.
 
         Args:
             turn: with its decision.
-            keep: its folder, which runs and versions speak of.
+            keep: keep its folder, which runs and versions refer to.
         """
+        # The record in the folder first: a process that is killed before the line is written is found by `recover`.
         self.note(turn)
         self._append(json.dumps(turn.document(), ensure_ascii=False, allow_nan=False))
         if not keep:
             remove_tree(self.of(turn))
 
     def recover(self, promoted: Callable[[Turn], bool]) -> list[Turn]:
-        """Give turns that were killed their lines, and tidy up; returns them. Only inside `alone`.
+        """Write the lines of turns that were killed, clean up, and return these turns. Only inside `alone`.
 
         Args:
-            promoted: whether the challenger of a turn was made champion in it.
+            promoted: returns whether the challenger of a turn was promoted in it.
         """
         known = {turn.id: turn for turn in self.turns()}
         found = []
@@ -207,14 +209,17 @@ class Journal:
 
     def _append(self, line: str) -> None:
         try:
+            # O_APPEND and one write: a line is never mixed with another one. O_RDWR, since `pread` checks the end.
             handle = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, PRIVATE_FILE)
             try:
                 size = os.fstat(handle).st_size
+                # A power cut may leave a line without its end: the new one must not be joined to it.
                 torn = size and os.pread(handle, 1, size - 1) != b"\n"
                 os.write(handle, ("\n" * bool(torn) + line + "\n").encode())
                 os.fsync(handle)
             finally:
                 os.close(handle)
+            # The entry of a new file is in its folder, which has to be synced, too.
             sync_folder(self.path.parent)
         except OSError as error:
             raise unwritable(self.path, error) from error

@@ -1,7 +1,6 @@
-"""The window: labelled samples out of production, each once, in two parts that never mix.
+"""The window: labelled samples of production, each once, split into two parts that never mix.
 
-Anybody may have sent an event, so nothing of one is taken for granted: what does not fit the model is left out and
-counted.
+Events come from clients, so nothing of them is trusted: samples that do not fit the model are left out and counted.
 """
 
 from __future__ import annotations
@@ -24,12 +23,12 @@ class Window:
     """n labelled samples, oldest first.
 
     Attributes:
-        raw: as the model takes them, (n, …) of its input's dtype.
-        classes: numbers of the right classes, int64 (n,).
-        held_out: what is kept from training, to compare champion and challenger on; bool (n,).
+        raw: in the shape and dtype of the model's input, (n, …).
+        classes: numbers of the correct classes, int64 (n,).
+        held_out: True for samples that are not trained on, but compare champion and challenger; bool (n,).
         since, until: times of the first and the last event, ISO 8601, UTC; '' where there is none.
-        labelled: events with a label that were looked at.
-        left_out: how many of them are not among the samples, by reason.
+        labelled: the number of events with a label.
+        left_out: the number of them that are not among the samples, by reason.
     """
 
     raw: NDArray[Any]
@@ -44,7 +43,7 @@ class Window:
         return len(self.classes)
 
     def document(self) -> dict[str, Any]:
-        """What the journal keeps of it."""
+        """Return the summary of the window for the journal."""
         held_out = int(self.held_out.sum())
         return {
             "since": self.since,
@@ -58,24 +57,24 @@ class Window:
 
 
 def window(events: Any, port: Port, labels: Sequence[str], *, model: str, held_out: float, most: int) -> Window:
-    """The latest samples that can be learned from.
+    """Return the latest samples that can be used for training.
 
-    The same input counts once, with the label it was given last: it tells no more the second time, and must not stand
-    on both sides. Which side it is on follows from its bytes and the model's name alone: it never changes in later
-    turns.
+    The same input counts once, with its latest label: a copy adds no information, and must not be on both sides of the
+    split. The side follows from the bytes of the input and the model's name only, so it never changes in later turns.
 
     Args:
         events: with labels and samples (`EventStore.joined(…, samples=True)`), oldest first.
-        port: what the model takes.
+        port: the input of the model.
         labels: names of its classes by number.
         model: its name.
-        held_out: the share that is kept from training, between 0 and 1.
-        most: samples, at most.
+        held_out: the share that is not trained on, between 0 and 1.
+        most: the most samples.
     """
     numbers = {label: number for number, label in enumerate(labels)}
     columns = [events.table[name].to_pylist() for name in ("sample", "dtype", "shape", "truth")]
     taken: dict[bytes, tuple[int, NDArray[Any], int]] = {}
     left_out: Counter[str] = Counter()
+    # From the newest: the latest label of an input wins, and older events are left out beyond `most`.
     for row in reversed(range(len(events))):
         sample, dtype, shape, truth = (column[row] for column in columns)
         raw = None if sample is None else _read(sample, dtype, shape, port)
@@ -89,11 +88,13 @@ def window(events: Any, port: Port, labels: Sequence[str], *, model: str, held_o
             left_out["older than the latest"] += 1
         else:
             taken[digest] = row, raw, numbers[truth]
+    # Back to oldest first.
     kept = list(reversed(taken.items()))
     times = events.time
     return Window(
         raw=np.stack([raw for _, (_, raw, _) in kept]) if kept else np.zeros((0, *port.shape[1:]), port.dtype),
         classes=np.array([number for _, (_, _, number) in kept], np.int64),
+        # The 8 bytes of a digest are uniform from 0 to 2**64 - 1.
         held_out=np.array([int.from_bytes(digest) < held_out * 2**64 for digest, _ in kept], bool),
         since=_iso(times[kept[0][1][0]]) if kept else "",
         until=_iso(times[kept[-1][1][0]]) if kept else "",
@@ -103,8 +104,9 @@ def window(events: Any, port: Port, labels: Sequence[str], *, model: str, held_o
 
 
 def _read(sample: bytes, dtype: str, shape: Sequence[int], port: Port) -> NDArray[Any] | None:
-    """One input in the dtype of the model; None where it does not fit."""
+    """Return one input in the dtype of the model; None where it does not fit."""
     try:
+        # dtype and shape come from an event: numpy raises on those that do not exist or do not fit the bytes.
         raw: NDArray[Any] = accepted(np.frombuffer(sample, np.dtype(dtype)).reshape(1, *shape), port)
     except (MLScaleError, TypeError, ValueError):
         return None
@@ -113,6 +115,7 @@ def _read(sample: bytes, dtype: str, shape: Sequence[int], port: Port) -> NDArra
 
 
 def _digest(raw: NDArray[Any], model: str) -> bytes:
+    # Keyed by the model's name, so that two models split the same inputs independently. A key has 64 bytes at most.
     return blake2b(raw.tobytes(), digest_size=8, key=model.encode()[:64], person=b"mlscale retrain").digest()
 
 

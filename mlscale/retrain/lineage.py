@@ -1,4 +1,4 @@
-"""Where a champion comes from: the run and the checkpoint that a challenger starts from, and what it was trained on."""
+"""The lineage of a champion: the run and checkpoint that a challenger starts from, and the data of its training."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ from mlscale.versions.version_reference import CHAMPION
 from mlscale.versions.version_weights import run_of
 
 RETRAINED = "retrain"
-"""The tag of a run that a turn has trained: its validation data are a window, those before it are its test data."""
+"""The tag of a run that a turn has trained: its validation data are a window, the earlier ones are its test data."""
 _BATCH = 256
 
 
 def champion_of(registry: LocalRegistry, version: Version) -> Version:
-    """`version`, if it is its model's champion.
+    """Return `version` if it is its model's champion.
 
     Raises:
         MLScaleError: it is not, or there is none.
     """
+    # The alias may have moved since the version was resolved: read it now.
     number = registry.aliases(version.name).of.get(CHAMPION)
     if number == version.number:
         return version
@@ -40,10 +41,10 @@ def champion_of(registry: LocalRegistry, version: Version) -> Version:
 
 
 def origin_of(version: Version, runs_dir: str | Path) -> tuple[RunFolder, Path]:
-    """The run that made a version, and the checkpoint it was made of.
+    """Return the run and the checkpoint that a version was exported from.
 
     Raises:
-        MLScaleError: the version names none, or it is gone.
+        MLScaleError: the version names no run, or run or checkpoint was not found.
     """
     run = version.run or {}
     folder = run_of(version, runs_dir)
@@ -69,12 +70,13 @@ def origin_of(version: Version, runs_dir: str | Path) -> tuple[RunFolder, Path]:
 
 @dataclass(frozen=True)
 class Before:
-    """What the champion was trained and validated on.
+    """The training and validation data of the champion.
 
     Attributes:
         train: paths of training shards.
-        original: paths of the shards whose samples it must not forget.
-        named: whether labels in the shards are names; numbers otherwise.
+        original: paths of the shards on which a challenger must not be worse.
+        splits: the splits of these shards.
+        named: True if labels in the shards are names, False if numbers.
         label_key: extension of the label member.
     """
 
@@ -86,18 +88,19 @@ class Before:
 
 
 def before(data: Any, tags: Sequence[str]) -> Before:
-    """What lies in the shards of the champion's data module.
+    """Return the shards of the champion's data module.
 
-    A run that a turn has trained was validated on that turn's window; what came before that is its test data. Both must
-    not be forgotten.
+    A run that a turn has trained was validated on that turn's window; the earlier validation data are its test data. A
+    challenger is compared on both.
 
     Args:
         data: prepared.
         tags: of the champion's run.
 
     Raises:
-        MLScaleError: its data are no shards.
+        MLScaleError: its data are not shards.
     """
+    # Without its own data the challenger would forget what the champion knows: only shards can be mixed by share.
     if not isinstance(data, WebDataset):
         raise MLScaleError(
             f"the champion's data are {type(data).__name__}, no shards",
@@ -116,7 +119,7 @@ def before(data: Any, tags: Sequence[str]) -> Before:
 
 
 def labelled(data: Any, splits: Sequence[str], labels: Sequence[str]) -> Iterator[tuple[NDArray[Any], list[str]]]:
-    """The stored samples of splits, raw, with the names of their classes, in batches.
+    """Yield the stored samples of splits in batches, raw, with the names of their classes.
 
     Args:
         data: the data module.
@@ -125,6 +128,7 @@ def labelled(data: Any, splits: Sequence[str], labels: Sequence[str]) -> Iterato
     """
     for split in splits:
         decoded = data.decoded(split)
+        # In batches: a validation set may be larger than memory.
         for start in range(0, len(decoded), _BATCH):
             rows = range(start, min(start + _BATCH, len(decoded)))
             raw = np.stack([decoded.sample(row) for row in rows])

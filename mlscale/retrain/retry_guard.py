@@ -1,8 +1,8 @@
-"""When the next turn may be: after a pause, and after rejections a longer one each time.
+"""Decides when the next turn may run: after a pause, which grows with each rejection (exponential backoff).
 
-A sensor that is broken for weeks gives a drift every day and a better model on none. In a simulated year with 80 days
-of that, a pause and a gate left 14.0 of 81.9 retrainings, and a pause that doubles after each rejection 5.5, with the
-accuracy as it was.
+A sensor that is broken for weeks causes drift every day, and no retraining gives a better model. In a simulated year
+with 80 days of that, a pause and a gate left 14.0 of 81.9 retrainings, and a pause that doubles after each rejection
+5.5, with the same accuracy.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from mlscale.retrain.journal import PROMOTED, REJECTED, Turn
 
 
 def not_before(turns: Sequence[Turn], *, cooldown_hours: float, factor: float, longest_hours: float) -> datetime | None:
-    """The time before which no challenger is to be trained; None where nothing stands against it.
+    """Return the time before which no challenger may be trained; None if one may be trained now.
 
-    Turns that came to no comparison (too few labels, killed, failed) cost no pause.
+    Turns without a comparison (too few labels, killed, failed) cause no pause.
 
     Args:
         turns: of one model, oldest first.
-        cooldown_hours: after a turn that ended with a comparison.
-        factor: the pause is as many times as long after each rejection since the last promotion.
+        cooldown_hours: the pause after a turn that ended with a comparison.
+        factor: multiplies the pause for each rejection since the last promotion.
         longest_hours: the longest pause.
     """
     judged = [turn for turn in turns if turn.decision in (PROMOTED, REJECTED)]
@@ -32,6 +32,7 @@ def not_before(turns: Sequence[Turn], *, cooldown_hours: float, factor: float, l
         if turn.decision == PROMOTED:
             break
         rejections += 1
+    # A setting below the cooldown must not shorten it.
     longest = max(cooldown_hours, longest_hours)
     hours = cooldown_hours
     for _ in range(rejections):  # not factor**rejections, which overflows

@@ -1,4 +1,4 @@
-"""Samples of a window as WebDataset shards, which training reads like any others."""
+"""Writes the samples of a window as WebDataset shards, the format of the champion's own data."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ _TEXTS = ("cls", "cls2", "txt", "text")  # label members that hold a number or a
 
 
 def check_images(dtype: str, shape: Sequence[int], label_key: str = "cls") -> None:
-    """See that samples can be written.
+    """Raise unless samples can be written.
 
     Args:
         dtype, shape: of one sample.
         label_key: extension of the label member.
 
     Raises:
-        MLScaleError: they are no images, or their labels are no text.
+        MLScaleError: they are not images, or their labels are not text.
     """
     if dtype != "uint8" or len(shape) != 3 or shape[0] not in (1, 3):
         raise MLScaleError(
@@ -48,14 +48,14 @@ def check_images(dtype: str, shape: Sequence[int], label_key: str = "cls") -> No
 def write_shards(
     folder: Path, raw: NDArray[np.uint8], labels: Sequence[str], *, label_key: str = "cls", shard_size: int = SHARD_SIZE
 ) -> None:
-    """Write `key.png` and `key.cls` of each sample, uncompressed and without times: the same samples, the same bytes.
+    """Write `key.png` and `key.cls` of each sample, uncompressed and without times, so that the bytes are reproducible.
 
     Args:
         folder: the new folder of `000.tar`, `001.tar`, ….
         raw: images (n, 1 or 3, height, width).
-        labels: what the label member says, for each.
+        labels: the content of the label member, for each.
         label_key: extension of the label member.
-        shard_size: samples of a shard.
+        shard_size: the most samples of a shard.
     """
     make_folders(folder)
     for number, start in enumerate(range(0, len(raw), shard_size)):
@@ -66,7 +66,9 @@ def write_shards(
 
 
 def _png(image: NDArray[Any]) -> bytes:
+    # PNG has the channels last; grey images have no axis for them.
     pixels = image[0] if len(image) == 1 else image.transpose(1, 2, 0)
     buffer = io.BytesIO()
+    # Level 0: compression would take most of the time, and its bytes may differ between versions of zlib.
     Image.fromarray(np.ascontiguousarray(pixels)).save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()
