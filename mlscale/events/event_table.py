@@ -122,7 +122,7 @@ class Events:
     def _matrix(self, name: str) -> NDArray[np.float32]:
         """Return a column of lists as a matrix, float32; short lists are padded with NaN."""
         column = self.table[name].combine_chunks()
-        if isinstance(column, pa.ChunkedArray):  # pyarrow gives one without any chunk for an empty table
+        if isinstance(column, pa.ChunkedArray):  # pyarrow returns one without chunks for an empty table
             return np.zeros((0, 0), np.float32)
         values = column.flatten().to_numpy()
         sizes = np.diff(column.offsets.to_numpy()) if len(column) else np.zeros(0, np.int64)

@@ -116,7 +116,7 @@ class EventWriter:
                 self.written += rows
                 self.problem = ""
                 self._keep_within()
-            except Exception as error:  # whatever it is, the next second's events are not lost with these
+            except Exception as error:  # any error: the thread must write later events
                 self.dropped += rows
                 self.problem = str(error) if isinstance(error, MLScaleError) else repr(error)
 

@@ -125,7 +125,7 @@ def moments(raw: NDArray[Any]) -> tuple[NDArray[np.float32], NDArray[np.float32]
     means, stds = (np.empty(flat.shape[:2], np.float32) for _ in range(2))
     step = max(1, _AT_ONCE // max(1, flat[0].size if len(flat) else 1))
     with np.errstate(all="ignore"):  # a client may send infinities
-        for start in range(0, len(flat), step):  # as double, all that waits would take half a gigabyte
+        for start in range(0, len(flat), step):  # as double, a full queue would take half a gigabyte
             values = flat[start : start + step].astype(np.float64)
             means[start : start + step], stds[start : start + step] = values.mean(-1), values.std(-1)
     return means, stds

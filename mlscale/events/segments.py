@@ -105,7 +105,7 @@ def segments(folder: Path) -> list[Segment]:
     for day in sorted(_entries(folder)):
         for path in _entries(day):
             match = _NAME.fullmatch(path.name)
-            with contextlib.suppress(ValueError):  # the 31st of February
+            with contextlib.suppress(ValueError):  # not a date, such as 31 February
                 if match:
                     time_ = datetime.strptime(match[1], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
                     found.append((time_, match[2], int(match[3]), path))
@@ -124,7 +124,7 @@ def read(contract: str, segment: Segment, *, columns: list[str], since: datetime
     where = str(segment.path)
     try:
         with pq.ParquetFile(segment.path) as file:
-            # Footer only: without it, each look at a day's events would read all segments of the stream.
+            # By the statistics in the footer: rows that are too old are not read.
             if file.metadata.num_row_groups and since is not None and _latest(file) < since:
                 return None
             groups = range(file.metadata.num_row_groups)
@@ -160,7 +160,7 @@ def prune(folder: Path, max_bytes: int) -> int:
             break
         segment.path.unlink(missing_ok=True)
         total -= size
-        with contextlib.suppress(OSError):  # other segments of that day
+        with contextlib.suppress(OSError):  # the folder has other segments
             segment.path.parent.rmdir()
     return total
 

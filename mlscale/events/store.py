@@ -170,7 +170,7 @@ def _read(contract: str, segment: Segment, columns: list[str], since: datetime |
     """Return a segment's table; None if it has no such rows, or can't be read: then add the reason to `problems`."""
     try:
         return read(contract, segment, columns=columns, since=since)
-    except FileNotFoundError:  # it was the oldest, and there was no room for it
+    except FileNotFoundError:  # it was pruned as the oldest
         return None
     except MLScaleError as error:
         problems.append(f"{segment.path.name}: {error.why or error.what}")

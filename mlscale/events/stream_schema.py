@@ -10,7 +10,7 @@ import pyarrow as pa
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
 
-_ABOUT = b"mlscale"  # the key of a file's metadata under which its format stands
+_ABOUT = b"mlscale"  # the key of the format in a file's metadata
 
 EVENT = pa.schema(
     [

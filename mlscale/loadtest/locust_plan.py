@@ -101,7 +101,7 @@ class Client(FastHttpUser):
     wait_time = constant_throughput(SETTINGS["rate"] / SETTINGS["users"]) if SETTINGS["rate"] else constant(0)
     connection_timeout = network_timeout = SETTINGS["timeout_s"]
     insecure, ssl_context_factory = False, staticmethod(CREDENTIALS.context)
-    max_retries = max_redirects = 0  # an answer that needs a second try is a failure
+    max_retries = max_redirects = 0  # an answer that needs a retry is a failure
 
     # Of the class, so that a change of phase reaches all users at once.
     phase = EMPTY or SERVER
@@ -169,7 +169,7 @@ def _write(**_: Any) -> None:
     if STARTED:
         STARTED[0].kill()
     outcome = SERVER.outcome
-    if outcome.seconds == 0 and SERVER.opened < float("inf"):  # ended from outside
+    if outcome.seconds == 0 and SERVER.opened < float("inf"):  # ended by a signal
         outcome.seconds = time.perf_counter() - SERVER.opened
     write_json(Path(SETTINGS["outcome"]), outcome.as_dict())
 

@@ -91,7 +91,7 @@ def drive(plan: Plan) -> Outcome:
         names = ("plan.json", "outcome.json", "end", "locust.log")
         settings, outcome, end, log = (Path(scratch) / name for name in names)
         document = {**asdict(plan), "calibration_s": plan.calibration_s, "outcome": str(outcome), "end": str(end)}
-        del document["credentials"]  # secrets go to no file
+        del document["credentials"]  # secrets must not be in a file
         write_json(settings, {**document, "ca_file": plan.credentials.ca_file})
         started = _started(_command(plan), settings, log, plan.credentials.key)
         with _ended_by_signal(end), started as process:
@@ -120,7 +120,7 @@ def _command(plan: Plan) -> list[str]:
 @contextlib.contextmanager
 def _ended_by_signal(end: Path) -> Iterator[None]:
     """Let SIGUSR1 create the file that ends the measurement, inside the block."""
-    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
+    if threading.current_thread() is not threading.main_thread():  # Python only allows handlers in the main thread
         yield
         return
     # Only a file is created here: gevent's loop is in the other process, and polls for it.

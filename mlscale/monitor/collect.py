@@ -49,7 +49,7 @@ class CollectReference(Callback):
         self._fresh = False
         self._failed = ""
 
-    # In a validation.
+    # During a validation.
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._profile, self._pending, self._seen = None, None, 0
@@ -128,11 +128,11 @@ class CollectReference(Callback):
         if isinstance(loader, EvalLoader):
             rows = np.array(loader.rows(number), np.int64)
             return rows if len(rows) else np.zeros(count, np.int64)  # a single sample of weight 0
-        # As Lightning's DistributedSampler shares them out.
+        # The order of Lightning's DistributedSampler.
         places: NDArray[np.int64] = (self._seen + np.arange(count)) * trainer.world_size + trainer.global_rank
         return places
 
-    # After it, once checkpoints are saved.
+    # After a validation, once checkpoints are saved.
 
     def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._fresh:  # the boundary right after the validation
@@ -196,7 +196,7 @@ class CollectReference(Callback):
                 probabilities = softmax(logits(samples.x))
                 profile = profile or Profile(probabilities.shape[1], _known_edges(data))
                 profile.add(samples.raw, probabilities, samples.y)
-        assert profile is not None  # `validation` raises where there is nothing
+        assert profile is not None  # `validation` raises if there are no samples
         _write(trainer, profile, "32-true")
 
 

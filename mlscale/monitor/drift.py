@@ -111,7 +111,7 @@ def _numbers(name: str, told: str, of: str, reference: NDArray[Any], sample: NDA
 
 def _classes(baseline: Baseline, window: Window) -> Column:
     k = len(baseline.class_counts)
-    foreign = (window.predicted < 0) | (window.predicted >= k)  # anybody may have written the events
+    foreign = (window.predicted < 0) | (window.predicted >= k)  # the events may come from another writer
     counts = np.bincount(np.where(foreign, k, window.predicted), minlength=k + 1)
     # One more class, for predictions that the model can't make: they show as a change, not as an error.
     reference = np.append(baseline.class_counts, 0)

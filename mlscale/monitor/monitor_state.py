@@ -19,7 +19,7 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.files import PRIVATE_FILE, make_folders, read_json, write_json
 from mlscale.monitor.alert_rule import Phase, State
 
-_WAIT_SECONDS = 60.0  # a look that has a dead webhook to wait for is done in less
+_WAIT_SECONDS = 60.0  # a look with a webhook that does not answer takes less
 _POLL_SECONDS = 0.05
 
 
@@ -120,7 +120,7 @@ def _take(handle: int, path: Path) -> None:
                     fix="end it, or give this one a state of its own: alert.state=<file>",
                     exit=Exit.ENVIRONMENT,
                 ) from error
-        except OSError:  # a file system without locks: two monitors may tell the same incident
+        except OSError:  # a file system without locks: two monitors may report the same incident
             return None
         time.sleep(_POLL_SECONDS)
 

@@ -41,7 +41,7 @@ class Stop:
 
     def wish(self) -> None:
         """Request the end, from any thread."""
-        with contextlib.suppress(BlockingIOError):  # a full pipe says it already
+        with contextlib.suppress(BlockingIOError):  # a full pipe has the request already
             os.write(self._write, b"x")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:

@@ -78,7 +78,7 @@ class Mail:
         message["From"], message["To"] = self.sender, ", ".join(self.to)
         # By default the id has this machine's name, which is private; `.invalid` is reserved (RFC 2606).
         message["Date"], message["Message-ID"] = formatdate(localtime=True), make_msgid(domain="mlscale.invalid")
-        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no holiday notices, please
+        message["Auto-Submitted"] = "auto-generated"  # RFC 3834: no automatic replies
         message.set_content(text)
         return within(self.timeout_s, lambda: self._send(message), "mlscale-mail")
 
@@ -100,6 +100,6 @@ class Mail:
         except smtplib.SMTPResponseException as error:
             # SMTP: 4xx is a temporary failure, 5xx a permanent one.
             return Sent(False, 400 <= error.smtp_code < 500, f"it answered {error.smtp_code}")
-        except Exception as error:  # whatever it is, the run is over or hangs; its text may hold what is secret
+        except Exception as error:  # any error: a mail must not end a run; its text may hold a secret
             return Sent(False, True, getattr(error, "strerror", None) or type(error).__name__)
         return Sent(True, False, f"{len(refused)} of {len(self.to)} addresses were refused" if refused else "")

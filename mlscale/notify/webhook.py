@@ -81,7 +81,7 @@ class Webhook:
             reason = error.reason
             why = reason.strerror if isinstance(reason, OSError) and reason.strerror else type(reason).__name__
             return Sent(False, True, why)
-        except Exception as error:  # whatever it is, the document is not taken; its text may hold the address
+        except Exception as error:  # any error is a failure; its text may hold the address
             return Sent(False, True, type(error).__name__)
 
 

@@ -35,7 +35,7 @@ from mlscale.versions.disk_lock import Busy, held
 
 PROMOTED, REJECTED, TOO_FEW, OVERTAKEN = "promoted", "rejected", "too few", "overtaken"
 FAILED, INTERRUPTED = "failed", "interrupted"
-RUNNING = "running"  # in turn.json alone: the journal has what ended
+RUNNING = "running"  # in turn.json only: the journal has turns that have ended
 _RECORD = "turn.json"
 
 
@@ -140,7 +140,7 @@ class Journal:
         for number, line in enumerate(text.splitlines(), 1):
             try:
                 document = json.loads(line)
-            except ValueError:  # what a power cut left
+            except ValueError:  # a line that a power cut has cut short
                 continue
             if isinstance(document, dict):
                 found.append(Turn.read(document, f"{self.path}, line {number}"))
@@ -193,7 +193,7 @@ class Journal:
     def _recovered(self, folder: Path, promoted: Callable[[Turn], bool]) -> list[Turn]:
         try:
             turn = Turn.read(read_json(folder / _RECORD), str(folder / _RECORD))
-        except MLScaleError:  # it did not even come to that
+        except MLScaleError:  # killed before its record was written
             remove_tree(folder)
             return []
         if turn.decision == RUNNING:

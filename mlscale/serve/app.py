@@ -93,7 +93,7 @@ class App:
         if head.method != b"POST":
             return _SMALL_BYTES
         # A browser sends form types and text/plain across sites without a preflight request, JSON only after one.
-        if kind in ("labels", "control"):  # a web page may send other types to any server, without asking it
+        if kind in ("labels", "control"):
             _only_json(head)
         match kind:
             case "predict":
@@ -174,14 +174,14 @@ class App:
                 raise Refused("Not Found", 404)
 
     def _of_model(self, exchange: Exchange, name: str, version: str | None, rest: list[str]) -> None:
-        # Triton reports 400 for `ready` of an unknown model and 404 for everything else.
+        # Triton answers `ready` of an unknown model with 400, most other routes with 404.
         model, unknown = self._inference.model, 400 if rest == ["ready"] else 404
         if name != model.name:
             if rest == ["stats"]:
                 # Triton's statistics route has wording and status of its own.
                 raise Refused(f"requested model '{name[:200]}' is not available")
             raise Refused(f"Request for unknown model: '{name[:200]}' is not found", unknown)
-        # `resnet:v7` may be asked for as v7 and as 7: Triton's versions are numbers.
+        # `resnet:v7` may be requested as v7 and as 7: Triton's versions are numbers.
         known = (model.version, model.version.partition(":")[2], model.version.partition(":v")[2])
         if version is not None and (version not in known or not version):
             if rest == ["stats"]:

@@ -119,7 +119,7 @@ class Batcher:
         # No thread: it would cost more than a small model takes. Sockets have their turn before the next batch.
         if model.inline and sum(len(job.raw) for job in jobs) <= model.max_batch:
             part = _together(jobs)
-            # A batch that failed is computed again in the thread, each job by itself.
+            # Otherwise the batch is computed again in the thread, each job by itself.
             if len(jobs) == 1 or not isinstance(part.result, Exception):
                 self._finish(part, begin, time.perf_counter() - begin)
                 self.loop.call_soon(self._next)
@@ -179,5 +179,5 @@ def _together(jobs: list[Job]) -> _Part:
     raw = jobs[0].raw if len(jobs) == 1 else np.concatenate([job.raw for job in jobs])
     try:
         return _Part(jobs, raw, jobs[0].model.compute(raw))
-    except Exception as error:  # whatever a graph does: the client is told, the server stays
-        return _Part(jobs, raw, error.with_traceback(None))  # which would hold the inputs
+    except Exception as error:  # whatever a graph does: it must not end the server
+        return _Part(jobs, raw, error.with_traceback(None))  # the traceback would keep the inputs in memory

@@ -157,7 +157,8 @@ class Reloader:
             MLScaleError: it could not be loaded, is a version of another model, or has another schema than the
                 current one, and that was not accepted; the current one continues to serve.
         """
-        if ref is not None and parse(ref).name != self._located.name:  # a client names no file, nor anything in the log
+        # A client must not name files, nor write to the log.
+        if ref is not None and parse(ref).name != self._located.name:
             raise self._no_version(ref)
         loop = asyncio.get_running_loop()
         # The lock spans locate, load and swap: two loads at once could finish in the wrong order.
@@ -191,7 +192,7 @@ class Reloader:
             if changed:
                 try:
                     await self.load(None)
-                except MLScaleError:  # told, and tried again when something changes
+                except MLScaleError:  # logged by `load`, and tried again at the next change
                     pass
                 # Any error: this task has to outlive it, or no later version would be noticed.
                 except Exception as error:

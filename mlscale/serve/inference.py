@@ -208,7 +208,7 @@ class Inference:
         spent = np.array([1000 * (now - job.arrived) for job in jobs], np.float32)
         latency = np.repeat(spent, [len(job.raw) for job in jobs])
         ids = [id_ for job in jobs for id_ in job.ids]
-        for rows, finite in _runs(said.finite):  # parts of the arrays, since copies would take long
+        for rows, finite in _runs(said.finite):  # slices, since copies would take long
             part = said[rows]
             self.events.add(
                 ids[rows],

@@ -69,7 +69,7 @@ class JsonProcess:
             raise Refused("the request takes too much memory or time", 503, b"Retry-After: 1\r\n") from error
         finally:
             late.cancel()
-        if outcome == "out of memory":  # what is left of the call may fill it
+        if outcome == "out of memory":  # the rest of the call may still fill its memory
             self.close()
         if outcome != "ok":
             raise Refused(*value)
@@ -108,7 +108,7 @@ def main() -> None:
     """Answer calls until the server has closed the pipe; the entry point of the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the server, which drains
     calls, answers = Connection(os.dup(0), writable=False), Connection(os.dup(1), readable=False)
-    os.dup2(2, 1)  # what a library prints is no answer
+    os.dup2(2, 1)  # prints of a library must not mix with the answers
     with contextlib.suppress(EOFError, OSError):
         while True:
             function, arguments, body_follows, most = _receive(calls)

@@ -114,7 +114,7 @@ class Model:
         """
         parts = [self.servable.engine.run(raw[at : at + self.max_batch]) for at in range(0, len(raw), self.max_batch)]
         logits = parts[0] if len(parts) == 1 else np.concatenate(parts)
-        with np.errstate(invalid="ignore"):  # a model may say NaN; it is told to the client
+        with np.errstate(invalid="ignore"):  # a model may return NaN, which the client is sent
             probabilities = softmax(logits)
         classes = probabilities.argmax(-1)
         # The name of the likeliest class is looked up here once; both protocols and the events need it.

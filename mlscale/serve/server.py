@@ -157,7 +157,7 @@ class _Server:
         # Each connection is a file; the default limit of a shell would refuse clients before `max_connections` does.
         allow_files(settings.limits.connections + RESERVED + _OTHER_FILES)
         gc.collect()
-        gc.freeze()  # what is there stays: collections look at what requests make
+        gc.freeze()  # later collections skip the objects that exist now
         listener = Listener(listening, connections, settings.tls)
         tasks = [asyncio.create_task(self._each_second(connections, events))]
         if settings.follow:

@@ -150,7 +150,7 @@ class Workers:
             except Exception as error:
                 self._answers.broken(exchange, error)
             finally:
-                del done  # its error's traceback holds this frame: the body would stay until a garbage collection
+                del done  # its traceback refers to this frame: the body would stay until a garbage collection
 
         future = where.submit(work)
         # `work` runs in a worker thread, but connections and counters belong to the event loop.

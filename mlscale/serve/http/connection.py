@@ -67,7 +67,7 @@ class Connection(asyncio.Protocol):
         self._head_bytes = self._overhead = self._limit = 0
         self._whole_head = False
 
-    # What asyncio calls
+    # Callbacks of asyncio
 
     def enter(self, peer: object, abort: Callable[[], object]) -> None:
         """Count as a connection from `peer`; `abort` closes it until `connection_made`, while TLS is negotiated."""
@@ -91,7 +91,7 @@ class Connection(asyncio.Protocol):
         """Return whether to keep the connection open for responses: the client sends no more, but may still read."""
         self._ended = True
         secure = self._transport is None or self._transport.get_extra_info("sslcontext") is not None
-        return bool(self._waiting or self._unfed) and not secure  # TLS has no half of a connection
+        return bool(self._waiting or self._unfed) and not secure  # TLS has no half-closed connections
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.shared.all.discard(self)
@@ -115,7 +115,7 @@ class Connection(asyncio.Protocol):
         self.count_unsent()
         self._send_on()
 
-    # What the parser calls
+    # Callbacks of the parser
 
     def on_message_begin(self) -> None:
         self._begin()
@@ -128,7 +128,7 @@ class Connection(asyncio.Protocol):
     def on_header(self, name: bytes, value: bytes) -> None:
         self._count_head(len(name) + len(value))
 
-        if self._whole_head:  # a trailer: it comes too late to say anything
+        if self._whole_head:  # a trailer, which comes after all decisions
             return
         name = name.lower()
         if name in _ONCE and name in self._headers:
@@ -146,7 +146,7 @@ class Connection(asyncio.Protocol):
         try:
             if host is None or not _HOST.fullmatch(host):  # RFC 9112, 3.2
                 raise Refused("the header 'Host' is not a host's name" if host else "the header 'Host' is missing")
-            if coding != b"chunked":  # its body would be taken for what it is not
+            if coding != b"chunked":  # its body would be misread as the next request
                 raise Refused("the transfer encoding is not 'chunked'; compress by Content-Encoding", 501)
             # Before the body arrives: a request that is not allowed costs no memory.
             self._limit = self.shared.screen(self._head, self._health_only)
@@ -177,7 +177,7 @@ class Connection(asyncio.Protocol):
             return
         if not self._body:
             self._body = body
-        elif isinstance(self._body, bytearray):  # grows in place: joining 64 MB at the end would stop everybody
+        elif isinstance(self._body, bytearray):  # grows in place: joining 64 MB at the end would stop all others
             self._body += body
         else:
             self._body = bytearray(self._body + body)
@@ -198,13 +198,13 @@ class Connection(asyncio.Protocol):
             self._handled += 1
             self.shared.handle(exchange)
 
-    # What it does
+    # Responses, limits and flow control
 
     def flush(self, answered: Exchange) -> None:
         """Send the responses whose turn it is; `answered` is the exchange that was answered now."""
         if self._transport is None:
             return
-        held = answered.answer_bytes  # counted at once: what waits for its turn is memory, too
+        held = answered.answer_bytes  # counted at once: a response that waits for its turn is memory, too
         outputs: list[bytes] = []
         last = False
         while self._waiting and self._waiting[0].answered and not last:
@@ -234,7 +234,7 @@ class Connection(asyncio.Protocol):
         """
         if refuse and size > 0 and self.shared.held_bytes + size > self.shared.limits.memory_bytes:
             raise busy()
-        if self._transport is None:  # it is closed, and counts nothing any more
+        if self._transport is None:  # closed: its memory was freed by `connection_lost`
             return
         self._held += size
         self.shared.held_bytes += size
@@ -282,7 +282,8 @@ class Connection(asyncio.Protocol):
 
     def _feed(self) -> None:
         """Parse and handle received bytes piece by piece, while fewer requests wait than may and responses are read."""
-        if self._feeding or self._transport is None:  # the parser calls, who answers at once calls back
+        # A handler that responds at once, inside the parser's callback, calls `flush` and so this method again.
+        if self._feeding or self._transport is None:
             return
         self._feeding, self._handled = True, 0
         end = time.perf_counter() + _TURN_S
@@ -315,7 +316,7 @@ class Connection(asyncio.Protocol):
         """Return the bytes of bodies that arrived; while the client has to read, of responses that reached it."""
         if not self._blocked or self._transport is None:
             return self._received
-        # Not in bytes of the transport alone: the system's buffer takes megabytes before the client has read one.
+        # The system's send buffer counts, too: it takes megabytes before the client has read a byte.
         return self._given - self._queued - self._transport.get_write_buffer_size() - unsent_bytes(self._transport)
 
     def _soon(self) -> None:

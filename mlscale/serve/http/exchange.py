@@ -234,7 +234,7 @@ def decompressed(headers: Mapping[bytes, bytes], body: bytes | bytearray, limit:
         raise Refused("the body is compressed, and not by gzip or deflate", 415, b"Accept-Encoding: gzip, deflate\r\n")
     # Plus 16: a gzip header around the deflate stream. HTTP's `deflate` is the zlib format (RFC 9110, 8.4.1.2).
     unpacker = zlib.decompressobj(31 if encoding == b"gzip" else 15)
-    content = bytearray()  # grows in place: zlib would join all pieces at the end, and stop everybody
+    content = bytearray()  # grows in place: zlib would join all pieces at the end, and stop all others
     given = memoryview(body)
     try:
         for at in range(0, len(body), _PIECE_BYTES):

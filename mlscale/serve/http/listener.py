@@ -53,7 +53,7 @@ class Listener:
                 client, peer = self._listening.accept()
             except BlockingIOError:
                 return False
-            except OSError:  # gone again, or there are no files left
+            except OSError:  # the client is gone, or no file descriptors are left
                 # A listening socket without file descriptors stays readable: the loop would spin.
                 self._loop.remove_reader(self._listening)
                 self._loop.call_later(_PAUSE_S, self._open)

@@ -35,12 +35,12 @@ def kind_of(headers: Mapping[bytes, bytes]) -> bytes:
 
 def is_large(content: bytes | bytearray) -> bool:
     """Return whether an image has many bytes, or many pixels by its header; False if its header can't be read."""
-    if len(content) > _FEW_BYTES:  # a copy, and what is behind its header, would take long, too
+    if len(content) > _FEW_BYTES:  # to copy it takes long, and so may what follows its header
         return True
     try:
         # The header only, without a limit: a size over the limit is reported by `pixels`, as for small images.
         picture = open_picture(bytes(content), max_pixels=sys.maxsize)
-    except Exception:  # Pillow raises what its decoders raise; `pixels` will tell
+    except Exception:  # Pillow raises what its decoders raise; `pixels` reports it
         return False
     return picture.height * picture.width > _FEW_PIXELS
 

@@ -105,7 +105,7 @@ class LabelSink:
             self.written += len(ids)
         except MLScaleError as error:
             problem = error
-        except Exception as error:  # whatever it is, later labels are taken
+        except Exception as error:  # any error: the thread must accept later labels
             problem = MLScaleError(
                 "can't write labels",
                 why=repr(error),

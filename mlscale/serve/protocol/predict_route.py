@@ -15,7 +15,7 @@ from mlscale.serve.protocol import image_input as images
 from mlscale.serve.protocol import json_numbers, v2
 from mlscale.serve.served_model import Model, Outputs
 
-_JSON_KINDS = (b"application/json", b"text/json", b"application/x-www-form-urlencoded")  # curl -d says the last
+_JSON_KINDS = (b"application/json", b"text/json", b"application/x-www-form-urlencoded")  # the last: curl -d
 
 
 class Asked(NamedTuple):

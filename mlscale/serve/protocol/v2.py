@@ -130,7 +130,7 @@ def _document(model: Model, text: bytes | bytearray) -> dict[str, Any]:
     json_numbers.check_expansion(model, text)
     try:
         document = json.loads(text)
-    except (ValueError, RecursionError) as error:  # Triton calls it an error of its own
+    except (ValueError, RecursionError) as error:  # as Triton does
         raise Refused(f"failed to parse the request JSON buffer: {error}", 500) from error
     if not isinstance(document, dict):
         raise _unable("inputs", _NO_MEMBER.format("inputs"))
