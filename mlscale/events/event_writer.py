@@ -1,7 +1,7 @@
 """Writes the events of a server in a thread of its own, so that no request waits for the disk.
 
-Flushed events survive a killed process and a power cut. The rest is lost: the events of at most `flush_s` (1 s) and the
-time of one write.
+Flushed events survive a killed process and a power cut. What is lost then are the events of at most `flush_s` (1 s) and
+the time of one write.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class EventWriter:
         batch = Batch(ids, when, version, raw, labels, probabilities, latency, outcome)
         # The lock is held only for the exchange of the list: `add` must not wait for the disk.
         with self._change:
-            # Two limits: a few large inputs take more memory than many small ones.
+            # Two limits: a few large inputs can take more memory than many small ones.
             full = self._rows + len(ids) > self._max_rows or self._bytes + batch.bytes > _MAX_WAITING_BYTES
             if full or self._closed:
                 self.dropped += len(ids)

@@ -26,7 +26,7 @@ def champion_of(registry: LocalRegistry, version: Version) -> Version:
     """Return `version` if it is its model's champion.
 
     Raises:
-        MLScaleError: it is not, or there is none.
+        MLScaleError: it is not the champion, or its model has none.
     """
     # The alias may have moved since the version was resolved: read it now.
     number = registry.aliases(version.name).of.get(CHAMPION)
