@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+# For type checkers alone: importing a callback imports Lightning and torch.
 if TYPE_CHECKING:
     from mlscale.train.callbacks.checkpoints import Checkpoints
     from mlscale.train.callbacks.device_stats import DeviceStats
@@ -56,6 +57,7 @@ _HOME = {
 }
 
 
+# PEP 562: Python calls this only for names that the module does not hold.
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""Which checkpoints a run keeps: the best by its metric, the last, and some in between."""
+"""The checkpoint callback: keeps the best by the run's metric, the last, and periodic ones."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from mlscale.train.checkpoint.failed_saves import last_save_failed
 from mlscale.train.checkpoint.io import load
 from mlscale.train.checkpoint.step_boundary import inside_accumulation
 
-_LOOK_SECONDS = 1.0  # between two looks at the clock that all ranks share
+_LOOK_SECONDS = 1.0  # between two reads of the clock that all ranks share
+# An upper bound of the steps between two reads: later steps may be slower than the measured ones.
 _MOST_STEPS = 200
 
 
@@ -25,7 +26,7 @@ class Checkpoints(ModelCheckpoint):
 
     Lightning's own `save_last` follows the metric: where an epoch is no better, `last.ckpt` stays what it was. Here it
     is that of the last epoch. Inside an epoch, which may last for days, `every_n_steps` and `every_n_minutes` save
-    `step=<N>.ckpt`. All is saved at boundaries between two steps (see `boundary.py`).
+    `step=<N>.ckpt`. All is saved at boundaries between two steps (see `step_boundary.py`).
 
     Of validations that are equally good by the metric, the one with the lower validation loss is kept: an accuracy of
     few samples has many ties. That is where one best is kept, and the validation logs a loss.
@@ -40,16 +41,16 @@ class Checkpoints(ModelCheckpoint):
         every_n_steps: optimizer steps between two periodic ones; None for none.
         every_n_minutes: minutes between two periodic ones; None for none.
         keep: how many periodic ones to keep, the latest; -1 for all.
-        save_weights_only: whether the best hold the weights alone: smaller, but nothing to go on from.
+        save_weights_only: whether the best hold the weights alone: smaller, but a run can't be resumed from them.
         auto_insert_metric_name: whether `{epoch}` in `filename` becomes `epoch=3` or `3`.
-        enable_version_counter: whether a name that is taken becomes `best-v1` and so on.
-        every_n_epochs: epochs between two looks at the metric.
-        save_on_train_epoch_end: whether to look at the metric after an epoch instead of after each validation; by
+        enable_version_counter: whether a name that exists becomes `best-v1` and so on.
+        every_n_epochs: epochs between two checks of the metric.
+        save_on_train_epoch_end: whether to check the metric after an epoch instead of after each validation; by
             default as Lightning chooses.
-        verbose: whether to say each time that the metric got better.
+        verbose: whether to print a message each time the metric improves.
 
     Raises:
-        MLScaleError: an interval or a count that is none.
+        MLScaleError: an interval or a count is not positive.
     """
 
     def __init__(
@@ -91,7 +92,7 @@ class Checkpoints(ModelCheckpoint):
         self.every_n_minutes = every_n_minutes
         self.keep = keep
         self._saved_at = 0  # the optimizer step of the last periodic one
-        self._periodic: list[str] = []  # the names of those that are kept; others of such names are not ours to remove
+        self._periodic: list[str] = []  # names that this callback wrote; other such files are never removed
         self._clock = _SharedClock()
         self.final_saved: bool | None = None  # whether `last.ckpt` is the state at the fit's end; None: none is due
         self._loss_of_best: float | None = None
@@ -110,7 +111,7 @@ class Checkpoints(ModelCheckpoint):
         self._loss_of_best = state_dict.get("loss_of_best")
 
     def check_monitor_top_k(self, trainer: Trainer, current: Tensor | None = None) -> bool:
-        """Whether `current` is one of the best, and so is saved; every rank decides alike."""
+        """Return whether `current` is one of the best, and so is saved; all ranks return the same."""
         better = super().check_monitor_top_k(trainer, current)
         if current is None or self.save_top_k != 1:
             return better
@@ -119,44 +120,47 @@ class Checkpoints(ModelCheckpoint):
         if not better:
             tied = self.best_model_score is not None and bool(current == self.best_model_score)
             lower = loss is not None and self._loss_of_best is not None and loss < self._loss_of_best
+            # Decided by all ranks together: a save is a collective, so a rank that saved alone would wait forever.
             better = trainer.strategy.reduce_boolean_decision(tied and lower)
         if better:
             self._loss_of_best = loss
         return better
 
     def on_step_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save a periodic one where it is due."""
+        """Save a periodic checkpoint where it is due."""
         if self.every_n_steps is None and self.every_n_minutes is None:
             return
         if inside_accumulation(trainer) or trainer.global_step == self._saved_at or trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
             return
         step = trainer.global_step
+        # Not `step % every == 0`: with manual optimization a batch may take several steps and jump over the multiple.
         due = self.every_n_steps is not None and step // self.every_n_steps > self._saved_at // self.every_n_steps
-        if self.every_n_minutes is not None:  # every rank looks: they do it together
+        if self.every_n_minutes is not None:  # on every rank, since it is a collective
             due |= self._clock.minutes(trainer) >= self.every_n_minutes
         if due:
             self._save_periodic(trainer)
 
     def on_epoch_boundary(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the last one."""
+        """Save `last.ckpt`."""
         if self.keeps_last and not trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
             trainer.save_checkpoint(self._in_folder(self.CHECKPOINT_NAME_LAST))
             self.final_saved = not last_save_failed(trainer)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save the last one of a run that was killed before it could, and had no step left to take."""
+        """Save `last.ckpt` of a resumed run that has no step left, and was killed before it could save it."""
         resumed_from = trainer.ckpt_path
         if not self.keeps_last or self.final_saved is not None or not resumed_from:
             return
         last = Path(self._in_folder(self.CHECKPOINT_NAME_LAST))
         if trainer.is_global_zero and not _same_file(Path(resumed_from), last):
-            # What it was resumed from is the state at its end: copied, for nothing here has computed since.
+            # The run was resumed from the state at its end, and nothing has been computed since: a copy is enough.
             trainer.strategy.checkpoint_io.save_checkpoint(load(resumed_from), last)
         self.final_saved = not last_save_failed(trainer)
 
     def _save_periodic(self, trainer: Trainer) -> None:
         name = f"step={trainer.global_step}"
         before = [other for other in self._periodic if other != name]
+        # Listed before the save: the checkpoint then lists itself, and a run resumed from it removes it in its turn.
         self._periodic = [*before, name]
         trainer.save_checkpoint(self._in_folder(name))
         self._saved_at = trainer.global_step  # one that failed is tried again when the next is due
@@ -164,6 +168,8 @@ class Checkpoints(ModelCheckpoint):
         if last_save_failed(trainer):
             self._periodic = before
         elif self.keep != -1:
+            # Old ones are removed only after the new one is on the disk: there is always one to resume from. A list
+            # that was restored may name files that were removed after that checkpoint was saved.
             for old in self._periodic[: -self.keep]:
                 if trainer.is_global_zero and Path(self._in_folder(old)).exists():
                     trainer.strategy.remove_checkpoint(self._in_folder(old))
@@ -178,8 +184,8 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 class _SharedClock:
-    """Minutes since the last restart, of which all ranks think the same. They ask the first one about once a second:
-    the steps between two questions follow from the time that a step takes."""
+    """Minutes since the last restart, the same on all ranks. The first rank broadcasts them about once a second:
+    the number of steps between two broadcasts follows from the time that a step takes."""
 
     def __init__(self) -> None:
         self._started = self._asked = time.monotonic()
@@ -189,7 +195,7 @@ class _SharedClock:
         self._started = time.monotonic()
 
     def minutes(self, trainer: Any) -> float:
-        """Zero at steps at which nobody looks at the clock."""
+        """Return the minutes since the restart; 0 at steps at which the clock is not read."""
         if trainer.world_size == 1:
             return (time.monotonic() - self._started) / 60
         self._left -= 1
@@ -197,6 +203,7 @@ class _SharedClock:
             return 0.0
         now = time.monotonic()
         per_step = (now - self._asked) / self._steps
+        # The number of steps is broadcast too: the ranks' clocks differ, and all must enter the next broadcast at once.
         minutes, steps = trainer.strategy.broadcast(
             ((now - self._started) / 60, max(1, min(_MOST_STEPS, int(_LOOK_SECONDS / max(per_step, 1e-6)))))
         )

@@ -1,4 +1,4 @@
-"""What a run asks of its machine: processor, memory and GPU, sampled beside the training."""
+"""Device statistics: CPU, memory and GPU use, sampled in a thread during training."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ class DeviceStats(Callback):
 
     - ``device/cpu_percent``: of this process and its loader workers; 100 is one core,
     - ``device/memory_gib``: resident, of the same,
-    - ``device/machine_cpu_percent``, ``device/machine_memory_percent``: of the whole machine, with others' jobs,
-    - on CUDA ``device/gpu_percent``, ``device/gpu_memory_gib`` (used on the device, by anybody),
+    - ``device/machine_cpu_percent``, ``device/machine_memory_percent``: of the whole machine, other jobs included,
+    - on CUDA ``device/gpu_percent``, ``device/gpu_memory_gib`` (used on the device, by any process),
       ``device/gpu_power_w``, ``device/gpu_temperature_c``, by NVML; without nvidia-ml-py the memory alone.
 
-    With several processes they are the first one's. A step costs nothing. What is not known on a machine is left out.
+    With several processes they are the first one's. A step costs nothing. Values that a machine lacks are left out.
 
     Args:
         every_s: seconds between two samples.
@@ -51,12 +51,13 @@ class DeviceStats(Callback):
         samplers: list[Sampler] = [Host()]
         if trainer.strategy.root_device.type == "cuda":
             samplers.append(Gpu(trainer.strategy.root_device))
+        # Cleared, since one callback may serve several fits.
         self._over.clear()
         self._thread = threading.Thread(target=self._sample, args=(samplers,), name="mlscale-device-stats", daemon=True)
         self._thread.start()
 
     def entry(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
-        """The means of the samples since the last entry; empty where there are none yet."""
+        """Return the means of the samples since the last entry; an empty dict where there are none yet."""
         with self._lock:
             found = {name: sum(values) / len(values) for name, values in self._recent.items()}
             self._recent.clear()

@@ -1,9 +1,9 @@
 """An average of the weights over the steps of a run: validated, saved and exported in their place.
 
-Lightning's `WeightAveraging` swaps and saves them; what it does not do, or does wrong, is mended here, with tests: it
-copies the model before lazy layers have shapes and before the model is on its device, so that on CUDA the average lies
+Lightning's `WeightAveraging` swaps and saves them; what it lacks, or does wrong, is fixed here, with tests: it
+copies the model before lazy layers have shapes and before the model is on its device, so that on CUDA the average is
 on the host; it reads a counter from the device at every step; it averages whole numbers; until its first update it
-validates the weights of the beginning; a checkpoint of weights alone holds those that were not validated; its decay has
+validates the initial weights; a checkpoint of weights alone holds those that were not validated; its decay has
 no warm-up; after a resume all ranks have the first one's buffers.
 """
 
@@ -35,11 +35,11 @@ class EMA(WeightAveraging):
     - timm: β = min(decay, 1 - (1 + t)^(-2/3)), as timm's ModelEmaV3 with `use_warmup`.
     - tensorflow: β = min(decay, (1 + t) / (10 + t)), as tf.train.ExponentialMovingAverage with `num_updates`.
     - karras: β = (1 - 1/t)^(γ + 1), the power function of Karras et al. 2023 (arXiv:2312.02696): the average covers the
-      same part of a run of any length. `decay` has no part in it.
+      same part of a run of any length. `decay` is not used.
     - polyak: the plain mean of the weights since `start` (Polyak and Juditsky 1992): karras with γ = 0.
 
     Validation sees the average. In a checkpoint `state_dict` is the average, so evaluation, export and `init_from` take
-    what was validated; the weights that go on training are `current_model_state`. After the fit the module holds the
+    what was validated; the weights to continue training are `current_model_state`. After the fit the module holds the
     average. Before the first update the weights themselves are validated and saved.
 
     Args:
@@ -51,7 +51,7 @@ class EMA(WeightAveraging):
         gamma: γ of karras; 6.94 averages over about a tenth of the run (σ_rel = 0.10).
 
     Raises:
-        MLScaleError: a setting that is none, or weights in 16 bits, which can't hold an average.
+        MLScaleError: a setting is out of range, or the weights are in 16 bits, which can't hold an average.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class EMA(WeightAveraging):
     # Making it.
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Nothing yet: lazy layers have no shapes, and the model is not on its device."""
+        """Do nothing yet: lazy layers have no shapes, and the model is not on its device."""
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         low = [name for name, value in pl_module.named_parameters() if value.dtype in (torch.bfloat16, torch.float16)]
@@ -91,10 +91,12 @@ class EMA(WeightAveraging):
         self._save_it_alone(trainer, pl_module)
 
     def _save_it_alone(self, trainer: Any, module: LightningModule) -> None:
-        """Lightning asks no callback where weights alone are saved, and would save those that were not validated."""
+        """Let weights-only saves hold the average: Lightning calls no callback for them, and would save weights that
+        were not validated."""
         save = trainer.save_checkpoint
 
         def save_checkpoint(path: Any, weights_only: bool | None = None, *more: Any, **options: Any) -> None:
+            # One function for both directions: swapping again puts the trained weights back.
             swap = partial(self._if_begun, self._swap_models, module) if weights_only else bool
             swap()
             try:
@@ -110,7 +112,7 @@ class EMA(WeightAveraging):
         return step_idx is not None and step_idx >= self.start and (step_idx + 1) % self.every == 0
 
     def keeps(self, updates: int) -> float:
-        """β of the next update, after so many of them; the first one copies."""
+        """Return β of the next update, after `updates` of them; the first one copies the weights."""
         step = updates * self.every
         if self.warmup in ("karras", "polyak"):
             gamma = self.gamma if self.warmup == "karras" else 0.0
@@ -134,7 +136,7 @@ class EMA(WeightAveraging):
         self._if_begun(super().on_train_end, trainer, pl_module)
 
     def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """A run that goes on and has no step left does not train, so its training has no end."""
+        """Copy the average into the module where a resumed run has no step left: `on_train_end` is not called then."""
         self._if_begun(self._copy_average_to_current, pl_module)
 
     def _if_begun(self, hook: Callable[..., None], *arguments: Any) -> None:
@@ -149,11 +151,12 @@ class EMA(WeightAveraging):
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         if trainer.training and _CURRENT in checkpoint and _AVERAGING in checkpoint:
             average = {f"module.{name}": value.clone() for name, value in checkpoint["state_dict"].items()}
+            # Kept until `on_fit_start`: the average is built there, after lazy layers and the device are settled.
             self._loaded = average | checkpoint[_AVERAGING]
             pl_module.load_state_dict(checkpoint[_CURRENT])
 
     def rank_state(self) -> dict[str, Any]:
-        """The averages of buffers that differ from the first rank's. All ranks have to ask at once."""
+        """Return the averages of buffers that differ from the first rank's. A collective: every rank must call it."""
         alone = self._average_model is None or not torch.distributed.is_initialized()
         return {"buffers": {} if alone else rank_buffers.own(self._average_model.module)}  # type: ignore[union-attr]
 
@@ -171,11 +174,11 @@ class Average(AveragedModel):
     """
 
     def __init__(self, module: nn.Module, keeps: Callable[[int], float]) -> None:
-        super().__init__(module, use_buffers=True)  # its counter stays on the CPU: nobody waits for a device
+        super().__init__(module, use_buffers=True)  # its counter stays on the CPU: reading it waits for no device
         self.requires_grad_(False)
         self._keeps = keeps
         self._weights = list(module.parameters())
-        # A model may put another tensor in a buffer's place: it is asked for by name.
+        # A model may put another tensor in a buffer's place: it is read by name at each update.
         self._buffers_of = [(part._buffers, name) for part in module.modules() for name in part._buffers]
         own = [*self.module.parameters(), *(part._buffers[n] for part in self.module.modules() for n in part._buffers)]
         self._own = [(value, value is not None and value.is_floating_point()) for value in own]
@@ -193,6 +196,7 @@ class Average(AveragedModel):
                 else:
                     own.copy_(value)
         if averaged:
+            # One call for all tensors, in place of a kernel launch for each.
             torch._foreach_lerp_(averaged, taken, 1 - keeps)
         self.n_averaged += 1
 

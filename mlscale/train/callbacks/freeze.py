@@ -1,4 +1,4 @@
-"""Training a part of a model first: which parameters stand still, until when, and in which order they begin to move."""
+"""Freezing of parameters: a part of a model is trained first, the rest later, all at once or layer by layer."""
 
 from __future__ import annotations
 
@@ -22,8 +22,9 @@ class Freeze(Callback):
     """Freezes parameters at the start of a fit, and unfreezes them later, all at once or layer by layer.
 
     A frozen parameter has no gradient, so that no optimizer touches it, not by weight decay either; it stays in the
-    optimizer's groups. What is frozen follows from the epoch and the step alone: a run that is killed and goes on is
-    what it would have been. With several processes the strategy looks for unused parameters (see `leaves_unused`).
+    optimizer's groups. What is frozen follows from the epoch and the step alone: a run that is killed and resumed is
+    the same as an uninterrupted one. With several processes the strategy looks for unused parameters (see
+    `leaves_unused`).
 
     Layer by layer, from the head down, is the gradual unfreezing of ULMFiT (Howard and Ruder 2018, arXiv:1801.06146).
 
@@ -68,9 +69,14 @@ class Freeze(Callback):
         self._thawed = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Find what is to be frozen; raises where a pattern matches nothing, or nothing would be trained."""
+        """Find the parameters to freeze.
+
+        Raises:
+            MLScaleError: a pattern matches nothing, or nothing would be trained, or nothing frozen.
+        """
         if stage != "fit":
             return
+        # Parameters that the module itself froze are left alone: they are not unfrozen later either.
         trained = [name for name, parameter in _named(pl_module) if parameter.requires_grad]
         layers = [[name for name in map(plain, layer) if name in trained] for layer in layers_of(pl_module)]
         frozen = set(trained) - set(layers[-1] if layers else ()) if self.modules is None else self._chosen(trained)
@@ -93,13 +99,13 @@ class Freeze(Callback):
             self._apply(trainer, pl_module)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Leave the module as it was found."""
+        """Make every parameter trainable again that was so before the fit."""
         for name, parameter in _named(pl_module):
             if name in self._all:
                 parameter.requires_grad_(True)
 
     def thawed(self, now: int) -> int:
-        """How many of the layers are trained at the epoch or the step `now`."""
+        """Return how many layers, the head's side first, are unfrozen at the epoch or the step `now`."""
         if self.until is None or now < self.until:
             return 0
         return len(self._layers) if not self.every else min(len(self._layers), 1 + (now - self.until) // self.every)
@@ -114,6 +120,7 @@ class Freeze(Callback):
             if name in self._all:
                 parameter.requires_grad_(name not in frozen)
                 if name in frozen:
+                    # Optimizers skip a gradient of None; zeros would still apply weight decay and momentum.
                     parameter.grad = None
         for path, part in module.named_modules():
             if self.norms and isinstance(part, _NormBase):
@@ -150,14 +157,15 @@ class Freeze(Callback):
 
 
 def _named(module: nn.Module) -> list[tuple[str, nn.Parameter]]:
-    """The parameters under the names that they have where nothing is compiled: it may be, after this was set up."""
+    """Return the parameters under their uncompiled names: the model may be compiled after `setup`."""
     return [(plain(name), parameter) for name, parameter in module.named_parameters()]
 
 
 def _stand_still(norm: nn.Module, path: str, frozen: set[str], *, training: bool) -> None:
-    """A normalisation whose parameters are all frozen uses its running mean and variance, and leaves them."""
+    """Put a normalisation whose parameters are all frozen into eval mode, which keeps its running mean and variance."""
     own = {f"{path}.{name}" for name, _ in norm.named_parameters(recurse=False)}
     if own:
+        # `requires_grad` alone does not do it: in training mode the running statistics change without a gradient.
         norm.train(training and not own <= frozen)
 
 

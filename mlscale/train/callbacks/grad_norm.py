@@ -19,8 +19,8 @@ class GradNorm(Callback):
     """Writes ``train/grad_norm`` into the entries of `TrainMetrics`: the L2 norm of the whole gradient at that step.
 
     It is that of all parameters together, over all ranks and accumulated passes, unscaled and before clipping. The mean
-    over an epoch's entries stands in the run's table, without those of steps that a loss scaler has skipped, which are
-    no number. Between two entries a step costs one comparison.
+    over an epoch's entries is in the run's table, without those of steps that a loss scaler has skipped, which are
+    not finite. Between two entries a step costs one comparison.
 
     Args:
         per_layer: whether to write the norm of each layer, too, as ``train/grad_norm/<layer>``: of each module that
@@ -41,14 +41,16 @@ class GradNorm(Callback):
         self._sum, self._count = 0.0, 0
 
     def on_before_optimizer_step(self, trainer: Trainer, pl_module: LightningModule, optimizer: Optimizer) -> None:
+        # Lightning calls this hook after unscaling and before clipping.
         if self._metrics is not None and self._metrics.entry_is_next(trainer):
             self._norms = norms(pl_module, per_layer=self.per_layer)
 
     def entry(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
-        """The norms of the step that was just taken; empty where none has a gradient."""
+        """Return the norms of the step that was just taken; an empty dict where no parameter has a gradient."""
         found, self._norms = self._norms, {}
         if not found:
             return {}
+        # Stacked: one transfer from the device for all of them.
         values = dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
         if isfinite(norm := values["train/grad_norm"]):
             self._sum, self._count = self._sum + norm, self._count + 1
@@ -61,7 +63,7 @@ class GradNorm(Callback):
             pl_module.log("train/grad_norm", self._sum / self._count, logger=False, **sync)
 
     def rank_state(self) -> dict[str, Any]:
-        """The epoch's sum and count."""
+        """Return the epoch's sum and count."""
         return {"sum": self._sum, "count": self._count}
 
     def load_rank_states(self, states: Sequence[Mapping[str, Any] | None], trainer: Trainer) -> None:
@@ -70,7 +72,7 @@ class GradNorm(Callback):
 
 
 def norms(module: torch.nn.Module, *, per_layer: bool = False) -> dict[str, Tensor]:
-    """L2 norms of the gradients of `module`, float32 scalars on their device: of all, and of each layer on request."""
+    """Return the L2 norms of `module`'s gradients, float32 scalars on the device: of all, and per layer if set."""
     named = [(name, _dense(part.grad)) for name, part in module.named_parameters() if part.grad is not None]
     if not named:
         return {}
@@ -85,4 +87,5 @@ def norms(module: torch.nn.Module, *, per_layer: bool = False) -> dict[str, Tens
 
 
 def _dense(grad: Tensor) -> Tensor:
+    # Coalesced: an index may occur several times, and the norm is that of the sums.
     return grad.coalesce().values() if grad.is_sparse else grad

@@ -1,4 +1,4 @@
-"""Reports a run whose loss ends far above its start: it has learnt nothing, whatever its exit code."""
+"""A report for runs whose loss ends far above its start: they have learnt nothing, whatever the exit code."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class LossEnd(Callback):
 
     Args:
         constant: the loss of always giving the best constant answer; None where it is not known.
-        pretrained: whether the run starts from weights that are there.
+        pretrained: whether the run starts from pretrained weights.
     """
 
     def __init__(self, constant: float | None = None, *, pretrained: bool = False) -> None:
@@ -49,10 +49,11 @@ class LossEnd(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         if self.start is None and (loss := loss_of(outputs)) is not None:
+            # Lightning has divided the loss by the accumulation.
             self.name, self.start = "train/loss", float(loss) * trainer.accumulate_grad_batches
 
     def after_fit(self, trainer: Any, module: LightningModule) -> Told | None:
-        """What there is to say of the end."""
+        """Return a remark, and print it, where the loss ended far above its start; None otherwise."""
         end = trainer.callback_metrics.get(self.name)
         if end is None or self.start is None or trainer.global_step < _LEAST_STEPS:
             return None
@@ -72,9 +73,10 @@ class LossEnd(Callback):
     def _is_far(self, end: float) -> bool:
         assert self.start is not None
         if not isfinite(end) or not isfinite(self.start):
-            return False  # told elsewhere
+            return False  # reported elsewhere
         if self.constant is not None:
             return end > _TIMES_CONSTANT * max(self.start, self.constant)
+        # A difference and not a ratio: a loss may start below 0.
         return end - self.start > (_TIMES_START - 1) * abs(self.start)
 
 

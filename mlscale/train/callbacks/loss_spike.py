@@ -1,4 +1,4 @@
-"""A loss far above those before it: told with the samples that gave it."""
+"""Loss spikes: a loss far above those before it is reported with the samples of its batch."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHOWN = 8  # sample keys in a message
 
 
 class Pending(NamedTuple):
-    """A loss that was not looked at yet, and what to say if it is a spike."""
+    """A loss that was not checked yet, with the facts for a message if it is a spike."""
 
     loss: Tensor
     step: int
@@ -43,7 +43,7 @@ class LossSpike(Callback):
 
     Args:
         k: how many standard deviations above the median.
-        window: losses that are looked back at; a quarter of them must be there before anything is told.
+        window: how many earlier losses count; a quarter of them must exist before anything is reported.
         least: the least rise, as a part of the median.
         stop: whether to end the run with exit code 3; otherwise it warns.
     """
@@ -88,30 +88,32 @@ class LossSpike(Callback):
         pl_module.log("train/loss_spikes", float(self.spikes), logger=False, sync_dist=several, reduce_fx="sum")
 
     def entry(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
-        """How many there were so far."""
+        """Return the number of spikes so far."""
         return {"train/loss_spikes": self.spikes}
 
     def is_spike(self, loss: float) -> bool:
-        """Whether the next loss begins a spike; it is then one of those that are looked back at."""
-        if not isfinite(loss):  # callbacks.nonfinite's business
+        """Return whether `loss` begins a spike, and add it to the window."""
+        if not isfinite(loss):  # left to callbacks.nonfinite
             return False
         above = self._is_above(loss)
         begins, self._inside = above and not self._inside, above
         insort(self._sorted, loss)
         self._losses.append(loss)
         if len(self._losses) > self.window:
+            # The oldest loss leaves both; of equal values any one will do.
             del self._sorted[bisect_left(self._sorted, self._losses.popleft())]
         return begins
 
     def _is_above(self, loss: float) -> bool:
-        """Loss - median > k · 1.4826 · MAD, without working the MAD out: it is below r where more than half of the
-        losses lie within r of the median."""
+        """Return whether loss - median > k · 1.4826 · MAD."""
         count = len(self._sorted)
         if count < self.window // 4:
             return False
         median = self._sorted[count // 2]
         if loss - median <= self.least * abs(median):
             return False
+        # The MAD is not computed: it is below r where more than half of the losses are within r of the median, and two
+        # searches in the sorted window count those.
         reach = (loss - median) / (self.k * _MAD_TO_SIGMA)
         within = bisect_left(self._sorted, median + reach) - bisect_right(self._sorted, median - reach)
         return within > count // 2
@@ -145,7 +147,7 @@ class LossSpike(Callback):
         tqdm.write(f"warning   {what}{'; ' + samples if samples else ''}", file=sys.stderr)
 
     def rank_state(self) -> dict[str, Any]:
-        """This rank's window and count. Losses that wait on the device are looked at before the save."""
+        """Return this rank's window and count; losses that wait on the device are checked first."""
         self._look()
         return {"losses": list(self._losses), "spikes": self.spikes, "inside": self._inside}
 
@@ -157,11 +159,12 @@ class LossSpike(Callback):
             self._sorted = sorted(self._losses)
             self.spikes, self._inside = own["spikes"], own["inside"]
         elif kept and trainer.global_rank == 0:
+            # On another number of ranks the windows fit no rank. The table has the sum over ranks: one takes it all.
             self.spikes = sum(state["spikes"] for state in kept)
 
 
 def _beside(value: float, median: float, passes: int) -> str:
-    """How a loss compares; with a median that is nought, or below it, no ratio says anything."""
+    """Return the loss compared with the median, as text; a ratio only where the median is above 0."""
     return f"{value / median:.3g}× the median" if median > 0 else f"beside a median of {median * passes:.4g}"
 
 

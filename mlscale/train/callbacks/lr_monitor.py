@@ -11,11 +11,11 @@ from mlscale.train.callbacks.train_metrics import writer
 
 
 class LRMonitor(Callback):
-    """Writes into the entries of `TrainMetrics` what each parameter group is trained with.
+    """Writes each parameter group's learning rate into the entries of `TrainMetrics`.
 
     ``train/lr/<group>``, and on request ``train/momentum/<group>`` (of Adam β₁) and ``train/weight_decay/<group>``. A
     group is called by its own `name`, or else its number; with several optimizers the optimizer's goes before.
-    Of one group alone, without a name, ``train/lr``, which every run has, tells the rate. A step costs nothing: values
+    Of one group alone, without a name, ``train/lr``, which every run has, is the rate. A step costs nothing: values
     are read when an entry is written.
 
     Lightning's LearningRateMonitor needs a logger, writes rows of its own between the others, and names by class.
@@ -32,7 +32,7 @@ class LRMonitor(Callback):
         writer("lr_monitor", trainer)
 
     def entry(self, trainer: Trainer, module: LightningModule) -> dict[str, float]:
-        """The settings of every group now, by name."""
+        """Return the current settings of every group, by metric name."""
         groups = _groups(trainer)
         told = {"lr"} if len(groups) == 1 and "name" not in groups[0][1] else set()
         return {
@@ -50,12 +50,14 @@ def _groups(trainer: Trainer) -> list[tuple[str, dict[str, Any]]]:
         names = [str(group.get("name") or index) for index, group in enumerate(optimizer.param_groups)]
         counts = Counter(names)
         for index, (name, group) in enumerate(zip(names, optimizer.param_groups, strict=True)):
+            # Groups may share a name; their metrics may not.
             unique = name if counts[name] == 1 else f"{name}-{index}"
             found.append((f"{number}/{unique}" if several else unique, group))
     return found
 
 
 def _value(group: dict[str, Any], setting: str) -> Any:
+    # Adam has no key "momentum": β₁ is its decay of the mean gradient.
     if setting == "momentum" and "betas" in group:
         return group["betas"][0]
     return group.get(setting)

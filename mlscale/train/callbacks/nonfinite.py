@@ -1,4 +1,4 @@
-"""Ends a run whose loss is no longer a number, before it can harm a checkpoint."""
+"""The check for losses and weights that are not finite: ends a run before it saves them."""
 
 from collections.abc import Mapping, Sequence
 from math import isfinite
@@ -27,12 +27,12 @@ class _Step(NamedTuple):
 class NonFinite(Callback):
     """Raises (exit code 3) when a training loss is NaN or infinite, and names the first such step and its samples.
 
-    On a CPU every loss is looked at when it appears. On an accelerator that would make the host wait at every step:
-    losses are kept and looked at together, every `trainer.log_every_n_steps` batches, before validation, at the end of
+    On a CPU every loss is checked when it appears. On an accelerator that would make the host wait at every step:
+    losses are kept and checked together, every `trainer.log_every_n_steps` batches, before validation, at the end of
     an epoch, and before anything is saved. So a checkpoint never holds what came after the first bad loss. Weights are
     looked at before they are saved too: a finite loss can have a gradient that is not.
 
-    With a loss scaler a step that overflows is skipped, its loss included: how many may be is the scaler's business.
+    With a loss scaler a step that overflows is skipped, its loss included: the scaler limits how many may be.
     """
 
     def __init__(self) -> None:
@@ -46,6 +46,7 @@ class NonFinite(Callback):
         if getattr(trainer.precision_plugin, "scaler", None) is not None:
             return
         keys = batch.get("key") if isinstance(batch, Mapping) else None
+        # The step and the batch are noted now: when the loss is checked the trainer has moved on.
         self._pending.append(_Step(loss, trainer.global_step, trainer.current_epoch, batch_idx, keys))
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
         if loss.is_cpu or len(self._pending) >= max(every, 1):
@@ -74,9 +75,11 @@ class NonFinite(Callback):
         pending, self._pending = self._pending, []
         if not pending:
             return
+        # One transfer from the device for all of them.
         finite = torch.isfinite(torch.stack([step.loss for step in pending])).tolist()
         if all(finite):
             return
+        # The first one: the losses after it follow from it.
         bad = pending[finite.index(False)]
         rank = f", rank {trainer.global_rank}" if trainer.world_size > 1 else ""
         place = f"in epoch {bad.epoch}, batch {bad.batch_idx} (optimizer step {bad.number}{rank})"
@@ -84,7 +87,7 @@ class NonFinite(Callback):
 
 
 def _kept(trainer: Any) -> list[str]:
-    """The names of the checkpoints that there are; callbacks may save to several folders."""
+    """Return the names of the checkpoints that exist; callbacks may save to several folders."""
     folders = {str(callback.dirpath) for callback in trainer.checkpoint_callbacks if getattr(callback, "dirpath", None)}
     return sorted({path.name for folder in folders for path in Path(folder).glob("*.ckpt")})
 

@@ -8,19 +8,21 @@ from typing import Any
 
 
 def shell() -> Any:
-    """IPython's shell, where this process is the kernel of a notebook; None elsewhere, a terminal's IPython too."""
+    """Return IPython's shell where this process is a notebook's kernel; None elsewhere, a terminal too."""
+    # Not imported: the kernel of a notebook has done so before any code of the user runs.
     ipython = sys.modules.get("IPython")
     found = ipython.get_ipython() if ipython is not None else None
     return found if hasattr(found, "kernel") else None
 
 
 class Place:
-    """Where a notebook shows the bar: the output of the cell that trains. All epochs share it."""
+    """The output of the notebook cell that trains, in which the bar is shown. All epochs share it."""
 
     def __init__(self) -> None:
         from IPython import display
 
         show: Any = display.display
+        # raw: the dictionary is by MIME type already, not an object to be formatted.
         self._handle = show({"text/plain": ""}, raw=True, display_id=True)
 
     def show(self, html: str, plain: str) -> None:
@@ -32,9 +34,9 @@ class NotebookBar:
     """The part of tqdm that `Progress` uses.
 
     Args:
-        total: batches of the epoch; None where nobody knows.
-        desc: what stands before the bar.
-        place: where it is shown.
+        total: batches of the epoch; None where it is unknown.
+        desc: the text before the bar.
+        place: the output in which it is shown.
     """
 
     def __init__(self, total: int | None, desc: str, place: Place) -> None:

@@ -1,4 +1,4 @@
-"""Tells somebody that a run has finished, failed, diverged, was stopped, or hangs."""
+"""Notifications: a run has finished, failed, diverged, was stopped, or hangs."""
 
 from __future__ import annotations
 
@@ -24,20 +24,21 @@ from mlscale.secrets.mask import Masker
 from mlscale.train.callbacks.stall_report import Report
 
 Event = Literal["finished", "failed", "diverged", "stopped", "hung"]
+# From the statuses of a run's manifest to the events that users choose from.
 _EVENTS: Mapping[str, Event] = {
     "done": "finished", "failed": "failed", "diverged": "diverged", "interrupted": "stopped",
 }  # fmt: skip
 
 
 class Notify(Callback):
-    """Posts to a webhook, runs a command, sends a mail; each tells the same document (`contracts/notice.json`).
+    """Posts to a webhook, runs a command, sends a mail, all with the same document (`contracts/notice.json`).
 
-    The end of a run is told by the process that launched it, so that a rank that was killed is told, too: it calls
-    `run_ended` once the run folder is sealed. That a run hangs is found by `callbacks.stall`. A notice that does not
-    arrive is a line on standard error, and changes nothing else; what tries may take is bounded.
+    The process that launched a run reports its end, so that a killed rank is reported, too: it calls `run_ended` once
+    the run folder is sealed. `callbacks.stall` detects a run that hangs. A notice that does not arrive is a line on
+    standard error, and changes nothing else; the time for all tries is bounded.
 
     Args:
-        when: which of finished, failed, diverged, stopped and hung are told.
+        when: which of finished, failed, diverged, stopped and hung are sent.
         webhook: gets a JSON POST; http or https.
         command: a program and its arguments, which gets the JSON on its standard input.
         mail: arguments of `mlscale.notify.mail_notifier.Mail`: host, to, sender, and how to log in.
@@ -45,7 +46,7 @@ class Notify(Callback):
         tries: of a webhook.
 
     Raises:
-        MLScaleError: nobody is told, or a setting that is none.
+        MLScaleError: there is no recipient, or a setting is not valid.
     """
 
     def __init__(
@@ -59,6 +60,7 @@ class Notify(Callback):
     ) -> None:
         if unknown := [event for event in when if event not in get_args(Event)]:
             raise _refused(f"'{unknown[0]}' is none of {', '.join(get_args(Event))}", "when", "when=[failed,hung]")
+        # The configuration always has the node `mail`; it is off without a host.
         mail = mail if mail and mail.get("host") is not None else None
         if webhook is None and command is None and mail is None:
             raise _refused("it tells nobody", "webhook", "webhook='${oc.env:MY_WEBHOOK}'")
@@ -73,18 +75,19 @@ class Notify(Callback):
         self._folder = Path(trainer.default_root_dir)
 
     def on_stall(self, report: Report) -> None:
-        """Tell that the run hangs."""
+        """Send the notice that the run hangs."""
         if self._folder is not None and "hung" in self.when:
             self._tell(RunFolder.open(self._folder), "hung", "\n".join([report.sentence, *report.ranks]), {})
 
     def run_ended(self, run: RunFolder) -> None:
-        """Tell the end of a run that is sealed."""
+        """Send the notice of a run's end, once its folder is sealed."""
         manifest: Mapping[str, Any] = run.manifest or {}
         event = _EVENTS.get(str(manifest.get("status")))
         if event is not None and event in self.when:
             self._tell(run, event, str(manifest["sentence"]), manifest.get("metrics", {}))
 
     def _tell(self, run: RunFolder, event: Event, sentence: str, metrics: Mapping[str, Any]) -> None:
+        # The document leaves the machine, and an error's sentence may quote a secret setting.
         document = Masker.of_process().mask_tree(
             {
                 "format": stamp("notice"),
@@ -115,7 +118,7 @@ class Notify(Callback):
 
 
 def _text(document: Mapping[str, Any]) -> str:
-    """The document as a person reads it."""
+    """Return the document as plain text, for a mail."""
     lines = [document["sentence"], ""]
     lines += [f"{name}: {value:.6g}" for name, value in document["metrics"].items()]
     lines += ["", f"{document['folder']} on {document['host']}, {document['time']}"]
@@ -123,6 +126,7 @@ def _text(document: Mapping[str, Any]) -> str:
 
 
 def _is_number(value: Any) -> bool:
+    # A bool is an int in Python, and JSON has neither NaN nor infinity.
     return isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value)
 
 

@@ -1,4 +1,4 @@
-"""One line that moves on a terminal and in a notebook; one line per epoch everywhere else."""
+"""The progress bar: one line that is updated on a terminal and in a notebook, one line per epoch elsewhere."""
 
 import os
 import sys
@@ -15,14 +15,14 @@ from mlscale.train.callbacks.notebook_bar import NotebookBar, Place, shell
 from mlscale.train.checkpoint.step_boundary import in_epoch
 from mlscale.train.step_loss import loss_of
 
-_COLUMNS, _ROWS = 100, 20  # of a terminal that does not know its size, as one of `docker run -t` or `script`
-_METRICS = ("val/accuracy", "val/loss")  # the first that there is, is shown where the run's metric is not logged
+_COLUMNS, _ROWS = 100, 20  # of a terminal without a size, such as that of `docker run -t` or `script`
+_METRICS = ("val/accuracy", "val/loss")  # the first that exists is shown where the run's metric is not logged
 
 
 class Progress(ProgressBar):
     """Epoch, step, loss, the last validation's metric and samples per second, on standard error.
 
-    A step costs one look at the clock; the loss is read from the device once per update.
+    A step costs one read of the clock; the loss is read from the device once per update.
 
     Args:
         refresh: seconds between two updates on a terminal.
@@ -60,6 +60,7 @@ class Progress(ProgressBar):
         self._samples, self._loss, self._paused = 0, None, 0.0
         self._started = time.perf_counter()
         self._next = self._started + self.refresh
+        # Lightning counts infinitely many batches where the loader has no length.
         total = None if trainer.num_training_batches == float("inf") else int(trainer.num_training_batches)
         if self._enabled and self._stream is None and shell() is not None:
             self._place = self._place or Place()
@@ -89,6 +90,7 @@ class Progress(ProgressBar):
                 self._bar.set_postfix_str(self._facts(trainer, now), refresh=True)
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Validation is left out of samples/s: its start is subtracted here, its end added in `on_validation_end`.
         self._paused -= time.perf_counter()
         if self._bar is not None:
             self._bar.set_description_str(f"{_epoch(trainer)} validating")
@@ -100,7 +102,7 @@ class Progress(ProgressBar):
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         moving, facts = self._bar is not None, self._facts(trainer, time.perf_counter())
-        if self._place is not None and moving:  # it stays as it ends
+        if self._place is not None and moving:  # a notebook keeps the bar's last state
             self._bar.n = trainer.num_training_batches
             self._bar.set_postfix_str(facts)
         self._close()
@@ -126,6 +128,7 @@ class Progress(ProgressBar):
     def _facts(self, trainer: Trainer, now: float) -> str:
         facts = []
         if self._loss is not None:
+            # Lightning has divided the loss by the accumulation.
             facts.append(f"loss {self._loss.item() * trainer.accumulate_grad_batches:.4g}")
         metrics = trainer.callback_metrics
         shown = (self.metric, *_METRICS) if self.metric else _METRICS
@@ -137,7 +140,7 @@ class Progress(ProgressBar):
 
 
 def _columns(out: TextIO) -> int:
-    """The width of a terminal; 0 where it does not say."""
+    """Return the width of a terminal, in columns; 0 where it is unknown."""
     try:
         return os.get_terminal_size(out.fileno()).columns
     except (OSError, ValueError):

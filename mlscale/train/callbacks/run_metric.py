@@ -21,26 +21,26 @@ from mlscale.train.lightning.missing_metric import not_logged
 from mlscale.train.lightning.partial_results import names_in_training
 
 UNCHOSEN = "the run's metric"
-"""What callbacks monitor that follow the run's metric, until it is chosen."""
+"""The name that callbacks monitor which follow the run's metric, until it is chosen."""
 _TRAIN_LOSS = "train/loss"
 _SHOWN = 5  # names in a line
 _NOT_THE_USERS = ("mlscale.", "pytorch_lightning.", "lightning.", "lightning_fabric.", "torch.", "torchmetrics.")
 
 
 class RunMetric(Callback):
-    """Chooses the metric that judges a run, and lets the callbacks that follow it know.
+    """Chooses the metric that judges a run, and sets it in the callbacks that follow it.
 
-    The sanity validation shows what is logged. Where nobody has set a metric and the task's own is not among it, one
-    is chosen. A run without a sanity validation chooses at its first validation, one without any validation takes the
-    training loss, or no metric where training steps return none and log several. A metric that somebody has set, and
+    The sanity validation shows what is logged. Where the user set no metric and the task's own is not logged, one is
+    chosen. A run without a sanity validation chooses at its first validation, one without any validation takes the
+    training loss, or no metric where training steps return none and log several. A metric that the user set, and
     what callbacks and schedulers monitor besides, must be logged: the run ends before its first step where it is a
     validation's, and after it where it may be the training's.
 
     Args:
         metric: the run's metric; None where it is open.
         mode: min or max, whichever of it is better; None where it is open, too.
-        given: whether somebody has set the metric.
-        given_mode: whether somebody has set the mode: a metric of that direction is chosen.
+        given: whether the user has set the metric.
+        given_mode: whether the user has set the mode: a metric of that direction is chosen.
         record: keeps the choice (metric, mode) with the run; called on the first rank.
         announce: whether the choice is printed; one of several short fits of the same run is enough.
     """
@@ -67,14 +67,14 @@ class RunMetric(Callback):
 
     def on_sanity_check_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         logged = _on_all_ranks(trainer.callback_metrics)
-        # Code that asks whether it is the sanity validation logs less there than it will.
+        # A module that reads `trainer.sanity_checking` may log less there than in later validations.
         if not logged or _mentions(pl_module, trainer, "sanity_checking"):
             return
         if not self.given and self.metric not in logged:
             if choose(logged, self.mode if self.given_mode else None):
                 self._choose(trainer, logged)
             else:
-                self._open = True  # what the training gives is known after an epoch of it
+                self._open = True  # the metrics of training are known after its first epoch
         for name, where in self._watched(trainer):
             if name not in logged and stage(name) == "val":
                 raise _refused(not_logged(name, where, logged, during="the sanity validation"))
@@ -99,6 +99,7 @@ class RunMetric(Callback):
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._open and not trainer.sanity_checking:
+            # `callback_metrics` keeps the names of the training, too: only those that this validation added count.
             self._choose(trainer, _on_all_ranks(set(trainer.callback_metrics) - self._known))
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -126,7 +127,7 @@ class RunMetric(Callback):
         return f"metric    {self.metric}, {'less' if self.mode == 'min' else 'more'} is better: {source}{more}"
 
     def _watched(self, trainer: Any) -> list[tuple[str, str]]:
-        """The names of metrics that something waits for, and which key says so."""
+        """Return the names of the metrics that something monitors, each with the key or class that does."""
         found = [(self.metric, f"metric={self.metric}")] if self.metric and self.given else []
         for callback in trainer.callbacks:
             monitor = getattr(callback, "monitor", None)
@@ -153,14 +154,14 @@ def _of_training(trainer: Any, validated: Iterable[str], mode: str | None) -> st
 
 
 def _why_not(trainer: Any, validated: list[str]) -> str:
-    """Why the metric is none of the validation's."""
+    """Return why no metric of the validation was chosen, as a phrase."""
     if validated:
         return f"the validation logs {', '.join(validated[:_SHOWN])}, and not which way it gets better"
     return "the validation logs nothing of its whole epoch" if trainer.enable_validation else "there is no validation"
 
 
 def _on_all_ranks(names: Iterable[str]) -> list[str]:
-    """The names that every rank has: the others can't look at one that the first rank logs alone."""
+    """Return the names that every rank has: the others can't monitor a metric that the first rank logs alone."""
     mine = sorted(names)
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return mine
@@ -170,8 +171,9 @@ def _on_all_ranks(names: Iterable[str]) -> list[str]:
 
 
 def _mentions(module: LightningModule, trainer: Any, name: str) -> bool:
-    """Whether code of the module's, or of a user's callback, reads an attribute of this name."""
+    """Return whether code of the module or of a user's callback reads an attribute of this name."""
     return any(
+        # `co_names` lists the attributes and globals that the compiled function reads.
         name in getattr(getattr(member, "__code__", None), "co_names", ())
         for kind in {kind for one in (module, *_users(trainer)) for kind in type(one).__mro__}
         if not kind.__module__.startswith(_NOT_THE_USERS)
@@ -180,7 +182,7 @@ def _mentions(module: LightningModule, trainer: Any, name: str) -> bool:
 
 
 def _users(trainer: Any) -> list[Callback]:
-    """The callbacks that somebody else has written."""
+    """Return the third-party callbacks, those of neither mlscale nor Lightning."""
     return [one for one in trainer.callbacks if not type(one).__module__.startswith(_NOT_THE_USERS)]
 
 
@@ -190,7 +192,7 @@ def _refused(error: MLScaleError) -> MLScaleError:
 
 
 def _follow(trainer: Any, before: str, metric: str | None, mode: str | None) -> None:
-    """Let what monitored `before` monitor the metric that was chosen."""
+    """Let callbacks and schedulers that monitored `before` monitor the metric that was chosen."""
     for callback in trainer.callbacks:
         if getattr(callback, "monitor", None) == before:
             callback.monitor = metric
@@ -209,19 +211,21 @@ def _show(trainer: Any, metric: str | None) -> None:
 
 
 def _turn(callback: Any, mode: str) -> None:
-    """Set the direction of a callback that has looked at no value yet."""
+    """Set the direction of a callback that has seen no value yet."""
     worst = torch.tensor(math.inf if mode == "min" else -math.inf)
     if hasattr(callback, "mode"):
         callback.mode = mode
     if isinstance(callback, ModelCheckpoint):
+        # The constructors of both set these from the mode they were given, which was a placeholder.
         callback.kth_value = worst
     elif isinstance(callback, EarlyStopping):
         callback.best_score = worst
+        # EarlyStopping keeps `min_delta` with the sign of its direction.
         callback.min_delta = abs(callback.min_delta) * (-1 if mode == "min" else 1)
 
 
 def _turn_plateau(scheduler: Any, mode: str) -> None:
-    """The same for ReduceLROnPlateau."""
+    """Set the direction of a ReduceLROnPlateau that has seen no value yet."""
     if getattr(scheduler, "mode", mode) != mode:
         scheduler.mode = mode
         scheduler.best = scheduler.mode_worse = math.inf if mode == "min" else -math.inf

@@ -1,4 +1,4 @@
-"""What the model says of a few validation samples, as pictures and a table in every tracker, epoch after epoch."""
+"""Predictions of a few validation samples, as images and a table in every tracker, after each validation."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ _SHOWN_LABELS = 5
 
 
 class Samples(Callback):
-    """Shows the first samples of each validation in every tracker that keeps media (all of ours).
+    """Shows the first samples of each validation in every tracker that keeps media (all built-in ones).
 
-    They are the same ones every time, so the pictures of a run tell how it learns. ``val/samples`` is a contact sheet,
-    where samples are images; ``val/samples_table`` has key, truth and prediction. It asks the task's `predict_step`
+    They are the same ones every time, so the images of a run show how it learns. ``val/samples`` is a contact sheet,
+    where samples are images; ``val/samples_table`` has key, truth and prediction. It calls the task's `predict_step`
     once a validation, for `count` samples, on the first process alone; a task that has none, or no `kind`, has nothing
     to show.
 
@@ -61,7 +61,9 @@ class Samples(Callback):
         kind = getattr(pl_module, "kind", None)
         if batch_idx or dataloader_idx or trainer.sanity_checking or not trainer.is_global_zero or kind not in _SAID:
             return
+        # One small forward pass per validation, on the first batch alone: the others are not delayed.
         given = unpack(batch)
+        # The weights are left out: they do not change a prediction.
         few = {"x": given.x[: self.count], "y": given.y[: self.count]}
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             told = pl_module.predict_step(few, 0)
@@ -77,6 +79,7 @@ class Samples(Callback):
             trainer.fit_loop.epoch_loop._batches_that_stepped
         )  # as Lightning's own entries of this validation have it
         rows = [(key, *_SAID[kind](names, y[row], values, row)) for row, key in enumerate(keys)]
+        # (n, channels, height, width): other inputs have a table, and no images.
         if x.ndim == 4:
             tiles = [
                 Tile(_pictures(kind, x[row], y[row], values, row), truth, said, _wrong(kind, truth, said))
@@ -97,6 +100,7 @@ def _labels(names: list[str] | None, truth: Any, values: Mapping[str, NDArray[An
         shown = [_name(names, int(place)) for place in places[:_SHOWN_LABELS]]
         return ", ".join(shown) + (", …" if len(places) > _SHOWN_LABELS else "") or "none"
 
+    # A logit above 0 is a probability above one half.
     return told(np.flatnonzero(truth > 0.5)), told(np.flatnonzero(values["logits"][row] > 0))
 
 
@@ -105,6 +109,7 @@ def _numbers(names: list[str] | None, truth: Any, values: Mapping[str, NDArray[A
 
 
 def _mask(names: list[str] | None, truth: Any, values: Mapping[str, NDArray[Any]], row: int) -> tuple[str, str]:
+    # 255 is the label of ignored pixels in masks.
     counted = truth != 255
     right = (values["logits"][row].argmax(0) == truth)[counted].mean() if counted.any() else 1.0
     return f"{len(np.unique(truth[counted]))} classes", f"{percent(right, 1)} of the pixels"
@@ -114,14 +119,14 @@ _SAID = {"classification": _class, "multilabel": _labels, "regression": _numbers
 
 
 def _wrong(kind: str, truth: str, said: str) -> bool:
-    """Whether labels were mistaken; of numbers and masks none is simply right."""
+    """Return whether the predicted labels are wrong; False for numbers and masks, which are hardly ever exact."""
     return kind in ("classification", "multilabel") and said.split(" (")[0] != truth
 
 
 def _pictures(
     kind: str, x: NDArray[Any], truth: NDArray[Any], values: Mapping[str, NDArray[Any]], row: int
 ) -> list[NDArray[np.uint8]]:
-    """The image; with masks what it is and what it was taken for beside it."""
+    """Return the image; for masks also the true and the predicted mask."""
     if kind != "segmentation":
         return [as_image(x)]
     return [as_image(x), as_mask(truth.astype(np.uint8)), as_mask(values["logits"][row].argmax(0).astype(np.uint8))]
@@ -149,6 +154,7 @@ def _listed(values: Any) -> str:
 
 
 def _softmax(logits: NDArray[Any]) -> NDArray[Any]:
+    # The largest is subtracted so that `exp` does not overflow.
     shares: NDArray[Any] = np.exp(logits - logits.max())
     shares /= shares.sum()
     return shares

@@ -1,4 +1,4 @@
-"""A run that no longer takes steps: told with the stacks of all threads of all ranks, and ended on request."""
+"""Stall detection: a run that takes no steps is reported with all threads' stacks, and ended if so configured."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from mlscale.errors import MLScaleError
 from mlscale.train import thread_stacks as stacks
 from mlscale.train.callbacks.stall_report import Answer, Rank, Report, report, withdraw
 
-_LONGEST_LOOK_SECONDS = 1.0  # between two looks at the counters
+_LONGEST_LOOK_SECONDS = 1.0  # between two checks of the counters
 _STEPS_AT_LEAST = 5  # a run whose steps take minutes gets that many of them
 _STEP_TIMES = 64
-_SUSPENDED = 10  # looks that did not happen: the process was stopped, or the machine slept
+_SUSPENDED = 10  # checks that did not happen: the process was stopped, or the machine slept
 
 _end: Callable[[MLScaleError, Report], None] | None = None
 
 
 @contextlib.contextmanager
 def ended_by(end: Callable[[MLScaleError, Report], None] | None) -> Iterator[None]:
-    """Inside the block a stalled run that is to be stopped is ended by `end`, called in a thread beside the one that
-    hangs. None: it can't be ended from here."""
+    """Let `end` end a stalled run inside the block; it is called in another thread than the one that hangs. None: the
+    run can't be ended from this process."""
     global _end
     before, _end = _end, end
     try:
@@ -45,17 +45,17 @@ class Stall(Callback):
 
     No step for `factor` times the median time of a step is a stall, but not before `least_s` seconds, and after
     `after_s` at the latest (or five steps, where one takes longer). Before the first step, in which models are
-    compiled, `after_s` alone counts. Validation, saving and what comes after the fit are none, nor is a breakpoint.
+    compiled, `after_s` alone counts. Validation, saving, work after the fit and breakpoints are not stalls.
 
-    Then, once per stall: which rank is where, and the stacks of all threads of all ranks of this machine, on standard
-    error and in `logs/stall-<n>.txt` of the run. A process that is stuck in code that does not let Python run tells
-    its stack, too (Linux). Callbacks that have a method `on_stall`, of (report), are called on one rank.
+    Then, once per stall: the position of each rank, and the stacks of all threads of all ranks of this machine, on
+    standard error and in `logs/stall-<n>.txt` of the run. That includes a process in which stuck native code holds the
+    GIL (Linux). Callbacks that have a method `on_stall`, of (report), are called on one rank.
 
     Args:
         factor: median step times without a step.
         least_s: seconds before which nothing is a stall.
         after_s: seconds after which it is one in any case.
-        stop: whether to end the run with exit code 5; otherwise it is told, and told when it goes on.
+        stop: whether to end the run with exit code 5; otherwise the stall is reported, and its end.
     """
 
     def __init__(self, factor: float = 50.0, least_s: float = 60.0, after_s: float = 600.0, stop: bool = False) -> None:
@@ -72,11 +72,13 @@ class Stall(Callback):
     def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
         self._end_watch()
         self._watch = _Watch(self, trainer)
+        # Wrapped, since Lightning has no state for saving: a slow disk is not a stall.
         save = trainer.save_checkpoint
 
         def save_checkpoint(*arguments: Any, **options: Any) -> None:
             watch = self._watch
             if watch is not None:
+                # A bool that one thread writes and another one reads needs no lock.
                 watch.saving = True
             try:
                 save(*arguments, **options)
@@ -100,7 +102,7 @@ class Stall(Callback):
 
 
 class _Watch(threading.Thread):
-    """Looks at the trainer's counters, which cost nothing to read from another thread."""
+    """A thread that reads the trainer's counters, which costs the training nothing."""
 
     def __init__(self, settings: Stall, trainer: Any) -> None:
         super().__init__(name="mlscale-stall", daemon=True)
@@ -109,8 +111,9 @@ class _Watch(threading.Thread):
         self._look_seconds = min(_LONGEST_LOOK_SECONDS, settings.least_s / 5)
         self._over = threading.Event()
         self._times: deque[float] = deque(maxlen=_STEP_TIMES)
-        self._told = 0.0  # seconds without a step when a stall was told; 0 while there is none
-        if trainer.world_size == 1 and _has_file(sys.__stderr__):  # nobody else could tell what the backstop writes
+        self._told = 0.0  # seconds without a step when a stall was reported; 0 while there is none
+        # `sys.__stderr__`: faulthandler needs a file descriptor, which a stream that replaced `sys.stderr` may lack.
+        if trainer.world_size == 1 and _has_file(sys.__stderr__):  # without other ranks, nothing could read its file
             self._backstop = stacks.Backstop(settings.least_s, sys.__stderr__)
         else:
             self._backstop = stacks.Backstop(max(2.0, 5 * self._look_seconds))
@@ -121,6 +124,7 @@ class _Watch(threading.Thread):
 
     def end(self) -> None:
         self._over.set()
+        # A stalled run may be ended from this very thread, and a thread can't join itself.
         if threading.current_thread() is not self:
             self.join()
 
@@ -138,6 +142,7 @@ class _Watch(threading.Thread):
             now, counts = time.monotonic(), self._counts()
             suspended = now - looked > max(_SUSPENDED * self._look_seconds, 5.0)
             looked = now
+            # Only an uninterrupted stretch of training without a step counts: anything else starts the clock again.
             if counts != last or self._phase() != "training" or suspended:
                 steps = counts[1] - last[1]
                 if steps > 0 and not suspended:
@@ -146,13 +151,13 @@ class _Watch(threading.Thread):
                     self._goes_on(now - since)
                 last, since = counts, now
             answer = Answer(self._phase(), *counts, now - since)
-            self._ranks.answer(self._folder, answer)  # another rank may ask
+            self._ranks.answer(self._folder, answer)  # another rank may have requested it
             if not self._told and now - since > self._limit() and self._phase() == "training":
                 self._told = now - since
                 self._tell(answer)
 
     def _counts(self) -> tuple[int, int]:
-        """Batches begun and done, of the whole run."""
+        """Return the batches begun and completed, of the whole run."""
         progress = self._trainer.fit_loop.epoch_loop.batch_progress.total
         return progress.ready, progress.completed
 
@@ -166,13 +171,14 @@ class _Watch(threading.Thread):
         settings = self._settings
         if not self._times:
             return settings.after_s
+        # The median: one slow step, such as a compilation, must not lengthen the limit.
         step = statistics.median(self._times)
         return max(settings.least_s, min(settings.factor * step, max(settings.after_s, _STEPS_AT_LEAST * step)))
 
     def _tell(self, answer: Answer) -> None:
         median = statistics.median(self._times) if self._times else None
         told = report(self._ranks, self._folder, answer, median)
-        if told is None:  # another rank tells it, or somebody is debugging
+        if told is None:  # another rank reports it, or a debugger is active
             return
         told.show()
         for callback in self._trainer.callbacks:
@@ -195,7 +201,7 @@ def _has_file(stream: Any) -> bool:
 
 
 def _ranks(trainer: Any, backstop: str) -> Rank:
-    """What the ranks know of each other; all have to ask at once."""
+    """Return this rank with the facts about all others. A collective: every rank must call it."""
     own = Rank.here(trainer.global_rank, backstop)
     if trainer.world_size == 1:
         return own

@@ -1,4 +1,4 @@
-"""What the ranks of a stalled run say: asked through files of the run folder, for a collective would hang as well."""
+"""Reports of stalled runs: ranks answer through files of the run folder, for a collective would hang as well."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from mlscale.runs import processes as process
 from mlscale.train import thread_stacks as stacks
 
 _ASKED = "asked.json"
-_WAIT_SECONDS = 3.0  # for the other ranks' answers, who look once a second
+_WAIT_SECONDS = 3.0  # for the other ranks' answers; they check once a second
 _LOOK_SECONDS = 0.05
 
 
 @dataclass(frozen=True)
 class Answer:
-    """How far a rank is.
+    """The progress of a rank.
 
     Attributes:
         phase: training, validate, saving a checkpoint, ….
@@ -43,14 +43,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Said:
-    """What a rank has answered.
+    """The state of a rank, from its answer or from its backstop.
 
     Attributes:
-        place: where its main thread is.
+        place: the line at which its main thread is.
         waits: whether that is a collective.
-        debugged: whether somebody looks at a breakpoint there.
+        debugged: whether a debugger is active there.
         stacks: of all its threads.
-        answer: how far it is; None for one that could not answer.
+        answer: its progress; None for one that could not answer.
     """
 
     place: str
@@ -62,10 +62,10 @@ class Said:
 
 @dataclass(frozen=True)
 class Rank:
-    """This rank, and what it knows of the others.
+    """This rank, and its facts about the others.
 
     Attributes:
-        facts: host, process id, its start, and where its backstop writes; of each rank in `others`.
+        facts: host, process id, its start, and the file its backstop writes to; of each rank in `others`.
     """
 
     number: int
@@ -81,11 +81,12 @@ class Rank:
         return Rank(self.number, self.facts, others)
 
     def answer(self, folder: Path, answer: Answer) -> None:
-        """Leave word where a rank has asked for it, once."""
+        """Write this rank's answer where another rank has requested it, once."""
         mine = folder / "stall" / f"rank{self.number}.json"
         if not (folder / "stall" / _ASKED).exists() or mine.exists():
             return
-        with contextlib.suppress(OSError):  # the question was withdrawn
+        with contextlib.suppress(OSError):  # the request was withdrawn
+            # Renamed into place: the rank that reads it never sees half an answer.
             aside = mine.with_suffix(".tmp")
             aside.write_text(json.dumps(asdict(_here(answer))))
             aside.replace(mine)
@@ -99,10 +100,10 @@ def _here(answer: Answer | None) -> Said:
 
 @dataclass(frozen=True)
 class Report:
-    """A stall.
+    """A stall, as it is reported.
 
     Attributes:
-        sentence: what is seen.
+        sentence: the stall in one sentence.
         ranks: a line for each.
         stacks: of all threads of all ranks.
         path: the file that holds all of it; None where it could not be written.
@@ -126,7 +127,7 @@ class Report:
             sys.stderr.flush()
 
     def error(self) -> MLScaleError:
-        """For a run that is to end."""
+        """Return the error for a run that is to end."""
         return MLScaleError(
             self.sentence,
             where=str(self.path or ""),
@@ -137,26 +138,30 @@ class Report:
 
 
 def withdraw(folder: Path) -> None:
-    """Take a question back."""
+    """Remove a request, with its answers."""
     shutil.rmtree(folder / "stall", ignore_errors=True)
 
 
 def report(rank: Rank, folder: Path, answer: Answer, step_s: float | None) -> Report | None:
-    """Ask all ranks where they are. None where another one has asked already, or somebody is debugging.
+    """Request the state of all ranks, and write the report.
+
+    Returns:
+        The report; None where another rank has requested one already, or a debugger is active.
 
     Args:
         folder: of the run's logs.
-        answer: how far this rank is.
+        answer: this rank's progress.
         step_s: the time of a step; None where none was taken.
     """
     asked = folder / "stall"
     try:
+        # mkdir is atomic: of the ranks that notice a stall one alone gets through.
         asked.mkdir(parents=True)
         (asked / _ASKED).write_text(json.dumps({"rank": rank.number}))
     except FileExistsError:
         return None
     except OSError:
-        pass  # a full disk: this rank alone
+        pass  # a full disk: the report holds this rank alone
     try:
         said = _ask(rank, asked, answer)
     finally:
@@ -182,7 +187,7 @@ def _ask(rank: Rank, asked: Path, answer: Answer) -> dict[int, Said]:
 
 
 def _from_outside(facts: dict[str, Any], host: str) -> Said:
-    """A rank that does not answer: what its backstop has written."""
+    """Return the state of a rank that does not answer, from the file that its backstop has written."""
     text = ""
     calls: list[tuple[str, int, str]] = []
     if facts["host"] == host:
@@ -205,9 +210,10 @@ def _compose(rank: Rank, said: dict[int, Said], answer: Answer, step_s: float | 
         lines.append(f"rank {number}: {counts}{each.place}{' (waits for other ranks)' if each.waits else ''}")
         pid = rank.others[number]["pid"]
         parts.append(f"--- stacks of rank {number}, process {pid}\n{each.stacks}")
+    # A rank inside a collective waits for those that are not: these are the likely cause.
     suspects = [number for number, each in said.items() if not each.waits] if several else []
     who = ""
-    if 0 < len(suspects) < len(said):  # the others wait for them
+    if 0 < len(suspects) < len(said):  # only then do the others wait for them
         one = len(suspects) == 1
         who = f": rank{'' if one else 's'} {', '.join(map(str, suspects))} {'is' if one else 'are'} in the way"
     others = [facts for number, facts in enumerate(rank.others) if number != rank.number]
@@ -229,5 +235,6 @@ def _write(told: Report, folder: Path) -> Report:
         path.write_text("\n".join([told.sentence, *told.ranks, told.stacks]) + "\n")
     except OSError:
         return told
+    # Stacks quote lines of source: for the user alone.
     os.chmod(path, 0o600)
     return Report(told.sentence, told.ranks, told.stacks, path, told.hung)

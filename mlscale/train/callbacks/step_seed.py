@@ -1,4 +1,4 @@
-"""Randomness inside the model as a function of where the run is, not of how it got there."""
+"""Seeds of the randomness inside a model: a function of the position in the run, whether or not it was resumed."""
 
 from typing import Any
 
@@ -26,6 +26,7 @@ class StepSeed(Callback):
         self._generators = [torch.default_generator]
         device = trainer.strategy.root_device
         if device.type == "cuda":
+            # Dropout on CUDA draws from the device's own generator.
             self._generators.append(torch.cuda.default_generators[device.index or 0])
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
@@ -35,10 +36,11 @@ class StepSeed(Callback):
 
 
 def mix(*values: int) -> int:
-    """A 63-bit number in which every bit depends on all of `values`: the finalizer of SplitMix64 (Steele et al. 2014)
-    over each in turn."""
+    """Return a 63-bit number in which every bit depends on all of `values`: the finalizer of SplitMix64 (Steele et al.
+    2014) over each in turn."""
     state = 0
     for value in values:
+        # The increment, factors and shifts are SplitMix64's; the mask is its arithmetic modulo 2^64.
         state = (state + value + 0x9E3779B97F4A7C15) & _MASK
         state = ((state ^ (state >> 30)) * 0xBF58476D1CE4E5B9) & _MASK
         state = ((state ^ (state >> 27)) * 0x94D049BB133111EB) & _MASK

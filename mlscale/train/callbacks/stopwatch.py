@@ -1,4 +1,4 @@
-"""What a whole fit took: time in training, optimizer steps, memory."""
+"""Measurements of a whole fit: time in training, optimizer steps, peak memory."""
 
 import time
 
@@ -13,7 +13,7 @@ class Stopwatch(Callback):
 
     Attributes:
         seconds: in training, without set-up and validation.
-        steps: optimizer steps of this fit, without those of an attempt that it goes on from.
+        steps: optimizer steps of this fit, without those before a resume.
         peak_memory_bytes: the most that a process of the run has used, of all ranks.
     """
 
@@ -25,7 +25,7 @@ class Stopwatch(Callback):
         self._first_step = 0
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.seconds = 0.0  # the check of validation before a fit counts for nothing
+        self.seconds = 0.0  # the sanity validation before a fit does not count
         self._since, self._first_step = time.perf_counter(), trainer.global_step
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -38,6 +38,7 @@ class Stopwatch(Callback):
         self.seconds += time.perf_counter() - self._since
         self.steps = trainer.global_step - self._first_step
         device = trainer.strategy.root_device
+        # int64: float32 is exact up to 2^24 only. A tensor on the device, since NCCL reduces no others.
         own = torch.tensor(peak_bytes(device), dtype=torch.int64, device=device)
         largest = trainer.strategy.reduce(own, reduce_op="max")
         self.peak_memory_bytes = int(largest)

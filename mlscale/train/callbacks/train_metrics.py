@@ -1,4 +1,4 @@
-"""Training loss, learning rate, throughput and memory, for every tracker."""
+"""The training metrics of every tracker: loss, learning rate, throughput and memory."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ class TrainMetrics(Callback):
     - ``train/lr``: of the first parameter group,
     - ``train/samples_per_s``: over the time since the last entry, validation left out,
     - ``train/tokens_per_s``: the same for batches of tokens (whole numbers of shape (n, length)), padding among them,
-    - what other callbacks have to say: each that has a method ``entry``, of (trainer, module), gives `{name: value}`;
+    - the values of other callbacks: each that has a method ``entry``, of (trainer, module), gives `{name: value}`;
 
     and once an epoch ``train/loss_epoch``, the mean of the epoch, and ``train/peak_memory_gib``, the most that a
     process has used (allocated on the device for CUDA, resident otherwise). Callbacks that monitor ``train/loss`` get
@@ -44,7 +44,7 @@ class TrainMetrics(Callback):
         self._batches = 0
         self._samples = 0
         self._tokens = 0
-        self._reads_tokens: bool | None = None  # the first batch tells
+        self._reads_tokens: bool | None = None  # known from the first batch
         self._telling: list[Any] = []
         self._logged_step = 0
         self._seconds = 0.0  # of training since the last entry, up to `_resumed`
@@ -56,11 +56,11 @@ class TrainMetrics(Callback):
 
     @property
     def has_loss(self) -> bool:
-        """Whether training steps of this epoch have given a loss, so that ``train/loss`` is logged at its end."""
+        """True if training steps of this epoch have given a loss, so that ``train/loss`` is logged at its end."""
         return self._counted > 0 or (self._epoch_counted is not None and bool(self._epoch_counted.item()))
 
     def rank_state(self) -> dict[str, Any]:
-        """What this rank has added up in the epoch and not logged yet."""
+        """Return the sums of this rank in the epoch that are not logged yet."""
         return {
             "losses": torch.stack(self._losses).cpu() if self._losses else None,
             "counted": self._counted,
@@ -74,11 +74,12 @@ class TrainMetrics(Callback):
         }
 
     def load_rank_states(self, states: Sequence[Mapping[str, Any] | None], trainer: Trainer) -> None:
-        """Go on adding. On another number of ranks the first takes over what all of them had."""
+        """Restore the sums. On another number of ranks the first takes over those of all."""
         kept = [state for state in states if state is not None]
         if len(kept) == trainer.world_size:
             self._restored = kept[trainer.global_rank]
         elif kept:
+            # `_take` divides each sum by the number of ranks: that of the old ranks is scaled to the new number.
             losses = [state["losses"].double().sum() for state in kept if state["losses"] is not None]
             mean = torch.stack(losses).sum() / len(kept) * trainer.world_size if losses else None
             first = trainer.global_rank == 0
@@ -101,7 +102,7 @@ class TrainMetrics(Callback):
                 self._losses = list(restored["losses"].to(device))
             if restored["epoch_loss"] is not None:
                 self._epoch_loss = restored["epoch_loss"].to(device)
-                counted = restored.get("epoch_counted")  # checkpoints of before have none, and had losses
+                counted = restored.get("epoch_counted")  # older checkpoints have none, and had losses
                 self._epoch_counted = torch.ones_like(self._epoch_loss) if counted is None else counted.to(device)
             self._batches, self._samples = restored["batches"], restored["samples"]
             self._counted = _counted(restored)
@@ -114,6 +115,7 @@ class TrainMetrics(Callback):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        # Kept on the device: reading a loss here would make the host wait for the step.
         if (loss := loss_of(outputs)) is not None:
             self._losses.append(loss)
             self._counted += 1
@@ -124,14 +126,14 @@ class TrainMetrics(Callback):
         if self._reads_tokens:
             self._tokens += batch["x"].numel()
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
-        # `global_step` walks through several properties: ask only when an entry can be due.
+        # `global_step` is read through several properties: only when an entry can be due.
         if 0 < every <= self._batches and trainer.global_step - self._logged_step >= every:
             self._log(trainer, pl_module)
         elif len(self._losses) >= _COLLAPSE:
             self._losses = [torch.stack(self._losses).sum()]
 
     def entry_is_next(self, trainer: Trainer) -> bool:
-        """Whether an entry will be written once the optimizer step that is under way is taken."""
+        """Return whether an entry will be written once the optimizer step in progress is taken."""
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
         return 0 < every <= self._batches + 1 and trainer.global_step + 1 - self._logged_step >= every
 
@@ -159,10 +161,11 @@ class TrainMetrics(Callback):
         self._resumed = time.perf_counter()
 
     def _take(self, trainer: Trainer) -> tuple[Tensor, int]:
-        """Close the interval: the sums over all ranks of (losses / ranks, samples, tokens, losses counted), and its
-        optimizer steps."""
+        """Close the interval; returns the sums over all ranks of (losses / ranks, samples, tokens, losses counted), and
+        its optimizer steps."""
         steps = trainer.global_step - self._logged_step
         device = trainer.strategy.root_device
+        # MPS has no float64; elsewhere it keeps counts exact beyond float32's 2^24. One tensor: one collective for all.
         sums = torch.zeros(4, dtype=torch.float32 if device.type == "mps" else torch.float64, device=device)
         if self._losses:
             sums[0] = torch.stack(self._losses).sum() / trainer.world_size
@@ -178,7 +181,7 @@ class TrainMetrics(Callback):
         return sums, steps
 
     def _mean(self, loss: Tensor, counted: Tensor, steps: int, trainer: Trainer) -> Tensor:
-        """The mean loss of an optimizer step; by manual optimization, where one batch is several steps, of a batch."""
+        """Return the mean loss of an optimizer step; by manual optimization, where a batch has several, of a batch."""
         if trainer.lightning_module.automatic_optimization:
             return loss / max(steps, 1)
         return loss * trainer.world_size / counted
@@ -204,9 +207,10 @@ class TrainMetrics(Callback):
 
 
 def _fit_interval(trainer: Any) -> None:
-    """Let an epoch that is shorter than the interval between entries have one, at its end."""
+    """Shorten the interval between entries, so that an epoch with fewer steps has an entry at its end."""
     steps = [trainer.log_every_n_steps]
     if isfinite(trainer.num_training_batches):
+        # Rounded up: the last batches of an epoch are a step even where they do not fill an accumulation.
         steps.append(-(-int(trainer.num_training_batches) // trainer.accumulate_grad_batches))
     if trainer.max_steps > 0:
         steps.append(trainer.max_steps)
@@ -214,7 +218,7 @@ def _fit_interval(trainer: Any) -> None:
 
 
 def _counted(state: Mapping[str, Any]) -> int:
-    """Batches that gave a loss; checkpoints of before do not say, and hold losses or none."""
+    """Return the batches that gave a loss; older checkpoints do not hold the count, only losses or none."""
     return int(state.get("counted", state["losses"] is not None))
 
 
@@ -224,7 +228,7 @@ def _is_tokens(batch: Any) -> bool:
 
 
 def writer(callback: str, trainer: Trainer) -> TrainMetrics:
-    """The callback that writes the entries in which `callback` says something.
+    """Return the callback into whose entries `callback` writes.
 
     Raises:
         MLScaleError: the trainer has none.
