@@ -1,7 +1,7 @@
-"""What the last bits of a step depend on besides its inputs: threads, libraries, and the kind of processor.
+"""The facts that decide the last bits of a step besides its inputs: threads, libraries, and the kind of processor.
 
-Kept with each checkpoint and compared when a run is resumed, for a sum that is split in another way, or computed by
-other instructions, is rounded in another way.
+They are saved with each checkpoint and compared when a run is resumed: a sum that is split in another way, or computed
+by other instructions, is rounded in another way.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ from mlscale.runs.machine import cpu_model
 
 Facts = dict[str, str | int]
 NOT_RECORDED = "the checkpoint does not record threads, torch, oneDNN and CPU"
+# Older builds of torch print oneDNN's former name.
 _ONEDNN = re.compile(r"(?:oneDNN|MKL-DNN) v([\d.]+)")
+# oneDNN's variable and its former name; the first that is set counts.
 _ISA = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 
 
@@ -27,6 +29,7 @@ def facts(device: torch.device) -> Facts:
         "threads": torch.get_num_threads(),
         "torch": str(torch.__version__),
         "oneDNN": _onednn(),
+        # The capability belongs to it: ATEN_CPU_CAPABILITY limits torch's own kernels on the same processor.
         "CPU": f"{cpu_model()} ({torch.backends.cpu.get_cpu_capability()})",
     }
     if device.type == "cuda":
@@ -35,7 +38,7 @@ def facts(device: torch.device) -> Facts:
 
 
 def differing(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[str]:
-    """Return a phrase for each fact that is another one now, such as `threads 2 before, 1 now`."""
+    """Return a phrase for each fact that has changed, such as `threads 2 before, 1 now`."""
     if not before:
         return [NOT_RECORDED]
     names = dict.fromkeys([*now, *before])
@@ -47,7 +50,7 @@ def differing(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> list[
 
 
 def _onednn() -> str:
-    """oneDNN's version, and the instruction sets that it is limited to; off where it is not used."""
+    """Return oneDNN's version and the instruction sets that it is limited to; `off` where it is not used."""
     mkldnn: Any = torch.backends.mkldnn
     if not mkldnn.is_available() or not mkldnn.enabled:
         return "off"

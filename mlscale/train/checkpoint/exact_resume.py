@@ -1,9 +1,9 @@
-"""Going on from a checkpoint to the bit: what Lightning's own checkpoints lack, and its restart put right.
+"""Bitwise identical resume: adds to checkpoints what Lightning's own lack, and corrects its restart.
 
 Lightning restores weights, optimizers, schedulers and counters. It forgets the random generators, what an epoch's
-averages have added up, the metrics that callbacks look at, and where a loader stands; its restart guesses from counters
-in which hook a checkpoint was saved, and then skips or repeats the rest of it. Checkpoints are saved at boundaries here
-(see `boundary.py`), where nothing is outstanding, so a resumed run simply takes the next step.
+averages have added up, the metrics that callbacks monitor, and the position of a loader; its restart guesses from
+counters in which hook a checkpoint was saved, and then skips or repeats the rest of it. Checkpoints are saved at
+boundaries here (see `step_boundary.py`), where nothing is outstanding, so a resumed run simply takes the next step.
 """
 
 from __future__ import annotations
@@ -25,27 +25,27 @@ from mlscale.train.lightning import partial_results as lightning_results
 KEY = "mlscale_resume"
 _FORMAT = 1
 _BEST = ("best_model_score", "best_k_models", "kth_value", "current_score")
-_CONSTRUCTION, _ORDER, _BATCHES = 1, 2, 3  # what the generators are seeded for
+_CONSTRUCTION, _ORDER, _BATCHES = 1, 2, 3  # purposes of seeds: each has random numbers of its own
 
 
 class ExactResume(Callback):
-    """Adds to every checkpoint what a run needs to go on to the bit, and goes on from it.
+    """Adds to every checkpoint what a bitwise identical resume needs, and restores it.
 
-    Data: a loader that knows its place (ours, or one with `state_dict`) is asked for it. Any other is replayed up to
-    the batch that is next, its shuffling and workers seeded from (seed, epoch), so the samples and their augmentation
-    are those of the uninterrupted run; that takes the time of loading them.
+    Data: a loader that knows its position (built-in, or with a `state_dict`) saves it. Any other is replayed up to the
+    next batch, its shuffling and workers seeded from (seed, epoch), so the samples and their augmentation are those of
+    the uninterrupted run; that takes the time of loading them.
 
-    State that belongs to one rank is kept for each. On another number of ranks it means nothing and is left out.
+    State that belongs to one rank is saved for each. On another number of ranks it has no meaning and is left out.
 
     Args:
         seed: the run's seed.
 
     Attributes:
-        resumed_step: the optimizer step that this fit went on from; None for one from the beginning.
+        resumed_step: the optimizer step that this fit was resumed from; None for one that was not.
         same_layout: whether it ran on as many ranks as now.
-        inexact: why what follows may differ in its last bits from the run without the interruption; empty where all
-            that is recorded about the computation is as before.
-        replayed: batches of a loader without a place of its own that were loaded again.
+        inexact: reasons why the rest of the run may differ in its last bits from an uninterrupted one; empty where all
+            recorded facts about the computation are as before.
+        replayed: batches that were loaded again, of a loader that does not save its position.
     """
 
     def __init__(self, seed: int) -> None:
@@ -66,6 +66,7 @@ class ExactResume(Callback):
         if trainer.world_size > 1:
             own["buffers"] = rank_buffers.own(pl_module)
             own["best"] = {c.state_key: {name: getattr(c, name) for name in _BEST} for c in _choosing(trainer)}
+            # Lightning calls this hook on every rank, though the first alone writes: so ranks can exchange their states.
             ranks = [None] * trainer.world_size  # type: ignore[list-item]  # filled by the next line
             dist.all_gather_object(ranks, own)
         logs = {str(number): log.state_dict() for number, log in enumerate(_loggers(trainer))}
@@ -81,13 +82,13 @@ class ExactResume(Callback):
             "loaders": loader._state_dicts() if loader is not None else [],
         }
 
-    # Going on.
+    # Resuming.
 
     def on_load_checkpoint(self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
         self.resumed_step = checkpoint["global_step"]
         trainer.num_sanity_val_steps = 0  # it would forget the metrics and change what the module has counted
         kept = checkpoint.get(KEY)
-        if kept is None:  # somebody else's checkpoint
+        if kept is None:  # a checkpoint of another program
             self.same_layout = False
             self.inexact = ["the checkpoint is not of mlscale: it holds no random generators"]
             return
@@ -101,7 +102,7 @@ class ExactResume(Callback):
             if kept["loggers"].get(str(number)) is not None:
                 log.load_state_dict(kept["loggers"][str(number)])
         for callback in trainer.callbacks:
-            if isinstance(callback, ModelCheckpoint):  # which saves its last look at the metric, and never loads it
+            if isinstance(callback, ModelCheckpoint):  # which saves its current score, and never loads it
                 callback.current_score = checkpoint["callbacks"].get(callback.state_key, {}).get("current_score")
             if hasattr(callback, "load_rank_states"):
                 callback.load_rank_states([rank["callbacks"].get(callback.state_key) for rank in ranks], trainer)
@@ -109,7 +110,7 @@ class ExactResume(Callback):
             self._own = ranks[trainer.global_rank]
 
     def _compared(self, ranks: list[Any], trainer: Any) -> list[str]:
-        """What any rank computes with that is not what it computed with before."""
+        """Return the facts about the computation that have changed on any rank, as phrases."""
         if not self.same_layout:
             return [f"processes {len(ranks)} before, {trainer.world_size} now"]
         now = arithmetic.facts(trainer.strategy.root_device)
@@ -127,14 +128,14 @@ class ExactResume(Callback):
             self._end_the_last_epoch(trainer)
 
     def on_fit_start(self, trainer: Any, pl_module: LightningModule) -> None:
-        """Restore the averages: a run that has no step left to take reports them, too."""
+        """Restore the averages: a run without a step left reports them, too."""
         if self._own is not None:
             lightning_results.restore(self._own["results"], trainer, pl_module)
         if self.inexact and self.same_layout and trainer.is_global_zero:  # of another layout the launcher reports
             print(f"machine   {'; '.join(self.inexact)}: not the same bits", file=sys.stderr, flush=True)
 
     def on_train_start(self, trainer: Any, pl_module: LightningModule) -> None:
-        """Take the next step, instead of what Lightning concludes from its counters."""
+        """Let the loops take the next step, in place of what Lightning concludes from its counters."""
         if self.resumed_step is None:
             return
         fit_loop = trainer.fit_loop
@@ -142,6 +143,7 @@ class ExactResume(Callback):
         if boundary.in_epoch(trainer):
             # Skips the hooks of an epoch's start, which were called before.
             fit_loop._restart_stage = RestartStage.RESTARTED_MID_EPOCH
+            # Lightning's `reset` corrects counters for a save inside a hook; at a boundary they are right.
             _once(epoch_loop, "reset", lambda: setattr(epoch_loop, "_restarting", False))
         else:
             fit_loop._restart_stage = RestartStage.NONE
@@ -149,21 +151,23 @@ class ExactResume(Callback):
         fit_loop._restarting = epoch_loop.val_loop.restarting = False
         if self._own is not None:
             rank_buffers.restore(self._own.get("buffers", {}), pl_module)
+            # A checkpoint holds the first rank's callbacks; a metric that ranks do not share differs on the others.
             for callback in _choosing(trainer) if not trainer.is_global_zero else []:
                 for name, value in self._own.get("best", {}).get(callback.state_key, {}).items():
                     setattr(callback, name, value)
             generators.restore(self._own["generators"], trainer.strategy.root_device)
 
     def _seed_loaders(self, trainer: Any) -> None:
-        """Make the order of a loader without a place of its own a function of (seed, epoch)."""
+        """Make the order of a loader that does not save its position a function of (seed, epoch)."""
         fit_loop = trainer.fit_loop
         source = fit_loop._data_source
+        # From the class: a second fit must not wrap the function of the first.
         ask = type(source).dataloader
 
         def dataloader() -> Any:
             promises = getattr(trainer.datamodule, "promises", None)
             self._placed = promises is not None and promises.resume
-            if self._own is not None:  # Lightning has kept the first rank's alone
+            if self._own is not None:  # Lightning saves the first rank's alone
                 fit_loop._combined_loader_states_to_load = self._own["loaders"]
             if self._placed:
                 return ask(source)
@@ -175,8 +179,8 @@ class ExactResume(Callback):
         source.dataloader = dataloader
 
     def _begin_epochs(self, trainer: Any) -> None:
-        """Before an epoch's first batch is loaded, or the next one after a resume, put the generators where they were
-        or would have been."""
+        """Put the generators where they were, or would have been, before an epoch's first batch is loaded, or the next one
+        after a resume."""
         epoch_loop = trainer.fit_loop.epoch_loop
         start = type(epoch_loop).on_run_start
 
@@ -187,11 +191,12 @@ class ExactResume(Callback):
                 if renews or not _stateful(fetcher):
                     generators.seed(self.seed, trainer.current_epoch, _ORDER)
                 if not renews and not _stateful(fetcher):
-                    iter(fetcher)  # the one there is was made before samplers of several ranks were told the epoch
+                    iter(fetcher)  # the present one was made before the samplers of several ranks had the epoch set
             start(epoch_loop, fetcher)
             generators.seed(self.seed, trainer.current_epoch, _BATCHES)
             if done and not self._placed and not _stateful(fetcher):
                 self._replay(fetcher, done)
+            # Last: making iterators and replaying batches draw random numbers, too.
             if done and self._own is not None:
                 generators.restore(self._own["generators"], trainer.strategy.root_device)
             self._own = None
@@ -199,8 +204,8 @@ class ExactResume(Callback):
         epoch_loop.on_run_start = on_run_start
 
     def _end_the_last_epoch(self, trainer: Any) -> None:
-        """A run that was saved after its last step of `max_steps`, inside an epoch, still has that epoch's end to do;
-        Lightning would do nothing at all."""
+        """Run the epoch's end for a run that was saved inside an epoch after its last step of `max_steps`; Lightning
+        would do nothing at all."""
         fit_loop = trainer.fit_loop
         run = type(fit_loop).run
 
@@ -209,6 +214,7 @@ class ExactResume(Callback):
                 run(fit_loop)
                 return
             fit_loop.setup_data()
+            # The parts of `FitLoop.run` for one epoch, without its check that the fit is done.
             for part in (fit_loop.reset, fit_loop.on_run_start, fit_loop.on_advance_start, fit_loop.advance):
                 part()
             for part in (fit_loop.on_advance_end, fit_loop.on_iteration_done, fit_loop.on_run_end):
@@ -217,7 +223,7 @@ class ExactResume(Callback):
         fit_loop.run = run_or_end
 
     def _replay(self, fetcher: Any, batches: int) -> None:
-        """Load again what was trained on in this epoch; of an epoch that is at its end, nothing is needed."""
+        """Load again the batches that this epoch was trained on; nothing where the epoch is at its end."""
         if fetcher.length is not None and batches >= fetcher.length:
             return
         for _ in range(batches):
@@ -231,15 +237,15 @@ def _stateful(fetcher: Any) -> bool:
 
 
 def _choosing(trainer: Any) -> list[ModelCheckpoint]:
-    """Callbacks that look at a metric. One that the ranks do not share differs between them, and all have to agree."""
+    """Return the callbacks that monitor a metric: ranks must agree even where it differs between them."""
     return [callback for callback in trainer.callbacks if isinstance(callback, ModelCheckpoint)]
 
 
 def _follow(callback: ModelCheckpoint, kept: dict[str, Any] | None, of_ranks: list[dict[str, Any] | None]) -> None:
-    """Name what a callback has kept where it lies now, after the run was moved, copied or reached by another path.
+    """Rewrite the paths in a callback's state after the run was moved, copied or reached by another path.
 
-    Lightning compares the folder's name alone, forgets what is best where that differs, and so overwrites the best
-    with a worse one. Where the files did not come along, it is right to.
+    Lightning compares the folder's name alone, forgets the best checkpoint where that differs, and so overwrites it
+    with a worse one. Where the files were not moved along, forgetting is right, and nothing is rewritten.
     """
     before = (kept or {}).get("dirpath")
     if not kept or not before or callback.dirpath is None or str(before) == str(callback.dirpath):
@@ -267,6 +273,7 @@ def _loggers(trainer: Any) -> list[Any]:
 
 def _once(owner: Any, name: str, instead: Any) -> None:
     def method(*_: Any) -> None:
+        # The instance's attribute hides the class's method: without it the method is back.
         delattr(owner, name)
         instead()
 

@@ -1,7 +1,7 @@
-"""What becomes of Lightning's bookkeeping when a checkpoint found no room.
+"""The rollback of Lightning's bookkeeping where a checkpoint could not be saved because the disk is full.
 
-A `ModelCheckpoint` notes the new best before it saves it, removes the old one after, and tells the loggers. When the
-save failed (see `checkpoint_io.py`) none of this must happen: the old one is still the best that there is.
+A `ModelCheckpoint` notes the new best before it saves it, removes the old one after, and notifies the loggers. When the
+save failed (see `io.py`) none of this must happen: the old one is still the best that exists.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pytorch_lightning.callbacks import ModelCheckpoint
 
 from mlscale.train.checkpoint.io import VerifiedCheckpointIO
 
+# Methods of ModelCheckpoint that save, and below the attributes that they change, all private.
 _SAVES = ("_save_topk_checkpoint", "_save_last_checkpoint", "on_exception")
 _NOTES = (
     "current_score",
@@ -28,11 +29,11 @@ _NOTES = (
 
 
 class _NotSavedError(Exception):
-    """There was no room, and who saves must not go on as if there had been."""
+    """The disk is full, and the code that saves must not continue as if it had saved."""
 
 
 def apply(trainer: Any) -> None:
-    """Let a trainer's checkpoint callbacks forget saves that failed; call before fit."""
+    """Let a trainer's checkpoint callbacks undo their records of saves that failed; call before fit."""
     guard = _Guard(trainer)
     for callback in trainer.callbacks:
         if isinstance(callback, ModelCheckpoint):
@@ -41,7 +42,7 @@ def apply(trainer: Any) -> None:
 
 
 def last_save_failed(trainer: Any) -> bool:
-    """Whether the last save of the trainer found no room. All ranks must ask: the first, which writes, tells them."""
+    """Return whether the trainer's last save failed on a full disk. A collective: the first rank writes and broadcasts."""
     io = trainer.strategy.checkpoint_io
     return isinstance(io, VerifiedCheckpointIO) and bool(trainer.strategy.broadcast(io.unsaved))
 
@@ -54,10 +55,11 @@ class _Guard:
         trainer.save_checkpoint = self._save_checkpoint
 
     def forgetting(self, callback: ModelCheckpoint, save: Callable[..., None]) -> Callable[..., None]:
-        """`save`, after which `callback` is as it was before if there was no room."""
+        """Return `save`, wrapped so that `callback` is as it was before if the disk is full."""
 
         def guarded(*arguments: Any) -> None:
             before = {name: getattr(callback, name) for name in _NOTES if hasattr(callback, name)}
+            # Copied: the callback changes this dictionary in place.
             before["best_k_models"] = dict(callback.best_k_models)
             self._asks = True
             try:
@@ -72,5 +74,6 @@ class _Guard:
 
     def _save_checkpoint(self, *arguments: Any, **options: Any) -> None:
         self._save(*arguments, **options)
+        # Only inside a ModelCheckpoint: other callers of `save_checkpoint` check `last_save_failed` themselves.
         if self._asks and last_save_failed(self._trainer):
             raise _NotSavedError

@@ -1,4 +1,4 @@
-"""How Lightning's checkpoints reach the disk and come back: committed with digests, read weights-only.
+"""Reading and writing of Lightning's checkpoints: committed with digests, read weights-only.
 
 Any callback that saves goes through here, a user's own `ModelCheckpoint` among them.
 """
@@ -32,12 +32,12 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FailedSave:
-    """A save for which there was no room.
+    """A save that failed because the disk is full.
 
     Attributes:
         path: the checkpoint that was to be written.
         step: optimizer steps of the run at that moment.
-        reason: what the system said.
+        reason: the system's message.
     """
 
     path: str
@@ -49,9 +49,9 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
     """Lightning's plugin for checkpoints, with commits, digests and a full disk in mind.
 
     - A save is written aside and committed by one rename, with a record and a digest inside (`runs.checkpoints`).
-    - A save for which the disk, a quota or the largest file size leaves no room does not end the training: it warns,
-      and what was there stays. `failed` lists them; `unsaved` tells whether the last one failed.
-    - What a failed save was to replace is not removed, though Lightning asks for it.
+    - A save that exceeds the disk, a quota or the largest file size does not end the training: it warns, and the
+      earlier file stays. `failed` lists such saves; `unsaved` is true if the last one failed.
+    - The checkpoint that a failed save was to replace is not removed, though Lightning requests it.
     - A load verifies the digest, and reads tensors and plain values alone.
 
     Paths of other protocols than local files (s3://…) are written and read as Lightning does, weights-only.
@@ -73,13 +73,14 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         """Write `checkpoint`, whole or not at all.
 
         Args:
-            checkpoint: what Lightning dumps. Hyper-parameters that could not be read back are left out, and told.
+            checkpoint: what Lightning dumps. Hyper-parameters that could not be read back are left out, with a
+                warning.
             path: where to.
             storage_options: None.
 
         Raises:
             TypeError: `storage_options` is given.
-            MLScaleError: it can't be written, for another reason than lack of room (exit code 5).
+            MLScaleError: it can't be written, for another reason than a full disk (exit code 5).
         """
         if storage_options is not None:
             raise TypeError(f"{type(self).__name__} has no storage options")
@@ -89,6 +90,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         if not _is_local_file_protocol(path):
             super().save_checkpoint(checkpoint, path)
             return
+        # Absolute: a record must hold after the process changes its working directory.
         target = Path(path).expanduser().absolute()
         record = replace(describe(checkpoint, target), run=self.run, config_hash=self.config_hash)
         try:
@@ -106,17 +108,17 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = lambda storage, loc: storage, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        """Read a checkpoint whose digest holds, weights-only whatever is asked for.
+        """Read a checkpoint after verifying its digest, weights-only whatever `weights_only` is.
 
         Raises:
-            MLScaleError: there is none, it is torn or altered, or it holds objects that only code can build.
+            MLScaleError: it does not exist, is torn or altered, or holds objects that only code can build.
         """
         if not _is_local_file_protocol(path):
             return super().load_checkpoint(path, map_location, weights_only=True)
         return load(path, map_location)
 
     def remove_checkpoint(self, path: str | Path) -> None:
-        """Remove a checkpoint; not the one that a failed save was to replace."""
+        """Remove a checkpoint, unless it is one that a failed save was to replace."""
         if self.unsaved:
             _log.debug("%s stays: the save that was to replace it failed", path)
             return
@@ -144,7 +146,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         )
 
     def _leave_out(self, checkpoint: dict[str, Any]) -> None:
-        """Take out of the hyper-parameters what a weights-only load refuses: modules, factories, classes."""
+        """Remove from the hyper-parameters what a weights-only load refuses: modules, factories, classes."""
         for key in _HYPER_PARAMETERS:
             if not isinstance(values := checkpoint.get(key), Mapping):
                 continue
@@ -178,10 +180,10 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
 
 
 def load(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """The content of a checkpoint whose digest holds. One without a digest, of another program, is read all the same.
+    """Return the content of a checkpoint after verifying its digest; files of other programs, without one, are read too.
 
     Raises:
-        MLScaleError: there is none, it is torn or altered, or it holds objects that only code can build.
+        MLScaleError: it does not exist, is torn or altered, or holds objects that only code can build.
     """
     file = Path(path).expanduser()
     try:
@@ -200,6 +202,7 @@ def load(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
     except Exception as error:
         if isinstance(error, MLScaleError):
             raise
+        # A torn file can't be searched for the classes that it names.
         foreign = _foreign(file) if checked.state != "torn" else []
         if not foreign:
             raise MLScaleError(
@@ -220,7 +223,7 @@ _PLAIN = (
 
 
 def describe(checkpoint: Mapping[str, Any], path: Path) -> Record:
-    """The record of a checkpoint: which policy writes it follows from the state that ModelCheckpoint callbacks keep."""
+    """Return the record of a checkpoint; its kind follows from the states that ModelCheckpoint callbacks keep in it."""
     kind, metric, value = _policy(checkpoint.get("callbacks", {}), path)
     return Record(
         kind=kind,
@@ -233,7 +236,7 @@ def describe(checkpoint: Mapping[str, Any], path: Path) -> Record:
 
 
 def _policy(callbacks: Mapping[str, Any], path: Path) -> tuple[Kind, str | None, float | None]:
-    """Which of the ModelCheckpoints writes to `path`, what it watches, and the value there."""
+    """Return the kind of the checkpoint at `path`, the metric of the ModelCheckpoint that writes it, and its value."""
     states = [state for state in callbacks.values() if isinstance(state, Mapping) and "best_k_models" in state]
     for state in states:
         best = {_real(name): value for name, value in (state.get("best_k_models") or {}).items()}
@@ -249,11 +252,12 @@ def _policy(callbacks: Mapping[str, Any], path: Path) -> tuple[Kind, str | None,
 
 
 def _plain(value: Any) -> Any:
-    """`value` made of what a weights-only load reads; OmegaConf's containers become dicts and lists.
+    """Return `value` made of what a weights-only load reads; OmegaConf's containers become dicts and lists.
 
     Raises:
         TypeError: it holds something else.
     """
+    # Exact types: a subclass, such as np.float64 of float, is pickled by its class, which a weights-only load refuses.
     if value is None or type(value) in (bool, int, float, str, bytes, complex) or type(value) is torch.Tensor:
         return value
     if isinstance(value, Mapping):
@@ -265,8 +269,8 @@ def _plain(value: Any) -> Any:
 
 
 def _numbers_of_python(value: Any) -> Any:
-    """`value` with numpy's numbers as the same numbers of Python, which a weights-only load reads: a schedule that is
-    computed by numpy leaves them in the states of optimizers and schedulers. Others (float32) would be other numbers.
+    """Return `value` with numpy's numbers as Python's, which a weights-only load reads: a schedule that is computed by
+    numpy leaves them in the states of optimizers and schedulers. float32 and others would change their value, and stay.
     """
     if isinstance(value, np.float64 | np.int64 | np.bool_):
         return value.item()
@@ -285,11 +289,12 @@ def _numbers_of_python(value: Any) -> Any:
 
 
 def _foreign(path: Path) -> list[str]:
-    """The classes and functions named in a checkpoint that a weights-only load refuses, sorted."""
+    """Return the classes and functions named in a checkpoint that a weights-only load refuses, sorted."""
     return sorted(torch.serialization.get_unsafe_globals_in_checkpoint(path))
 
 
 def _real(path: str | Path) -> Path:
+    # The folder alone is resolved: `last.ckpt` may be a link to another checkpoint.
     return Path(path).parent.resolve() / Path(path).name
 
 
@@ -301,12 +306,14 @@ def _finite(value: Any) -> float | None:
 def _commit(checkpoint: dict[str, Any], target: Path, record: Record, *, tidied: set[Path]) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     if target.parent not in tidied:
+        # Once per folder and process: it removes the unfinished files of saves that were killed.
         checkpoints.tidy(target.parent)
         tidied.add(target.parent)
     writer = Writer(target)
     try:
         torch.save(checkpoint, cast(Any, writer))
     except BaseException:
+        # On Ctrl-C, too: no unfinished file is left.
         writer.discard()
         raise
     writer.commit(record)

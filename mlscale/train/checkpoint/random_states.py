@@ -13,7 +13,7 @@ from mlscale.train.callbacks.step_seed import mix
 
 
 def state(device: torch.device) -> dict[str, Any]:
-    """torch's (CPU, and `device` if it is CUDA), Python's and numpy's global generators."""
+    """Return the states of torch's (CPU, and `device` if it is CUDA), Python's and numpy's global generators."""
     version, words, gauss = random.getstate()
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     states: dict[str, Any] = {
@@ -21,6 +21,7 @@ def state(device: torch.device) -> dict[str, Any]:
         "python": {"version": version, "words": torch.tensor(words, dtype=torch.int64), "gauss": gauss},
         "numpy": {
             "name": name,
+            # The words are uint32, which torch supports only in part: int64 holds them.
             "keys": torch.from_numpy(np.asarray(keys).astype(np.int64)),
             "position": int(position),
             "has_gauss": int(has_gauss),
@@ -33,7 +34,7 @@ def state(device: torch.device) -> dict[str, Any]:
 
 
 def restore(states: Mapping[str, Any], device: torch.device) -> None:
-    """Put the generators back as `state` found them."""
+    """Set the generators to states that `state` returned."""
     torch.default_generator.set_state(states["torch"])
     python, numpy = states["python"], states["numpy"]
     random.setstate((python["version"], tuple(python["words"].tolist()), python["gauss"]))
@@ -48,4 +49,5 @@ def seed(*values: int) -> None:
     number = mix(*values)
     torch.manual_seed(number)
     random.seed(number)
+    # numpy takes 32 bits and no more.
     np.random.seed(number & 0xFFFF_FFFF)

@@ -16,8 +16,9 @@ from mlscale.train.checkpoint import tensor_digests as digests
 
 
 def own(module: nn.Module) -> dict[str, Tensor]:
-    """This rank's buffers that are not the first rank's, by name, on the CPU. All ranks have to ask at once."""
+    """Return this rank's buffers that differ from the first rank's, by name, on the CPU. A collective."""
     buffers = dict(module.named_buffers())
+    # Digests are compared in place of buffers: 16 characters for each travel between ranks, whatever its size.
     found = {name: digests.of_tensor(value) for name, value in buffers.items()}
     first = [found]
     dist.broadcast_object_list(first)
@@ -26,7 +27,7 @@ def own(module: nn.Module) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def restore(kept: Mapping[str, Tensor], module: nn.Module) -> None:
-    """Put them back; names that the module lacks by now are passed over."""
+    """Copy saved buffers back into `module`; names that it lacks are skipped."""
     buffers = dict(module.named_buffers())
     for name in kept.keys() & buffers.keys():
         buffers[name].copy_(kept[name])

@@ -1,4 +1,4 @@
-"""Between two steps: the moments at which a run can be saved, stopped, and gone on from to the bit.
+"""Boundaries of steps and epochs: the points at which a run can be saved, stopped, and resumed bitwise identically.
 
 Lightning saves inside its hooks: then the module's own hook, the loggers' step, a validation or a scheduler may still
 be outstanding, and a resumed run does without them. Here there are two boundaries, after all that belongs to them:
@@ -7,7 +7,7 @@ be outstanding, and a resumed run does without them. Here there are two boundari
 - of an epoch: after its hooks, log entries and schedulers.
 
 Callbacks that have a method `on_step_boundary` or `on_epoch_boundary`, of (trainer, module), are called there. A
-`ModelCheckpoint`, ours or a user's, decides when Lightning lets it, and looks at the same metrics, but saves there.
+`ModelCheckpoint`, built-in or a user's, decides in Lightning's hooks, by the same metrics, but saves there.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ _STEP, _EPOCH = "on_step_boundary", "on_epoch_boundary"
 
 
 def apply(trainer: Any) -> None:
-    """Let a trainer's callbacks know of boundaries, and its checkpoints be saved at them; call before fit."""
+    """Call a trainer's callbacks at boundaries, and defer its checkpoints to them; call before fit."""
     deferred = _Deferred(trainer)
+    # Saves that are due come before the callbacks' hooks: one of these may stop the run by an error.
     _after(trainer.fit_loop.epoch_loop, deferred.run, partial(_tell, trainer, _STEP))
     _after(trainer.fit_loop, deferred.run_in_epoch, partial(_tell, trainer, _EPOCH))
 
 
 def inside_accumulation(trainer: Any) -> bool:
-    """Whether gradients of an optimizer step that is not done yet are waiting: they are in no checkpoint."""
+    """Return whether gradients of an unfinished optimizer step have accumulated: a checkpoint does not hold them."""
     return bool(trainer.fit_loop.epoch_loop._should_accumulate())
 
 
 def in_epoch(trainer: Any) -> bool:
-    """Whether an epoch has begun and not ended; at its last step's boundary it has not."""
+    """Return whether an epoch has begun and not ended, which includes the boundary of its last step."""
     progress = trainer.fit_loop.epoch_progress.current
     return bool(progress.completed < progress.ready)
 
@@ -45,6 +46,7 @@ def _after(loop: Any, *actions: Callable[[], None]) -> None:
     before = loop.on_advance_end
 
     def on_advance_end(*arguments: Any) -> None:
+        # Lightning's own method first: it runs the validation that is due and steps the plateau schedulers.
         before(*arguments)
         for action in actions:
             action()
@@ -59,7 +61,7 @@ def _tell(trainer: Any, hook: str) -> None:
 
 
 class _Deferred:
-    """What the trainer's checkpoint callbacks were called for, until the next boundary."""
+    """The calls of the trainer's checkpoint callbacks that wait for the next boundary."""
 
     def __init__(self, trainer: Any) -> None:
         self._trainer = trainer
@@ -67,6 +69,7 @@ class _Deferred:
         self._of_epoch: list[Callable[[], None]] = []
         for callback in trainer.callbacks:
             if isinstance(callback, ModelCheckpoint):
+                # Without either it does nothing after a batch, and deferring it would only cost time at every step.
                 if callback._every_n_train_steps >= 1 or callback._train_time_interval is not None:
                     self._defer(callback, "on_train_batch_end", self._of_step)
                 self._defer(callback, "on_validation_end", self._of_step)
@@ -84,6 +87,7 @@ class _Deferred:
                 self._run(self._of_epoch)
 
     def _run(self, calls: list[Callable[[], None]]) -> None:
+        # Emptied before the calls: after one that raises the rest is not repeated at the next boundary.
         due, calls[:] = list(calls), []
         for call in due:
             call()
@@ -92,6 +96,7 @@ class _Deferred:
         original = getattr(callback, hook)
 
         def later(*arguments: Any) -> None:
+            # Outside a fit there are no boundaries: the call is made at once.
             if self._trainer.state.fn == TrainerFn.FITTING and not self._trainer.sanity_checking:
                 calls.append(lambda: original(*arguments))
             else:
@@ -102,7 +107,7 @@ class _Deferred:
 
 @contextlib.contextmanager
 def _as_in_epoch(trainer: Any) -> Iterator[None]:
-    """A checkpoint callback counts the epoch that has just ended as the current one; `as_ended` mends what it saves."""
+    """Count the ended epoch as the current one, as checkpoint callbacks do; `as_ended` corrects what they save."""
     progress = trainer.fit_loop.epoch_progress
     for counter in (progress.current, progress.total):
         counter.completed -= 1

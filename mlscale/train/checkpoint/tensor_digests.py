@@ -15,22 +15,24 @@ import torch
 BYTES = 8
 WHOLE_BYTES = 1 << 20  # of a tensor or an array in an attribute: a larger one is a data set, and digested by a sample
 _SAMPLE = 1 << 16  # bytes at the start and at the end of such a one
-_ENDS = 1024  # entries at either end of a long list that are looked at
+_ENDS = 1024  # entries at either end of a long list that are digested
+# Containers that hold themselves end here, too.
 _DEPTH = 6
 
 NOTHING = object()
-"""What `plain` returns for a value that is none of those it can digest."""
+"""The value that `plain` returns for what it can't digest."""
 
 
 def of_tensor(tensor: torch.Tensor) -> str:
-    """BLAKE2b of a tensor's dtype, shape and bytes, as 16 hex digits; of one's own shard, where it is sharded."""
+    """Return BLAKE2b of a tensor's dtype, shape and bytes, 16 hex digits; of this rank's shard, where it is sharded."""
     local = getattr(tensor, "_local_tensor", tensor)
     flat = local.detach().to("cpu").contiguous().reshape(-1)
+    # As bytes: numpy has no bfloat16.
     return _hex(f"{tensor.dtype}{tuple(tensor.shape)}", flat.view(torch.uint8).numpy().data)
 
 
 def generator(value: Any) -> str | None:
-    """The digest of a random generator's state: Python's, numpy's or torch's; None for anything else."""
+    """Return the digest of a random generator's state: Python's, numpy's or torch's; None for anything else."""
     if isinstance(value, random.Random):
         return _hex(repr(value.getstate()))
     if isinstance(value, np.random.Generator):
@@ -41,14 +43,16 @@ def generator(value: Any) -> str | None:
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """What stands for a plain value in a trace: a number itself, the digest of text, tensors and containers.
+    """Return a plain value as a trace holds it: a number itself, the digest of text, tensors and containers.
 
-    Lists longer than 2,048 entries and tensors of more than a MiB are told apart by length and ends alone. Entries of a
-    container that are no plain values stand for their class: what they hold is looked at elsewhere.
+    Lists longer than 2,048 entries and tensors of more than a MiB are distinguished by length and ends alone. Entries
+    of a container that are not plain values count by their class: their content is digested elsewhere.
     """
     if value is None or isinstance(value, bool | int):
+        # Larger integers are not exact in a JSON reader that uses float64.
         return value if not isinstance(value, int) or abs(value) < 1 << 53 else _hex(str(value))
     if isinstance(value, float):
+        # Exact, and text: JSON has neither NaN nor infinity.
         return value.hex()
     if isinstance(value, np.generic):
         return plain(value.item(), depth)
@@ -63,6 +67,7 @@ def plain(value: Any, depth: int = 0) -> Any:
     if isinstance(value, Mapping):
         return _many(f"{len(value)}", (part for item in _ends(list(value.items())) for part in item), depth)
     if isinstance(value, Set):
+        # Sorted: the order of a set of strings differs between processes.
         return _hex(str(sorted(str(_shown(part, depth)) for part in value)))
     if isinstance(value, Sequence) or type(value).__name__ == "deque":
         return _many(f"{len(value)}", _ends(value), depth)
@@ -86,7 +91,7 @@ def _ends(values: Any) -> list[Any]:
 
 
 def _array(flat: Any, head: str) -> str:
-    """Of a tensor or an array in one dimension."""
+    """Return the digest of a tensor or an array in one dimension."""
     if flat.nbytes > WHOLE_BYTES:
         count = max(1, _SAMPLE // max(1, flat.itemsize))
         return _hex(head, _bytes(flat[:count]), _bytes(flat[-count:]))
@@ -104,13 +109,14 @@ def _dense(tensor: torch.Tensor) -> bool:
 
 
 def _state(value: Any) -> str:
-    """The state of a numpy generator, a dictionary of dictionaries, numbers and arrays, as text."""
+    """Return the state of a numpy generator, a dictionary of dictionaries, numbers and arrays, as text."""
     if isinstance(value, Mapping):
         return ",".join(f"{key}={_state(part)}" for key, part in value.items())
     return np.asarray(value).tobytes().hex() if isinstance(value, np.ndarray) else str(value)
 
 
 def _hex(head: str, *parts: bytes | memoryview) -> str:
+    # File names that are not UTF-8 hold surrogates, which a strict encoder refuses.
     digest = hashlib.blake2b(head.encode("utf-8", errors="surrogatepass"), digest_size=BYTES)
     for part in parts:
         digest.update(part)
