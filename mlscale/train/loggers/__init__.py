@@ -15,16 +15,17 @@ from mlscale.train.loggers.csv_logger import CSV
 
 
 def csv(save_dir: str) -> Logger:
-    """``metrics.csv`` in `save_dir`."""
+    """Return the logger that writes ``metrics.csv`` in `save_dir`."""
     return CSV(save_dir)
 
 
 def tensorboard(save_dir: str) -> Logger:
-    """Event files for TensorBoard in `save_dir`.
+    """Return the logger that writes event files for TensorBoard in `save_dir`.
 
     Raises:
         MLScaleError: TensorBoard is not installed.
     """
+    # Before the import: the error then names the extra to install.
     need("tensorboard", "tensorboard")
     from mlscale.train.loggers.tensorboard_logger import TensorBoard
 
@@ -41,7 +42,7 @@ def mlflow(
     artifacts: Sequence[str] = (),
     timeout_s: float = 10.0,
 ) -> Logger:
-    """A run of an MLflow server, sent by a thread. Arguments as in `MLflow`."""
+    """Return the logger of an MLflow run, whose entries a thread sends. Arguments as in `MLflow`."""
     from mlscale.train.loggers.mlflow_logger import MLflow
 
     return MLflow(
@@ -69,7 +70,7 @@ def wandb(
     save_code: bool = False,
     run_id: str | None = None,
 ) -> Logger:
-    """Weights & Biases; offline where there is no API key or no answer. Arguments as in `WandB`."""
+    """Return the logger of Weights & Biases; offline without an API key or a response. Arguments as in `WandB`."""
     from mlscale.train.loggers.wandb_logger import WandB  # importing wandb takes as long as importing torch
 
     return WandB(
@@ -112,8 +113,9 @@ def log_table(
 
 
 def _show(loggers: Iterable[Any], how: str, name: str, *content: Any) -> None:
-    """Ask each tracker that can. What finds no room on the disk is left out: training goes on."""
+    """Call the method `how` of each tracker that has it. On a full disk the content is left out: training continues."""
     for logger in loggers:
+        # A third-party logger need not keep media.
         if (show := getattr(logger, how, None)) is not None:
             try:
                 show(name, *content)

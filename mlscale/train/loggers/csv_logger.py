@@ -24,7 +24,7 @@ _SECONDS = 5.0  # between two writes
 
 
 class NoExperiment(MLScaleError, AttributeError):  # noqa: N818 - hasattr(logger, "experiment") must be False
-    """The module asks the CSV file for what only a tracker has, such as TensorBoard's `add_image`."""
+    """The error for code that uses what only a tracker has, such as TensorBoard's `add_image`, with the CSV file."""
 
 
 class CSV(Logger):
@@ -69,7 +69,7 @@ class CSV(Logger):
 
     @rank_zero_only
     def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
-        """Nothing: the run folder holds the whole configuration."""
+        """Do nothing: the run folder holds the whole configuration."""
 
     @rank_zero_only
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
@@ -93,13 +93,13 @@ class CSV(Logger):
 
     @rank_zero_only
     def state_dict(self) -> dict[str, int]:
-        """How many rows there are; they are written before a checkpoint counts on them."""
+        """Return the number of rows, after writing them: a checkpoint relies on them."""
         self.flush()
         return {"rows": self._count}
 
     @rank_zero_only
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on after so many rows: what was logged after the checkpoint will be logged again."""
+        """Continue after that many rows: what was logged after the checkpoint will be logged again."""
         self._count = state_dict["rows"]
         if self.path.exists():
             header, rows = self._read()
@@ -108,7 +108,7 @@ class CSV(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write when the last time is some seconds ago; Lightning calls this at every entry."""
+        """Write if the last write is some seconds ago; Lightning calls this at every entry."""
         if time.monotonic() - self._written >= _SECONDS:
             self.flush()
 
@@ -121,7 +121,7 @@ class CSV(Logger):
                 tqdm.write(f"warning   disk full: {count} rows of {self.path} are lost", file=sys.stderr)
 
     def flush(self) -> None:
-        """Write now. Where the disk has no room the entries are kept for the next time: training goes on."""
+        """Write now. Where the disk is full the entries are kept for the next time: training continues."""
         self._written = time.monotonic()
         if not self._rows:
             return
@@ -138,6 +138,7 @@ class CSV(Logger):
 
     def _append(self) -> None:
         self.path.parent.mkdir(parents=True, exist_ok=True)
+        # The file of an earlier attempt of this run: its columns come first.
         if not self._columns and self.path.exists():
             self._columns = self._read()[0]
         known = list(self._columns)
@@ -159,9 +160,10 @@ class CSV(Logger):
                 tqdm.write(f"warning   no room for {self.path}: {error.strerror}; it waits in memory", file=sys.stderr)
 
     def _read(self) -> tuple[list[str], list[dict[str, str]]]:
-        """The columns and the rows of the file; a row that was being written when the run was killed is left out."""
+        """Return the columns and the rows of the file; an unfinished row of a run that was killed is left out."""
         if not self.path.exists():
             return [], []
+        # After the last line break there is nothing, or an unfinished row. Bytes, since a torn file may not be UTF-8.
         lines = self.path.read_bytes().split(b"\n")[:-1]
         if not lines:
             return [], []
@@ -174,11 +176,11 @@ class CSV(Logger):
         whole = [fields if fields is not None and len(fields) == len(header) else None for fields in read]
         if lost := whole.count(None):
             self._keep_damaged(f"{lost} of its {len(whole)} rows can't be read and are left blank")
-        blank = [""] * len(header)  # a damaged row keeps its place: checkpoints count rows
+        blank = [""] * len(header)  # a corrupt row keeps its position: checkpoints count rows
         return header, [dict(zip(header, fields or blank, strict=True)) for fields in whole]
 
     def _keep_damaged(self, what: str) -> None:
-        """Keep the file as it is under another name before it is replaced, and report it, once."""
+        """Copy the file to another name before it is replaced, and report it; once, so that the first copy stays."""
         kept = self.path.with_name(f"{self.path.name}.damaged")
         if not kept.exists():
             shutil.copyfile(self.path, kept)
@@ -199,7 +201,7 @@ class CSV(Logger):
 
 
 def _fields(line: bytes) -> list[str] | None:
-    """The fields of one line; None where it can't be read. A metric's name and value hold no line break."""
+    """Return the fields of one line; None where it can't be read. A metric's name and value hold no line break."""
     if b"\0" in line:  # a block that never reached the disk
         return None
     try:

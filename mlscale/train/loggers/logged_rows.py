@@ -1,4 +1,4 @@
-"""What a tracker was told, row by row, so that a run that goes on tells the rest: no row twice, none left out."""
+"""The rows that were sent to a tracker, so that a resumed run sends the rest: no row twice, none left out."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 
 
 class Told:
-    """The rows of a run, on the disk before a checkpoint counts on them.
+    """The rows of a run, on the disk before a checkpoint relies on them.
 
     Args:
-        path: one JSON document a line.
+        path: of the file, one JSON document a line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -23,12 +23,12 @@ class Told:
         self._count = 0  # rows of the run, on the disk or not
 
     def add(self, row: Mapping[str, Any]) -> None:
-        """Another row."""
+        """Add a row."""
         self._fresh.append(json.dumps(row))
         self._count += 1
 
     def keep(self) -> int:
-        """Write the rows that are not written yet; returns how many there are. Without room they wait in memory."""
+        """Write the new rows; returns how many the run has. Where the disk is full they wait in memory."""
         with contextlib.suppress(OSError):
             self._path.parent.mkdir(parents=True, exist_ok=True)
             size = self._path.stat().st_size if self._path.exists() else 0
@@ -42,14 +42,15 @@ class Told:
         return self._count
 
     def go_on(self, count: int) -> list[dict[str, Any]]:
-        """Keep the first `count` rows and forget what came after the checkpoint; returns those."""
+        """Keep the first `count` rows and remove those after the checkpoint; returns the kept ones."""
         lines: list[str] = []
         if self._path.is_file():
             lines = self._path.read_text(encoding="utf-8").splitlines(keepends=True)[:count]
             self._path.write_text("".join(lines), encoding="utf-8")
         self._count = count
+        # A line without a line break was cut off when the process was killed.
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
     def forget(self) -> None:
-        """No row of an attempt before this one counts."""
+        """Remove the rows of an earlier attempt."""
         self._path.unlink(missing_ok=True)

@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 
 def png(path: Path, pixels: NDArray[Any]) -> Path:
-    """Write an image; returns its path.
+    """Write an image as PNG; returns its path.
 
     Args:
         path: of the file; its folder is made.
         pixels: uint8, (height, width, 3) or (height, width).
     """
+    # Imported on use: most runs show no images.
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,6 +36,7 @@ def written_table(path: Path, columns: Sequence[str], rows: Sequence[Sequence[An
 
 
 def markdown(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table as Markdown, for TensorBoard's texts."""
+    """Return a table as Markdown, for TensorBoard's texts."""
     lines = [columns, ["---"] * len(columns), *rows]
+    # A bar inside a cell would end it.
     return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,4 +1,4 @@
-"""What is said to an MLflow server: find or make the run, then entries in batches, each request in bounded time."""
+"""Requests to an MLflow server: find or create the run, then entries in batches, each request in bounded time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-_RUN = "mlscale.run"  # the tag by which a run that goes on is found
+_RUN = "mlscale.run"  # the tag by which a resumed run is found
 _NOTES = "mlflow.note.content"
 _PARAMS, _METRICS = 100, 1000  # that MLflow takes in one request
 _REFUSED = re.compile(r"[^\w/.:\- ]")  # in the name of a parameter or metric; with one of these no entry is taken
@@ -17,7 +17,7 @@ _LONGEST = 250  # characters of a name
 
 @dataclass(frozen=True)
 class Place:
-    """Where a run is told.
+    """The server and the description of a run.
 
     Attributes:
         uri: the tracking server.
@@ -36,7 +36,7 @@ class Place:
     timeout_s: float = 10.0
 
     def document(self) -> dict[str, Any]:
-        """For JSON; the address has no credentials in it, those come from the environment."""
+        """Return it for JSON; the address has no credentials in it, those come from the environment."""
         return asdict(self) | {"uri": _plain(self.uri)}
 
 
@@ -57,7 +57,7 @@ class Client:
         """Send entries in order; those that the server has already are left out.
 
         Raises:
-            Exception: of MLflow or requests: it is not reached, or does not take them.
+            Exception: of MLflow or requests: the server is not reached, or does not accept them.
         """
         if not self._run:
             self._connect()
@@ -76,7 +76,7 @@ class Client:
             self._log_params(entities, params)
         for at in range(0, len(metrics), _METRICS):
             self._mlflow.log_batch(self._run, metrics=metrics[at : at + _METRICS])
-        for metric in metrics:  # what was taken is not sent again when a later part of these entries fails
+        for metric in metrics:  # accepted ones are not sent again when a later part of these entries fails
             self._seen[metric.key] = max(metric.step, self._seen.get(metric.key, -1))
         for entry in entries:
             if "artifact" in entry and os.path.isfile(entry["artifact"]):
@@ -85,17 +85,19 @@ class Client:
                 self._mlflow.set_terminated(self._run, entry["status"])
 
     def _connect(self) -> None:
-        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it tells its makers what is called
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # it reports calls to its makers
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(max(1, round(self._place.timeout_s))))
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")  # by default it tries for four minutes
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "1")
         os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")  # stdout holds results alone
         os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+        # After the variables: MLflow reads them when it is imported and at its first request.
         from mlflow.tracking import MlflowClient
 
         self._mlflow = client = MlflowClient(tracking_uri=self._place.uri)
         found = client.get_experiment_by_name(self._place.experiment)
         experiment = found.experiment_id if found else client.create_experiment(self._place.experiment)
+        # A quote would end the string in the filter below.
         quoted = self._place.name.replace("'", "")
         runs = client.search_runs([experiment], f"tags.`{_RUN}` = '{quoted}'", max_results=1)
         if runs:
@@ -107,7 +109,7 @@ class Client:
             self._run = client.create_run(experiment, tags=tags, run_name=self._place.name).info.run_id
 
     def _log_params(self, entities: Any, params: Mapping[str, str]) -> None:
-        """Parameters can't change in MLflow: a run that goes on elsewhere keeps those that it began with."""
+        """Log parameters that the run lacks: MLflow's can't change, so a run resumed elsewhere keeps its first ones."""
         known = self._mlflow.get_run(self._run).data.params
         new = [entities.Param(name, value) for name, value in params.items() if name not in known]
         for at in range(0, len(new), _PARAMS):
@@ -115,7 +117,7 @@ class Client:
 
 
 def _name(given: str) -> str:
-    """A name as MLflow takes it: `val/top_5` of `val/top@5`."""
+    """Return a name as MLflow accepts it: `val/top_5` for `val/top@5`."""
     return _REFUSED.sub("_", given)[:_LONGEST]
 
 
@@ -126,7 +128,7 @@ def _mlflow_entities() -> Any:
 
 
 def _plain(uri: str) -> str:
-    """The address without a user and a password."""
+    """Return the address without a user and a password."""
     scheme, mark, rest = uri.partition("://")
     head, slash, path = rest.partition("/")
     return f"{scheme}{mark}{head.rpartition('@')[2]}{slash}{path}"

@@ -1,4 +1,4 @@
-"""MLflow without waiting for it: entries go to a thread that sends them; what is not taken is kept, and told."""
+"""The MLflow logger: a thread sends the entries; those that the server does not accept are kept and reported."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from mlscale.train.loggers.media import png, written_table
 from mlscale.train.loggers.mlflow_client import Client, Place
 from mlscale.train.loggers.outbox import Outbox
 
-_VALUE = 6000  # characters of a parameter that MLflow takes
+_VALUE = 6000  # characters of a parameter that MLflow accepts
 
 
 class MLflow(Logger):
-    """One run of a tracking server. A run that goes on is found by its name, and goes on there; an entry that is there
-    already is not sent again.
+    """One run of a tracking server. A resumed run is found by its name and continued there; an entry that the server
+    has is not sent again.
 
     Args:
         save_dir: where entries that could not be sent are kept, as ``mlflow-unsent.jsonl``.
         tracking_uri: the server, as MLflow has it.
-        experiment: made where there is none.
+        experiment: created where it does not exist.
         name: of the run; no other run of the experiment has it.
-        tags: free words.
+        tags: any words.
         notes: shown as the run's description.
         artifacts: files of the run folder, relative to it, that are sent at the end; patterns as `checkpoints/*.ckpt`.
         timeout_s: seconds that one request may take.
@@ -53,6 +53,7 @@ class MLflow(Logger):
         super().__init__()
         need("mlflow", "mlflow")
         self._folder, self._artifacts = Path(save_dir), tuple(artifacts)
+        # MLflow's tags are pairs.
         self._place = Place(tracking_uri, experiment, name, dict.fromkeys(tags, "true"), notes, timeout_s)
         self._started: Outbox | None = None
 
@@ -70,7 +71,7 @@ class MLflow(Logger):
 
     @property
     def _outbox(self) -> Outbox:
-        """Started by the first entry, on rank 0: a process that logs nothing has no thread."""
+        """The outbox, started by the first entry, on rank 0: a process that logs nothing has no thread."""
         if self._started is None:
             self._started = Outbox(self._folder / "mlflow-unsent.jsonl", Client(self._place), self._place.document())
         return self._started
@@ -82,6 +83,7 @@ class MLflow(Logger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        # Plain numbers: the outbox writes entries as JSON.
         values = {name: float(value) for name, value in metrics.items()}
         self._outbox.put({"metrics": values, "step": step or 0, "time_ms": int(time.time() * 1000)})
 
@@ -99,14 +101,14 @@ class MLflow(Logger):
 
     @rank_zero_only
     def state_dict(self) -> dict[str, Any]:
-        """Nothing of its own; what a checkpoint counts on is sent or on the disk before the checkpoint is."""
+        """Return nothing; entries are sent or on the disk before a checkpoint relies on them."""
         if self._started is not None:
             self._started.keep()
         return {}
 
     @rank_zero_only
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Nothing: the server knows what it has."""
+        """Do nothing: the server knows which entries it has."""
 
     @rank_zero_only
     def finish(self, *, failed: bool = False) -> None:
@@ -123,9 +125,10 @@ class MLflow(Logger):
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """`{"optimizer": {"lr": 1}}` as `{"optimizer.lr": 1}`; lists stay whole."""
+    """Return `{"optimizer": {"lr": 1}}` as `{"optimizer.lr": 1}`; lists stay whole."""
     found: dict[str, Any] = {}
     for key, value in tree.items():
+        # An empty mapping stays a value, or its key would be lost.
         if isinstance(value, Mapping) and value:
             found |= _flat(value, f"{prefix}{key}.")
         else:

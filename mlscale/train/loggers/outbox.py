@@ -1,4 +1,4 @@
-"""Entries on their way to a tracker: sent by a thread, in order; kept on the disk while nobody takes them."""
+"""Entries on their way to a tracker: sent by a thread, in order; kept on the disk while the tracker fails."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from tqdm import tqdm
 
 from mlscale.files import write_text
 
-_MOST = 500  # entries in one go
-_PAUSE_SECONDS = 1.0  # between two goes: a server is not asked for every step
+_MOST = 500  # entries in one batch
+_PAUSE_SECONDS = 1.0  # between two rounds: no request for every step
 _BACKOFF_SECONDS = (1.0, 2.0, 5.0, 15.0, 30.0)
-_LAST_SECONDS = 45.0  # what the end of a run waits for
+_LAST_SECONDS = 45.0  # the longest that the end of a run waits
 
 
 class Sends(Protocol):
@@ -29,10 +29,10 @@ class Sends(Protocol):
         """The tracker's name and address, for messages."""
 
     def send(self, entries: Sequence[Mapping[str, Any]]) -> None:
-        """Hand on entries, all of them or none.
+        """Send entries, all of them or none.
 
         Raises:
-            Exception: the tracker did not take them; any kind, for it is a library's.
+            Exception: the tracker did not accept them; of any class, for it is a library's.
         """
 
 
@@ -40,10 +40,10 @@ class Outbox:
     """A thread that sends entries in order. It never raises: training goes on without its tracker.
 
     Args:
-        path: where entries are kept that could not be sent; those that lie there are sent first.
-        client: what sends them.
+        path: of the file for entries that could not be sent; those already in it are sent first.
+        client: sends them.
         address: kept with them, so that another process can send them.
-        pause_s: seconds between two goes.
+        pause_s: seconds between two rounds.
     """
 
     def __init__(self, path: Path, client: Sends, address: Mapping[str, Any], pause_s: float = _PAUSE_SECONDS) -> None:
@@ -52,21 +52,22 @@ class Outbox:
         self._lock, self._wake = threading.Lock(), threading.Event()
         self._closing = self._told = False
         self._failures = 0
+        # A daemon: a server that does not respond must not keep the process alive.
         self._thread = threading.Thread(target=self._work, name="mlscale-outbox", daemon=True)
         self._thread.start()
 
     def put(self, entry: dict[str, Any]) -> None:
-        """Take an entry; nothing is waited for."""
+        """Add an entry, without waiting."""
         with self._lock:
             self._waiting.append(entry)
 
     def keep(self) -> None:
-        """Write what is not sent yet to the disk, and forget what was written there and is sent."""
+        """Write the entries that are not sent yet to the disk, in place of those that were written before."""
         with self._lock, contextlib.suppress(OSError):  # a full disk: they wait in memory
             write(self._path, self._address, self._waiting)
 
     def close(self, seconds: float = _LAST_SECONDS) -> bool:
-        """Send what is left for so long at most; keep and tell the rest. Returns whether all was sent."""
+        """Send the remaining entries, for at most `seconds`; keep and report the rest; return whether all were sent."""
         self._closing = True
         self._wake.set()
         self._thread.join(seconds)
@@ -79,15 +80,16 @@ class Outbox:
     def _work(self) -> None:
         while True:
             self._wake.wait(self._pause if not self._failures else _backoff(self._failures))
+            # Read before sending: entries that were put before the flag was set are in this round.
             closing = self._closing
             sent = self._go()
-            if closing and (sent or self._failures > 1):  # once more after a failure, then it is told
+            if closing and (sent or self._failures > 1):  # one more try after a failure, then it is reported
                 return
             if closing:
                 time.sleep(min(self._pause, 1.0))
 
     def _go(self) -> bool:
-        """Send all that waits; returns whether nothing waits any more."""
+        """Send all waiting entries; returns whether none is left."""
         while batch := self._next():
             try:
                 self._client.send(batch)
@@ -96,6 +98,7 @@ class Outbox:
                 self._tell(error)
                 return False
             with self._lock:
+                # By count: entries that were put in the meantime are behind these.
                 del self._waiting[: len(batch)]
             self._failures = 0
         return True
@@ -112,7 +115,7 @@ class Outbox:
 
 
 def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """The address and the entries of a file that an outbox has kept; nothing where there is none."""
+    """Return the address and the entries of a file that an outbox has written; empty where the file does not exist."""
     if not path.is_file():
         return {}, []
     lines: list[dict[str, Any]] = []
@@ -136,5 +139,5 @@ def _backoff(failures: int) -> float:
 
 
 def _say(line: str, out: Callable[..., Any] = tqdm.write) -> None:
-    with contextlib.suppress(OSError, ValueError):  # nobody may be listening any more
+    with contextlib.suppress(OSError, ValueError):  # standard error may be closed already
         out(line, file=sys.stderr)

@@ -1,4 +1,4 @@
-"""TensorBoard: Lightning's logger, whose runs go on without steps that are told twice, and that shows tables."""
+"""The TensorBoard logger: Lightning's, with resumed runs that repeat no steps, and with tables."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlscale.train.loggers.media import markdown
 class TensorBoard(TensorBoardLogger):
     """Event files in `save_dir`.
 
-    A run that goes on opens another file, which says from which step on the earlier ones no longer count: TensorBoard
+    A resumed run opens another file, which holds the step from which on the earlier ones no longer count: TensorBoard
     then leaves out what was logged after the checkpoint and will be logged again.
     """
 
@@ -31,21 +31,22 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def start_over(self) -> None:
-        """What an attempt has logged that left no checkpoint counts no longer."""
+        """Delete the event files of an attempt that left no checkpoint."""
         for path in Path(self.log_dir).glob("events.out.tfevents.*"):
             path.unlink()
 
     @rank_zero_only
     def state_dict(self) -> dict[str, int]:
-        """The last step; what was logged is written before a checkpoint counts on it."""
+        """Return the last step, after writing all entries: a checkpoint relies on them."""
         if self._experiment is not None:
             self._experiment.flush()
         return {"step": self._last}
 
     @rank_zero_only
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on after that step."""
+        """Continue after that step."""
         self._last = int(state_dict["step"])
+        # Lightning passes it to SummaryWriter when that opens an event file.
         self._kwargs["purge_step"] = self._last + 1
         if self._experiment is not None:  # Lightning opens a file before it reads the checkpoint: this one stays empty
             self._experiment.close()

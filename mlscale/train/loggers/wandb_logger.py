@@ -1,4 +1,4 @@
-"""Weights & Biases without surprises: no prompt, no hang, nothing sent that was not asked for."""
+"""The Weights & Biases logger: no prompt, no hang, nothing sent that was not requested."""
 
 import os
 import re
@@ -22,8 +22,8 @@ _INIT_SECONDS = 20.0  # for the server to answer; then the run is recorded offli
 class WandB(WandbLogger):
     """Lightning's WandbLogger with a run that mlscale starts.
 
-    The run is online when there is an API key and the server answers, else offline: one line says so and how to send
-    it later. Console output, the code, git state and diffs stay here; code goes with the run when `save_code` is set.
+    The run is online when there is an API key and the server responds, else offline: one line reports it, and how to
+    send it later. Console output, the code, git state and diffs stay here; code is sent when `save_code` is set.
 
     Args:
         save_dir: the run's files go to its folder ``wandb``.
@@ -31,8 +31,8 @@ class WandB(WandbLogger):
         offline: True or False to decide; None means offline when there is no API key.
         system_metrics: let W&B note the machine and sample its CPU, memory and GPU use.
         save_code: send the code, git's state, and the list of installed packages.
-        run_id: of the run there: one that is there already goes on. None for a new one.
-        init_seconds: how long the server may take to answer.
+        run_id: of the run there: one that exists is continued. None for a new one.
+        init_seconds: the longest that the server may take to respond.
     """
 
     def __init__(
@@ -76,6 +76,7 @@ class WandB(WandbLogger):
         if self._experiment is None:
             self._experiment = self._start()
             self._experiment.define_metric("trainer/global_step")
+            # Charts are over optimizer steps, in place of W&B's own count of rows.
             self._experiment.define_metric("*", step_metric="trainer/global_step", step_sync=True)
         return self._experiment
 
@@ -101,19 +102,19 @@ class WandB(WandbLogger):
 
     @rank_zero_only
     def start_over(self) -> None:
-        """An attempt before this one left no checkpoint: the rows that the server has of it are not told again."""
+        """Forget an attempt that left no checkpoint: the rows that the server has of it are not sent again."""
         self._told.forget()
         self._there = self.experiment.starting_step
 
     @rank_zero_only
     def state_dict(self) -> dict[str, int]:
-        """How many rows there are; they are on the disk before a checkpoint counts on them."""
+        """Return the number of rows; they are on the disk before a checkpoint relies on them."""
         return {"rows": self._told.keep()}
 
     @rank_zero_only
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Go on after so many rows. The server may have fewer, for the process that sends them was killed, too: they
-        are told now; or more, which are not told again."""
+        """Continue after that many rows. The server may have fewer, if its sending process was killed, too: they
+        are sent now; or more, which are not sent again."""
         run, rows = self.experiment, self._told.go_on(state_dict["rows"])
         if not run.offline:
             for row in rows[run.starting_step :]:
@@ -122,6 +123,7 @@ class WandB(WandbLogger):
 
     def _row(self, row: dict[str, Any], media: Mapping[str, Any] | None = None) -> None:
         self._told.add(row)
+        # The server has this row from the attempt before, after its checkpoint.
         if self._there:
             self._there -= 1
         else:
@@ -189,13 +191,13 @@ class WandB(WandbLogger):
             x_disable_stats=not self._system_metrics,
             x_save_requirements=self._save_code,
         )
-        known = mode == "online" and self._init_arguments["id"] is not None  # offline nobody knows the run
+        known = mode == "online" and self._init_arguments["id"] is not None  # offline, no run can be continued
         resume: Literal["allow"] | None = "allow" if known else None
         return wandb.init(mode=mode, settings=settings, resume=resume, **self._init_arguments)
 
 
 def _id(name: str | None) -> str | None:
-    """`name` as W&B takes it: at most 64 characters, none that its addresses use."""
+    """Return `name` as W&B accepts it: at most 64 characters, none that its addresses use."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "-", name)[-64:] if name else None
 
 
