@@ -1,4 +1,4 @@
-"""Which weights of a file go where in a model: names with and without prefixes, and a head that is replaced."""
+"""Matching of a file's weights with a model: names with and without prefixes, and a head that is replaced."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from torch.nn.parameter import is_lazy
 from mlscale.train.compiled_names import plain
 
 _WRAPPERS = ("model", "module", "net", "network", "backbone", "encoder")  # what modules hold a model under
+# Wrappers inside each other, such as `module.model.` of a task under DDP.
 _DEPTH = 3
-_COUNTERS = ".num_batches_tracked"  # which files of before 2019 lack, and torch does without
+_COUNTERS = ".num_batches_tracked"  # which files from before 2019 lack, and torch does not need
 _SHOWN = 5  # names of a kind
 
 
 @dataclass(frozen=True)
 class Match:
-    """What of a file fits a model.
+    """The result of matching a file's weights with a model.
 
     Attributes:
-        fits: what is loaded, by its name in the model.
+        fits: the tensors that are loaded, by their names in the model.
         head: names that keep their initial values, since only the number of classes differs.
-        classes: that number there and here; None where no head is replaced.
+        classes: that number in the file and in the model; None where no head is replaced.
         missing: names of the model that the file lacks.
-        unexpected: names of the file, as they stand there, that the model lacks.
-        shapes: names of the model whose shape is another one, with both.
+        unexpected: names that the model lacks, as they are in the file.
+        shapes: names of the model with another shape in the file, with both shapes.
         values: how many numbers the model has but for its head, and how many of them are loaded.
     """
 
@@ -41,16 +42,16 @@ class Match:
 
     @property
     def whole(self) -> bool:
-        """Whether all is there, and nothing besides, but for the head."""
+        """True if every weight but the head's fits, and the file holds no others."""
         return not (self.missing or self.unexpected or self.shapes)
 
     @property
     def share(self) -> float:
-        """Of the model's numbers, but for its head, those that are loaded."""
+        """The share of the model's numbers, its head left out, that are loaded."""
         return self.values[1] / self.values[0] if self.values[0] else 0.0
 
     def differences(self) -> list[str]:
-        """What does not fit, a line for each kind."""
+        """Return the names that do not fit, a line for each kind."""
         kinds = {
             "missing": self.missing,
             "unexpected": self.unexpected,
@@ -59,7 +60,7 @@ class Match:
         return [f"{kind}: {few(names)}" for kind, names in kinds.items() if names]
 
     def document(self) -> dict[str, Any]:
-        """All of it, but for the tensors."""
+        """Return all of it but the tensors, for JSON."""
         return {
             "loaded": sorted(self.fits),
             "head": list(self.head),
@@ -72,17 +73,18 @@ class Match:
 
 
 def match(has: Mapping[str, Tensor], given: Mapping[str, Tensor], classes: int | None) -> Match:
-    """What of `given` fits the model whose `state_dict` is `has`.
+    """Return how the tensors of `given` fit the model whose `state_dict` is `has`.
 
     Prefixes that wrappers add (`module.`, `model.`, `_orig_mod.`) are left out or put before, whichever matches most.
 
-    A head is told by its shapes alone: tensors that differ in their first size only, all of them from the same number
-    to the model's number of classes.
+    A head is recognised by its shapes alone: tensors that differ in their first size only, all of them from the same
+    number to the model's number of classes.
 
     Args:
         classes: the model's number of classes, or of targets; None where it has none, so that nothing is replaced.
     """
     renamed = _renamed(has, given)
+    # A lazy weight has no shape yet: it takes the file's.
     wrong = {
         name: (_shape(renamed[name][1]), _shape(has[name]))
         for name in has
@@ -105,13 +107,13 @@ def match(has: Mapping[str, Tensor], given: Mapping[str, Tensor], classes: int |
 
 
 def few(names: Collection[str]) -> str:
-    """The first of them, and how many more there are."""
+    """Return the first names as text, with the number of the others."""
     shown = ", ".join(list(names)[:_SHOWN])
     return f"{shown} and {len(names) - _SHOWN} more" if len(names) > _SHOWN else shown
 
 
 def _renamed(has: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str, tuple[str, Tensor]]:
-    """`given` under the names that most of `has` go by, each with the name that it has in the file."""
+    """Return `given` renamed so that most names are in `has`, each with its name in the file."""
     names = {plain(name): name for name in given}
     best: dict[str, str] = names
     most = -1
@@ -119,13 +121,14 @@ def _renamed(has: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> dict[str
         for add in _prefixes(has):
             tried = {_moved(name, strip, add): original for name, original in names.items()}
             count = sum(name in has for name in tried)
+            # Renaming must not make two names one. On a tie the shorter prefixes win: they are tried first.
             if count > most and len(tried) == len(names):
                 best, most = tried, count
     return {name: (original, given[original]) for name, original in best.items()}
 
 
 def _prefixes(names: Iterable[str]) -> list[str]:
-    """What wrappers may have put before these names, shortest first; "" among them."""
+    """Return the prefixes that wrappers may have added to these names, shortest first, the empty one included."""
     found = [""]
     for _ in range(_DEPTH):
         heads = {name.removeprefix(found[-1]).partition(".")[0] for name in names if name.startswith(found[-1])}
@@ -146,6 +149,7 @@ def _head(wrong: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]], classes:
         if not there or len(there) != len(here) or there[1:] != here[1:]:
             return ()
         pairs.add((there[0], here[0]))
+    # All from one number of classes to the model's own: any other difference is another model.
     return tuple(wrong) if len(pairs) == 1 and next(iter(pairs))[1] == classes else ()
 
 

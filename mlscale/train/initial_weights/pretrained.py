@@ -1,7 +1,7 @@
 """The weights that come with a model of torchvision or timm: fetched once before a run, and then a file like any other.
 
-The launching process fetches them, so that what fails does so before anything starts, and ranks read a file. A run that
-goes on, and every verb that looks at a run's own weights, needs neither the file nor a network.
+The launching process fetches them, so that a failure comes before anything starts, and ranks read a file. A resumed
+run, and every command that reads a run's own weights, needs neither the file nor a network.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from mlscale.runs.initial_source import Initial
 
 TORCHVISION, TIMM = "torchvision", "timm"
 _SWITCHES = {TORCHVISION: "weights", TIMM: "pretrained"}
-_SECONDS = 20.0  # a server that is silent for so long is not there
+_SECONDS = 20.0  # a server that is silent for that long counts as unreachable
 _HASH = re.compile(r"-([a-f0-9]{8,})\.")  # the beginning of its SHA-256, in the name of a file of torch's
 _FILES = ("model.safetensors", "pytorch_model.bin")  # of timm's models on the hub, in the order in which it looks
 
 
 def asked_for(node: Mapping[str, Any] | None) -> str | None:
-    """Whose weights a model's node asks for, `torchvision` or `timm`; None where it begins with random ones."""
+    """Return the library whose weights a model's node requests, `torchvision` or `timm`; None for random weights."""
     name = str((node or {}).get("_target_", ""))
     for library, start in ((TORCHVISION, "torchvision.models."), (TIMM, "timm.")):
         if node and name.startswith(start) and node.get(_SWITCHES[library]):
@@ -40,42 +40,42 @@ def asked_for(node: Mapping[str, Any] | None) -> str | None:
 
 
 def without(node: Any) -> Any:
-    """A copy of the model's node that asks for no weights."""
+    """Return the model's node without its request for weights: a copy, where it has one."""
     library = asked_for(node)
     if library is None:
         return node
     copy = node.copy()
+    # The default of each library, for no weights.
     copy[_SWITCHES[library]] = None if library == TORCHVISION else False
     return copy
 
 
 def fetch(node: Mapping[str, Any], target: Callable[..., Any]) -> Initial:
-    """The file with the weights that `node` asks for: out of the cache, else from where its library has it.
+    """Return the file with the weights that `node` requests, from the cache, else from its library's server.
 
     Args:
-        node: the model's, which asks for weights.
-        target: what its `_target_` is.
+        node: the model's, which requests weights.
+        target: the object that its `_target_` names.
 
     Raises:
-        MLScaleError: there are no such weights, or they are neither in the cache nor to be had (exit code 5).
+        MLScaleError: such weights do not exist, or they are neither in the cache nor available (exit code 5).
     """
     return _torchvision(node, target) if asked_for(node) == TORCHVISION else _timm(node, target)
 
 
 def timm_weights(initial: Initial, build: Callable[..., Any], classes: int | None) -> dict[str, Tensor]:
-    """The weights as timm fits them to the model: to other input channels, sizes of images, and names.
+    """Return the weights as timm adapts them to the model: to other input channels, sizes of images, and names.
 
     Args:
-        initial: where they are.
-        build: makes the model as it is configured, with what is given besides.
+        initial: their file.
+        build: makes the model as it is configured, with the arguments it is called with.
         classes: of the model; where the weights have another number, those of the head have only their shape.
 
     Raises:
         MLScaleError: timm can't use them.
     """
-    with torch.random.fork_rng(
-        devices=[]
-    ):  # the model is drawn already; that the head is drawn again is nobody's business
+    # The model's own weights are drawn already: building another one must not advance the global generator.
+    with torch.random.fork_rng(devices=[]):
         try:
             model = build(pretrained=True, pretrained_cfg_overlay={"file": str(initial.checkpoint)})
         except Exception as error:
@@ -108,12 +108,14 @@ def _torchvision(node: Mapping[str, Any], target: Callable[..., Any]) -> Initial
             fix=f"model.weights={(get_close_matches(word, kinds.__members__, 1) or ['DEFAULT'])[0]}",
         )
     weights = kinds[word]
+    # The path that torchvision itself uses: files in its cache are not fetched again.
     path = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rpartition("/")[2]
     if not path.is_file():
         with _reached(weights.url):
             path.parent.mkdir(parents=True, exist_ok=True)
             torch.hub.download_url_to_file(weights.url, str(path), progress=False)
     digest, named = sha256(path), _HASH.search(path.name)
+    # Checked here, since a file that was cut off earlier is in the cache as well.
     if named and not digest.startswith(named[1]):
         raise MLScaleError(
             "the file of weights is not what its name says: it is torn, or another one",
@@ -152,7 +154,7 @@ def _timm(node: Mapping[str, Any], target: Callable[..., Any]) -> Initial:
 
 
 def _of_timm(about: Any) -> Path:
-    """The file of timm's own weights in the cache, fetched where it is not there."""
+    """Return the file of timm's own weights in the cache, fetched where it is missing."""
     from huggingface_hub import constants, hf_hub_download, try_to_load_from_cache
     from huggingface_hub.errors import EntryNotFoundError
 
@@ -182,13 +184,15 @@ def _of_timm(about: Any) -> Path:
 
 @contextmanager
 def _reached(url: str) -> Iterator[None]:
-    """A block that reads from `url`: a server that does not answer is told at once, not after minutes of trying."""
+    """Report an unreachable server at once, not after minutes of retries, in a block that reads from `url`."""
     before = socket.getdefaulttimeout()
+    # The libraries' clients take no timeout: the default of the process is set for the block.
     socket.setdefaulttimeout(_SECONDS)
     try:
         try:
             urlopen(Request(url, method="HEAD"), timeout=_SECONDS).close()  # noqa: S310 - of the library's own tables
         except HTTPError as error:
+            # Other codes may concern HEAD alone, which some servers refuse; the download itself decides.
             if error.code in (404, 410):
                 raise
         yield

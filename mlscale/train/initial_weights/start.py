@@ -1,4 +1,4 @@
-"""Starting from weights that are there: of a file the weights, and nothing else."""
+"""Initial weights: loads the weights of a file into a task before a fit, and nothing else of it."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def start_from(
     strict: bool = True,
     reading: Callable[[Path], Mapping[str, Tensor]] = read,
 ) -> tuple[Match, list[str]]:
-    """Give `task` the weights of a file. No random number is drawn.
+    """Load the weights of a file into `task`. No random number is drawn.
 
     Args:
-        reading: gives the tensors in a file, by name.
+        reading: returns the tensors in a file, by name.
         classes: the model's number of classes or targets: a head with another number of them stays as it is.
-        strict: all other weights must be there and fit; else those that fit are taken.
+        strict: all other weights must exist and fit; else those that fit are loaded.
 
     Returns:
-        what fitted, and what there is to say about it.
+        The match, and lines that report it.
 
     Raises:
         MLScaleError: the file has changed or is gone, is torn, holds no weights or more than values, or those of
-            another model; then names are told by kind.
+            another model; then names are listed by kind.
     """
     try:
         initial.check()
@@ -49,12 +49,13 @@ def start_from(
     except MLScaleError as error:
         error.unbuilt = True  # nothing has run yet
         raise
+    # Strictness is checked above, with all names by kind; torch would refuse a replaced head.
     task.load_state_dict(dict(found.fits), strict=False)
     return found, _lines(found)
 
 
 def keep(found: Match, folder: Path) -> None:
-    """Write what fitted and what did not into the run folder."""
+    """Write the match, with the names that fit and those that do not, to the run folder."""
     (folder / REPORT).parent.mkdir(parents=True, exist_ok=True)
     write_json(folder / REPORT, found.document())
 
@@ -79,6 +80,7 @@ def _check(found: Match, initial: Initial, *, strict: bool) -> None:
             why="\n         ".join(found.differences()),
             fix=of,
         )
+    # Checked before the first step, where it would be reported as a divergence of this run.
     bad = [name for name, value in found.fits.items() if not bool(torch.isfinite(value).all())]
     if bad:
         raise MLScaleError(

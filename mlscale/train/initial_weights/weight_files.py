@@ -1,4 +1,4 @@
-"""Reading a file of weights: a checkpoint, a plain `state_dict`, or safetensors. Nothing in it is believed."""
+"""Reading a file of weights: a checkpoint, a plain `state_dict`, or safetensors. Nothing in it is trusted."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
-# Under which names training programs keep their weights beside other things.
+# Names under which training programs save their weights next to other values, the usual ones first.
 _NAMES = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
 
 
 def read(path: Path) -> dict[str, Tensor]:
-    """The tensors in a file of weights, by name, on the CPU. Of a checkpoint the weights alone.
+    """Return the tensors in a file of weights, by name, on the CPU. Of a checkpoint the weights alone.
 
     Raises:
-        MLScaleError: there is no such file, it is torn, holds no weights, or more than tensors and plain values.
+        MLScaleError: the file does not exist, is torn, holds no weights, or more than tensors and plain values.
     """
     if path.name.endswith(safetensors.INDEX):
         return {name: tensor for file in safetensors.shards(path) for name, tensor in _safetensors(file).items()}
@@ -45,7 +45,7 @@ def read(path: Path) -> dict[str, Tensor]:
 
 
 def _safetensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of one file, read and not mapped: a file that is cut short while it is mapped ends the process."""
+    """Return the tensors of one file, read and not memory-mapped: a mapped file that is cut short kills the process."""
     found, header = {}, safetensors.header(path)
     with path.open("rb") as file:
         for name, place in header.tensors.items():
@@ -58,16 +58,17 @@ def _safetensors(path: Path) -> dict[str, Tensor]:
                     fix="copy or download it again, whole, and start the command again",
                 )
             dtype = _DTYPES[place.dtype]
+            # frombuffer refuses an empty buffer. The tensor shares memory with `data`, which nothing else uses.
             found[name] = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
             found[name] = found[name].reshape(place.shape)
     return found
 
 
 def _pickled(path: Path) -> Any:
-    """What torch wrote before it wrote archives, weights-only."""
+    """Return the content of a file in torch's format from before archives, read weights-only."""
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a torn pickle gives
+    except Exception as error:  # a torn pickle raises errors of many classes
         raise MLScaleError(
             "the file of weights can't be read",
             where=str(path),
