@@ -8,7 +8,8 @@ from collections.abc import Iterable
 from mlscale.config.metric_direction import direction, nearest_metric
 from mlscale.errors import MLScaleError
 
-# What Lightning's ModelCheckpoint, EarlyStopping and its handling of ReduceLROnPlateau say.
+# Messages of Lightning's ModelCheckpoint, EarlyStopping and its handling of ReduceLROnPlateau: their exceptions have
+# general classes, so only the text identifies them.
 _SAYS = (
     re.compile(r"ModelCheckpoint\(monitor='(?P<name>.+?)'\)` could not find the monitored key"),
     re.compile(r"Early stopping conditioned on metric `(?P<name>.+?)` which is not available"),
@@ -17,11 +18,11 @@ _SAYS = (
 
 
 def unlogged(error: BaseException, metric: str | None, logged: Iterable[str]) -> MLScaleError | None:
-    """Return what to tell when `error` means that a metric was not logged; None for any other error.
+    """Return the error to report when `error` means that a metric was not logged; None for any other error.
 
     Args:
         metric: the run's metric.
-        logged: names of what was.
+        logged: names of the metrics that were logged.
     """
     found = next((match for says in _SAYS if (match := says.search(str(error)))), None)
     if found is None:
@@ -31,12 +32,12 @@ def unlogged(error: BaseException, metric: str | None, logged: Iterable[str]) ->
 
 
 def not_logged(name: str, where: str, logged: Iterable[str], during: str = "") -> MLScaleError:
-    """Return the error of a metric that is waited for in vain.
+    """Return the error of a metric that is monitored and never logged.
 
     Args:
-        where: what waits for it.
-        logged: names of what was logged.
-        during: what part of the run those are of; empty for all of it.
+        where: the callback or scheduler that monitors it.
+        logged: names of the metrics that were logged.
+        during: the part of the run in which they were; empty for all of it.
     """
     there = sorted(logged)
     near = nearest_metric(name, there)

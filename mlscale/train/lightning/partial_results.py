@@ -1,4 +1,4 @@
-"""Lightning's half-done averages: what `self.log` and torchmetrics have added up in an epoch that is not over.
+"""Lightning's partial averages: the sums of `self.log` and torchmetrics in an epoch that is not over.
 
 Lightning saves none of it, so an epoch's average would be that of the batches since the resume alone. Private parts of
 Lightning are read here; a contract test fails when they move.
@@ -22,7 +22,7 @@ _TENSORS = ("value", "cumulated_batch_size", "_forward_cache")
 
 
 def state(trainer: Any, module: LightningModule) -> dict[str, Any]:
-    """What this rank has added up, as plain containers and tensors on the CPU."""
+    """Return this rank's partial sums, as plain containers and tensors on the CPU."""
     connector = trainer._logger_connector
     return {
         "logged": {key: _entry(metric) for key, metric in trainer.fit_loop.epoch_loop._results.items()},
@@ -37,7 +37,7 @@ def state(trainer: Any, module: LightningModule) -> dict[str, Any]:
 
 
 def restore(state: Mapping[str, Any], trainer: Any, module: LightningModule) -> None:
-    """Go on adding where `state` was taken."""
+    """Restore the partial sums that `state` returned."""
     connector, device = trainer._logger_connector, trainer.strategy.root_device
     metrics = dict(_metrics(module))
     for name, saved in state["metrics"].items():
@@ -52,7 +52,7 @@ def restore(state: Mapping[str, Any], trainer: Any, module: LightningModule) -> 
 
 
 def names_in_training(trainer: Any) -> set[str]:
-    """What has been logged in this epoch's training steps, by name; averages among it that are not read out yet."""
+    """Return the names that this epoch's training steps have logged, those of averages not computed yet included."""
     return {entry.meta.name for entry in trainer.fit_loop.epoch_loop._results.values()}
 
 
@@ -61,6 +61,7 @@ def _entry(metric: _ResultMetric) -> dict[str, Any]:
     return {
         "is_tensor": metric.is_tensor,
         "meta": {name: getattr(meta, name) for name in _META},
+        # By name: a checkpoint that is loaded weights-only can't hold a function.
         "reduce": meta.reduce_fx.__name__,
         "sync": {"should": meta.sync.should, "rank_zero_only": meta.sync.rank_zero_only},
         "has_reset": metric.has_reset,
@@ -102,6 +103,7 @@ def _metric(metric: Metric) -> dict[str, Any]:
 def _restore_metric(metric: Metric, saved: Mapping[str, Any], device: torch.device) -> None:
     for name, value in saved["values"].items():
         setattr(metric, name, _to(value, device))
+    # torchmetrics caches the computed value: without it, the restored sums count.
     metric._update_count, metric._computed = saved["updates"], None
 
 
@@ -111,6 +113,7 @@ def _to_cpu(value: Any) -> Any:
 
 def _to(value: Any, device: torch.device) -> Any:
     if isinstance(value, Tensor):
+        # Copied, also on the same device: the sums are updated in place as training continues.
         return value.detach().to(device, copy=True)
     if isinstance(value, Mapping):
         return {key: _to(part, device) for key, part in value.items()}

@@ -1,6 +1,6 @@
-"""What must be changed in Lightning's private parts; each change has a contract test that fails when they move.
+"""Changes to Lightning's private parts; each has a contract test that fails when these parts move.
 
-Everything is done to one trainer's objects, and taken back when a fit ends: other trainers stay as Lightning made them.
+All changes are to one trainer's objects, and are undone when a fit ends: other trainers stay as Lightning made them.
 """
 
 from collections import OrderedDict
@@ -40,21 +40,25 @@ def apply(trainer: Any) -> None:
 
 
 def leave_signals_alone(trainer: Any) -> None:
-    """Lightning's SIGTERM handler runs a collective inside the handler, which can hang, and its epoch loop broadcasts
-    at every step to tell the ranks about it. `signals.py` replaces both."""
+    """Switch off Lightning's handling of SIGTERM, which `graceful_stop.py` replaces: its handler runs a collective,
+    which can hang, and its epoch loop broadcasts at every step to inform the ranks."""
     trainer._signal_connector.register_signal_handlers = lambda: None
     trainer.fit_loop.epoch_loop._broadcast_sigterm_tensor = lambda: None
 
 
 def skip_profiler(trainer: Any) -> None:
-    """Lightning enters a context manager around some sixty hooks a step, even when nothing is profiled."""
+    """Replace the profiler where nothing is profiled: Lightning enters its context manager some sixty times a step."""
+    # The exact class: a user's subclass may measure something.
     if type(trainer.profiler) is PassThroughProfiler:
         trainer.profiler = _NoProfiler()
 
 
 def hold_schedule(trainer: Any, held: Callable[[], bool]) -> None:
-    """Lightning steps schedules though a loss scaler has skipped the optimizer's step: the rate falls while nothing is
-    learnt, and torch warns of a schedule that is ahead of its optimizer. Here it waits while `held` says so."""
+    """Hold the schedules that go by steps while `held` returns True.
+
+    Lightning steps them even where a loss scaler has skipped the optimizer's step: the rate falls while nothing is
+    learnt, and torch warns of a schedule that is ahead of its optimizer.
+    """
     loop = trainer.fit_loop.epoch_loop
     update = type(loop).update_lr_schedulers
 
@@ -66,14 +70,14 @@ def hold_schedule(trainer: Any, held: Callable[[], bool]) -> None:
 
 
 class _NoProfiler(PassThroughProfiler):
-    """A profiler that is not there: no generator is made and resumed around each hook."""
+    """A profiler without cost: no generator is created and resumed around each hook."""
 
     def profile(self, action_name: str) -> Any:
         return _NOTHING
 
 
 class ShortSteps(Callback):
-    """While a fit runs, takes out of its training step what has no effect in it."""
+    """Removes from the training step, while a fit runs, what has no effect in it."""
 
     def __init__(self) -> None:
         self._set: list[tuple[Any, str]] = []
@@ -90,8 +94,8 @@ class ShortSteps(Callback):
         self._restore()
 
     def _skip_empty_hooks(self, trainer: Any, module: LightningModule) -> None:
-        """Lightning calls every hook of the module and of each callback, overridden or not, but skips what is not
-        callable."""
+        """Set hooks that are not overridden to None: Lightning calls every hook of the module and of each callback, but
+        skips what is not callable."""
         owners = [(module, LightningModule), *((callback, Callback) for callback in trainer.callbacks)]
         for owner, base in owners:
             for hook in _STEP_HOOKS:
@@ -99,7 +103,7 @@ class ShortSteps(Callback):
                     self._put(owner, hook, None)
 
     def _look_at_the_signature_once(self, trainer: Trainer, module: LightningModule) -> None:
-        """Lightning inspects `training_step`'s signature at every step, to know whether it takes a batch index."""
+        """Check once whether `training_step` takes a batch index: Lightning inspects its signature at every step."""
         takes_index = is_param_in_hook_signature(module.training_step, "batch_idx", min_args=2)
 
         def build_kwargs(kwargs: OrderedDict[str, Any], batch: Any, batch_idx: int) -> OrderedDict[str, Any]:
@@ -111,10 +115,12 @@ class ShortSteps(Callback):
         self._put(trainer.fit_loop.epoch_loop, "_build_kwargs", build_kwargs)
 
     def _move_batches_directly(self, trainer: Any, module: LightningModule) -> None:
-        """Lightning searches three hooks in two objects at every step, and takes a list of sample keys apart."""
+        """Move batches without Lightning's search for three hooks in two objects at every step, and without a pass over
+        the list of sample keys."""
         owners: list[tuple[Any, type]] = [(module, LightningModule)]
         if trainer.datamodule is not None:
             owners.append((trainer.datamodule, LightningDataModule))
+        # A hook of the user's must be called, so nothing is changed then.
         if any(is_overridden(hook, owner, base) for owner, base in owners for hook in _TRANSFER_HOOKS):
             return
 
@@ -125,7 +131,7 @@ class ShortSteps(Callback):
         self._put(module, "_apply_batch_transfer_handler", transfer)
 
     def _put(self, owner: Any, name: str, value: Any) -> None:
-        if name not in vars(owner):  # what somebody has put there stays
+        if name not in vars(owner):  # an attribute that the user has set stays
             object.__setattr__(owner, name, value)  # not nn.Module's, which looks for parameters
             self._set.append((owner, name))
 
@@ -136,7 +142,7 @@ class ShortSteps(Callback):
 
 
 def _move(batch: Any, device: torch.device) -> Any:
-    """`batch` on `device`; lists of names are left as they are."""
+    """Return `batch` on `device`; lists of names are left as they are."""
     if type(batch) is not dict:
         return move_data_to_device(batch, device)
     return {name: value if _is_names(value) else _move_value(value, device) for name, value in batch.items()}
