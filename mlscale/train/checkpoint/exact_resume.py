@@ -66,7 +66,7 @@ class ExactResume(Callback):
         if trainer.world_size > 1:
             own["buffers"] = rank_buffers.own(pl_module)
             own["best"] = {c.state_key: {name: getattr(c, name) for name in _BEST} for c in _choosing(trainer)}
-            # Lightning calls this hook on every rank, though the first alone writes: so ranks can exchange their states.
+            # Lightning calls this hook on every rank, though the first alone writes: ranks can exchange their states.
             ranks = [None] * trainer.world_size  # type: ignore[list-item]  # filled by the next line
             dist.all_gather_object(ranks, own)
         logs = {str(number): log.state_dict() for number, log in enumerate(_loggers(trainer))}
@@ -179,8 +179,8 @@ class ExactResume(Callback):
         source.dataloader = dataloader
 
     def _begin_epochs(self, trainer: Any) -> None:
-        """Put the generators where they were, or would have been, before an epoch's first batch is loaded, or the next one
-        after a resume."""
+        """Put the generators where they were, or would have been, before an epoch's first batch is loaded, or the next
+        one after a resume."""
         epoch_loop = trainer.fit_loop.epoch_loop
         start = type(epoch_loop).on_run_start
 

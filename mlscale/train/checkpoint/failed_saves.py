@@ -42,7 +42,7 @@ def apply(trainer: Any) -> None:
 
 
 def last_save_failed(trainer: Any) -> bool:
-    """Return whether the trainer's last save failed on a full disk. A collective: the first rank writes and broadcasts."""
+    """Return whether the trainer's last save failed on a full disk. A collective: the first rank broadcasts it."""
     io = trainer.strategy.checkpoint_io
     return isinstance(io, VerifiedCheckpointIO) and bool(trainer.strategy.broadcast(io.unsaved))
 

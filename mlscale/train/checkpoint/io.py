@@ -180,7 +180,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
 
 
 def load(path: str | Path, map_location: Any = "cpu") -> dict[str, Any]:
-    """Return the content of a checkpoint after verifying its digest; files of other programs, without one, are read too.
+    """Return the content of a checkpoint after verifying its digest; other programs' files, without one, are read too.
 
     Raises:
         MLScaleError: it does not exist, is torn or altered, or holds objects that only code can build.
