@@ -1,7 +1,7 @@
-"""What joined a run from outside does once its fit is over, and what it tells.
+"""The hook `after_fit` of callbacks: work once a run's fit is over, and its results.
 
 A callback with a method `after_fit`, of (trainer, module), is called on the first rank alone, after everything that the
-ranks do together: the others are done, nobody waits in a collective, so it may take its time.
+ranks do together: the others are done and none waits in a collective, so it may take minutes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from mlscale.train.graceful_stop import stop_if_asked
 
 @dataclass(frozen=True)
 class Told:
-    """What came of it.
+    """The result of a callback's `after_fit`.
 
     Attributes:
         metrics: for the run's table, `{name_unit: value}`.
         remark: for its sentence.
-        ok: whether what was asked for holds.
+        ok: whether the callback's condition holds.
     """
 
     metrics: Mapping[str, float] = field(default_factory=dict)
@@ -35,10 +35,10 @@ class Told:
 
 
 def after_fit(trainer: Any, module: LightningModule) -> list[Told]:
-    """Call those that have something to do, in their order.
+    """Call every callback that has `after_fit`, in their order; returns their results.
 
     Raises:
-        MLScaleError: a signal asks the run to stop, which it does before the next of them; what one of them raises.
+        MLScaleError: a signal requests the run to stop, before the next callback is called; or a callback raises it.
     """
     if not trainer.is_global_zero:
         return []
@@ -51,7 +51,7 @@ def after_fit(trainer: Any, module: LightningModule) -> list[Told]:
 
 
 def best_checkpoint(trainer: Any) -> Path | None:
-    """The run's best checkpoint, the last one where it picks none; None where it keeps none."""
+    """Return the run's best checkpoint, the last one where none is the best; None where none is saved."""
     callback = trainer.checkpoint_callback
     folder = getattr(callback, "dirpath", None)
     paths = [getattr(callback, "best_model_path", ""), f"{folder}/last.ckpt" if folder else ""]
@@ -59,10 +59,10 @@ def best_checkpoint(trainer: Any) -> Path | None:
 
 
 def load_best(trainer: Any, module: LightningModule) -> Path:
-    """Give the module the weights of the best checkpoint; returns its path.
+    """Load the weights of the best checkpoint into the module; returns its path.
 
     Raises:
-        MLScaleError: there is none, or it can't be read.
+        MLScaleError: it does not exist or can't be read.
     """
     path = best_checkpoint(trainer)
     if path is None:
@@ -77,8 +77,9 @@ def load_best(trainer: Any, module: LightningModule) -> Path:
 
 @contextlib.contextmanager
 def alone(data: Any) -> Iterator[None]:
-    """In this block a data module of ours knows of no trainer: its loaders give one process every sample."""
-    if not hasattr(type(data), "promises"):  # anybody else's may need it, and Lightning shares its loaders out later
+    """Hide the trainer from a built-in data module in this block: its loaders give one process every sample."""
+    # A third-party one may need its trainer, and Lightning splits its samples between ranks later.
+    if not hasattr(type(data), "promises"):
         yield
         return
     before, data.trainer = data.trainer, None

@@ -1,8 +1,8 @@
-"""Weights are named the same whether or not a part of the model is compiled.
+"""Names of weights that are the same whether or not a part of the model is compiled.
 
 `torch.compile(module)` wraps the module, and its weights are then called `_orig_mod.<name>`: saved that way they fit no
-model that is not compiled at the same places. Here that word is left out of what is saved, and put where the model at
-hand needs it when weights are loaded.
+model that is not compiled at the same places. Here that word is left out when weights are saved, and put
+where the present model needs it when they are loaded.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _as_the_model_needs(module: nn.Module, state: dict[str, Any], prefix: str, *
 
 
 def plain(name: str) -> str:
-    """The name of a weight in the model that is not compiled."""
+    """Return the name of a weight in the uncompiled model."""
     return name.replace(_WORD, "")
 
 
@@ -54,6 +54,7 @@ def _wrap(name: str, wrapped: Iterable[str]) -> str:
 def _rename(state: dict[str, Any], prefix: str, new: Callable[[str], str]) -> None:
     """Rename in place the keys below `prefix`, in their order."""
     items = list(state.items())
+    # In place: torch's hooks are given the dictionary and can't replace it. Its order stays.
     state.clear()
     state.update(
         {prefix + new(name.removeprefix(prefix)) if name.startswith(prefix) else name: value for name, value in items}

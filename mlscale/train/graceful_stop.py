@@ -1,4 +1,4 @@
-"""Stopping by signal: the handler sets a flag, the run stops between two steps."""
+"""Graceful shutdown by a signal: the handler sets a flag, the run stops between two steps."""
 
 import contextlib
 import multiprocessing
@@ -20,12 +20,13 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.train.checkpoint.failed_saves import last_save_failed
 from mlscale.train.checkpoint.step_boundary import inside_accumulation
 
-# USR1 is what schedulers send ahead of a time limit: the run saves, and asks to be run again.
+# Schedulers send USR1 ahead of a time limit: the run saves, and its exit code requests to be run again.
 _EXITS = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGTERM: Exit.TERMINATED, signal.SIGUSR1: Exit.SAVED}
-_TIME_IS_UP = 1000  # no signal has this number
+_TIME_IS_UP = 1000  # above the number of any signal, so it also wins the ranks' maximum
 _RESUME = "mlscale runs resume last"
 _RESUME_EARLIER = "start the command again; where a checkpoint was saved before: mlscale runs resume last"
 _AGREE_SECONDS = 1.0  # between two agreements of the ranks
+# An upper bound of the steps between two agreements: later steps may be slower than the measured ones.
 _MOST_STEPS = 200
 
 # A rank gets Ctrl-C twice: from the terminal, and from the launcher that passes it on.
@@ -39,12 +40,12 @@ _over: Callable[[], bool] = lambda: False  # noqa: E731 - replaced by `noted`
 
 @contextlib.contextmanager
 def noted(over: Callable[[], bool] = lambda: False, *, ends_process: bool = True) -> Iterator[None]:
-    """Inside the block SIGTERM, SIGINT and SIGUSR1 ask the run to stop. A second SIGINT ends it at once.
+    """Let SIGTERM, SIGINT and SIGUSR1 request a graceful shutdown in this block. A second SIGINT ends the run at once.
 
     Args:
         over: whether the run has failed already, on another rank: SIGTERM then ends the process at once, for it may
-            sit in a call that never comes back.
-        ends_process: whether a second SIGINT ends the process; else it raises MLScaleError: a notebook lives on.
+            be in a call that never returns.
+        ends_process: whether a second SIGINT ends the process; else it raises MLScaleError, as in a notebook.
     """
     global _received, _over, _raise_second
     _received, _over, _raise_second = 0, over, not ends_process
@@ -60,7 +61,7 @@ def noted(over: Callable[[], bool] = lambda: False, *, ends_process: bool = True
 
 
 def received() -> int:
-    """The signal that arrived first; 0 for none."""
+    """Return the signal that arrived first; 0 for none."""
     return _received
 
 
@@ -68,7 +69,7 @@ def stop_if_asked(undone: str) -> None:
     """End a run whose training is over and saved, and whose next part may take minutes.
 
     Raises:
-        MLScaleError: a signal has arrived; says that `undone` was not done.
+        MLScaleError: a signal has arrived; the message names `undone`, which was not done.
     """
     if _received:
         raise MLScaleError(
@@ -90,7 +91,9 @@ def _note(signum: int, frame: FrameType | None) -> None:
                 fix=_RESUME_EARLIER,
             )
         for worker in multiprocessing.active_children():
+            # A process that a signal ends runs no exit handlers, and would leave its loader workers behind.
             worker.kill()
+        # Ended by the signal itself: shells and schedulers read that from the exit status.
         signal.signal(signum, signal.SIG_DFL)
         os.kill(os.getpid(), signum)
     _received = _received or signum
@@ -109,7 +112,7 @@ class StopOnSignal(Checkpoint):
     Args:
         path: the checkpoint to write; None writes none.
         max_seconds: the time that this attempt may take, from now on; None for no limit. It ends with exit code 75:
-            saved, run me again.
+            saved, to be run again.
     """
 
     def __init__(self, path: str | None, max_seconds: float | None = None) -> None:
@@ -138,6 +141,7 @@ class StopOnSignal(Checkpoint):
         now = time.monotonic()
         seconds = (now - self._since) / self._batches if self._batches else _AGREE_SECONDS
         shared = torch.tensor([float(self._wanted()), seconds], device=trainer.strategy.root_device)
+        # One collective for both: the largest request, and the time per step of the slowest rank.
         dist.all_reduce(shared, op=dist.ReduceOp.MAX)
         asked, seconds = shared.tolist()
         self._asked = int(asked)
@@ -157,7 +161,7 @@ class StopOnSignal(Checkpoint):
 
 
 def seconds_of(limit: Any) -> float | None:
-    """`trainer.max_time` in seconds: `DD:HH:MM:SS`, or a mapping of `timedelta`'s arguments.
+    """Return `trainer.max_time` in seconds, given as `DD:HH:MM:SS` or a mapping of `timedelta`'s arguments.
 
     Raises:
         MLScaleError: it is neither.

@@ -1,4 +1,4 @@
-"""Images that a model can't take: found out once a fit has failed, by giving the model images of other sizes."""
+"""Images that a model can't take: detected after a failed fit, by giving the model images of other sizes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from torch import nn
 from mlscale.errors import MLScaleError
 from mlscale.tasks.base import Task
 
+# Usual sizes of images; 299 is Inception v3's.
 _SIZES = (16, 32, 48, 64, 96, 128, 160, 192, 224, 256, 299, 320, 384, 448, 512)
-# What torch and model libraries raise for shapes; out of memory is a RuntimeError of its own kind.
+# The errors that torch and model libraries raise for shapes; out of memory is a RuntimeError, too, and left out below.
 _OF_SHAPES = (RuntimeError, ValueError, AssertionError, IndexError)
 
 
 def unsuited_input(
     error: BaseException, task: LightningModule, data: Any, *, per_device_batch: int | None, ranks: int
 ) -> MLScaleError | None:
-    """What to report when `error` means that the model can't take images of the data's size; None for another error.
+    """Return the error to report when `error` means that the model can't take images of the data's size, else None.
 
     Args:
-        task: whose fit failed. Of third-party ones it is not known what they give their model.
+        task: whose fit failed. The input that a third-party task gives its model is not known.
         data: the data module, which knows its `facts`.
         per_device_batch: samples of a forward pass.
         ranks: of the run, times its accumulated batches.
@@ -54,15 +55,16 @@ def unsuited_input(
 
 
 def _size_for(model: nn.Module, channels: int, height: int, width: int) -> int | None:
-    """The next larger square that the model takes, else the next smaller one."""
+    """Return the next larger square that the model takes, else the next smaller one."""
     largest = max(height, width)
     larger = [size for size in _SIZES if size > largest]
     smaller = [size for size in reversed(_SIZES) if size <= largest]
+    # Two images: batch normalisation can't train on one where maps shrink to 1×1.
     return next((size for size in larger + smaller if _takes(model, 2, (channels, size, size))), None)
 
 
 def _takes(model: nn.Module, batch: int, shape: tuple[int, ...]) -> bool:
-    """Whether the model computes a batch of this shape, as in training."""
+    """Return whether the model computes a batch of this shape, in training mode."""
     parameter = next(model.parameters(), torch.empty(0))
     try:
         with torch.no_grad():

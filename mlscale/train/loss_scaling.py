@@ -1,8 +1,8 @@
-"""float16 where it is safe, with a loss scale: what is counted, what is kept, and when it has diverged.
+"""float16 training with a loss scale: counts skipped steps, holds the schedule, and ends a run that diverges.
 
 Gradients in float16 underflow; so the loss is scaled up, and a step whose gradients overflow is skipped and the scale
 halved (Micikevicius et al. 2018, arXiv:1710.03740). torch's GradScaler does that and Lightning calls it; here skipped
-steps are counted, do not advance the schedule, and end the run where there is no end of them.
+steps are counted, do not advance the schedule, and end the run where they do not stop.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class Mixed(MixedPrecision):
 
     Args:
         device: cuda or cpu.
-        loss_scale: where the scale begins.
+        loss_scale: the initial scale.
         growth_interval: steps without overflow after which it doubles.
         max_skipped: skipped steps in a row after which the run has diverged.
 
@@ -46,24 +46,24 @@ class Mixed(MixedPrecision):
 
     @property
     def scale(self) -> float:
-        """What the next loss is multiplied by."""
+        """The factor by which the next loss is multiplied."""
         assert self.scaler is not None
         return float(self.scaler.get_scale())
 
-    def optimizer_step(  # type: ignore[override]  # as Lightning's own does
+    def optimizer_step(  # type: ignore[override]  # as Lightning's own
         self, optimizer: Any, model: Any, closure: Callable[[], Any], **kwargs: Any
     ) -> Any:
         """Take the step, or skip it.
 
         Raises:
-            MLScaleError: as many in a row were skipped as may be (exit code 3). The weights are those before them.
+            MLScaleError: `max_skipped` steps in a row were skipped (exit code 3). The weights are those before them.
         """
         before = self.scale
         result = super().optimizer_step(optimizer, model=model, closure=closure, **kwargs)
         if self.scale < before:  # the scaler halves it where it skips, and there alone
             self.skipped += 1
             self.in_a_row += 1
-            optimizer._opt_called = True  # it was asked: torch need not warn of schedules that go by epochs
+            optimizer._opt_called = True  # counts as a step: otherwise torch warns of schedules that go by epochs
             if self.in_a_row >= self.max_skipped:
                 raise _diverged(self, model.trainer)
         else:
@@ -74,6 +74,7 @@ class Mixed(MixedPrecision):
         return {"scaler": super().state_dict(), "skipped": self.skipped, "in_a_row": self.in_a_row}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        # A checkpoint of Lightning's own plugin has the scaler's state without a key around it.
         super().load_state_dict(state_dict.get("scaler", state_dict))
         self.skipped, self.in_a_row = state_dict.get("skipped", 0), state_dict.get("in_a_row", 0)
 
@@ -113,7 +114,7 @@ class LossScale(Callback):
                 logger.log_metrics(self._metrics(), step - 1)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        several = trainer.world_size > 1  # all ranks have the same: gradients are summed up before they are looked at
+        several = trainer.world_size > 1  # all ranks have the same: gradients are summed up before they are checked
         every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by a connector
         told = bool(every) and trainer.global_step % every == 0  # the trackers have this step's already
         pl_module.log_dict(self._metrics(), logger=not told, sync_dist=several, reduce_fx="max")

@@ -1,4 +1,4 @@
-"""What can be read of a machine in well under a millisecond: /proc on Linux, NVML on CUDA."""
+"""Samplers of a machine's CPU, memory and GPU use, in well under a millisecond: /proc on Linux, NVML on CUDA."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ _GIB = 2**30
 
 
 class Sampler(Protocol):
-    """Something to look at again and again."""
+    """A source of values that is sampled repeatedly."""
 
     def sample(self) -> dict[str, float]:
-        """What is seen now, by metric; rates are over the time since the last call."""
+        """Return the present values by metric; rates are over the time since the last call."""
         ...
 
 
 class Host:
-    """This process with its workers, and the machine: from /proc, or the process's own CPU time where there is none."""
+    """This process with its workers, and the machine: from /proc, or without it the process's own CPU time."""
 
     def __init__(self) -> None:
         self._linux = Path("/proc/self/stat").exists()
@@ -38,12 +38,13 @@ class Host:
         found: dict[str, float] = {}
         now, before = (time.monotonic(), used), self._last
         self._last = now
-        if before is not None and now[0] > before[0] and used >= before[1]:  # a worker that ended takes its time along
+        if before is not None and now[0] > before[0] and used >= before[1]:  # a worker that ended is no longer counted
             found["device/cpu_percent"] = 100 * (used - before[1]) / (now[0] - before[0])
         return found | (self._of_linux(pids) if self._linux else {})
 
     def _of_linux(self, pids: list[int]) -> dict[str, float]:
         found = {"device/memory_gib": sum(map(_resident_bytes, pids)) / _GIB}
+        # Eight columns: those after them, of guests, are part of user time already.
         words = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]
         ticks = [float(word) for word in words]
         busy = sum(ticks) - ticks[3] - ticks[4]  # all but idle and waiting for a disk
@@ -73,7 +74,7 @@ class Gpu:
         for name, ask in list(self._asked.items()):
             try:
                 found[name] = ask()
-            except Exception as error:  # no bindings, a card that does not tell, a driver without NVML
+            except Exception as error:  # no bindings, a card without the value, a driver without NVML
                 del self._asked[name]
                 _say_once(name, error)
         return found
@@ -93,18 +94,21 @@ def _say_once(name: str, error: Exception) -> None:
 
 
 def _cpu_seconds(pid: int) -> float:
-    """CPU time of a process with all its threads; 0 for one that has ended."""
+    """Return the CPU time of a process with all its threads, in seconds; 0 for one that has ended."""
     fields = _stat(pid)
+    # utime and stime, fields 14 and 15 of proc_pid_stat(5): the list begins with the third.
     return (float(fields[11]) + float(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
 
 def _resident_bytes(pid: int) -> float:
     fields = _stat(pid)
+    # rss, field 24, in pages.
     return float(fields[21]) * os.sysconf("SC_PAGE_SIZE") if fields else 0.0
 
 
 def _stat(pid: int) -> Any:
-    """The fields of /proc/<pid>/stat from the third on: the second, a name, may hold anything."""
+    """Return the fields of /proc/<pid>/stat from the third on, since the second, a name, may hold anything; None for a
+    process that has ended."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:

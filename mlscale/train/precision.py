@@ -1,4 +1,4 @@
-"""The type of numbers and the layout of images that a run computes with."""
+"""The precision of numbers and the memory layout of images that a run computes with."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _OF_MIXED = ("loss_scale", "growth_interval", "max_skipped")
 
 
 def plugin_of(settings: Mapping[str, Any], accelerator: str) -> Precision | None:
-    """A plugin of ours in place of Lightning's, where it counts what Lightning does not; else None.
+    """Return a built-in plugin in place of Lightning's, where it counts skipped steps; else None.
 
     Args:
         settings: of the group `precision`.
@@ -32,7 +32,7 @@ def plugin_of(settings: Mapping[str, Any], accelerator: str) -> Precision | None
 
 
 def lay_out(task: LightningModule, name: str | None) -> None:
-    """Give the weights of convolutions a layout, which what they compute takes over.
+    """Set the memory layout of convolutions' weights, which their outputs take over.
 
     Args:
         name: a key of `FORMATS`; None leaves them as they are.
@@ -40,5 +40,6 @@ def lay_out(task: LightningModule, name: str | None) -> None:
     if not name:
         return
     for parameter in task.parameters():
+        # A lazy weight has no dimensions yet. `.data`: the parameter stays the same object.
         if not is_lazy(parameter) and parameter.dim() == _DIMENSIONS[name]:
             parameter.data = parameter.data.contiguous(memory_format=FORMATS[name])

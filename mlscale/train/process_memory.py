@@ -1,4 +1,4 @@
-"""How much memory a process has used, and what to do when there is not enough."""
+"""Peak memory of a process, and the error with remedies for out of memory."""
 
 import contextlib
 import ctypes
@@ -12,7 +12,7 @@ import torch
 
 from mlscale.errors import Exit, MLScaleError
 
-# What the CPU allocator says; the CUDA one raises a class of its own.
+# The message of the CPU allocator, which raises a RuntimeError; the CUDA one raises a class of its own.
 _CPU_ALLOCATION = re.compile(r"(?:not enough memory: )?you tried to allocate (\d+) bytes", re.IGNORECASE)
 _CUDA_ALLOCATION = re.compile(r"Tried to allocate ([\d.]+) ([KMG]iB)")
 _PEAK = re.compile(r"^VmHWM:\s+(\d+) kB", re.MULTILINE)  # Linux: the peak of the resident size
@@ -21,38 +21,40 @@ _UNITS = {"KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
 def reset_peak(device: torch.device) -> None:
-    """Let `peak_bytes` count from now on: an earlier run of this process may have used more.
+    """Restart the peak of `peak_bytes`: an earlier run of this process may have used more.
 
-    What the allocator keeps of that run stays resident where the system can't take it back; outside Linux the peak of
-    the resident size is that of the process's life.
+    Memory that the allocator keeps from that run stays resident where the system can't take it back; outside Linux the
+    peak of the resident size is that of the process's life.
     """
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         return
+    # Freed objects first, then the pages that the allocator keeps: both count as resident until then.
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # glibc alone has it
+    with contextlib.suppress(OSError, AttributeError):  # only glibc has malloc_trim
         ctypes.CDLL(None).malloc_trim(0)
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text(_RESET_PEAK)
 
 
 def peak_bytes(device: torch.device) -> int:
-    """The most memory this process has used since `reset_peak`, bytes: allocated by torch on a CUDA device, resident
-    otherwise."""
+    """Return the most memory this process has used since `reset_peak`, bytes: allocated by torch on a CUDA device,
+    resident otherwise."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     with contextlib.suppress(OSError):
         if found := _PEAK.search(Path("/proc/self/status").read_text()):
             return int(found[1]) * 1024
+    # Outside Linux: this peak can't be reset.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024  # kibibytes everywhere but on macOS
 
 
 def explain(error: BaseException, *, per_device_batch: int, accumulate: int, precision: str) -> MLScaleError | None:
-    """The remedy for an error that means 'out of memory'; None for any other error.
+    """Return the error with remedies for one that means 'out of memory'; None for any other error.
 
     Args:
-        error: what the training raised.
+        error: raised by the training.
         per_device_batch: samples in one forward pass of one device.
         accumulate: forward passes per optimizer step.
         precision: Lightning's precision, e.g. "32-true".

@@ -1,4 +1,4 @@
-"""The loss that a training step gave, without waiting for the device."""
+"""The loss of a training step, without waiting for the device."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def loss_of(outputs: Any) -> Tensor | None:
-    """The detached loss in what Lightning hands to `on_train_batch_end`; None when the step was skipped.
+    """Return the detached loss in the outputs that Lightning passes to `on_train_batch_end`; None for a skipped step.
 
     Lightning divides it by the accumulation: the losses of an optimizer step's forward passes add up to its loss.
     """
@@ -15,4 +15,5 @@ def loss_of(outputs: Any) -> Tensor | None:
         outputs = outputs.get("loss")
     if not isinstance(outputs, Tensor):
         return None
+    # By automatic optimization Lightning has detached it already.
     return outputs.detach() if outputs.requires_grad else outputs

@@ -1,4 +1,4 @@
-"""Where the threads of a process are now, in words; of one that holds Python's lock, too, which can't say so itself."""
+"""Stacks of a process's threads as text, also where one holds the GIL, so that Python code can't report them."""
 
 from __future__ import annotations
 
@@ -16,16 +16,20 @@ from typing import IO, Any
 
 from mlscale.culprit import innermost
 
+# Files of debuggers: their frames are on the stack at a breakpoint.
 _DEBUGGERS = ("pdb.py", "bdb.py", "pydevd.py")
+# Functions of torch that return only when the other ranks have arrived; DDP's is the backward pass.
 _WAITING = ("_engine_run_backward", "all_reduce", "all_gather", "broadcast", "barrier", "reduce", "wait")
+# The format of faulthandler, which writes a C-level traceback without Python.
 _FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>.+)$', re.MULTILINE)
 _IN_TORCH = f"{os.sep}torch{os.sep}"
 
 
 def of_all_threads() -> str:
-    """The stacks of this process's threads, the main one first, each with its name, the most recent call last."""
+    """Return the stacks of this process's threads, the main one first, with names, the most recent call last."""
     frames = sys._current_frames()
     main = threading.main_thread()
+    # The calling thread is left out: it only takes the stacks.
     threads = [main, *(thread for thread in threading.enumerate() if thread not in (main, threading.current_thread()))]
     parts = []
     for thread in threads:
@@ -35,7 +39,7 @@ def of_all_threads() -> str:
 
 
 def main_thread() -> list[tuple[str, int, str]]:
-    """File, line and function of every call of the main thread, the innermost first."""
+    """Return file, line and function of every call of the main thread, the innermost first."""
     frame: FrameType | None = sys._current_frames().get(threading.main_thread().ident or 0)
     found = []
     while frame is not None:
@@ -45,17 +49,17 @@ def main_thread() -> list[tuple[str, int, str]]:
 
 
 def place(calls: Iterable[tuple[str, int, str]]) -> str:
-    """The innermost line of the user's own code, or else of any: `data.py:12, in load`."""
+    """Return the innermost line of the user's own code, or else of any: `data.py:12, in load`."""
     return innermost(calls)
 
 
 def in_a_debugger(calls: Iterable[tuple[str, int, str]]) -> bool:
-    """Whether somebody is looking at a breakpoint."""
+    """Return whether a debugger is active, as at a breakpoint."""
     return any(Path(file).name in _DEBUGGERS or "debugpy" in file for file, _, _ in calls)
 
 
 def in_a_collective(calls: list[tuple[str, int, str]]) -> bool:
-    """Whether the innermost call is one in which a rank waits for others: DDP's is inside the backward pass."""
+    """Return whether the innermost call is one in which a rank waits for others: DDP's is inside the backward pass."""
     if not calls:
         return False
     file, _, name = calls[0]
@@ -63,19 +67,19 @@ def in_a_collective(calls: list[tuple[str, int, str]]) -> bool:
 
 
 def from_backstop(text: str) -> list[tuple[str, int, str]]:
-    """The main thread's calls, the innermost first, in what a backstop has written: that is the last there."""
+    """Return the main thread's calls, the innermost first, from a backstop's text, which has that thread last."""
     main = text.rpartition("(most recent call first):")[2]
     return [(found["file"], int(found["line"]), found["name"]) for found in _FRAME.finditer(main)]
 
 
 class Backstop:
-    """Writes the stacks from outside Python when nobody has called `hold_off` for a while: then something holds the
-    lock that every Python thread needs, and no thread could tell where.
+    """Writes the stacks from outside Python when `hold_off` was not called for a while: then native code holds the GIL,
+    and no Python thread could report it.
 
     Args:
-        seconds: of silence.
-        to: where to write; by default a file without a name, which another process of the same user reads at `path`, on
-            Linux.
+        seconds: without a call of `hold_off`.
+        to: the stream to write to; by default a file without a name, which another process of the same user reads at
+            `path`, on Linux.
     """
 
     def __init__(self, seconds: float, to: IO[Any] | None = None) -> None:
@@ -85,10 +89,11 @@ class Backstop:
         self.path = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
 
     def hold_off(self) -> None:
-        """All is well."""
+        """Restart the countdown, and remove what was written before."""
         if self._own and self._file.seek(0, os.SEEK_END):
             self._file.seek(0)
             self._file.truncate()
+        # A second call replaces the timer of the first; the watchdog thread of faulthandler does not need the GIL.
         faulthandler.dump_traceback_later(self._seconds, file=self._file)
 
     def close(self) -> None:

@@ -13,8 +13,8 @@ class Compile(Callback):
     """Compiles `module.model` before the first step, once its lazy layers have shapes and its weights are loaded.
 
     It is done in place: names of weights, hooks and `isinstance` stay, and a copy of the model is not compiled. torch
-    passes over its own containers when they are compiled so (a bare `nn.Sequential`); such a model is wrapped, and
-    `uncompiled.py` keeps the names plain.
+    skips its own containers when they are compiled in place (a bare `nn.Sequential`); such a model is wrapped, and
+    `compiled_names.py` keeps the names of its weights.
 
     Args:
         mode: torch.compile's; None for its default.
@@ -30,6 +30,7 @@ class Compile(Callback):
 def compile_model(task: Any, mode: str | None = None) -> None:
     """Let the model of `task` be compiled at its next call."""
     model: nn.Module = task.model
+    # torch's own containers have to be wrapped, see `Compile`.
     if type(model).__module__.startswith("torch.nn."):
         task.model = torch.compile(model, mode=mode)
     else:
@@ -37,7 +38,7 @@ def compile_model(task: Any, mode: str | None = None) -> None:
 
 
 def set_tf32(allowed: bool | None) -> None:
-    """Whether float32 matrix products and convolutions on CUDA may round their inputs to TF32 (10 bits of mantissa).
+    """Set whether float32 matrix products and convolutions on CUDA may round inputs to TF32 (10 bits of mantissa).
 
     Args:
         allowed: None leaves torch's own choice: convolutions may, matrix products may not.
