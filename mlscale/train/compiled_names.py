@@ -1,8 +1,8 @@
 """Names of weights that are the same whether or not a part of the model is compiled.
 
 `torch.compile(module)` wraps the module, and its weights are then called `_orig_mod.<name>`: saved that way they fit no
-model that is not compiled at the same places. Here that word is left out when weights are saved, and put
-where the present model needs it when they are loaded.
+model that is not compiled at the same places. Here that word is left out when weights are saved, and put where
+the present model needs it when they are loaded.
 """
 
 from __future__ import annotations

@@ -56,8 +56,9 @@ class SettledDDP(DDPStrategy):
 
     torch's DDP assigns gradients to buckets again after a process's first backward pass, in the order in which they
     arrived. From three ranks on, a ring adds a gradient's parts up in an order that follows from its position in the
-    bucket, so the first step after a resume would differ in its last bits from the same step of an uninterrupted run. Here the
-    buckets are settled before any step, in the reverse order of the parameters. It costs one exchange of gradients.
+    bucket, so the first step after a resume would differ in its last bits from the same step of an uninterrupted run.
+    Here the buckets are settled before any step, in the reverse order of the parameters. It costs one exchange of
+    gradients.
     """
 
     def configure_ddp(self) -> None:
