@@ -3,6 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+# For type checkers alone: these modules import torch.
 if TYPE_CHECKING:
     from mlscale.tasks.base import Task as Task
     from mlscale.tasks.classification import Classification as Classification
@@ -60,6 +61,7 @@ __all__ = [
 ]
 
 
+# PEP 562: Python calls this only for names that the module does not hold.
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What all tasks share: a model, what trains it, the weighted loss, and metrics over every sample of every rank."""
+"""The base of all tasks: a model, its optimizer, the weighted loss, and metrics over every sample of every rank."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from mlscale.tasks.tally import Tally
 class Task(LightningModule):
     """A model, trained by the loss and measured by the metrics that a subclass names.
 
-    A subclass sets `kind` and says `losses`, `metrics` and `predict_step`; and `training_losses`, `means` or `update`
-    where its own differ from what stands here. Validation and test metrics are ``val/<name>`` and ``test/<name>``. The
+    A subclass sets `kind` and defines `losses`, `metrics` and `predict_step`; and `training_losses`, `means` or
+    `update` where they differ. Validation and test metrics are ``val/<name>`` and ``test/<name>``. The
     training loss is only returned; a callback averages and logs it, since `self.log` in a training step costs as much
     as a small model's whole step.
 
     Samples of weight 0 (padding, or one that could not be read) count for nothing, in the loss and in every metric.
-    Other weights count in the loss and in `means`; for torchmetrics a sample is there or not.
+    Other weights count in the loss and in `means`; torchmetrics count a sample fully or not at all.
 
     Args:
-        model: what is trained: (n, …) to the outputs that the task takes.
+        model: the network to train: (n, …) to the outputs that the task takes.
         optimizer: called with the parameters.
         scheduler: called with the optimizer, and stepped once per optimizer step; or Lightning's lr_scheduler
             dictionary with such a callable under "scheduler" and with "interval", "monitor" and the like.
 
     Attributes:
-        kind: classification, multilabel, segmentation, regression or language: what verbs ask before they take it.
+        kind: classification, multilabel, segmentation, regression or language: commands check whether they support it.
         aux_weight: of the loss of each auxiliary output that a model has in training, as GoogLeNet (Szegedy et al.
             2015) and Inception v3.
-        mean_names: the metrics that `means` gives.
+        mean_names: the metrics that `means` returns.
 
     Raises:
-        MLScaleError: there is no model.
+        MLScaleError: the model is None.
     """
 
     kind: ClassVar[str]
@@ -67,41 +67,41 @@ class Task(LightningModule):
         self._layer_decay = 1.0
         self._tally: Tally  # made for each evaluation: checkpoints and estimates of memory know nothing of it
 
-    # What a subclass says.
+    # What a subclass defines.
 
     def losses(self, outputs: Any, batch: Batch) -> Tensor:
-        """The loss of each sample, float (n,), as it is reported.
+        """Return the loss of each sample, float (n,), as it is reported.
 
         Args:
-            outputs: what the model gives for `batch.x`.
+            outputs: the model's outputs for `batch.x`.
             batch: n samples.
         """
         raise NotImplementedError
 
     def training_losses(self, outputs: Any, batch: Batch) -> Tensor:
-        """The loss of each sample that is trained on, float (n,), where it is not the one that is reported."""
+        """Return the loss of each sample for training, float (n,), where it is not the one that is reported."""
         return self.losses(outputs, batch)
 
     def means(self, outputs: Any, batch: Batch) -> tuple[Tensor, ...]:
-        """Metrics that are weighted means over samples, as `mean_names` has them: the value for each sample, (n,)."""
+        """Return the metrics that are weighted means, in the order of `mean_names`: the values of each sample, (n,)."""
         return (self.losses(outputs, batch),)
 
     def metrics(self) -> dict[str, Metric]:
-        """New torchmetrics by name, for one pass of evaluation."""
+        """Return new torchmetrics by name, for one pass of evaluation."""
         return {}
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
-        """Add a batch to what `metrics` made. Samples of weight 0 are not in it."""
+        """Add a batch to the metrics that `metrics` returned. Samples of weight 0 are not in it."""
         metrics.update(outputs, batch.y)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """What is said of each sample, by name; the first dimension is n, whatever the weights."""
+        """Return the predictions for each sample, by name; the first dimension is n, whatever the weights."""
         raise NotImplementedError
 
     # Lightning's hooks.
 
     def forward(self, x: Tensor) -> Any:
-        """What the model gives for x (n, …)."""
+        """Return the model's outputs for x (n, …)."""
         return self.model(x)
 
     def setup(self, stage: str) -> None:
@@ -109,7 +109,7 @@ class Task(LightningModule):
         lazy.materialize(self.model, getattr(self.trainer, "datamodule", None) or self)
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The loss, a scalar.
+        """Return the loss, a scalar.
 
         Weighted samples are divided by the size of the batch, not by the sum of its weights: then the gradient of a
         global batch is the same however it is split over ranks and accumulation, and a batch that counts for nothing
@@ -119,7 +119,7 @@ class Task(LightningModule):
         return self.training_loss(self(given.x), given)
 
     def training_loss(self, outputs: Any, batch: Batch) -> Tensor:
-        """The loss of a batch, a scalar: of the main output, and `aux_weight` times that of each auxiliary one."""
+        """Return the loss of a batch, a scalar: the main output's, and `aux_weight` times each auxiliary one's."""
         main, auxiliary = split_auxiliary(outputs)
         losses = self.training_losses(main, batch)
         for output in auxiliary:
@@ -151,7 +151,7 @@ class Task(LightningModule):
         """Give groups of parameters settings of their own, as `parameter_groups` takes them; call before a fit."""
         self._rules, self._layer_decay = rules, layer_decay
 
-    # Ours.
+    # Evaluation.
 
     def _new_tally(self) -> Tally:
         return Tally(self.mean_names, self.metrics(), self.device)
@@ -164,8 +164,10 @@ class Task(LightningModule):
         take = self._tally.update
         if batch.weight is not None and not (kept := batch.weight > 0).all():
             if kept.any():
+                # torchmetrics take no weights: samples of weight 0 are removed from the batch.
                 outputs, batch = rows(outputs, kept), Batch(batch.x[kept], batch.y[kept], None)
             else:
+                # The rank must still take part in the collectives of torchmetrics.
                 take = self._tally.update_with_nothing
         take(lambda metrics: self.update(metrics, outputs, batch))
 
@@ -185,7 +187,7 @@ class Task(LightningModule):
 
 
 def rows(outputs: Any, kept: Tensor) -> Any:
-    """The chosen samples of what a model gives: a tensor (n, …), or tensors by name."""
+    """Return the chosen samples of a model's outputs: a tensor (n, …), or tensors by name."""
     if isinstance(outputs, Mapping):
         return {name: value[kept] for name, value in outputs.items()}
     return outputs[kept]

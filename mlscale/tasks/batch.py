@@ -1,4 +1,4 @@
-"""What a batch is: a dict of our own data classes, or the pair that most people's loaders give."""
+"""Batches: the dict of the built-in data modules, or the pair that most other loaders yield."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -24,7 +24,11 @@ class Batch(NamedTuple):
 
 
 def unpack(batch: Any) -> Batch:
-    """Read ``{"x", "y", "weight"?}`` or ``(x, y)``; anything else is an error that says so."""
+    """Return a batch of ``{"x", "y", "weight"?}`` or ``(x, y)`` as a `Batch`.
+
+    Raises:
+        MLScaleError: the batch is anything else.
+    """
     if isinstance(batch, Mapping) and "x" in batch and "y" in batch:
         return Batch(batch["x"], batch["y"], batch.get("weight"))
     if isinstance(batch, Sequence) and len(batch) == 2:
@@ -37,13 +41,14 @@ def unpack(batch: Any) -> Batch:
 
 
 def batch_size(batch: Any) -> int:
-    """Samples in any batch: the length of the first tensor or list in it; 0 when there is none."""
+    """Return the samples in any batch: the length of the first tensor or list in it; 0 where it has none."""
     if isinstance(batch, Tensor):
         return batch.shape[0] if batch.ndim else 1
     if isinstance(batch, Mapping):
         batch = batch.values()
     elif not isinstance(batch, Sequence) or isinstance(batch, str):
         return 0
+    # The first item that has a length: a batch may begin with a name or a number.
     for item in batch:
         if size := batch_size(item) if isinstance(item, Tensor | Mapping | tuple | list) else 0:
             return size

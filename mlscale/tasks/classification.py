@@ -13,7 +13,7 @@ from mlscale.tasks.model_outputs import check_tensor
 
 
 class Classification(Task):
-    """Trains `model` to tell `num_classes` classes apart.
+    """Trains `model` to classify samples into `num_classes` classes.
 
     Validation and test metrics are ``val/loss``, ``val/accuracy``, ``test/loss`` and ``test/accuracy``: weighted means
     over every sample of every rank, of the plain cross-entropy.
@@ -22,7 +22,7 @@ class Classification(Task):
         num_classes: the labels are 0 … num_classes - 1, and the model gives that many logits.
         label_smoothing: the share of the target spread over all classes (Szegedy et al. 2016), in training only.
         class_weights: how much the samples of each class count in the training loss: a number for each; 'balanced' for
-            as much in all as every other class; None for one as another. See `weights_of_classes`.
+            the same total for every class; None for equal weights. See `weights_of_classes`.
         class_counts: training samples of each class, for 'balanced'.
         model: images to logits, (n, …) to (n, num_classes).
         optimizer: see `Task`.
@@ -59,32 +59,33 @@ class Classification(Task):
         self._labels_to_check = 16
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        """The loss, a scalar; see `Task.training_step`. Where all samples count alike, torch takes the mean itself."""
+        """Return the loss, a scalar; see `Task.training_step`. Where all samples count alike, torch takes the mean."""
         given = unpack(batch)
         outputs = self(given.x)
+        # A subclass that overrides `training_losses` must have it called.
         ours = type(self).training_losses is Classification.training_losses
         if ours and given.weight is None and self.class_weights is None and isinstance(outputs, Tensor):
             return self._cross_entropy(outputs, given.y, self.label_smoothing, "mean")
         return self.training_loss(outputs, given)
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The cross-entropy of each sample, float (n,)."""
+        """Return the cross-entropy of each sample, float (n,)."""
         return self._cross_entropy(outputs, batch.y)
 
     def training_losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """With smoothed labels, and as much as its class weighs."""
+        """Return the cross-entropy with smoothed labels, times the weight of the sample's class, float (n,)."""
         losses = self._cross_entropy(outputs, batch.y, self.label_smoothing)
         if self.class_weights is None:
             return losses
-        # By mixup a label is shares of the classes.
+        # With mixup a label is a distribution over classes, (n, num_classes).
         return losses * (self.class_weights[batch.y] if batch.y.ndim == 1 else batch.y @ self.class_weights)
 
     def means(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Loss, and whether the class is right, (n,)."""
+        """Return the loss, and True where the class is right, (n,)."""
         return self.losses(outputs, batch), outputs.argmax(-1) == batch.y
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """``logits``, float (n, num_classes)."""
+        """Return ``logits``, float (n, num_classes)."""
         return {"logits": self(unpack(batch).x)}
 
     def _cross_entropy(

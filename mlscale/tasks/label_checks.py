@@ -1,4 +1,4 @@
-"""Class numbers and what is asked of them: that logits and labels fit the task, and weights of classes."""
+"""Checks that logits and labels fit the task's number of classes, and weights of classes."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from mlscale.errors import MLScaleError
 
 
 def check_logits(found: int, classes: int) -> None:
-    """Does the model give a logit for each class?
+    """Check that the model returns a logit for each class.
 
     Raises:
-        MLScaleError: it gives `found` and not `classes`.
+        MLScaleError: it returns `found` and not `classes`.
     """
     if found != classes:
         refused = MLScaleError(
@@ -22,15 +22,15 @@ def check_logits(found: int, classes: int) -> None:
             where="model.num_classes, task.num_classes",
             fix=f"model.num_classes={classes}",
         )
-        refused.unbuilt = True  # the first batch tells it
+        refused.unbuilt = True  # found at the first batch
         raise refused
 
 
 def check_labels(y: Tensor, classes: int) -> None:
-    """Are all labels class numbers?
+    """Check that all labels are class numbers.
 
     Raises:
-        MLScaleError: one is not; with both counts.
+        MLScaleError: one is not; the message has both counts.
     """
     wrong = y[(y < 0) | (y >= classes)]
     if not wrong.numel():
@@ -48,7 +48,7 @@ def check_labels(y: Tensor, classes: int) -> None:
 def weights_of_classes(
     weights: str | Sequence[float] | None, counts: Sequence[int] | None, classes: int
 ) -> Tensor | None:
-    """The weight of each class in the training loss, float32 (classes,); None for none.
+    """Return the weight of each class in the training loss, float32 (classes,); None for none.
 
     Args:
         weights: 'balanced', the weights themselves, or None.
@@ -70,7 +70,7 @@ def weights_of_classes(
                 "the data does not count them",
                 fix="task.class_weights=[…], one for each class, or task.class_weights=null",
             )
-        # A class that never occurs has no say, and no weight of infinity.
+        # A class that never occurs has weight 0, and does not count as a class: its weight would be infinite.
         present = [count for count in counts if count]
         return torch.tensor([sum(present) / (len(present) * count) if count else 0.0 for count in counts])
     values = [float(weight) for weight in weights]

@@ -1,4 +1,4 @@
-"""Language modelling: the next token of each."""
+"""Language modelling: prediction of the token after each token."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from mlscale.tasks.batch import Batch, unpack
 
 
 class Language(Task):
-    """Trains `model` to tell the token that follows each token of a sequence.
+    """Trains `model` to predict the token that follows each token of a sequence.
 
     Validation and test metrics, over every token of every rank: ``val/loss``, the cross-entropy in nats per token;
-    ``val/bits_per_byte``, the same in bits, which is what a compressor would need; ``val/perplexity``, by torchmetrics.
+    ``val/bits_per_byte``, the same in bits, which a compressor would need; ``val/perplexity``, by torchmetrics.
     Tokens are bytes.
 
     Args:
@@ -32,20 +32,21 @@ class Language(Task):
     mean_names: ClassVar[tuple[str, ...]] = ("loss", "bits_per_byte")
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The mean cross-entropy of the tokens of each sample, nats, float (n,).
+        """Return the mean cross-entropy of each sample's tokens, nats, float (n,).
 
         Raises:
-            MLScaleError: the model gives something else than logits for each token.
+            MLScaleError: the model returns something else than logits for each token.
         """
         return _nats(outputs, batch.y).mean(1)
 
     def means(self, outputs: Tensor, batch: Batch) -> tuple[Tensor, ...]:
-        """Nats and bits per token, (n,)."""
+        """Return nats and bits per token, (n,)."""
+        # One token is one byte, so bits per token are bits per byte.
         losses = self.losses(outputs, batch)
         return losses, losses / math.log(2)
 
     def metrics(self) -> dict[str, Metric]:
-        """Perplexity."""
+        """Return the perplexity."""
         return {"perplexity": Perplexity()}
 
     def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
@@ -53,14 +54,14 @@ class Language(Task):
         metrics.update(outputs.float(), batch.y)
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """``nats``, float (n,): of all tokens of a sample; ``tokens``, int64 (n,): how many there are."""
+        """Return ``nats``, float (n,): of all tokens of a sample; ``tokens``, int64 (n,): their number."""
         given = unpack(batch)
         nats = _nats(self(given.x), given.y).sum(1)
         return {"nats": nats, "tokens": given.y.new_full((len(given.y),), given.y.shape[1])}
 
 
 def _nats(logits: Tensor, y: Tensor) -> Tensor:
-    """The cross-entropy of each token, float (n, length)."""
+    """Return the cross-entropy of each token, float (n, length)."""
     if logits.ndim != 3 or logits.shape[:2] != y.shape:
         refused = MLScaleError(
             f"the model gives {tuple(logits.shape)} for sequences of {tuple(y.shape)}",
@@ -68,6 +69,6 @@ def _nats(logits: Tensor, y: Tensor) -> Tensor:
             why="a language model gives logits (n, length, tokens)",
             fix="model=gpt",
         )
-        refused.unbuilt = True  # the first batch tells it
+        refused.unbuilt = True  # found at the first batch
         raise refused
     return F.cross_entropy(logits.flatten(0, 1), y.flatten(), reduction="none").view(y.shape)

@@ -1,4 +1,4 @@
-"""What a model gives besides a tensor: auxiliary outputs of training, and what a task can't take."""
+"""Outputs of models other than a tensor: auxiliary outputs in training, and outputs that a task can't take."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ def split_auxiliary(outputs: Any) -> tuple[Any, tuple[Any, ...]]:
     """Return the main output and the auxiliary ones: of a named tuple such as torchvision's `InceptionOutputs` and
     `GoogLeNetOutputs` give in training, the fields that begin with "aux"; any other output has none.
     """
+    # By the fields' names: a named tuple of torchvision's is of another class for each model.
     names = getattr(outputs, "_fields", ())
     if not names or not any(name.startswith("aux") for name in names[1:]):
         return outputs, ()
@@ -23,10 +24,10 @@ def split_auxiliary(outputs: Any) -> tuple[Any, tuple[Any, ...]]:
 
 
 def check_tensor(outputs: Any, kind: str) -> None:
-    """Is the output a tensor?
+    """Check that the output is a tensor.
 
     Raises:
-        MLScaleError: the model gives something else, as networks for segmentation or detection do.
+        MLScaleError: the model returns something else, as networks for segmentation or detection do.
     """
     if isinstance(outputs, Tensor):
         return
@@ -41,5 +42,5 @@ def check_tensor(outputs: Any, kind: str) -> None:
         if by_pixel
         else "model=resnet, or a forward that returns the tensor alone",
     )
-    refused.unbuilt = True  # the first batch tells it
+    refused.unbuilt = True  # found at the first batch
     raise refused

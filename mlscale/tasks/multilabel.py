@@ -18,7 +18,7 @@ from mlscale.tasks.model_outputs import check_tensor
 
 
 class Multilabel(Task):
-    """Trains `model` to tell which of `num_classes` classes a sample has.
+    """Trains `model` to predict which of `num_classes` labels a sample has.
 
     Labels are 0 or 1 for each class, float (n, num_classes). Validation and test metrics, ``val/…`` and ``test/…``:
     ``loss``, the mean binary cross-entropy over classes and samples; and of torchmetrics ``map``, the mean over classes
@@ -28,7 +28,7 @@ class Multilabel(Task):
 
     Args:
         num_classes: the model gives that many logits.
-        threshold: the probability from which a class is taken as present, in F1 and exact matches.
+        threshold: the probability from which a class counts as predicted, in F1 and exact matches.
         label_smoothing: the share of each 0 and 1 that is moved to the middle, in training only.
         map_thresholds: points of the precision-recall curves behind ``map``; None for exact ones, which keep every
             prediction of an evaluation in memory.
@@ -55,18 +55,20 @@ class Multilabel(Task):
         self.map_thresholds = map_thresholds
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The binary cross-entropy of each sample, its mean over classes, float (n,)."""
+        """Return the binary cross-entropy of each sample, its mean over classes, float (n,)."""
         return self._cross_entropy(outputs, batch.y)
 
     def training_losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """With smoothed labels."""
+        """Return the binary cross-entropy with smoothed labels, float (n,)."""
         y = batch.y.float()
+        # A share of each label moves to 0.5, the middle between 0 and 1.
         return self._cross_entropy(outputs, y + self.label_smoothing * (0.5 - y) if self.label_smoothing else y)
 
     def metrics(self) -> dict[str, Metric]:
-        """mAP, F1 twice, exact matches."""
+        """Return mAP, macro and micro F1, and exact matches."""
         count, bound = self.num_classes, self.threshold
         return {
+            # Arguments are not validated: torchmetrics' checks read the tensors' values, and wait for the device.
             "map": MultilabelAveragePrecision(count, thresholds=self.map_thresholds, validate_args=False),
             "f1_macro": MultilabelF1Score(count, bound, average="macro", validate_args=False),
             "f1_micro": MultilabelF1Score(count, bound, average="micro", validate_args=False),
@@ -74,11 +76,11 @@ class Multilabel(Task):
         }
 
     def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
-        """Probabilities: a batch of logits that happen to lie between 0 and 1 would be taken for them."""
+        """Add a batch as probabilities: torchmetrics would read logits that are all between 0 and 1 as such."""
         metrics.update(outputs.float().sigmoid(), batch.y.long())
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """``logits``, float (n, num_classes): the sigmoid of each is the probability of its class."""
+        """Return ``logits``, float (n, num_classes): the sigmoid of each is the probability of its class."""
         return {"logits": self(unpack(batch).x)}
 
     def _cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:

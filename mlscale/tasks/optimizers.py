@@ -1,4 +1,4 @@
-"""From what a configuration names to an optimizer and its schedule, by groups of parameters where that is asked."""
+"""Construction of a task's optimizer and schedule, with groups of parameters where rules are set."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlscale.errors import MLScaleError
 from mlscale.tasks.parameter_groups import SCALE, Rules, by_group, parameter_groups, scaled
 
 Partial = Callable[..., Any]
-_LARGEST = ("max_lr", "base_lr")  # what schedules take that set rates themselves, in place of the groups' own
+_LARGEST = ("max_lr", "base_lr")  # arguments of schedules that set rates themselves, in place of the groups' own
 
 
 def configure(
@@ -23,7 +23,7 @@ def configure(
     rules: Rules = (),
     layer_decay: float = 1.0,
 ) -> Any:
-    """What `configure_optimizers` returns: an optimizer, or Lightning's dictionary with its schedule.
+    """Return the value of `configure_optimizers`: an optimizer, or Lightning's dictionary with its schedule.
 
     Args:
         module: whose parameters are trained.
@@ -33,7 +33,7 @@ def configure(
         rules, layer_decay: as `parameter_groups` takes them.
 
     Raises:
-        MLScaleError: there is no optimizer, or it can't be built with these settings.
+        MLScaleError: the optimizer is None, or can't be built with these settings.
     """
     if optimizer is None:
         raise MLScaleError("the task has no optimizer", where="optimizer", fix="optimizer=adamw")
@@ -47,7 +47,7 @@ def configure(
 
 
 def _optimizer(module: nn.Module, optimizer: Partial, rules: Rules, layer_decay: float) -> Optimizer:
-    plain = not rules and layer_decay == 1  # then state and checkpoints are as they are without groups
+    plain = not rules and layer_decay == 1  # then state and checkpoints are the same as without groups
     groups: list[Any] = [] if plain else parameter_groups(module, rules, layer_decay)
     try:
         made: Optimizer = optimizer(groups or [p for p in module.parameters() if p.requires_grad])
@@ -61,12 +61,13 @@ def _optimizer(module: nn.Module, optimizer: Partial, rules: Rules, layer_decay:
         refused.unbuilt = True
         raise refused from error
     if groups:
+        # Before the schedule is made, which keeps the rates that it finds as its base.
         scaled(made)
     return made
 
 
 def _schedule(scheduler: Partial, optimizer: Optimizer) -> Any:
-    """The schedule; one that sets the largest rate sets it for each group times the group's factor."""
+    """Return the schedule; one that sets the largest rate sets it for each group times the group's factor."""
     given = scheduler.keywords if isinstance(scheduler, partial) else {}
     grouped = any(SCALE in group for group in optimizer.param_groups)
     rates = {key: given[key] for key in _LARGEST if grouped and isinstance(given.get(key), int | float)}

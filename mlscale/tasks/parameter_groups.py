@@ -15,19 +15,19 @@ from mlscale.tasks.models.layers import layers_of
 
 Rules = Sequence[Mapping[str, Any]]
 SCALE = "lr_scale"
-"""The key of a group that says what its learning rate is multiplied by."""
+"""The key of a group for the factor of its learning rate."""
 _OWN = ("match", SCALE)
 _REST = "rest"
 
 
 def parameter_groups(module: nn.Module, rules: Rules = (), layer_decay: float = 1.0) -> list[dict[str, Any]]:
-    """The parameters of `module` that are trained, in named groups, each parameter in exactly one.
+    """Return the trainable parameters of `module` in named groups, each parameter in exactly one.
 
     All rules whose pattern matches a parameter apply to it; a later one wins where both set the same. So
     `{match: model.head.*, lr_scale: 10}` and `{match: '*.bias', weight_decay: 0}` make four groups, where all occur.
 
     Args:
-        module: whose parameters.
+        module: whose parameters are grouped.
         rules: each `match` and settings: `lr_scale`, a factor to the learning rate, and options of the optimizer.
             `match` is a pattern of a parameter's name (`model.stem.*`) or of its layer's class and name
             (`*norm*.weight`), several divided by '|', with `*` and `?`, in small or capital letters.
@@ -38,10 +38,11 @@ def parameter_groups(module: nn.Module, rules: Rules = (), layer_decay: float = 
         dictionaries for an optimizer: `params`, `name`, `lr_scale` where it is not 1, and the rules' other settings.
 
     Raises:
-        MLScaleError: a rule that is none, or whose pattern matches nothing.
+        MLScaleError: a rule is not valid, or its pattern matches nothing.
     """
     _check(rules, layer_decay)
     named = {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+    # Lower case on both sides: class names are in capital letters, and patterns may be either way.
     called = {name: (name.lower(), _by_class(module, name)) for name in named}
     layers = {name: number for number, layer in enumerate(layers_of(module)) for name in layer}
     last = max(layers.values(), default=0)
@@ -56,8 +57,10 @@ def parameter_groups(module: nn.Module, rules: Rules = (), layer_decay: float = 
             layer = layers.get(name, 0)
             options[SCALE] = options.get(SCALE, 1.0) * layer_decay ** (last - layer)
             words.append(f"layer {layer}")
+        # Parameters with the same rules and layer share a group: an optimizer runs its kernels once per group.
         title = " + ".join(words) or _REST
         if options.get(SCALE, 0) == 1:
+            # Left out where it is 1: schedules set rates by group as soon as one group has the key.
             del options[SCALE]
         groups.setdefault(title, {"params": [], "name": title, **options})["params"].append(parameter)
     idle = [str(rule["match"]) for number, rule in enumerate(rules) if number not in used]
@@ -67,10 +70,10 @@ def parameter_groups(module: nn.Module, rules: Rules = (), layer_decay: float = 
 
 
 def scaled(optimizer: Optimizer) -> None:
-    """Give each group the learning rate that its `lr_scale` says; call before a scheduler is made, which keeps it.
+    """Multiply each group's learning rate by its `lr_scale`; call before a scheduler is made, which keeps the rates.
 
     Raises:
-        MLScaleError: a rule sets what the optimizer has not, which it would take without a word.
+        MLScaleError: a rule sets an option that the optimizer lacks, which torch would ignore silently.
     """
     for group in optimizer.param_groups:
         strange = [key for key in group if key not in optimizer.defaults and key not in ("params", "name", SCALE)]
@@ -86,7 +89,7 @@ def scaled(optimizer: Optimizer) -> None:
 
 
 def by_group(optimizer: Optimizer, rate: float) -> list[float]:
-    """`rate` for each group, times its `lr_scale`: for schedules that set the largest rate themselves."""
+    """Return `rate` for each group, times its `lr_scale`: for schedules that set the largest rate themselves."""
     return [rate * group.get(SCALE, 1.0) for group in optimizer.param_groups]
 
 
@@ -99,6 +102,7 @@ def _check(rules: Rules, layer_decay: float) -> None:
                 fix="param_groups=[{match:model.head.*,lr_scale:10}]",
             )
         scale = rule.get(SCALE, 1.0)
+        # A bool is an int in Python.
         if isinstance(scale, bool) or not isinstance(scale, int | float) or not 0 < scale < float("inf"):
             raise _unbuilt(
                 f"{SCALE} is {scale}",

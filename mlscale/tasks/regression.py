@@ -20,20 +20,20 @@ class Regression(Task):
     """Trains `model` to predict `targets` numbers.
 
     The model learns standardised targets. Their mean and deviation come from the training data (`DataFacts`) and stay
-    with the weights, so that what is predicted is in the target's own units, whatever data comes later. Validation and
+    with the weights, so that predictions are in the target's own units, whatever data comes later. Validation and
     test metrics are ``val/loss``, in units of the deviation, and torchmetrics' ``val/mae`` and ``val/rmse``, in the
     target's own units, and ``val/r2``, over every sample of every rank; means over targets.
 
     Args:
         targets: numbers for each sample.
-        loss: 'mse', or 'huber' (Huber 1964), which takes errors above `delta` for less.
+        loss: 'mse', or 'huber' (Huber 1964), in which errors above `delta` count linearly.
         delta: where the Huber loss turns from square to linear, in deviations of the target.
         model: (n, …) to (n, targets).
         optimizer: see `Task`.
         scheduler: see `Task`.
 
     Raises:
-        MLScaleError: a loss that is none of these.
+        MLScaleError: another loss, or a delta that is not positive.
     """
 
     kind: ClassVar[str] = "regression"
@@ -67,24 +67,25 @@ class Regression(Task):
         self.register_buffer("scaled", torch.zeros(targets, dtype=torch.bool))
 
     def setup(self, stage: str) -> None:
-        """Take the targets' mean and deviation from the data, unless they came with the weights."""
+        """Set the targets' mean and deviation from the data, unless they came with the weights."""
         super().setup(stage)
         data: Any = getattr(self.trainer, "datamodule", None)
         facts = data.facts() if hasattr(data, "facts") else None
         if stage == "fit" and facts is not None and facts.target_std and not self.scaled.all():
+            # In place: they are buffers, on the model's device and in checkpoints.
             self.target_mean.copy_(torch.tensor(facts.target_mean))
             self.target_std.copy_(torch.tensor(facts.target_std))
             self.scaled.fill_(True)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Predictions in the targets' own units, float (n, targets)."""
+        """Return predictions in the targets' own units, float (n, targets)."""
         found, _ = split_auxiliary(self.model(x))
         check_tensor(found, self.kind)
         predicted: Tensor = found * self.target_std + self.target_mean
         return predicted
 
     def losses(self, outputs: Tensor, batch: Batch) -> Tensor:
-        """The loss of each sample in units of the deviation, means over targets, float (n,).
+        """Return the loss of each sample in units of the deviation, the mean over targets, float (n,).
 
         Raises:
             MLScaleError: the model or the data has another number of targets.
@@ -97,29 +98,30 @@ class Regression(Task):
                 why="each is (n, targets)",
                 fix="model=tabular_regression, and data with numbers to predict, such as data=diabetes",
             )
-            refused.unbuilt = True  # the first batch tells it
+            refused.unbuilt = True  # found at the first batch
             raise refused
+        # The mean cancels out in the difference: dividing by the deviation is enough.
         predicted, wanted = outputs / self.target_std, batch.y / self.target_std
         if self.loss == "huber":
             return F.huber_loss(predicted, wanted, reduction="none", delta=self.delta).mean(1)
         return F.mse_loss(predicted, wanted, reduction="none").mean(1)
 
     def metrics(self) -> dict[str, Metric]:
-        """Mean absolute error, root of the mean squared error, and R²."""
+        """Return mean absolute error, root mean squared error, and R²."""
         return {"mae": MeanAbsoluteError(), "rmse": MeanSquaredError(squared=False), "r2": _R2()}
 
     def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
-        """Add a batch. R² of a single target is that of a flat tensor."""
+        """Add a batch; a single target is flattened, as R² takes it."""
         flat = (outputs[:, 0], batch.y[:, 0]) if self.targets == 1 else (outputs, batch.y)
         metrics.update(*(values.float() for values in flat))
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """``value``, float (n, targets), in the targets' own units."""
+        """Return ``value``, float (n, targets), in the targets' own units."""
         return {"value": self(unpack(batch).x)}
 
 
 class _R2(R2Score):
-    """R², and no error where a single sample has none."""
+    """R² that is NaN for a single sample, where torchmetrics raises an error."""
 
     def compute(self) -> Tensor:
         return super().compute() if self.total > 1 else torch.full_like(self.residual.mean(), torch.nan)

@@ -17,7 +17,7 @@ class OneCycle(OneCycleLR):
     starts at the top.
 
     Args:
-        optimizer: what it steps.
+        optimizer: whose rates it sets.
         max_lr: the learning rate at the top; of each group of parameters, where several are given.
         total_steps: optimizer steps of the whole run.
         pct_start: the part of the run that warms up, from 0 and below 1.
@@ -25,7 +25,7 @@ class OneCycle(OneCycleLR):
             torch's.
 
     Raises:
-        MLScaleError: a warm-up that is none, or leaves no step to go down in.
+        MLScaleError: the warm-up is negative, or leaves no step for the decay.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class OneCycle(OneCycleLR):
             optimizer,
             max_lr,
             total_steps=total_steps,
+            # torch divides by (pct_start · total_steps - 1).
             pct_start=0.0 if pct_start * total_steps == 1 else float(pct_start),
             anneal_strategy=anneal_strategy,
             cycle_momentum=cycle_momentum,
@@ -67,14 +68,14 @@ class Warmup(LRScheduler):
     warm-up the cosine is torch's CosineAnnealingLR. Every parameter group keeps its own rate.
 
     Args:
-        optimizer: what it steps.
+        optimizer: whose rates it sets.
         total_steps: T, optimizer steps of the whole run.
         warmup: W: below 1 the part of the run that warms up, else optimizer steps; a shorter run ends on the way up.
-        shape: cosine, linear or constant: how it goes down.
-        final: what is left of the rate at the end, 0 to 1.
+        shape: cosine, linear or constant: the form of the decay.
+        final: the part of the rate that is left at the end, 0 to 1.
 
     Raises:
-        MLScaleError: a warm-up below 0, or a final part that is none.
+        MLScaleError: the warm-up is below 0, or `final` is out of range.
     """
 
     def __init__(
@@ -93,17 +94,20 @@ class Warmup(LRScheduler):
         self.warmup_steps = round(warmup * total_steps if warmup < 1 else warmup)
         self.shape = shape
         self.final = final
+        # Last: torch's constructor takes the first step, which calls `get_lr`.
         super().__init__(optimizer)
 
     def get_lr(self) -> list[float | Tensor]:
-        """The rate of each parameter group at this step."""
+        """Return the learning rate of each parameter group at this step."""
         return [float(base) * self._part(self.last_epoch) for base in self.base_lrs]
 
     def _part(self, step: int) -> float:
         if step < self.warmup_steps:
+            # Step 0 has a rate above 0: a step without one would learn nothing.
             return (step + 1) / self.warmup_steps
         if self.shape == "constant":
             return 1.0
+        # At most 1: steps beyond `total_steps` keep the final rate.
         done = min(1.0, (step - self.warmup_steps) / max(1, self.total_steps - self.warmup_steps))
         left = 1 - done if self.shape == "linear" else (1 + cos(pi * done)) / 2
         return self.final + (1 - self.final) * left

@@ -16,13 +16,13 @@ from mlscale.tasks.batch import Batch, unpack
 from mlscale.tasks.label_checks import check_labels, check_logits, weights_of_classes
 
 IGNORED = 255
-"""The label of pixels that are nothing: they count neither in the loss nor in a metric."""
+"""The label of ignored pixels: they count neither in the loss nor in a metric."""
 
 
 class Segmentation(Task):
-    """Trains `model` to tell the class of each pixel.
+    """Trains `model` to classify each pixel.
 
-    Masks are uint8 (n, h, w): class numbers, 255 for pixels that count for nothing. Validation and test metrics,
+    Masks are uint8 (n, h, w): class numbers, 255 for pixels that are ignored. Validation and test metrics,
     ``val/…`` and ``test/…``: ``loss``, the mean over samples of the mean cross-entropy of their pixels; and of
     torchmetrics, over all pixels: ``miou``, the mean over classes of intersection over union; ``dice``, that of their
     F1; ``pixel_accuracy``. A class that is neither in the masks nor predicted is left out of the means.
@@ -62,18 +62,18 @@ class Segmentation(Task):
         self._labels_to_check = 16  # as in Classification
 
     def losses(self, outputs: Any, batch: Batch) -> Tensor:
-        """The mean cross-entropy of each sample's pixels, float (n,); 0 for one whose pixels are all ignored."""
+        """Return the mean cross-entropy of each sample's pixels, float (n,); 0 for one whose pixels are all ignored."""
         return self._cross_entropy(logits_of(outputs), batch.y, None)
 
     def training_losses(self, outputs: Any, batch: Batch) -> Tensor:
-        """With the classes' weights, and the auxiliary output where the model has one."""
+        """Return the loss with the classes' weights, and the auxiliary output's where the model has one, float (n,)."""
         losses = self._cross_entropy(logits_of(outputs), batch.y, self.class_weights)
         if isinstance(outputs, Mapping) and "aux" in outputs:
             losses = losses + self.aux_weight * self._cross_entropy(outputs["aux"], batch.y, self.class_weights)
         return losses
 
     def metrics(self) -> dict[str, Metric]:
-        """mIoU, dice, pixel accuracy."""
+        """Return mIoU, dice and pixel accuracy."""
         settings: dict[str, Any] = {"ignore_index": IGNORED, "validate_args": False}
         return {
             "miou": MulticlassJaccardIndex(self.num_classes, **settings),
@@ -82,11 +82,11 @@ class Segmentation(Task):
         }
 
     def update(self, metrics: MetricCollection, outputs: Any, batch: Batch) -> None:
-        """The likeliest class of each pixel."""
+        """Add the likeliest class of each pixel."""
         metrics.update(logits_of(outputs).argmax(1), batch.y.long())
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:
-        """``logits``, float (n, num_classes, h, w)."""
+        """Return ``logits``, float (n, num_classes, h, w)."""
         return {"logits": logits_of(self(unpack(batch).x))}
 
     def _cross_entropy(self, logits: Tensor, y: Tensor, weight: Tensor | None) -> Tensor:
@@ -107,14 +107,15 @@ class Segmentation(Task):
         except IndexError:  # "Target 23 is out of bounds."
             check_labels(y[labelled], self.num_classes)
             raise
+        # Over labelled pixels alone; at least 1, since an image may have none.
         return losses.sum((1, 2)) / labelled.sum((1, 2)).clamp(min=1)
 
 
 def logits_of(outputs: Any) -> Tensor:
-    """The logits in what a model gives, (n, classes, h, w).
+    """Return the logits in a model's outputs, (n, classes, h, w).
 
     Raises:
-        MLScaleError: it gives something else.
+        MLScaleError: the outputs hold no such logits.
     """
     logits = outputs.get("out") if isinstance(outputs, Mapping) else outputs
     if not isinstance(logits, Tensor) or logits.ndim != 4:
@@ -125,6 +126,6 @@ def logits_of(outputs: Any) -> Tensor:
             why="segmentation takes logits (n, classes, h, w), or a dict that has them under 'out'",
             fix="model=unet",
         )
-        refused.unbuilt = True  # the first batch tells it
+        refused.unbuilt = True  # found at the first batch
         raise refused
     return logits

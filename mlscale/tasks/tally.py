@@ -12,7 +12,7 @@ from torchmetrics import Metric, MetricCollection
 
 
 class Tally:
-    """What an evaluation has seen so far, on the device.
+    """The sums and metrics of an evaluation so far, on the device.
 
     Args:
         means: names of the metrics that are weighted means.
@@ -25,14 +25,15 @@ class Tally:
         # Whole numbers are exact in float32 up to 2^24 only, fewer samples than a large evaluation set has.
         dtype = torch.float32 if device.type == "mps" else torch.float64
         self._sums = torch.zeros(len(means) + 1, dtype=dtype, device=device)
-        # Each for itself: which could share what they keep, torchmetrics finds by the values of the first batch, and
-        # ranks that found another answer would wait for each other for ever.
+        # No compute groups: torchmetrics finds metrics that can share their state by the first batch's values, and
+        # ranks with other results would wait for each other for ever.
         self.metrics = MetricCollection({**metrics}, compute_groups=False).to(device) if metrics else None
         self._updated = False
 
     def add(self, values: Sequence[Tensor], weight: Tensor | None) -> None:
-        """Count a batch in the means: the value of each for its n samples, (n,), and their weights."""
+        """Add a batch to the means: the value of each for its n samples, (n,), and their weights."""
         weight = torch.ones_like(values[0]) if weight is None else weight
+        # Stays on the device: nothing here waits for a result.
         self._sums += torch.stack([*((value * weight).sum() for value in values), weight.sum()])
 
     def update(self, add: Callable[[MetricCollection], None]) -> None:
@@ -42,10 +43,10 @@ class Tally:
             self._updated = True
 
     def update_with_nothing(self, add: Callable[[MetricCollection], None]) -> None:
-        """Let `add` give a batch whose samples all count for nothing; only of a rank that has no other is it taken.
+        """Let `add` give a batch whose samples all have weight 0; it counts only on a rank without another batch.
 
-        torchmetrics gathers predictions of all ranks, and what is gathered needs a type and a shape on each; of an
-        empty batch it can't tell them.
+        torchmetrics gathers predictions of all ranks, and a gathered state needs a type and a shape on each; an empty
+        batch does not give them.
         """
         if self.metrics is None or self._updated:
             return
@@ -53,20 +54,21 @@ class Tally:
         for metric in self.metrics.values():
             for name, default in metric._defaults.items():
                 state = getattr(metric, name)
+                # The values are removed again: dtype and shape stay, and numbers return to their defaults.
                 nothing: Any = [each[:0] for each in state] if isinstance(state, list) else default
                 setattr(metric, name, nothing if isinstance(state, list) else nothing.clone().to(state.device))
 
     def result(self, total: Callable[[Tensor], Tensor]) -> dict[str, Tensor]:
-        """Every metric, scalars by name, the same on every rank.
+        """Return every metric, scalars by name, the same on every rank.
 
         Args:
-            total: the sum of a tensor over all ranks.
+            total: returns the sum of a tensor over all ranks.
         """
         sums = total(self._sums)
         values = dict(zip(self._means, (sums[:-1] / sums[-1]).float(), strict=True))
         if self.metrics is not None:
             with warnings.catch_warnings():
-                # Of classes without a sample, and of ranks without any: what counts then is each metric's definition.
+                # For classes without a sample, and ranks without any: each metric's definition covers these.
                 warnings.simplefilter("ignore", UserWarning)
                 values |= self.metrics.compute()
         return values

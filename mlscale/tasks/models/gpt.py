@@ -1,4 +1,4 @@
-"""A small GPT: a decoder-only transformer that goes on with a text."""
+"""A small GPT: a decoder-only transformer that continues a text."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch.nn import functional as F
 from mlscale.errors import MLScaleError
 from mlscale.tasks.models.ngrams import ngram_rows
 
+# RoFormer's base, and the original transformer's.
 _WAVELENGTH = 10_000.0
 
 
 class GPT(nn.Module):
-    """Tokens to the logits of the token that follows each of them.
+    """A decoder-only transformer: tokens to the logits of the token that follows each of them.
 
     GPT-2's blocks, normalised before and not after; causal attention by torch's fused kernel; one matrix for reading
     tokens and for writing them; GPT-2's initialisation, N(0, 0.02), where what a block adds to its input is divided by
@@ -66,6 +67,7 @@ class GPT(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(Block(width, heads, length, dropout) for _ in range(layers))
         self.norm = nn.LayerNorm(width)
+        # After the layers are made: it replaces torch's own initialisation.
         for name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 adds = name.endswith((".out", ".narrow"))
@@ -74,10 +76,10 @@ class GPT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, float (n, length, vocab_size), for tokens x, int64 (n, length); a shorter length will do.
+        """Return logits, float (n, length, vocab_size), for tokens x, int64 (n, length or less).
 
         Raises:
-            MLScaleError: a longer one does not.
+            MLScaleError: x is longer than the model's context.
         """
         if x.shape[1] > self.length:
             refused = MLScaleError(
@@ -85,7 +87,7 @@ class GPT(nn.Module):
                 where="model.length, data.length",
                 fix=f"model.length={x.shape[1]}, or data.length={self.length}",
             )
-            refused.unbuilt = True  # the first batch tells it
+            refused.unbuilt = True  # found at the first batch
             raise refused
         h = self.tokens(x)
         if self.table is not None:
@@ -94,27 +96,27 @@ class GPT(nn.Module):
         h = self.dropout(h)
         for block in self.blocks:
             h = block(h)
+        # The matrix that reads tokens writes them, too.
         return F.linear(self.norm(h), self.tokens.weight)
 
     @torch.no_grad()
     def generate(
         self, prompt: str | bytes, count: int, *, temperature: float = 0.8, top_k: int = 40, seed: int = 0
     ) -> str:
-        """Go on with a text, byte by byte.
+        """Continue a text, byte by byte.
 
         Args:
-            prompt: what to go on from: at least a byte, of which the last `length` count.
+            prompt: the beginning of the text: at least a byte; the last `length` bytes count.
             count: bytes to add; fewer where the model ends the text, by a zero byte.
             temperature: divides the logits; 0 takes the likeliest byte each time.
-            top_k: how many bytes are drawn among, the likeliest ones.
+            top_k: the number of likeliest bytes among which one is drawn.
             seed: of the draws.
 
         Returns:
-            The prompt and what follows it; bytes that are no UTF-8 become �.
+            The prompt and its continuation; bytes that are not UTF-8 become �.
 
         Raises:
-            MLScaleError: an empty prompt, a temperature or a number of bytes below its least, a model that is none of
-                bytes.
+            MLScaleError: an empty prompt, a temperature or `top_k` below its least, or a model that is not on bytes.
         """
         given = prompt.encode() if isinstance(prompt, str) else bytes(prompt)
         if not given or temperature < 0 or top_k < 1 or self.vocab_size != 256:
@@ -123,10 +125,12 @@ class GPT(nn.Module):
                 why=f"given: {len(given)} bytes, temperature {temperature}, top_k {top_k}, {self.vocab_size} tokens",
                 fix='generate("The ", 100, temperature=0.8, top_k=40)',
             )
+        # A generator of its own, on the CPU: a text does not depend on the device or on earlier draws.
         draws, training, text = torch.Generator().manual_seed(seed), self.training, list(given)
         self.eval()
         for _ in range(count):
             context = torch.tensor([text[-self.length :]], device=self.tokens.weight.device)
+            # There is no key-value cache: the whole context is computed again for each byte.
             best = self(context)[0, -1].float().cpu().topk(min(top_k, 256) if temperature else 1)
             shares = (best.values / (temperature or 1.0)).softmax(-1)
             chosen = int(best.indices[torch.multinomial(shares, 1, generator=draws)])
@@ -167,6 +171,7 @@ class Attention(nn.Module):
         self.heads, half = heads, width // heads // 2
         self.qkv, self.out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         angles = torch.arange(length)[:, None] * _WAVELENGTH ** (-torch.arange(half) / half)
+        # Not in checkpoints: they follow from the arguments.
         self.register_buffer("cosines", angles.cos(), persistent=False)
         self.register_buffer("sines", angles.sin(), persistent=False)
 
@@ -179,7 +184,7 @@ class Attention(nn.Module):
         return attended
 
     def _turned(self, x: Tensor) -> Tensor:
-        """Each pair of x, (n, heads, length, even), turned by an angle that grows with its place."""
+        """Return x, (n, heads, length, even), with each pair turned by an angle that grows with its position."""
         cosines, sines = (table[: x.shape[2]].to(x.dtype) for table in (self.cosines, self.sines))
         first, second = x.chunk(2, dim=-1)
         return torch.cat((first * cosines - second * sines, first * sines + second * cosines), dim=-1)

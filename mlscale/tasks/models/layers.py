@@ -1,4 +1,4 @@
-"""The layers of a model from its input to its head: what is unfrozen in turn, and what a layer-wise rate counts."""
+"""The layers of a model from its input to its head, for gradual unfreezing and layer-wise learning rates."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _STACKS = (nn.Sequential, nn.ModuleList, nn.ModuleDict)
 
 
 def layers_of(module: nn.Module) -> list[list[str]]:
-    """The names of a module's parameters, layer by layer, in the order in which its parts were made; the last layer is
-    the head. Every parameter is in one layer.
+    """Return the names of a module's parameters, layer by layer, in the order in which its parts were made; the last
+    layer is the head. Every parameter is in one layer.
 
     A layer is a block of a stack (modules of one class, with parts of their own, two at least in a Sequential or a
-    ModuleList), or what stands beside blocks. What belongs to none of these, such as a class token or an embedding of
+    ModuleList), or a module next to blocks. A parameter outside of these, such as a class token or an embedding of
     positions, is in the first layer, as in BEiT (Bao et al. 2021, arXiv:2106.08254). A normalisation belongs to the
-    layer before it. A module without stacks is taken apart into what it consists of.
+    layer before it. A module without stacks is divided into its children.
     """
     layers = list(_layers(module, ""))
     loose = _loose(module, "")
@@ -32,6 +32,7 @@ def _layers(module: nn.Module, prefix: str) -> Iterator[list[str]]:
         names = [f"{path}.{name}" for name, _ in part.named_parameters()]
         if not names:
             continue
+        # By the class's name: libraries have norms of their own. It trains with the layer whose output it scales.
         if layers and "norm" in type(part).__name__.lower() and not list(part.children()):
             layers[-1] += names
         else:
@@ -40,7 +41,7 @@ def _layers(module: nn.Module, prefix: str) -> Iterator[list[str]]:
 
 
 def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    """What a module is taken apart into, with paths."""
+    """Yield the parts that a module is divided into, with their paths."""
     children = [(f"{prefix}{name}", child) for name, child in module.named_children() if _has_parameters(child)]
     apart = len(children) == 1 and bool(list(children[0][1].children()))
     for path, child in children:
@@ -51,7 +52,7 @@ def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
 
 
 def _loose(module: nn.Module, prefix: str) -> list[str]:
-    """Parameters of the modules that are taken apart themselves."""
+    """Return the names of the parameters of modules that are themselves divided."""
     names = [f"{prefix}{name}" for name, _ in module.named_parameters(recurse=False)]
     children = [(name, child) for name, child in module.named_children() if _has_parameters(child)]
     apart = len(children) == 1 and bool(list(children[0][1].children()))
@@ -69,6 +70,7 @@ def _is_stack(module: nn.Module) -> bool:
     if not isinstance(module, _STACKS):
         return False
     blocks = [child for child in module.children() if list(child.children()) and not isinstance(child, _STACKS)]
+    # Two blocks of one class make a stack: a Sequential of different layers is not one.
     kinds = Counter(type(block) for block in blocks if _has_parameters(block))
     return any(count > 1 for count in kinds.values())
 

@@ -15,13 +15,14 @@ def materialize(model: nn.Module, data: Any) -> None:
     Optimizers, DDP and checkpoints all need the parameters to exist.
 
     Args:
-        data: tells a sample's shape: by its `facts()` where it has them, else by the first batch of its training loader
-            (whose position is not disturbed: a loader of its own is made).
+        data: gives a sample's shape: by its `facts()` where it has them, else by the first batch of its training loader
+            (whose position does not change: another loader is created).
     """
     if not any(is_lazy(p) for p in model.parameters()):
         return
     x = _example(data)
     training = model.training
+    # Batch normalisation would count the sample in its running statistics, and fails on one value per channel.
     model.eval()
     with torch.no_grad():
         model(x)

@@ -21,9 +21,10 @@ class MLP(nn.Module):
         for out in (*hidden, num_classes):
             layers += [nn.LazyLinear(out) if width is None else nn.Linear(width, out), nn.ReLU()]
             width = out
+        # Without the last ReLU: logits may be negative.
         self.layers = nn.Sequential(*layers[:-1])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, float (n, num_classes), for x, float (n, …)."""
+        """Return logits, float (n, num_classes), for x, float (n, …)."""
         logits: Tensor = self.layers(x)
         return logits

@@ -1,4 +1,4 @@
-"""Hashed n-grams of tokens: what stands at a place and before it, as a row of a table."""
+"""Hashed n-grams of tokens: a token with those before it, as a row of a table."""
 
 from __future__ import annotations
 
@@ -11,13 +11,15 @@ from torch.nn import functional as F
 from mlscale.errors import MLScaleError
 
 _PRIME = (1 << 31) - 1  # so that a product of two residues fits into 64 bits
+# Below the prime. The second factor spreads the hashes of all orders over the rows of the table.
 _FACTOR, _SCATTER = 1_103_515_245, 1_566_083_941
 
 
 def ngram_rows(x: Tensor, orders: Sequence[int], buckets: int) -> Iterator[Tensor]:
-    """For each n of `orders`: the row of the n tokens that end at each place, int64 (batch, length), 0 to buckets - 1.
+    """Yield for each n of `orders` the row of the n tokens that end at each position, int64 (batch, length), 0 to
+    buckets - 1.
 
-    A polynomial hash modulo 2³¹ - 1, in arithmetic that is the same on every device and in ONNX. Places before the
+    A polynomial hash modulo 2³¹ - 1, in arithmetic that is the same on every device and in ONNX. Positions before the
     first token count as 0.
 
     Args:
@@ -29,6 +31,7 @@ def ngram_rows(x: Tensor, orders: Sequence[int], buckets: int) -> Iterator[Tenso
     hashed = torch.zeros_like(x)
     for n in range(1, max(orders, default=0) + 1):
         earlier = F.pad(x, (n - 1, 0))[:, :length]
+        # + 1: without it, zeros at the start of an n-gram would not change its hash.
         hashed = (hashed * _FACTOR + earlier + 1) % _PRIME
         if n in orders:
             yield ((hashed + n) * _SCATTER) % _PRIME % buckets
@@ -64,17 +67,18 @@ class NGrams(nn.Module):
         if not orders or min(orders) < 1:
             raise MLScaleError("n-grams have an order from 1", where="model.orders", fix="model.orders=[1,2,3,4,5,6]")
         self.orders, self.buckets, self.dropout = tuple(sorted(orders)), buckets, dropout
-        # The last row is nobody's: what does not count is looked up there, and it stays zero.
+        # The last row belongs to no n-gram: those that do not count are looked up there, and it stays zero.
         self.table = nn.Embedding(buckets + 1, width, padding_idx=buckets)
         self.head = nn.Linear(width, num_classes)
         nn.init.uniform_(self.table.weight, -1 / width, 1 / width)
         nn.init.zeros_(self.table.weight[buckets])
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, float (n, num_classes), for tokens x, int64 (n, length), where 0 is padding at the end."""
+        """Return logits, float (n, num_classes), for tokens x, int64 (n, length), where 0 is padding at the end."""
         nobody = torch.full((), self.buckets, dtype=x.dtype, device=x.device)
-        # What is padding ends an n-gram that does not count.
+        # An n-gram that ends in padding does not count.
         rows = torch.cat([torch.where(x > 0, row, nobody) for row in ngram_rows(x, self.orders, self.buckets)], dim=1)
+        # Sorted, equal rows are neighbours: each different n-gram counts once, without a loop.
         rows = rows.sort(dim=1).values
         again = F.pad(rows[:, 1:] == rows[:, :-1], (1, 0))
         if self.training and self.dropout:

@@ -10,7 +10,7 @@ class ResNet(nn.Module):
     """A 3×3 stem, stages of basic blocks, global average pooling, one linear layer.
 
     The stem keeps the size and every stage after the first halves it, so three stages suit 8 to 64 pixels. Where the
-    paper pads the shortcut with zeros, a 1×1 convolution is used (its option B), as everybody has done since.
+    paper pads the shortcut with zeros, a 1×1 convolution is used (its option B), as is usual since.
 
     Args:
         in_channels: channels of the image; 1 for grey, 3 for colour.
@@ -37,7 +37,7 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, float (n, num_classes), for images x, float (n, in_channels, height, width)."""
+        """Return logits, float (n, num_classes), for images x, float (n, in_channels, height, width)."""
         features = self.stages(F.relu(self.stem(x)))
         logits: Tensor = self.head(features.mean(dim=(2, 3)))
         return logits

@@ -7,11 +7,11 @@ from torch.nn import functional as F
 
 
 class TabularNet(nn.Module):
-    """A linear model of the features, and what residual blocks add to it.
+    """A linear model of the features, to which residual blocks are added.
 
     The blocks are those of the ResNet of Gorishniy et al., 'Revisiting deep learning models for tabular data', 2021,
     normalised by layer in place of by batch, so that samples don't depend on each other, nor on how a batch is spread
-    over devices. The linear part beside them is that of Cheng et al., 'Wide & deep learning', 2016. The last layer of
+    over devices. The linear part next to them is that of Cheng et al., 'Wide & deep learning', 2016. The last layer of
     the deep part starts at zero: training begins from a linear model.
 
     Args:
@@ -28,13 +28,14 @@ class TabularNet(nn.Module):
         self.enter = nn.Linear(features, width) if blocks else None
         self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(blocks))
         self.leave = nn.Linear(width, outputs, bias=False) if blocks else None
+        # Zeros in the last layers are no obstacle: gradients reach them through their inputs, which are not 0.
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
         if self.leave is not None:
             nn.init.zeros_(self.leave.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Float (n, outputs), for rows x, float (n, features)."""
+        """Return float (n, outputs), for rows x, float (n, features)."""
         out: Tensor = self.linear(x)
         if self.enter is None or self.leave is None:
             return out

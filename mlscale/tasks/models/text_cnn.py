@@ -38,10 +38,10 @@ class TextCNN(nn.Module):
         self.dropout, self.head = nn.Dropout(dropout), nn.Linear(filters * len(kernels), num_classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, float (n, num_classes), for tokens x, int64 (n, length), where 0 is padding at the end."""
+        """Return logits, float (n, num_classes), for tokens x, int64 (n, length), where 0 is padding at the end."""
         embedded = self.tokens(x).transpose(1, 2)
         there = (x > 0).unsqueeze(1)
-        # After ReLU nothing is below 0: a place of padding is never the largest.
+        # After ReLU nothing is below 0: a padded position, set to 0, is never above the others.
         largest = [(F.relu(convolve(embedded)) * there).amax(2) for convolve in self.convolutions]
         logits: Tensor = self.head(self.dropout(torch.cat(largest, dim=1)))
         return logits

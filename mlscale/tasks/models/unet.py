@@ -10,11 +10,11 @@ from torch.nn import functional as F
 
 
 class UNet(nn.Module):
-    """Down by halves, up again, and at each size what was there on the way down beside what comes from below.
+    """An encoder that halves the size, a decoder that doubles it, and skip connections between maps of one size.
 
     Where the paper leaves the border out, convolutions are padded, so that masks are of the image's size; batch
-    normalisation follows each, as everybody has done since. Images are of any size: on the way up maps are brought to
-    the size of those beside them.
+    normalisation follows each, as is usual since. Images are of any size: the decoder's maps are resized to those of
+    the skip connections.
 
     Args:
         in_channels: channels of the image; 1 for grey, 3 for colour.
@@ -36,12 +36,14 @@ class UNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, float (n, num_classes, height, width), for images x, float (n, in_channels, height, width)."""
+        """Return logits, float (n, num_classes, height, width), for images x, float (n, in_channels, height, width)."""
         beside: list[Tensor] = []
         for number, block in enumerate(self.down):
+            # Rounded up: an odd size keeps its last row and column.
             x = block(F.max_pool2d(x, 2, ceil_mode=True) if number else x)
             beside.append(x)
         for narrow, block, skip in zip(self.narrow, self.up, beside[-2::-1], strict=True):
+            # To the size of the skip connection, not twice its own: an odd size was rounded up on the way down.
             x = F.interpolate(narrow(x), size=skip.shape[-2:], mode="nearest")
             x = block(torch.cat([skip, x], dim=1))
         logits: Tensor = self.head(x)
@@ -49,10 +51,11 @@ class UNet(nn.Module):
 
 
 def _twice(in_channels: int, out_channels: int) -> nn.Sequential:
-    """Two 3×3 convolutions that keep the size, each normalised, with ReLU."""
+    """Return two 3×3 convolutions that keep the size, each normalised, with ReLU."""
     layers: list[nn.Module] = []
     for channels in (in_channels, out_channels):
         layers += [
+            # No bias: the normalisation subtracts it again.
             nn.Conv2d(channels, out_channels, 3, padding=1, bias=False),
             nn.BatchNorm2d(out_channels),
             nn.ReLU(inplace=True),

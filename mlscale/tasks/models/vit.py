@@ -10,7 +10,7 @@ from mlscale.errors import MLScaleError
 
 
 class ViT(nn.Module):
-    """Patches as tokens, learned places, pre-norm transformer blocks, and a linear layer on a class token.
+    """Patches as tokens, learned positions, pre-norm transformer blocks, and a linear layer on a class token.
 
     The paper's ViT at another size: tokens are few where images are small, so that it trains on a CPU. Small data want
     augmentation and a long run; the paper pretrains on millions of images.
@@ -28,7 +28,7 @@ class ViT(nn.Module):
         dropout: after the embedding, attention and each layer of a block; 0 to 1.
 
     Raises:
-        MLScaleError: sizes that do not divide.
+        MLScaleError: a size does not divide by `patch`, or `dim` by `heads`.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class ViT(nn.Module):
         super().__init__()
         _check(height, width, patch, dim, heads)
         tokens = (height // patch) * (width // patch)
+        # A convolution whose stride is its size: one linear map for every patch.
         self.embed = nn.Conv2d(in_channels, dim, kernel_size=patch, stride=patch)
         self.token = nn.Parameter(torch.zeros(1, 1, dim))
         self.places = nn.Parameter(torch.zeros(1, tokens + 1, dim))
@@ -54,6 +55,7 @@ class ViT(nn.Module):
         self.blocks = nn.Sequential(*(Block(dim, heads, int(dim * mlp_ratio), dropout) for _ in range(depth)))
         self.norm = nn.LayerNorm(dim)
         self.head = nn.Linear(dim, num_classes)
+        # 0.02 as in BERT, which the usual implementations of ViT take over.
         nn.init.trunc_normal_(self.token, std=0.02)
         nn.init.trunc_normal_(self.places, std=0.02)
         for module in self.modules():
@@ -62,7 +64,7 @@ class ViT(nn.Module):
                 nn.init.zeros_(module.bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits, float (n, num_classes), for images x, float (n, in_channels, height, width)."""
+        """Return logits, float (n, num_classes), for images x, float (n, in_channels, height, width)."""
         patches = self.embed(x).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), patches], dim=1) + self.places
         tokens = self.norm(self.blocks(self.dropout(tokens)))
@@ -82,13 +84,14 @@ class Block(nn.Module):
         self.dropout = nn.Dropout(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The same shape as x."""
+        """Return the block's output, of the same shape as x."""
         x = x + self.dropout(self._attend(self.norm_attention(x)))
         out: Tensor = x + self.dropout(self.layers(self.norm_layers(x)))
         return out
 
     def _attend(self, x: Tensor) -> Tensor:
         query, key, value = self.qkv(x).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)
+        # The function does not know of train and eval mode: dropout is passed for training alone.
         mixed = F.scaled_dot_product_attention(query, key, value, dropout_p=self.drop if self.training else 0.0)
         out: Tensor = self.out(mixed.transpose(1, 2).flatten(2))
         return out
