@@ -101,11 +101,11 @@ def _note(signum: int, frame: FrameType | None) -> None:
 
 
 class StopOnSignal(Checkpoint):
-    """Saves and raises (exit code 75, 130 or 143) at a boundary of two optimizer steps once a signal has arrived, or
-    once the time that the run may take is over.
+    """A callback that saves and raises (exit code 75, 130 or 143) at a step boundary once a signal has arrived, or once
+    the time that the run may take is over.
 
     Ranks must stop after the same step. They agree by one all_reduce about once a second: the number of steps between
-    two of them follows from the slowest rank's time per step, which travels with it. One process looks at a variable.
+    two of them follows from the slowest rank's time per step, which travels with it. A single process reads a variable.
 
     It is a Checkpoint, so that Lightning does not add one of its own to a run that has no other.
 

@@ -85,8 +85,10 @@ class Mixed(MixedPrecision):
 
 
 class LossScale(Callback):
-    """Logs ``train/loss_scale`` and ``train/skipped_steps``, every `trainer.log_every_n_steps` optimizer steps to the
-    trackers and at the end of each epoch to all, and holds the schedule where a step was skipped.
+    """A callback that logs ``train/loss_scale`` and ``train/skipped_steps``, and holds the schedule where a step was
+    skipped.
+
+    Entries are every `trainer.log_every_n_steps` optimizer steps for the trackers, and at each epoch's end for all.
 
     Args:
         plugin: of the trainer.

@@ -39,7 +39,7 @@ def ddp(
     Args:
         world_size: processes that train together; they run already, with torchrun's or SLURM's environment.
         timeout: seconds a collective waits for a missing rank.
-        find_unused_parameters: look for parameters that a step did not use; needed by models that have such.
+        find_unused_parameters: search for parameters that a step did not use, which models that have some need.
         gradient_as_bucket_view: let gradients live in the buckets that are sent, which saves a copy of them.
     """
     if world_size == 1:

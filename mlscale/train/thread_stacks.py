@@ -73,8 +73,8 @@ def from_backstop(text: str) -> list[tuple[str, int, str]]:
 
 
 class Backstop:
-    """Writes the stacks from outside Python when `hold_off` was not called for a while: then native code holds the GIL,
-    and no Python thread could report it.
+    """A timer that writes the stacks from outside Python when `hold_off` was not called for a while: then native code
+    holds the GIL, and no Python thread could report it.
 
     Args:
         seconds: without a call of `hold_off`.
@@ -89,7 +89,7 @@ class Backstop:
         self.path = f"/proc/{os.getpid()}/fd/{self._file.fileno()}"
 
     def hold_off(self) -> None:
-        """Restart the countdown, and remove what was written before."""
+        """Restart the countdown, and clear the file."""
         if self._own and self._file.seek(0, os.SEEK_END):
             self._file.seek(0)
             self._file.truncate()

@@ -10,7 +10,7 @@ from torch import nn
 
 
 class Compile(Callback):
-    """Compiles `module.model` before the first step, once its lazy layers have shapes and its weights are loaded.
+    """A callback that compiles `module.model` before the first step, when shapes are known and weights are loaded.
 
     It is done in place: names of weights, hooks and `isinstance` stay, and a copy of the model is not compiled. torch
     skips its own containers when they are compiled in place (a bare `nn.Sequential`); such a model is wrapped, and

@@ -22,9 +22,9 @@ _MOST_STEPS = 200
 
 
 class Checkpoints(ModelCheckpoint):
-    """Keeps the best checkpoints by a metric, the last epoch's as `last.ckpt`, and those of every N steps or minutes.
+    """A ModelCheckpoint that keeps the best by a metric, the last epoch's, and one of every N steps or minutes.
 
-    Lightning's own `save_last` follows the metric: where an epoch is no better, `last.ckpt` stays what it was. Here it
+    Lightning's own `save_last` follows the metric: where an epoch is not better, `last.ckpt` stays as it was. Here it
     is that of the last epoch. Inside an epoch, which may last for days, `every_n_steps` and `every_n_minutes` save
     `step=<N>.ckpt`. All is saved at boundaries between two steps (see `step_boundary.py`).
 
@@ -94,7 +94,7 @@ class Checkpoints(ModelCheckpoint):
         self._saved_at = 0  # the optimizer step of the last periodic one
         self._periodic: list[str] = []  # names that this callback wrote; other such files are never removed
         self._clock = _SharedClock()
-        self.final_saved: bool | None = None  # whether `last.ckpt` is the state at the fit's end; None: none is due
+        self.final_saved: bool | None = None  # whether `last.ckpt` is the state at the fit's end; None: not due
         self._loss_of_best: float | None = None
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
@@ -184,7 +184,7 @@ def _same_file(one: Path, other: Path) -> bool:
 
 
 class _SharedClock:
-    """Minutes since the last restart, the same on all ranks. The first rank broadcasts them about once a second:
+    """A clock of minutes since its last restart, the same on all ranks. The first rank broadcasts about once a second:
     the number of steps between two broadcasts follows from the time that a step takes."""
 
     def __init__(self) -> None:

@@ -15,7 +15,7 @@ _IN_THE_TABLE = ("device/cpu_percent", "device/gpu_percent", "device/gpu_power_w
 
 
 class DeviceStats(Callback):
-    """Samples the machine in a thread of its own, and writes means into the entries of `TrainMetrics`:
+    """A callback that samples the machine in a thread, and writes means into the entries of `TrainMetrics`:
 
     - ``device/cpu_percent``: of this process and its loader workers; 100 is one core,
     - ``device/memory_gib``: resident, of the same,

@@ -27,7 +27,7 @@ _AVERAGING, _CURRENT = "averaging_state", "current_model_state"  # Lightning's k
 
 
 class EMA(WeightAveraging):
-    """Averages weights and floating-point buffers; whole numbers, such as BatchNorm's count, are the latest.
+    """A callback that averages weights and floating-point buffers; integers, such as BatchNorm's count, are the latest.
 
     With β the decay, average ← β·average + (1 - β)·weights. At optimizer step t, counted from the first update:
 
@@ -124,7 +124,7 @@ class EMA(WeightAveraging):
         }[self.warmup]
         return float(decay**self.every)
 
-    # In its place.
+    # The average in place of the weights.
 
     def on_validation_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._if_begun(super().on_validation_epoch_start, trainer, pl_module)
@@ -166,7 +166,7 @@ class EMA(WeightAveraging):
 
 
 class Average(AveragedModel):
-    """torch's `AveragedModel` with the same state, which does not look for the model's tensors at every step.
+    """torch's `AveragedModel` with the same state, which collects the model's tensors once and not at every step.
 
     Args:
         module: the model, on its device.

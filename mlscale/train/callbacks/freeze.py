@@ -19,12 +19,12 @@ from mlscale.train.compiled_names import plain
 
 
 class Freeze(Callback):
-    """Freezes parameters at the start of a fit, and unfreezes them later, all at once or layer by layer.
+    """A callback that freezes parameters at the start of a fit, and unfreezes them later, at once or layer by layer.
 
     A frozen parameter has no gradient, so that no optimizer touches it, not by weight decay either; it stays in the
     optimizer's groups. What is frozen follows from the epoch and the step alone: a run that is killed and resumed is
-    the same as an uninterrupted one. With several processes the strategy looks for unused parameters (see
-    `leaves_unused`).
+    the same as an uninterrupted one. With several processes the strategy searches for unused parameters
+    (see `leaves_unused`).
 
     Layer by layer, from the head down, is the gradual unfreezing of ULMFiT (Howard and Ruder 2018, arXiv:1801.06146).
 
@@ -38,7 +38,7 @@ class Freeze(Callback):
     """
 
     leaves_unused = True
-    """Steps leave parameters without gradients: DistributedDataParallel must look for them."""
+    """True: steps leave parameters without gradients, and DistributedDataParallel must search for them."""
 
     def __init__(
         self,
@@ -64,7 +64,7 @@ class Freeze(Callback):
         if not self.by_step:
             self.until = until_epoch
         self.every, self.norms = every, norms
-        self._layers: list[list[str]] = []  # of what is to be frozen, the first to be unfrozen first
+        self._layers: list[list[str]] = []  # names to freeze, the first layer to be unfrozen first
         self._all: set[str] = set()
         self._thawed = -1
 
@@ -88,6 +88,7 @@ class Freeze(Callback):
             raise _unbuilt("nothing is frozen", "the model has one layer", "modules=[<pattern>]")
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        # Applied in full once: a resumed fit starts with the layers unfrozen that were so before.
         self._thawed = -1
         self._apply(trainer, pl_module)
 

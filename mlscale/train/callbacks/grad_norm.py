@@ -1,4 +1,4 @@
-"""The norm of the gradient: what clipping looks at, and the first sign of a run that will diverge."""
+"""The norm of the gradient, by which clipping decides, and the first sign of a run that will diverge."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlscale.train.compiled_names import plain
 
 
 class GradNorm(Callback):
-    """Writes ``train/grad_norm`` into the entries of `TrainMetrics`: the L2 norm of the whole gradient at that step.
+    """A callback that adds ``train/grad_norm``, the L2 norm of a step's whole gradient, to `TrainMetrics` entries.
 
     It is that of all parameters together, over all ranks and accumulated passes, unscaled and before clipping. The mean
     over an epoch's entries is in the run's table, without those of steps that a loss scaler has skipped, which are

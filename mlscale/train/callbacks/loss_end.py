@@ -19,7 +19,7 @@ _LEAST_STEPS = 10  # before which a loss has no trend
 
 
 class LossEnd(Callback):
-    """Compares the loss at the end of a fit with that before its first step, and with that of a constant prediction.
+    """A callback that compares the loss at a fit's end with that before it, and with that of a constant prediction.
 
     The loss is the validation's where a sanity validation has logged one: it measures the weights that the run starts
     from. Otherwise it is the training's: that of the first step, and the mean of the last epoch.

@@ -32,11 +32,13 @@ class Pending(NamedTuple):
 
 
 class LossSpike(Callback):
-    """Warns of a training loss above median + k · 1.4826 · MAD of the last `window` losses, and names step and samples.
+    """A callback that warns of a training loss above median + k · 1.4826 · MAD of the last `window` losses.
+
+    The warning names the step and the samples of its batch.
 
     MAD is the median absolute deviation, 1.4826 of which is the standard deviation of a normal distribution (Hampel
     1974): neither moves when a spike enters the window. A loss must also be `least` of the median above it, so that a
-    loss that hardly moves has no spikes. Spikes that follow each other are one. Each rank looks at its own losses.
+    loss that hardly moves has no spikes. Spikes that follow each other are one. Each rank checks its own losses.
 
     ``train/loss_spikes`` counts them, in the entries of `TrainMetrics` (the first rank's) and in the run's table (all).
     On an accelerator losses are read together, every `trainer.log_every_n_steps` batches, so the host does not wait.

@@ -11,7 +11,7 @@ from mlscale.train.callbacks.train_metrics import writer
 
 
 class LRMonitor(Callback):
-    """Writes each parameter group's learning rate into the entries of `TrainMetrics`.
+    """A callback that adds the learning rate of each parameter group to the entries of `TrainMetrics`.
 
     ``train/lr/<group>``, and on request ``train/momentum/<group>`` (of Adam β₁) and ``train/weight_decay/<group>``. A
     group is called by its own `name`, or else its number; with several optimizers the optimizer's goes before.

@@ -25,12 +25,12 @@ class _Step(NamedTuple):
 
 
 class NonFinite(Callback):
-    """Raises (exit code 3) when a training loss is NaN or infinite, and names the first such step and its samples.
+    """A callback that raises (exit code 3) on a NaN or infinite training loss, and names the step and its samples.
 
     On a CPU every loss is checked when it appears. On an accelerator that would make the host wait at every step:
     losses are kept and checked together, every `trainer.log_every_n_steps` batches, before validation, at the end of
-    an epoch, and before anything is saved. So a checkpoint never holds what came after the first bad loss. Weights are
-    looked at before they are saved too: a finite loss can have a gradient that is not.
+    an epoch, and before anything is saved. So a checkpoint never holds weights from after the first bad loss. Weights
+    are checked before they are saved, too: a finite loss can have a gradient that is not.
 
     With a loss scaler a step that overflows is skipped, its loss included: the scaler limits how many may be.
     """

@@ -1,4 +1,4 @@
-"""The progress bar of a notebook: one element that is updated, by what every notebook shows. It needs no widgets."""
+"""The progress bar of a notebook: one HTML element that is updated, which every notebook shows without widgets."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Place:
         self._handle = show({"text/plain": ""}, raw=True, display_id=True)
 
     def show(self, html: str, plain: str) -> None:
-        """Replace what is shown."""
+        """Replace the present content."""
         self._handle.update({"text/html": html, "text/plain": plain}, raw=True)
 
 

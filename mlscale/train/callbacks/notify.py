@@ -31,7 +31,7 @@ _EVENTS: Mapping[str, Event] = {
 
 
 class Notify(Callback):
-    """Posts to a webhook, runs a command, sends a mail, all with the same document (`contracts/notice.json`).
+    """A callback that sends notices by webhook, command and mail, all with one document (`contracts/notice.json`).
 
     The process that launched a run reports its end, so that a killed rank is reported, too: it calls `run_ended` once
     the run folder is sealed. `callbacks.stall` detects a run that hangs. A notice that does not arrive is a line on
@@ -46,7 +46,7 @@ class Notify(Callback):
         tries: of a webhook.
 
     Raises:
-        MLScaleError: there is no recipient, or a setting is not valid.
+        MLScaleError: a recipient is missing, or a setting is not valid.
     """
 
     def __init__(
@@ -112,6 +112,7 @@ class Notify(Callback):
         if self._command is not None:
             told.append(("the command", self._command.send(document)))
         if self._mail is not None:
+            # The first line alone: a mail's header must not hold a line break.
             subject = f"{document['name']} {document['event']}: {document['sentence'].splitlines()[0]}"
             told.append((f"the mail server {self._mail.host}", self._mail.send(subject, _text(document))))
         return told
@@ -139,5 +140,5 @@ def _mail(given: Mapping[str, Any], timeout_s: float, where: str) -> Mail:
 
 def _refused(what: str, key: str, fix: str) -> MLScaleError:
     error = MLScaleError(f"callbacks.notify: {what}", where=f"callbacks.notify.{key}", fix=f"callbacks.notify.{fix}")
-    error.unbuilt = True
+    error.unbuilt = True  # nothing has run yet
     return error

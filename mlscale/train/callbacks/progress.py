@@ -20,7 +20,7 @@ _METRICS = ("val/accuracy", "val/loss")  # the first that exists is shown where 
 
 
 class Progress(ProgressBar):
-    """Epoch, step, loss, the last validation's metric and samples per second, on standard error.
+    """A progress bar with epoch, step, loss, the last validation's metric and samples per second, on standard error.
 
     A step costs one read of the clock; the loss is read from the device once per update.
 

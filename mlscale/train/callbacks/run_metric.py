@@ -1,4 +1,4 @@
-"""The metric that judges a run: chosen from what the validation logs where none was set, checked before training."""
+"""The key metric of a run: chosen from the metrics of the validation where none was set, checked before training."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ _NOT_THE_USERS = ("mlscale.", "pytorch_lightning.", "lightning.", "lightning_fab
 
 
 class RunMetric(Callback):
-    """Chooses the metric that judges a run, and sets it in the callbacks that follow it.
+    """A callback that chooses the metric that judges a run, and sets it in the callbacks that follow it.
 
     The sanity validation shows what is logged. Where the user set no metric and the task's own is not logged, one is
     chosen. A run without a sanity validation chooses at its first validation, one without any validation takes the
     training loss, or no metric where training steps return none and log several. A metric that the user set, and
-    what callbacks and schedulers monitor besides, must be logged: the run ends before its first step where it is a
+    all others that callbacks and schedulers monitor, must be logged: the run ends before its first step where it is a
     validation's, and after it where it may be the training's.
 
     Args:
@@ -59,8 +59,8 @@ class RunMetric(Callback):
         self.given, self.given_mode = given, given_mode
         self.record, self.announce = record, announce
         self._open = metric is None
-        self._known: frozenset[str] = frozenset()  # names of before this validation
-        self._awaited: list[tuple[str, str]] = []  # what the training may log yet
+        self._known: frozenset[str] = frozenset()  # names that were logged before this validation
+        self._awaited: list[tuple[str, str]] = []  # names that the training may still log
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         _show(trainer, self.metric)

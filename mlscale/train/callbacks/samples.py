@@ -23,7 +23,7 @@ _SHOWN_LABELS = 5
 
 
 class Samples(Callback):
-    """Shows the first samples of each validation in every tracker that keeps media (all built-in ones).
+    """A callback that shows the first samples of each validation in every tracker with media (all built-in ones).
 
     They are the same ones every time, so the images of a run show how it learns. ``val/samples`` is a contact sheet,
     where samples are images; ``val/samples_table`` has key, truth and prediction. It calls the task's `predict_step`

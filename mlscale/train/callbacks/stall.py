@@ -41,7 +41,7 @@ def ended_by(end: Callable[[MLScaleError, Report], None] | None) -> Iterator[Non
 
 
 class Stall(Callback):
-    """Watches from a thread of its own whether optimizer steps are taken. A step costs nothing.
+    """A callback that watches, from a thread of its own, whether optimizer steps are taken. A step costs nothing.
 
     No step for `factor` times the median time of a step is a stall, but not before `least_s` seconds, and after
     `after_s` at the latest (or five steps, where one takes longer). Before the first step, in which models are
@@ -120,7 +120,7 @@ class _Watch(threading.Thread):
         self._ranks = _ranks(trainer, self._backstop.path)
         self._folder = Path(trainer.default_root_dir) / "logs"
         if trainer.is_global_zero:
-            withdraw(self._folder)  # an attempt before this one was killed while it asked
+            withdraw(self._folder)  # of an earlier attempt that was killed during its request
 
     def end(self) -> None:
         self._over.set()

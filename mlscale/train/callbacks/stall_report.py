@@ -107,7 +107,7 @@ class Report:
         ranks: a line for each.
         stacks: of all threads of all ranks.
         path: the file that holds all of it; None where it could not be written.
-        hung: ranks of this machine besides this one, host, process id and start.
+        hung: the other ranks of this machine: host, process id and start.
     """
 
     sentence: str

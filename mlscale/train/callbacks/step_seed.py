@@ -9,10 +9,10 @@ _MASK = (1 << 64) - 1
 
 
 class StepSeed(Callback):
-    """Seeds torch's default generators from (seed, epoch, batch, rank) before every forward pass.
+    """A callback that seeds torch's default generators from (seed, epoch, batch, rank) before every forward pass.
 
     So dropout and the like are the same after a resume as without the interruption, and differ between ranks.
-    A generator's own `manual_seed` takes 1 µs; `torch.manual_seed`, which looks for every backend, 100.
+    A generator's own `manual_seed` takes 1 µs; `torch.manual_seed`, which seeds every backend, 100.
 
     Args:
         seed: the run's seed.

@@ -9,7 +9,7 @@ from mlscale.train.process_memory import peak_bytes
 
 
 class Stopwatch(Callback):
-    """Measures a fit; costs nothing in a step.
+    """A callback that measures a fit's duration, steps and memory. A step costs nothing.
 
     Attributes:
         seconds: in training, without set-up and validation.

@@ -20,7 +20,7 @@ _COLLAPSE = 256  # losses kept apart; more are added up, on the device and witho
 
 
 class TrainMetrics(Callback):
-    """Logs, every `trainer.log_every_n_steps` optimizer steps and for all ranks together:
+    """A callback that logs, every `trainer.log_every_n_steps` optimizer steps and for all ranks together:
 
     - ``train/loss``: its mean since the last entry, where training steps return one: a module that optimizes manually
       need not, and then logs its own,

@@ -29,7 +29,7 @@ _CONSTRUCTION, _ORDER, _BATCHES = 1, 2, 3  # purposes of seeds: each has random 
 
 
 class ExactResume(Callback):
-    """Adds to every checkpoint what a bitwise identical resume needs, and restores it.
+    """A callback that adds to every checkpoint what a bitwise identical resume needs, and restores it.
 
     Data: a loader that knows its position (built-in, or with a `state_dict`) saves it. Any other is replayed up to the
     next batch, its shuffling and workers seeded from (seed, epoch), so the samples and their augmentation are those of

@@ -29,7 +29,7 @@ _NOTES = (
 
 
 class _NotSavedError(Exception):
-    """The disk is full, and the code that saves must not continue as if it had saved."""
+    """The error for a full disk: the code that saves must not continue as if it had saved."""
 
 
 def apply(trainer: Any) -> None:

@@ -46,7 +46,7 @@ class FailedSave:
 
 
 class VerifiedCheckpointIO(TorchCheckpointIO):
-    """Lightning's plugin for checkpoints, with commits, digests and a full disk in mind.
+    """Lightning's plugin for checkpoints, with commits, digests, and care for full disks.
 
     - A save is written aside and committed by one rename, with a record and a digest inside (`runs.checkpoints`).
     - A save that exceeds the disk, a quota or the largest file size does not end the training: it warns, and the
@@ -73,7 +73,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         """Write `checkpoint`, whole or not at all.
 
         Args:
-            checkpoint: what Lightning dumps. Hyper-parameters that could not be read back are left out, with a
+            checkpoint: the content, from Lightning. Hyper-parameters that could not be read back are left out, with a
                 warning.
             path: where to.
             storage_options: None.
@@ -153,6 +153,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
             kept, left = {}, []
             for name in values:
                 try:
+                    # One by one: a value that can't be saved takes no other with it.
                     kept[name] = _plain(values[name])
                 except TypeError:
                     left.append(str(name))
@@ -167,6 +168,7 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         if self._looked:  # once: every checkpoint of a run holds objects of the same classes
             return
         self._looked = True
+        # Searched in the file, which names the classes that pickle has written.
         if foreign := _foreign(target):
             self._tell(
                 f"{target.name} can't be loaded again, for it holds more than tensors and plain values: "

@@ -3,7 +3,7 @@
 Lightning saves inside its hooks: then the module's own hook, the loggers' step, a validation or a scheduler may still
 be outstanding, and a resumed run does without them. Here there are two boundaries, after all that belongs to them:
 
-- of a step: after its hooks, its log entries, a validation that was due, and the schedulers that look at it;
+- of a step: after its hooks, its log entries, a validation that was due, and the schedulers that use its metrics;
 - of an epoch: after its hooks, log entries and schedulers.
 
 Callbacks that have a method `on_step_boundary` or `on_epoch_boundary`, of (trainer, module), are called there. A
@@ -96,7 +96,7 @@ class _Deferred:
         original = getattr(callback, hook)
 
         def later(*arguments: Any) -> None:
-            # Outside a fit there are no boundaries: the call is made at once.
+            # Outside a fit boundaries do not occur: the call is made at once.
             if self._trainer.state.fn == TrainerFn.FITTING and not self._trainer.sanity_checking:
                 calls.append(lambda: original(*arguments))
             else:

@@ -14,7 +14,7 @@ import torch
 
 BYTES = 8
 WHOLE_BYTES = 1 << 20  # of a tensor or an array in an attribute: a larger one is a data set, and digested by a sample
-_SAMPLE = 1 << 16  # bytes at the start and at the end of such a one
+_SAMPLE = 1 << 16  # bytes at the start and at the end of a larger one
 _ENDS = 1024  # entries at either end of a long list that are digested
 # Containers that hold themselves end here, too.
 _DEPTH = 6

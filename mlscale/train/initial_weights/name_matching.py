@@ -11,7 +11,7 @@ from torch.nn.parameter import is_lazy
 
 from mlscale.train.compiled_names import plain
 
-_WRAPPERS = ("model", "module", "net", "network", "backbone", "encoder")  # what modules hold a model under
+_WRAPPERS = ("model", "module", "net", "network", "backbone", "encoder")  # attributes under which modules hold a model
 # Wrappers inside each other, such as `module.model.` of a task under DDP.
 _DEPTH = 3
 _COUNTERS = ".num_batches_tracked"  # which files from before 2019 lack, and torch does not need

@@ -27,7 +27,7 @@ TORCHVISION, TIMM = "torchvision", "timm"
 _SWITCHES = {TORCHVISION: "weights", TIMM: "pretrained"}
 _SECONDS = 20.0  # a server that is silent for that long counts as unreachable
 _HASH = re.compile(r"-([a-f0-9]{8,})\.")  # the beginning of its SHA-256, in the name of a file of torch's
-_FILES = ("model.safetensors", "pytorch_model.bin")  # of timm's models on the hub, in the order in which it looks
+_FILES = ("model.safetensors", "pytorch_model.bin")  # of timm's models on the hub, in timm's order
 
 
 def asked_for(node: Mapping[str, Any] | None) -> str | None:

@@ -26,6 +26,7 @@ def state(trainer: Any, module: LightningModule) -> dict[str, Any]:
     connector = trainer._logger_connector
     return {
         "logged": {key: _entry(metric) for key, metric in trainer.fit_loop.epoch_loop._results.items()},
+        # A metric without an update holds its defaults.
         "metrics": {name: _metric(metric) for name, metric in _metrics(module) if metric._update_count},
         "seen": {
             name: _to_cpu(getattr(connector, name))

@@ -60,6 +60,7 @@ def hold_schedule(trainer: Any, held: Callable[[], bool]) -> None:
     learnt, and torch warns of a schedule that is ahead of its optimizer.
     """
     loop = trainer.fit_loop.epoch_loop
+    # From the class: a second fit must not wrap the function of the first.
     update = type(loop).update_lr_schedulers
 
     def update_lr_schedulers(interval: str, update_plateau_schedulers: bool) -> None:
@@ -77,7 +78,7 @@ class _NoProfiler(PassThroughProfiler):
 
 
 class ShortSteps(Callback):
-    """Removes from the training step, while a fit runs, what has no effect in it."""
+    """A callback that removes from the training step, while a fit runs, hooks and checks without an effect in it."""
 
     def __init__(self) -> None:
         self._set: list[tuple[Any, str]] = []
@@ -132,7 +133,7 @@ class ShortSteps(Callback):
 
     def _put(self, owner: Any, name: str, value: Any) -> None:
         if name not in vars(owner):  # an attribute that the user has set stays
-            object.__setattr__(owner, name, value)  # not nn.Module's, which looks for parameters
+            object.__setattr__(owner, name, value)  # not nn.Module's, which checks for parameters
             self._set.append((owner, name))
 
     def _restore(self) -> None:

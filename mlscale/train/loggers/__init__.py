@@ -128,7 +128,7 @@ def _show(loggers: Iterable[Any], how: str, name: str, *content: Any) -> None:
 
 
 def finish(loggers: Iterable[Logger], *, failed: bool = False) -> None:
-    """Close the trackers that outlive a call of the trainer, once fit, evaluation and what follows are done."""
+    """Close the trackers that outlive a call of the trainer, once fit, evaluation and all later work are done."""
     for logger in loggers:
         if (close := getattr(logger, "finish", None)) is not None:
             close(failed=failed)

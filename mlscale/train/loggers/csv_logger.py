@@ -28,7 +28,7 @@ class NoExperiment(MLScaleError, AttributeError):  # noqa: N818 - hasattr(logger
 
 
 class CSV(Logger):
-    """One row per entry: ``step``, then every metric that has been seen, empty where an entry lacks it.
+    """The CSV file of metrics, a row per entry: ``step``, then every metric so far, empty where an entry lacks it.
 
     Lightning's CSVLogger opens the file at every entry, deletes the one of an earlier attempt, and puts it two folders
     deeper. Here entries are kept for some seconds, and an existing file is continued.
@@ -99,7 +99,7 @@ class CSV(Logger):
 
     @rank_zero_only
     def load_state_dict(self, state_dict: dict[str, int]) -> None:
-        """Continue after that many rows: what was logged after the checkpoint will be logged again."""
+        """Continue after that many rows: rows from after the checkpoint will be logged again."""
         self._count = state_dict["rows"]
         if self.path.exists():
             header, rows = self._read()

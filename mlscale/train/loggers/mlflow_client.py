@@ -41,7 +41,7 @@ class Place:
 
 
 class Client:
-    """Sends entries of `mlscale.train.loggers.outbox`; connects when the first one is sent."""
+    """The sender of entries of `mlscale.train.loggers.outbox`; it connects when the first one is sent."""
 
     def __init__(self, place: Place) -> None:
         self._place = place

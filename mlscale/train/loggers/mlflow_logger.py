@@ -85,6 +85,7 @@ class MLflow(Logger):
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         # Plain numbers: the outbox writes entries as JSON.
         values = {name: float(value) for name, value in metrics.items()}
+        # The time of the step: it may be sent much later.
         self._outbox.put({"metrics": values, "step": step or 0, "time_ms": int(time.time() * 1000)})
 
     @rank_zero_only
@@ -112,7 +113,7 @@ class MLflow(Logger):
 
     @rank_zero_only
     def finish(self, *, failed: bool = False) -> None:
-        """Send what is left and end the run, for some seconds at most."""
+        """Send the remaining entries and end the run, for some seconds at most."""
         if self._started is None:
             return
         run = self._folder.parent

@@ -37,7 +37,7 @@ class Sends(Protocol):
 
 
 class Outbox:
-    """A thread that sends entries in order. It never raises: training goes on without its tracker.
+    """A thread that sends entries in order. It never raises: training continues without its tracker.
 
     Args:
         path: of the file for entries that could not be sent; those already in it are sent first.
@@ -126,7 +126,7 @@ def read(path: Path) -> tuple[dict[str, Any], list[dict[str, Any]]]:
 
 
 def write(path: Path, address: Mapping[str, Any], entries: Sequence[Mapping[str, Any]]) -> None:
-    """Keep entries, whole or not at all; no file for none."""
+    """Write the file of an outbox, whole or not at all; without entries it is removed."""
     if not entries:
         path.unlink(missing_ok=True)
         return

@@ -14,10 +14,10 @@ from mlscale.train.loggers.media import markdown
 
 
 class TensorBoard(TensorBoardLogger):
-    """Event files in `save_dir`.
+    """Lightning's TensorBoardLogger, with its event files in `save_dir` itself.
 
     A resumed run opens another file, which holds the step from which on the earlier ones no longer count: TensorBoard
-    then leaves out what was logged after the checkpoint and will be logged again.
+    then leaves out entries from after the checkpoint, which will be logged again.
     """
 
     def __init__(self, save_dir: str) -> None:

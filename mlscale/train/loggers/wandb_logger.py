@@ -28,7 +28,7 @@ class WandB(WandbLogger):
     Args:
         save_dir: the run's files go to its folder ``wandb``.
         project, entity, group, name, tags, notes: as W&B has them.
-        offline: True or False to decide; None means offline when there is no API key.
+        offline: True or False to decide; None means offline without an API key.
         system_metrics: let W&B note the machine and sample its CPU, memory and GPU use.
         save_code: send the code, git's state, and the list of installed packages.
         run_id: of the run there: one that exists is continued. None for a new one.
@@ -164,7 +164,7 @@ class WandB(WandbLogger):
     def _online(self) -> bool:
         if self._offline_asked or os.environ.get("WANDB_MODE", "online") != "online":
             return False
-        # W&B's own look-up in the environment, its settings and netrc; it neither asks the user nor the server.
+        # W&B's own look-up in the environment, its settings and netrc; it neither prompts the user nor sends a request.
         if wandb.login(prompt=False, verify=False):
             return True
         if self._offline_asked is False:
