@@ -13,7 +13,7 @@ from mlscale.tasks.model_outputs import check_tensor
 
 
 class Classification(Task):
-    """Trains `model` to classify samples into `num_classes` classes.
+    """The task of classifying samples into `num_classes` classes.
 
     Validation and test metrics are ``val/loss``, ``val/accuracy``, ``test/loss`` and ``test/accuracy``: weighted means
     over every sample of every rank, of the plain cross-entropy.

@@ -16,7 +16,7 @@ from mlscale.tasks.batch import Batch, unpack
 
 
 class Language(Task):
-    """Trains `model` to predict the token that follows each token of a sequence.
+    """The task of predicting the token that follows each token of a sequence.
 
     Validation and test metrics, over every token of every rank: ``val/loss``, the cross-entropy in nats per token;
     ``val/bits_per_byte``, the same in bits, which a compressor would need; ``val/perplexity``, by torchmetrics.

@@ -18,7 +18,7 @@ from mlscale.tasks.model_outputs import check_tensor
 
 
 class Multilabel(Task):
-    """Trains `model` to predict which of `num_classes` labels a sample has.
+    """The task of predicting which of `num_classes` labels a sample has.
 
     Labels are 0 or 1 for each class, float (n, num_classes). Validation and test metrics, ``val/…`` and ``test/…``:
     ``loss``, the mean binary cross-entropy over classes and samples; and of torchmetrics ``map``, the mean over classes
@@ -77,6 +77,7 @@ class Multilabel(Task):
 
     def update(self, metrics: MetricCollection, outputs: Tensor, batch: Batch) -> None:
         """Add a batch as probabilities: torchmetrics would read logits that are all between 0 and 1 as such."""
+        # Labels are float for the loss; torchmetrics takes integers.
         metrics.update(outputs.float().sigmoid(), batch.y.long())
 
     def predict_step(self, batch: Any, batch_idx: int) -> dict[str, Tensor]:

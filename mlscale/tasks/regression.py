@@ -17,7 +17,7 @@ from mlscale.tasks.model_outputs import check_tensor, split_auxiliary
 
 
 class Regression(Task):
-    """Trains `model` to predict `targets` numbers.
+    """The task of predicting `targets` numbers.
 
     The model learns standardised targets. Their mean and deviation come from the training data (`DataFacts`) and stay
     with the weights, so that predictions are in the target's own units, whatever data comes later. Validation and

@@ -20,7 +20,7 @@ IGNORED = 255
 
 
 class Segmentation(Task):
-    """Trains `model` to classify each pixel.
+    """The task of classifying each pixel.
 
     Masks are uint8 (n, h, w): class numbers, 255 for pixels that are ignored. Validation and test metrics,
     ``val/…`` and ``test/…``: ``loss``, the mean over samples of the mean cross-entropy of their pixels; and of

@@ -130,7 +130,7 @@ class GPT(nn.Module):
         self.eval()
         for _ in range(count):
             context = torch.tensor([text[-self.length :]], device=self.tokens.weight.device)
-            # There is no key-value cache: the whole context is computed again for each byte.
+            # Without a key-value cache: the whole context is computed again for each byte.
             best = self(context)[0, -1].float().cpu().topk(min(top_k, 256) if temperature else 1)
             shares = (best.values / (temperature or 1.0)).softmax(-1)
             chosen = int(best.indices[torch.multinomial(shares, 1, generator=draws)])

@@ -44,6 +44,7 @@ def _parts(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
     """Yield the parts that a module is divided into, with their paths."""
     children = [(f"{prefix}{name}", child) for name, child in module.named_children() if _has_parameters(child)]
     apart = len(children) == 1 and bool(list(children[0][1].children()))
+    # A single child with children is merely wrapped by its parent: the layers are inside.
     for path, child in children:
         if apart or _holds_a_stack(child):
             yield from _parts(child, f"{path}.")

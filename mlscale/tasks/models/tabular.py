@@ -28,7 +28,7 @@ class TabularNet(nn.Module):
         self.enter = nn.Linear(features, width) if blocks else None
         self.blocks = nn.ModuleList(Block(width, dropout) for _ in range(blocks))
         self.leave = nn.Linear(width, outputs, bias=False) if blocks else None
-        # Zeros in the last layers are no obstacle: gradients reach them through their inputs, which are not 0.
+        # Layers of zeros learn: their gradients depend on their inputs, which are not 0.
         nn.init.zeros_(self.linear.weight)
         nn.init.zeros_(self.linear.bias)
         if self.leave is not None:
