@@ -20,7 +20,7 @@ from mlscale.culprit import innermost
 _DEBUGGERS = ("pdb.py", "bdb.py", "pydevd.py")
 # Functions of torch that return only when the other ranks have arrived; DDP's is the backward pass.
 _WAITING = ("_engine_run_backward", "all_reduce", "all_gather", "broadcast", "barrier", "reduce", "wait")
-# The format of faulthandler, which writes a C-level traceback without Python.
+# A frame as faulthandler writes it.
 _FRAME = re.compile(r'^  File "(?P<file>[^"]+)", line (?P<line>\d+) in (?P<name>.+)$', re.MULTILINE)
 _IN_TORCH = f"{os.sep}torch{os.sep}"
 

@@ -90,7 +90,6 @@ class VerifiedCheckpointIO(TorchCheckpointIO):
         if not _is_local_file_protocol(path):
             super().save_checkpoint(checkpoint, path)
             return
-        # Absolute: a record must hold after the process changes its working directory.
         target = Path(path).expanduser().absolute()
         record = replace(describe(checkpoint, target), run=self.run, config_hash=self.config_hash)
         try:

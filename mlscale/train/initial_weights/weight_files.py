@@ -18,7 +18,7 @@ _DTYPES = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 }  # fmt: skip
-# Names under which training programs save their weights next to other values, the usual ones first.
+# Names under which training programs save their weights next to other values, in the order in which they are tried.
 _NAMES = ("state_dict", "model_state_dict", "model", "module", "net", "weights")
 
 

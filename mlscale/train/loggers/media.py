@@ -17,7 +17,7 @@ def png(path: Path, pixels: NDArray[Any]) -> Path:
         path: of the file; its folder is made.
         pixels: uint8, (height, width, 3) or (height, width).
     """
-    # Imported on use: most runs show no images.
+    # Imported on use: Pillow is needed for images alone.
     from PIL import Image
 
     path.parent.mkdir(parents=True, exist_ok=True)
