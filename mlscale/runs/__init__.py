@@ -1,4 +1,4 @@
-"""The run folder, and what keeps secrets out of it.
+"""Run folders: create, find, compare, resume, verify and remove runs.
 
 Import from the modules: an error in a config needs masking alone, and does not wait for snapshots and run folders.
 """

@@ -1,4 +1,4 @@
-"""What a verb replaces in a run that is sealed already, the seal knows anew."""
+"""Update the manifest of a sealed run after a command has replaced some of its files."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ _MANIFEST = "manifest.json"
 
 
 def amend(run: Path, *names: str) -> None:
-    """Let the manifest of `run` list the files that are there now, in place of those that it lists by these names.
+    """Update the manifest's entries of `names` to the files that exist now.
 
-    Only what the run itself has left under a name is told anew: a verb's own additions belong to no seal.
+    Names that the manifest does not list are skipped: files that a later command added are not part of the seal.
 
     Args:
         run: its folder; without a manifest nothing happens.
@@ -27,6 +27,7 @@ def amend(run: Path, *names: str) -> None:
             continue
         for path in listed:
             del manifest["artefacts"][path]
+        # A command may write other files than before, so old entries are dropped first and the folder is listed again.
         found = [run / name] if (run / name).is_file() else list(artefacts(run / name))
         for file in found:
             manifest["artefacts"][file.relative_to(run).as_posix()] = {

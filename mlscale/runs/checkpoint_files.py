@@ -1,7 +1,7 @@
-"""Checkpoints on the disk: written aside and committed by one rename, with a digest inside; found, listed, verified.
+"""Checkpoint files: write them aside and commit by one rename, with a digest inside; find, list and verify them.
 
 A checkpoint is the ZIP archive that `torch.save` writes. Its comment, a field that every reader of archives skips,
-holds a record (contract 'checkpoint') and the SHA-256 of all that stands before the digest. So there is one file, which
+holds a record (contract 'checkpoint') and the SHA-256 of all bytes before the digest. So there is one file, which
 one rename replaces: whenever a process is killed, a name holds the old checkpoint or the new one, each whole and with
 its digest, and `cp` takes the digest along. Nothing here needs torch.
 """
@@ -28,9 +28,9 @@ from mlscale.runs.identity import now
 
 SUFFIX = ".ckpt"
 PERIODIC = re.compile(rf"step=\d+{re.escape(SUFFIX)}")
-"""What those of every N steps or minutes are called."""
+"""The file names of periodic checkpoints, written every N steps or minutes."""
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
-"""What a write fails with where the disk, a quota or the largest size of a file leaves no room."""
+"""The errors of a write that fails because of a full disk, a quota or the maximum size of a file."""
 
 Kind = Literal["best", "last", "periodic", "other"]
 State = Literal["ok", "torn", "altered", "unsigned"]
@@ -47,10 +47,10 @@ _LATER = re.compile(rb'\{"format": "mlscale/checkpoint/[0-9]+"')
 
 @dataclass(frozen=True)
 class Record:
-    """What a checkpoint says of itself; the fields of the contract 'checkpoint'.
+    """The metadata in a checkpoint; the fields of the contract 'checkpoint'.
 
     Attributes:
-        kind: which policy wrote it.
+        kind: the policy that wrote it.
         step: optimizer steps of the run so far.
         epoch: epochs that had ended when it was saved.
         resumable: whether it holds the state of the training, not the weights alone.
@@ -83,14 +83,14 @@ class Record:
 
 @dataclass(frozen=True)
 class Stored:
-    """A checkpoint in a folder.
+    """A checkpoint file and its state.
 
     Attributes:
         path: the file.
         bytes: its size.
-        record: what it says of itself; None where it says nothing that can be read.
-        state: ok; torn: cut short, or no checkpoint at all; altered: its digest is that of other content; unsigned: a
-            whole archive that was not written by mlscale, so that nothing tells whether it has changed.
+        record: its metadata; None where they can't be read.
+        state: ok; torn: truncated, or not a checkpoint; altered: its content does not match its digest; unsigned: a
+            complete archive that was not written by mlscale, so that changes can't be detected.
     """
 
     path: Path
@@ -100,14 +100,14 @@ class Stored:
 
     @property
     def bad(self) -> bool:
-        """Whether it must not be used."""
+        """True if it must not be used."""
         return self.state in ("torn", "altered")
 
 
 class Writer:
-    """A file for `torch.save` that hashes what passes through, and takes the file's name when it is whole.
+    """A file object for `torch.save` that hashes what is written and is renamed to `path` once it is complete.
 
-    A write that fails is not raised at once, for torch would end the process: it is kept, and `commit` raises it.
+    A failed write is not raised at once, for torch would end the process: `commit` raises it.
 
     Args:
         path: the checkpoint; its folder must exist.
@@ -126,8 +126,9 @@ class Writer:
             lock(handle)
 
     def write(self, data: bytes | memoryview) -> int:
-        """Take the next bytes of the archive."""
+        """Append bytes of the archive and return their number."""
         view = memoryview(data).cast("B")
+        # The last two bytes stay in `_held`: if the archive ends here, they are its comment's length.
         if len(view) < _LENGTH_BYTES:
             view = memoryview(self._held + bytes(view))
         else:
@@ -137,39 +138,43 @@ class Writer:
         return memoryview(data).nbytes
 
     def flush(self) -> None:
-        """Nothing waits in a buffer; torch calls it."""
+        """Do nothing: no buffer is used, but torch calls it."""
 
     def commit(self, record: Record) -> Record:
-        """Add the record and the digest, flush all to the disk, and take the name. Returns the record as written.
+        """Append the record and the digest, flush to the disk, rename the file, and return the record as written.
 
         Raises:
-            OSError: something could not be written; what had the name before still has it.
+            OSError: a write failed; an older checkpoint of this name is left as it was.
         """
+        # The size with the two bytes held back: they are replaced by the comment's real length, the size stays.
         count = self._bytes + len(self._held)
         written = Record(**{**asdict(record), "time": record.time or now(), "bytes": count})
+        # The space ends the record: a digest has none, so a reader splits the comment at its last space.
         document = json.dumps({"format": stamp("checkpoint"), **asdict(written)}, allow_nan=False).encode() + b" "
         self._put(memoryview((len(document) + _DIGEST_BYTES).to_bytes(_LENGTH_BYTES, "little") + document))
         self._put(memoryview(self._digest.hexdigest().encode()))
         try:
             if self._error is not None:
                 raise self._error
+            # Before the rename: after a power failure the name must not refer to content that never reached the disk.
             os.fsync(self._file.fileno())
             self._aside.replace(self.path)
         except OSError:
             self.discard()
             raise
         self._file.close()
+        # A rename survives a power failure only once the folder is flushed as well.
         sync_folder(self.path.parent)
         return written
 
     def discard(self) -> None:
-        """Remove what was written so far."""
+        """Remove the incomplete file."""
         self._aside.unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self._file.close()
 
     def _put(self, view: memoryview) -> None:
-        """Write all of `view`; a file takes at most 2 GiB at once, and less when the disk is nearly full."""
+        """Write all of `view`; one system call writes at most 2 GiB, and less when the disk is nearly full."""
         while view and self._error is None:
             try:
                 count = self._file.write(view)
@@ -182,12 +187,12 @@ class Writer:
 
 
 def verify(path: Path) -> Stored:
-    """Read a checkpoint wholly and compare it with its digest.
+    """Read an entire checkpoint and compare it with its digest.
 
     Raises:
         OSError: it can't be read.
     """
-    with path.open("rb") as file:  # opened once: its name may pass to a new one meanwhile
+    with path.open("rb") as file:  # opened once: a new checkpoint may take its name meanwhile
         found = _look(path, file)
         if found.state != "ok":
             return found
@@ -201,13 +206,13 @@ def verify(path: Path) -> Stored:
 
 
 def look(path: Path) -> Stored:
-    """What a checkpoint says of itself, without reading it wholly: `ok` means that its end is there."""
+    """Read a checkpoint's metadata without reading all of the file: `ok` means that its end is intact."""
     with path.open("rb") as file:
         return _look(path, file)
 
 
 def content_digest(path: Path) -> str:
-    """What tells this checkpoint from every other: the digest that it carries; of the file, where it carries none.
+    """Return the SHA-256 in the checkpoint, in hex; without one, the SHA-256 of the entire file.
 
     Raises:
         OSError: it can't be read.
@@ -221,28 +226,29 @@ def content_digest(path: Path) -> str:
 
 
 def stored(folder: Path) -> list[Stored]:
-    """The checkpoints in `folder`, unverified, in the order in which they were reached: by the step and the time that
-    they name themselves, for a copy has another date; those that name none come last."""
+    """Return the checkpoints in `folder`, unverified, sorted by the step and time of their records (a copied file has
+    another date); those without a record come last."""
     found = []
     for path in sorted(folder.glob(f"*{SUFFIX}")):
-        with contextlib.suppress(FileNotFoundError):  # retention may be quicker
+        with contextlib.suppress(FileNotFoundError):  # another process may remove old checkpoints meanwhile
             if not path.name.startswith(".") and path.is_file():
                 found.append(look(path))
     return sorted(found, key=reached)
 
 
 def latest_valid(folder: Path, of: tuple[str, str] | None = None) -> tuple[Path | None, list[str]]:
-    """Return the checkpoint to resume from: the last reached one whose digest holds; None where there is none.
+    """Return the checkpoint to resume from: the most advanced one with a valid digest; None where none has.
 
     Args:
-        folder: where they are.
+        folder: the folder with checkpoints.
         of: id and config hash of the run that it must be of; None for any.
 
     Returns:
-        its path; and a sentence for each that had to be left out: later ones, and those that tell no step. Those of
-        weights alone are passed over without a word.
+        its path; and a sentence for each that was left out: later ones, and those without a record. Those with weights
+        only are skipped without a sentence.
     """
     warnings = []
+    # Verifying reads an entire file: from the latest on, so that usually only one is read.
     for found in reversed(stored(folder)):
         if found.record is not None and not found.record.resumable:
             continue
@@ -261,8 +267,8 @@ def latest_valid(folder: Path, of: tuple[str, str] | None = None) -> tuple[Path 
 
 
 def best(folder: Path, metric: str | None, mode: str | None) -> Path | None:
-    """`best.ckpt`, or where the best are named otherwise the one with the best value of `metric` (mode min or max; None
-    where nothing judges the run)."""
+    """Return `best.ckpt`; without one, the best checkpoint by the recorded value of `metric` (`mode` is min or max;
+    both are None for a run without a key metric)."""
     if (folder / f"best{SUFFIX}").is_file():
         return folder / f"best{SUFFIX}"
     values = {
@@ -277,7 +283,7 @@ def best(folder: Path, metric: str | None, mode: str | None) -> Path | None:
 
 
 def explain(checked: Stored) -> str:
-    """A state in words."""
+    """Return a sentence for the state of a checkpoint."""
     return {
         "ok": "its digest holds",
         "torn": "it is cut short, or no checkpoint",
@@ -287,13 +293,13 @@ def explain(checked: Stored) -> str:
 
 
 def tidy(folder: Path) -> None:
-    """Remove what processes that were killed while they wrote left in `folder`; what is being written is locked."""
+    """Remove incomplete files of killed processes from `folder`; a file that is still being written is locked."""
     for path in folder.glob(f"{ASIDE}*{SUFFIX}-*"):
         remove_unlocked(path)
 
 
 def reached(found: Stored) -> tuple[bool, int, datetime, str]:
-    """Sorts checkpoints by how far the run had come; those that tell nothing come last."""
+    """Return a sort key: by the run's progress; checkpoints without a record come last."""
     record = found.record
     if record is None:
         return True, 0, _NEVER, found.path.name
@@ -302,13 +308,14 @@ def reached(found: Stored) -> tuple[bool, int, datetime, str]:
 
 def _look(path: Path, file: BinaryIO) -> Stored:
     size = file.seek(0, os.SEEK_END)
+    # The longest comment that a ZIP archive can have is 0xFFFF bytes.
     file.seek(max(0, size - _END_BYTES - 0xFFFF))
     state, record = _said(file.read(), size, str(path))
     return Stored(path, size, record, state)
 
 
 def _said(tail: bytes, size: int, where: str) -> tuple[State, Record | None]:
-    """What the end of a file of `size` bytes tells: its record, and whether it is whole as far as the end shows."""
+    """Return state and record from the end of a file of `size` bytes; the digest is not compared here."""
     comment = _comment(tail)
     if comment is None:
         return "torn", None
@@ -323,13 +330,15 @@ def _said(tail: bytes, size: int, where: str) -> tuple[State, Record | None]:
     except (ValueError, TypeError):
         return "altered", None
     except MLScaleError:
+        # An intact format field means a later version of mlscale, which is not corruption.
         return ("unsigned" if _LATER.match(document) else "altered"), None
     whole = len(digest) == _DIGEST_BYTES and record.bytes + len(comment) == size
     return ("ok" if whole else "altered"), record
 
 
 def _comment(tail: bytes) -> bytes | None:
-    """The comment of the archive that ends with `tail`; None where no archive ends there."""
+    """Return the comment of the archive that ends with `tail`; None where `tail` is not the end of an archive."""
+    # The signature may occur in the comment by chance: only a record whose comment ends with the file is the right one.
     for start in _ends(tail):
         length = int.from_bytes(tail[start + _END_BYTES - _LENGTH_BYTES : start + _END_BYTES], "little")
         if start + _END_BYTES + length == len(tail):
@@ -351,6 +360,7 @@ def _record(document: Any, where: str) -> Record:
     record = Record(**{field.name: document[field.name] for field in fields(Record) if field.name in document})
     if not (isinstance(record.step, int) and isinstance(record.bytes, int)):
         raise TypeError
+    # `reached` compares times, and Python can't compare times with and without a zone.
     if datetime.fromisoformat(record.time).tzinfo is None:
         raise ValueError
     return record

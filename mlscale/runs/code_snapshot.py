@@ -1,4 +1,4 @@
-"""The code that ran, kept with the run: what git does not ignore, capped, without secrets. It never fails a run."""
+"""Snapshot of the code that ran: files that git does not ignore, capped, secrets masked. It never fails a run."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ from mlscale.secrets.secret_patterns import masked, scan, words
 TOTAL_BYTES = 10 << 20
 FILE_BYTES = 1 << 20
 FILES = 5000
-SECONDS = 2.0  # looking through a folder ends here: a home directory is no repository
+SECONDS = 2.0  # limit for scanning a folder: a user may start in a home directory
 DIFF = "uncommitted.diff"
-# Left out unread, whatever git says: their only purpose is to hold secrets.
+# Never read, even if git tracks them: their only purpose is to hold secrets.
 PRIVATE = words(
     ".env .env.* *.pem *.key *.p12 *.pfx *.jks *.keystore *.kdbx id_rsa* id_ed25519* id_ecdsa* id_dsa* .netrc _netrc "
     ".pypirc .pgpass .htpasswd .git-credentials .npmrc .dockercfg credentials credentials.json credentials.yaml "
@@ -33,6 +33,7 @@ PRIVATE = words(
 _NO_CODE = frozenset({"__pycache__", "node_modules", "site-packages", "build", "dist"})
 _CODE = (".py", ".yaml", ".yml")
 _VERSION = "versions/*/v*/version.json"  # in a registry of models
+# In these files an unquoted value after `=` is an expression; only quoted texts are searched for secrets.
 _QUOTED_ONLY = (
     ".py",
     ".pyi",
@@ -62,9 +63,9 @@ class Snapshot:
         archive: a gzipped tar.
         files: the paths in it.
         skipped: path to the reason why it is not in it.
-        masked: path to the number of places that looked like a secret, and were replaced by ***.
-        commit, branch, dirty: what git says; None and False without git.
-        complete: False where the folder was too large to look through.
+        masked: path to the number of texts that looked like a secret, and were replaced by ***.
+        commit, branch, dirty: the state of the git work tree; None and False without git.
+        complete: False where the folder was too large to scan.
     """
 
     root: str
@@ -79,7 +80,7 @@ class Snapshot:
     complete: bool = True
 
     def summary(self) -> dict[str, Any]:
-        """What run.json says of it."""
+        """Return the summary that run.json holds."""
         return {
             "digest": self.digest,
             "commit": self.commit,
@@ -89,7 +90,7 @@ class Snapshot:
         }
 
     def document(self) -> dict[str, Any]:
-        """code.json."""
+        """Return the content of code.json."""
         return {
             "format": stamp("code"),
             "digest": self.digest,
@@ -104,7 +105,7 @@ class Snapshot:
         }
 
     def warnings(self) -> list[str]:
-        """What the user should know, a line each; secrets in code first."""
+        """Return warnings for the user, one line each; secrets in code first."""
         lines = []
         # Tests hold made-up secrets: masked all the same, but nothing to move.
         told = [name for name in self.masked if "tests" not in PurePath(name).parts]
@@ -123,10 +124,10 @@ class Snapshot:
 
 
 def take(root: str | Path = ".") -> Snapshot:
-    """Take a snapshot of the code in `root`; where that fails, one that says why, for a run matters more.
+    """Take a snapshot of the code in `root`; on failure return an empty one with the reason, so that the run continues.
 
     Args:
-        root: the folder that the user stands in. In a git work tree: tracked files, and untracked ones that git does
+        root: the working directory of the user. In a git work tree: tracked files, and untracked ones that git does
             not ignore, as they are now, and the uncommitted diff. Elsewhere: Python and YAML files. Never run folders.
     """
     try:
@@ -155,6 +156,7 @@ def _take(root: Path) -> Snapshot:
         kept[name], found = _clean(name, content)
         total += len(kept[name])
         hits.update({name: found} if found else {})
+    # Before the diff is added: the same code has the same digest, committed or not.
     digest = _digest(kept)
     diff = git.diff(root, timeout=SECONDS) if state and state.dirty else b""
     if len(diff) > FILE_BYTES:
@@ -167,31 +169,34 @@ def _take(root: Path) -> Snapshot:
 
 
 def _without_runs(names: list[str]) -> list[str]:
-    """Run folders and registries that git does not ignore are no code: kept, they would give the same code a new digest
-    every time."""
+    """Drop files of run folders and registries that git does not ignore: with them, the same code would get a new
+    digest after every run."""
     runs = {str(PurePath(name).parent) for name in names if PurePath(name).name == "run.json"}
     known = set(names)
+    # Not ".": where the work tree itself is a run folder or a registry, all of its files would be dropped.
     runs = {run for run in runs if run != "." and f"{run}/derived.yaml" in known}
+    # Four levels above `versions/<model>/v<number>/version.json` is the registry's folder.
     runs |= {str(PurePath(name).parents[3]) for name in names if PurePath(name).match(_VERSION)} - {"."}
     return [name for name in names if not runs.intersection(map(str, PurePath(name).parents))]
 
 
 def _walk(root: Path, deadline: float) -> Iterator[str]:
-    """Python and YAML files below `root`, without what is hidden, installed, built, or part of a run or a version."""
+    """Yield Python and YAML files below `root`, except hidden, installed or built ones, and runs and versions."""
     for parent, folders, names in os.walk(root):
         if time.monotonic() > deadline:
-            yield ""  # what comes now is past the deadline, which ends the search as incomplete
+            yield ""  # `_take` checks the deadline for each name, and stops as incomplete
         here = Path(parent)
         version = "version.json" in names and (here / "version.json").match(_VERSION)
         if version or "pyvenv.cfg" in names or {"run.json", "derived.yaml"} <= set(names):
             folders.clear()
             continue
+        # In place: os.walk enters only the folders that are left in its own list.
         folders[:] = sorted(folder for folder in folders if not folder.startswith(".") and folder not in _NO_CODE)
         yield from (str((here / name).relative_to(root)) for name in sorted(names) if name.endswith(_CODE))
 
 
 def _read(path: Path, room: int) -> bytes | str:
-    """The content of a file, or the reason to leave it out."""
+    """Return the content of a file, or the reason to leave it out."""
     if any(fnmatch.fnmatch(path.name.lower(), pattern) for pattern in PRIVATE):
         return "made to hold secrets"
     if path.is_symlink() or not path.is_file():
@@ -205,11 +210,13 @@ def _read(path: Path, room: int) -> bytes | str:
         content = path.read_bytes()
     except OSError as error:
         return error.strerror or "unreadable"
+    # The same test as git's: a NUL byte near the beginning.
     return "binary" if b"\0" in content[:8192] else content
 
 
 def _clean(name: str, content: bytes) -> tuple[bytes, int]:
-    """A file's content with what looks like a secret replaced, and the number of places."""
+    """Return a file's content with likely secrets replaced, and their number."""
+    # Bytes that are not UTF-8 survive decoding and encoding unchanged.
     text = content.decode("utf-8", errors="surrogateescape")
     found = scan(text, bare=not name.endswith(_QUOTED_ONLY))
     return (masked(text, found).encode("utf-8", errors="surrogateescape") if found else content), len(found)
@@ -223,7 +230,7 @@ def _digest(kept: dict[str, bytes]) -> str:
 
 
 def _archive(kept: dict[str, bytes]) -> bytes:
-    """A tar that is the same for the same code: no times, no owners."""
+    """Return a gzipped tar without times and owners, so that the same code gives the same bytes."""
     buffer = io.BytesIO()
     with (
         gzip.GzipFile(fileobj=buffer, mode="wb", compresslevel=1, mtime=0) as packed,

@@ -1,4 +1,4 @@
-"""What two runs have set differently, and what came of it."""
+"""Compare two runs: settings, derived values, metrics, code and packages."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from mlscale.runs.folder import RunFolder
 from mlscale.runs.recover import CONFIG, report, yaml_values
 
 Pairs = dict[str, tuple[Any, Any]]  # name to its values in both runs; None where one lacks it
-_NO_SETTING = ("derived", "hydra")
+_NO_SETTING = ("derived", "hydra")  # derived values are compared on their own
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Two runs side by side.
+    """The differences between two runs.
 
     Attributes:
-        config: key paths that are set differently.
+        config: key paths whose values differ.
         derived: derived values that differ.
         metrics: every metric of either.
-        facts: what else they start from, where it differs: seed, data version, commit, parent.
+        facts: other inputs that differ: seed, data version, commit, parent.
         code: paths of code files that differ.
         packages: distributions whose versions differ.
     """
@@ -38,27 +38,29 @@ class Difference:
     packages: Pairs
 
     def as_dict(self) -> dict[str, Any]:
-        """For JSON: pairs are lists of two."""
+        """Return the fields as a dict; for JSON, pairs become lists of two."""
         return asdict(self)
 
 
 def compare(first: RunFolder, second: RunFolder) -> Difference:
-    """Compare two runs."""
+    """Return the differences between two runs."""
     runs, manifests = (first.run, second.run), (first.manifest or {}, second.manifest or {})
     return Difference(
         config=differing(_config(first), _config(second)),
         derived=differing(
+            # These two are the run's own identity: they differ between any two runs.
             *({k: v for k, v in run.derived.items() if k not in ("run_dir", "name")} for run in (first, second))
         ),
         metrics=_pairs(*(manifest.get("metrics", {}) for manifest in manifests)),
         facts=differing(*map(_facts, runs)),
         code=_changed_code(first.path, second.path),
+        # Only a sealed run lists packages: compared with an unsealed one, every package would differ.
         packages=differing(*(manifest.get("packages", {}) for manifest in manifests)) if all(manifests) else {},
     )
 
 
 def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Key paths and values of nested mappings; lists are values, empty mappings too."""
+    """Yield key paths and values of nested mappings; lists and empty mappings are values."""
     if isinstance(node, Mapping) and node:
         for key, child in node.items():
             yield from flatten(child, f"{path}.{key}" if path else str(key))
@@ -67,7 +69,7 @@ def flatten(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def differing(first: Mapping[str, Any], second: Mapping[str, Any]) -> Pairs:
-    """The entries that are not the same in both."""
+    """Return the entries that are not the same in both."""
     return {name: pair for name, pair in _pairs(first, second).items() if pair[0] != pair[1]}
 
 
@@ -98,7 +100,7 @@ def _changed_code(first: Path, second: Path) -> tuple[str, ...]:
 
 
 def _digests(archive: Path) -> dict[str, str]:
-    """Path to SHA-256 of the files in a code snapshot; read in memory, nothing is unpacked."""
+    """Return the SHA-256 of each file in a code snapshot, by path; nothing is unpacked to the disk."""
     if not archive.is_file():
         return {}
     found = {}

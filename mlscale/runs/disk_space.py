@@ -1,4 +1,4 @@
-"""How fast a folder's disk is, and how much room it has."""
+"""Measure the speed and free space of a folder's disk."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _MOST = 256 << 20
 
 @dataclass(frozen=True)
 class Disk:
-    """A folder's disk.
+    """The measured properties of a folder's disk.
 
     Attributes:
         path: the folder, or its nearest parent that exists.
-        writable: whether files can be made in it.
-        free_bytes: room for this user.
+        writable: True if files can be created in it.
+        free_bytes: free space for this user.
         write_bytes_per_s: to the disk, flush included; None where not writable.
         read_bytes_per_s: back from it, past the page cache where the system allows that; None where not writable.
     """
@@ -33,13 +33,14 @@ class Disk:
 
 
 def measure(folder: str | Path, seconds: float = 0.5) -> Disk:
-    """Write and read a file for at most about `seconds` each, at most 256 MiB; it is removed again."""
+    """Measure the disk of `folder` with a temporary file: at most 256 MiB, about `seconds` for writing it."""
     place = Path(folder).absolute()
     while not place.is_dir() and place != place.parent:
         place = place.parent
     free = shutil.disk_usage(place).free
     probe = place / f".mlscale-speed-{secrets.token_hex(4)}"
     try:
+        # A quarter of the free space at most: other processes write to a nearly full disk, too.
         written, wrote = _write(probe, seconds, min(_MOST, free // 4))
         read = _read(probe)
     except OSError:
@@ -50,11 +51,12 @@ def measure(folder: str | Path, seconds: float = 0.5) -> Disk:
 
 
 def _write(path: Path, seconds: float, most: int) -> tuple[int, float]:
-    """Bytes written, and the seconds until they were on the disk. Random bytes: some disks compress."""
+    """Return the bytes written, and the seconds until they were on the disk. Random bytes: some disks compress."""
     block, written, started = os.urandom(_BLOCK), 0, time.perf_counter()
     with path.open("xb", buffering=0) as file:
         while written == 0 or (written < most and time.perf_counter() - started < seconds):
             written += file.write(block)
+            # After each block, so that the time limit counts what reached the disk, not the page cache.
             os.fsync(file.fileno())
     return written, time.perf_counter() - started
 
@@ -62,6 +64,7 @@ def _write(path: Path, seconds: float, most: int) -> tuple[int, float]:
 def _read(path: Path) -> float:
     with path.open("rb", buffering=0) as file:
         if hasattr(os, "posix_fadvise"):
+            # Drops the file from the page cache; otherwise the speed of memory would be measured.
             os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
         started = time.perf_counter()
         while file.read(_BLOCK):

@@ -1,4 +1,4 @@
-"""Find out whether the config of a run was edited after the run had started, and which keys.
+"""Detect edits of a run's config after the run had started, and list the edited keys.
 
 `run.json` holds the config's hash and a digest of each key, `manifest.json` the digests of the files as they were
 sealed.
@@ -22,7 +22,7 @@ def report_edits(run: RunFolder) -> None:
 
 
 def describe_edits(run: RunFolder) -> str:
-    """Return one line on what was edited in a run's config; empty where everything is as it was.
+    """Return one line about edits of a run's config; empty where it is unchanged.
 
     Raises:
         MLScaleError: config.yaml can't be read.
@@ -39,7 +39,7 @@ def describe_edits(run: RunFolder) -> str:
 
 
 def is_edited(run: RunFolder) -> bool:
-    """Return whether config.yaml computes something else than the run did. Names, places and devices don't count."""
+    """Return True if config.yaml computes something else than the run did; names, paths and devices don't count."""
     document, text = run.run, run.config_text
     if document.get("rebuilt"):  # its hash is that of the config as it is now
         return _differs_from_seal(run, CONFIG)

@@ -1,4 +1,4 @@
-"""Finding runs: by id, by the beginning of an id or a name, by path, or the last one."""
+"""Find runs: by id, by the beginning of an id or a name, by path, or the last one."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ LAST = "last"
 
 
 def find(ref: str | Path, root: str | Path = "runs") -> RunFolder:
-    """The run that `ref` means: a path, an id, the unique beginning of an id or of a folder's name, or 'last'.
+    """Return the run for `ref`: a path, an id, the unique beginning of an id or of a folder's name, or 'last'.
 
     Raises:
-        MLScaleError: there is none, or more than one.
+        MLScaleError: no run matches, or more than one.
     """
     text = str(ref)
     if text and is_run_folder(Path(text)):
@@ -47,7 +47,7 @@ def match_runs(text: str, root: str | Path = "runs") -> tuple[list[RunFolder], l
 
 
 def run_not_found(text: str, root: str | Path = "runs") -> MLScaleError:
-    """Return the error for a name that no run has: what there is instead decides what to type."""
+    """Return the error for a name that no run has; its fix depends on the runs that exist."""
     runs, broken = list_runs(root), damaged(root)
     if not runs and broken:
         _report_damaged(broken, runs)
@@ -83,12 +83,13 @@ def run_not_found(text: str, root: str | Path = "runs") -> MLScaleError:
 def _report_damaged(broken: dict[Path, str], runs: list[RunFolder]) -> None:
     """Report folders that can't be read and may be newer than the last run that can."""
     for path, why in broken.items():
+        # Ids sort by time, and a folder's name ends with the id.
         if not runs or path.name.rsplit("-", 1)[-1] > runs[0].id:
             report(f"{path} can't be read ({why}), and is not the last run for that")
 
 
 def list_runs(root: str | Path = "runs") -> list[RunFolder]:
-    """The runs below `root`, also those of sweeps, newest first. Damaged ones are left out: see `damaged`."""
+    """Return the runs below `root`, those of sweeps included, newest first, without corrupted ones: see `damaged`."""
     readable = []
     for path in run_paths(root):
         try:
@@ -99,7 +100,7 @@ def list_runs(root: str | Path = "runs") -> list[RunFolder]:
 
 
 def damaged(root: str | Path = "runs") -> dict[Path, str]:
-    """The run folders below `root` that can't be read, and why."""
+    """Return the run folders below `root` that can't be read, each with the reason."""
     broken = {}
     for path in run_paths(root):
         if error := _damage(path):
@@ -108,7 +109,7 @@ def damaged(root: str | Path = "runs") -> dict[Path, str]:
 
 
 def _damage(path: Path) -> MLScaleError | None:
-    """The error that opening a run raises; None where it can be read."""
+    """Return the error that opening a run raises; None where it can be read."""
     try:
         RunFolder.open(path)
     except MLScaleError as error:
@@ -122,7 +123,8 @@ _LOOKED_AT = 200  # of the newest runs: a folder may hold tens of thousands
 def unfinished(
     config_hash: str, code: str | None, root: str | Path = "runs", *, but: str | None = None
 ) -> RunFolder | None:
-    """The newest run of this config and code, unless it is done or has diverged; the run `but` is not looked at."""
+    """Return the newest run of this config and code, the run `but` excluded; None if it is done or has diverged."""
+    # Sorted by the id in the folder's name: the date in its path has no time, and run.json is not read for it.
     paths = sorted(run_paths(root), key=lambda path: path.name.rsplit("-", 1)[-1], reverse=True)
     for path in paths[:_LOOKED_AT]:
         try:
@@ -134,12 +136,13 @@ def unfinished(
             continue
         digest = (document["code"] or {}).get("digest")
         if document["config_hash"] == config_hash and digest == code:
+            # The newest match decides: an older unfinished run is not resumed once a later one is done.
             return run if run.status not in ("done", "diverged") else None
     return None
 
 
 def run_paths(root: str | Path) -> Iterator[Path]:
-    """Every run's folder, damaged ones too: `<root>/<date>/<run>` and `<root>/<date>/<sweep>/<run>`."""
+    """Yield every run's folder, corrupted ones included: `<root>/<date>/<run>` and `<root>/<date>/<sweep>/<run>`."""
     for date in _folders(Path(root)):
         for entry in _folders(date):
             if is_run_folder(entry):

@@ -1,4 +1,4 @@
-"""The run folder: one run, one place, written so that it is whole or absent at every moment.
+"""The run folder: one folder for each run, created in one step so that it is always complete or absent.
 
 `<root>/<date>/<name>-<id>/` holds `run.json` from the start, `config.yaml` (as composed, interpolations kept),
 `derived.yaml`, `results/`, `logs/`, `checkpoints/`, and `manifest.json` last, as the seal.
@@ -51,18 +51,18 @@ ENDINGS = ("done", "failed", "diverged", "interrupted")
 
 
 def new_path(root: str | Path, name: str) -> Path:
-    """A path for a new run or sweep, `<root>/<date>/<name>-<id>`; nothing is made."""
+    """Return a path for a new run or sweep, `<root>/<date>/<name>-<id>`; nothing is created."""
     return Path(root) / datetime.now().strftime("%Y-%m-%d") / f"{folder_name(name)}-{new_id()}"
 
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A run's folder, new or found again.
+    """A run's folder, new or existing.
 
     Attributes:
         path: the folder, absolute.
         id: 12 characters that sort by time.
-        masker: takes secrets out of what is written here.
+        masker: masks secrets in what is written here.
     """
 
     path: Path
@@ -96,33 +96,33 @@ class RunFolder:
         sweep: str | Path | None = None,
         masker: Masker | None = None,
     ) -> RunFolder:
-        """Start a run: make its folder with all that is known now, in one step; a reader never sees half of it.
+        """Create a run's folder with all that is known at the start, in one step; a reader never sees it incomplete.
 
         Args:
-            root: the folder for run folders (`runs_dir`); made if need be.
+            root: the folder for run folders (`runs_dir`); created if necessary.
             name: the run's name; with the id it names the folder.
-            verb: the verb that runs.
-            config_yaml: the composed config as YAML text, interpolations kept. Literal secrets in it are moved out.
+            verb: the command that runs.
+            config_yaml: the composed config as YAML text, interpolations kept. Literal secrets in it are replaced.
             derived: what `derived.yaml` keeps; `run_dir` and `name` are added.
-            seed, data_version, order_version: what the order of samples follows from.
-            decode_version: of the decoder that images become pixels by; None where there are none.
+            seed, data_version, order_version: the inputs that determine the order of samples.
+            decode_version: the version of the image decoder; None for data without images.
             label_digest: of the labels of all splits, which the data version does not cover.
-            overrides: as typed; kept masked.
-            tags, notes: the user's words; kept masked.
-            metric, mode: what judges this run, for `runs ls`.
+            overrides: as typed; stored masked.
+            tags, notes: free text of the user; stored masked.
+            metric, mode: the key metric of this run, for `runs ls`, and min or max.
             loggers: tracker to its id for this run.
-            code: the snapshot of the code, if one was taken.
+            code: the snapshot of the code; None without one.
             parent: the id of the run that this one starts from.
             init: the weights that it starts from (`Initial.document()`).
-            sweep: the sweep's folder; the run's folder is made in it instead of in `<root>/<date>`.
-            masker: takes secrets out of tags, notes and results.
+            sweep: the sweep's folder; the run's folder is created in it instead of in `<root>/<date>`.
+            masker: masks secrets in tags, notes and results.
 
         Raises:
             MLScaleError: the folder can't be written to (exit code 5). Nothing is left behind.
         """
         masker = masker or Masker()
         config_yaml = protect_yaml(config_yaml)
-        for _ in range(8):  # the id is 25 random bits beside the time: a second round is next to impossible
+        for _ in range(8):  # an id has 25 random bits besides the time: a second round is very unlikely
             path = new_path(root, name).absolute()
             path = Path(sweep).absolute() / path.name if sweep else path
             run_id = path.name.rsplit("-", 1)[1]
@@ -159,9 +159,10 @@ class RunFolder:
             aside = path.with_name(f"{ASIDE}{path.name}-{secrets.token_hex(4)}")
             try:
                 _fill(aside, document, config_yaml, derived_yaml, code)
+                # Fails if another process has created `path` meanwhile: a folder that is not empty is never replaced.
                 aside.rename(path)
             except OSError as error:
-                refused = unwritable(path, error)  # what is cleared away frees the inodes that were missing
+                refused = unwritable(path, error)  # before `_clear`, which may free the inodes whose lack is the cause
                 _clear(aside, made)
                 if path.exists():
                     continue
@@ -176,31 +177,31 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path, masker: Masker | None = None) -> RunFolder:
-        """The run in the folder `path`.
+        """Return the run in the folder `path`.
 
         Raises:
-            MLScaleError: it is no run folder, its run.json is of a later format, or it is damaged beyond recovery.
+            MLScaleError: it is not a run folder, its run.json is of a later format, or it is corrupted beyond recovery.
         """
         folder = Path(path).absolute()
         if not recover.is_run_folder(folder):
             raise MLScaleError("this is no run folder: it has no run.json", where=str(path), fix="mlscale runs ls")
         return cls(folder, str(recover.run_document(folder)["id"]), masker or Masker())
 
-    # What it holds
+    # Reading
 
     @property
     def run(self) -> dict[str, Any]:
-        """run.json, or what can be recovered of it."""
+        """The content of run.json, or what can be recovered of it."""
         return recover.run_document(self.path)
 
     @property
     def manifest(self) -> dict[str, Any] | None:
-        """manifest.json; None as long as the run is not sealed, and where the seal is damaged."""
+        """The content of manifest.json; None until the run is sealed, and where the manifest is corrupted."""
         return recover.manifest(self.path)
 
     @property
     def config_text(self) -> str:
-        """config.yaml: the composed config, interpolations kept.
+        """The text of config.yaml: the composed config, interpolations kept.
 
         Raises:
             MLScaleError: it is damaged.
@@ -210,7 +211,7 @@ class RunFolder:
 
     @property
     def derived(self) -> dict[str, Any]:
-        """derived.yaml: the values that were filled in at start.
+        """The content of derived.yaml: the values that were filled in at the start.
 
         Raises:
             MLScaleError: it is damaged.
@@ -230,17 +231,17 @@ class RunFolder:
 
     @property
     def status(self) -> str:
-        """done, failed, diverged or interrupted once sealed; before that running, elsewhere (on another machine, where
-        this one can't see whether it still runs), or crashed: it ended without a word."""
+        """The status: done, failed, diverged or interrupted once sealed; before that running, elsewhere (started on
+        another machine, so that its process can't be checked), or crashed (its process ended without sealing it)."""
         manifest = self.manifest
         if manifest is not None:
             return str(manifest["status"])
         return process.state(self.run["attempts"][-1])
 
-    # What is written to it
+    # Writing
 
     def write_json(self, name: str, value: object) -> Path:
-        """Write a JSON file, whole or not at all, secrets masked; `name` may have folders. Returns its path."""
+        """Write a JSON file atomically, secrets masked, and return its path; `name` may have folders."""
         path = self._inside(name)
         make_folders(path.parent)
         write_json(path, self.masker.mask_tree(plain(value)))
@@ -249,8 +250,8 @@ class RunFolder:
     def result(
         self, verb: str, result: Mapping[str, Any], figures: Sequence[Figure] = (), steps: Sequence[Step] = ()
     ) -> Path:
-        """Keep a verb's result (`Result.as_dict()`) as `results/<verb>.json`, and as a page with its plots beside it:
-        `results/<verb>.html`. Returns the path of the first."""
+        """Write a command's result (`Result.as_dict()`) to `results/<verb>.json`, and a page with its plots to
+        `results/<verb>.html`; return the path of the JSON file."""
         from mlscale.report.html import page
 
         written = self.write_json(f"results/{verb}.json", {"format": stamp("result"), **result})
@@ -266,30 +267,30 @@ class RunFolder:
         return written
 
     def update(self, **changes: Any) -> None:
-        """Change keys of run.json: `loggers`, `data_version`. Only the launching process does."""
+        """Change keys of run.json, such as `loggers` and `data_version`. Only the launching process may call this."""
         write_json(self.path / RUN, {**self.run, **changes})
 
     def set_anew(self, config_yaml: str, derived: Mapping[str, Any]) -> None:
-        """Keep the config of this attempt, in which devices, trackers or the time limit may be others, and the values
-        that were filled in for it: another layout derives others."""
+        """Replace the stored config and derived values by those of this attempt: devices, trackers or the time limit
+        may differ from the last attempt, and another layout derives other values."""
         derived = {**derived, "run_dir": str(self.path), "name": self.path.name}
         self._replace(protect_yaml(config_yaml), _yaml(derived))
 
     def _replace(self, config_yaml: str, derived_yaml: str) -> None:
-        """Replace config.yaml and derived.yaml. A run of this user stays one."""
-        if not own.doubt(self.path):  # the proof comes first, for a kill may come between
+        """Replace config.yaml and derived.yaml, and renew the proof that this user created the run, if it was valid."""
+        if not own.doubt(self.path):  # the proof first: after a kill in between, it is valid for old and new files
             self.update(**_proof(self.id, config_yaml, derived_yaml, before=self.run.get("proof")))
         write_text(self.path / CONFIG, config_yaml)
         write_text(self.path / DERIVED, derived_yaml)
 
     def judge_by(self, metric: str | None, mode: str | None) -> None:
-        """Keep what judges the run, where that is known only once something has been logged. The first rank calls it,
+        """Store the key metric of the run, if it is known only after something was logged. The first rank calls this,
         while the launching process waits."""
         self.update(metric=metric, mode=mode)
         self._replace(self.config_text, _yaml({**self.derived, "metric": metric, "mode": mode}))
 
     def attempt(self) -> None:
-        """Go on with this run: note the attempt, and take off the seal of the last one."""
+        """Resume this run: record a new attempt, and remove the manifest of the last one."""
         run = self.run
         self.update(attempts=[*run["attempts"], _attempt()])
         (self.path / MANIFEST).unlink(missing_ok=True)
@@ -302,13 +303,13 @@ class RunFolder:
         sentence: str = "",
         hardware: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Write `manifest.json`, the last file of a run, and take the folder's files from everybody else.
+        """Write `manifest.json`, the last file of a run, and make the folder readable for its owner only.
 
         Args:
             status: done, failed, diverged or interrupted.
             metrics: name_unit to value.
-            sentence: how it went, in words; masked.
-            hardware: what the caller knows of accelerators, added to what the system tells.
+            sentence: the outcome, in words; masked.
+            hardware: properties of accelerators, added to those from the operating system.
         """
         assert status in ENDINGS, status
         try:
@@ -323,6 +324,7 @@ class RunFolder:
             "status": status,
             "sentence": self.masker.mask(sentence),
             "ended": now(),
+            # Not negative where the machine's clock was set back during the run.
             "duration_s": max(0.0, round(time.time() - started.timestamp(), 3)),
             "metrics": dict(metrics or {}),
             "hardware": {**machine.describe(), **(hardware or {})},
@@ -336,16 +338,17 @@ class RunFolder:
         return manifest
 
     def changed(self) -> list[str]:
-        """The artefacts that are gone or differ from the sealed manifest, by path; empty for a run without a seal."""
+        """Return the paths of artefacts that are missing or differ from the manifest; empty for an unsealed run."""
         sealed = (self.manifest or {}).get("artefacts", {})
         return [name for name, entry in sealed.items() if not _same(self.path / name, entry)]
 
     def discard(self) -> None:
-        """Take back a start that failed: the folder goes, and the folders above that it made, where empty."""
+        """Undo a failed start: remove the folder, and the parent folders that it created, if empty."""
         remove_tree(self.path)
         remove_empty(list(self._made))
 
     def _inside(self, name: str) -> Path:
+        # Resolved first: `..` or a symbolic link must not lead out of the folder.
         path = (self.path / name).resolve()
         if not path.is_relative_to(self.path.resolve()):
             raise MLScaleError(
@@ -363,7 +366,7 @@ def _attempt() -> dict[str, Any]:
 def _proof(
     run_id: str, config: str, derived: str, code: Snapshot | None = None, before: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
-    """What run.json holds to prove that this user created the run: nothing, where the user has no key."""
+    """Return run.json's proof that this user created the run; empty where the user has no key."""
     contents = {CONFIG: encoded(config), DERIVED: encoded(derived), **({CODE: code.archive} if code else {})}
     proof = own.prove(run_id, contents, before)
     return {"proof": proof} if proof else {}
@@ -394,4 +397,5 @@ def _clear(aside: Path, made: list[Path]) -> None:
 
 
 def _same(path: Path, entry: Mapping[str, Any]) -> bool:
+    # The size first: it is known at once, and a digest reads the entire file.
     return path.is_file() and path.stat().st_size == entry["bytes"] and sha256(path) == entry["sha256"]

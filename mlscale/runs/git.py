@@ -1,4 +1,4 @@
-"""What git says of a folder: asked briefly, without locks, prompts, or programs that a repository's config names."""
+"""Query git about a folder: with a time limit, without locks, prompts, or programs from a repository's config."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class State:
-    """Commit, branch (None when detached), and whether tracked files differ from the commit."""
+    """The commit, the branch (None when detached), and `dirty`: True if tracked files differ from the commit."""
 
     commit: str | None
     branch: str | None
@@ -18,7 +18,7 @@ class State:
 
 
 def state(folder: Path, timeout: float) -> State | None:
-    """The state of the work tree that `folder` is in; None without git or outside a work tree."""
+    """Return the state of the work tree that `folder` is in; None without git or outside a work tree."""
     text = _git(folder, timeout, "status", "--porcelain=v2", "--branch", "--untracked-files=no", "--ignore-submodules")
     if text is None:
         return None
@@ -34,16 +34,17 @@ def state(folder: Path, timeout: float) -> State | None:
 
 
 def files(folder: Path, timeout: float) -> list[str] | None:
-    """Tracked files below `folder`, and untracked ones that are not ignored; None where git can't tell in time."""
+    """Return tracked files below `folder`, and untracked ones that are not ignored; None where git fails or is late."""
     text = _git(folder, timeout, "ls-files", "-z", "--cached", "--others", "--exclude-standard")
     if text is None:
         return None
     names = {name.decode("utf-8", errors="surrogateescape") for name in text.split(b"\0") if name}
+    # git also lists tracked files that are deleted in the work tree; links to nothing exist, too.
     return sorted(name for name in names if os.path.lexists(folder / name))
 
 
 def diff(folder: Path, timeout: float) -> bytes:
-    """What was changed since the commit, in the whole work tree, as a patch; empty where git can't tell in time."""
+    """Return the changes since the commit, in the entire work tree, as a patch; empty where git fails or is late."""
     return (
         _git(folder, timeout, "diff", "HEAD", "--no-ext-diff", "--no-textconv", "--no-color", "--ignore-submodules")
         or b""
@@ -51,7 +52,9 @@ def diff(folder: Path, timeout: float) -> bytes:
 
 
 def _git(folder: Path, timeout: float, *words: str) -> bytes | None:
+    # A repository's config may name programs for these two, which would run with the rights of whoever starts a run.
     command = ["git", "-c", "core.fsmonitor=false", "-c", "core.hooksPath=/dev/null", "-C", str(folder), *words]
+    # Without optional locks: `git status` would lock the index, and a command of the user at that moment would fail.
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0", "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C"}
     try:
         done = subprocess.run(

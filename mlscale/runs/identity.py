@@ -1,4 +1,4 @@
-"""What a run is called, and when two runs are the same."""
+"""Identity of runs: ids, folder names, and the hash of what a config computes."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ _EPOCH = 1735689600  # 2025-01-01 UTC
 _TICKS = 32  # of a second; 35 bits of them last 34 years
 _TIME_DIGITS, _RANDOM_DIGITS = 7, 5
 ID_LENGTH = _TIME_DIGITS + _RANDOM_DIGITS
-_DIGEST_LENGTH = 8  # of a key's digest: enough to see an edit
+_DIGEST_LENGTH = 8  # of a key's digest: enough to detect an edit
 
-# What says where, how wide or under which name a run runs, but not what it computes.
+# Keys for the place, the layout or the name of a run, which do not change what it computes.
 UNHASHED = (
     "launch",
     "logger",
@@ -42,7 +42,7 @@ UNHASHED = (
     "trainer.accelerator",
     "trainer.num_nodes",
 )
-# Keys that came later, and their defaults.
+# Keys that were added later, and their defaults: left out of the hash, so that older runs keep theirs.
 _YOUNGER: Mapping[str, Any] = {
     "init_from": None, "init_strict": True, "param_groups": [], "layer_decay": 1.0, "precision.memory_format": None,
     "precision.compare": False, "precision.loss_scale": 65536.0, "precision.growth_interval": 2000,
@@ -50,7 +50,7 @@ _YOUNGER: Mapping[str, Any] = {
 }  # fmt: skip
 
 
-_newest = 0  # the id that this process made last, as a number
+_newest = 0  # the last id that this process made, as a number
 _making = threading.Lock()
 
 
@@ -61,6 +61,7 @@ def new_id() -> str:
     one is the last plus one, as in ULID (https://github.com/ulid/spec, 'Monotonicity').
     """
     global _newest
+    # The remainder keeps the number of digits after 34 years, when ids begin to repeat their times.
     ticks = int((time.time() - _EPOCH) * _TICKS) % 32**_TIME_DIGITS
     with _making:
         fresh = ticks * 32**_RANDOM_DIGITS + secrets.randbelow(32**_RANDOM_DIGITS)
@@ -70,7 +71,7 @@ def new_id() -> str:
 
 
 def started_at(run_id: str) -> str | None:
-    """The time in a run id, ISO 8601 with its zone; None where the text is not an id."""
+    """Return the time in a run id, ISO 8601 with its zone; None where the text is not an id."""
     if len(run_id) != ID_LENGTH or not set(run_id) <= set(_DIGITS):
         return None
     ticks = 0
@@ -80,17 +81,17 @@ def started_at(run_id: str) -> str | None:
 
 
 def now() -> str:
-    """The time with its zone, ISO 8601."""
+    """Return the current time, ISO 8601 with its zone."""
     return datetime.now().astimezone().isoformat(timespec="milliseconds")
 
 
 def folder_name(name: str) -> str:
-    """A run's name as part of a path: letters, digits, dots, dashes and underscores; at most 80 characters."""
+    """Return a run's name for use in a path: letters, digits, dots, dashes and underscores; at most 80 characters."""
     return re.sub(r"[^\w.-]+", "_", name).strip("._-")[:80] or "run"
 
 
 def config_hash(config_yaml: str) -> str:
-    """SHA-256, in hex, of what a config computes: keys in any order, no devices, launch, loggers, names and places."""
+    """Return the SHA-256, in hex, of what a config computes: without key order, devices, launch, loggers and names."""
     import yaml
 
     config = yaml.safe_load(config_yaml) or {}
@@ -106,12 +107,13 @@ def key_digests(config_yaml: str) -> dict[str, str]:
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
-    """The keys in which two configs differ in what they compute, sorted."""
+    """Return the keys in which two configs compute something else, sorted."""
     first, second = _leaves(_hashed(one)), _leaves(_hashed(other))
     return sorted(key for key in {*first, *second} if first.get(key) != second.get(key))
 
 
 def _digest(value: Any) -> str:
+    # `default=str`: YAML reads dates as `datetime.date`, which JSON does not have.
     return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
@@ -123,7 +125,7 @@ def _leaves(value: Any, path: str = "") -> dict[str, Any]:
 
 def _hashed(config: Mapping[str, Any]) -> dict[str, Any]:
     top = {str(key): value for key, value in config.items()}
-    for path, default in _YOUNGER.items():  # a run without them is the one that it was before there were such keys
+    for path, default in _YOUNGER.items():  # at their defaults, these keys leave the hash as it was without them
         group, _, key = path.rpartition(".")
         if group and isinstance(top.get(group), dict):
             top[group] = dict(top[group])

@@ -1,4 +1,4 @@
-"""The weights that a run starts from: which file holds them, and the digest by which it is known again."""
+"""The weights that a run starts from: their file, and the digest that identifies its content."""
 
 from __future__ import annotations
 
@@ -17,21 +17,22 @@ from mlscale.runs.folder import RUN, RunFolder
 from mlscale.runs.recover import is_run_folder, report
 
 PLAIN = (".pt", ".pth", ".bin")
-"""How files end that hold a plain `state_dict`, written by `torch.save`."""
+"""The suffixes of files with a plain `state_dict`, written by `torch.save`."""
 _LICENCES = ("license", "licence")  # in a safetensors file's metadata
 
 
 @dataclass(frozen=True)
 class Initial:
-    """Where a run's first weights are.
+    """The initial weights of a run.
 
     Attributes:
         checkpoint: the file, absolute; of a sharded model its index.
         sha256: of its content, in hex; of a sharded model, of the digests of all its files.
-        run: the id of the run that saved it; None where the file lies in no run folder.
-        source: what they are: `run` or `version`, of ours; `file`; `torchvision` or `timm`, a model's own.
-        name: which version or which of the model's own weights; None where the file says all.
-        licence: what they may be used for, as far as whoever made them says so; None where nobody does.
+        run: the id of the run that saved it; None where the file is not in a run folder.
+        source: their origin: `run`, `version`, `file`, or the library of a model with its own weights, `torchvision`
+            or `timm`.
+        name: the name of the version or of the model's own weights; None where the file is enough.
+        licence: their licence, as their author states it; None where it is unknown.
     """
 
     checkpoint: Path
@@ -42,12 +43,12 @@ class Initial:
     licence: str | None = None
 
     def document(self) -> dict[str, Any]:
-        """What run.json keeps."""
+        """Return the document for run.json."""
         return {field.name: getattr(self, field.name) for field in fields(self)} | {"checkpoint": str(self.checkpoint)}
 
     @classmethod
     def of(cls, document: Mapping[str, Any] | None) -> Initial | None:
-        """What `document` gave, of an earlier mlscale, too; None for none.
+        """Return the object for a document of this or an earlier mlscale; None for none.
 
         Raises:
             MLScaleError: it is damaged.
@@ -66,10 +67,10 @@ class Initial:
             ) from error
 
     def check(self) -> None:
-        """See that the file holds what it held when the run began.
+        """Raise an error unless the file has the same content as at the start of the run.
 
         Raises:
-            MLScaleError: it does not, or is gone.
+            MLScaleError: it has changed, or is missing.
         """
         if not self.checkpoint.is_file() or digest(self.checkpoint) != self.sha256:
             raise MLScaleError(
@@ -80,18 +81,18 @@ class Initial:
             )
 
     def line(self) -> str:
-        """What there is to say about it before the run."""
+        """Return the line that is printed about it before the run."""
         what = f"{self.name}: " if self.name else ""
         licence = f", {self.licence}" if self.licence else ""
         return f"weights   from {what}{self.checkpoint}{licence}"
 
 
 def find_initial(text: str, root: str | Path = "runs") -> Initial:
-    """The weights that `text` means: a file of weights by its path, a folder with a sharded model, or the best
-    checkpoint of a run (its last one, if it has measured none). Versions are the registry's business.
+    """Return the weights for `text`: a file of weights by its path, a folder with a sharded model, or the best
+    checkpoint of a run (its last one, if no best one was saved). Versions are resolved by the registry.
 
     Raises:
-        MLScaleError: there is no such file or run, the run has no checkpoint, it is torn, or its digest does not hold.
+        MLScaleError: file or run not found, the run has no checkpoint, it is truncated, or its digest does not match.
     """
     path = Path(text).expanduser()
     if path.is_dir() and not is_run_folder(path):
@@ -106,10 +107,10 @@ def find_initial(text: str, root: str | Path = "runs") -> Initial:
 
 
 def of_file(path: Path) -> Initial:
-    """The weights in the file `path`, absolute.
+    """Return the weights in the file `path`, absolute.
 
     Raises:
-        MLScaleError: it is torn, altered, or of no kind that is read.
+        MLScaleError: it is truncated, altered, or of an unknown format.
     """
     if path.name.endswith((safetensors.SUFFIX, safetensors.INDEX)):
         files = safetensors.shards(path) if path.name.endswith(safetensors.INDEX) else (path,)
@@ -117,6 +118,7 @@ def of_file(path: Path) -> Initial:
         licence = next((each[key] for each in told for key in _LICENCES if each.get(key)), None)
         return Initial(path, digest(path), licence=licence)
     found = checkpoints.verify(path)
+    # A bare pickle is not an archive, so `verify` takes it for a truncated one.
     if found.bad and not old_format(path):
         raise MLScaleError(
             "a run can't start from this checkpoint",
@@ -127,13 +129,14 @@ def of_file(path: Path) -> Initial:
             else "init_from=<another checkpoint, or a run>",
         )
     run = _run_of(path)
+    # A fine-tuned model is still under the licence of the weights that its run started from.
     before = Initial.of(run.run.get("init")) if run else None
     source, licence = ("run" if run else "file"), before.licence if before else None
     return Initial(path, sha256(path), run.id if run else None, source, licence=licence)
 
 
 def best_of(run: RunFolder) -> Path:
-    """The checkpoint to start from.
+    """Return the checkpoint to start from: the best one, else the last one.
 
     Raises:
         MLScaleError: the run has none.
@@ -151,30 +154,32 @@ def best_of(run: RunFolder) -> Path:
 
 
 def is_file_name(text: str) -> bool:
-    """Whether `text` is called as files of weights are."""
+    """Return True if `text` has the suffix of a file of weights."""
     return text.endswith((checkpoints.SUFFIX, safetensors.SUFFIX, safetensors.INDEX, *PLAIN))
 
 
 def digest(path: Path) -> str:
-    """SHA-256, in hex, of the file `path`, or of the digests of all files of a sharded model.
+    """Return the SHA-256, in hex, of the file `path`, or of the digests of all files of a sharded model.
 
     Raises:
-        MLScaleError: the index of a sharded model is damaged, or a file of it is missing.
+        MLScaleError: the index of a sharded model is corrupted, or a file of it is missing.
     """
     if not path.name.endswith(safetensors.INDEX):
         return sha256(path)
+    # The lines that `sha256sum` prints, so that the digest can be computed without mlscale.
     lines = "".join(f"{sha256(file)}  {file.name}\n" for file in (path, *safetensors.shards(path)))
     return hashlib.sha256(lines.encode()).hexdigest()
 
 
 def old_format(path: Path) -> bool:
-    """Whether it is a bare pickle, as `torch.save` wrote it before version 1.6: nothing tells whether that is whole."""
+    """Return True for a bare pickle, the format of `torch.save` before version 1.6: its integrity can't be checked."""
     with path.open("rb") as file:
+        # A pickle begins with the opcode PROTO (0x80) and its protocol, here 2 to 4.
         return file.read(2) in (b"\x80\x02", b"\x80\x03", b"\x80\x04")
 
 
 def _in_folder(folder: Path) -> Path:
-    """The sharded model, or the one file of weights, in a folder that is no run's."""
+    """Return the sharded model, or the one file of weights, in a folder that is not a run folder."""
     found = sorted(folder.glob(f"*{safetensors.INDEX}")) or sorted(folder.glob(f"*{safetensors.SUFFIX}"))
     if len(found) == 1:
         return found[0]
@@ -192,6 +197,6 @@ def _run_of(path: Path) -> RunFolder | None:
         return None
     try:
         return RunFolder.open(folder)
-    except MLScaleError as damage:  # its weights are all that is left of it
+    except MLScaleError as damage:  # the rest of the run is lost, but its weights can be used
         report(f"{damage.where}: {damage.what}: {damage.why}")
         return None

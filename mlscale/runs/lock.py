@@ -1,4 +1,4 @@
-"""One process at a time works on a run: a lock on its folder, which the system takes back when the process ends."""
+"""Lock a run for one process at a time: a lock on its folder, which the system releases when the process ends."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from mlscale.files import make_folders
 from mlscale.runs import processes as process
 from mlscale.runs.folder import RunFolder
 
-_LINGER_SECONDS = 15.0  # children of a process that was killed may hold its lock until they notice
+_LINGER_SECONDS = 15.0  # children of a killed process may hold its lock until they end, too
 
 
 @contextlib.contextmanager
 def held(run: RunFolder) -> Iterator[None]:
-    """Hold the run inside the block.
+    """Hold the lock of the run inside the block.
 
     Raises:
         MLScaleError: another process holds it.
@@ -31,18 +31,19 @@ def held(run: RunFolder) -> Iterator[None]:
         _take(handle, run)
         yield
     finally:
+        # Before closing: the number may be given to another file at once, and a forked child would close that one.
         forked.clear()
         os.close(handle)
 
 
 @contextlib.contextmanager
 def claimed(root: Path, *, wanted: bool = True) -> Iterator[list[Path]]:
-    """Let one process at a time look for an unfinished run below `root` and start one where there is none.
+    """Let one process at a time search for an unfinished run below `root`, and start one if none is found.
 
-    Yields the folders that it made, for a start that leaves nothing in them. Without `wanted` it does nothing.
+    Yields the folders that it created, so that a failed start can remove them. Without `wanted` it does nothing.
 
-    The folder itself is locked: nothing is left behind, and the system takes the lock back when the process ends. On a
-    file system without locks nobody waits.
+    The folder itself is locked: no lock file is left behind, and the system releases the lock when the process ends.
+    On a file system without locks no process waits.
     """
     if not wanted:
         yield []
@@ -84,7 +85,8 @@ def _take(handle: int, run: RunFolder) -> None:
             return
         except OSError as error:
             if error.errno not in (errno.EWOULDBLOCK, errno.EACCES):
-                return  # a file system without locks: the run's state, which says whether its process lives, must do
+                return  # a file system without locks: only the status of the run protects it
+            # A crashed run whose lock is held: children of the killed process are ending, so this waits for them.
             last = run.run["attempts"][-1]
             if process.state(last) != "crashed" or time.monotonic() > end:
                 raise MLScaleError(
@@ -97,7 +99,10 @@ def _take(handle: int, run: RunFolder) -> None:
 
 
 def _closed_in_children(handle: int) -> list[int]:
-    """The handle as a list that is emptied at the end; until then, forked children close their copy."""
+    """Return the handle in a list; until the list is emptied, forked children close their copy of it.
+
+    A lock lasts as long as any process has the file open: a child that outlives its parent would hold the run.
+    """
     handles = [handle]
 
     def close() -> None:

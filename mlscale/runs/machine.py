@@ -1,4 +1,4 @@
-"""What this machine is, asked of the operating system alone: nothing is imported, nothing is started."""
+"""Properties of this machine, from the operating system only: no library is imported, no program is started."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNLIMITED = 1 << 60  # cgroup v1 writes a number near 2**63 for no limit
 
 
 def describe() -> dict[str, Any]:
-    """The hardware of a run, for its manifest: host, system, CPU, usable cores, memory in bytes."""
+    """Return the hardware of a run, for its manifest: host, system, CPU, usable cores, memory in bytes."""
     return {
         "host": socket.gethostname(),
         "system": platform.platform(),
@@ -29,10 +29,10 @@ def describe() -> dict[str, Any]:
 
 
 def packages() -> dict[str, str]:
-    """Every installed distribution and its version, by name."""
+    """Return the version of every installed distribution, by name."""
     found = {}
     for distribution in metadata.distributions():
-        # Parsed as a message, with its whole description, each would take ten times as long.
+        # `distribution.metadata` parses the description, too, which takes ten times as long.
         text = distribution.read_text("METADATA") or distribution.read_text("PKG-INFO") or ""
         fields = {key: value.strip() for key, value in _NAME_AND_VERSION.findall(text.partition("\n\n")[0])}
         if len(fields) == 2:
@@ -41,7 +41,7 @@ def packages() -> dict[str, str]:
 
 
 def usable_cores() -> int:
-    """The CPU cores this process may use: its affinity, cut to a container's quota; at least 1."""
+    """Return the number of CPU cores that this process may use: by its affinity and a container's quota; at least 1."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     quota = _cpu_quota()
@@ -49,7 +49,7 @@ def usable_cores() -> int:
 
 
 def memory_bytes() -> int:
-    """The memory this process may use, in bytes: the machine's, cut to a container's limit; 0 where unknown."""
+    """Return the memory that this process may use, in bytes: the machine's or a container's limit; 0 where unknown."""
     try:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError):
@@ -59,7 +59,7 @@ def memory_bytes() -> int:
 
 
 def free_memory_bytes() -> int:
-    """The memory that is available now, in bytes; 0 where unknown."""
+    """Return the memory that is available now, in bytes; 0 where unknown."""
     for line in _lines(Path("/proc/meminfo")):
         if line.startswith("MemAvailable:"):
             available = int(line.split()[1]) * 1024
@@ -69,12 +69,13 @@ def free_memory_bytes() -> int:
 
 def resident_bytes() -> int:
     """Return the memory that this process occupies now, bytes; 0 where unknown."""
+    # The second field of statm is the resident size, in pages (proc(5)).
     fields = _lines(Path("/proc/self/statm"))
     return int(fields[0].split()[1]) * os.sysconf("SC_PAGE_SIZE") if fields else 0
 
 
 def cpu_model() -> str:
-    """The CPU's name."""
+    """Return the name of the CPU."""
     for line in _lines(Path("/proc/cpuinfo")):
         if line.lower().startswith("model name"):
             return line.partition(":")[2].strip()
@@ -82,14 +83,16 @@ def cpu_model() -> str:
 
 
 def cpu_flags() -> frozenset[str]:
-    """The CPU's instruction sets as Linux names them (`avx512_bf16`, `amx_tile`, `avx512_vnni`); empty elsewhere."""
+    """Return the CPU's instruction sets as Linux names them (`avx512_bf16`, `amx_tile`); empty on other systems."""
     for line in _lines(Path("/proc/cpuinfo")):
+        # x86 calls them flags, ARM Features.
         if line.startswith(("flags", "Features")):
             return frozenset(line.partition(":")[2].split())
     return frozenset()
 
 
 def _cpu_quota() -> float | None:
+    # cgroup v2 has quota and period in one file, v1 in two.
     for folder, name in _cgroup_files("cpu", "cpu.max", "cpu.cfs_quota_us"):
         text = " ".join(_lines(folder / name)).split()
         if name == "cpu.max" and len(text) == 2 and text[0].isdigit():
@@ -111,13 +114,15 @@ def _cgroup_room() -> list[int]:
 
 
 def _cgroup_files(controller: str, *names: str) -> list[tuple[Path, str]]:
-    """Where the limits of this process's control group may stand, nearest first; inside a container, the root."""
+    """Return the files with limits of this process's control group that exist, nearest group first, the root last."""
     folders = []
     for line in _lines(Path("/proc/self/cgroup")):
+        # `id:controllers:path` (cgroups(7)); cgroup v2 has one line without controllers.
         _, controllers, path = line.split(":", 2)
         base = _CGROUP if not controllers else _CGROUP / controller
         if not controllers or controller in controllers.split(","):
             folders.append(base / path.lstrip("/"))
+    # Inside a container the path is often the host's and does not exist; the root then holds the container's limits.
     folders += [_CGROUP, _CGROUP / controller]
     return [(folder, name) for folder in folders for name in names if (folder / name).is_file()]
 

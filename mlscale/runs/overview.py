@@ -1,4 +1,4 @@
-"""A run in one line."""
+"""The overview of a run: one line of `mlscale runs ls`."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from mlscale.runs.folder import RunFolder
 
 @dataclass(frozen=True)
 class Overview:
-    """What `runs ls` shows of a run.
+    """The columns that `runs ls` shows of a run.
 
     Attributes:
         id, name, verb, status: as in run.json and `RunFolder.status`.
         created: ISO 8601.
-        metric: the name of the metric that judges the run; None where it names none.
-        value: the metric's best value, else its last; None before there is one.
+        metric: the name of the run's key metric; None where it has none.
+        value: the metric's best value, else its last; None before the first one.
         duration_s: of the last attempt; of a running one, until now; None for one that crashed.
         overrides: as typed, secrets masked.
-        sweep: the folder of its sweep; None outside of one.
+        sweep: the folder of its sweep; None for a run outside of sweeps.
         path: the run folder.
     """
 
@@ -39,7 +39,7 @@ class Overview:
 
 
 def overview(run: RunFolder) -> Overview:
-    """One run in one line."""
+    """Return the overview of a run."""
     document, manifest, status = run.run, run.manifest, run.status
     metrics, metric = (manifest or {}).get("metrics", {}), document.get("metric")
     took = manifest["duration_s"] if manifest else None
@@ -62,7 +62,7 @@ def overview(run: RunFolder) -> Overview:
 
 
 def grouped(runs: Iterable[Overview]) -> list[tuple[str | None, list[Overview]]]:
-    """Runs by sweep, in the order of each group's first; a run outside of sweeps is a group of its own."""
+    """Return runs grouped by sweep, in the order of each group's first; a run outside of sweeps is its own group."""
     groups: dict[str, tuple[str | None, list[Overview]]] = {}
     for run in runs:
         groups.setdefault(run.sweep or run.path, (run.sweep, []))[1].append(run)
@@ -70,5 +70,5 @@ def grouped(runs: Iterable[Overview]) -> list[tuple[str | None, list[Overview]]]
 
 
 def sweep_id(sweep: str) -> str:
-    """The id at the end of a sweep folder's name."""
+    """Return the id at the end of a sweep folder's name."""
     return Path(sweep).name.rsplit("-", 1)[-1]

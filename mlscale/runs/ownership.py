@@ -1,6 +1,6 @@
-"""Prove that a run was created by this user: tags over what it would import, by a key in the user's state folder.
+"""Prove that a run was created by this user: authentication tags over its code and config, by a key of the user.
 
-`$XDG_STATE_HOME/mlscale/run.key` (by default `~/.local/state/mlscale/run.key`) is made once for each user. Each run has
+`$XDG_STATE_HOME/mlscale/run.key` (default `~/.local/state/mlscale/run.key`) is created once for each user. Each run has
 a key of its own, derived from it and the run's id; `run.json` holds the tags (HMAC-SHA-256) of the run's configuration,
 derived values and code. Whoever edits or replaces one of these files can't make its tag, and neither can whoever packs
 or writes a folder elsewhere. The key of one run travels to another machine in `MLSCALE_RUN_KEY=<run id>:<hex>`: it
@@ -23,17 +23,17 @@ from mlscale.files import PRIVATE_FILE, PRIVATE_FOLDER, read_json
 
 VARIABLE = "MLSCALE_RUN_KEY"
 PROVEN = ("config.yaml", "derived.yaml", "code.tar.gz")
-"""The files of a run, or of a version made of it, that say which code is imported and how it is called."""
+"""The files of a run, or of a version made of it, that determine which code is imported and how it is called."""
 _KEY_BYTES = 32
 _KEPT = 4  # tags of a file: while an attempt replaces it, the one before is valid, too
 
 
 class NoKeyError(Exception):
-    """There is no key to prove or check anything with; the text says why."""
+    """No key to create or check a proof; the text gives the reason."""
 
 
 def state_folder() -> Path:
-    """The user's state folder for mlscale; it need not exist.
+    """Return the user's state folder for mlscale; it need not exist.
 
     Raises:
         NoKeyError: the user has no home folder.
@@ -48,7 +48,7 @@ def state_folder() -> Path:
 
 
 def prove(run_id: str, contents: Mapping[str, bytes], before: Mapping[str, Any] | None = None) -> dict[str, Any] | None:
-    """Make the proof of a run of this user.
+    """Create the proof that a run is of this user.
 
     Args:
         run_id: the run's.
@@ -56,7 +56,7 @@ def prove(run_id: str, contents: Mapping[str, bytes], before: Mapping[str, Any] 
         before: the proof so far, which stays valid.
 
     Returns:
-        what run.json keeps as `proof`; None where there is no key, which fails no run: see `obstacle`.
+        the value of `proof` in run.json; None without a key, which fails no run: see `obstacle`.
     """
     try:
         key = _run_key(run_id, create=True)
@@ -64,13 +64,14 @@ def prove(run_id: str, contents: Mapping[str, bytes], before: Mapping[str, Any] 
         return None
     tags: dict[str, list[str]] = {name: list(each) for name, each in (before or {}).get("tags", {}).items()}
     for name, content in contents.items():
+        # A tag that is listed already moves to the end, so that the oldest one is dropped first.
         known = [tag for tag in tags.get(name, []) if tag != _tag(key, name, content)]
         tags[name] = [*known, _tag(key, name, content)][-_KEPT:]
     return {"key": _fingerprint(key), "tags": tags}
 
 
 def obstacle() -> str:
-    """Return why runs of this user can't be proven, as where their home folder is read-only; empty where they can."""
+    """Return why runs of this user can't be proven, such as a read-only home folder; empty where they can."""
     try:
         _user_key(create=True)
     except NoKeyError as error:
@@ -91,6 +92,7 @@ def doubt(folder: Path) -> str:
         key = _run_key(run_id, create=False)
     except NoKeyError as error:
         return f"whether you created it can't be checked: {error}"
+    # The fingerprint separates another user's run from an edited one of this user.
     if not hmac.compare_digest(str(proof.get("key", "")), _fingerprint(key)):
         return "it was created by another user, or on another machine"
     for name in PROVEN:
@@ -100,7 +102,7 @@ def doubt(folder: Path) -> str:
 
 
 def travelling_key(run_id: str) -> str:
-    """The value of `MLSCALE_RUN_KEY` that lets another machine check and continue this run of the user's.
+    """Return the value of `MLSCALE_RUN_KEY` with which another machine can check and resume this run of the user.
 
     Raises:
         NoKeyError: there is no key.
@@ -109,7 +111,7 @@ def travelling_key(run_id: str) -> str:
 
 
 def _claimed(folder: Path) -> tuple[str, Mapping[str, Any]]:
-    """The id of the run that made `folder`, and the proof that its run.json or its version's record carries."""
+    """Return the id of the run that made `folder`, and the proof in its run.json or its version's record."""
     with contextlib.suppress(MLScaleError):
         if (folder / "run.json").is_file():
             document = read_json(folder / "run.json")
@@ -122,7 +124,7 @@ def _claimed(folder: Path) -> tuple[str, Mapping[str, Any]]:
 
 
 def _holds(key: bytes, path: Path, proof: Mapping[str, Any]) -> bool:
-    """Whether a file is one that was proven; one that is absent imports nothing."""
+    """Return True if a file's content was proven, or the file is absent: then nothing of it is imported."""
     try:
         content = path.read_bytes()
     except FileNotFoundError:
@@ -135,19 +137,20 @@ def _holds(key: bytes, path: Path, proof: Mapping[str, Any]) -> bool:
 
 
 def _tag(key: bytes, name: str, content: bytes) -> str:
+    # With the name, so that one file's content can't be used under the name of another.
     return hmac.new(key, name.encode() + b"\0" + content, hashlib.sha256).hexdigest()
 
 
 def _fingerprint(key: bytes) -> str:
-    """What tells a run's key from another one without giving it away."""
+    """Return 16 hex digits that identify a run's key without disclosing it."""
     return hmac.new(key, b"fingerprint", hashlib.sha256).hexdigest()[:16]
 
 
 def _run_key(run_id: str, *, create: bool) -> bytes:
-    """The key of one run: given by the environment, or derived from the user's.
+    """Return the key of one run: from the environment, or derived from the user's key.
 
     Raises:
-        NoKeyError: there is neither.
+        NoKeyError: neither exists.
     """
     given_for, _, given = os.environ.get(VARIABLE, "").partition(":")
     if given_for and given_for == run_id:
@@ -172,7 +175,7 @@ def _user_key(*, create: bool) -> bytes:
 
 
 def _make_key(path: Path) -> None:
-    """Write a new key, whole; of several processes that do so at once the first one wins."""
+    """Write a new key atomically; of several processes that do so at once the first one wins."""
     path.parent.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
@@ -180,6 +183,7 @@ def _make_key(path: Path) -> None:
             file.write(secrets.token_hex(_KEY_BYTES) + "\n")
             file.flush()
             os.fsync(file.fileno())
+        # A link, not a rename: it fails if another process was faster, whose runs may have used its key already.
         with contextlib.suppress(FileExistsError):
             os.link(aside, path)
     finally:

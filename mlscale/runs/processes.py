@@ -1,4 +1,4 @@
-"""Processes: whether the one that started a run is still there, and the end of one that we started."""
+"""Processes: check if the one that started a run is still alive, and end a child process."""
 
 from __future__ import annotations
 
@@ -15,26 +15,27 @@ _STATE, _STARTED = 0, 19  # fields of `_stat`
 
 
 def this() -> dict[str, Any]:
-    """This process, so that it can be told from a later one that got the same number."""
+    """Return the number and start time of this process: a later process may get the same number."""
     return {"pid": os.getpid(), "pid_start": start_ticks(os.getpid())}
 
 
 def state(attempt: Mapping[str, Any]) -> str:
-    """running, crashed, or elsewhere: it was started on another machine, and can't be seen from here."""
+    """Return running, crashed, or elsewhere: started on another machine, so that its process can't be checked."""
     if attempt["host"] != socket.gethostname():
         return "elsewhere"
     return "running" if alive(int(attempt["pid"]), attempt.get("pid_start")) else "crashed"
 
 
 def alive(pid: int, started: int | None) -> bool:
-    """Whether process `pid` lives, and is the one that began at `started`. One that has ended, and that its parent has
-    not asked about yet, is dead: in a container without an init process it would stay so for good."""
+    """Return True if process `pid` is alive and began at `started` (None: at any time). A zombie counts as ended: in a
+    container without an init process it is never removed."""
     try:
+        # Signal 0 is not delivered: the system only checks that the process exists (kill(2)).
         os.kill(pid, 0)
     except ProcessLookupError:
         return False
     except PermissionError:
-        pass  # it lives, and belongs to somebody else
+        pass  # it is alive, and of another user
     fields = _stat(pid)
     if fields is None:
         return True
@@ -42,13 +43,13 @@ def alive(pid: int, started: int | None) -> bool:
 
 
 def start_ticks(pid: int) -> int | None:
-    """When a process began, in the clock ticks of its machine; None where the system doesn't tell."""
+    """Return the start time of a process, in clock ticks since the boot; None where the system doesn't report it."""
     fields = _stat(pid)
     return int(fields[_STARTED]) if fields is not None else None
 
 
 def end_session(process: subprocess.Popen[bytes], grace_s: float) -> None:
-    """End a process that leads a session of its own: asked first, then all that is left of the session killed."""
+    """End a process that leads its own session: terminate it, then kill all remaining processes of the session."""
     if process.poll() is None:
         process.terminate()
         with contextlib.suppress(subprocess.TimeoutExpired):
@@ -59,9 +60,10 @@ def end_session(process: subprocess.Popen[bytes], grace_s: float) -> None:
 
 
 def _stat(pid: int) -> list[str] | None:
-    """What Linux tells of a process, from its state on (proc(5)); None where it doesn't tell."""
+    """Return the fields of `/proc/<pid>/stat` from the state on (proc(5)); None where they can't be read."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
+    # After the last parenthesis: the program's name, in parentheses, may itself have spaces and parentheses.
     return stat.rpartition(")")[2].split()

@@ -1,4 +1,4 @@
-"""Read a run's documents though some are damaged: what the rest of the folder still holds is put together again.
+"""Read a run's documents even if some are corrupted: rebuild what the other files of the folder still hold.
 
 A disk or a copy that failed leaves files cut short or altered. What can't be recovered is reported, once for each file.
 """
@@ -29,15 +29,15 @@ _MANIFEST_KEYS: Mapping[str, type | tuple[type, ...]] = {
     "status": str, "metrics": dict, "duration_s": (int, float), "artefacts": dict, "packages": dict, "hardware": dict,
 }  # fmt: skip
 _LOST = "overrides, attempts, ids of trackers, parent, initial weights and the proof of who created it"
-_TRACES = (CONFIG, DERIVED, MANIFEST, "code.json", "checkpoints")  # of a run, and of no sweep
+_TRACES = (CONFIG, DERIVED, MANIFEST, "code.json", "checkpoints")  # files of a run that a sweep's folder does not have
 _NO_PROCESS = (1 << 31) - 1  # beyond the largest process number
 
 
 def run_document(folder: Path) -> dict[str, Any]:
-    """Return run.json; where it is damaged, what the other files of the run say, which is reported.
+    """Return run.json; where it is corrupted, a document rebuilt from the run's other files, which is reported.
 
     Raises:
-        MLScaleError: it is of a later format; or it is damaged or lost, and so is config.yaml.
+        MLScaleError: it is of a later format; or it is corrupted or lost, and so is config.yaml.
     """
     try:
         return _checked_run(folder / RUN)
@@ -51,7 +51,7 @@ def run_document(folder: Path) -> dict[str, Any]:
 
 
 def is_run_folder(folder: Path) -> bool:
-    """Return whether a folder is a run's: it holds run.json, or, where that is lost, what else a run leaves."""
+    """Return True for the folder of a run: with run.json, or with a run's id in its name and other files of a run."""
     if (folder / RUN).is_file():
         return True
     has_id = started_at(folder.name.rpartition("-")[2]) is not None
@@ -59,7 +59,7 @@ def is_run_folder(folder: Path) -> bool:
 
 
 def manifest(folder: Path) -> dict[str, Any] | None:
-    """Return manifest.json; None where the run is not sealed, or where the seal is damaged, which is reported."""
+    """Return manifest.json; None where the run is not sealed, or where it is corrupted, which is reported."""
     if not (folder / MANIFEST).is_file():
         return None
     try:
@@ -77,7 +77,7 @@ def manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def results(folder: Path) -> dict[str, dict[str, Any]]:
-    """Return the results by command; damaged ones are reported and left out."""
+    """Return the results by command; corrupted ones are reported and left out."""
     found = {}
     for path in sorted((folder / "results").glob("[!.]*.json")):
         try:
@@ -92,10 +92,10 @@ def results(folder: Path) -> dict[str, dict[str, Any]]:
 
 
 def yaml_values(path: Path) -> dict[str, Any]:
-    """Return what a YAML file of a run holds.
+    """Return the keys and values of a YAML file of a run.
 
     Raises:
-        MLScaleError: it is absent, damaged, or holds something else than keys and values.
+        MLScaleError: it is absent, corrupted, or not a mapping.
     """
     import yaml
 
@@ -110,17 +110,17 @@ def yaml_values(path: Path) -> dict[str, Any]:
 
 @cache
 def report(line: str) -> None:
-    """Print a line about a damaged file, once."""
+    """Print a warning about a corrupted file; the cache makes it print each line only once."""
     with contextlib.suppress(OSError):
         print(f"warning   {line}", file=sys.stderr, flush=True)
 
 
 class _DamagedError(Exception):
-    """A document of a run can't be used; the text says why."""
+    """A document of a run that can't be used; the text gives the reason."""
 
 
 def _unrecoverable(folder: Path) -> MLScaleError:
-    """The error for a run that has neither run.json nor config.yaml: what is lost, and what can still be used."""
+    """Return the error for a run without run.json and config.yaml: what is lost, and what can still be used."""
     states = {name: "damaged" if (folder / name).exists() else "lost" for name in (RUN, CONFIG)}
     weights = sorted((folder / "checkpoints").glob("[!.]*.ckpt"))
     use = f"; or use its weights: init_from={weights[0]}" if weights else ""
@@ -146,7 +146,7 @@ def _checked_run(path: Path) -> dict[str, Any]:
     except MLScaleError as error:
         raise _DamagedError(error.why or error.what) from error
     if str(document.get("format")).startswith("mlscale/run/"):
-        expect("run", document, str(path))  # a later format is not damage
+        expect("run", document, str(path))  # a later format is not a corruption
     else:
         raise _DamagedError("it names no format")
     for key, kind in _RUN_KEYS.items():
@@ -178,7 +178,7 @@ def _is_time(value: Any) -> bool:
 
 
 def _rebuilt(folder: Path) -> dict[str, Any] | None:
-    """A run.json from the folder's name, config.yaml, derived.yaml and code.json; None without a config."""
+    """Return a run.json rebuilt from folder name, config.yaml, derived.yaml and code.json; None without a config."""
     try:
         config = yaml_values(folder / CONFIG)
         text = (folder / CONFIG).read_text(encoding="utf-8")
@@ -192,6 +192,7 @@ def _rebuilt(folder: Path) -> dict[str, Any] | None:
         code = read_json(folder / "code.json")
     name, _, run_id = folder.name.rpartition("-")
     created = started_at(run_id) or datetime.fromtimestamp((folder / CONFIG).stat().st_mtime).astimezone().isoformat()
+    # A process that can't exist: an unsealed run then counts as crashed, and can be resumed.
     attempt = {"started": created, "host": socket.gethostname(), "pid": _NO_PROCESS, "pid_start": None}
     in_sweep = (folder.parent / "sweep.json").is_file()
     summary = {key: code[key] for key in ("digest", "commit", "dirty") if key in code}

@@ -1,4 +1,4 @@
-"""Removing runs for good."""
+"""Remove runs permanently."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 
 
 def remove(runs: Sequence[RunFolder]) -> None:
-    """Remove runs, and the folders of sweeps and dates that then hold nothing.
+    """Remove runs, and the folders of sweeps and dates that are empty then.
 
     Raises:
-        MLScaleError: one of them is running, or may be, on another machine; then none is removed. Or its folder is
-            somebody else's.
+        MLScaleError: one of them is running, or may be, on another machine; then none is removed. Or its folder belongs
+            to another user.
     """
     raise_all([_running(run) for run in runs if run.status in ("running", "elsewhere")])
     for run in runs:
@@ -40,7 +40,7 @@ def _remove(folder: Path) -> None:
     except MLScaleError as error:
         if not isinstance(error.__cause__, PermissionError):
             raise
-        # What a folder holds is removed by whoever may write to it, and to the folder that it lies in.
+        # Removing a folder takes write permission for it, and for its parent folder.
         raise MLScaleError(
             f"no permission to remove {folder.name}",
             where=str(folder),
@@ -55,7 +55,7 @@ def _owner(folder: Path) -> str:
         return "its owner"
     try:
         return folder.owner()
-    except KeyError:  # a user that this machine does not know, as on a network's disk
+    except KeyError:  # a user that this machine does not know, as on a network file system
         return f"user {folder.stat().st_uid}"
 
 

@@ -1,4 +1,4 @@
-"""Going on with a run that was cut short: which one, whether it may be, and from which checkpoint."""
+"""Plan how to resume an interrupted run: find it, check that it may be resumed, and choose its checkpoint."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ AUTO = "auto"
 
 @dataclass(frozen=True)
 class GoingOn:
-    """A run to go on with.
+    """A run to resume.
 
     Attributes:
         folder: the run.
-        checkpoint: where to go on from; None where it was killed before it saved anything, and starts over.
+        checkpoint: the checkpoint to resume from; None where nothing was saved, and the run restarts.
         step: the optimizer step that the checkpoint was saved after.
-        lines: what there is to say about it.
-        inexact: why it may not be bitwise identical to the run without the interruption, as far as is known by now.
+        lines: messages for the user.
+        inexact: the known reasons why it may not be bitwise identical to the run without the interruption.
     """
 
     folder: RunFolder
@@ -40,17 +40,18 @@ class GoingOn:
 
 
 def to_go_on(resume: str, config_yaml: str, code: str | None, root: Path) -> RunFolder | None:
-    """The run that `resume` means: the one that it names, or with 'auto' the last unfinished one of this config and
-    code, if there is one.
+    """Return the run for `resume`: the one that it names, or with 'auto' the last unfinished one of this config and
+    code; None if there is none.
 
     Raises:
-        MLScaleError: there is no such run, it has ended, or its config differs in what it computes.
+        MLScaleError: the run is not found, or its config computes something else.
     """
     if resume == AUTO:
         return unfinished(config_hash(config_yaml), code, root)
     run = find(resume, root)
     if run.run["config_hash"] == config_hash(config_yaml):
         return run
+    # The stored hash differs: either the settings do, or, if none does, config.yaml was edited after the start.
     keys = differing(yaml.safe_load(run.config_text), yaml.safe_load(config_yaml))
     if keys:
         raise MLScaleError(
@@ -72,10 +73,10 @@ def to_go_on(resume: str, config_yaml: str, code: str | None, root: Path) -> Run
 
 
 def open_attempt(run: RunFolder, world_size: int, code: str | None) -> GoingOn:
-    """Begin another attempt at a run that this process holds.
+    """Start another attempt at a run whose lock this process holds.
 
     Raises:
-        MLScaleError: it has ended, and there is nothing to go on with.
+        MLScaleError: it has ended, or its checkpoints can't be used.
     """
     status = run.status
     if status in ("done", "diverged"):
@@ -101,12 +102,13 @@ def open_attempt(run: RunFolder, world_size: int, code: str | None) -> GoingOn:
     if code != (run.run["code"] or {}).get("digest"):
         lines.append("code      has changed since the run began: it is resumed with today's")
         inexact.append("the code has changed")
+    # Last: it removes the seal, so nothing that may raise comes after it.
     run.attempt()
     return GoingOn(run, checkpoint, step, tuple(lines), tuple(inexact))
 
 
 def _world_size(run: RunFolder) -> int | None:
-    """Processes of the attempt before; None where that is lost."""
+    """Return the number of processes of the last attempt; None where that is lost."""
     try:
         return run.derived.get("world_size")
     except MLScaleError as damage:
@@ -115,10 +117,10 @@ def _world_size(run: RunFolder) -> int | None:
 
 
 def _latest(run: RunFolder) -> tuple[Path | None, list[str]]:
-    """The run's own latest valid checkpoint, and what is left out.
+    """Return the run's own latest valid checkpoint, and a sentence for each one that is left out.
 
     Raises:
-        MLScaleError: there are checkpoints of another run, and none of its own.
+        MLScaleError: it has only checkpoints of another run, or its initial weights are unknown.
     """
     folder, own = run.path / "checkpoints", (run.id, str(run.run["config_hash"]))
     checkpoint, left_out = checkpoints.latest_valid(folder, own)
@@ -143,7 +145,7 @@ def _latest(run: RunFolder) -> tuple[Path | None, list[str]]:
 
 
 def unfinished_line(run: RunFolder) -> str:
-    """One line that names an unfinished run, and the command to go on."""
+    """Return a line that names an unfinished run, and the command to resume it."""
     found = [stored.record for stored in checkpoints.stored(run.path / "checkpoints") if stored.record]
     step = f", saved at step {max(record.step for record in found):,}" if found else ""
     return f"unfinished {run.path.name} has the same config{step}; go on with it: mlscale runs resume {run.id}"

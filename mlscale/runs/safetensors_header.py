@@ -1,8 +1,8 @@
-"""The header of a safetensors file, believed only once all of it fits: what tensors it holds, and where.
+"""Read the header of a safetensors file, names and positions of its tensors, and check all of it before use.
 
 The format (https://huggingface.co/docs/safetensors): 8 bytes with the length of a JSON header, the header, the bytes of
-all tensors without a gap. Whoever wrote the file is not trusted, so nothing is allocated by what it claims before that
-was held against the size of the file. Nothing here needs torch.
+all tensors without a gap. The file is not trusted, so nothing is allocated by a number in it before that was compared
+with the size of the file. Nothing here needs torch.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ INDEX = ".safetensors.index.json"
 SIZES: Mapping[str, int] = {
     "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1,
 }  # fmt: skip
-"""Bytes of a value, by the type's name."""
+"""Bytes of one value, by the name of its type."""
 _LENGTH_BYTES = 8
-_MOST_HEADER = 100_000_000  # bytes; the format's own bound
+_MOST_HEADER = 100_000_000  # bytes; the limit of the format's own library
 _MOST_INDEX = 64 << 20  # bytes of a sharded model's index
 _METADATA = "__metadata__"
 
 
 @dataclass(frozen=True)
 class Place:
-    """Where a tensor lies.
+    """The type, shape and position of a tensor in the file.
 
     Attributes:
         dtype: a key of `SIZES`.
@@ -47,11 +47,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Header:
-    """What a file holds.
+    """The checked header of a file.
 
     Attributes:
         tensors: by name.
-        metadata: free texts of whoever wrote it, such as `format` and `license`.
+        metadata: free texts of the file's author, such as `format` and `license`.
     """
 
     tensors: Mapping[str, Place]
@@ -62,7 +62,7 @@ def header(path: Path) -> Header:
     """Read and check the header of the file `path`.
 
     Raises:
-        MLScaleError: it is torn, or no safetensors file.
+        MLScaleError: it is truncated, or not a safetensors file.
         OSError: it can't be read.
     """
     with path.open("rb") as file:
@@ -82,6 +82,7 @@ def header(path: Path) -> Header:
     except (ValueError, TypeError, AttributeError, KeyError, RecursionError) as error:
         _refuse(path, f"its header can't be read: {str(error) or type(error).__name__}")
     end = _LENGTH_BYTES + length
+    # Sorted by the end, too: an empty tensor starts where the next one does, and must come before it.
     for name, place in sorted(tensors.items(), key=lambda item: (item[1].start, item[1].end)):
         if place.start != end:
             _refuse(path, f"{name} does not begin where the tensor before it ends")
@@ -94,10 +95,10 @@ def header(path: Path) -> Header:
 
 
 def shards(index: Path) -> tuple[Path, ...]:
-    """The files that `model.safetensors.index.json` names, each beside it.
+    """Return the files that `model.safetensors.index.json` names, all in its folder.
 
     Raises:
-        MLScaleError: it is damaged, or a file is missing.
+        MLScaleError: it is corrupted, or a file is missing.
     """
     try:
         if index.stat().st_size > _MOST_INDEX:
@@ -130,14 +131,15 @@ def shards(index: Path) -> tuple[Path, ...]:
 
 
 def _place(entry: Any, begin: int) -> Place:
-    """An entry of the header.
+    """Return the position of a tensor from its entry in the header.
 
     Raises:
-        ValueError, TypeError, KeyError: it is none.
+        ValueError, TypeError, KeyError: the entry is not valid.
     """
     dtype, shape, (start, end) = entry["dtype"], entry["shape"], entry["data_offsets"]
     if dtype not in SIZES:
         raise ValueError(f"tensors of type {dtype!r} are not read")
+    # Not isinstance: `True` is an int for Python.
     if any(type(number) is not int or number < 0 for number in (*shape, start, end)):
         raise ValueError("a size or a place that is no whole number")
     if end - start != prod(shape) * SIZES[dtype]:
@@ -146,6 +148,7 @@ def _place(entry: Any, begin: int) -> Place:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # JSON readers differ in which of two equal names they keep: such a file would mean different tensors to each.
     found = dict(pairs)
     if len(found) != len(pairs):
         raise ValueError("a name that stands there twice")

@@ -1,4 +1,4 @@
-"""The folder of a sweep: `sweep.json`, beside the folders of its runs."""
+"""The folder of a sweep: `sweep.json` and the folders of its runs."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ _HYDRA = "multirun.yaml"
 
 
 def start_sweep(path: str | Path, name: str) -> None:
-    """Make `path` the folder of a sweep, private; once, however many jobs call this.
+    """Create the folder of a sweep, private; each of its jobs may call this, the first one creates it.
 
-    Hydra's sweeper makes the folder, and writes the whole command into it as typed: that file is removed, for what it
-    says stands in each run's folder, without secrets.
+    Hydra's sweeper creates the folder, and writes the whole command into it as typed. That file is removed, for it may
+    hold secrets: each run's folder has the same settings without them.
     """
     folder = Path(path).absolute()
     make_folders(folder)
@@ -29,9 +29,9 @@ def start_sweep(path: str | Path, name: str) -> None:
 
 
 def discard_sweep(path: str | Path) -> None:
-    """Remove what Hydra's sweeper made for a sweep of which no job began: its file, and folders that are empty then."""
+    """Remove the file of Hydra's sweeper for a sweep of which no job began, and folders that are empty then."""
     folder = Path(path).absolute()
     (folder / _HYDRA).unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # the first that is not empty, or not there
+    with contextlib.suppress(OSError):  # stops at the first folder that is not empty, or does not exist
         for empty in (folder, *folder.parents[:2]):
             empty.rmdir()
