@@ -1,6 +1,7 @@
-"""Versions of models: immutable, named by what they hold, with aliases that move. The folder here is the truth.
+"""Versions of models: immutable, identified by their content, with movable aliases. The local folder is the source of
+truth.
 
-`LocalRegistry` is all there is to it: a folder, no server. `WandbRegistry` is one that W&B mirrors.
+`LocalRegistry` is a registry in a folder, without a server. `WandbRegistry` is one that W&B mirrors.
 """
 
 from mlscale.versions.local_registry import LocalRegistry, Published

@@ -1,4 +1,4 @@
-"""Aliases: names that move from version to version. All aliases of a model are one file, replaced by one rename."""
+"""Aliases: names that move from version to version. All aliases of a model are in one file, replaced by one rename."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from mlscale.runs.identity import now
 from mlscale.versions.version_reference import CHALLENGER, CHAMPION, PREVIOUS
 
 FILE = "aliases.json"
-_MOVES = 1000  # kept: the latest
+_MOVES = 1000  # of a model; older ones are dropped, so that the file stays small
 
 
 @dataclass(frozen=True)
 class Move:
-    """That an alias went from one version to another.
+    """The move of an alias from one version to another.
 
     Attributes:
         time: ISO 8601, with its time zone.
         act: publish, promote or rollback.
-        alias: which.
-        before, after: numbers of versions; None where it had none, or was taken away.
+        alias: the alias that moved.
+        before, after: numbers of versions; None where it had none, or was removed.
     """
 
     time: str
@@ -41,7 +41,7 @@ class Aliases:
 
     Attributes:
         of: alias to the number of its version.
-        moves: how they came there, oldest first.
+        moves: the history of moves, oldest first.
     """
 
     of: Mapping[str, int] = field(default_factory=dict)
@@ -49,10 +49,10 @@ class Aliases:
 
     @classmethod
     def read(cls, folder: Path) -> Aliases:
-        """Those in the folder of a model; none where nothing was ever given one.
+        """Return the aliases in the folder of a model; empty where no version was ever given one.
 
         Raises:
-            MLScaleError: the file is damaged, or of a later format.
+            MLScaleError: the file is corrupted, or of a later format.
         """
         path = folder / FILE
         if not path.exists():
@@ -72,11 +72,11 @@ class Aliases:
         return cls(of, moves)
 
     def write(self, folder: Path) -> None:
-        """Replace those in the folder of a model, whole or not at all."""
+        """Replace the aliases in the folder of a model atomically."""
         write_json(folder / FILE, self.document())
 
     def document(self) -> dict[str, Any]:
-        """aliases.json."""
+        """Return the content of aliases.json."""
         return {
             "format": stamp("aliases"),
             "aliases": dict(sorted(self.of.items())),
@@ -84,8 +84,9 @@ class Aliases:
         }
 
     def given(self, alias: str, number: int, act: str) -> Aliases:
-        """`alias` on the version `number`. What was champion before becomes `previous`; who is champion is no
-        challenger any more."""
+        """Return the aliases with `alias` on the version `number`. The champion before becomes `previous`; a champion
+        stops being the challenger."""
+        # Unchanged: promoting the champion again must not make it its own `previous`.
         if self.of.get(alias) == number:
             return self
         wanted: dict[str, int | None] = {alias: number}
@@ -97,10 +98,10 @@ class Aliases:
         return self._moved(wanted, act)
 
     def swapped(self, where: str) -> Aliases:
-        """Champion and previous, exchanged.
+        """Return the aliases with champion and previous exchanged.
 
         Raises:
-            MLScaleError: there is none to go back to.
+            MLScaleError: no previous champion is known.
         """
         if CHAMPION not in self.of or PREVIOUS not in self.of:
             raise MLScaleError(
@@ -112,11 +113,12 @@ class Aliases:
         return self._moved({CHAMPION: self.of[PREVIOUS], PREVIOUS: self.of[CHAMPION]}, "rollback")
 
     def on(self, number: int) -> list[str]:
-        """The aliases of one version, sorted."""
+        """Return the aliases of one version, sorted."""
         return sorted(alias for alias, held in self.of.items() if held == number)
 
     def _moved(self, wanted: Mapping[str, int | None], act: str) -> Aliases:
         time = now()
+        # All moves of one act have the same time, so that they can be recognised as one.
         moves = [Move(time, act, alias, self.of.get(alias), number) for alias, number in wanted.items()]
         merged = {**self.of, **wanted}
         of = {alias: number for alias, number in merged.items() if number is not None}

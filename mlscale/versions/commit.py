@@ -1,4 +1,4 @@
-"""How a version comes into its place: made aside, committed by one rename. The caller holds the lock of its model."""
+"""Commit versions: written aside, committed by one rename. The caller holds the lock of the model."""
 
 from __future__ import annotations
 
@@ -15,23 +15,25 @@ from mlscale.versions.version_record import PAYLOAD, RECORD, Version, is_place
 
 
 def commit(draft: Version, objects: Objects) -> Version:
-    """Give a draft, whose path is the folder of its model and whose files are among the objects, the next number.
+    """Commit a draft as the next version; its path is the model's folder, and its files are in the object store.
 
     Raises:
-        OSError: it can't be written; then nothing of it is seen.
+        OSError: it can't be written; readers then see nothing of it.
     """
     folder = draft.path
-    for left in folder.glob(f"{ASIDE}*"):  # by processes that were killed: nobody else writes here now
+    for left in folder.glob(f"{ASIDE}*"):  # of killed processes: the lock excludes other writers
         shutil.rmtree(left) if left.is_dir() else left.unlink()
     number = max(numbers(folder), default=0) + 1
     version = replace(draft, number=number, path=folder / f"v{number}")
     aside = folder / f"{ASIDE}v{number}-{secrets.token_hex(4)}"
     made = {aside, aside / PAYLOAD, *((aside / PAYLOAD / name).parent for name in version.files)}
+    # Sorted, parents come first and get the private mode; `mkdir` gives it only to the last folder of a path.
     for each in sorted(made):
         each.mkdir(mode=PRIVATE_FOLDER, parents=True, exist_ok=True)
     for name, file in version.files.items():
         objects.place(file, aside / PAYLOAD / name)
     write_json(aside / RECORD, version.document())
+    # Before the rename: after a power failure a committed version must not lack files.
     for each in made:
         sync_folder(each)
     aside.rename(version.path)
@@ -40,7 +42,7 @@ def commit(draft: Version, objects: Objects) -> Version:
 
 
 def mend(version: Version, objects: Objects) -> None:
-    """Give a version's damaged files their content again, which is among the objects.
+    """Restore a version's corrupted files from the object store.
 
     Raises:
         OSError: it can't be written.
@@ -53,16 +55,16 @@ def mend(version: Version, objects: Objects) -> None:
 
 
 def numbers(folder: Path) -> list[int]:
-    """The numbers of the versions in the folder of a model, rising."""
+    """Return the numbers of the versions in the folder of a model, ascending."""
     names = (path.name for path in folder.glob("v*"))
     return sorted(int(name[1:]) for name in names if name[1:].isdecimal())
 
 
 def sources_of(files: Path | Mapping[str, Path]) -> dict[str, Path]:
-    """Path in the version to file on the disk, for a folder or for files that were named.
+    """Return the files to publish, by their path in the version, from a folder or from a mapping of files.
 
     Raises:
-        MLScaleError: there are none, or one is no file.
+        MLScaleError: there are none, one is not a regular file, or its path is not allowed in a version.
     """
     if isinstance(files, Mapping):
         found = dict(files)

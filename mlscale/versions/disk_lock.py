@@ -1,4 +1,4 @@
-"""What the registry does to the disk: one writer at a time, and errors that name the registry's folder."""
+"""Lock the registry for one writer at a time, and raise errors that name the registry's folder."""
 
 from __future__ import annotations
 
@@ -14,21 +14,22 @@ from mlscale.errors import Exit, MLScaleError
 from mlscale.files import PRIVATE_FILE
 
 LOCK = ".lock"
-_WAIT_SECONDS = 60.0  # whoever holds a lock writes a few small files; a minute means that something hangs
+_WAIT_SECONDS = 60.0  # a lock is held while a few small files are written; a minute means that something hangs
 _POLL_SECONDS = 0.01
 
 
 @contextlib.contextmanager
 def held(folder: Path, seconds: float = _WAIT_SECONDS) -> Iterator[None]:
-    """Hold the lock of `folder`, which exists, inside the block; the system takes it back when the process ends.
+    """Hold the lock of `folder`, which exists, inside the block; the system releases it when the process ends.
 
     Args:
-        folder: what only one process at a time may change.
-        seconds: how long to wait for another process; 0 asks once.
+        folder: the folder that only one process at a time may change.
+        seconds: the time to wait for another process; 0 tries once.
 
     Raises:
         MLScaleError: another process held it all the time, or the file system has no locks (exit code 5).
     """
+    # The lock file stays: were it removed, two processes could each lock a different file of this name.
     handle = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
     try:
         _take(handle, folder, time.monotonic() + seconds)
@@ -61,13 +62,13 @@ def _take(handle: int, folder: Path, end: float) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-class Busy(MLScaleError):  # noqa: N818 - a state, told as an error
-    """Another process holds the lock."""
+class Busy(MLScaleError):  # noqa: N818 - a state, raised as an error
+    """The lock is held by another process."""
 
 
 @contextlib.contextmanager
 def writing(root: Path) -> Iterator[None]:
-    """Turn what the disk refuses inside the block into an error that says where the registry is, and how to move it.
+    """Turn disk errors inside the block into an error with the registry's folder and the setting that moves it.
 
     Raises:
         MLScaleError: the disk is full, or the folder can't be written to (exit code 5).

@@ -1,4 +1,4 @@
-"""A run's checkpoint as a version: its files, and all that is known of where they come from."""
+"""Publish a run's checkpoint as a version: its files and their provenance."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from mlscale.versions.local_registry import LocalRegistry, Published
 
 WEIGHTS = "model.ckpt"
 _ENDED = ("done", "interrupted")
-_OF_WEIGHTS = ("source", "name", "run", "sha256", "licence")  # of what the run started from; not where that lies
+_OF_WEIGHTS = ("source", "name", "run", "sha256", "licence")  # of the initial weights; not their path
 
 
 def publish_run(
@@ -28,11 +28,11 @@ def publish_run(
     """Publish a checkpoint of a run with the config it was trained with: `model.ckpt`, `config.yaml`, `derived.yaml`.
 
     Args:
-        registry: where to.
+        registry: the registry to publish to.
         run: a sealed run, done or interrupted.
         name: the model's; the run's by default.
-        checkpoint: best or last. A run that kept no best one, for it never validated, gives its last.
-        notes: in the user's words.
+        checkpoint: best or last. For a run without a best one, as it never validated, its last is used.
+        notes: free text of the user.
         aliases: for the version.
 
     Raises:
@@ -63,7 +63,7 @@ def publish_run(
 
 
 def origin(run: RunFolder) -> dict[str, Any]:
-    """What a version keeps of the run that made it."""
+    """Return the provenance that a version stores of the run that made it."""
     document = run.run
     code, initial = document["code"] or {}, document.get("init") or {}
     return {
@@ -84,7 +84,7 @@ def origin(run: RunFolder) -> dict[str, Any]:
 
 
 def parent_of(registry: LocalRegistry, run: RunFolder) -> str | None:
-    """The version that the run started from: the latest that its parent run made."""
+    """Return the version that the run started from: the latest that its parent run made; None where there is none."""
     before = run.run["parent"]
     made = registry.made_by(before) if before else None
     return made.ref if made else None
@@ -115,7 +115,7 @@ def _checkpoint(run: RunFolder, name: str) -> Path:
 
 
 def _check_as_sealed(run: RunFolder, files: dict[str, Path], sealed: dict[str, Any]) -> None:
-    """Raise where a file is another one than the run ended with: its metrics would be those of something else."""
+    """Raise an error if a file differs from the run's seal: the metrics would then be those of another model."""
     for path in files.values():
         name = path.relative_to(run.path).as_posix()
         if name not in sealed or not path.is_file() or sha256(path) != sealed[name]["sha256"]:

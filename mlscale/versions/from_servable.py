@@ -1,4 +1,4 @@
-"""A servable as a version: the folder as it is, after each of its files was held against the digest it names."""
+"""Publish a servable as a version: the unchanged folder, after each file was compared with its digest."""
 
 from __future__ import annotations
 
@@ -30,16 +30,16 @@ def publish_servable(
     """Publish a servable; its metrics are those of the exported model.
 
     Args:
-        registry: where to.
+        registry: the registry to publish to.
         folder: the servable.
-        run: the run that it is from, where that is at hand: it tells the code, and where training began.
+        run: the run that it was exported from, if available: the source of commit, initial weights and parent.
         name: the model's; the servable's by default.
-        notes: in the user's words.
+        notes: free text of the user.
         parent: the version that training started from; None: the latest one that the run's parent made.
         aliases: for the version.
 
     Raises:
-        MLScaleError: it is no servable, a damaged one, or that of another run.
+        MLScaleError: it is not a servable, corrupted, or of another run.
     """
     document = read_servable(folder)
     made = document["run"] or {}
@@ -65,14 +65,15 @@ def publish_servable(
 
 
 def read_servable(folder: Path) -> dict[str, Any]:
-    """The document of a servable that is whole: every file is as the document says, and there is no other.
+    """Return the document of a servable after checking that its files are exactly those that the document lists.
 
     Raises:
-        MLScaleError: it is not, or there is none.
+        MLScaleError: they are not, or there is no document.
     """
     document = read_document(folder)
     try:
         files = {str(name): File(entry["sha256"], entry["bytes"]) for name, entry in document["files"].items()}
+        # Read without a use: a missing key raises here, with the message below, and not in the middle of publishing.
         document["run"], document["checkpoint"], document["metrics"], document["data_version"], document["name"]
     except (AttributeError, KeyError, TypeError, ValueError) as error:
         where = str(folder / DOCUMENT)

@@ -1,12 +1,12 @@
-"""The registry in a folder: no server, safe under many writers, and whole whenever a process is killed.
+"""The registry in a folder: no server, safe for concurrent writers, consistent whenever a process is killed.
 
-    <root>/versions/resnet/v7/version.json    what is known of resnet:v7, sealed
-    <root>/versions/resnet/v7/files/          what it holds, read only: hard links to the objects
+    <root>/versions/resnet/v7/version.json    the record of resnet:v7, sealed
+    <root>/versions/resnet/v7/files/          its files, read only: hard links to the objects
     <root>/versions/resnet/aliases.json       champion, challenger, previous and others
-    <root>/objects/ab/abcd…                   every content once, by its SHA-256
+    <root>/objects/ab/abcd…                   each content once, by its SHA-256
 
-A version is made aside and committed by one rename, under the lock of its model; so is every move of an alias. Readers
-take no lock: what they see is what was before, or what came after.
+A version is written aside and committed by one rename, under the lock of its model; so is every move of an alias.
+Readers take no lock: they see the state before a change, or the one after it.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from mlscale.versions.version_reference import CHAMPION, LATEST, PREVIOUS, Refer
 
 @dataclass(frozen=True)
 class Published:
-    """What came of publishing.
+    """The result of publishing.
 
     Attributes:
         version: the version with that content.
-        new: False where it was there before.
+        new: False where it existed before.
     """
 
     version: Version
@@ -45,7 +45,7 @@ class LocalRegistry:
     """Versions of models in a folder.
 
     Args:
-        root: the folder; made when something is published.
+        root: the folder; created when something is published.
     """
 
     def __init__(self, root: str | Path = "registry") -> None:
@@ -55,21 +55,21 @@ class LocalRegistry:
     # Reading
 
     def names(self) -> list[str]:
-        """The models that have versions, sorted."""
+        """Return the names of models that have versions, sorted."""
         folders = sorted((self.root / "versions").glob("*"))
         return [folder.name for folder in folders if numbers(folder)]
 
     def versions(self, name: str) -> list[Version]:
-        """The versions of a model, oldest first; those with a damaged record are left out: see `damaged`."""
+        """Return the versions of a model, oldest first, without those with a corrupted record: see `damaged`."""
         return [found for found in self._read_all(name).values() if isinstance(found, Version)]
 
     def damaged(self, name: str) -> dict[Path, str]:
-        """The versions of a model whose record can't be read, and why."""
+        """Return the versions of a model whose record can't be read, by folder, each with the reason."""
         found = self._read_all(name)
         return {path: error.why or error.what for path, error in found.items() if isinstance(error, MLScaleError)}
 
     def references(self) -> list[str]:
-        """All that a version here may be called, for completion."""
+        """Return all references to versions of this registry, for shell completion."""
         found: list[str] = []
         for name in self.names():
             found += [name, f"{name}:{LATEST}"]
@@ -78,18 +78,18 @@ class LocalRegistry:
         return found
 
     def aliases(self, name: str) -> Aliases:
-        """The aliases of a model."""
+        """Return the aliases of a model."""
         return Aliases.read(self._folder(name))
 
     def resolve(self, ref: str) -> Version:
-        """The version that `ref` means: `resnet:v7`, `resnet:latest`, `resnet@champion`; `resnet` is the champion, and
-        the latest version as long as there is none. Its files are not read: see `fetch`.
+        """Return the version for `ref`: `resnet:v7`, `resnet:latest`, `resnet@champion`; `resnet` is the champion, or
+        without one the latest version. Its files are not read: see `fetch`.
 
         Raises:
-            MLScaleError: there is none, or its record is damaged.
+            MLScaleError: version not found, or its record is corrupted.
         """
         reference = parse(ref)
-        # Aliases before versions: what has an alias now is among the versions then.
+        # Read without a lock, so the order matters: a version that has an alias is committed before it gets the alias.
         of = {} if reference.number else self.aliases(reference.name).of
         there = numbers(self._folder(reference.name))
         if not there:
@@ -106,19 +106,19 @@ class LocalRegistry:
         return read(self._folder(reference.name) / f"v{number}")
 
     def fetch(self, ref: str) -> Version:
-        """The version that `ref` means, each of its files held against its digest: what `version.payload` holds now is
-        what was published.
+        """Return the version for `ref` after comparing each of its files with its digest: `version.payload` holds what
+        was published.
 
         Raises:
-            MLScaleError: there is none, or it is damaged.
+            MLScaleError: version not found, or it is corrupted.
         """
         return self.verified(self.resolve(ref))
 
     def verified(self, version: Version) -> Version:
-        """Return `version`, each of its files compared with its digest.
+        """Return `version` after comparing each of its files with its digest.
 
         Raises:
-            MLScaleError: it is damaged.
+            MLScaleError: it is corrupted.
         """
         wrong = self.changed(version)
         if wrong:
@@ -131,7 +131,7 @@ class LocalRegistry:
         return version
 
     def changed(self, version: Version) -> list[str]:
-        """What is wrong with a version's files, one sentence each; reads them all. Empty: they are as published."""
+        """Return what differs between a version's files and its record, one sentence each; reads all files."""
         wrong = []
         for name, file in version.files.items():
             path = version.payload / name
@@ -143,7 +143,7 @@ class LocalRegistry:
         return wrong + [f"{name} was added" for name in sorted(there - set(version.files))]
 
     def made_by(self, run_id: str) -> Version | None:
-        """The latest version that the run with that id made."""
+        """Return the latest version that the run with that id made; None where there is none."""
         found = [version for name in self.names() for version in self.versions(name)]
         made = [version for version in found if (version.run or {}).get("id") == run_id]
         return max(made, key=lambda version: version.created, default=None)
@@ -163,12 +163,12 @@ class LocalRegistry:
         notes: str = "",
         aliases: Sequence[str] = (),
     ) -> Published:
-        """Make a version of these files, whole or not at all. The same content is the same version: then what is known
-        of it stays as it is, damaged files are mended, and only the aliases are given.
+        """Publish these files as a version, atomically. The same content is the same version: then its record stays
+        unchanged, corrupted files are restored, and only the aliases are given.
 
         Args:
             name: the model.
-            files: a folder, or where each file of the version comes from. Copied: later changes don't reach it.
+            files: a folder, or the source of each file by its path in the version. They are copied.
             kind: checkpoint or servable.
             metrics, run, data_version, parent, notes: see `Version`.
             aliases: for the version, such as `challenger`.
@@ -183,8 +183,9 @@ class LocalRegistry:
         sources = sources_of(files)
         with writing(self.root):
             make_folders(self._folder(name))
+            # Before adding: the objects of this version have no links until it is committed.
             self._objects.tidy()
-            stored = {path: self._objects.add(source) for path, source in sources.items()}  # long: without the lock
+            stored = {path: self._objects.add(source) for path, source in sources.items()}  # slow, so without the lock
             draft = Version(
                 path=self._folder(name),
                 name=name,
@@ -212,15 +213,15 @@ class LocalRegistry:
         return Published(version, new)
 
     def promote(self, ref: str, alias: str = CHAMPION, *, replacing: str | None = None) -> Version:
-        """Give a version an alias, in one step for whoever reads. A new champion makes the one before it `previous`.
+        """Give a version an alias, atomically for readers. A new champion makes the one before it `previous`.
 
         Args:
-            ref: which; a bare name says too little.
-            alias: which alias.
-            replacing: the version that must hold the alias until now, for who compared the two; None: whichever.
+            ref: the version; a bare name is not enough.
+            alias: the alias to give.
+            replacing: the version that must have the alias until now, if the two were compared; None for any.
 
         Raises:
-            MLScaleError: no such version, a damaged one, or the alias was moved by somebody else meanwhile.
+            MLScaleError: version not found, it is corrupted, or another process has moved the alias meanwhile.
         """
         checked_alias(alias)
         if parse(ref).bare:
@@ -233,6 +234,7 @@ class LocalRegistry:
         before = self.resolve(replacing).number if replacing else None
         with writing(self.root), held(self._folder(version.name)):
             aliases = self.aliases(version.name)
+            # Read again under the lock: the comparison that led to this promotion may be out of date.
             holder = aliases.of.get(alias)
             if replacing and holder != before:
                 raise MLScaleError(
@@ -246,15 +248,15 @@ class LocalRegistry:
         return version
 
     def rollback(self, name: str) -> Version:
-        """Make `previous` the champion again, and the champion `previous`; returns the champion.
+        """Make `previous` the champion again, and the champion `previous`; return the new champion.
 
         Raises:
-            MLScaleError: there is no such model, none to go back to, or that one is damaged.
+            MLScaleError: model not found, it has no previous champion, or that one is corrupted.
         """
         if not numbers(self._folder(checked_name(name))):
             raise self._no_model(name)
         where = str(self._folder(name))
-        version = self.fetch(f"{name}:v{self.aliases(name).swapped(where).of[CHAMPION]}")  # long: without the lock
+        version = self.fetch(f"{name}:v{self.aliases(name).swapped(where).of[CHAMPION]}")  # slow, so without the lock
         with writing(self.root), held(self._folder(name)):
             swapped = self.aliases(name).swapped(where)
             if swapped.of[CHAMPION] != version.number:
@@ -266,7 +268,7 @@ class LocalRegistry:
         return version
 
     def _after_a_change(self) -> None:
-        """For mirrors: all is written, and no lock is held."""
+        """Do nothing; a hook for mirrors, called after a change is written and the lock is released."""
 
     # Inside
 

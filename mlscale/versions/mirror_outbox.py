@@ -1,8 +1,8 @@
-"""What a mirror has not got yet: the difference between the registry and the mirror's receipts.
+"""The outbox of a mirror: the difference between the registry and the receipts of what was sent.
 
-`<root>/outbox/wandb/` holds where the mirror is, and for each model what arrived there. No list says what to send: all
-that the registry holds and no receipt names waits. So nothing is lost when a process is killed between a change and its
-note, and sending twice changes nothing.
+`<root>/outbox/wandb/` holds the mirror's project, and for each model a receipt of what arrived there. There is no list
+of what to send: it is all that the registry holds and no receipt lists. So nothing is lost when a process is killed
+right after a change, and sending twice changes nothing.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ _PLACE = "mirror.json"
 
 @dataclass(frozen=True)
 class Place:
-    """Where a mirror is.
+    """The project of a mirror.
 
     Attributes:
-        project, entity: as W&B has them; entity None is the key's default.
+        project, entity: names in W&B; entity None is the default of the API key.
         id: of the W&B run that logs this registry's artifacts: one for all, or each delivery would be a run.
     """
 
@@ -37,11 +37,11 @@ class Place:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What of a model has arrived.
+    """The versions and aliases of a model that have arrived.
 
     Attributes:
-        versions: number to the name over there, such as `acme/digits/resnet:v0`.
-        aliases: alias to number, as they were given there last.
+        versions: number to the name in W&B, such as `acme/digits/resnet:v0`.
+        aliases: alias to number, as they were last sent.
     """
 
     versions: Mapping[int, str] = field(default_factory=dict)
@@ -50,12 +50,12 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Waiting:
-    """What of a model has not arrived yet.
+    """The versions and aliases of a model that have not arrived yet.
 
     Attributes:
         name: the model.
         versions: those to send, oldest first.
-        aliases: whether they have moved.
+        aliases: True if they have moved.
     """
 
     name: str
@@ -79,7 +79,7 @@ class Outbox:
 
     @property
     def place(self) -> Place | None:
-        """Where the mirror is; None as long as there is none."""
+        """The project of the mirror; None without a mirror."""
         path = self.folder / _PLACE
         if not path.is_file():
             return None
@@ -95,13 +95,14 @@ class Outbox:
             ) from error
 
     def begin(self, project: str, entity: str | None) -> Place:
-        """Mirror this registry from now on.
+        """Start mirroring this registry to a project.
 
         Raises:
-            MLScaleError: it is mirrored to another place: what arrived there is not here.
+            MLScaleError: it is mirrored to another project: the receipts are of that one.
         """
         place = self.place
         if place is None:
+            # One W&B run for the registry's whole life: the next delivery resumes it by this id.
             place = Place(project, entity, f"registry-{new_id()}")
             make_folders(self.folder)
             write_json(self.folder / _PLACE, asdict(place))
@@ -117,7 +118,7 @@ class Outbox:
         return place
 
     def receipt(self, name: str) -> Receipt:
-        """What of a model has arrived; nothing where the receipt can't be read, for sending again does no harm."""
+        """Return the receipt of a model; an empty one where it can't be read, for sending again changes nothing."""
         try:
             document = read_json(self._receipt(name))
             versions = {int(number): str(there) for number, there in document["versions"].items()}
@@ -126,15 +127,16 @@ class Outbox:
             return Receipt()
 
     def sign(self, name: str, receipt: Receipt) -> None:
-        """Keep what has arrived."""
+        """Write the receipt of a model."""
         document: dict[str, Any] = asdict(receipt)
         write_json(self._receipt(name), document)
 
     def waiting(self) -> list[Waiting]:
-        """What has not arrived yet, by model."""
+        """Return what has not arrived yet, by model."""
         found = []
         for name in self.registry.names():
             receipt = self.receipt(name)
+            # Not in the receipts, whatever happened: a version committed just before a kill is found, too.
             versions = tuple(v for v in self.registry.versions(name) if v.number not in receipt.versions)
             moved = dict(self.registry.aliases(name).of) != dict(receipt.aliases)
             if versions or moved:

@@ -1,8 +1,8 @@
-"""The one place where a reference becomes a trained model.
+"""Resolve a reference to a trained model; all commands use this module.
 
 A reference is a run (id, the unique beginning of one, folder, `last`), a version (`resnet:v7`, `resnet@champion`,
-`resnet` for its champion), a checkpoint's path, or a servable's folder. What names several models is refused: nothing
-is guessed. Only the beginning of a run's id or name gives way to whatever has that very name.
+`resnet` for its champion), a checkpoint's path, or a servable's folder. A reference that matches several models is an
+error, never a guess. Only the beginning of a run's id or name is ignored where something has exactly that name.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Candidate(NamedTuple):
     """A model that a reference may name.
 
     Attributes:
-        typed: a reference that names it alone.
+        typed: a reference that matches this model only.
     """
 
     model: TrainedModel
@@ -47,18 +47,18 @@ def resolve_reference(
     verify: bool = False,
     quiet: bool = False,
 ) -> TrainedModel:
-    """Find the model that `ref` names, and print one line of what that is, unless it is its absolute path.
+    """Return the model for `ref`, and print one line about it, unless `ref` is its absolute path.
 
     Args:
         ref: as typed.
-        runs_dir: where runs are.
-        registry: where versions are; None where there is none.
-        checkpoint: which one of a run: best, last, another one's name, or the path of a file.
+        runs_dir: the folder of runs.
+        registry: the registry of versions; None without one.
+        checkpoint: the checkpoint of a run: best, last, another name, or the path of a file.
         verify: compare the files of a version with their digests.
         quiet: print nothing.
 
     Raises:
-        MLScaleError: it names no model, or several; or `checkpoint` is for a model that is one checkpoint.
+        MLScaleError: it matches no model, or several; or `checkpoint` is given for a model that is not a run.
     """
     text = str(ref)
     found = _candidates(text, isinstance(ref, Path), runs_dir, registry)
@@ -82,12 +82,12 @@ def resolve_reference(
 
 
 def _candidates(text: str, is_path: bool, runs_dir: str | Path, registry: LocalRegistry | None) -> list[Candidate]:
-    """Return every model that `text` names in full, or else every run whose id or name begins with it.
+    """Return every model with exactly the name `text`, or else every run whose id or name begins with it.
 
     Raises:
-        MLScaleError: there is none.
+        MLScaleError: nothing matches.
     """
-    path = Path(os.path.expanduser(text))  # Path's own raises for a user that does not exist
+    path = Path(os.path.expanduser(text))  # not Path.expanduser, which raises for a user that does not exist
     if is_path or _is_path(text):
         return [Candidate(_at_path(text, path, runs_dir), text)]
     here = _in_folder(path, runs_dir) if text and path.is_dir() else None
@@ -95,6 +95,7 @@ def _candidates(text: str, is_path: bool, runs_dir: str | Path, registry: LocalR
     found = {here.path: Candidate(here, f".{os.sep}{text}")} if here else {}
     for run in exact:
         model = of_run(run)
+        # Keyed by path: a run's folder and its id are the same model, which is not ambiguous.
         found.setdefault(model.path, Candidate(model, shown(model.path)))
     if (version := _version(text, registry, alone=not found)) is not None:
         found[version.path] = Candidate(of_version(version, runs_dir), _unmistakable(text, version.path, registry))
@@ -113,7 +114,7 @@ def _at_path(text: str, path: Path, runs_dir: str | Path) -> TrainedModel:
     """Return the model in a folder or a file.
 
     Raises:
-        MLScaleError: it does not exist, or holds none.
+        MLScaleError: it does not exist, or is not a model.
     """
     if path.is_dir() and (found := _in_folder(path, runs_dir)) is not None:
         return found
@@ -132,7 +133,7 @@ def _at_path(text: str, path: Path, runs_dir: str | Path) -> TrainedModel:
 
 
 def _in_folder(folder: Path, runs_dir: str | Path) -> TrainedModel | None:
-    """Return the model of a run's, a servable's or a version's folder; None for any other."""
+    """Return the model in the folder of a run, a servable or a version; None for any other folder."""
     if is_run_folder(folder):
         return of_run(RunFolder.open(folder))
     if (folder / DOCUMENT).is_file():
@@ -143,10 +144,10 @@ def _in_folder(folder: Path, runs_dir: str | Path) -> TrainedModel | None:
 
 
 def _version(text: str, registry: LocalRegistry | None, *, alone: bool) -> Version | None:
-    """Return the version that `text` names; None where it names none and there is another candidate, or may be.
+    """Return the version for `text`; None where there is none, unless it can only be the name of a version.
 
     Raises:
-        MLScaleError: it can be nothing but a version, and there is none such.
+        MLScaleError: it has a ':' or '@', matches nothing else, and the version is not found.
     """
     is_marked = any(mark in text for mark in ":@")
     if registry is None:
@@ -168,7 +169,7 @@ def _version(text: str, registry: LocalRegistry | None, *, alone: bool) -> Versi
 
 
 def _unmistakable(text: str, path: Path, registry: LocalRegistry | None) -> str:
-    """Return a name that the version in `path` alone has; a bare name stays one that moves with the champion."""
+    """Return a name that only the version in `path` has; for a bare name one that still follows the champion."""
     champion = f"{text}@{CHAMPION}"
     is_bare = not any(mark in text for mark in ":@")
     has_champion = is_bare and registry is not None and CHAMPION in registry.aliases(text).of
@@ -176,7 +177,7 @@ def _unmistakable(text: str, path: Path, registry: LocalRegistry | None) -> str:
 
 
 def _ambiguous(text: str, found: list[Candidate]) -> MLScaleError:
-    """Return the error that lists what `text` may mean, with what to type for each."""
+    """Return the error that lists the models for `text`, with a reference for each."""
     width = max(len(candidate.typed) for candidate in found)
     lines = [f"{candidate.typed:<{width}}  {candidate.model.description}" for candidate in found[:_SHOWN]]
     if len(found) > _SHOWN:
@@ -185,7 +186,7 @@ def _ambiguous(text: str, found: list[Candidate]) -> MLScaleError:
 
 
 def _not_found(text: str, runs_dir: str | Path, registry: LocalRegistry | None) -> MLScaleError:
-    """Return the error for a name that nothing here has."""
+    """Return the error for a name without a match; its fix is the nearest name."""
     names, runs = registry.names() if registry is not None else [], list_runs(runs_dir)
     is_sweep = any(text and run.run["sweep"] == text for run in runs)
     if text == LAST or is_sweep or not (runs or names):

@@ -1,4 +1,4 @@
-"""Files by their digest: each content lies in the registry once, whole, and read only."""
+"""Store files by their digest: each content is in the registry once, complete, and read only."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from mlscale.versions.version_record import File
 
 _BLOCK = 1 << 20
 _READ_ONLY = 0o400
-_STALE_SECONDS = 3600.0  # between two writes of a file, or between copying it and linking to it, nobody pauses as long
+_STALE_SECONDS = 3600.0  # far more than the time between two writes of a file, or between copying and linking it
 
 
 class Objects:
     """The folder `objects` of a registry: `objects/ab/abcd…` holds the content whose SHA-256 is abcd….
 
     Args:
-        folder: it; made when something is added.
+        folder: the folder; created when something is added.
     """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
     def add(self, source: Path) -> File:
-        """Copy a file in. It is hashed while it is copied: the digest is that of what was written, whoever changes the
-        source meanwhile. Nothing is linked to the source, so that no later change to it reaches the registry.
+        """Copy a file into the store. It is hashed while it is copied, so the digest is that of the copy even if the
+        source changes meanwhile. It is not a link to the source: a later change would reach the registry.
 
         Raises:
             OSError: the source can't be read, or the registry can't be written.
@@ -43,7 +43,7 @@ class Objects:
             target.parent.mkdir(mode=PRIVATE_FOLDER, exist_ok=True)
             if holds(target, file):
                 os.utime(target)  # in use: see `tidy`
-            else:  # absent, or damaged: then later versions must not link to it
+            else:  # absent or corrupted: later versions must not link to it
                 aside.replace(target)
                 sync_folder(target.parent)
         finally:
@@ -51,17 +51,17 @@ class Objects:
         return file
 
     def tidy(self) -> None:
-        """Remove what nobody needs: what processes that were killed, or found no room, left behind an hour ago, and
-        objects that no version links to. Where versions hold copies instead of links, they need no object at all."""
+        """Remove unused files older than an hour: incomplete ones of failed or killed processes, and objects without a
+        link from a version. Where versions hold copies instead of links, they need no objects."""
         for path in [*self.folder.glob(f"{ASIDE}*"), *self.folder.glob("??/*")]:
             with contextlib.suppress(OSError):
                 known = path.stat()
+                # The count of links is the reference count: each version that holds the object adds one.
                 if known.st_nlink == 1 and time.time() - known.st_mtime > _STALE_SECONDS:
                     path.unlink()
 
     def place(self, file: File, target: Path) -> None:
-        """Give `target` the content, in one step, replacing what is there: by a hard link; by a copy where there are
-        none.
+        """Replace `target` by the content atomically: with a hard link, or a copy where links are not available.
 
         Raises:
             OSError: it can't be written.
@@ -70,21 +70,21 @@ class Objects:
         try:
             try:
                 os.link(self.path(file), aside)
-            except OSError:  # a file system without links, or more links to one file than it allows
+            except OSError:  # a file system without hard links, or with a limit of links to one file
                 shutil.copyfile(self.path(file), aside)
                 _close_down(aside)
             aside.replace(target)
         finally:
-            with contextlib.suppress(FileNotFoundError):  # renaming a link onto another to the same file leaves it
+            with contextlib.suppress(FileNotFoundError):  # renaming a link onto a link to the same file leaves both
                 aside.unlink()
 
     def path(self, file: File) -> Path:
-        """Where the content lies."""
+        """Return the path of the content."""
         return self.folder / file.sha256[:2] / file.sha256
 
 
 def holds(path: Path, file: File) -> bool:
-    """Whether the file at `path` has exactly that content."""
+    """Return True if the file at `path` has exactly that content."""
     try:
         return path.is_file() and path.stat().st_size == file.bytes and sha256(path) == file.sha256
     except OSError:
@@ -102,7 +102,7 @@ def _copy(source: Path, target: Path) -> File:
 
 
 def _close_down(path: Path) -> None:
-    """Flush to the disk; then nobody, the owner included, writes to it by accident."""
+    """Flush a file to the disk and make it read only, so that not even its owner changes it by accident."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
     path.chmod(_READ_ONLY)

@@ -1,4 +1,4 @@
-"""A trained model that was found, and the forms in which commands need it: with its run, or as a servable."""
+"""A resolved trained model, and the forms in which commands need it: with its run, or as a servable."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ _DIGITS = 12
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model that was found; nothing of it is loaded yet.
+    """A resolved model; nothing of it is loaded yet.
 
     Attributes:
-        kind: what the reference named.
-        path: the absolute path of that: the one name that never means anything else.
-        label: what sentences call it: a run's folder, `resnet:v7`, or a file.
-        home: the folder whose config.yaml and derived.yaml say how model and data were made; None where there is none.
-        run: the run folder that takes results; None where there is none.
-        checkpoint: of the run: best, last, another one's name, or the path of a file; None for a servable.
+        kind: the kind of object that the reference named.
+        path: its absolute path, the only name that is never ambiguous.
+        label: its name in messages: a run's folder, `resnet:v7`, or a file.
+        home: the folder with the config.yaml and derived.yaml of model and data; None where there is none.
+        run: the run folder for results; None where there is none.
+        checkpoint: of the run: best, last, another name, or the path of a file; None for a servable.
         servable: its folder; None for a checkpoint.
-        name: by which events are kept: the run's or the model's name.
-        version: what answers and events call it: for a servable outside the registry its name and the first 12 hex
+        name: the run's or the model's name, under which events are stored.
+        version: its name in responses and events: for a servable outside the registry its name and the first 12 hex
             digits of the SHA-256 of its servable.yaml, such as `resnet:3f9a0c12de45`.
     """
 
@@ -50,12 +50,12 @@ class TrainedModel:
 
     @property
     def is_registered(self) -> bool:
-        """Whether it is a version of the registry."""
+        """True if it is a version of the registry."""
         return self.kind == "version"
 
     @property
     def description(self) -> str:
-        """What it is and where, such as `the run runs/2026-01-05/resnet-1n8q4m7zk3xp`."""
+        """A description with its path, such as `the run runs/2026-01-05/resnet-1n8q4m7zk3xp`."""
         if self.kind == "version":
             return (
                 f"the version {self.version}, a {'servable' if self.servable else 'checkpoint'} in {shown(self.path)}"
@@ -65,13 +65,13 @@ class TrainedModel:
         return f"the {self.kind} {shown(self.path)}{of_run}{called}"
 
     def run_folder(self) -> RunFolder:
-        """Return the run that it is of, for commands that work there: see `with_its_run`."""
+        """Return its run, for commands that write into the run's folder: see `with_its_run`."""
         assert self.run is not None
         return RunFolder.open(self.run)
 
 
 def shown(path: Path) -> str:
-    """Return a path as people type it: relative to the working folder where it is inside."""
+    """Return a path for messages: relative to the working directory if it is inside, else as it is."""
     try:
         return str(path.relative_to(Path.cwd()))
     except ValueError:
@@ -79,7 +79,7 @@ def shown(path: Path) -> str:
 
 
 def of_run(run: RunFolder, checkpoint: str | None = None) -> TrainedModel:
-    """Return a run's model, with the checkpoint that is chosen: best, last, another one's name, or a path."""
+    """Return a run's model with the given checkpoint: best (default), last, another name, or a path."""
     path = run.path.absolute()
     name = str(run.run["name"])
     return TrainedModel("run", path, path.name, path, path, checkpoint or BEST, None, name, path.name)
@@ -89,9 +89,10 @@ def of_checkpoint(path: Path) -> TrainedModel:
     """Return the model of a file in a run's folder, or of one with its config.yaml next to it, as a version has it.
 
     Raises:
-        MLScaleError: nothing says what model it is of.
+        MLScaleError: its model is unknown.
     """
     path = path.absolute()
+    # A run's checkpoint is in `<run>/checkpoints/`, a version's next to its config.yaml.
     for folder in path.parents[:3]:
         if is_run_folder(folder):
             return replace(of_run(RunFolder.open(folder), str(path)), kind="checkpoint", path=path)
@@ -109,7 +110,7 @@ def of_servable(folder: Path, runs_dir: str | Path) -> TrainedModel:
     """Return the model of a servable's folder outside the registry.
 
     Raises:
-        MLScaleError: its servable.yaml is damaged, or names no model.
+        MLScaleError: its servable.yaml is corrupted, or has no name of a model.
     """
     folder = folder.absolute()
     document = read_document(folder)
@@ -126,8 +127,8 @@ def of_servable(folder: Path, runs_dir: str | Path) -> TrainedModel:
 
 
 def of_version(version: Version, runs_dir: str | Path) -> TrainedModel:
-    """Return the model of a version; a checkpoint's brings its config itself, a servable's is its run's, where that is
-    here.
+    """Return the model of a version; a checkpoint's version has its own config, a servable's uses that of its run, if
+    it is on this machine.
     """
     ref, payload = version.ref, version.payload
     if version.kind == "checkpoint":
@@ -139,11 +140,11 @@ def of_version(version: Version, runs_dir: str | Path) -> TrainedModel:
 
 
 def with_its_run(model: TrainedModel, command: str, runs_dir: str | Path) -> TrainedModel:
-    """Return the model as a checkpoint in a run's folder, for a command that works there; of a version of a checkpoint
-    that is the one it was published from.
+    """Return the model as a checkpoint in a run's folder, for a command that writes there; for a version of a
+    checkpoint, the checkpoint that it was published from.
 
     Raises:
-        MLScaleError: it is a servable, a file outside of runs, or its run is not here.
+        MLScaleError: it is a servable, a file outside of runs, or its run is not on this machine.
     """
     if model.run is not None and model.servable is None:
         return model
@@ -175,7 +176,7 @@ def with_its_run(model: TrainedModel, command: str, runs_dir: str | Path) -> Tra
 
 
 def as_servable(model: TrainedModel, runs_dir: str | Path) -> TrainedModel:
-    """Return the model as a servable: itself, or what a run has exported.
+    """Return the model as a servable: itself, or the one that a run has exported.
 
     Raises:
         MLScaleError: it is a checkpoint, or a run that has exported nothing.
@@ -198,7 +199,8 @@ def as_servable(model: TrainedModel, runs_dir: str | Path) -> TrainedModel:
 
 
 def _run_by_id(identity: str, path: object, runs_dir: str | Path) -> Path | None:
-    """Return the folder of a run that is still here."""
+    """Return the folder of a run with a config, from its path or its id; None where it does not exist any more."""
+    # The recorded path first; it is wrong once the run was moved, or the version came from another machine.
     there = [Path(str(path))] if path else []
     there += [each for each in run_paths(runs_dir) if identity and each.name.endswith(f"-{identity}")]
     return next((each.absolute() for each in there if is_run_folder(each) and (each / CONFIG).is_file()), None)

@@ -1,4 +1,4 @@
-"""A version: what it holds, where it comes from, and how its record is sealed. The contract 'version'."""
+"""A version: its content, its provenance and its sealed record, the contract 'version'."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ class Version:
         path: its folder, absolute.
         name, number: `resnet` and 7 of `resnet:v7`.
         kind: checkpoint: weights and the config they were trained with; servable: an exported model.
-        digest: of the content: the same files have the same digest, whatever is said about them.
+        digest: of the content: the same files have the same digest, whatever their metadata.
         created: ISO 8601, with its time zone.
-        files: what it holds, by path below `payload`.
-        metrics: name_unit to value; None where a value was no number.
+        files: its files, by path below `payload`.
+        metrics: name_unit to value; None where a value was not a number.
         run: the run that made it (id, name, path, metric, mode, config_hash, commit, …), or None.
         data_version: the digest of the data's index, or None.
         parent: the version that training started from, such as `resnet:v6`, or None.
-        notes: in the user's words.
+        notes: free text of the user.
     """
 
     path: Path
@@ -64,27 +64,27 @@ class Version:
 
     @property
     def ref(self) -> str:
-        """What it is called for good, such as `resnet:v7`."""
+        """The permanent reference, such as `resnet:v7`."""
         return f"{self.name}:v{self.number}"
 
     @property
     def payload(self) -> Path:
-        """The folder of its files; read only."""
+        """The folder of its files, which are read only."""
         return self.path / PAYLOAD
 
     @property
     def bytes(self) -> int:
-        """The size of its files."""
+        """The total size of its files."""
         return sum(file.bytes for file in self.files.values())
 
     @property
     def value(self) -> float | None:
-        """The metric that judged the run, at its best."""
+        """The best value of the run's key metric, else its last; None where the run has none."""
         metric = (self.run or {}).get("metric")
         return self.metrics.get(f"best_{metric}", self.metrics.get(metric)) if metric else None
 
     def document(self) -> dict[str, Any]:
-        """version.json, sealed: the last key is the digest of all others."""
+        """Return the content of version.json, sealed: the last key is the digest of all others."""
         content = plain(
             {
                 "format": stamp("version"),
@@ -107,16 +107,17 @@ class Version:
 
 
 def content_digest(files: Mapping[str, File]) -> str:
-    """The digest of a version's content: of its files' paths and digests, and of nothing else."""
+    """Return the digest of a version's content: of its files' paths and digests, and of nothing else."""
+    # As JSON, a name with a line break can't look like two entries.
     lines = "".join(f"{file.sha256}  {json.dumps(name)}\n" for name, file in sorted(files.items()))
     return "sha256:" + hashlib.sha256(lines.encode()).hexdigest()
 
 
 def read(folder: Path) -> Version:
-    """The version in `folder`, its record held against its seal; the files are not read.
+    """Return the version in `folder` after comparing its record with its seal; the files are not read.
 
     Raises:
-        MLScaleError: the record is absent, damaged, altered, or of a later format.
+        MLScaleError: the record is absent, corrupted, altered, or of a later format.
     """
     where = folder / RECORD
     document = read_json(where)
@@ -138,6 +139,7 @@ def read(folder: Path) -> Version:
             why=repr(error),
             fix="restore the version's folder from a copy, or add its run again: mlscale versions add <run>",
         ) from error
+    # The seal is no secret, and may be computed by whoever writes a record: its paths are checked all the same.
     named = all(map(is_place, version.files)) and folder.name == f"v{version.number}"
     if not named or version.digest != content_digest(version.files):
         raise MLScaleError(
@@ -149,7 +151,7 @@ def read(folder: Path) -> Version:
 
 
 def is_place(name: str) -> bool:
-    """Whether `name` is a path inside a version's payload, written in the one way: nothing leads out of it."""
+    """Return True if `name` is a normalised relative path that stays inside a version's payload."""
     pure = PurePosixPath(name)
     odd = any(part == ".." or part.startswith(ASIDE) for part in pure.parts)
     return not pure.is_absolute() and str(pure) == name and name != "." and not odd
@@ -173,5 +175,6 @@ def _version(folder: Path, document: Mapping[str, Any]) -> Version:
 
 
 def _seal(content: Mapping[str, Any]) -> str:
+    # One fixed form, independent of the order and the spacing in the file.
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()

@@ -1,4 +1,4 @@
-"""How versions are called: `resnet`, `resnet:v7`, `resnet:latest`, `resnet@champion`."""
+"""Parse references to versions: `resnet`, `resnet:v7`, `resnet:latest`, `resnet@champion`."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _NUMBER = re.compile(r"v([1-9][0-9]{0,8})")
 
 @dataclass(frozen=True)
 class Reference:
-    """What a person typed for a version.
+    """A parsed reference to a version.
 
     Attributes:
         name: the model.
-        number: after `:v`; None where none was typed.
-        alias: after `@`, or `latest`; None where none was typed.
+        number: after `:v`; None without one.
+        alias: after `@`, or `latest`; None without one.
     """
 
     name: str
@@ -30,20 +30,21 @@ class Reference:
 
     @property
     def bare(self) -> bool:
-        """Whether only the name was typed: the champion, and the latest version as long as there is none."""
+        """True if it is only a model's name, which means its champion, or without one its latest version."""
         return self.number is None and self.alias is None
 
 
 def parse(text: str) -> Reference:
-    """Read a reference.
+    """Return the reference in `text`.
 
     Raises:
-        MLScaleError: it is none.
+        MLScaleError: it is not a reference.
     """
     match = re.fullmatch(r"([^:@]+)(?:(:)([^:@]+)|(@)([^:@]+))?", text)
     if match is None or not _NAME.fullmatch(match[1]):
         raise _no_reference(text)
     name, after_colon, after_at = match[1], match[3], match[5]
+    # `latest` is not stored as an alias: it is computed, after a colon or an at sign.
     if after_colon == LATEST or after_at == LATEST:
         return Reference(name, alias=LATEST)
     number = _NUMBER.fullmatch(after_colon or after_at or "")
@@ -61,10 +62,10 @@ def parse(text: str) -> Reference:
 
 
 def checked_name(name: str) -> str:
-    """`name`, if a model may be called so.
+    """Return `name` if it is allowed as the name of a model.
 
     Raises:
-        MLScaleError: it may not.
+        MLScaleError: it is not.
     """
     if _NAME.fullmatch(name):
         return name
@@ -77,15 +78,16 @@ def checked_name(name: str) -> str:
 
 
 def checked_alias(alias: str) -> str:
-    """`alias`, if it may be given to a version.
+    """Return `alias` if it may be given to a version.
 
     Raises:
-        MLScaleError: it may not, or the registry itself keeps it.
+        MLScaleError: it may not, or the registry itself sets it.
     """
     if alias == PREVIOUS:
         raise MLScaleError(
             "'previous' is kept by the registry", why="it is what was champion before", fix="mlscale versions rollback"
         )
+    # Such an alias could not be told from the version's own name in `resnet@v7`.
     if alias == LATEST or _NUMBER.fullmatch(alias):
         raise MLScaleError(f"'{alias}' can't be moved", why="it says which version it is", fix="alias=champion")
     if not _ALIAS.fullmatch(alias):

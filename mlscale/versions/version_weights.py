@@ -1,4 +1,4 @@
-"""The weights of a version: of a checkpoint's the file that it holds, of a servable's the one it was exported from."""
+"""Find the weights of a version: the file of a checkpoint, or the checkpoint that a servable was exported from."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from mlscale.versions.version_record import Version
 
 
 def initial_weights(text: str, registry: LocalRegistry | None, root: str | Path = "runs") -> Initial:
-    """The weights that `text` means after `init_from=`: a version where it has a ':' or '@' and is no file; else a
-    file or a run; else, where there is no such run, the version that a model's bare name means.
+    """Return the weights for `init_from=<text>`: of a version if it has a ':' or '@' and is not a file; else of a file
+    or a run; else, if no such run is found, of the version for a model's bare name.
 
     Args:
         text: as typed.
-        registry: where versions are; None where there is none.
-        root: where runs are.
+        registry: the registry of versions; None without one.
+        root: the folder of runs.
 
     Raises:
-        MLScaleError: there is nothing of that name, or it is damaged, or its weights are gone.
+        MLScaleError: nothing has that name, it is corrupted, or its weights are missing.
     """
     there = Path(text).expanduser().exists() or "/" in text or is_file_name(text)
     if not there and any(mark in text for mark in ":@"):
@@ -44,10 +44,10 @@ def initial_weights(text: str, registry: LocalRegistry | None, root: str | Path 
 
 
 def of_version(version: Version, root: str | Path) -> Initial:
-    """The weights of a version whose files were held against their digests.
+    """Return the weights of a version whose files were verified.
 
     Raises:
-        MLScaleError: it is a servable whose run or checkpoint is gone.
+        MLScaleError: it is a servable whose run or checkpoint is missing.
     """
     run = version.run or {}
     if version.kind == "checkpoint":
@@ -68,11 +68,12 @@ def of_version(version: Version, root: str | Path) -> Initial:
 
 
 def run_of(version: Version, root: str | Path) -> RunFolder | None:
-    """The run that made a version; None where it is not there any more."""
+    """Return the run that made a version; None where it does not exist any more."""
     run = version.run or {}
     path = run.get("path")
     if path and Path(path, RUN).is_file():
         found = RunFolder.open(path)
+        # The path in a record may hold another run by now.
         return found if found.id == run.get("id") else None
     try:
         return find(str(run["id"]), root)

@@ -1,4 +1,4 @@
-"""The registry in a folder, mirrored to W&B as artifacts with aliases. Whatever W&B fails to do, it stays whole."""
+"""Mirror the registry in a folder to W&B as artifacts with aliases. A failure of W&B never affects the registry."""
 
 from __future__ import annotations
 
@@ -19,21 +19,22 @@ from mlscale.versions.local_registry import LocalRegistry
 from mlscale.versions.mirror_outbox import Outbox
 from mlscale.versions.wandb_send import FAILED, NO_KEY, NO_KEY_WHY, SENT
 
-_PAUSE_SECONDS = 300.0  # after a failure nothing is sent unasked: every promotion would wait for a dead server again
+_PAUSE_SECONDS = 300.0  # no automatic sending after a failure: every promotion would wait for the server's timeout
 _SEND = "import sys; from mlscale.versions.wandb_send import main; sys.exit(main(sys.argv[1:]))"
 _WHY = 200  # characters of a reason
+# These are for the user's own W&B run; the mirror has a run of its own.
 _NOT_PASSED = ("WANDB_SERVICE", "WANDB_RUN_ID", "WANDB_RUN_GROUP", "WANDB_RESUME", "WANDB_SWEEP_ID", "WANDB_NAME",
                "WANDB_NOTES", "WANDB_TAGS", "WANDB_JOB_TYPE", "WANDB_PROJECT")  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """What came of sending.
+    """The result of sending.
 
     Attributes:
-        sent: what arrived now.
-        waiting: what still waits.
-        why: the reason, where something waits.
+        sent: the items that arrived now.
+        waiting: the items that are still to be sent.
+        why: the reason, if some are still to be sent.
     """
 
     sent: tuple[str, ...]
@@ -42,16 +43,16 @@ class Delivery:
 
 
 class WandbRegistry(LocalRegistry):
-    """A local registry that sends its versions and aliases to W&B after each change, or says what waits.
+    """A local registry that sends its versions and aliases to W&B after each change, or prints what is left to send.
 
-    Everything is done here first, and read from here. A version is an artifact of the type `model`, known there as
-    `mlscale-v7`, for W&B counts on its own; aliases have the same names.
+    Every change is made locally first, and reads are local. A version is an artifact of the type `model` with the alias
+    `mlscale-v7`, for W&B has its own numbers; aliases have the same names.
 
     Args:
-        root: the folder; made when something is published.
-        project, entity: where to, as W&B has them; entity None is the key's default.
-        offline: True sends nothing until asked to; None sends when there is an API key.
-        timeout_s: seconds that sending may take after a change.
+        root: the folder; created when something is published.
+        project, entity: names in W&B; entity None is the default of the API key.
+        offline: True sends nothing before `sync`; None sends when there is an API key.
+        timeout_s: the most seconds for sending after a change.
     """
 
     def __init__(
@@ -69,13 +70,13 @@ class WandbRegistry(LocalRegistry):
         self._offline, self._timeout_s = offline, timeout_s
 
     def sync(self, timeout_s: float | None = None) -> Delivery:
-        """Send all that waits; what the registry held before it was mirrored, too.
+        """Send all that has not been sent, versions from before the start of mirroring included.
 
         Args:
-            timeout_s: seconds that it may take; None: as long as it takes.
+            timeout_s: the most seconds that it may take; None for no limit.
 
         Raises:
-            MLScaleError: the registry is mirrored to another place.
+            MLScaleError: the registry is mirrored to another project.
         """
         with writing(self.root):
             self.outbox.begin(self._project, self._entity)
@@ -84,11 +85,12 @@ class WandbRegistry(LocalRegistry):
             return Delivery((), ())
         code, why = _in_a_process(self.root, timeout_s)
         self._remember(code == FAILED, why)
+        # Computed from the receipts, not from the exit code: a process that failed may have sent some of it.
         after = self.waiting()
         return Delivery(tuple(item for item in before if item not in after), tuple(after), why if after else "")
 
     def waiting(self) -> list[str]:
-        """What W&B has not got: `resnet:v7`, `aliases of resnet`."""
+        """Return the items that are still to be sent, such as `resnet:v7` and `aliases of resnet`."""
         return [item for model in self.outbox.waiting() for item in str(model).split(", ")]
 
     def _after_a_change(self) -> None:
@@ -108,7 +110,7 @@ class WandbRegistry(LocalRegistry):
             )
 
     def _not_now(self) -> str:
-        """Why nothing is to be sent unasked; empty where it is."""
+        """Return why nothing is to be sent automatically; empty where it may be sent."""
         if self._offline or os.environ.get("WANDB_MODE", "online") != "online":
             return "offline"
         if not _may_have_key():
@@ -131,20 +133,20 @@ class WandbRegistry(LocalRegistry):
 
 
 def opened(root: str | Path) -> LocalRegistry:
-    """The registry in a folder, with the mirror that it has been given."""
+    """Return the registry in a folder, with its mirror if it has one."""
     place = Outbox(Path(root)).place
     return WandbRegistry(root, project=place.project, entity=place.entity) if place else LocalRegistry(root)
 
 
 def _may_have_key() -> bool:
-    """Whether W&B may find a key where it looks for one; quicker than its client, which takes seconds to say no."""
+    """Return True if W&B may find an API key; faster than its client, which takes seconds to find none."""
     named = any(name in os.environ for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"))
     netrc = (os.environ.get("NETRC", "~/.netrc"), "~/_netrc", "~/.config/wandb/settings")
     return named or any(Path(place).expanduser().is_file() for place in netrc)
 
 
 def _in_a_process(root: Path, seconds: float | None) -> tuple[int, str]:
-    """Send from a process of its own: its exit code, and why it did not send all."""
+    """Send in a separate process; return its exit code, and why it did not send all."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as scratch:  # the client's caches and logs
         kept = {name: value for name, value in os.environ.items() if name not in _NOT_PASSED}
         places = dict.fromkeys(("WANDB_DIR", "WANDB_CACHE_DIR", "WANDB_DATA_DIR", "WANDB_ARTIFACT_DIR"), scratch)
@@ -156,7 +158,7 @@ def _in_a_process(root: Path, seconds: float | None) -> tuple[int, str]:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=stderr,
-                start_new_session=True,  # Ctrl-C is for this process, which ends that one
+                start_new_session=True,  # Ctrl-C reaches only this process, which then ends that one
             )
         try:
             code = process.wait(seconds)

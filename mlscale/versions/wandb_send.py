@@ -1,6 +1,6 @@
-"""Send what waits to W&B: a process of its own, so that a server that hangs can be left and no other run is touched.
+"""Send the outbox to W&B: a separate process, which can be killed if the server hangs, and affects no other W&B run.
 
-`wandb_mirror` starts it; the last line on stderr says why it did not send all.
+`wandb_mirror` starts it; the last line on stderr is the reason if it did not send all.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from mlscale.versions.version_record import Version
 
 SENT, FAILED, NO_KEY = 0, 1, 3
 NO_KEY_WHY = "no API key"
-_INIT_SECONDS = 20.0  # for the server to answer
+_INIT_SECONDS = 20.0  # for the server's first response
 _API_SECONDS = 20
-_KNOWN_BY = "mlscale-v"  # W&B gives out v0, v1, … itself; this alias tells which version of ours an artifact is
+_KNOWN_BY = "mlscale-v"  # W&B numbers artifacts v0, v1, … itself; this alias holds the registry's number
 
 
 def main(argv: list[str]) -> int:
-    """Send all that waits, one version at a time; each that arrives is noted at once."""
+    """Send the outbox, one version at a time; the receipt is written after each; return the exit code."""
     outbox = Outbox(Path(argv[0]))
     make_folders(outbox.folder / "sent")
     try:
-        # One at a time. Who waits here may find that the one before has sent all; how long it waits, the parent says.
+        # One process at a time. The wait has no limit here: the parent kills this process after its timeout.
         with held(outbox.folder, math.inf), tempfile.TemporaryDirectory() as scratch:
             return _send(outbox, scratch)
-    except Exception as error:  # whatever the client raises: the registry is whole, and the reason is told
+    except Exception as error:  # any error of the client: the registry is not affected, and the reason is printed
         line = error.what if isinstance(error, MLScaleError) else f"{type(error).__name__}: {error}"
         print(Masker.of_process().mask(" ".join(line.split())), file=sys.stderr)
         return FAILED
@@ -48,7 +48,7 @@ def _send(outbox: Outbox, scratch: str) -> int:
     if waiting and not wandb.login(prompt=False, verify=False):
         print(NO_KEY_WHY, file=sys.stderr)
         return NO_KEY
-    while waiting:  # other processes go on publishing meanwhile
+    while waiting:  # other processes may publish meanwhile
         if run is None and any(model.versions for model in waiting):
             run = _run(outbox.place, scratch)
         for model in waiting:
@@ -56,6 +56,7 @@ def _send(outbox: Outbox, scratch: str) -> int:
                 _send_version(outbox, run, version)
             _send_aliases(outbox, model)
         before, waiting = waiting, outbox.waiting()
+        # No progress: only corrupted versions are left, which would be tried forever.
         if waiting == before:
             raise MLScaleError(
                 f"damaged versions are not sent: {', '.join(map(str, waiting))}",
@@ -97,11 +98,11 @@ def _run(place: Place | None, scratch: str) -> Any:
 def _send_version(outbox: Outbox, run: Any, version: Version) -> None:
     import wandb
 
-    if outbox.registry.changed(version):  # damage is not passed on
+    if outbox.registry.changed(version):  # corrupted files are not sent
         return
     artifact = wandb.Artifact(version.name, type="model", description=version.notes or None, metadata=_told(version))
     for name in version.files:
-        # immutable: read where it lies, not copied into a cache first
+        # immutable: read from its path, not copied into a cache first
         artifact.add_file(str(version.payload / name), name=name, policy="immutable", skip_cache=True)
     logged = run.log_artifact(artifact, aliases=[f"{_KNOWN_BY}{version.number}"]).wait()
     receipt = outbox.receipt(version.name)
@@ -124,12 +125,13 @@ def _send_aliases(outbox: Outbox, model: Waiting) -> None:
         if wanted is not None:
             artifact.aliases = wanted
             artifact.save()
+    # An alias of a version that could not be sent stays in the outbox.
     arrived = {alias: number for alias, number in aliases.of.items() if number in receipt.versions}
     outbox.sign(model.name, Receipt(receipt.versions, arrived))
 
 
 def _wanted(there: list[str], number: int, now: Aliases, before: Mapping[str, int]) -> list[str] | None:
-    """The aliases that an artifact is to have: those of people over there stay. None: it has them."""
+    """Return the aliases for an artifact, keeping those that users added in W&B; None if nothing changes."""
     ours = {alias for alias, at in before.items() if at == number}
     kept = [alias for alias in there if alias not in ours or now.of.get(alias) == number]
     wanted = list(dict.fromkeys([*kept, *now.on(number), f"{_KNOWN_BY}{number}"]))
@@ -137,7 +139,7 @@ def _wanted(there: list[str], number: int, now: Aliases, before: Mapping[str, in
 
 
 def _told(version: Version) -> dict[str, Any]:
-    """What is known of a version, for W&B's metadata; not where it lies on this machine."""
+    """Return a version's record for W&B's metadata, without paths on this machine."""
     document = version.document()
     known = {key: document[key] for key in ("kind", "digest", "created", "metrics", "data_version", "parent")}
     run = {key: value for key, value in (version.run or {}).items() if key != "path"}
