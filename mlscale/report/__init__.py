@@ -1,4 +1,4 @@
-"""One way to show results: for people a table and a page, for programs JSON."""
+"""Show results: a table and a page for users, JSON for programs."""
 
 from mlscale.report.blocks import Heading, Matrix, Picture, Scatter, Table
 from mlscale.report.figures import Bars, Figure, Line, Rows, Series, Step

@@ -1,4 +1,4 @@
-"""What a page shows besides plots: headings, tables, matrices, pictures, clouds of points."""
+"""Blocks of a page besides plots: headings, tables, matrices, pictures, scatter plots."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 from mlscale.report.text import number
 
 Mask = Callable[[str], str]
-_TOLD = 8
+_TOLD = 8  # mistakes that the text of a matrix lists
 
 
 @dataclass(frozen=True)
 class Heading:
-    """The title of a part of the page.
+    """A heading of a section of the page.
 
     Attributes:
         title: a word or two.
-        text: what is to be seen there, and how to read it.
+        text: an explanation of the section.
     """
 
     title: str
@@ -29,22 +29,22 @@ class Heading:
         return f"{self.title}: {self.text}" if self.text else self.title
 
     def masked(self, mask: Mask) -> Heading:
-        """The same without secrets."""
+        """Return a copy with masked secrets."""
         return Heading(mask(self.title), mask(self.text))
 
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells, texts as they are shown.
+    """A table: rows of cells, which are texts.
 
     Attributes:
-        title: what is seen.
-        columns: the names of the columns; the first names the rows.
+        title: above the table.
+        columns: the names of the columns; the first column holds the names of the rows.
         rows: cells, as many as columns.
         note: below the table: how to read it, or what was left out.
-        marked: the rows that stand out, by number.
-        narrow: whether it may stand beside another block.
-        terminal: whether it is printed where the result is, too.
+        marked: the numbers of highlighted rows.
+        narrow: True if it may be next to another block.
+        terminal: True to print it with the result on the terminal, too.
     """
 
     title: str
@@ -59,7 +59,7 @@ class Table:
         return f"{self.title}: {len(self.rows)} rows"
 
     def masked(self, mask: Mask) -> Table:
-        """The same without secrets."""
+        """Return a copy with masked secrets."""
         rows = [[mask(cell) for cell in row] for row in self.rows]
         columns = [mask(name) for name in self.columns]
         return replace(self, title=mask(self.title), columns=columns, rows=rows, note=mask(self.note))
@@ -67,14 +67,14 @@ class Table:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Counts by row and column, darker where there are more: a confusion matrix.
+    """A confusion matrix: counts by row and column, darker for higher shares.
 
     Attributes:
-        title: what is seen.
+        title: above the matrix.
         labels: of the rows, and of the columns.
-        values: a row each; shares of the row colour the cells.
-        x, y: what the columns and the rows are.
-        alt: the matrix in words; made from the numbers where empty.
+        values: counts, row by row; a cell is coloured by its share of the row.
+        x, y: the meaning of the columns and of the rows.
+        alt: the text alternative; made from the numbers where empty.
     """
 
     title: str
@@ -99,19 +99,19 @@ class Matrix:
         )
 
     def masked(self, mask: Mask) -> Matrix:
-        """The same without secrets."""
+        """Return a copy with masked secrets."""
         return replace(self, title=mask(self.title), labels=[mask(label) for label in self.labels], alt=mask(self.alt))
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A PNG that stands in the page itself.
+    """A PNG image that is embedded in the page.
 
     Attributes:
-        title: what is seen.
+        title: above the image.
         png: its content.
-        width: pixels, at which it is shown at most.
-        alt: the picture in words.
+        width: the largest width at which it is shown, pixels.
+        alt: the text alternative.
     """
 
     title: str
@@ -123,24 +123,24 @@ class Picture:
         return self.alt or self.title
 
     def source(self) -> str:
-        """The picture as the `src` of an image."""
+        """Return the image as a data URL, for the `src` of an element."""
         return "data:image/png;base64," + base64.b64encode(self.png).decode()
 
     def masked(self, mask: Mask) -> Picture:
-        """The same without secrets in its words; what is drawn stays as it is."""
+        """Return a copy with masked secrets in its texts; the image itself is not changed."""
         return replace(self, title=mask(self.title), alt=mask(self.alt))
 
 
 @dataclass(frozen=True)
 class Scatter:
-    """Points: a residual over a prediction.
+    """A scatter plot, such as residuals over predictions.
 
     Attributes:
-        title: what is seen.
+        title: above the plot.
         x, y: of each point.
         across, up: the axes' names with their units.
         marks: horizontal lines with a name.
-        alt: the plot in words.
+        alt: the text alternative.
     """
 
     title: str
@@ -158,12 +158,12 @@ class Scatter:
         )
 
     def points(self) -> list[tuple[float, float]]:
-        """Those that are finite."""
+        """Return the points with finite coordinates."""
         pairs = ((float(x), float(y)) for x, y in zip(self.x, self.y, strict=True))
         return [(x, y) for x, y in pairs if math.isfinite(x) and math.isfinite(y)]
 
     def masked(self, mask: Mask) -> Scatter:
-        """The same without secrets."""
+        """Return a copy with masked secrets."""
         return replace(self, title=mask(self.title), across=mask(self.across), up=mask(self.up), alt=mask(self.alt))
 
 

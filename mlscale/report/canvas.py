@@ -1,6 +1,6 @@
-"""What plots are drawn with: places, texts, rules and axes, in units of which a plot is 440 wide.
+"""Elements of plots: positions, texts, lines and axes, in units of which a plot is 440 wide.
 
-Every text goes through markupsafe, which escapes it. So wide, a plot's text is legible on a phone.
+Every text is escaped by markupsafe. At this width, a plot's text is legible on a phone.
 """
 
 from __future__ import annotations
@@ -14,33 +14,36 @@ from mlscale.report.figures import Figure
 from mlscale.report.text import number
 
 WIDTH, HEIGHT = 440, 250
-LEFT, RIGHT, TOP, BOTTOM = 52, 14, 24, 42  # of the area that is drawn in
+LEFT, RIGHT, TOP, BOTTOM = 52, 14, 24, 42  # margins around the area of the plot
 SVG = Markup('<svg viewBox="0 0 {} {}" role="img" aria-label="{}" xmlns="http://www.w3.org/2000/svg">{}</svg>')
 TEXT = Markup('<text x="{:.1f}" y="{:.1f}" class="{}">{}</text>')
 RULE = Markup('<line x1="{}" x2="{}" y1="{:.1f}" y2="{:.1f}" class="{}"/>')
 CURVE = Markup('<polyline points="{}" class="line s{}"/>')
 DOT = Markup('<circle cx="{}" cy="{}" r="2.4" class="s{}"/>')
 BAR = Markup('<rect x="{:.1f}" y="{:.1f}" width="{:.1f}" height="{:.1f}" class="{}"/>')
-COLOURS = 4  # series that can be told apart
-DIGITS = 13  # columns of a label beneath a bar, together; more would overlap
+COLOURS = 4  # series with distinguishable colours
+DIGITS = 13  # characters of a label beneath a bar; longer ones would overlap
 
 
 class Axis:
-    """From values to places, with round ticks about it."""
+    """An axis: maps values to positions, with ticks at round values."""
 
     def __init__(self, values: Sequence[float], start: float, end: float) -> None:
         low, high = min(values), max(values)
         if low == high:
+            # A single value has no range to divide: it gets one around it, also when it is zero.
             low, high = low - abs(low) / 2 - (not low), high + abs(high) / 2 + (not high)
         step = round_step((high - low) / 4)
+        # The tolerance keeps rounding errors from adding a tick beyond the data.
         first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
         self.ticks = [count * step for count in range(first, last + 1)]
+        # SVG counts y downwards, so start > end on a vertical axis. It ends at ticks, a horizontal one with the data.
         upright = start > end
         self._low, self._high = (self.ticks[0], self.ticks[-1]) if upright else (low, high)
         self._start, self._end = start, end
 
     def at(self, value: float) -> float:
-        """The place of a value."""
+        """Return the position of a value."""
         return self._start + (value - self._low) / (self._high - self._low) * (self._end - self._start)
 
     def holds(self, value: float) -> bool:
@@ -48,7 +51,7 @@ class Axis:
 
 
 def round_step(rough: float) -> float:
-    """1, 2 or 5 times a power of ten, at least `rough`."""
+    """Return 1, 2 or 5 times a power of ten that is at least `rough`, up to rounding."""
     power = 10.0 ** math.floor(math.log10(rough))
     return next(power * factor for factor in (1, 2, 5, 10) if power * factor >= rough * 0.999)
 
@@ -63,7 +66,7 @@ def grid(up: Axis) -> Markup:
 
 
 def names(x: str, y: str) -> Markup:
-    """The axes' names. The legend is the page's: text there wraps."""
+    """Draw the names of the axes. The legend is in the page, where its text can wrap."""
     left = TEXT.format(0, 12, "axis", y)
     return left + TEXT.format(WIDTH - RIGHT, HEIGHT - 6, "axis end", x)
 

@@ -1,4 +1,4 @@
-"""Matrices and clouds of points as SVG."""
+"""Draw confusion matrices and scatter plots as SVG."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ _CELL = Markup(
     "<title>{}</title></rect>"
 )
 _POINT = Markup('<circle cx="{:.1f}" cy="{:.1f}" r="2" class="s0" fill-opacity="{:.2f}"/>')
-_MOST_CLASSES = 30  # beyond that no cell can be read
-_NUMBERED = 16  # up to which counts stand in the cells
-_MOST_POINTS = 2000
+_MOST_CLASSES = 30  # with more, the cells are too small to read
+_NUMBERED = 16  # with at most so many classes the cells show their counts
+_MOST_POINTS = 2000  # more make the page large and look the same
 
 
 def matrix(figure: Matrix) -> Markup:
-    """A square of cells, coloured by the share of their row; mistakes in another colour than what is right."""
+    """Draw a square of cells, coloured by their share of the row, in two colours: correct and wrong predictions."""
     count = min(len(figure.labels), _MOST_CLASSES)
     if not count:
         return empty(figure)
@@ -52,6 +52,7 @@ def matrix(figure: Matrix) -> Markup:
             value, share = cells[column], cells[column] / whole
             told = f"{figure.labels[row]}, taken for {figure.labels[column]}: {number(value)} ({percent(share, 1)})"
             colour = ("s0" if row == column else "s1") if value else "track"
+            # Mistakes are amplified: next to the diagonal a share of a few percent would not be visible.
             opacity = 0.12 + 0.88 * share if row == column else 0.2 + 0.8 * min(1.0, share * 3)
             place = (left + side * column, top, side - 1, side - 1)
             parts.append(_CELL.format(*place, colour, opacity if value else 0.5, told))
@@ -60,6 +61,7 @@ def matrix(figure: Matrix) -> Markup:
                 parts.append(TEXT.format(place[0] + side / 2, top + side / 2 + 4, shade, number(value)))
     base = 24 + side * count
     columns = max(1, int(side / 7.5))
+    # Where one character is all that fits, every second label is left out, so that they do not run together.
     every = 1 if columns >= 2 or max(len(label) for label in figure.labels[:count]) <= columns else 2
     for column in range(0, count, every):
         parts.append(
@@ -69,7 +71,7 @@ def matrix(figure: Matrix) -> Markup:
 
 
 def scatter(figure: Scatter) -> Markup:
-    """Points, fainter the more there are; of very many every so-manieth."""
+    """Draw points, the more the fainter; of more than 2,000 only every n-th."""
     points = figure.points()
     if not points:
         return empty(figure)

@@ -1,4 +1,4 @@
-"""A contact sheet: the samples that a model is most wrong about, as they look, each with what it took them for."""
+"""Draw a contact sheet: images of the worst mistakes of a model, each with its label and prediction."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ _PALETTE = (
 
 @dataclass(frozen=True, eq=False)
 class Tile:
-    """One sample of the sheet.
+    """A sample of the sheet.
 
     Attributes:
-        images: side by side, uint8 (h, w) or (h, w, 3) each.
-        title: the first line, what it is.
-        text: the second line, what it was taken for.
-        wrong: whether that line is to catch the eye.
+        images: in one row, uint8 (h, w) or (h, w, 3) each.
+        title: the first line, its label.
+        text: the second line, its prediction.
+        wrong: True to highlight the second line.
     """
 
     images: Sequence[NDArray[np.uint8]]
@@ -36,9 +36,9 @@ class Tile:
 
 
 def sheet(tiles: Sequence[Tile]) -> tuple[bytes, int]:
-    """The sheet as PNG, drawn at twice its size so that it is sharp, and the width at which it is to be shown, pixels.
+    """Return the sheet as PNG, and the width at which it is to be shown, in pixels: it is drawn at twice that size.
 
-    Small images are enlarged without smoothing: a pixel stays a square.
+    Small images are enlarged without smoothing, so that each pixel is a square.
     """
     from PIL import Image, ImageDraw, ImageFont
 
@@ -64,6 +64,7 @@ def sheet(tiles: Sequence[Tile]) -> tuple[bytes, int]:
             font,
         )
     file = io.BytesIO()
+    # Grey images and the texts need few colours: a palette makes the file smaller.
     canvas.quantize(256).save(file, "PNG", optimize=True) if each == 1 and _grey(tiles) else canvas.save(
         file, "PNG", optimize=True
     )
@@ -71,9 +72,10 @@ def sheet(tiles: Sequence[Tile]) -> tuple[bytes, int]:
 
 
 def as_image(x: NDArray[Any]) -> NDArray[np.uint8]:
-    """Pixels (c, h, w) as a picture: those in 0 to 255 as they are, others stretched between their ends."""
+    """Return pixels (c, h, w) as an image, uint8: values in 0 to 255 unchanged, others scaled to that range."""
     values = np.nan_to_num(np.asarray(x, np.float64))
     low, high = float(values.min()), float(values.max())
+    # A maximum of 1.5 or less means pixels in 0 to 1; a negative minimum means normalised ones.
     if not (low >= -0.5 and 1.5 < high <= 255.5):
         values = (values - low) / ((high - low) or 1) * 255
     pixels: NDArray[np.uint8] = np.clip(np.rint(values), 0, 255).astype(np.uint8).transpose(1, 2, 0)
@@ -81,7 +83,7 @@ def as_image(x: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def as_mask(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Class numbers (h, w) in colours, the first class black, ignored pixels grey."""
+    """Return class numbers (h, w) as colours (h, w, 3), uint8: class 0 black, ignored pixels (255) grey."""
     table = np.array([_PALETTE[0], *(_PALETTE[1 + number % (len(_PALETTE) - 1)] for number in range(255))], np.uint8)
     table[255] = (230, 230, 230)
     coloured: NDArray[np.uint8] = table[classes]
@@ -89,7 +91,7 @@ def as_mask(classes: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _fitted(pixels: NDArray[np.uint8], side: int) -> Any:
-    """The picture in a square, its proportions kept."""
+    """Return the image scaled to fit a square, with its aspect ratio."""
     from PIL import Image
 
     image = Image.fromarray(pixels).convert("RGB")
@@ -106,7 +108,7 @@ def _grey(tiles: Sequence[Tile]) -> bool:
 
 
 def _cut(draw: Any, text: str, font: Any, room: float) -> str:
-    """As much of a line as has room."""
+    """Return a line, cut to the width `room`, in pixels."""
     clean = "".join(character if character.isprintable() else " " for character in text)
     if draw.textlength(clean, font) <= room:
         return clean

@@ -1,4 +1,4 @@
-"""What a run has logged, as plots: loss and the run's metric over its optimizer steps."""
+"""Plots of logged metrics: the losses and the key metric of a run over its optimizer steps."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _LEFT_OUT = ("train/loss_epoch",)  # the mean of the steps that train/loss shows
 
 
 def curves(path: Path, metric: str) -> tuple[Line, ...]:
-    """Plots from a run's `metrics.csv`: its losses, and its metric; none where nothing was logged.
+    """Return plots from a run's `metrics.csv`: its losses, and its key metric; empty where nothing was logged.
 
     Args:
-        metric: the run's metric, such as `val/accuracy`; the same in training (`train/accuracy`) is shown beside it.
+        metric: the key metric, such as `val/accuracy`; the same one in training (`train/accuracy`) is in the same plot.
     """
     logged = read(path)
     losses = {name: points for name, points in logged.items() if _of(name) == "loss" and name not in _LEFT_OUT}
@@ -30,14 +30,15 @@ def curves(path: Path, metric: str) -> tuple[Line, ...]:
 
 
 def read(path: Path) -> dict[str, list[tuple[float, float]]]:
-    """Every logged metric as (step, value), by name. What is no number is left out, and a file that isn't there is
-    empty: a run without a CSV file has a page, too."""
+    """Return the points (step, value) of every logged metric, by name. Values that are not numbers are left out; a file
+    that does not exist counts as empty, as a run without a CSV file has a page, too."""
     logged: dict[str, list[tuple[float, float]]] = {}
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
         return {}
     header = _fields(lines[0]) if lines else []
+    # Line by line: one corrupted line must not make the rest of the file unreadable.
     for line in lines[1:]:
         row = dict(zip(header, _fields(line), strict=False))
         step = _number(row.pop("step", None))
@@ -49,7 +50,7 @@ def read(path: Path) -> dict[str, list[tuple[float, float]]]:
 
 
 def _fields(line: str) -> list[str]:
-    """The fields of one line; none where it is damaged."""
+    """Return the fields of one line; empty where it is corrupted."""
     try:
         return next(csv.reader([line]), [])
     except csv.Error:
@@ -62,7 +63,7 @@ def _plot(title: str, logged: Mapping[str, Sequence[tuple[float, float]]], y: st
 
 
 def _of(name: str) -> str:
-    """`loss` of `train/loss`."""
+    """Return a metric's name without its stage: `loss` for `train/loss`."""
     return name.rsplit("/", 1)[-1]
 
 

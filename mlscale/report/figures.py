@@ -1,4 +1,4 @@
-"""Plots of a result: what they show, as numbers. `svg` draws them, the page places them."""
+"""Plots of a result, as numbers: `svg` draws them, and the page arranges them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from dataclasses import dataclass
 from mlscale.report.blocks import Block
 from mlscale.report.text import number
 
-MOST_POINTS = 400  # of a series: more are not seen, and make the page heavy
+MOST_POINTS = 400  # of a series: more are not visible, and make the page large
 Mask = Callable[[str], str]
 
 
 @dataclass(frozen=True)
 class Series:
-    """Values under one name.
+    """A named series of values.
 
     Attributes:
         name: shown in the legend.
-        y: the values; what is not finite is a gap.
-        x: where they stand on the axis; 0, 1, 2, … where empty.
+        y: the values; one that is not finite is a gap.
+        x: their positions on the axis; 0, 1, 2, … where empty.
     """
 
     name: str
@@ -28,22 +28,22 @@ class Series:
     x: Sequence[float] = ()
 
     def points(self) -> list[tuple[float, float]]:
-        """(x, y) in the order of x; at most `MOST_POINTS`, peaks and valleys kept."""
+        """Return (x, y) sorted by x; at most `MOST_POINTS`, with extreme values kept."""
         places = self.x or range(len(self.y))
         return thinned([(float(x), float(y)) for x, y in zip(places, self.y, strict=True) if math.isfinite(x)])
 
 
 @dataclass(frozen=True)
 class Line:
-    """Values over an axis: a loss over steps.
+    """A line plot, such as a loss over steps.
 
     Attributes:
-        title: what is seen, and shown above the plot.
+        title: above the plot.
         series: one line each, four at most.
         x, y: the axes' names with their units.
-        zero: the y-axis begins at zero.
+        zero: True if the y-axis includes zero.
         marks: horizontal lines with a name, such as a limit.
-        alt: the plot in words; made from the numbers where empty.
+        alt: the text alternative; made from the numbers where empty.
     """
 
     title: str
@@ -58,7 +58,7 @@ class Line:
         return self.alt or "; ".join([_ends(each, self.x) for each in self.series] + _told(self.marks))
 
     def masked(self, mask: Mask) -> Line:
-        """The same without secrets."""
+        """Return a copy with masked secrets."""
         series = [Series(mask(each.name), each.y, each.x) for each in self.series]
         marks = [(mask(name), value) for name, value in self.marks]
         return Line(mask(self.title), series, mask(self.x), mask(self.y), self.zero, marks, mask(self.alt))
@@ -66,14 +66,14 @@ class Line:
 
 @dataclass(frozen=True)
 class Bars:
-    """Upright bars by category: classes, or the bins of a histogram; two series stand side by side.
+    """Vertical bars by category: classes, or the bins of a histogram; the bars of two series are next to each other.
 
     Attributes:
-        title: what is seen.
+        title: above the plot.
         labels: the categories, or the bins' lower edges.
-        series: one value a category each; reference first, then now.
+        series: one value for each category; the reference first, then the current one.
         x, y: the axes' names with their units.
-        alt: the plot in words; made from the numbers where empty.
+        alt: the text alternative; made from the numbers where empty.
     """
 
     title: str
@@ -95,7 +95,7 @@ class Bars:
         return "; ".join(f"{each.name}: {text}" for each, text in zip(self.series, told, strict=True))
 
     def masked(self, mask: Mask) -> Bars:
-        """The same without secrets."""
+        """Return a copy with masked secrets."""
         series = [Series(mask(each.name), each.y) for each in self.series]
         labels = [mask(label) for label in self.labels]
         return Bars(mask(self.title), labels, series, mask(self.x), mask(self.y), mask(self.alt))
@@ -103,14 +103,14 @@ class Bars:
 
 @dataclass(frozen=True)
 class Rows:
-    """Horizontal bars with a label each: parts of a step, versions compared.
+    """Horizontal bars, each with a label, such as the parts of a step.
 
     Attributes:
-        title: what is seen.
+        title: above the plot.
         rows: (label, value), in the order shown.
-        unit: of the values; shown beside each.
-        whole: what a full bar means; the largest value where None.
-        alt: the plot in words; made from the numbers where empty.
+        unit: of the values; shown after each.
+        whole: the value of a full bar; the largest value where None.
+        alt: the text alternative; made from the numbers where empty.
     """
 
     title: str
@@ -123,11 +123,11 @@ class Rows:
         return self.alt or ", ".join(f"{label} {self.shown(value)}" for label, value in self.rows)
 
     def shown(self, value: float) -> str:
-        """A value with its unit, three digits."""
+        """Return a value with its unit, with three digits."""
         return f"{number(value, 3)} {self.unit}".rstrip() if math.isfinite(value) else "not measured"
 
     def masked(self, mask: Mask) -> Rows:
-        """The same without secrets."""
+        """Return a copy with masked secrets."""
         rows = [(mask(label), value) for label, value in self.rows]
         return Rows(mask(self.title), rows, mask(self.unit), self.whole, mask(self.alt))
 
@@ -137,16 +137,16 @@ Figure = Line | Bars | Rows | Block
 
 @dataclass(frozen=True)
 class Step:
-    """One of the steps of a story that is told in order.
+    """A numbered step of a report.
 
     Attributes:
-        title: what was done, in a word or two.
-        sentence: what came of it.
-        ok: whether it did what it should; None for a step that was not reached.
-        value: the figure it reached, with its unit.
-        seconds: what it took; None where unknown.
+        title: the action, in a word or two.
+        sentence: its result.
+        ok: True if it succeeded; None for a step that was not reached.
+        value: its key metric, with its unit.
+        seconds: its duration; None where unknown.
         figure: a plot.
-        page: a page that tells more: a path relative to this page.
+        page: a page with details: a path relative to this page.
     """
 
     title: str
@@ -158,17 +158,18 @@ class Step:
     page: str = ""
 
     def masked(self, mask: Mask) -> Step:
-        """The same without secrets."""
+        """Return a copy with masked secrets."""
         figure = self.figure.masked(mask) if self.figure else None
         texts = mask(self.title), mask(self.sentence)
         return Step(*texts, self.ok, mask(self.value), self.seconds, figure, mask(self.page))
 
 
 def thinned(points: list[tuple[float, float]], most: int = MOST_POINTS) -> list[tuple[float, float]]:
-    """At most `most` of the points: of each stretch the least and the largest, so that no spike is lost."""
+    """Return at most `most` points: the smallest and the largest of each section, so that no spike is lost."""
     points = sorted(points, key=lambda point: point[0])
     if len(points) <= most:
         return points
+    # Each section of this size keeps two points.
     size = math.ceil(2 * len(points) / most)
     kept = []
     for start in range(0, len(points), size):
@@ -180,7 +181,7 @@ def thinned(points: list[tuple[float, float]], most: int = MOST_POINTS) -> list[
 
 
 def _ends(series: Series, axis: str) -> str:
-    """A line in words: where it begins and ends, its least and its largest value."""
+    """Return a series in words: its first and last point, its smallest and largest value."""
     points = [point for point in series.points() if math.isfinite(point[1])]
     if not points:
         return f"{series.name}: no values"

@@ -1,4 +1,4 @@
-"""A result as one page: nothing is loaded from elsewhere, nothing runs in it, and whatever it shows is escaped."""
+"""Render a result as one page: it loads nothing from elsewhere, runs no scripts, and all its texts are escaped."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mlscale.report.text import duration, figures_of, number_like
 if TYPE_CHECKING:
     from jinja2 import Template
 
-_RELATIVE = re.compile(r"(?![\w+.-]*:|/)[^\\]+")  # no scheme, no host: it stays among the pages beside this one
+_RELATIVE = re.compile(r"(?![\w+.-]*:|/)[^\\]+")  # no scheme, no host: a link only to pages next to this one
 
 
 def page(
@@ -29,16 +29,16 @@ def page(
     steps: Sequence[Step] = (),
     overrides: Sequence[str] = (),
 ) -> str:
-    """The page of a result, as HTML.
+    """Return the page of a result, as HTML.
 
     Args:
-        title: the verb, and what it worked on.
-        sentence: what a person would say.
-        ok: whether what was asked for holds.
-        metrics: `{name_unit: value}`; None and NaN are told as not measured.
-        artifacts: what was made, name to path.
+        title: the command, and its run or model.
+        sentence: the result in one sentence.
+        ok: True if the command reached its goal.
+        metrics: `{name_unit: value}`; None and NaN are shown as not measured.
+        artifacts: the files that were made, name to path.
         figures: plots, in order.
-        steps: of a story, in order; numbered, each with its own figure.
+        steps: of the report, in order; numbered, each with its own figure.
         overrides: as typed, secrets masked.
     """
     return _template().render(
@@ -56,15 +56,16 @@ def page(
 
 @cache
 def _template() -> Template:
-    """The one template. Jinja comes with torch; it is imported where a page is written, and nowhere else."""
+    """Return the template. Jinja, a dependency of torch, is imported only when a page is written."""
     from jinja2 import Environment, StrictUndefined
 
+    # StrictUndefined: a misspelt name in the template raises an error instead of leaving a gap in the page.
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return environment.from_string((files("mlscale.report") / "page.html").read_text(encoding="utf-8"))
 
 
 def _shown(figure: Figure) -> dict[str, Any]:
-    """What the template needs of a figure."""
+    """Return a figure's values for the template."""
     from mlscale.report.canvas import COLOURS
     from mlscale.report.svg import draw
 
@@ -87,7 +88,8 @@ def _shown(figure: Figure) -> dict[str, Any]:
 
 
 def _cells(table: Table) -> dict[str, Any]:
-    """Columns, each with whether it holds numbers, which stand to the right; rows, each with whether it stands out."""
+    """Return a table's values for the template: columns with a flag for numbers, which are aligned to the right, and
+    rows with a flag for highlighting."""
     columns = [
         (name, place > 0 and all(number_like(row[place]) for row in table.rows))
         for place, name in enumerate(table.columns)
@@ -110,5 +112,5 @@ def _told(step: Step) -> dict[str, Any]:
 
 
 def _clean(text: str) -> str:
-    """No characters that HTML forbids, or that turn the direction of what follows; lines stay."""
+    """Replace characters that HTML forbids, or that change the direction of text; line breaks are kept."""
     return "".join(character if character.isprintable() or character in "\n\t" else "�" for character in text)

@@ -1,4 +1,4 @@
-"""A result inside a notebook: the page of `mlscale.report.html`, its style kept to itself."""
+"""Show a result in a notebook: the page of `mlscale.report.html`, with its style limited to the cell."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ _ROOT = re.compile(r"(?m)^(\s*)(?::root|body)\b")
 
 
 def fragment(page: str) -> str:
-    """What of a page stands in a cell. The page is of our own template; whatever it shows is escaped there, so that
-    `<main>` is the template's.
+    """Return the part of a page for a notebook's cell. All texts of the page are escaped, so its only `<main>` is
+    that of the template.
 
     Args:
-        page: as `mlscale.report.html.page` makes it.
+        page: the HTML of `mlscale.report.html.page`.
     """
     style, body = _STYLE.search(page), _BODY.search(page)
     assert style is not None

@@ -1,4 +1,4 @@
-"""What a verb returns."""
+"""The result of a command: its fields, and how it is printed and stored."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from mlscale.secrets.config_secrets import mask_overrides
 
 @dataclass(frozen=True)
 class Result:
-    """The outcome of a verb.
+    """The result of a command.
 
     Attributes:
-        verb: the verb that ran.
-        ok: whether what was asked for holds; a gate that was not met is not ok.
-        sentence: what a person would say.
+        verb: the command that ran.
+        ok: True if it reached its goal; False for a gate that was not passed.
+        sentence: the result in one sentence.
         metrics: name with its unit (`val/accuracy`, `throughput_samples_per_s`, `peak_memory_bytes`) to value.
-        artifacts: what was made, name to path.
-        overrides: as typed; secrets in them are masked where the result is shown or kept.
-        exit: the exit code of the command line; no part of the document.
-        figures: plots and tables for its page; no part of the document.
-        steps: of a story, for its page; no part of the document.
-        details: more than the metrics say, by name: lists of classes or slices, with units in the names of their keys.
+        artifacts: the files that were made, name to path.
+        overrides: as typed; secrets in them are masked where the result is shown or stored.
+        exit: the exit code of the command line; not part of the document.
+        figures: plots and tables for its page; not part of the document.
+        steps: numbered steps for its page; not part of the document.
+        details: more than the metrics, by name: lists of classes or slices, with units in the names of their keys.
     """
 
     verb: str
@@ -47,7 +47,7 @@ class Result:
     details: Mapping[str, Any] = field(default_factory=dict)
 
     def as_dict(self) -> dict[str, Any]:
-        """The document of the result contract. NaN and infinities, which JSON lacks, are null."""
+        """Return the document of the contract 'result'. NaN and infinities, which JSON lacks, are null."""
         return {
             "format": stamp("result"),
             "verb": self.verb,
@@ -61,7 +61,7 @@ class Result:
 
     @classmethod
     def from_dict(cls, document: Mapping[str, Any], where: str = "result") -> Result:
-        """A result as it was written; null becomes NaN.
+        """Return the result in a document; null becomes NaN.
 
         Raises:
             MLScaleError: it is another document, or of a later format.
@@ -79,7 +79,7 @@ class Result:
         )
 
     def text(self) -> str:
-        """For people: the sentence, the metrics, what was made, and the tables that belong here."""
+        """Return the text for a terminal: the sentence, the metrics, the artifacts, and tables for the terminal."""
         blocks = [self.sentence]
         rows = figures_of(self.metrics)
         rows += [(name, str(path)) for name, path in self.artifacts.items()]
@@ -91,11 +91,11 @@ class Result:
         return "\n\n".join(blocks)
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """What IPython shows on a terminal: the command line's table."""
+        """Print the text of the command line in IPython on a terminal."""
         printer.text(self.text())
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the result's page, with its figures."""
+        """Return the result's page, with its figures, for a notebook."""
         from mlscale.report.html import page
         from mlscale.report.notebook import fragment
         from mlscale.secrets.mask import Masker
@@ -109,7 +109,7 @@ class Result:
 
 
 class ResultFolder(Protocol):
-    """A folder that keeps results: that of a run."""
+    """A folder that stores results, such as a run folder."""
 
     @property
     def path(self) -> Path:
@@ -118,11 +118,11 @@ class ResultFolder(Protocol):
     def result(
         self, verb: str, result: Mapping[str, Any], figures: Sequence[Figure] = (), steps: Sequence[Step] = ()
     ) -> Path:
-        """Write a result as JSON and as a page; returns the path of the first."""
+        """Write a result as JSON and as a page; return the path of the JSON file."""
 
 
 def keep(result: Result, folder: ResultFolder) -> Result:
-    """Keep a result in a run folder, as `results/<verb>.json` and as a page beside it; returns it with the page named.
+    """Write a result into a run folder, as `results/<verb>.json` and a page next to it; return it with the page's path.
 
     Raises:
         MLScaleError: the folder can't be written to (exit code 5).
@@ -140,5 +140,6 @@ def emit(result: Result, output: str = "table", stream: TextIO | None = None) ->
 
 
 def _finite(value: Any) -> float | int | None:
+    # Scalars of numpy and torch, which JSON does not accept.
     value = value.item() if hasattr(value, "item") else value
     return value if math.isfinite(value) else None

@@ -1,4 +1,4 @@
-"""Results in a folder that is no run's."""
+"""Write results into a folder that is not a run folder."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from mlscale.report.result import Result
 
 
 def keep_in(result: Result, folder: Path, title: str) -> Result:
-    """Keep a result in `folder`, as `<verb>.json` and as a page beside it; returns it with the page named.
+    """Write a result into `folder`, as `<verb>.json` and a page next to it; return it with the page's path.
 
     Raises:
         MLScaleError: the folder can't be written to (exit code 5).

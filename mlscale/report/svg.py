@@ -1,6 +1,6 @@
-"""Draws figures as SVG that stands inside a page: it takes the page's colours, light or dark, and its text size.
+"""Draw figures as SVG inside a page, whose style sets the colours, light or dark, and the text size.
 
-What it draws with stands in `canvas`.
+The elements are in `canvas`.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from mlscale.report.text import number
 
 
 def draw(figure: Line | Bars | Rows | Matrix | Scatter) -> Markup:
-    """The figure as an `<svg>` element with its words as its name for those who do not see it."""
+    """Return the figure as an `<svg>` element, with its text alternative as the label for screen readers."""
     if isinstance(figure, Rows):
         return _rows(figure)
     if isinstance(figure, Matrix | Scatter):
@@ -66,7 +66,7 @@ def _line(figure: Line) -> Markup:
 
 
 def _path(index: int, points: Sequence[tuple[float, float]], across: Axis, up: Axis) -> list[Markup]:
-    """A line, broken where values lack; a few points are dots, too, so that one alone is seen."""
+    """Draw a line with gaps at missing values; with few points these are drawn as dots, too, so that one is visible."""
     runs: list[list[str]] = [[]]
     for x, y in points:
         if math.isfinite(y):
@@ -84,6 +84,7 @@ def _bars(figure: Bars) -> Markup:
     ys = [value for series in shown for value in series.y if math.isfinite(value)]
     if not ys:
         return empty(figure)
+    # From zero: the length of a bar stands for its value.
     up = Axis([0.0, *ys], HEIGHT - BOTTOM, TOP)
     slot = (WIDTH - LEFT - RIGHT) / len(figure.labels)
     width, base = slot * 0.8 / len(shown), up.at(0.0)
@@ -95,6 +96,7 @@ def _bars(figure: Bars) -> Markup:
             left, top = LEFT + slot * (place + 0.1) + width * index, up.at(value)
             parts.append(BAR.format(left, min(top, base), width, abs(base - top), f"s{index}"))
     columns = max(len(label) for label in figure.labels)
+    # About 9 units for a character and 8 between labels: where not all fit, every n-th label is drawn.
     room = max(1, int((WIDTH - LEFT - RIGHT) / (9 * min(columns, DIGITS) + 8)))
     every = math.ceil(len(figure.labels) / room)
     for place in range(0, len(figure.labels), every):
@@ -103,7 +105,7 @@ def _bars(figure: Bars) -> Markup:
 
 
 def _rows(figure: Rows) -> Markup:
-    """Each label above its bar, so that long ones have room."""
+    """Draw each label above its bar, so that long labels fit."""
     finite = [value for _, value in figure.rows if math.isfinite(value)]
     whole = figure.whole or max([0.0, *finite]) or 1.0
     parts, step = [], 40

@@ -1,4 +1,4 @@
-"""Plain text for a terminal: tables, and numbers as people read them."""
+"""Plain text for a terminal: tables, and numbers in readable form."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from collections.abc import Iterable, Mapping, Sequence
 _NUMERIC = re.compile(r"^[-+]?[\d,.]+([eE][-+]?\d+)?\s?(%|[kMG]|[KMGT]iB|B|ms|s|min|h|d)?$|^(nan|inf|-inf|-|)$")
 _MOST_DECIMALS = 6  # of a percentage
 _UNITS = ("_bytes", "_samples_per_s", "_per_s", "_ms", "_s", "_usd", "_percent", "_days")
-_ROOM = 12  # the narrowest a column is cut to
+_ROOM = 12  # the smallest width to which a column is cut
 
 
 def table(rows: Iterable[Sequence[object]], headers: Sequence[str] = (), width: int | None = None) -> str:
-    """Rows in aligned columns, numbers to the right, cut to the terminal's width.
+    """Return rows in aligned columns, numbers to the right, cut to the terminal's width.
 
     Args:
         rows: the cells; shown by `str`, None as a dash.
@@ -38,14 +38,14 @@ def table(rows: Iterable[Sequence[object]], headers: Sequence[str] = (), width: 
 
 
 def key_values(pairs: Iterable[tuple[str, object]]) -> str:
-    """Names and values, one pair a line, values aligned and never cut: a path must stay whole."""
+    """Return names and values, one pair a line, values aligned and never cut: a path must stay complete."""
     known = [(name, "-" if value is None else str(value)) for name, value in pairs]
     room = max((columns_of(name) for name, _ in known), default=0)
     return "\n".join(f"{_cell(name, room, False)}  {_hang(value, room + 2)}".rstrip() for name, value in known)
 
 
 def number(value: float, digits: int = 4) -> str:
-    """A number with about `digits` significant digits: 0.9917, 1,437, 1.2e-05."""
+    """Return a number with about `digits` significant digits: 0.9917, 1,437, 1.2e-05."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return str(value)
     if not math.isfinite(value):
@@ -58,11 +58,12 @@ def number(value: float, digits: int = 4) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A time span: 12 ms, 3.4 s, 2 min 05 s, 1 h 07 min, 3 d 04 h."""
+    """Return a time span: 12 ms, 3.4 s, 2 min 05 s, 1 h 07 min, 3 d 04 h."""
     if not math.isfinite(seconds):
         return str(seconds)
     if seconds < 0:
         return "-" + duration(-seconds)
+    # The limits are those of the rounded text: 0.9996 s would read 1000 ms, and 59.96 s 60.0 s.
     if seconds < 0.9995:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:
@@ -78,8 +79,9 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """A number of bytes in binary units: 512 B, 1.5 KiB, 24.0 GiB."""
+    """Return a number of bytes in binary units: 512 B, 1.5 KiB, 24.0 GiB."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        # From here on the rounded text would be 1024.0 of the smaller unit.
         if abs(count) < 1023.95 or unit == "TiB":
             return f"{count:.0f} B" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
@@ -87,12 +89,12 @@ def size(count: float) -> str:
 
 
 def percent(share: float, decimals: int = 1, *, sign: str = "", unit: str = "%") -> str:
-    """A share as a percentage: 99.6%. What is not all, or not nothing, never reads 100% or 0%: 99.998%, <0.000001%.
+    """Return a share as a percentage: 99.6%. Only exactly 1 and 0 read 100% and 0%: else 99.998%, <0.000001%.
 
     Args:
-        decimals: digits after the point, where they suffice.
-        sign: '+' to show that of a positive one, too.
-        unit: what comes after the number.
+        decimals: digits after the point, more if they are needed.
+        sign: '+' to show the sign of a positive share, too.
+        unit: the text after the number.
     """
     if not math.isfinite(share):
         return f"{share}"
@@ -105,7 +107,7 @@ def percent(share: float, decimals: int = 1, *, sign: str = "", unit: str = "%")
 
 
 def metric(name: str, value: float) -> str:
-    """A metric's value with the unit at the end of its name, as people say it."""
+    """Return a metric's value with the unit that the end of its name stands for."""
     if name.endswith("_bytes"):
         return size(value)
     if name.endswith("_samples_per_s"):
@@ -124,7 +126,7 @@ def metric(name: str, value: float) -> str:
 
 
 def figures_of(metrics: Mapping[str, float | None]) -> list[tuple[str, str]]:
-    """Metrics as people read them, name and value; `x_low` and `x_high` stand beside `x` as its interval."""
+    """Return metrics as pairs of readable name and value; `x_low` and `x_high` are shown as the interval of `x`."""
     shown = []
     for name, value in metrics.items():
         ends = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
@@ -139,28 +141,28 @@ def figures_of(metrics: Mapping[str, float | None]) -> list[tuple[str, str]]:
 
 
 def number_like(text: str) -> bool:
-    """Whether a cell holds a number, with its unit or its interval, or nothing."""
+    """Return True if a cell is empty or holds a number, with or without a unit or an interval."""
     return all(_NUMERIC.match(word) for word in re.sub(r"[\[\],%−–]", " ", text).split())
 
 
 def label(name: str) -> str:
-    """A metric's name for people, without the unit that `metric` shows: `best_val/accuracy` is best val/accuracy."""
+    """Return a metric's readable name, without the unit that `metric` shows: best val/accuracy."""
     unit = next((unit for unit in _UNITS if name.endswith(unit)), "")
     return name if unit == "_per_s" else name.removesuffix(unit).replace("_", " ")
 
 
 def columns_of(text: str) -> int:
-    """How many columns of a terminal `text` takes: two for wide characters, none for combining ones."""
+    """Return the width of `text` in columns of a terminal: two for wide characters, none for combining ones."""
     return sum(0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1 for c in text)
 
 
 def _terminal() -> int:
-    """The terminal's width; plenty where the output goes to a file."""
+    """Return the terminal's width; practically unlimited where the output goes to a file."""
     return shutil.get_terminal_size(fallback=(10_000, 24)).columns
 
 
 def _fitted(widths: list[int], limit: int) -> list[int]:
-    """Take from the widest columns until a line fits; none below 12."""
+    """Return widths with which a line fits: the widest columns are cut first, none below 12."""
     widths = list(widths)
     while sum(widths) + 2 * (len(widths) - 1) > limit and max(widths) > _ROOM:
         widths[widths.index(max(widths))] -= 1
@@ -177,7 +179,7 @@ def _cell(text: str, width: int, right: bool) -> str:
 
 
 def _one_line(text: str) -> str:
-    """No line breaks, and no escape sequences that would act on the terminal."""
+    """Replace line breaks and other control characters: escape sequences would act on the terminal."""
     return "".join(character if character.isprintable() else " " for character in text).rstrip()
 
 
