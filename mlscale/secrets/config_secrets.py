@@ -1,7 +1,7 @@
-"""Secrets in a config: found by the name of their key or by their format, and kept out of every file.
+"""Find secrets in a config, by the name of their key or by their format, and keep them out of every file.
 
 A secret reaches a run by its environment. One that was typed into a config or on the command line is moved there:
-`protect` puts an interpolation in its place, and the launcher gives the value to the ranks by their environment alone.
+`protect` replaces it by an interpolation, and the launcher passes the value to the ranks by their environment only.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _OVERRIDE = re.compile(r"^(?P<key>[~+]{0,2}[^=]+)=(?P<value>.*)$", re.DOTALL)
 
 
 def find_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The literals of `config` that are secrets, by key path (`logger.wandb.api_key`, `hosts[0].url`).
+    """Return the literals of `config` that are secrets, by key path (`logger.wandb.api_key`, `hosts[0].url`).
 
-    Interpolations are none: they are resolved in memory only. The default in `${oc.env:NAME,default}` is one.
+    Interpolations are not: they are resolved in memory only. The default in `${oc.env:NAME,default}` may be one.
     """
     return {path: value for path, key, value in _leaves(_container(config), "", "") if _is_secret(key, value)}
 
@@ -30,7 +30,7 @@ def find_secrets(config: Mapping[str, Any]) -> dict[str, Any]:
 def protect(
     config: Mapping[str, Any], environ: Mapping[str, str] | None = None
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Put an interpolation in the place of every literal secret.
+    """Replace every literal secret by an interpolation.
 
     Args:
         config: the composed config, as a DictConfig or plain containers. Not changed.
@@ -47,6 +47,7 @@ def protect(
         if not _is_secret(key, value):
             return value
         if not isinstance(value, str):
+            # Variables are texts: `oc.decode` gives a number its type again.
             return "${oc.decode:" + _move(path, str(value), moved) + "}"
         default = _ENV_DEFAULT.match(value)
         if default and default["name"] in environment:
@@ -62,7 +63,7 @@ def protect(
 
 
 def protect_yaml(text: str) -> str:
-    """`protect` for a config's text: as it is where there is nothing to protect."""
+    """Return a config's text with its secrets replaced by `protect`; unchanged where it has none."""
     from omegaconf import DictConfig, OmegaConf
 
     config = OmegaConf.create(text)
@@ -71,19 +72,19 @@ def protect_yaml(text: str) -> str:
 
 
 def mask_overrides(overrides: Sequence[str]) -> list[str]:
-    """Overrides as they may be shown and kept: `optimizer.api_key=abc` becomes `optimizer.api_key=***`."""
+    """Return overrides with masked secrets: `optimizer.api_key=abc` becomes `optimizer.api_key=***`."""
     return [_mask_override(override) for override in overrides]
 
 
 def interpolated(config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> dict[str, str]:
-    """The environment variables that `config` refers to by `${oc.env:…}` and that are set, with their values."""
+    """Return the environment variables that `config` refers to by `${oc.env:…}` and that are set, with their values."""
     environment = os.environ if environ is None else environ
     texts = (value for _, _, value in _leaves(_container(config), "", "") if isinstance(value, str))
     return {name: environment[name] for text in texts for name in _ENV_NAME.findall(text) if name in environment}
 
 
 def missing(config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> list[str]:
-    """The variables made by `protect` that a frozen `config` needs and that are not set; asked for before a resume."""
+    """Return the variables of `protect` that a stored `config` needs and that are not set; checked before a resume."""
     environment = os.environ if environ is None else environ
     texts = (value for _, _, value in _leaves(_container(config), "", "") if isinstance(value, str))
     names = {name for text in texts for name in _ENV_NAME.findall(text)}
@@ -103,7 +104,7 @@ def _is_secret(key: str, value: Any) -> bool:
 
 
 def _leaves(node: Any, path: str, key: str) -> Iterator[tuple[str, str, Any]]:
-    """(key path, the key that names it, value) of every leaf; all below a secret-like key is named by that key."""
+    """Yield (key path, deciding key, value) of every leaf; below a secret-like key, that key decides for all leaves."""
     if isinstance(node, Mapping):
         for name, child in node.items():
             yield from _leaves(child, f"{path}.{name}" if path else str(name), _named(key, str(name)))
@@ -126,13 +127,14 @@ def _mapped(node: Any, path: str, key: str, replace: Any) -> Any:
 
 
 def _named(parent: str, name: str) -> str:
-    """`credentials: {user: …, key: …}`: children of a secret-like key are secrets, but for `_target_` and its like."""
+    """Return the key that decides: the parent in `credentials: {user: …}`, but not for `_target_` and the like."""
     return parent if secret_like(parent) and not name.startswith("_") else name
 
 
 def _move(path: str, value: str, moved: dict[str, str]) -> str:
     name = PREFIX + re.sub(r"[^A-Z0-9]+", "_", path.upper()).strip("_")
     unique, count = name, 1
+    # Two key paths may give the same name (`a.b`, `a_b`): different values need different variables.
     while unique in moved and moved[unique] != value:
         count += 1
         unique = f"{name}_{count}"
@@ -141,7 +143,7 @@ def _move(path: str, value: str, moved: dict[str, str]) -> str:
 
 
 def _interpolations_apart(value: str) -> list[str]:
-    """`value` cut into literals and interpolations, nested ones whole."""
+    """Split `value` into literals and interpolations; nested interpolations are not split."""
     parts, start, depth, position = [], 0, 0, 0
     while position < len(value):
         if value.startswith("${", position):
@@ -173,7 +175,7 @@ def _mask_override(override: str) -> str:
 
 
 def _container(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Plain containers; a DictConfig without resolving anything."""
+    """Return plain containers; of a DictConfig without resolving interpolations, whose values must stay in memory."""
     from omegaconf import OmegaConf
 
     if OmegaConf.is_config(config):

@@ -1,6 +1,6 @@
-"""Masking secrets in whatever leaves the process: text, logs, console, trackers, files.
+"""Mask secrets in all output of the process: text, logs, console, trackers, files.
 
-A value is masked in every form that it is likely to take: as it is, in a URL, in JSON, in YAML, and in Base64.
+A value is masked in every form that it is likely to have: unchanged, in a URL, in JSON, in YAML, and in Base64.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ _OVERRIDE = re.compile(r"(?<![^\s'\"`])[+~-]{0,2}[A-Za-z_][\w.@/-]{0,200}=[^\s'\
 
 
 class Masker:
-    """Knows the secrets of this run and takes them out of text."""
+    """A masker: holds the secrets of this run and replaces them in text."""
 
-    _met: ClassVar[set[str]] = set()  # an error is told when the config it came from is out of reach
+    _met: ClassVar[set[str]] = set()  # of all configs: an error is printed where its config is not accessible
 
     def __init__(self, values: Iterable[str] = ()) -> None:
         self._forms: set[str] = set()
@@ -40,7 +40,7 @@ class Masker:
 
     @classmethod
     def of(cls, config: Mapping[str, Any], environ: Mapping[str, str] | None = None) -> Masker:
-        """The masker of a run: the secrets typed into its config, those it refers to, and those of the environment."""
+        """Return the masker of a run: for secrets in its config, those it refers to, and those of the environment."""
         environment = os.environ if environ is None else environ
         values = {str(value) for value in find_secrets(config).values()}
         values |= {value for name, value in environment.items() if _holds_secret(name, value)}
@@ -52,32 +52,34 @@ class Masker:
 
     @classmethod
     def of_process(cls) -> Masker:
-        """The masker of a process's last words: secrets of every config that it has read, and of its environment."""
+        """Return the masker for a process's final error: for secrets of all its configs and its environment."""
         return cls(cls.of({})._met)
 
     def register(self, *values: str) -> None:
-        """Mask these values from now on, and secrets inside them, such as the password of a URL.
+        """Add values to mask, and secrets inside them, such as the password of a URL.
 
-        Values that are short or common are left: they hide nothing.
+        Short or common values are not masked: almost any text contains them.
         """
         inner = [value[place.start : place.end] for value in values for place in scan(value)]
         forms = {form for value in (*values, *inner, *map(unquote, inner)) for form in _forms(value)}
         if forms - self._forms:
             self._forms |= forms
+            # A regular expression takes the first alternative that fits: a shorter form would leave a rest.
             longest_first = sorted(self._forms, key=len, reverse=True)
             self._pattern = re.compile("|".join(map(re.escape, longest_first)))
             openings = sorted({re.escape(form[:SHORTEST]) for form in self._forms})
+            # A lookahead matches at every position, also where two possible beginnings overlap.
             self._openings = re.compile(f"(?={'|'.join(openings)})")
 
     def mask(self, text: str) -> str:
-        """`text` without secrets: registered values, well-known formats, `api_key=…` as on a command line."""
+        """Return `text` with masked secrets: registered values, well-known formats, `api_key=…` of a command line."""
         if self._pattern is not None:
             text = self._pattern.sub(MASK, text)
         text = _OVERRIDE.sub(lambda typed: mask_overrides([typed[0]])[0], text)
         return masked(text, scan(text, bare=False))
 
     def mask_tree(self, value: Any) -> Any:
-        """Containers without secrets, for trackers and JSON: *** under secret-like keys, texts masked."""
+        """Return containers with masked secrets, for trackers and JSON: *** under secret-like keys, texts masked."""
         if isinstance(value, Mapping):
             return {key: self._mask_item(str(key), item) for key, item in value.items()}
         if isinstance(value, list | tuple):
@@ -85,9 +87,10 @@ class Masker:
         return self.mask(value) if isinstance(value, str) else value
 
     def held_back(self, text: str) -> int:
-        """How many characters at the end of `text` may be the beginning of a secret that goes on in the next write."""
+        """Return the number of last characters of `text` that may begin a secret which continues in the next write."""
         if self._openings is None:
             return 0
+        # An incomplete secret has at least one character less than the longest form.
         tail = text[1 - max(map(len, self._forms)) :]
         starts = [match.start() for match in self._openings.finditer(tail)]
         starts += range(max(0, len(tail) - SHORTEST + 1), len(tail))
@@ -95,6 +98,7 @@ class Masker:
 
     def _mask_item(self, key: str, item: Any) -> Any:
         if secret_like(key) and not isinstance(item, Mapping | list | tuple) and not tells_little(key, item):
+            # An interpolation is shown: it names a variable, not its value.
             return item if isinstance(item, str) and re.fullmatch(r"\$\{[^{}]*\}", item) else MASK
         if secret_like(key) and isinstance(item, Mapping):
             return {name: v if str(name).startswith("_") else self._mask_item(key, v) for name, v in item.items()}
@@ -104,13 +108,15 @@ class Masker:
 
 
 class MaskFilter(logging.Filter):
-    """Masks a log record, its traceback included. Add it to handlers: a logger's filters don't see its children's."""
+    """A filter that masks log records and their tracebacks. Add it to handlers: a logger's own filters do not see the
+    records of its children."""
 
     def __init__(self, masker: Masker) -> None:
         super().__init__()
         self.masker = masker
 
     def filter(self, record: logging.LogRecord) -> bool:
+        # The arguments are part of the message now; with them, a handler would format it a second time.
         record.msg, record.args = self.masker.mask(record.getMessage()), None
         if record.exc_info and not record.exc_text:
             record.exc_text = "".join(traceback.format_exception(*record.exc_info)).rstrip("\n")
@@ -122,10 +128,10 @@ class MaskFilter(logging.Filter):
 
 
 class MaskedStream:
-    """A text stream that masks what is written to it, also values that come in several writes.
+    """A text stream that masks what is written to it, also secrets that are split over several writes.
 
-    Only characters that may be the beginning of a secret wait for the next write, so prompts and progress bars are
-    shown at once. What is written to the file descriptor behind it passes by.
+    Only characters that may begin a secret wait for the next write, so prompts and progress bars appear at once. What
+    is written directly to the file descriptor is not masked.
     """
 
     def __init__(self, stream: TextIO, masker: Masker) -> None:
@@ -143,11 +149,11 @@ class MaskedStream:
             self.write(line)
 
     def flush(self) -> None:
-        """Flush what was written. What may be half a secret keeps waiting."""
+        """Flush what was written, except characters that may begin a secret."""
         self._stream.flush()
 
     def release(self) -> None:
-        """Write out what waits: nothing follows any more."""
+        """Write the waiting characters, for no write follows."""
         waiting, self._waiting = self._waiting, ""
         self._stream.write(self._masker.mask(waiting))
         self._stream.flush()
@@ -158,10 +164,10 @@ class MaskedStream:
 
 @contextlib.contextmanager
 def masked_output(masker: Masker) -> Iterator[None]:
-    """Mask stdout, stderr and the handlers of every logger for the time of the block."""
+    """Mask stdout, stderr and the handlers of every logger during the block."""
     before = sys.stdout, sys.stderr
     out, err = MaskedStream(before[0], masker), MaskedStream(before[1], masker)
-    # Libraries' own handlers keep the stream that they found when they were imported.
+    # Replacing the streams is not enough: handlers of libraries keep the stream from the time of their import.
     loggers = [logging.getLogger(), *(logging.getLogger(name) for name in list(logging.root.manager.loggerDict))]
     log_filter, handlers = MaskFilter(masker), [handler for logger in loggers for handler in logger.handlers]
     for handler in handlers:
@@ -178,7 +184,7 @@ def masked_output(masker: Masker) -> Iterator[None]:
 
 
 def _holds_secret(variable: str, value: str) -> bool:
-    """Whether an environment variable is named as a secret, and is not only the path of one, or the shell's PWD."""
+    """Return True if an environment variable's name means a secret, and its value is not a path; PWD is not one."""
     if variable.startswith(PREFIX):
         return True
     return secret_like(variable) and variable not in ("PWD", "OLDPWD") and not _is_path(value)
@@ -189,12 +195,12 @@ def _is_path(value: str) -> bool:
 
 
 def _telling(value: str) -> bool:
-    """Whether a plainly named variable's value is worth hiding: `${oc.env:DATA_ROOT}` and a job's number are not."""
+    """Return True if a variable without a secret-like name may hold a secret: not a short value, a number or a path."""
     return len(value) >= 2 * SHORTEST and not value.isdigit() and not _is_path(value)
 
 
 def _forms(value: str) -> Iterator[str]:
-    """The value as it may show up: plain, by its lines, in a URL, JSON, YAML, a Python string, and Base64."""
+    """Yield the forms of a value: unchanged, its lines, in a URL, JSON, YAML, a Python string, hex and Base64."""
     if len(value) < SHORTEST or value.lower() in _COMMON or value.startswith("${"):
         return
     yield value

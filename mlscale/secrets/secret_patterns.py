@@ -1,6 +1,6 @@
-"""What a secret looks like: the names of keys that hold one, and the formats of well-known keys.
+"""Patterns of secrets: the names of keys that hold one, and the formats of well-known API keys.
 
-One place for both, used for configs, overrides, logs and code.
+Used for configs, overrides, logs and code.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ MASK = "***"
 
 
 def words(text: str) -> frozenset[str]:
-    """The words of `text`, for lists that read better as lines."""
+    """Return the words of `text` as a set: long lists are easier to read as plain lines."""
     return frozenset(text.split())
 
 
-# Words of a key that mean a secret wherever they stand, unless the last word says that it is only about one.
+# Words of a key that mean a secret at any position, unless the last word is in `_ABOUT`.
 _SECRET_WORDS = words(
     "password passwords passwd pwd passphrase secret secrets credential credentials apikey apikeys accesskey secretkey "
     "privatekey authtoken accesstoken bearer authorization dsn connectionstring webhook cookie cookies htpasswd"
@@ -28,7 +28,7 @@ _PHRASES = re.compile(
     r"\b(api|access|private|secret|ssh|signing|encryption|account|license|client|shared|master|deploy|service) keys?\b"
     r"|\baccess key id\b|\bconnection string\b|\b(api|access|auth|bearer|refresh|session|id|personal) tokens?\b"
 )
-# `pad_token` is a word of a vocabulary, `num_tokens` a number, `key_path` and `token_url` say where something lies.
+# `pad_token` is a word of a vocabulary, `num_tokens` a number, `key_path` and `token_url` are locations.
 _HARMLESS_TOKEN = words(
     "pad eos bos mask cls unk sep image text prompt stop start end num max min per special class reg register new "
     "audio video user assistant system first last next out in n"
@@ -56,11 +56,13 @@ _FORMATS = re.compile(
     """,
     re.VERBOSE,
 )
-# Cheap to look for: a text without any of these holds no well-known format.
+# A cheap test first: a text without any of these holds no well-known format.
 _HINTS = re.compile(r"AKIA|ASIA|gh[pousr]_|github_pat_|glpat-|hf_|sk-|xox[abeoprs]-|AIza|pypi-|local-|eyJ|PRIVATE KEY")
 _USERINFO = re.compile(r"[A-Za-z][A-Za-z0-9+.-]{1,20}://[^\s/:@'\"{}$<>]{0,256}:(?P<value>[^\s/@'\"{}<>]{1,256})@")
+# A digit is required, so that prose such as "basic requirements" does not match.
 _HEADER = re.compile(r"(?i)\b(?:bearer|basic)\s+(?P<value>(?=[^\s\d]{0,64}\d)[A-Za-z0-9._~+/=-]{8,})")
 # `key = "literal"`, `key: "literal"`, `"key": "literal"`, `KEY=literal`, `key: literal`.
+# The key's length is bounded, and not tried again shorter: a long line of one word would take quadratic time.
 _ASSIGNED = re.compile(
     r"""(?<![A-Za-z0-9_.-])(?P<key>[A-Za-z_][A-Za-z0-9_.-]{1,80}+)['"]?\]?\s{0,8}(?::\s{0,8}str\s{0,8})?[=:]\s{0,8}
         (?: [rbuf]?(?P<quote>['"])(?P<quoted>(?:\\.|(?!(?P=quote))[^\\\n])*)(?P=quote)
@@ -68,6 +70,7 @@ _ASSIGNED = re.compile(
     re.VERBOSE,
 )
 _KEY_HINTS = re.compile(r"(?i)pass|pwd|secret|credential|token|auth|api|key|bearer|dsn|webhook|cookie|connection")
+# A key of W&B is 40 hex digits, as a git commit is: it counts only near one of these words.
 _WANDB_NEAR = re.compile(r"(?i)(?:wandb|api.?key|token)[^\n]{0,80}?(?<![0-9a-f])(?P<value>[0-9a-f]{40})(?![0-9a-f])")
 _PLACEHOLDER = re.compile(
     r"(?i)^(?:\*+|x+|\.+|<.*>|\$\{.*|\$\(.*|\$[a-z_]+|%\(.*|\{.*\}|null|none|true|false|\?\?\?|str|int|bool|bytes|"
@@ -76,7 +79,7 @@ _PLACEHOLDER = re.compile(
 
 
 class Found(NamedTuple):
-    """Where a secret stands in a text: `text[start:end]`."""
+    """The position of a secret in a text: `text[start:end]`."""
 
     start: int
     end: int
@@ -84,14 +87,14 @@ class Found(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def words_of(key: str) -> tuple[str, ...]:
-    """The words of a key, in lower case: `wandbAPIKey` and `wandb-api_key` are both wandb, api, key."""
+    """Return the words of a key, in lower case: `wandbAPIKey` and `wandb-api_key` are both wandb, api, key."""
     spaced = re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", " ", key)
     return tuple(re.findall(r"[a-z0-9]+", spaced.lower()))
 
 
 @lru_cache(maxsize=4096)
 def secret_like(key: str) -> bool:
-    """Whether a key's name says that its value is a secret: not `tokenizer`, `max_tokens`, `key_size`, `image_key`."""
+    """Return True if a key's name means a secret: not `tokenizer`, `max_tokens`, `key_size`, `image_key`."""
     words = words_of(key)
     if not words or words[-1] in _ABOUT:
         return False
@@ -101,14 +104,14 @@ def secret_like(key: str) -> bool:
 
 
 def tells_little(key: str, value: object) -> bool:
-    """Whether `value` can't be a secret even under a secret-like key: nothing, a switch, or a number called token."""
+    """Return True if `value` can't be a secret even under a secret-like key: empty, a bool, or a number named token."""
     if value is None or isinstance(value, bool) or value == "":
         return True
     return isinstance(value, int | float) and words_of(key)[-1:] in (("token",), ("pass",))
 
 
 def scan(text: str, *, bare: bool = True) -> list[Found]:
-    """Find what looks like a secret in any text: code, a diff, YAML, a log line.
+    """Return likely secrets in any text: code, a diff, YAML, a log line.
 
     Args:
         text: any text.
@@ -116,20 +119,21 @@ def scan(text: str, *, bare: bool = True) -> list[Found]:
             `token = make_token` names a variable.
 
     Returns:
-        Places in order, none overlapping another.
+        Their positions, sorted, without overlaps.
     """
     return _merged(_scan(text, bare))
 
 
 def masked(text: str, found: list[Found]) -> str:
-    """`text` with each of the places `found` by `scan` replaced by ***."""
+    """Return `text` with each position in `found`, a result of `scan`, replaced by ***."""
+    # From the end: a replacement changes the positions of all that follows.
     for start, end in reversed(found):
         text = text[:start] + MASK + text[end:]
     return text
 
 
 def well_known(value: str) -> bool:
-    """Whether a value is recognised whatever its key is called: a well-known format, or a URL with a password in it."""
+    """Return True for a value in a well-known format, or a URL with a password: a secret under any key."""
     return bool(list(_formats(value)))
 
 
