@@ -1,4 +1,4 @@
-"""How sure any figure of a set of samples is, where it is a function of sums over them: drawn again, all at once."""
+"""Bootstrap confidence intervals of metrics that are functions of sums over the samples, for many draws at once."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from mlscale.stats.intervals import Interval
 
 Floats = NDArray[np.float64]
 Statistic = Callable[[Floats], Floats]
-"""Sums over the samples, (b, c), to figures (b, m); NaN where one is not defined for these samples."""
+"""From sums over the samples, (b, c), to metrics, (b, m); NaN where a metric is not defined for these samples."""
 
 DRAWS = 2000
 LEAST = 10
-"""Samples below which there is no interval: a few draws of the same values look certain, and cover the truth far less
-often than they say."""
+"""With fewer samples there is no interval: with so few values it would be too narrow, and would cover the truth far
+less often than its confidence."""
 _MOST_ROWS = 5000
-_AT_ONCE = 2_000_000  # numbers of one stretch of draws
+_AT_ONCE = 2_000_000  # numbers in the matrix of one batch of draws, 16 MB
 
 
 @dataclass(frozen=True, eq=False)
 class Bootstrap:
-    """Figures, each with where the truth lies.
+    """Metrics, each with its confidence interval.
 
     Attributes:
-        value: of the samples as they are, (m,).
-        low, high: the ends of the intervals, (m,); NaN where the samples are too few, or do not differ at all.
+        value: of the given samples, (m,).
+        low, high: the ends of the intervals, (m,); NaN where the samples are too few, or all draws are equal.
     """
 
     value: Floats
@@ -48,21 +48,21 @@ def bootstrap(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> Bootstrap:
-    """BCa intervals (Efron, Better bootstrap confidence intervals, 1987) of figures that are functions of sums.
+    """Return BCa intervals (Efron, Better bootstrap confidence intervals, 1987) of metrics that are functions of sums.
 
-    Means, F1, R², the error of calibration in fixed bins and an IoU all are such: then a draw is one row of a matrix
-    product, and the jackknife that BCa needs is a subtraction. Samples that are alike are given once, with how many
-    there are; more than 5,000 are first put together at random into 5,000 groups of one size, whose sums are drawn: the
-    same variance in expectation (the groups are independent), and an effort that does not grow. Where BCa's correction
-    is not defined (every draw on one side) the percentile interval stands. Both are widened for few samples by
+    Such metrics are means, F1, R², the calibration error in fixed bins and an IoU: a draw is then one row of a matrix
+    product, and the jackknife that BCa needs is a subtraction. Equal samples are given once, with their count. More
+    than 5,000 rows are first combined at random into 5,000 groups of one size, whose sums are drawn: this has the same
+    variance in expectation (the groups are independent), and a cost that does not grow. Where BCa's correction is not
+    defined (all draws on one side) the percentile interval is used. Both are widened for few samples by
     Student's quantile (Hesterberg, What teachers should know about the bootstrap, 2015).
 
     Args:
-        rows: what is summed, of each sample, (n, c); n ≥ 1.
-        statistic: from sums to figures; of many draws at once.
-        counts: how many samples each row stands for, (n,); one each by default.
-        confidence: that the truth lies within, two-sided.
-        draws: of the samples.
+        rows: the values to sum, of each sample, (n, c); n ≥ 1.
+        statistic: from sums to metrics, for many draws at once.
+        counts: the number of equal samples of each row, (n,); one each by default.
+        confidence: of the intervals, two-sided.
+        draws: the number of resampled sets.
         seed: the same seed gives the same intervals.
 
     Raises:
@@ -87,6 +87,7 @@ def bootstrap(
         return Bootstrap(found, unknown, unknown)
     drawn = _drawn(values, weights, statistic, draws, rng)
     with np.errstate(all="ignore"):
+        # All jackknife values at once: the sums without one row are the sum of all less that row.
         left_out = statistic(whole - values)
         low, high = _bca(found, drawn, left_out, weights, _widened((1 - confidence) / 2, int(weights.sum())))
     return Bootstrap(found, low, high)
@@ -100,7 +101,7 @@ def _widened(tail: float, n: int) -> float:
 
 
 def grouped(values: Floats, weights: NDArray[np.int64], rng: np.random.Generator) -> tuple[Floats, NDArray[np.int64]]:
-    """Return sums of random groups that hold about as many samples each; up to 5,000 rows as they are."""
+    """Return the sums of random groups of about equal size, with weight 1 each; up to 5,000 rows are not changed."""
     if len(values) <= _MOST_ROWS:
         return values, weights
     order = rng.permutation(len(values))
@@ -111,7 +112,7 @@ def grouped(values: Floats, weights: NDArray[np.int64], rng: np.random.Generator
 def _drawn(
     values: Floats, weights: NDArray[np.int64], statistic: Statistic, draws: int, rng: np.random.Generator
 ) -> Floats:
-    """The figures of each draw, (draws, m)."""
+    """Return the metrics of each draw, (draws, m)."""
     n, total = len(values), int(weights.sum())
     parts = []
     size = max(1, _AT_ONCE // n)
@@ -136,12 +137,15 @@ def _bca(
     for figure, value in enumerate(found):
         ours = drawn[:, figure]
         ours = np.sort(ours[np.isfinite(ours)])
+        # All draws are equal, up to rounding: they hold no information on how certain the value is.
         if not len(ours) or not np.isfinite(value) or ours[-1] - ours[0] <= 1e-12 * abs(value):
             lows.append(np.nan)
             highs.append(np.nan)
             continue
+        # Draws equal to the value count half: metrics of few samples have many ties.
         below = (np.searchsorted(ours, value, "left") + np.searchsorted(ours, value, "right")) / 2 / len(ours)
         shares = np.array([tail, 1 - tail])
+        # At 0 or 1 the bias is infinite: then the percentile interval is left.
         if 0 < below < 1:
             bias, skew = norm.ppf(below), _acceleration(left_out[:, figure], weights)
             ends = bias + norm.ppf(shares)
@@ -153,7 +157,7 @@ def _bca(
 
 
 def _acceleration(left_out: Floats, weights: NDArray[np.int64]) -> float:
-    """A sixth of the skewness of the jackknife's figures."""
+    """Return the acceleration of BCa: a sixth of the skewness of the jackknife's values."""
     known = np.isfinite(left_out)
     values, times = left_out[known], weights[known]
     if not times.sum():

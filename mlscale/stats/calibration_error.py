@@ -1,4 +1,4 @@
-"""How far a model's confidence is from its accuracy, with the bias of few samples taken off, and an interval."""
+"""Calibration error: the distance of a model's confidence from its accuracy, debiased and with an interval."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from mlscale.stats.reliability import bins_of
 Floats = NDArray[np.float64]
 Counts = NDArray[np.int64]
 Gaps = Callable[[float], Floats]
-"""From a size to the accuracy of each bin under it, (b,): further from the confidence as the size grows."""
+"""From a size to the accuracy of each bin, (b,): the larger the size, the further from the confidence."""
 
 DRAWS = 600
-_STEPS = 16  # halvings of the search: far finer than the draws
-_ROUNDING = 1e-6  # a softmax in single precision may exceed 1 by that
+_STEPS = 16  # bisections of the search: far more precise than the draws
+_ROUNDING = 1e-6  # a softmax in single precision may exceed 1 by so much
 
 
 @dataclass(frozen=True)
 class CalibrationError:
-    """Expected calibration error of one set of predictions.
+    """The expected calibration error of a set of predictions.
 
     Attributes:
         binned: the mean distance of confidence and accuracy over the bins, as papers report it. Noise alone makes it
             larger than zero: it is biased upwards.
-        if_calibrated: what `binned` is expected to be of a perfectly calibrated model with these confidences.
+        if_calibrated: the expected value of `binned` for a perfectly calibrated model with these confidences.
         debiased: the error whose expected `binned` is the observed one, with its interval; 0 where `binned` is below
             `if_calibrated`.
     """
@@ -46,23 +46,23 @@ def calibration_error(
     draws: int = DRAWS,
     seed: int = 0,
 ) -> CalibrationError:
-    """Estimate the calibration error over bins of equal mass, and an interval that includes 0 where it should.
+    """Estimate the calibration error over bins of equal mass, with an interval that can include 0.
 
     A bootstrap can't do this: each draw adds the noise of the samples once more, so that its interval lies above the
     error. Here the observed error is compared with what models of known errors would give with as many samples: the
     interval has those errors that do not make the observed one unlikely (an inverted test, as Bröcker and Smith's
     consistency bars, Increasing the reliability of reliability diagrams, 2007, are for an error of zero).
 
-    Which errors there are, in which bin, is unknown. The estimate assumes the observed gaps, each less the same number
+    The true error of each bin is unknown. The estimate assumes the observed gaps, each less the same number
     of its standard errors: few bins may hold all of the error, and noise the rest. The lower end is the smallest under
     that and under gaps in proportion to the observed ones; the upper end the largest under the latter and two others:
     all bins too sure, or all apart by the same amount.
 
     Args:
         confidence: of each prediction, 0 to 1, (n,), n ≥ 1.
-        correct: whether it was right, (n,).
+        correct: 1 or True where it was right, (n,).
         level: confidence level of the interval, two-sided.
-        draws: simulated sets of samples for each error that is tried.
+        draws: simulated sets of samples for each candidate error.
         seed: the same seed gives the same interval.
 
     Raises:
@@ -78,6 +78,7 @@ def calibration_error(
     tail = (1 - level) / 2
 
     def simulate(accuracy: Floats) -> Floats:
+        # The same random numbers for every candidate: the bisection then compares errors, not their noise.
         hits = np.random.default_rng(seed).binomial(bins.samples, accuracy, (draws, len(bins.samples)))
         return bins.distance(hits / bins.samples)
 
@@ -93,6 +94,7 @@ def calibration_error(
             low, high = (middle, high) if fits(simulate(gaps(middle))) else (low, middle)
         return float(bins.distance(gaps(low)))
 
+    # The same bins give slightly different sums: without it, an equal distance could count as a larger one.
     tolerance = 1e-12
     calibrated = simulate(bins.confidence)
     value = largest(bins.shrunk, lambda drawn: drawn.mean() <= seen)
@@ -127,10 +129,11 @@ class _Bins:
         found: Floats = abs(accuracy - self.confidence) @ (self.samples / self.samples.sum())
         return found
 
-    # Patterns of gaps. At size 1 the first is what was observed, the others reach as far as accuracies go.
+    # Patterns of gaps. At size 1 the first is the observed one, the others are as large as accuracies allow.
 
     def shrunk(self, size: float) -> Floats:
         gaps = self.accuracy - self.confidence
+        # The standard error of a bin's accuracy; not zero for a confidence of 0 or 1, as it is a divisor.
         error = np.sqrt(np.maximum(self.confidence * (1 - self.confidence), 1e-12) / self.samples)
         most = (abs(gaps) / error).max()
         found: Floats = self.confidence + np.sign(gaps) * np.maximum(0, abs(gaps) - (1 - size) * most * error)

@@ -1,4 +1,4 @@
-"""Two samples of classes: do they come from one distribution? Pearson's test of homogeneity."""
+"""Pearson's chi-squared test of homogeneity: two samples of classes from one distribution."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ _LEAST_EXPECTED = 5.0  # Cochran, Some methods for strengthening the common χ²
 
 @dataclass(frozen=True)
 class Chi2:
-    """What the test says.
+    """The result of the test.
 
     Attributes:
-        distance: the share of samples that would have to change their class for the two to be alike (total variation),
-            0 to 1; the size of the effect.
+        distance: the share of samples that would have to change their class to make the two equal (total variation),
+            0 to 1; the effect size.
         p: probability of such differences, or larger ones, where both are from one distribution.
-        cells: classes that were compared, rare ones pooled; with one there is nothing to compare, and p is 1.
+        cells: the number of compared classes, rare ones pooled; with one, nothing can be compared, and p is 1.
     """
 
     distance: float
@@ -28,13 +28,13 @@ class Chi2:
 
 
 def chi2(reference: NDArray[Any], counts: NDArray[Any]) -> Chi2:
-    """Pearson's χ² test of class counts against those of a reference, which is a sample, too.
+    """Compare class counts with those of a reference, which is a sample, too, by Pearson's χ² test.
 
-    The proportions of a reference of 360 samples are uncertain themselves: a test that takes them as true would call
-    any large window another one. Classes are pooled, the rarest first, until each cell can expect five.
+    The proportions of a reference of 360 samples are uncertain themselves: a test that takes them as true would find
+    a difference for any large window. Classes are pooled, the rarest first, until each cell can expect five.
 
     Args:
-        reference, counts: how often each class was seen, (k,) each.
+        reference, counts: the number of samples of each class, (k,) each.
 
     Raises:
         ValueError: a side has no counts, or the two differ in length, or a count is negative, infinite or NaN.
@@ -55,9 +55,9 @@ def chi2(reference: NDArray[Any], counts: NDArray[Any]) -> Chi2:
 
 
 def _pooled(both: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The table (2, k) with its rarest columns pooled until the smaller side expects five in each.
+    """Return the table (2, k) with its rarest columns pooled until the smaller side expects five in each.
 
-    By the columns' totals alone, which say nothing about the difference of the two sides.
+    Only the columns' totals decide: they do not depend on the difference of the two sides.
     """
     table = both[:, np.argsort(both.sum(0), kind="stable")[::-1]]
     share = both.sum(1).min() / both.sum()

@@ -1,4 +1,4 @@
-"""Many tests at once: which of them found something, when a stated share of the finds may be false."""
+"""Correct many tests at once for a false-discovery rate."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Discoveries:
-    """What is left of many p-values.
+    """The corrected results of many tests.
 
     Attributes:
-        q: of each test, the smallest false-discovery rate at which it counts as a find.
-        found: whether it does at the rate that was asked for.
+        q: of each test, the smallest false-discovery rate at which it is significant.
+        found: True for tests that are significant at the given rate.
     """
 
     q: tuple[float, ...]
@@ -22,14 +22,14 @@ class Discoveries:
 
 
 def benjamini_hochberg(p: Sequence[float], fdr: float) -> Discoveries:
-    """Benjamini and Hochberg, Controlling the false discovery rate, 1995.
+    """Correct p-values by Benjamini and Hochberg, Controlling the false discovery rate, 1995.
 
-    Holds for independent tests and for those that rise and fall together (Benjamini and Yekutieli, 2001). Where nothing
-    is to be found at all, the chance of any find is at most `fdr`.
+    Valid for independent and for positively dependent tests (Benjamini and Yekutieli, 2001). Where no test has an
+    effect, the probability of any significant one is at most `fdr`.
 
     Args:
         p: p-values, 0 to 1.
-        fdr: the share of false ones among the finds, at most, on average.
+        fdr: the largest expected share of false ones among the significant tests.
 
     Raises:
         ValueError: a p-value, or the rate, is not between 0 and 1; NaN is not.

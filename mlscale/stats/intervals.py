@@ -1,4 +1,4 @@
-"""How sure a share or a quantile is."""
+"""Confidence intervals of proportions and quantiles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Interval:
-    """An estimate and where the truth lies with the confidence that was asked for.
+    """An estimate with its confidence interval.
 
     Attributes:
         value: the estimate.
@@ -25,11 +25,11 @@ class Interval:
 
 
 def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
-    """Wilson's score interval of a share: Probable inference, 1927. Holds for few samples and for shares near 0 and 1.
+    """Return Wilson's score interval of a share: Probable inference, 1927. Valid for few samples and near 0 and 1.
 
     Args:
         successes: of n, n ≥ 1.
-        confidence: that the truth lies within, two-sided; each end alone holds with (1 + confidence) / 2.
+        confidence: two-sided; each end alone has (1 + confidence) / 2.
 
     Raises:
         ValueError: n is less than 1, successes are none of n, or the confidence is not between 0 and 1.
@@ -44,19 +44,19 @@ def wilson(successes: int, n: int, confidence: float = 0.95) -> Interval:
 
 
 def share_interval(value: float, variance: float, n: int, confidence: float = 0.95) -> Interval:
-    """Wilson's interval of a share that is no plain count, at the number of trials that has its variance.
+    """Return Wilson's interval of a share that is not a plain count, for the number of trials with the same variance.
 
-    For trials that depend on each other, and for figures that behave as shares do; the best of such intervals near 0
-    and 1: Franco et al., Comparative study of confidence intervals for proportions in complex sample surveys, 2019.
+    For dependent trials, and for metrics that behave like shares; the best such interval near 0 and 1: Franco et al.,
+    Comparative study of confidence intervals for proportions in complex sample surveys, 2019.
 
     Args:
         value: the share, 0 to 1.
         variance: of it, as estimated; NaN where it is not known.
-        n: trials, n ≥ 1; believed where the value is so near 0 or 1 that its variance is hardly known.
+        n: trials, n ≥ 1; used where the value is so near 0 or 1 that its variance can hardly be estimated.
         confidence: two-sided.
 
     Raises:
-        ValueError: n is less than 1, the value is no share, or the confidence is not between 0 and 1.
+        ValueError: n is less than 1, the value is not a share, or the confidence is not between 0 and 1.
     """
     from scipy.stats import norm
 
@@ -68,12 +68,13 @@ def share_interval(value: float, variance: float, n: int, confidence: float = 0.
     z2 = float(norm.ppf((1 + confidence) / 2)) ** 2
     middle = (value + z2 / (2 * trials)) / (1 + z2 / trials)
     half = math.sqrt(z2 * value * (1 - value) / trials + z2 * z2 / (4 * trials * trials)) / (1 + z2 / trials)
+    # Rounding could put an end on the wrong side of the value.
     return Interval(value, max(0.0, min(middle - half, value)), min(1.0, max(middle + half, value)))
 
 
 def observed_scale(value: float, observed: float, n: int) -> float:
-    """Return how many times the model's variance the true one is: what was observed, drawn towards 1 where the value is
-    so near 0 or 1 that hardly any samples say so."""
+    """Return the true variance in multiples of the model's: the observed ratio, shrunk towards 1 where the value is so
+    near 0 or 1 that hardly any samples determine it."""
     errors = 2 * n * min(value, 1 - value)
     if not math.isfinite(observed) or errors <= 0:
         return 1.0
@@ -81,7 +82,7 @@ def observed_scale(value: float, observed: float, n: int) -> float:
 
 
 def quantile(values: NDArray[Any], q: float, confidence: float = 0.95) -> Interval:
-    """A quantile, and an interval of order statistics that holds for every distribution.
+    """Return a quantile with an interval of order statistics, which is valid for every distribution.
 
     Conover, Practical nonparametric statistics, 1999, chapter 3.2: of n values, the number below the true quantile is
     binomial. Few values do not bound a far quantile: the 99th percentile has an upper end from 368 values on.
@@ -89,7 +90,7 @@ def quantile(values: NDArray[Any], q: float, confidence: float = 0.95) -> Interv
     Args:
         values: numbers (n,), n ≥ 1.
         q: between 0 and 1; 0.99 is the 99th percentile.
-        confidence: that the truth lies within, two-sided.
+        confidence: of the interval, two-sided.
 
     Raises:
         ValueError: no values, NaN among them, or q or the confidence is not between 0 and 1.

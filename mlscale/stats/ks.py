@@ -1,4 +1,4 @@
-"""Two samples of numbers: do they come from one distribution? Kolmogorov and Smirnov's test."""
+"""The Kolmogorov–Smirnov test: two samples of numbers from one distribution."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-_EXACT = 10_000  # pairs of numbers up to which the exact p-value takes no time
+_EXACT = 10_000  # pairs of numbers up to which the exact p-value is computed at once
 
 
 @dataclass(frozen=True)
 class Ks:
-    """What the test says.
+    """The result of the test.
 
     Attributes:
-        distance: the largest difference of the two distribution functions, 0 to 1; the size of the effect.
+        distance: the largest difference of the two distribution functions, 0 to 1; the effect size.
         p: probability of such a distance, or a larger one, where both are from one distribution; too large where
             values are tied.
     """
@@ -26,9 +26,9 @@ class Ks:
 
 
 def ks(reference: NDArray[Any], sample: NDArray[Any]) -> Ks:
-    """Kolmogorov–Smirnov's test of a sample against a reference that is sorted once and for all.
+    """Compare a sample with a reference, which is sorted already, by the Kolmogorov–Smirnov test.
 
-    The p-value is that of Smirnov's distribution at the effective size mn/(m + n), as `scipy.stats.ks_2samp` has it
+    The p-value is that of Smirnov's distribution at the effective size mn/(m + n), as that of `scipy.stats.ks_2samp`
     with `method="asymp"`: Hodges, The significance probability of the Smirnov two-sample test, 1958. Of few numbers it
     is exact: three numbers against five would otherwise have p = 0.
 

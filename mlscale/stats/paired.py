@@ -1,4 +1,4 @@
-"""Two classifiers on the same samples: is the second better, and is it at least not worse?"""
+"""Compare two classifiers on the same samples: tests of a difference, and the interval of its size."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Paired:
-    """What a comparison on the same samples says. Those that both have right, or both wrong, tell nothing.
+    """The result of a comparison on the same samples; samples that both have right, or both wrong, do not matter.
 
     Attributes:
-        samples: n.
+        samples: the number of samples, n.
         gained: the second is right, the first wrong.
         lost: the first is right, the second wrong.
         difference: accuracy of the second − accuracy of the first.
-        low, high: the true difference is at least `low` with the confidence that was asked for, and at most `high` with
-            the same: each is the end of a one-sided interval.
+        low, high: the ends of two one-sided intervals: the true difference is at least `low` with the given confidence,
+            and at most `high` with the same.
         p: probability of so unequal a number of gained and lost, or a more unequal one, where both are equally good;
             two-sided.
-        p_better: the same, one-sided: of so many gained where the second is no better.
+        p_better: the same, one-sided: of so many gained where the second is not better.
     """
 
     samples: int
@@ -37,10 +37,10 @@ class Paired:
 
 
 def paired(first: NDArray[Any], second: NDArray[Any], confidence: float = 0.95) -> Paired:
-    """Compare two classifiers by which samples each of them has right.
+    """Compare two classifiers by the samples that each of them has right.
 
     Args:
-        first, second: whether each sample was classified right, bool (n,) each, the same samples in the same order.
+        first, second: True where a sample was classified right, bool (n,) each, the same samples in the same order.
         confidence: of each end of the difference, one-sided.
 
     Raises:
@@ -58,10 +58,10 @@ def paired(first: NDArray[Any], second: NDArray[Any], confidence: float = 0.95) 
 
 
 def mcnemar(gained: int, lost: int) -> tuple[float, float]:
-    """McNemar's test with the mid-p value, two-sided, and one-sided for `gained` being more.
+    """Return the mid-p values of McNemar's test: two-sided, and one-sided for `gained` being more.
 
     Fagerland, Lydersen and Laake, The McNemar test for binary matched-pairs data: mid-p and asymptotic are better than
-    exact conditional, 2013: it keeps its level where the discordant pairs are few, and wastes less than the exact test.
+    exact conditional, 2013: it keeps its level with few discordant pairs, and has more power than the exact test.
     """
     from scipy.stats import binom
 
@@ -75,8 +75,8 @@ def mcnemar(gained: int, lost: int) -> tuple[float, float]:
 
 
 def mcnemar_exact(gained: int, lost: int) -> float:
-    """McNemar's exact test, two-sided: On the sampling error of the difference between correlated proportions, 1947, by
-    the binomial distribution. Never above its level, whatever the number of pairs; less sharp than the mid-p value.
+    """Return the p-value of McNemar's exact test, two-sided, by the binomial distribution: On the sampling error of the
+    difference between correlated proportions, 1947. Never above its level; with less power than the mid-p value.
     """
     from scipy.stats import binomtest
 
@@ -85,10 +85,10 @@ def mcnemar_exact(gained: int, lost: int) -> float:
 
 
 def score_interval(gained: int, lost: int, n: int, confidence: float = 0.95) -> tuple[float, float]:
-    """Both one-sided ends of a paired difference of proportions; together they hold with 2 · confidence − 1.
+    """Return both one-sided ends of a paired difference of proportions; together they have 2 · confidence − 1.
 
     The score interval of Tango, Equivalence test and confidence interval for the difference in proportions for the
-    paired-sample design, 1998. Holds where gained or lost are zero, which Wald's does not.
+    paired-sample design, 1998. Unlike Wald's interval it is valid where gained or lost are zero.
 
     Args:
         gained, lost: discordant pairs of n.
@@ -111,6 +111,7 @@ def score_interval(gained: int, lost: int, n: int, confidence: float = 0.95) -> 
         def beyond(difference: float) -> float:
             return sign * _score(gained, lost, n, difference) + bound
 
+        # At a difference of exactly 1 or -1 the variance, and so the score, is not defined.
         outermost = sign * (1 - 1e-12)
         if abs(middle) >= 1 - 1e-9 and middle * sign > 0:
             return float(sign)
@@ -127,7 +128,7 @@ def _check_pairs(gained: int, lost: int) -> None:
 
 
 def _score(gained: int, lost: int, n: int, difference: float) -> float:
-    """How many standard deviations the observed difference lies above `difference`, were that the true one."""
+    """Return the score: how far the observed difference is above a true one of `difference`, in standard deviations."""
     # The probability of `lost`, most likely where the true difference is `difference`: a root of a quadratic.
     b = -gained - lost + (2 * n - gained + lost) * difference
     c = -lost * difference * (1 - difference)

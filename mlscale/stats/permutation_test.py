@@ -1,4 +1,4 @@
-"""Whether two models differ on the same samples, by any figure: an exact test, however few the samples are."""
+"""A permutation test of two models on the same samples, for any metric: exact, however few the samples are."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from mlscale.stats.bootstrap import Statistic, grouped
 
 Floats = NDArray[np.float64]
 DRAWS = 2000
-_AT_ONCE = 2_000_000  # numbers of one stretch of draws
+_AT_ONCE = 2_000_000  # numbers in the matrix of one batch of draws, 16 MB
 
 
 def swap_test(
     first: NDArray[np.generic], second: NDArray[np.generic], statistic: Statistic, *, draws: int = DRAWS, seed: int = 0
 ) -> Floats:
-    """Return the two-sided p-value of the difference of each figure, (m,), where both models are exchangeable.
+    """Return the two-sided p-value of the difference of each metric, (m,), if both models were exchangeable.
 
-    If the models do not differ, then which of them gave which of two results on a sample is a matter of chance. So
-    results are swapped, sample by sample, and the p-value is the share of differences as large as the observed one. Few
-    samples are swapped in every possible way: one sample gives p = 1, five give 0.0625 at best.
+    If the models do not differ, chance decides which of them gave which of the two results on a sample. So results are
+    swapped, sample by sample, and the p-value is the share of differences as large as the observed one. Few samples are
+    swapped in every possible way: one sample gives p = 1, five give 0.0625 at best.
 
     Args:
-        first, second: what is summed of each sample, (n, c) each, the same samples in the same order.
-        statistic: from sums, (b, c), to figures, (b, m).
-        draws: swaps to try where there are more ways than that; the observed one counts as one of them.
+        first, second: the values to sum of each sample, (n, c) each, the same samples in the same order.
+        statistic: from sums, (b, c), to metrics, (b, m).
+        draws: the number of random swaps, if there are more ways than that; the observed one is counted in addition.
         seed: the same seed gives the same p-values.
 
     Raises:
@@ -37,9 +37,10 @@ def swap_test(
         raise ValueError("the test needs rows without NaN")
     rng = np.random.default_rng(seed)
     together = np.concatenate([ours, theirs], 1)
-    together = grouped(together, np.ones(len(together), np.int64), rng)[0]  # exchangeable, too, as wholes
+    together = grouped(together, np.ones(len(together), np.int64), rng)[0]  # groups are exchangeable, too
     ours, theirs = np.split(together, 2, axis=1)
     n = len(ours)
+    # Below 63: the ways are numbered by 64-bit integers, whose bits are the swaps.
     exact = n < 63 and 2**n <= draws
     total = 2**n if exact else draws
     extreme: NDArray[np.int64] = np.zeros(1, np.int64)
@@ -48,6 +49,7 @@ def swap_test(
         sums, gap = (ours.sum(0)[None], theirs.sum(0)[None]), theirs - ours
         figures = [statistic(each)[0] for each in sums]
         seen = abs(figures[0] - figures[1])
+        # Sums in another order differ by rounding: a difference equal to the observed one must count as as large.
         tolerance = 1e-9 * np.maximum(*map(abs, figures))
         for start in range(0, total, size):
             number = np.arange(start, min(start + size, total))
@@ -55,5 +57,6 @@ def swap_test(
             moved = swaps.astype(np.float64) @ gap
             differences = abs(statistic(sums[0] + moved) - statistic(sums[1] - moved))
             extreme = extreme + (differences >= seen - tolerance).sum(0)
+    # All ways include the observed one; random ones do not, and with it p is never 0.
     p: Floats = extreme / total if exact else (extreme + 1) / (total + 1)
     return np.where(np.isfinite(seen), p, np.nan)

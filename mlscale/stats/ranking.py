@@ -1,4 +1,4 @@
-"""How well a score tells two classes apart, at every threshold: ROC, precision and recall."""
+"""Ranking metrics of a score for two classes at every threshold: ROC, precision and recall."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from numpy.typing import NDArray
 from mlscale.stats.intervals import Interval, observed_scale, share_interval
 
 Floats = NDArray[np.float64]
-_MOST_STEPS = 2000
-_MOST_POINTS = 200
+_MOST_STEPS = 2000  # of the bootstrap; the cost of a draw grows with them
+_MOST_POINTS = 200  # of the returned curves
 
 
 @dataclass(frozen=True, eq=False)
 class Ranking:
-    """A score against the truth.
+    """The ranking metrics of a score.
 
     Attributes:
-        auc: area under the ROC curve: the chance that a positive sample has a higher score than a negative one.
+        auc: area under the ROC curve: the probability that a positive sample has a higher score than a negative one.
         average_precision: mean of the precision at each positive sample (Davis and Goadrich, 2006, without the linear
             interpolation, which is too optimistic).
-        false_positive_rate, recall, precision: along falling thresholds, (t,) each, thinned to 200 points.
+        false_positive_rate, recall, precision: along descending thresholds, (t,) each, at most 200 points.
         threshold: of each point, (t,).
-        best_threshold, best_f1: where F1 is largest, and what it is there. Chosen on these samples: an upper bound.
-        positives, negatives: samples of each.
+        best_threshold, best_f1: the largest F1 and its threshold. Chosen on these samples: an upper bound.
+        positives, negatives: the number of each.
     """
 
     auc: Interval
@@ -49,20 +49,20 @@ def ranking(
     draws: int = 1000,
     seed: int = 0,
 ) -> Ranking | None:
-    """ROC and precision–recall curves; the areas with intervals that also hold near 1, where a bootstrap's collapse.
+    """Return ROC and precision–recall curves; intervals of their areas are valid near 1, unlike a bootstrap's.
 
-    The interval of the AUC has those values whose score test does not reject the observed one: the variance is a
-    function of the tested value (Newcombe, Confidence intervals for an effect size measure based on the Mann–Whitney
-    statistic, part 2, 2006), scaled to DeLong's of these samples as far as there are errors to estimate that from. The
+    The interval of the AUC has the values that a score test does not reject: the variance is a function of the
+    tested value (Newcombe, Confidence intervals for an effect size measure based on the Mann–Whitney
+    statistic, part 2, 2006), scaled to DeLong's of these samples as far as their errors determine it. The
     interval of the average precision is Wilson's at the number of positives that has the bootstrap's variance; with as
     many positives as there are, it is the binomial interval of Boyd, Eng and Page, Area under the precision–recall
     curve: point estimates and confidence intervals, 2013.
 
     Args:
         scores: the higher, the more likely positive, (n,); infinite ones are the first or the last, NaN is left out.
-        truth: whether each is positive, (n,).
+        truth: True where a sample is positive, (n,).
         confidence: of the intervals, two-sided.
-        draws: of the bootstrap, positives and negatives apart; in at most 2,000 steps of equally many samples.
+        draws: of the bootstrap, positives and negatives separately; in at most 2,000 steps of equal size.
         seed: the same seed gives the same interval.
 
     Returns:
@@ -80,6 +80,7 @@ def ranking(
     values, positive = values[known], positive[known]
     if not positive.any() or positive.all():
         return None
+    # Negated, so that steps go from the highest score down; equal scores are one step.
     steps, place = np.unique(-values, return_inverse=True)
     hits = np.bincount(place[positive], minlength=len(steps)).astype(np.float64)
     misses = np.bincount(place[~positive], minlength=len(steps)).astype(np.float64)
@@ -105,10 +106,10 @@ def ranking(
 
 
 def _areas(hits: Floats, misses: Floats) -> tuple[Floats, Floats]:
-    """AUC and average precision, (b,) each, of positives and negatives at each step, (b, t), highest score first."""
+    """Return AUC and average precision, (b,) each, from positives and negatives at each step, (b, t), highest first."""
     tp, fp = hits.cumsum(-1), misses.cumsum(-1)
     positives, negatives = tp[:, -1], fp[:, -1]
-    # Each negative is beaten by the positives above it, and half by those at its own step.
+    # A negative is ranked below the positives of higher steps, and half below those of its own step.
     auc = (misses * (tp - hits / 2)).sum(-1) / (positives * negatives)
     precision = tp / np.maximum(tp + fp, 1)
     return auc, (precision * hits).sum(-1) / positives
@@ -151,7 +152,7 @@ def auc_interval(auc: float, variance: float, positives: int, negatives: int, co
     def beyond(tested: float) -> float:
         return (tested - auc) ** 2 - z * z * scale * _auc_variance(tested, positives, negatives)
 
-    # At the ends the variance is zero, so that they are beyond; the observed value is within.
+    # At 0 and 1 the variance is zero, so they are outside of the interval; the observed value is inside.
     nearest = min(max(auc, 1e-9), 1 - 1e-9)
     low = brentq(beyond, 0.0, nearest, xtol=1e-12) if beyond(nearest) < 0 < beyond(0.0) else 0.0
     high = brentq(beyond, nearest, 1.0, xtol=1e-12) if beyond(nearest) < 0 < beyond(1.0) else 1.0
@@ -159,14 +160,14 @@ def auc_interval(auc: float, variance: float, positives: int, negatives: int, co
 
 
 def _auc_variance(auc: float, positives: int, negatives: int) -> float:
-    """Hanley and McNeil's variance of an AUC (1982), in the symmetrical form of Newcombe's method 5."""
+    """Return Hanley and McNeil's variance of an AUC (1982), in the symmetrical form of Newcombe's method 5."""
     others = (positives + negatives) / 2 - 1
     share = others * (1 - auc) / (2 - auc) + others * auc / (1 + auc)
     return auc * (1 - auc) * (1 + share) / (positives * negatives)
 
 
 def _bootstrap_variance(hits: Floats, misses: Floats, draws: int, seed: int) -> float:
-    """Return the variance of the average precision, positives and negatives drawn apart."""
+    """Return the variance of the average precision, with positives and negatives drawn separately."""
     rng = np.random.default_rng(seed)
     if len(hits) > _MOST_STEPS:
         share = (hits + misses).cumsum()

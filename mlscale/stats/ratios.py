@@ -1,4 +1,4 @@
-"""How many times one thing takes of another, from rounds in which both were measured."""
+"""The ratio of two measured quantities, from rounds in which both were measured."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from mlscale.stats.intervals import Interval, check_confidence
 
 
 def ratio(first: Sequence[float], second: Sequence[float], confidence: float = 0.95) -> Interval:
-    """The geometric mean of first / second over paired rounds, with Student's interval of the mean logarithm.
+    """Return the geometric mean of first / second over paired rounds, with Student's interval of the mean logarithm.
 
-    Pairs share what the machine was doing then; by logarithms twice as long and half as long are equally far from 1.
+    Both numbers of a round had the same load of the machine; in logarithms, 2 and 1/2 are equally far from 1.
 
     Args:
         first, second: positive numbers, one of each for every round, two rounds at least.
-        confidence: that the true ratio lies within, two-sided.
+        confidence: of the interval, two-sided.
 
     Raises:
-        ValueError: fewer than two rounds, rounds that do not pair, or numbers that are not positive and finite, or
+        ValueError: fewer than two rounds, sides of different length, or numbers that are not positive and finite, or
             the confidence is not between 0 and 1.
     """
     from scipy.stats import t

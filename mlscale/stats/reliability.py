@@ -1,4 +1,4 @@
-"""Whether a model is as sure as it is right."""
+"""Calibration of a model: reliability diagrams, expected calibration error and temperature scaling."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-BINS = 15
+BINS = 15  # as in Guo et al., On calibration of modern neural networks, 2017
 
 
 @dataclass(frozen=True, eq=False)
 class Reliability:
-    """Bins of equally many samples, by confidence.
+    """A reliability diagram: bins of about equal size, by confidence.
 
     Attributes:
         confidence: mean of each bin, (b,).
-        accuracy: share that is right in each bin, (b,).
-        samples: of each bin, (b,).
-        ece: expected calibration error: the mean distance of both, over all samples.
+        accuracy: share of correct predictions in each bin, (b,).
+        samples: number of samples in each bin, (b,).
+        ece: expected calibration error: the mean distance of confidence and accuracy, over all samples.
     """
 
     confidence: Floats
@@ -29,10 +29,10 @@ class Reliability:
 
 
 def bins_of(confidence: NDArray[np.generic], bins: int = BINS) -> NDArray[np.int64]:
-    """The bin of each sample, int64 (n,): of equal mass, as many bins as fill with ten samples each, at most `bins`.
+    """Return the bin of each sample, int64 (n,): bins of equal mass with at least about ten samples, at most `bins`.
 
-    Bins of equal mass have no nearly empty members, which make the error of equally wide bins depend on their number
-    (Nixon et al., Measuring calibration in deep learning, 2019). Samples of one confidence stay together.
+    None of these bins is nearly empty; such bins make the error of equally wide bins depend on their number
+    (Nixon et al., Measuring calibration in deep learning, 2019). Samples of equal confidence are in one bin.
     """
     values = np.asarray(confidence, np.float64)
     if values.ndim != 1 or not len(values) or np.isnan(values).any():
@@ -43,11 +43,11 @@ def bins_of(confidence: NDArray[np.generic], bins: int = BINS) -> NDArray[np.int
 
 
 def reliability(confidence: NDArray[np.generic], correct: NDArray[np.generic], bins: int = BINS) -> Reliability:
-    """Confidence beside accuracy.
+    """Return the mean confidence and accuracy of each bin.
 
     Args:
         confidence: of each prediction, 0 to 1, (n,), n ≥ 1.
-        correct: whether it was right, (n,).
+        correct: 1 or True where it was right, (n,).
 
     Raises:
         ValueError: no samples, a confidence of NaN, arrays of different length, or one that is neither right nor wrong.
@@ -72,15 +72,15 @@ def reliability(confidence: NDArray[np.generic], correct: NDArray[np.generic], b
 
 
 def temperature(logits: NDArray[np.generic], truth: NDArray[np.generic]) -> float:
-    """What logits are to be divided by for the best negative log-likelihood: Guo et al., On calibration of modern
-    neural networks, 2017. Above 1 the model is too sure. Between 0.05 and 20.
+    """Return the divisor of logits with the lowest negative log-likelihood, from 0.05 to 20: Guo et al., On calibration
+    of modern neural networks, 2017. Above 1 the model is overconfident.
 
     Args:
         logits: (n, k), n ≥ 1.
         truth: class numbers, (n,).
 
     Raises:
-        ValueError: no samples, logits that are not finite, or classes that they do not have.
+        ValueError: no samples, logits that are not finite, or class numbers out of range.
     """
     from scipy.optimize import minimize_scalar
 
@@ -89,6 +89,7 @@ def temperature(logits: NDArray[np.generic], truth: NDArray[np.generic]) -> floa
         raise ValueError("a temperature needs finite logits of each sample, and its class")
     if right.min() < 0 or right.max() >= values.shape[1]:
         raise ValueError(f"classes must be from 0 to {values.shape[1] - 1}")
+    # Over the logarithm, in which the search interval is symmetrical around a temperature of 1.
     found = minimize_scalar(
         lambda power: nll(values / np.exp(power), right).mean(), bounds=(np.log(0.05), np.log(20)), method="bounded"
     )
@@ -96,7 +97,8 @@ def temperature(logits: NDArray[np.generic], truth: NDArray[np.generic]) -> floa
 
 
 def nll(logits: Floats, truth: NDArray[np.int64]) -> Floats:
-    """Negative log-likelihood of each sample, nats, (n,)."""
+    """Return the negative log-likelihood of each sample, nats, (n,)."""
+    # The largest logit is subtracted first: `exp` of a large logit would overflow.
     top = logits.max(-1, keepdims=True)
     total = np.log(np.exp(logits - top).sum(-1)) + top[:, 0]
     loss: Floats = total - logits[np.arange(len(truth)), truth]

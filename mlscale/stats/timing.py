@@ -1,8 +1,8 @@
-"""Which of two implementations is faster, on a machine that others use, too.
+"""Compare the speed of two implementations on a shared machine.
 
-The wall clock counts a neighbour's time slice as the model's: medians of it have been wrong by a factor of ten. Here
-both calls are timed by the CPU time they use, in rounds of both, until an interval of their ratio decides. Use
-`compare_times` wherever a decision depends on speed.
+The wall clock includes the time slices of other processes: its medians have been wrong by a factor of ten. Here both
+calls are measured by their CPU time, in rounds of both, until an interval of their ratio decides. Use `compare_times`
+wherever a decision depends on speed.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ Clock = Callable[[], float]
 LOOKS = (16, 32, 64, 128, 256)
 """Rounds after which the interval may decide. It holds for all of these checks together (Bonferroni)."""
 BUDGET_S = 10.0
-_FEWEST = 8  # rounds, however long one takes: fewer give no interval of a median at this confidence
-_WARM_UP = 3
-_BLOCK_S = 0.001  # shorter calls are repeated: a clock takes less than 0.2 % of it to read
-_NARROW = 0.02  # half the width of an interval, as a share of the ratio, that is precise enough where no bound is given
+_FEWEST = 8  # rounds, however long they take: fewer give no interval of a median at this confidence
+_WARM_UP = 3  # calls that are not measured: the first ones fill caches
+_BLOCK_S = 0.001  # shorter calls are repeated: reading a clock takes less than 0.2 % of this
+_NARROW = 0.02  # without a bound: the half width of an interval, as a share of the ratio, that is precise enough
 
 
 @dataclass(frozen=True)
 class CallTime:
-    """How long one call takes.
+    """The time of one call.
 
     Attributes:
-        cpu_ms: median of the CPU time it uses. What its machine computes, whoever else is on it.
+        cpu_ms: median of its CPU time, which does not depend on other processes.
         wall_ms: median by the wall clock, waiting for the CPU included; on an idle machine both are equal.
     """
 
@@ -43,13 +43,13 @@ class CallTime:
 
 @dataclass(frozen=True)
 class TimesCompared:
-    """Two calls that took turns.
+    """The comparison of two calls that were measured alternately.
 
     Attributes:
         first, second: the time of each.
-        ratio: CPU time of the first over that of the second: how many times as fast the second is. The median over the
-            rounds and its interval, which holds for every distribution of the noise.
-        rounds: that were measured.
+        ratio: CPU time of the first divided by that of the second: 2 means that the second is twice as fast. The median
+            over the rounds and its interval, which is valid for every distribution of the noise.
+        rounds: the number of measured rounds.
     """
 
     first: CallTime
@@ -58,23 +58,23 @@ class TimesCompared:
     rounds: int
 
     def is_at_least(self, bound: float) -> bool | None:
-        """Return whether the true ratio is `bound` or more; None: undecided, the interval includes the bound."""
+        """Return True if the true ratio is `bound` or more; None if undecided: the interval includes the bound."""
         return at_least(self.ratio, bound)
 
     def is_at_most(self, bound: float) -> bool | None:
-        """Return whether the true ratio is `bound` or less; None: undecided."""
+        """Return True if the true ratio is `bound` or less; None if undecided."""
         return at_most(self.ratio, bound)
 
 
 def at_least(found: Interval, bound: float) -> bool | None:
-    """Return whether the truth is `bound` or more; None where the interval includes both sides or is not known."""
+    """Return True if the true value is `bound` or more; None where the interval has both sides or is not known."""
     if found.low >= bound:
         return True
     return False if found.high < bound else None
 
 
 def at_most(found: Interval, bound: float) -> bool | None:
-    """Return whether the truth is `bound` or less; None where the interval includes both sides or is not known."""
+    """Return True if the true value is `bound` or less; None where the interval has both sides or is not known."""
     if found.high <= bound:
         return True
     return False if found.low > bound else None
@@ -89,13 +89,13 @@ def compare_times(
     confidence: float = 0.95,
     cpu_clock: Clock = time.thread_time,
 ) -> TimesCompared:
-    """Time both calls until the interval of their ratio excludes `bound`, or the budget is spent.
+    """Measure both calls until the interval of their ratio excludes `bound`, or the budget is spent.
 
-    A round is first, second, second, first: a machine that gets slower or faster meanwhile, and what one call leaves in
-    the caches, count for both alike.
+    A round is first, second, second, first: a drift of the machine's speed, and the caches that one call leaves to the
+    next, affect both equally.
 
     Args:
-        first, second: what to time; what they return is ignored.
+        first, second: the calls to measure; their results are ignored.
         bound: the ratio that a decision depends on; None measures to within 2 %.
         budget_s: seconds by the wall clock; eight rounds are measured in any case.
         confidence: of the ratio's interval, two-sided.
@@ -107,6 +107,7 @@ def compare_times(
     a, b = sides
     ratios: list[float] = []
     ratio = Interval(float("nan"), float("nan"), float("nan"))
+    # Bonferroni: each check gets its share of the error, as stopping at the first clear one would inflate it.
     at_each = 1 - (1 - confidence) / len(LOOKS)
     while True:
         ratios.append(_ratio(a, b))
@@ -118,7 +119,7 @@ def compare_times(
 
 
 def _ratio(a: _Side, b: _Side) -> float:
-    """Measure one round."""
+    """Measure one round, and return the ratio of its CPU times."""
     in_order = a.measure(), b.measure()
     in_reverse = b.measure(), a.measure()
     return (in_order[0] + in_reverse[1]) / (in_order[1] + in_reverse[0])
@@ -131,7 +132,7 @@ def _is_clear(ratio: Interval, bound: float | None) -> bool:
 
 
 class _Side:
-    """One of the calls, and the times of its blocks."""
+    """One of the two calls, and the times of its blocks."""
 
     def __init__(self, call: Call, cpu_clock: Clock) -> None:
         self._call, self._clock = call, cpu_clock
@@ -150,7 +151,7 @@ class _Side:
         return CallTime(1000 * median(self._cpu_s), 1000 * median(self._wall_s))
 
     def measure(self) -> float:
-        """Time one block, and return the CPU seconds of one call; never zero: coarse clocks may stand still."""
+        """Measure one block, and return the CPU seconds of one call; never zero, which a coarse clock may measure."""
         wall, cpu = time.perf_counter(), self._clock()
         for _ in range(self._repeats):
             self._call()
