@@ -1,4 +1,4 @@
-"""A command that stays while others run: a server, a watch, load. It ends with the block that started it."""
+"""Run a command in the background while others run, such as a server or a load test; it ends with its block."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _LOOK_SECONDS, _GRACE_SECONDS = 0.05, 20.0
 
 @dataclass(frozen=True)
 class Background:
-    """A command of mlscale in a process group of its own.
+    """A command of mlscale in its own session.
 
     Attributes:
-        words: the verb and its overrides.
-        process: what runs it.
-        out, log: files with what it has written to stdout and stderr.
+        words: the command and its overrides.
+        process: its process.
+        out, log: files with its stdout and stderr.
     """
 
     words: tuple[str, ...]
@@ -37,7 +37,7 @@ class Background:
     log: Path
 
     def until(self, ready: Callable[[], T | None], seconds: float, what: str) -> T:
-        """Wait until `ready` gives something, and return that.
+        """Wait until `ready` returns something other than None, and return that.
 
         Raises:
             MLScaleError: the command ended, or it takes longer than `seconds` (exit code 5).
@@ -52,7 +52,7 @@ class Background:
         return found
 
     def end(self, how: signal.Signals = signal.SIGTERM, seconds: float = _GRACE_SECONDS) -> int:
-        """Tell it to end, and return its exit code.
+        """Send it the signal `how`, wait for its end, and return its exit code.
 
         Raises:
             MLScaleError: it takes longer than `seconds` (exit code 5).
@@ -77,13 +77,14 @@ class Background:
 
 @contextlib.contextmanager
 def background(words: Sequence[str], folder: Path) -> Iterator[Background]:
-    """Run `mlscale <words>` during the block; after it, no process of the command is left.
+    """Run `mlscale <words>` during the block; at its end, all processes of the command are ended.
 
     Args:
-        words: the verb and its overrides.
-        folder: where `<verb>.out` and `<verb>.log` keep what it prints.
+        words: the command and its overrides.
+        folder: the folder for its output, `<command>.out` and `<command>.log`.
     """
     out, log = (folder / f"{words[0]}.{kind}" for kind in ("out", "log"))
+    # The child finds the same packages as this process, whose path may differ from that of a new interpreter.
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     with out.open("wb") as said, log.open("wb") as told:
         process = subprocess.Popen(
@@ -92,6 +93,7 @@ def background(words: Sequence[str], folder: Path) -> Iterator[Background]:
             stdout=said,
             stderr=told,
             env=environment,
+            # Ctrl-C reaches only this process; and all processes of the session can be ended together.
             start_new_session=True,
         )
     try:

@@ -1,4 +1,4 @@
-"""Looking into a run while it runs: `breakpoint()` on rank 0 alone, and debuggers that attach to each rank."""
+"""Debug a run while it runs: `breakpoint()` on rank 0 only, and debuggers that attach to each rank."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _HOST = "127.0.0.1"
 
 @contextlib.contextmanager
 def ready(settings: Mapping[str, Any], rank: int, world_size: int) -> Iterator[None]:
-    """During the block `breakpoint()` asks where somebody can answer, or a debugger may attach.
+    """Enable debugging during the block: `breakpoint()` opens a prompt on the terminal, or a debugger can attach.
 
     Args:
         settings: `debugger` of the config: port, wait.
@@ -34,7 +34,7 @@ def ready(settings: Mapping[str, Any], rank: int, world_size: int) -> Iterator[N
         sys.breakpointhook = _ask if rank == 0 else _pass
     try:
         yield
-    except pdb.bdb.BdbQuit as quit_:  # type: ignore[attr-defined]  # pdb imports bdb, without saying so
+    except pdb.bdb.BdbQuit as quit_:  # type: ignore[attr-defined]  # pdb imports bdb, but does not list it
         raise MLScaleError("stopped at the debugger's prompt", exit=Exit.INTERRUPTED) from quit_
     finally:
         if not settings.get("port"):
@@ -48,10 +48,10 @@ def listen(port: int, rank: int, *, wait: bool) -> None:
         MLScaleError: the port is taken, or debugpy is not installed (exit code 5).
     """
     need("debug", "debugpy")
-    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # it warns of frozen modules of the standard library
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")  # else it warns about frozen standard modules
     import debugpy
 
-    debugpy.configure(subProcess=False)  # workers of a loader are not this rank
+    debugpy.configure(subProcess=False)  # worker processes of a DataLoader are not debugged
     try:
         debugpy.listen((_HOST, port))
     except (RuntimeError, OSError) as error:
@@ -72,7 +72,7 @@ def listen(port: int, rank: int, *, wait: bool) -> None:
 
 
 def _ask(*_: Any, **__: Any) -> None:
-    """pdb on the terminal that the launcher stands on: the standard input of a rank is closed."""
+    """Open pdb on the terminal of the launcher, for the standard input of a rank is closed."""
     terminal = _terminal()
     if terminal is None:
         print(
@@ -81,15 +81,16 @@ def _ask(*_: Any, **__: Any) -> None:
             flush=True,
         )
         return
+    # The frame above this one is the caller of `breakpoint()`.
     pdb.Pdb(stdin=terminal, stdout=sys.stdout).set_trace(sys._getframe(1))
 
 
 def _pass(*_: Any, **__: Any) -> None:
-    """On other ranks: they wait for rank 0 in the next exchange."""
+    """Ignore `breakpoint()`: other ranks wait for rank 0 at the next collective."""
 
 
 def _terminal() -> TextIO | None:
-    """The terminal that standard error or output goes to, for reading."""
+    """Open the terminal of standard error or output for reading; None where neither is a terminal."""
     for number in (2, 1):
         with contextlib.suppress(OSError):
             return open(os.ttyname(number), encoding="utf-8")

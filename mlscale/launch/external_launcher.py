@@ -1,4 +1,4 @@
-"""Ranks that another launcher started: torchrun, srun, mpirun. Checked before anything is composed."""
+"""Detect ranks that another launcher started: torchrun, srun, mpirun. Checked before the config is composed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from mlscale.errors import MLScaleError
 LAUNCHING = frozenset({"train", "retrain", "lifecycle", "verify-resume", "profile", "predict"})
 """Commands that start one process per device themselves."""
 
-# Who sets the two variables of a rank and of how many there are; the command that starts one process there.
+# Variables of the world size and the rank, the launcher that sets them, and the command that starts one process.
 _LAUNCHERS = (
     ("WORLD_SIZE", "RANK", "torchrun or a launcher like it", "python -m mlscale"),
     ("SLURM_STEP_NUM_TASKS", "SLURM_PROCID", "srun", "srun --ntasks=1 python -m mlscale"),
@@ -20,17 +20,18 @@ _LAUNCHERS = (
 
 
 def refuse_external_rank(command: str, environment: Mapping[str, str] = os.environ) -> None:
-    """Refuse a command whose process is a rank among several: each would do all of the work, in a run of its own.
+    """Raise an error if this process is one of several ranks: each would do all of the work, in its own run.
 
     Args:
         command: of mlscale.
         environment: the process's variables.
 
     Raises:
-        MLScaleError: it is one.
+        MLScaleError: it is.
     """
     for size, rank, launcher, alone in _LAUNCHERS if command in LAUNCHING else ():
         count = environment.get(size, "")
+        # One process is allowed: `srun --ntasks=1` sets the variables as well.
         if rank not in environment or not count.isdigit() or int(count) < 2:
             continue
         local = environment.get("LOCAL_WORLD_SIZE", "") if size == "WORLD_SIZE" else ""

@@ -1,7 +1,7 @@
-"""When Python looks for garbage: not while modules are imported and configs composed, of which nearly all stays.
+"""Turn off Python's garbage collection while modules are imported and configs composed: nearly all objects stay.
 
-Importing torch and Lightning makes objects by the hundred thousand; going over them again and again takes a fifth of
-the time, and once more that much at the end of the process.
+Importing torch and Lightning creates hundreds of thousands of objects; scanning them repeatedly takes a fifth of the
+time, and as much again at the end of the process.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ _ours = False
 
 
 def claim() -> None:
-    """Say that this process is mlscale's own: a command line, or the fork server. Anybody else's is left alone."""
+    """Mark this process as mlscale's own: a command line, or the fork server. No other process is changed."""
     global _ours
     _ours = True
 
 
 def claimed() -> bool:
-    """Whether it is."""
+    """Return True if this process is marked as mlscale's own."""
     return _ours
 
 
 @contextlib.contextmanager
 def put_off() -> Iterator[None]:
-    """No collection during the block; what there is at its end is not looked at again, and shared by forked ranks.
+    """Turn off collection during the block; objects at its end are never scanned, and stay shared with forked ranks.
 
-    Cyclic garbage made in the block is never freed: it is for what happens once. Without `claim` it does nothing.
+    Cyclic garbage from the block is never freed: use it only for what happens once. Without `claim` it does nothing.
     """
     before = gc.isenabled()
     if _ours:
@@ -37,6 +37,7 @@ def put_off() -> Iterator[None]:
         yield
     finally:
         if _ours:
+            # A collection writes to the header of each object it scans, and so copies memory that forked ranks share.
             gc.freeze()
         if before:
             gc.enable()

@@ -1,4 +1,4 @@
-"""The end of a process that hangs: no exception reaches its main thread, so a thread beside it has the last word."""
+"""End a process that hangs: no exception reaches its main thread, so another thread reports the error and ends it."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from mlscale.secrets.mask import Masker
 def end(
     folder: Path, error: MLScaleError, others: Iterable[Mapping[str, Any]], tell: Callable[[RunFolder], None]
 ) -> None:
-    """Leave `error` where it is told, and end this process, its loader workers, and the ranks that hang with it.
+    """Record or print `error`, and end this process, its loader workers, and the ranks that hang with it.
 
     Args:
         folder: the run's.
-        others: other ranks on this machine, `pid` and `pid_start` of each. They are killed, for one that is stuck in
-            code that does not come back hears no other signal.
-        tell: called with the sealed run, where this process is the whole run: nobody else could tell its end.
+        others: other ranks on this machine, `pid` and `pid_start` of each. They are killed, for a rank that is stuck in
+            native code handles no other signal.
+        tell: called with the sealed run if this process is the only one of the run, to report its end.
     """
     if "RANK" in os.environ:
-        failures.write(folder, int(os.environ["RANK"]), error)  # the launching process tells it, and seals the run
+        failures.write(folder, int(os.environ["RANK"]), error)  # the launching process prints it, and seals the run
     else:
-        with contextlib.suppress(Exception):  # whatever is wrong with the disk, the process ends
+        with contextlib.suppress(Exception):  # the process must end even if the disk fails
             run = RunFolder.open(folder, Masker.of_process())
             run.seal("failed", sentence=str(error))
             tell(run)
@@ -43,4 +43,5 @@ def end(
                 os.kill(int(other["pid"]), signal.SIGKILL)
     for worker in multiprocessing.active_children():
         worker.kill()
+    # Not sys.exit: it would end only this thread, and the interpreter would wait for the main thread.
     os._exit(int(error.exit))

@@ -1,4 +1,4 @@
-"""What this machine has: accelerators, cores, and which precisions they compute."""
+"""The devices of this machine: accelerators, cores, and the precisions that they compute."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ class Machine:
 
     Attributes:
         cuda: number of CUDA or ROCm devices.
-        mps: whether Apple's GPU is there.
+        mps: True if Apple's GPU is available.
         cores: CPU cores this process may use (affinity and quota, not the sockets' total).
-        cuda_bf16: whether every CUDA device computes bfloat16.
+        cuda_bf16: True if the CUDA devices compute bfloat16 natively.
     """
 
     cuda: int
@@ -24,12 +24,12 @@ class Machine:
     cuda_bf16: bool
 
     def count(self, accelerator: str) -> int | None:
-        """Devices of an accelerator; None for a CPU, which holds any number of processes."""
+        """Return the number of devices of an accelerator; None for a CPU, which holds any number of processes."""
         return {"cuda": self.cuda, "mps": int(self.mps)}.get(accelerator)
 
 
 def this_machine() -> Machine:
-    """Ask torch and the operating system."""
+    """Return the devices that torch and the operating system report."""
     import torch
 
     cuda = torch.cuda.device_count() if torch.cuda.is_available() else 0
@@ -37,5 +37,6 @@ def this_machine() -> Machine:
         cuda=cuda,
         mps=torch.backends.mps.is_available(),
         cores=max(1, int(usable_cores())),
+        # Emulated bfloat16 does not count: torch offers it on older GPUs, which do not compute it in hardware.
         cuda_bf16=cuda > 0 and torch.cuda.is_bf16_supported(including_emulation=False),
     )

@@ -22,7 +22,7 @@ from mlscale.runs import processes as process
 
 RankMain = Callable[[str, Mapping[str, str], str, int], None]
 PRELOAD = "mlscale.assembly.preload"  # by name: the fork server imports it
-_SAVE_SECONDS = 600  # what ranks that are told to stop may take for their last step and their last checkpoint
+_SAVE_SECONDS = 600  # the time that ranks have after a stop signal for their last step and checkpoint
 
 
 def warm_up(devices: Any) -> None:
@@ -33,18 +33,18 @@ def warm_up(devices: Any) -> None:
 
 
 def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path | None = None) -> None:
-    """Run `main` in `world_size` processes, which train what `folder` describes, from the beginning or `checkpoint`.
+    """Run `main` in `world_size` processes, which train the run in `folder`, from the start or from `checkpoint`.
 
     Ranks are forked from a fork server that has imported torch and Lightning and computed nothing: they start in a
-    second or two whatever this process has done before. It may be older than the folder, so the secrets that the
-    folder refers to travel with the call.
+    second or two whatever this process has done before. The server may be older than the folder, so the secrets that
+    the folder refers to are passed with the call.
 
     Args:
         main: the entry of a rank; it gets the folder, this process's environment, the checkpoint ('' for none) and
             this process's id.
 
     Raises:
-        MLScaleError: what a rank raised, a signal that stopped it among it; or which rank died, and of what.
+        MLScaleError: the error of a rank, which may be a stop by a signal; or the rank that died, and its cause.
     """
     warm_up(world_size)
     from torch.distributed.elastic.multiprocessing.api import SignalException
@@ -60,6 +60,7 @@ def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path
         rdzv_backend=BACKEND,
         run_id=uuid.uuid4().hex,
         start_method="forkserver",
+        # A restart would begin from the same checkpoint as this start; `mlscale runs resume` finds the latest one.
         max_restarts=0,
         monitor_interval=0.1,
         signals_to_handle="SIGTERM,SIGINT,SIGHUP,SIGQUIT,SIGUSR1",
@@ -67,7 +68,7 @@ def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path
     )
     failures.clear(folder)
     if not os.environ.get("MLSCALE_TRACEBACK"):
-        # The agent logs the tracebacks and ends of ranks; what they mean is told once, below.
+        # The agent logs tracebacks and exit codes of ranks; the errors below replace them.
         for name in [*logging.Logger.manager.loggerDict]:
             if name.startswith(("torch.distributed.elastic", "torch.multiprocessing")):
                 logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -84,7 +85,7 @@ def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path
             raise failures.fork_server_killed(folder) from error
         raise
     except SignalException as stop:
-        # The ranks were told; what they could save, they saved.
+        # The agent passed the signal on, and the ranks have saved what they could.
         code = {signal.SIGINT: Exit.INTERRUPTED, signal.SIGUSR1: Exit.SAVED}.get(stop.sigval, Exit.TERMINATED)
         unsaved = MLScaleError(
             f"stopped by {stop.sigval.name}, nothing saved",
@@ -97,7 +98,7 @@ def launch_ranks(main: RankMain, folder: Path, world_size: int, checkpoint: Path
 
 @dataclass(frozen=True)
 class _ForkServer:
-    """The process that forks ranks. When it is killed, the ends of its ranks can't be known: they end themselves."""
+    """The process that forks ranks. If it is killed, the exit codes of its ranks are lost, and they end themselves."""
 
     pid: int | None
     started: int | None
@@ -113,7 +114,7 @@ class _ForkServer:
 
 @contextlib.contextmanager
 def _handlers_restored(names: Sequence[str]) -> Iterator[None]:
-    """The agent sets signal handlers and leaves them behind; a sweep goes on after it."""
+    """Restore the signal handlers after the block: the agent does not, and a sweep continues after it."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -127,7 +128,7 @@ def _handlers_restored(names: Sequence[str]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_main() -> Iterator[None]:
-    """Ranks do not import what was started: a script without `if __name__ == "__main__":` would run again in each."""
+    """Keep ranks from importing the main script: without `if __name__ == "__main__":` it would run again in each."""
     before = spawn.get_preparation_data
 
     def data(name: str) -> dict[str, Any]:
@@ -142,11 +143,12 @@ def _without_main() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _second_interrupt_kills() -> Iterator[None]:
-    """A second Ctrl-C ends the ranks at once; torch's agent would wait for them as long as they may take to save."""
+    """Kill the ranks at a second Ctrl-C; torch's agent would wait for them as long as they may take to save."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     heard, told = socket.socketpair()
+    # As `set_wakeup_fd` demands: the signal handler that writes to it must never wait.
     told.setblocking(False)
 
     def listen() -> None:
@@ -158,6 +160,7 @@ def _second_interrupt_kills() -> Iterator[None]:
                     rank.kill()
 
     with heard, told:
+        # Written to at once, in C: a handler in Python runs only when the main thread is back in Python code.
         before = signal.set_wakeup_fd(told.fileno(), warn_on_full_buffer=False)
         listener = threading.Thread(target=listen, name="mlscale-interrupts", daemon=True)
         listener.start()
@@ -165,5 +168,6 @@ def _second_interrupt_kills() -> Iterator[None]:
             yield
         finally:
             signal.set_wakeup_fd(before)
+            # Makes `recv` return nothing, which ends the listener's loop.
             told.shutdown(socket.SHUT_WR)
             listener.join()

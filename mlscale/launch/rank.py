@@ -1,14 +1,14 @@
-"""Whether this process is a rank that the launcher started. Imports nothing: the command line asks, too."""
+"""A flag for processes that the launcher started as a rank. Imports nothing: the command line reads it, too."""
 
 _here = False
 
 
 def enter() -> None:
-    """This process is a rank from now on."""
+    """Mark this process as a rank."""
     global _here
     _here = True
 
 
 def here() -> bool:
-    """Whether it is."""
+    """Return True if this process is a rank."""
     return _here

@@ -1,4 +1,4 @@
-"""What became of a rank: each writes its own failure into the run folder, the parent reads them and names the cause."""
+"""Failures of ranks: each rank writes its own into the run folder; the parent reads them and determines the cause."""
 
 from __future__ import annotations
 
@@ -17,19 +17,20 @@ if TYPE_CHECKING:
 
 _OF_ANOTHER = _TIMEOUT, _PEER = "timeout", "peer lost"
 _UNWRITTEN = "the run folder takes no message of this rank"
+# Texts of Gloo and NCCL, which have no error codes: compared in lower case.
 _TIMED_OUT = ("timeout", "timed out")
 _PEER_LOST = ("connection closed by peer", "connection reset by peer", "broken pipe", "remote process exited")
-# How long a rank that only suffers from another one waits, before the agent sees it end and ends them all: the others
-# then report the same, and a rank that died is the first whose end the agent sees.
+# A rank that failed because of another one waits this long before it ends, as the agent then ends all ranks: so the
+# others can report theirs first, and a rank that died is the first whose end the agent sees.
 _GRACE_SECONDS = 2.0
 
 
 def of_another_rank(error: BaseException) -> str:
-    """`timeout` if a collective gave up waiting for another rank, `peer lost` if that rank has gone, else nothing."""
+    """Return `timeout` if a collective timed out, `peer lost` if another rank has ended, else an empty text."""
     from torch.distributed import DistError
 
     text = str(error).lower()
-    # Gloo raises plain RuntimeErrors, which begin with the place in its source.
+    # Gloo raises plain RuntimeErrors, which begin with the path of its source file.
     if not isinstance(error, DistError) and not (isinstance(error, RuntimeError) and "gloo" in text):
         return ""
     if any(words in text for words in _PEER_LOST):
@@ -38,10 +39,10 @@ def of_another_rank(error: BaseException) -> str:
 
 
 def write(folder: Path, rank: int, error: MLScaleError) -> None:
-    """Leave a failure for the parent process.
+    """Write a failure into the run folder for the parent process.
 
     Raises:
-        MLScaleError: the run folder takes none, as on a disk that is full or read-only; `cause` knows it by its text.
+        MLScaleError: it can't be written, as on a full or read-only disk; `cause` recognises this by its text.
     """
     error = error.masked(Masker.of_process().mask)
     record = {name: getattr(error, name) for name in ("what", "where", "why", "fix")}
@@ -57,19 +58,19 @@ def write(folder: Path, rank: int, error: MLScaleError) -> None:
 
 
 def write_of_another(folder: Path, rank: int, what: str, error: BaseException) -> None:
-    """Leave word that this rank waited in vain or lost another one, and give the others time to say theirs."""
+    """Write a failure that another rank caused, and give the other ranks time to write theirs."""
     first_line = str(error).strip().splitlines()[0]
     write(folder, rank, MLScaleError(what, why=first_line, exit=Exit.ENVIRONMENT))
     time.sleep(_GRACE_SECONDS)
 
 
 def any_in(folder: Path) -> bool:
-    """Whether a rank has failed, so that the others are only in the way."""
+    """Return True if a rank has failed, so that the others need not continue."""
     return any((folder / "logs").glob("rank*-failure.json"))
 
 
 def told(folder: Path, world_size: int) -> MLScaleError | None:
-    """The first error that a rank raised of its own; None where they only suffered from another."""
+    """Return the first error that a rank caused itself; None where all failures were caused by another rank."""
     own = [record for record in _read(folder, world_size).values() if record["what"] not in _OF_ANOTHER]
     if not own:
         return None
@@ -81,7 +82,7 @@ def told(folder: Path, world_size: int) -> MLScaleError | None:
 
 
 def cause(folder: Path, world_size: int, error: ChildFailedError) -> MLScaleError:
-    """The error to tell: the first rank's own, the missing rank of a collective, or the signal that killed one."""
+    """Return the error to report: a rank's own, the missing rank of a collective, or the signal that killed one."""
     if own := told(folder, world_size):
         return own
     records = _read(folder, world_size)
@@ -114,9 +115,10 @@ def cause(folder: Path, world_size: int, error: ChildFailedError) -> MLScaleErro
 
 
 def _unwritten(folder: Path, rank: int) -> MLScaleError:
-    """The error for a rank that could not leave a message; see `write`."""
+    """Return the error for a rank that could not write its failure; see `write`."""
     aside = folder / "logs" / f"rank{rank}-failure.tmp"
     try:
+        # Repeat the write to get the system's error: the rank's message holds only a text.
         aside.write_text("{}" * 512)
         aside.unlink()
     except OSError as error:
@@ -132,7 +134,7 @@ def _unwritten(folder: Path, rank: int) -> MLScaleError:
 
 def fork_server_killed(folder: Path) -> MLScaleError:
     """Return the error for ranks whose fork server was killed; they end within a second, without a report."""
-    time.sleep(_GRACE_SECONDS)  # until they have ended: another attempt may begin then
+    time.sleep(_GRACE_SECONDS)  # until they have ended: another attempt may then start
     return MLScaleError(
         "the process that starts the ranks (the fork server) was killed",
         where=str(folder),
@@ -157,7 +159,7 @@ def _missing(folder: Path, world_size: int, records: dict[int, dict[str, Any]]) 
 
 
 def clear(folder: Path) -> None:
-    """Forget the failures of an earlier attempt."""
+    """Remove the failures of an earlier attempt."""
     for path in (folder / "logs").glob("rank*-failure.json"):
         path.unlink()
 

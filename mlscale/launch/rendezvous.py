@@ -1,7 +1,7 @@
-"""Where the ranks of one machine meet: a store in the launching process, and nothing to agree upon.
+"""Rendezvous for the ranks of one machine: a store in the launching process, without an election.
 
-torch's own c10d rendezvous elects a node among several. Alone it does so too, in nine steps of which each reads the
-call stack's source files (`inspect.stack`): a quarter of a second before the first rank is forked.
+torch's own c10d rendezvous elects a node among several. It does so for a single node, too, in nine steps of which each
+reads the source files of the call stack (`inspect.stack`): a quarter of a second before the first rank is forked.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _HOST = "localhost"
 
 
 class OneMachine(RendezvousHandler):
-    """The rendezvous of a single agent, at a free port that the system picks."""
+    """A rendezvous of a single agent, at a free port that the system chooses."""
 
     def __init__(self, run_id: str) -> None:
         self._run_id = run_id
@@ -33,11 +33,12 @@ class OneMachine(RendezvousHandler):
 
     @property
     def use_agent_store(self) -> bool:
-        """Ranks use the agent's store: its port is taken already, so nobody else can take it before rank 0 does."""
+        """True: ranks use the agent's store. Its port is open already, so no process can take it before rank 0 does."""
         return True
 
     def next_rendezvous(self) -> RendezvousInfo:
         if self._store is None:
+            # Port 0: the system picks a free one, so that several runs can start at once.
             self._store = TCPStore(
                 _HOST, 0, is_master=True, timeout=timedelta(minutes=10), wait_for_workers=False, multi_tenant=True
             )

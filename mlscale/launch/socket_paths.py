@@ -1,7 +1,7 @@
 """Keep the paths of multiprocessing's Unix sockets short, whatever TMPDIR is.
 
 The fork server listens on a socket below the temporary folder, and so does each worker of a DataLoader that passes on
-tensors. The path of one has at most 107 bytes (103 on macOS), which the TMPDIR of a cluster's job easily exceeds.
+tensors. Such a path has at most 107 bytes (103 on macOS), which the TMPDIR of a cluster's job easily exceeds.
 Python 3.14 falls back to /tmp, too; earlier versions raise 'AF_UNIX path too long'.
 """
 
@@ -16,16 +16,16 @@ from pathlib import Path
 from mlscale.errors import Exit, MLScaleError
 
 _LONGEST = 107 if sys.platform == "linux" else 103  # bytes, without the NUL at the end
-_PREFIX = "pymp-"  # as multiprocessing calls its own folder
+_PREFIX = "pymp-"  # as in multiprocessing's own folder names
 _IN_FOLDER = len("/listener-12345678")
 _IN_TMPDIR = len(f"/{_PREFIX}12345678") + _IN_FOLDER
 _SHORT = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - the folder made in it is this user's alone
 
 
 def shorten_socket_paths() -> None:
-    """Make multiprocessing put its sockets into a folder with a short path, where that of TMPDIR is too long.
+    """Make multiprocessing create its sockets in a folder with a short path, if that of TMPDIR is too long.
 
-    Processes that this one starts take the folder over; it is removed when this process ends.
+    Child processes inherit the folder; it is removed when this process ends.
 
     Raises:
         MLScaleError: no folder with a short path can be written to (exit code 5).
@@ -41,6 +41,7 @@ def shorten_socket_paths() -> None:
         return
     folder = _make_short_folder()
     config["tempdir"] = folder
+    # The priority of multiprocessing's own folder: removed last, when no socket in it is used any more.
     util.Finalize(None, shutil.rmtree, args=(folder, True), exitpriority=-100)
 
 

@@ -1,4 +1,4 @@
-"""What a run says before its first step. On stderr, so that stdout holds results alone."""
+"""Lines that a run prints before its first step. On stderr, so that stdout holds results only."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 
 class Masks(Protocol):
-    """Takes secrets out of text."""
+    """An object that masks secrets in text."""
 
     def mask(self, text: str) -> str: ...
 
 
 def say(lines: Iterable[str], masker: Masks) -> None:
-    """Print lines for people, secrets masked."""
+    """Print lines on stderr, secrets masked."""
     for line in lines:
         print(masker.mask(line), file=sys.stderr, flush=True)
 
 
 def start_lines(cfg: DictConfig, facts: Mapping[str, Any] | None) -> list[str]:
-    """The run, its data, how the global batch is shared, and where it computes."""
+    """Return lines about the run: its folder, data, global batch and device."""
     derived = cfg.derived
     lines = [f"run       {derived.run_dir}", *_debugging(derived.get("overrides") or [])]
     if facts:
@@ -52,8 +52,9 @@ def start_lines(cfg: DictConfig, facts: Mapping[str, Any] | None) -> list[str]:
 
 
 def _debugging(overrides: Iterable[str]) -> list[str]:
-    """What the option of `debug` that was typed does, in its file's own words."""
+    """Return a line about the `debug` option in the overrides, from the first comment in its file."""
     typed = [word.lstrip("+").removeprefix("debug=") for word in overrides if word.lstrip("+").startswith("debug=")]
+    # The text is in the option's own file, so that this line and the documentation can't differ.
     file = find_roots().files.get("debug", {}).get(typed[-1]) if typed else None
     if file is None or typed[-1] == "none":
         return []
@@ -63,7 +64,7 @@ def _debugging(overrides: Iterable[str]) -> list[str]:
 
 
 def _left_out(cfg: DictConfig) -> str:
-    """The samples that fill no batch, where an epoch is a whole one."""
+    """Return the number of samples that fill no batch, as text; empty where the epoch's length is limited."""
     steps, rest = epoch_steps(cfg.data, cfg.derived.train_samples)
     if not rest or steps != cfg.derived.steps_per_epoch:
         return ""
@@ -71,7 +72,7 @@ def _left_out(cfg: DictConfig) -> str:
 
 
 def _drawn(data: Mapping[str, Any]) -> str:
-    """How training samples are drawn, where it is not each once an epoch."""
+    """Return the way training samples are drawn, as text; empty where each is drawn once an epoch."""
     words = []
     if data.get("sampling", "shuffle") == "balanced":
         words.append("every class equally often")
