@@ -1,4 +1,4 @@
-"""A place of a run to be killed at: the run stops there, says so, and waits. For `mlscale verify-resume`."""
+"""Stop a run at a kill point: it reports that it has stopped, and waits to be killed. For `mlscale verify-resume`."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _LOOK_SECONDS = 0.5
 
 
 class Halt:
-    """Stops where `<folder>/order.json` says, makes `<folder>/there`, and waits to be killed.
+    """A stop at the point in `<folder>/order.json`: it creates `<folder>/there`, and waits to be killed.
 
-    So a process is killed from outside, at a place that is known to the step, whatever the speed of the machine. When
-    who gave the order is gone, the process ends: nobody would kill it, or want what it computes. Without an order it
-    does nothing.
+    So a process is killed from outside at an exact step, whatever the speed of the machine. If the process that wrote
+    the order ends, this one ends, too: no other process would kill it, or use its results. Without an order it does
+    nothing.
 
     Args:
         folder: of the trace.
@@ -40,13 +40,14 @@ class Halt:
             _end_with(order["pid"], order["pid_start"])
 
     def at(self, place: str, trainer: Any) -> None:
-        """The run is at a place: step (before a forward pass), validation (after its first batch), save, or between: at
-        the second save of a boundary."""
+        """Stop if this is the ordered place: step (before a forward pass), validation (after its first batch), save, or
+        between (the second save of a boundary)."""
         if place != self._place or trainer.global_step < self._step:
             return
         saves = place in ("save", "between")
         if saves and isinstance(trainer.strategy.checkpoint_io, checkpoint_io.VerifiedCheckpointIO):
             _write_half(self._wait)
+        # Checkpoints of Lightning's own I/O are written by rank 0 alone; at other places all ranks stop.
         elif not saves or trainer.is_global_zero:
             self._wait()
 
@@ -57,18 +58,19 @@ class Halt:
 
 
 def _end_with(pid: int, started: int | None) -> None:
-    """End this process when that one is gone, killed without a chance to end it."""
+    """End this process as soon as process `pid` has ended, which may be killed without a chance to end this one."""
 
     def watch() -> None:
         while process.alive(pid, started):
             time.sleep(_LOOK_SECONDS)
+        # An exception in this thread would not reach the main one.
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="mlscale-verify-resume", daemon=True).start()
 
 
 def _write_half(then: Callable[[], None]) -> None:
-    """Let the checkpoint that is about to be written stop after its first block."""
+    """Make the next checkpoint stop after its first block, and call `then`."""
 
     class Half(checkpoints.Writer):
         def write(self, data: bytes | memoryview) -> int:
@@ -76,4 +78,4 @@ def _write_half(then: Callable[[], None]) -> None:
             then()
             raise AssertionError("unreachable")
 
-    vars(checkpoint_io)["Writer"] = Half  # in a process that does not live to write another
+    vars(checkpoint_io)["Writer"] = Half  # never restored: the process is killed before it writes another

@@ -1,4 +1,4 @@
-"""Where to kill a run: points spread over its life, of several kinds, the same for the same seed."""
+"""Choose kill points: spread over a run, of several kinds, the same for the same seed."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ _KINDS = ("step", "save", "validation", "between")
 
 @dataclass(frozen=True)
 class Kill:
-    """A point of a run's life.
+    """A point of a run at which it is killed.
 
     Attributes:
         place: step (before a forward pass), save (a checkpoint is half written), validation (after its first batch), or
-            between (of the checkpoints that are saved at one boundary the first is committed, the second half written).
-        step: optimizer steps taken by then.
+            between (of two checkpoints at one boundary the first is committed, the second half written).
+        step: optimizer steps so far.
     """
 
     place: str
@@ -35,24 +35,25 @@ class Kill:
 
 
 def steps_of(lines: list[Line]) -> int:
-    """Optimizer steps of a whole run, from its trace."""
+    """Return the number of optimizer steps of a complete run, from its trace."""
     return max((line.step for line in lines), default=0)
 
 
 def choose(lines: list[Line], count: int, seed: int) -> list[Kill]:
-    """`count` points, from early to late, one in each part of the run's life; the last near its end.
+    """Return `count` kill points, from early to late, one in each part of the run; the last near its end.
 
     Args:
-        lines: the trace of the whole run, which says where it validates and saves.
-        seed: draws the points.
+        lines: the trace of the complete run, with its validations and saves.
+        seed: for the random choice of points.
     """
+    # Seeded by a text, which Python hashes with SHA-512: the same points in every version.
     draw = random.Random(f"{seed}")  # noqa: S311 - no secret
     total = steps_of(lines)
     after_save = min((line.step for line in lines if line.kind == "save"), default=0) + 1
     kills: list[Kill] = []
     for number in range(count):
         low, high = 1 + number * (total - 1) // count, max(1, (number + 1) * (total - 1) // count)
-        if number and after_save < total:  # before anything is saved there is nothing to go on with: tried once
+        if number and after_save < total:  # a kill before the first save only tests a restart: once is enough
             low, high = max(low, min(after_save, total - 1)), max(high, min(after_save, total - 1))
         if count > 1 and number == count - 1:
             low = max(low, high - total // 10)
@@ -61,16 +62,16 @@ def choose(lines: list[Line], count: int, seed: int) -> list[Kill]:
 
 
 def _steps_with(place: str, lines: list[Line]) -> list[int]:
-    """The steps at which the run can be killed at a place, sorted."""
+    """Return the steps at which the run can be killed at a place, sorted."""
     if place != "between":
         return sorted({line.step for line in lines if line.kind == place})
     saves = Counter(line.step for line in lines if line.kind == "save")
-    total = steps_of(lines)  # after it no step is left to take, so there is nothing to compare
+    total = steps_of(lines)  # not at the last step: no step follows that could be compared
     return sorted(step for step, count in saves.items() if count > 1 and step < total)
 
 
 def _of_kind(place: str, lines: list[Line], low: int, high: int, draw: random.Random) -> Kill:
-    """A point of a kind between two steps; just later if there is none; a step where the run has none of it at all."""
+    """Return a point of a kind between two steps, else a later one; a plain step if the run has none of this kind."""
     if place != "step":
         there = _steps_with(place, lines)
         within = [step for step in there if low <= step <= high] or [step for step in there if step > high][:1]

@@ -1,4 +1,4 @@
-"""Commands that are killed: a run trains in a process group of its own, which ends by itself or by SIGKILL."""
+"""Run a training command in its own process group, until it ends or is killed by SIGKILL."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _LAST_LINES = 12
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended.
+    """The end of a command.
 
     Attributes:
-        code: its exit code; None where it was killed, as asked.
-        said: its last words: the error that it told, or the end of what it printed.
-        seconds: how long it took.
+        code: its exit code; None where it was killed as planned.
+        said: its last message: the error that it printed, or its last lines.
+        seconds: its duration.
     """
 
     code: int | None
@@ -37,18 +37,19 @@ class Ended:
 
 
 def train(run: Path, root: Path, kill: Kill | None = None) -> Ended:
-    """Train the run in the folder `run`, from where it stands, by a command as a user types it; wait for its end.
+    """Train the run in the folder `run` from its current state, by a command as a user types it; wait for its end.
 
     Args:
         run: a run folder.
-        root: the folder of runs that it lies in.
-        kill: where to kill it; the run's config must have a `Trace` that writes into `<run>/trace`.
+        root: the folder of runs that it is in.
+        kill: the point at which to kill it; the run's config must have a `Trace` that writes into `<run>/trace`.
     """
     folder, log = run / "trace", root / f"{run.name}.log"
     halts.order(folder, *((kill.place, kill.step) if kill else ()))
     start = time.monotonic()
+    # All attempts of a run write to one log: only what this one adds is read.
     offset = log.stat().st_size if log.exists() else 0
-    # As `mlscale runs resume`: the run's own config, nothing is composed again. A run without checkpoints starts over.
+    # Like `mlscale runs resume`: with the run's own config, not composed again. A run without checkpoints restarts.
     words = ["train", f"resume={run}", f"runs_dir={root}", "trust=true"]
     with log.open("ab") as out:
         process = subprocess.Popen(
@@ -61,6 +62,7 @@ def train(run: Path, root: Path, kill: Kill | None = None) -> Ended:
         with _ended(process):
             while process.poll() is None and not halts.there(folder).exists():
                 time.sleep(_LOOK_SECONDS)
+            # Read before `_ended` kills the group: None then means that the run was still there to be killed.
             code = process.poll()
     with log.open("rb") as file:
         file.seek(offset)
@@ -70,7 +72,7 @@ def train(run: Path, root: Path, kill: Kill | None = None) -> Ended:
 
 @contextlib.contextmanager
 def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
-    """Whatever happens, no process of the group is left: SIGKILL to all of them, ranks and their fork server."""
+    """Kill all processes of the group at the end of the block: ranks and their fork server, too."""
     try:
         yield
     finally:
@@ -81,12 +83,12 @@ def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
 
 @contextlib.contextmanager
 def raised_on_terminate() -> Iterator[None]:
-    """SIGTERM raises inside the block, so that it ends its processes and removes its folders."""
+    """Make SIGTERM raise an error inside the block, so that the block ends its processes and removes its folders."""
 
     def stop(*_: object) -> None:
         raise MLScaleError("stopped by SIGTERM", exit=Exit.TERMINATED, fix="start the command again")
 
-    if threading.current_thread() is not threading.main_thread():  # Python lets no other thread set handlers
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set signal handlers
         yield
         return
     before = signal.signal(signal.SIGTERM, stop)

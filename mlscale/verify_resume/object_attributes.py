@@ -1,8 +1,8 @@
-"""What the objects of a run remember beside tensors that checkpoints hold: plain attributes, and random generators.
+"""Digests of the state of a run's objects that is not in tensors of checkpoints: attributes and random generators.
 
-The run's own code is looked at: the module with its sub-modules, callbacks, the data module, loaders, data sets,
-samplers, and the objects inside them. Attributes that Lightning's, torchmetrics' and mlscale's own methods set are
-theirs to save, and left out.
+Covered are objects of the run's own code: the module with its sub-modules, callbacks, the data module, loaders, data
+sets, samplers, and the objects inside them. Attributes that methods of Lightning, torchmetrics and mlscale set are
+saved by these libraries, and left out.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from torch.utils.data import DataLoader
 from mlscale.train.checkpoint import tensor_digests as digests
 
 _OWN_STATE = ("pytorch_lightning", "lightning", "lightning_fabric", "lightning_utilities", "torchmetrics", "mlscale")
-_LOADING = ("torch.utils.data",)  # its objects hold those of the user
-# Not entered: state of the interpreter, of numerical libraries, and of what looks after itself.
+_LOADING = ("torch.utils.data",)  # its objects contain objects of the user
+# Not entered: objects of libraries, which hold their own state or none that a resume must restore.
 _CLOSED = (*_OWN_STATE, "torch", "numpy", "pandas", "PIL", "omegaconf", "hydra", "wandb", "tensorboard", "tqdm")
-_DEPTH = 4
-_MOST_OBJECTS = 500  # in all: a data set of a million objects is not walked through
+_DEPTH = 4  # levels of objects inside of objects
+_MOST_OBJECTS = 500  # in all: a data set may consist of a million objects
 _MOST_ENTRIES = 64  # of a list of objects
 
 
 class Owner(NamedTuple):
-    """An object of the run and what it is in it.
+    """An object of the run and its role.
 
     Attributes:
         role: module, callback, data or loader.
-        place: where it is among others of its role; empty where that needs no saying.
+        place: its path or number among others of its role; empty for a single one.
     """
 
     role: str
@@ -44,7 +44,7 @@ class Owner(NamedTuple):
         return f"{self.role} {_class(self.value)}" + (f" at {self.place}" if self.place else "")
 
     def inside(self, path: str, value: Any) -> Owner:
-        """An object in an attribute of this one."""
+        """Return the owner for an object in an attribute of this one."""
         return Owner(self.role, f"{self.place}.{path}" if self.place else path, value)
 
 
@@ -53,7 +53,7 @@ Found = dict[str, dict[str, list[Any]]]
 
 
 def look(trainer: Any, module: pl.LightningModule) -> Found:
-    """Everything that the objects of a run remember now."""
+    """Return the digests of the current attributes and generators of a run's objects."""
     walk = _Walk()
     for owner in _owners(trainer, module):
         walk.look(owner)
@@ -77,7 +77,7 @@ def _owners(trainer: Any, module: pl.LightningModule) -> Iterator[Owner]:
 
 
 class _Walk:
-    """Visits each object once."""
+    """A traversal that visits each object once: objects may refer to each other in cycles."""
 
     def __init__(self) -> None:
         self.found: Found = {}
@@ -96,10 +96,10 @@ class _Walk:
             digest = digests.plain(part) if name not in left else digests.NOTHING
             if digest is not digests.NOTHING:
                 self._note(owner, name, "tensor" if hasattr(part, "shape") else "value", digest)
-            self._enter(owner, name, part, depth)  # the place may be Lightning's, what stands in it the user's
+            self._enter(owner, name, part, depth)  # an attribute of Lightning's may contain an object of the user
 
     def _enter(self, owner: Owner, path: str, part: Any, depth: int) -> None:
-        """Look into objects, and into those of a list or dictionary."""
+        """Visit an object, or the objects in a list or dictionary."""
         if depth >= _DEPTH:
             return
         if _open(part):
@@ -123,7 +123,7 @@ class _Walk:
 
 
 def _attributes(value: Any) -> dict[str, Any]:
-    """The attributes of an object that are no methods, hooks or internals of the class it derives from."""
+    """Return the attributes of an object, without methods, hooks and internals of its base class."""
     found = dict(vars(value)) if hasattr(value, "__dict__") else {}
     kind = type(value)
     internal: frozenset[str] = frozenset()
@@ -135,13 +135,13 @@ def _attributes(value: Any) -> dict[str, Any]:
         name: part
         for name, part in found.items()
         if name not in internal
-        and not callable(getattr(kind, name, None))  # a hook that was switched off, or replaced
+        and not callable(getattr(kind, name, None))  # a method or hook that was replaced on the instance
         and not (private and name.startswith("_"))
     }
 
 
 def _open(value: Any) -> bool:
-    """Whether the attributes of an object are looked at: those of classes that the run brings along."""
+    """Return True if the attributes of an object are visited: for classes of the run's own code, and loaders."""
     if isinstance(value, nn.Module | pl.LightningDataModule | pl.Trainer | type) or not hasattr(value, "__dict__"):
         return isinstance(value, DataLoader)
     kind = type(value)
@@ -153,8 +153,8 @@ def _open(value: Any) -> bool:
 
 @cache
 def _theirs(kind: type) -> frozenset[str]:
-    """The attributes that methods of Lightning's, torchmetrics', torch's loading and mlscale's classes set, unless a
-    class of the user's sets them too."""
+    """Return the attributes that methods of library classes set (Lightning, torchmetrics, torch's loading, mlscale),
+    unless a class of the user sets them, too."""
     theirs: set[str] = set()
     own: set[str] = set()
     for base in kind.__mro__:
@@ -166,10 +166,11 @@ def _theirs(kind: type) -> frozenset[str]:
 
 
 def _stored(kind: type) -> Iterator[str]:
-    """The names of attributes that the methods of one class assign to."""
+    """Yield the names of attributes to which the methods of one class assign."""
     for member in vars(kind).values():
         functions = (member.fget, member.fset) if isinstance(member, property) else (member,)
         for function in functions:
+            # From the bytecode: an instance does not record which class's method has set an attribute.
             code = getattr(_unwrapped(function), "__code__", None)
             if code is not None:
                 yield from (step.argval for step in dis.get_instructions(code) if step.opname == "STORE_ATTR")
@@ -183,6 +184,7 @@ def _unwrapped(function: Any) -> Any:
 
 @cache
 def _made_by(base: type) -> frozenset[str]:
+    # The attributes of a fresh instance are those that the base class itself sets in its constructor.
     return frozenset(vars(base()))
 
 

@@ -1,4 +1,4 @@
-"""What became of runs that were killed and resumed, in one sentence and the lines below it."""
+"""Describe the results of killed and resumed runs, in one sentence and lines below it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _REPEATABLE = (
 
 @dataclass(frozen=True)
 class Tried:
-    """A run that was killed and resumed.
+    """The result of a run that was killed and resumed.
 
     Attributes:
-        kill: where.
-        went_on_from: the optimizer step; None where it did not come to take one.
+        kill: the kill point.
+        went_on_from: the optimizer step from which it resumed; None where it took no step.
         comparison: with the run that was not killed.
-        failed: the error with which it ended; empty where it came to its end.
-        resumed: whether it was killed, so that it had to go on.
+        failed: the error with which it ended; empty where it was completed.
+        resumed: True if it was killed, so that it had to resume.
     """
 
     kill: Kill
@@ -35,18 +35,18 @@ class Tried:
 
     @property
     def identical(self) -> bool:
-        """It computed the same, to the bit."""
+        """True if its results are bitwise identical."""
         return not self.failed and self.comparison.difference is None
 
     @property
     def differs_before_the_kill(self) -> bool:
-        """It left the other run's way while nobody had interrupted it."""
+        """True if it differed from the other run before it was interrupted."""
         difference = self.comparison.difference
         return difference is not None and not difference.missing and difference.line.attempt < 2
 
 
 def identical(tried: Sequence[Tried]) -> str:
-    """All went on to the bit; attributes that were lost all the same are named."""
+    """Return the text for bitwise identical runs; it lists attributes that were lost even so."""
     plural = "s" * (len(tried) != 1)
     text = (
         f"bit-identical: {len(tried)} kill{plural} at step{plural} {_and([f'{each.kill.step:,}' for each in tried])} "
@@ -58,6 +58,7 @@ def identical(tried: Sequence[Tried]) -> str:
             "within an epoch"
         )
     lost = {(part.owner, part.name): part for each in tried for _, part in each.comparison.lost}
+    # Attributes that differ without an interruption, such as times, are not lost by the resume.
     changing = set().union(*(each.comparison.changing for each in tried))
     parts = [part for key, part in lost.items() if key not in changing]
     if not parts:
@@ -67,7 +68,7 @@ def identical(tried: Sequence[Tried]) -> str:
 
 
 def different(tried: Tried) -> str:
-    """The run that was resumed left the other's way: where, in what, and what is in no checkpoint."""
+    """Return the text for a resumed run that differs: the first place, the values, and the attributes not saved."""
     difference = tried.comparison.difference
     assert difference is not None
     text = (
@@ -75,7 +76,7 @@ def different(tried: Tried) -> str:
         f"differs at {words.where(difference)}"
     )
     parts = words.causes(tried.comparison)
-    if difference.first("batch"):  # then what comes after the data is not to blame
+    if difference.first("batch"):  # then only data and loaders can be the cause: the batch comes first
         parts = [part for part in parts if part.owner.startswith(("data ", "loader "))]
     lines = [*words.computed(difference), *(f"not saved: {line}" for line in words.listed(parts))]
     fix = f"{words.advice(parts)}\nif that is not it, {words.NO_ATTRIBUTE}" if parts else words.NO_ATTRIBUTE
@@ -83,7 +84,7 @@ def different(tried: Tried) -> str:
 
 
 def differs_from_itself(comparison: Comparison) -> str:
-    """Two runs differ that nobody interrupted."""
+    """Return the text for two uninterrupted runs that differ."""
     difference = comparison.difference
     assert difference is not None
     text = f"your run differs from itself without any interruption: first at {words.where(difference)}"
@@ -92,7 +93,7 @@ def differs_from_itself(comparison: Comparison) -> str:
 
 
 def failed(tried: Tried) -> str:
-    """The run ended with an error, after the kill or before."""
+    """Return the text for a run that ended with an error, after the kill or before."""
     how = "could not go on" if tried.resumed else "failed before it came there, where the same run had not failed"
     return _with_lines(f"the run killed at {tried.kill} {how}:", tried.failed.splitlines())
 

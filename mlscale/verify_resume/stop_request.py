@@ -1,4 +1,5 @@
-"""What a run is told that is trained to be killed: by whom, and where to stop and wait. Two files beside its trace."""
+"""The order to stop for a run that will be killed: the killing process, and the place to wait. Two files near the
+trace."""
 
 from __future__ import annotations
 
@@ -11,16 +12,16 @@ ORDER = "order.json"
 
 
 def there(folder: Path) -> Path:
-    """The file that is made when the run has stopped and waits."""
+    """Return the path of the file that the run creates when it has stopped and waits."""
     return folder / "there"
 
 
 def order(folder: Path, place: str | None = None, step: int = 0) -> None:
-    """Tell a run that will trace into `folder` that this process is who it trains for, and where to stop.
+    """Write the order for a run that traces into `folder`: this process as its owner, and the place to stop.
 
     Args:
-        place: step, validation, save or between: the first of its kind from `step` on; None to go on to the end.
-        step: optimizer steps taken by then.
+        place: step, validation, save or between: the first of its kind from `step` on; None to continue to the end.
+        step: optimizer steps before the stop.
     """
     make_folders(folder)
     there(folder).unlink(missing_ok=True)

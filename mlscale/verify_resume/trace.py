@@ -1,4 +1,4 @@
-"""A trace of a run: what it holds after every optimizer step, as digests. For `mlscale verify-resume`."""
+"""Trace a run: digests of its entire state after every optimizer step. For `mlscale verify-resume`."""
 
 from __future__ import annotations
 
@@ -18,22 +18,22 @@ from mlscale.verify_resume import object_attributes as attributes
 from mlscale.verify_resume.halt import Halt
 
 _KEYS = 64  # sample keys of a batch that are kept
-_MEASURED = ("_s", "_bytes", "_gib", "time", "memory")  # what metrics end with that tell of the machine
+_MEASURED = ("_s", "_bytes", "_gib", "time", "memory")  # endings of metrics that depend on the machine
 
 
 class Trace(Callback):
-    """Writes a line for every boundary of a run into `<folder>/rank<r>.jsonl`, and flushes it.
+    """A callback that writes a line for every boundary of a run into `<folder>/rank<r>.jsonl`, and flushes it.
 
     A line holds digests (BLAKE2b, 8 bytes) of each parameter, buffer and tensor of the optimizer's state, the global
     random generators, and the plain attributes and generators of the run's objects (see `attributes.py`); losses and
-    metrics as hexadecimal floats; digests and sample keys of the batches. An attempt that goes on writes the lines of
-    steps that it takes again once more, below the line that tells of its start.
+    metrics as hexadecimal floats, which are exact; digests and sample keys of the batches. A resumed attempt writes the
+    lines of repeated steps once more, below the line of its start.
 
-    It costs hashing all weights and the optimizer's state once a step, about a second per gigabyte, after reading them
-    from the device.
+    Its cost is to read all weights and the optimizer's state from the device and to hash them at each step, about a
+    second per gigabyte.
 
     Args:
-        folder: where to write; every rank has a file of its own there. What `halt.py` asks for is read there, too.
+        folder: the folder to write to; every rank has its own file there. The order of `stop_request` is in it, too.
     """
 
     def __init__(self, folder: str) -> None:
@@ -41,12 +41,12 @@ class Trace(Callback):
         self._file: TextIO | None = None
         self._halt = Halt(self.folder)
         self._written = ("", -1)
-        self._saved_at, self._saves = -1, 0  # the step of the last save, and how many there were at it
+        self._saved_at, self._saves = -1, 0  # the step of the last save, and the number of saves at it
         self._losses: list[str] = []
         self._batches: list[str] = []
         self._keys: list[str] = []
 
-    # When to look.
+    # Hooks that write a line
 
     def setup(self, trainer: Any, pl_module: LightningModule, stage: str) -> None:
         if stage != "fit":
@@ -56,7 +56,7 @@ class Trace(Callback):
         self._file.write("\n")  # a kill may have cut the last line short
         self._write({"kind": "attempt"})
         epoch_loop = trainer.fit_loop.epoch_loop
-        start = epoch_loop.on_run_start  # ExactResume's: it loads batches again, and puts the generators back
+        start = epoch_loop.on_run_start  # that of ExactResume, which loads batches again, and restores the generators
 
         def on_run_start(fetcher: Any) -> None:
             began = time.perf_counter()
@@ -87,7 +87,7 @@ class Trace(Callback):
             self._write({"kind": "validation", "step": trainer.global_step, "metrics": _metrics(trainer)})
 
     def on_save_checkpoint(self, trainer: Any, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        """A checkpoint must not be ahead of the trace: saves of a boundary may come before its line is due."""
+        """Write the line of a boundary before its checkpoint, if due: a checkpoint must not be ahead of the trace."""
         at_epoch = getattr(trainer.fit_loop, "_at_epoch_boundary", False)
         if self._losses or at_epoch:
             self._look("epoch" if at_epoch else "step", trainer, pl_module)
@@ -111,9 +111,10 @@ class Trace(Callback):
             self._file.close()
             self._file = None
 
-    # What is seen.
+    # Content of a line
 
     def _look(self, kind: str, trainer: Any, module: LightningModule, **more: Any) -> None:
+        # A save and the boundary's own hook may both write the line of a boundary.
         if self._written == (kind, trainer.global_step):
             return
         self._written = (kind, trainer.global_step)
@@ -137,7 +138,7 @@ class Trace(Callback):
     def _write(self, record: dict[str, Any]) -> None:
         if self._file is not None:
             self._file.write(json.dumps(record, separators=(",", ":")) + "\n")
-            self._file.flush()  # to the system: it survives the process
+            self._file.flush()  # to the operating system: it is kept when the process is killed
 
 
 def _tensors(module: LightningModule) -> dict[str, str]:
@@ -146,7 +147,7 @@ def _tensors(module: LightningModule) -> dict[str, str]:
 
 
 def _optimizers(trainer: Any, module: LightningModule) -> dict[str, Any]:
-    """State and settings of optimizers, schedulers and the loss scaler, by name."""
+    """Return digests of the state and settings of optimizers, schedulers and the loss scaler, by name."""
     names = {id(parameter): name for name, parameter in module.named_parameters()}
     found: dict[str, Any] = {}
     for number, optimizer in enumerate(trainer.optimizers):
@@ -174,7 +175,7 @@ def _generators(trainer: Any) -> dict[str, str]:
 
 
 def _metrics(trainer: Trainer) -> dict[str, str]:
-    """What was logged, but for times and memory."""
+    """Return the logged metrics, without times and memory."""
     return {
         name: float(value).hex() if value.is_floating_point() else str(value.item())
         for name, value in trainer.callback_metrics.items()
@@ -183,5 +184,5 @@ def _metrics(trainer: Trainer) -> dict[str, str]:
 
 
 def _flat(batch: Any) -> Any:
-    """A batch as containers of tensors; of another class, what it holds as attributes."""
+    """Return a batch as containers of tensors; for a batch of another class, its attributes."""
     return batch if digests.plain(batch) is not digests.NOTHING else getattr(batch, "__dict__", None)

@@ -1,4 +1,4 @@
-"""A difference between two traces in words: where it is, what differs, which object it comes from, and what to do."""
+"""Describe a difference between two traces: its place, the values that differ, the object as its cause, the fix."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ NO_ATTRIBUTE = (
     "look for what decides a step and is no attribute: a global variable, a file, a closure, a callback that replaces "
     "a scheduler, or processes that load data and outlive an epoch (persistent_workers)"
 )
-"""What to do where no attribute is to blame."""
+"""The advice where no attribute is the cause."""
 
 
 def computed(difference: Difference) -> list[str]:
-    """What differs at the first place, a line for each kind."""
+    """Return the values that differ at the first place, a line for each kind."""
     if difference.missing:
         return [f"{_place(difference.line)} is reached by one of the runs alone"]
     lines = []
@@ -33,6 +33,7 @@ def computed(difference: Difference) -> list[str]:
         lines.append(f"loss {_changed(part)}")
     if (part := difference.first("tensor")) is not None:
         lines.append(f"first tensor: {part.name}{_more(difference, 'tensor')}")
+    # Only where no tensor differs: where the weights do, so does the optimizer's state.
     elif (part := difference.first("optimizer")) is not None:
         lines.append(f"first state: {part.name}{_more(difference, 'optimizer')}")
     if names := [part.name for part in difference.parts if part.kind == "generator"]:
@@ -45,27 +46,27 @@ def computed(difference: Difference) -> list[str]:
 
 
 def where(difference: Difference) -> str:
-    """The place of a difference, with its rank where it is not the first one."""
+    """Return the place of a difference, with its rank if that is not 0."""
     rank = f", rank {difference.rank}" if difference.rank else ""
     return _place(difference.line) + rank
 
 
 def causes(comparison: Comparison) -> list[Part]:
-    """The attributes that may be the cause: those that differ as soon as the run goes on, or else those that differ by
-    the first difference; generators before others."""
+    """Return the attributes that may be the cause: those that differ right after the resume, or else those that differ
+    up to the first difference; generators first."""
     at_once = [part for line, part in comparison.lost if line.kind in STARTS]
     found = at_once or [part for _, part in comparison.lost]
     return sorted(found, key=lambda part: part.kind != "own generator")
 
 
 def owned(part: Part) -> str:
-    """An attribute, with the object that owns it, and how it differs."""
+    """Return an attribute in words: its name, its owner and its two values."""
     what = "random generator" if part.kind == "own generator" else "attribute"
     return f"{what} `{part.name}` of {owner(part.owner)} {_changed(part)}"
 
 
 def owner(text: str) -> str:
-    """`callback my_pkg.X at number 2` as people say it."""
+    """Return an owner in words, from a text such as `callback my_pkg.X at number 2`."""
     role, _, rest = text.partition(" ")
     name, _, place = rest.partition(" at ")
     article = {"callback": "the callback ", "loader": "the loader's " if place else "the loader "}.get(role, "")
@@ -73,12 +74,12 @@ def owner(text: str) -> str:
 
 
 def advice(parts: Sequence[Part]) -> str:
-    """What to do about attributes that are lost."""
+    """Return the advice for lost attributes, one line for each different one."""
     return "\n".join(dict.fromkeys(_advice(part) for part in parts[:_FEW]))
 
 
 def listed(parts: Iterable[Part]) -> list[str]:
-    """The first few attributes, and how many more there are."""
+    """Return the first few attributes in words, and the number of the others."""
     known = list(parts)
     lines = [owned(part) for part in known[:_FEW]]
     return lines + ([f"and {len(known) - _FEW} more"] if len(known) > _FEW else [])
@@ -122,7 +123,7 @@ def _changed(part: Part) -> str:
 
 
 def _shown(value: object) -> str:
-    """A number, or nothing for a digest."""
+    """Return a number as text; empty for a digest, which means nothing to a reader."""
     if isinstance(value, str) and _is_hex(value):
         number = float.fromhex(value)
         return repr(number) if math.isfinite(number) else str(number)

@@ -1,6 +1,6 @@
-"""Traces of runs, read back and compared: whether one went the way of another, and where it first left it.
+"""Read and compare traces of runs: find the first difference of a run from another one.
 
-A trace is what `mlscale.verify_resume.trace.Trace` writes: a line for each boundary, rank by rank, attempt by attempt.
+`mlscale.verify_resume.trace.Trace` writes them: a file for each rank, a line for each boundary, attempt by attempt.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-_LOOKS = ("begin", "resumed", "step", "epoch", "end")  # lines that hold all that a run holds
-STARTS = ("begin", "resumed")  # of an epoch; of an attempt that goes on within one
+_LOOKS = ("begin", "resumed", "step", "epoch", "end")  # lines with the entire state of a run
+STARTS = ("begin", "resumed")  # of an epoch; of an attempt that resumes within one
 _ABSENT = "absent"
 
 
 @dataclass(frozen=True)
 class Line:
-    """One line of a trace: what kind it is of, the optimizer steps taken by then, and what it holds."""
+    """A line of a trace: its kind, the optimizer steps so far, the attempt, and its content."""
 
     kind: str
     step: int
@@ -28,15 +28,15 @@ class Line:
 
 @dataclass(frozen=True)
 class Part:
-    """Something that differs.
+    """A value that differs.
 
     Attributes:
         kind: attribute or own generator (of an object of the run), generator (a global one), batch, loss, metric,
             tensor (parameter or buffer) or optimizer.
         name: of the attribute, generator, metric or tensor.
         owner: the object that an attribute belongs to: `<role> <class> at <place>`.
-        was, now: what stands for it in either run; numbers as they are, the rest as digests.
-        of: for an attribute, what it is: value, tensor or generator.
+        was, now: its value in both runs: a number, or a digest.
+        of: the kind of an attribute: value, tensor or generator.
     """
 
     kind: str
@@ -49,13 +49,13 @@ class Part:
 
 @dataclass(frozen=True)
 class Difference:
-    """Where a run first computed something else.
+    """The first place at which a run computed something else.
 
     Attributes:
         rank: of the process.
-        line: the line of the run that differs, or of the other run that has no counterpart.
-        parts: what differs there, what may be a cause before what must be an effect.
-        missing: the run never came there.
+        line: the line of the run that differs, or the line of the other run without a counterpart.
+        parts: the values that differ there, possible causes before effects.
+        missing: True if the run has not reached this place.
     """
 
     rank: int
@@ -64,18 +64,18 @@ class Difference:
     missing: bool = False
 
     def first(self, *kinds: str) -> Part | None:
-        """The first part of one of these kinds."""
+        """Return the first part of one of these kinds; None where there is none."""
         return next((part for part in self.parts if part.kind in kinds), None)
 
 
 @dataclass
 class Comparison:
-    """How a run went beside another.
+    """The comparison of a run with another one.
 
     Attributes:
         difference: the first one in what was computed: batches, generators, losses, weights, optimizers, metrics.
-        lost: attributes that were first seen to differ after an interruption, with the line, in order.
-        changing: attributes that differ without one: times, process numbers and the like.
+        lost: attributes that first differ after an interruption, with the line, in order.
+        changing: attributes that differ without an interruption, such as times and process numbers.
     """
 
     difference: Difference | None = None
@@ -84,7 +84,7 @@ class Comparison:
 
 
 def read(folder: Path) -> list[list[Line]]:
-    """The lines of a trace by rank, in the order in which they were written; one that a kill cut short is left out."""
+    """Return the lines of a trace by rank, in the order of writing; a line that a kill cut short is left out."""
     files = sorted(folder.glob("rank*.jsonl"), key=lambda path: int(path.stem.removeprefix("rank")))
     return [list(_lines(path)) for path in files]
 
@@ -101,7 +101,7 @@ def _lines(path: Path) -> Iterator[Line]:
 
 
 def went_on_from(lines: list[Line], attempt: int) -> int | None:
-    """The optimizer step that an attempt began at; None where it did not come that far."""
+    """Return the optimizer step at which an attempt began; None where it ended before."""
     return next((line.step for line in lines if line.attempt == attempt and line.kind in STARTS), None)
 
 
@@ -114,6 +114,7 @@ def compare(reference: list[list[Line]], other: list[list[Line]]) -> Comparison:
     if len(other) < len(reference):
         found.append(Difference(len(other), reference[len(other)][0], missing=True))
     differing = [difference for difference in found if difference is not None]
+    # Of all ranks: later differences on other ranks may be effects of the first one.
     result.difference = min(differing, key=_position, default=None)
     return result
 
@@ -128,12 +129,13 @@ def _compare_rank(rank: int, whole: list[Line], lines: list[Line], result: Compa
     for line in lines:
         if line.kind not in (*_LOOKS, "validation"):
             continue
-        # An attempt that goes on within an epoch begins where a step of the other run ended.
+        # An attempt that resumes within an epoch begins with the state after a step of the other run.
         match = known.get(("step" if line.kind == "resumed" else line.kind, line.step))
         if match is None:
             return Difference(rank, line, missing=True)
         reached.add((match.kind, match.step))
         own = list(_own(match, line)) if line.kind in _LOOKS else []
+        # Before any interruption: what differs here differs between any two runs.
         if line.attempt == 1:
             result.changing |= {(part.owner, part.name) for part in own}
         noted = {(part.owner, part.name) for _, part in result.lost} | result.changing
@@ -145,7 +147,7 @@ def _compare_rank(rank: int, whole: list[Line], lines: list[Line], result: Compa
 
 
 def _own(match: Line, line: Line) -> Iterator[Part]:
-    """Attributes and generators of the run's objects that differ."""
+    """Yield attributes and generators of the run's objects that differ."""
     before, now = match.holds["own"], line.holds["own"]
     for owner in {**before, **now}:
         one, other = before.get(owner, {}), now.get(owner, {})
@@ -158,7 +160,7 @@ def _own(match: Line, line: Line) -> Iterator[Part]:
 
 
 def _computed(match: Line, line: Line) -> Iterator[Part]:
-    """What was computed and differs, causes first. At the beginning of an attempt nothing was computed yet."""
+    """Yield computed values that differ, causes first. At the start of an attempt batches and losses do not exist."""
     before, now, began = match.holds, line.holds, line.kind in STARTS
     if line.kind != "validation":
         if not began:
