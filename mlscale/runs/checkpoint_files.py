@@ -40,7 +40,7 @@ _END_BYTES = 22
 _LENGTH_BYTES = 2  # the comment's length, the last field before the comment
 _DIGEST_BYTES = 64
 _BLOCK = 1 << 20
-_WORDS = (b'{"format": "mlscale/', b'"resumable": ')  # in every record of ours, one of them even when a bit has changed
+_WORDS = (b'{"format": "mlscale/', b'"resumable": ')  # in every record; one of them is left after a bit error
 _NEVER = datetime.min.replace(tzinfo=UTC)
 _LATER = re.compile(rb'\{"format": "mlscale/checkpoint/[0-9]+"')
 
@@ -53,7 +53,7 @@ class Record:
         kind: the policy that wrote it.
         step: optimizer steps of the run so far.
         epoch: epochs that had ended when it was saved.
-        resumable: whether it holds the state of the training, not the weights alone.
+        resumable: True if it holds the state of the training, not only weights.
         metric, value: what the callback that wrote it watches, and its value then.
         time: ISO 8601, with its time zone.
         bytes: of the archive, without the record; set when it is committed.
@@ -122,7 +122,7 @@ class Writer:
         self._error: OSError | None = None
         handle = os.open(self._aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE)
         self._file = os.fdopen(handle, "wb", buffering=0)
-        with contextlib.suppress(OSError):  # some file systems have no locks; then nobody tidies up there
+        with contextlib.suppress(OSError):  # a file system without locks, where `tidy` removes nothing
             lock(handle)
 
     def write(self, data: bytes | memoryview) -> int:

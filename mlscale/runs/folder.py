@@ -204,7 +204,7 @@ class RunFolder:
         """The text of config.yaml: the composed config, interpolations kept.
 
         Raises:
-            MLScaleError: it is damaged.
+            MLScaleError: it is corrupted.
         """
         recover.yaml_values(self.path / CONFIG)
         return (self.path / CONFIG).read_text(encoding="utf-8")
@@ -214,7 +214,7 @@ class RunFolder:
         """The content of derived.yaml: the values that were filled in at the start.
 
         Raises:
-            MLScaleError: it is damaged.
+            MLScaleError: it is corrupted.
         """
         return recover.yaml_values(self.path / DERIVED)
 
@@ -252,6 +252,7 @@ class RunFolder:
     ) -> Path:
         """Write a command's result (`Result.as_dict()`) to `results/<verb>.json`, and a page with its plots to
         `results/<verb>.html`; return the path of the JSON file."""
+        # Imported here: most uses of a run folder render no page.
         from mlscale.report.html import page
 
         written = self.write_json(f"results/{verb}.json", {"format": stamp("result"), **result})
@@ -334,6 +335,7 @@ class RunFolder:
                 for path in files
             },
         }
+        # Last of all files: its presence means that the run is complete.
         write_json(self.path / MANIFEST, manifest)
         return manifest
 

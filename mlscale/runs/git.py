@@ -23,6 +23,7 @@ def state(folder: Path, timeout: float) -> State | None:
     if text is None:
         return None
     commit, branch, dirty = None, None, False
+    # git-status(1), 'Porcelain Format Version 2': headers begin with '#', every other line is a changed file.
     for line in text.decode("utf-8", errors="replace").splitlines():
         if line.startswith("# branch.oid "):
             commit = None if line.endswith("(initial)") else line.split()[-1]

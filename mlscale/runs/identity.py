@@ -99,7 +99,7 @@ def config_hash(config_yaml: str) -> str:
 
 
 def key_digests(config_yaml: str) -> dict[str, str]:
-    """Return a short digest of each key that counts for `config_hash`, by its path: they tell which of them differ."""
+    """Return a short digest of each key that counts for `config_hash`, by its path, to find the keys that differ."""
     import yaml
 
     leaves = _leaves(_hashed(yaml.safe_load(config_yaml) or {}))

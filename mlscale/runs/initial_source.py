@@ -51,7 +51,7 @@ class Initial:
         """Return the object for a document of this or an earlier mlscale; None for none.
 
         Raises:
-            MLScaleError: it is damaged.
+            MLScaleError: it is corrupted.
         """
         if not document:
             return None

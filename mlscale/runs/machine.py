@@ -63,6 +63,7 @@ def free_memory_bytes() -> int:
     for line in _lines(Path("/proc/meminfo")):
         if line.startswith("MemAvailable:"):
             available = int(line.split()[1]) * 1024
+            # MemAvailable is the machine's: inside a container its limit may leave less.
             return min([available, *_cgroup_room()])
     return 0
 

@@ -2,9 +2,9 @@
 
 `$XDG_STATE_HOME/mlscale/run.key` (default `~/.local/state/mlscale/run.key`) is created once for each user. Each run has
 a key of its own, derived from it and the run's id; `run.json` holds the tags (HMAC-SHA-256) of the run's configuration,
-derived values and code. Whoever edits or replaces one of these files can't make its tag, and neither can whoever packs
+derived values and code. Another user who edits or replaces one of these files can't make its tag, nor can one who packs
 or writes a folder elsewhere. The key of one run travels to another machine in `MLSCALE_RUN_KEY=<run id>:<hex>`: it
-proves that run alone.
+proves only that run.
 """
 
 from __future__ import annotations
@@ -165,6 +165,7 @@ def _user_key(*, create: bool) -> bytes:
             _make_key(path)
         with path.open(encoding="ascii") as file:
             about = os.fstat(file.fileno())
+            # With a key that other users can write, they could prove any run as this user's.
             if about.st_uid != os.geteuid() or about.st_mode & 0o022:
                 raise NoKeyError(f"{path} may be written by other users")
             return _parsed(file.read().strip(), str(path))

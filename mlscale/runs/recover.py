@@ -101,6 +101,7 @@ def yaml_values(path: Path) -> dict[str, Any]:
 
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    # A corrupted file may have a date that does not exist (ValueError), or nest too deep (RecursionError).
     except (OSError, UnicodeDecodeError, yaml.YAMLError, ValueError, RecursionError) as error:
         raise _unreadable(path, str(error).split("\n")[0]) from error
     if values is not None and not isinstance(values, dict):

@@ -87,6 +87,7 @@ def open_attempt(run: RunFolder, world_size: int, code: str | None) -> GoingOn:
             why=why,
             fix="mlscale runs show " + run.id + (", or a new run with other settings" if why else ""),
         )
+    # Files that a killed attempt left incomplete; the caller's lock excludes a process that still writes them.
     tidy(run.path)
     checkpoint, left_out = _latest(run)
     record = checkpoints.look(checkpoint).record if checkpoint else None

@@ -23,6 +23,7 @@ def start_sweep(path: str | Path, name: str) -> None:
     make_folders(folder)
     (folder / _HYDRA).unlink(missing_ok=True)
     if not (folder / SWEEP).is_file():
+        # Hydra's sweeper has created the folder with the default mode.
         folder.chmod(PRIVATE_FOLDER)
         document = {"format": stamp("sweep"), "id": folder.name.rsplit("-", 1)[-1], "name": name, "created": now()}
         write_json(folder / SWEEP, document)
