@@ -61,6 +61,7 @@ class Aliases:
         expect("aliases", document, str(path))
         try:
             of = {str(alias): int(number) for alias, number in document["aliases"].items()}
+            # Other keys are ignored: a later mlscale may add some.
             moves = tuple(Move(**{key: move[key] for key in _FIELDS}) for move in document["moves"])
         except (AttributeError, KeyError, TypeError, ValueError) as error:
             raise MLScaleError(

@@ -78,7 +78,8 @@ def writing(root: Path) -> Iterator[None]:
     except OSError as error:
         raise _unwritable(root, error) from error
     except MLScaleError as error:
-        if isinstance(error.__cause__, OSError) and error.fix.startswith("runs_dir="):  # from runs.files
+        # Its fix is the setting of the runs' folder, which does not move the registry.
+        if isinstance(error.__cause__, OSError) and error.fix.startswith("runs_dir="):  # of mlscale.files
             raise _unwritable(root, error.__cause__) from error.__cause__
         raise
 

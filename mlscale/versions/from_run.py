@@ -78,6 +78,7 @@ def origin(run: RunFolder) -> dict[str, Any]:
         "dirty": code.get("dirty"),
         "loggers": document["loggers"],
         "parent": document["parent"],
+        # Copied, so that `ownership.doubt` can check the version's files, too.
         **({"proof": document["proof"]} if document.get("proof") else {}),
         **({"weights": {key: initial[key] for key in _OF_WEIGHTS if key in initial}} if initial else {}),
     }

@@ -85,6 +85,7 @@ def read_servable(folder: Path) -> dict[str, Any]:
         ) from error
     wrong = [name for name, file in files.items() if not (is_place(name) and holds(folder / name, file))]
     there = {each.relative_to(folder).as_posix() for each in artefacts(folder)}
+    # A file that the document does not list has no digest, so a later change to it would not be detected.
     wrong += sorted(there - set(files) - {DOCUMENT})
     if wrong:
         raise MLScaleError(

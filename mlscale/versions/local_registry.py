@@ -209,6 +209,7 @@ class LocalRegistry:
                     mend(version, self._objects)
                 for alias in aliases:
                     self._write(name, self.aliases(name).given(alias, version.number, "publish"))
+        # After the lock is released: sending to a mirror may take a minute.
         self._after_a_change()
         return Published(version, new)
 
@@ -230,6 +231,7 @@ class LocalRegistry:
                 where="command line",
                 fix=f"{ref}:v<number>, {ref}:latest or {ref}@challenger",
             )
+        # All files are verified before the lock is taken: reading them may take minutes.
         version = self.fetch(ref)
         before = self.resolve(replacing).number if replacing else None
         with writing(self.root), held(self._folder(version.name)):

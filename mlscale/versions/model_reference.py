@@ -90,6 +90,7 @@ def _candidates(text: str, is_path: bool, runs_dir: str | Path, registry: LocalR
     path = Path(os.path.expanduser(text))  # not Path.expanduser, which raises for a user that does not exist
     if is_path or _is_path(text):
         return [Candidate(_at_path(text, path, runs_dir), text)]
+    # A bare name may be a folder in the working directory, a run and a version at once: all are collected.
     here = _in_folder(path, runs_dir) if text and path.is_dir() else None
     exact, partial = match_runs(text, runs_dir)
     found = {here.path: Candidate(here, f".{os.sep}{text}")} if here else {}
@@ -170,6 +171,7 @@ def _version(text: str, registry: LocalRegistry | None, *, alone: bool) -> Versi
 
 def _unmistakable(text: str, path: Path, registry: LocalRegistry | None) -> str:
     """Return a name that only the version in `path` has; for a bare name one that still follows the champion."""
+    # A path names one version for good, so for a bare name `@champion` is closer to what was typed.
     champion = f"{text}@{CHAMPION}"
     is_bare = not any(mark in text for mark in ":@")
     has_champion = is_bare and registry is not None and CHAMPION in registry.aliases(text).of

@@ -86,6 +86,7 @@ class Objects:
 def holds(path: Path, file: File) -> bool:
     """Return True if the file at `path` has exactly that content."""
     try:
+        # The size first: it is known at once, and a digest reads the entire file.
         return path.is_file() and path.stat().st_size == file.bytes and sha256(path) == file.sha256
     except OSError:
         return False
@@ -94,6 +95,7 @@ def holds(path: Path, file: File) -> bool:
 def _copy(source: Path, target: Path) -> File:
     digest, count = hashlib.sha256(), 0
     with source.open("rb") as read, target.open("xb") as write:
+        # In one pass: between hashing and copying, the source could change.
         while block := read.read(_BLOCK):
             digest.update(block)
             count += write.write(block)

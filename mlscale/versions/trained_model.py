@@ -119,6 +119,7 @@ def of_servable(folder: Path, runs_dir: str | Path) -> TrainedModel:
         raise MLScaleError(
             f"{DOCUMENT} names no model", where=str(folder / DOCUMENT), fix="mlscale export makes it again"
         )
+    # A servable outside the registry has no number; its document lists the digests of all its files.
     digest = hashlib.sha256((folder / DOCUMENT).read_bytes()).hexdigest()
     version = f"{name}:{digest[:_DIGITS]}"
     run = document.get("run")

@@ -139,7 +139,7 @@ def read(folder: Path) -> Version:
             why=repr(error),
             fix="restore the version's folder from a copy, or add its run again: mlscale versions add <run>",
         ) from error
-    # The seal is no secret, and may be computed by whoever writes a record: its paths are checked all the same.
+    # The seal is not a secret: a manipulated record may have a valid one, so its paths are checked as well.
     named = all(map(is_place, version.files)) and folder.name == f"v{version.number}"
     if not named or version.digest != content_digest(version.files):
         raise MLScaleError(
@@ -177,4 +177,5 @@ def _version(folder: Path, document: Mapping[str, Any]) -> Version:
 def _seal(content: Mapping[str, Any]) -> str:
     # One fixed form, independent of the order and the spacing in the file.
     text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    # Names of files need not be UTF-8: Python reads other bytes as surrogates.
     return hashlib.sha256(text.encode("utf-8", errors="surrogateescape")).hexdigest()

@@ -87,7 +87,7 @@ def checked_alias(alias: str) -> str:
         raise MLScaleError(
             "'previous' is kept by the registry", why="it is what was champion before", fix="mlscale versions rollback"
         )
-    # Such an alias could not be told from the version's own name in `resnet@v7`.
+    # As an alias it would be ambiguous: `resnet@v7` means the version 7.
     if alias == LATEST or _NUMBER.fullmatch(alias):
         raise MLScaleError(f"'{alias}' can't be moved", why="it says which version it is", fix="alias=champion")
     if not _ALIAS.fullmatch(alias):

@@ -71,6 +71,7 @@ def _run(place: Place | None, scratch: str) -> Any:
     import wandb
 
     assert place is not None
+    # Off is all that a W&B run records about code and machine: the mirror's run only logs artifacts.
     settings = wandb.Settings(
         console="off",
         disable_code=True,
@@ -88,6 +89,7 @@ def _run(place: Place | None, scratch: str) -> Any:
         entity=place.entity,
         id=place.id,
         name=place.id,
+        # All deliveries belong to one run: it is continued if it exists.
         resume="allow",
         job_type="registry",
         dir=scratch,
@@ -104,6 +106,7 @@ def _send_version(outbox: Outbox, run: Any, version: Version) -> None:
     for name in version.files:
         # immutable: read from its path, not copied into a cache first
         artifact.add_file(str(version.payload / name), name=name, policy="immutable", skip_cache=True)
+    # `wait` returns when the upload is complete: only then may the receipt be written.
     logged = run.log_artifact(artifact, aliases=[f"{_KNOWN_BY}{version.number}"]).wait()
     receipt = outbox.receipt(version.name)
     there = {**receipt.versions, version.number: str(logged.qualified_name)}
