@@ -86,6 +86,7 @@ class Bars:
     def words(self) -> str:
         if self.alt:
             return self.alt
+        # With more bars a list of all values is too long for a screen reader.
         if len(self.labels) > 24:
             return "; ".join(
                 f"{each.name}: {len(self.labels)} bars, {_largest(each, self.labels)}" for each in self.series

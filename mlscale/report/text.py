@@ -8,6 +8,7 @@ import shutil
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 
+# A dash or an empty cell matches, too: a missing value must not align a column of numbers to the left.
 _NUMERIC = re.compile(r"^[-+]?[\d,.]+([eE][-+]?\d+)?\s?(%|[kMG]|[KMGT]iB|B|ms|s|min|h|d)?$|^(nan|inf|-inf|-|)$")
 _MOST_DECIMALS = 6  # of a percentage
 _UNITS = ("_bytes", "_samples_per_s", "_per_s", "_ms", "_s", "_usd", "_percent", "_days")
@@ -98,6 +99,7 @@ def percent(share: float, decimals: int = 1, *, sign: str = "", unit: str = "%")
     """
     if not math.isfinite(share):
         return f"{share}"
+    # More digits, until the rounded number is neither 0 nor 100.
     for digits in range(decimals, _MOST_DECIMALS + 1):
         text = f"{100 * share:{sign}.{digits}f}"
         if share in (0, 1, -1) or abs(float(text)) not in (0, 100):
@@ -148,6 +150,7 @@ def number_like(text: str) -> bool:
 def label(name: str) -> str:
     """Return a metric's readable name, without the unit that `metric` shows: best val/accuracy."""
     unit = next((unit for unit in _UNITS if name.endswith(unit)), "")
+    # `metric` shows no unit for a bare `_per_s`, so it stays in the name.
     return name if unit == "_per_s" else name.removesuffix(unit).replace("_", " ")
 
 
@@ -171,6 +174,7 @@ def _fitted(widths: list[int], limit: int) -> list[int]:
 
 def _cell(text: str, width: int, right: bool) -> str:
     if columns_of(text) > width:
+        # One character at a time: their widths differ. The last column is for the ellipsis.
         while columns_of(text) > width - 1:
             text = text[:-1]
         text += "…"
