@@ -50,6 +50,7 @@ def protect(
             # Variables are texts: `oc.decode` gives a number its type again.
             return "${oc.decode:" + _move(path, str(value), moved) + "}"
         default = _ENV_DEFAULT.match(value)
+        # The variable is set, so the secret in the default is not needed.
         if default and default["name"] in environment:
             return "${oc.env:" + default["name"] + "}"
         if default:
@@ -97,6 +98,7 @@ def _is_secret(key: str, value: Any) -> bool:
         if default:
             return _is_secret(key, default["default"].strip().strip("'\""))
         literal = "".join(part for part in _interpolations_apart(value) if not part.startswith("${"))
+        # Hydra's marker of a missing value, no value, and a secret that is masked already.
         if not literal.strip() or literal in ("???", "null", MASK):
             return False
         return secret_like(key) or well_known(value) or bool(scan(value))
