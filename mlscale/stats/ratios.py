@@ -31,6 +31,7 @@ def ratio(first: Sequence[float], second: Sequence[float], confidence: float = 0
     if not all((np.isfinite(each) & (each > 0)).all() for each in sides):
         raise ValueError("a ratio needs positive numbers, none of them infinite or NaN")
     check_confidence(confidence)
+    # Paired in each round: the load of the machine, which both had, cancels.
     logs = np.log(sides[0]) - np.log(sides[1])
     mean, error = float(logs.mean()), float(logs.std(ddof=1)) / math.sqrt(len(logs))
     reach = float(t.ppf((1 + confidence) / 2, len(logs) - 1)) * error
