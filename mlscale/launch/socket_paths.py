@@ -19,7 +19,7 @@ _LONGEST = 107 if sys.platform == "linux" else 103  # bytes, without the NUL at 
 _PREFIX = "pymp-"  # as in multiprocessing's own folder names
 _IN_FOLDER = len("/listener-12345678")
 _IN_TMPDIR = len(f"/{_PREFIX}12345678") + _IN_FOLDER
-_SHORT = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - the folder made in it is this user's alone
+_SHORT = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108 - the folder made in it is private
 
 
 def shorten_socket_paths() -> None:
