@@ -27,7 +27,7 @@ class Ended:
 
     Attributes:
         code: its exit code; None where it was killed as planned.
-        said: its last message: the error that it printed, or its last lines.
+        said: the error that it printed, or its last lines.
         seconds: its duration.
     """
 
@@ -57,6 +57,7 @@ def train(run: Path, root: Path, kill: Kill | None = None) -> Ended:
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=subprocess.STDOUT,
+            # One signal to the group reaches the ranks and their fork server, too.
             start_new_session=True,
         )
         with _ended(process):

@@ -24,5 +24,6 @@ def order(folder: Path, place: str | None = None, step: int = 0) -> None:
         step: optimizer steps before the stop.
     """
     make_folders(folder)
+    # That of an earlier attempt would have the next one killed at once.
     there(folder).unlink(missing_ok=True)
     write_json(folder / ORDER, {"place": place, "step": step, **process.this()})

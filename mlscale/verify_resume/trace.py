@@ -76,6 +76,7 @@ class Trace(Callback):
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         loss = loss_of(outputs)
+        # Hexadecimal: exact, which a rounded decimal number is not.
         self._losses.append("none" if loss is None else float(loss).hex())
 
     def on_validation_batch_end(self, trainer: Trainer, pl_module: LightningModule, *_: Any) -> None:

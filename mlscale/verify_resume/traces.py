@@ -85,6 +85,7 @@ class Comparison:
 
 def read(folder: Path) -> list[list[Line]]:
     """Return the lines of a trace by rank, in the order of writing; a line that a kill cut short is left out."""
+    # By number: as texts, rank10 comes before rank2.
     files = sorted(folder.glob("rank*.jsonl"), key=lambda path: int(path.stem.removeprefix("rank")))
     return [list(_lines(path)) for path in files]
 
