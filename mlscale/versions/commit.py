@@ -69,6 +69,7 @@ def sources_of(files: Path | Mapping[str, Path]) -> dict[str, Path]:
     if isinstance(files, Mapping):
         found = dict(files)
     else:
+        # `artefacts` skips links: without an error the version would lack these files.
         linked = [path for path in files.rglob("*") if path.is_symlink()]
         if linked:
             raise MLScaleError(

@@ -139,6 +139,7 @@ class LocalRegistry:
                 wrong.append(f"{name} is gone")
             elif not holds(path, file):
                 wrong.append(f"{name} was altered")
+        # A file that was added changes what a servable or a checkpoint loads, so it counts as a change.
         there = {path.relative_to(version.payload).as_posix() for path in artefacts(version.payload)}
         return wrong + [f"{name} was added" for name in sorted(there - set(version.files))]
 

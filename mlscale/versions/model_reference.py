@@ -119,6 +119,7 @@ def _at_path(text: str, path: Path, runs_dir: str | Path) -> TrainedModel:
     """
     if path.is_dir() and (found := _in_folder(path, runs_dir)) is not None:
         return found
+    # The document of a model stands for its folder.
     if path.is_file() and path.name in (RUN, DOCUMENT, RECORD):
         return _at_path(text, path.parent, runs_dir)
     if path.is_file():

@@ -203,5 +203,6 @@ def _run_by_id(identity: str, path: object, runs_dir: str | Path) -> Path | None
     """Return the folder of a run with a config, from its path or its id; None where it does not exist any more."""
     # The recorded path first; it is wrong once the run was moved, or the version came from another machine.
     there = [Path(str(path))] if path else []
+    # By the id at the end of the folder's name: run.json is not read for each run.
     there += [each for each in run_paths(runs_dir) if identity and each.name.endswith(f"-{identity}")]
     return next((each.absolute() for each in there if is_run_folder(each) and (each / CONFIG).is_file()), None)

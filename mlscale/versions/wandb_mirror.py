@@ -122,6 +122,7 @@ class WandbRegistry(LocalRegistry):
         return ""
 
     def _remember(self, failed: bool, why: str) -> None:
+        # Only failures: a missing key is noticed at once, without waiting for a server.
         if failed:
             write_text(self._failure, why)
         else:
