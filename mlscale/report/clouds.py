@@ -77,6 +77,7 @@ def scatter(figure: Scatter) -> Markup:
         return empty(figure)
     points = points[:: math.ceil(len(points) / _MOST_POINTS)]
     across = Axis([x for x, _ in points], LEFT, WIDTH - RIGHT)
+    # With the marks, so that a limit beyond all points is visible, too.
     up = Axis([*(y for _, y in points), *(value for _, value in figure.marks)], HEIGHT - BOTTOM, TOP)
     parts = [grid(up), names(figure.across, figure.up)]
     parts += [tick(across.at(value), number(value)) for value in across.ticks if across.holds(value)]

@@ -40,6 +40,7 @@ def read(path: Path) -> dict[str, list[tuple[float, float]]]:
     header = _fields(lines[0]) if lines else []
     # Line by line: one corrupted line must not make the rest of the file unreadable.
     for line in lines[1:]:
+        # Not strict: a killed process may have left a last line with fewer fields.
         row = dict(zip(header, _fields(line), strict=False))
         step = _number(row.pop("step", None))
         for name, text in row.items():

@@ -175,6 +175,7 @@ def thinned(points: list[tuple[float, float]], most: int = MOST_POINTS) -> list[
     kept = []
     for start in range(0, len(points), size):
         stretch = points[start : start + size]
+        # A section without any value keeps one point, so that the line has a gap there.
         finite = [point for point in stretch if math.isfinite(point[1])] or stretch[:1]
         ends = {min(finite, key=lambda point: point[1]), max(finite, key=lambda point: point[1])}
         kept += sorted(ends, key=lambda point: point[0])

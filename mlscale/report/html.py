@@ -91,6 +91,7 @@ def _cells(table: Table) -> dict[str, Any]:
     """Return a table's values for the template: columns with a flag for numbers, which are aligned to the right, and
     rows with a flag for highlighting."""
     columns = [
+        # The first column names the rows: it is a text, also where all names are numbers.
         (name, place > 0 and all(number_like(row[place]) for row in table.rows))
         for place, name in enumerate(table.columns)
     ]

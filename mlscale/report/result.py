@@ -100,6 +100,7 @@ class Result:
         from mlscale.report.notebook import fragment
         from mlscale.secrets.mask import Masker
 
+        # A notebook is saved with its output, so secrets are masked as in any other file.
         masker = Masker.of_process()
         shown = masker.mask_tree(self.as_dict())
         parts = {name: shown[name] for name in ("sentence", "ok", "metrics", "artifacts", "overrides")}

@@ -53,6 +53,7 @@ def _line(figure: Line) -> Markup:
     xs = [x for each in points for x, y in each if math.isfinite(y)]
     if not xs:
         return empty(figure)
+    # `zero` is a bool: it adds one 0.0, or none.
     across, up = Axis(xs, LEFT, WIDTH - RIGHT), Axis([*ys, *[0.0] * figure.zero], HEIGHT - BOTTOM, TOP)
     parts = [grid(up), names(figure.x, figure.y)]
     parts += [tick(across.at(value), number(value)) for value in across.ticks if across.holds(value)]
@@ -107,6 +108,7 @@ def _bars(figure: Bars) -> Markup:
 def _rows(figure: Rows) -> Markup:
     """Draw each label above its bar, so that long labels fit."""
     finite = [value for _, value in figure.rows if math.isfinite(value)]
+    # Where all values are 0, the full bar is 1: the widths are divided by it.
     whole = figure.whole or max([0.0, *finite]) or 1.0
     parts, step = [], 40
     for place, (label, value) in enumerate(figure.rows):

@@ -69,6 +69,7 @@ def duration(seconds: float) -> str:
         return f"{seconds * 1000:.0f} ms"
     if seconds < 59.95:
         return f"{seconds:.1f} s"
+    # Rounded before it is split: 3,599.6 s is 1 h 00 min, not 59 min 60 s.
     whole = round(seconds)
     if whole < 3600:
         return f"{whole // 60} min {whole % 60:02d} s"
@@ -134,6 +135,7 @@ def figures_of(metrics: Mapping[str, float | None]) -> list[tuple[str, str]]:
         ends = [metrics.get(f"{name}_{end}") for end in ("low", "high")]
         if name.endswith(("_low", "_high")) and name.rpartition("_")[0] in metrics:
             continue
+        # Only NaN differs from itself.
         text = "not measured" if value is None or value != value else metric(name, value)
         known = [end for end in ends if end is not None and end == end]
         if len(known) == 2:
