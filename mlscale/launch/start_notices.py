@@ -65,6 +65,7 @@ def _debugging(overrides: Iterable[str]) -> list[str]:
 
 def _left_out(cfg: DictConfig) -> str:
     """Return the number of samples that fill no batch, as text; empty where the epoch's length is limited."""
+    # With another number of steps, as by a limit, the rest is not what is left out.
     steps, rest = epoch_steps(cfg.data, cfg.derived.train_samples)
     if not rest or steps != cfg.derived.steps_per_epoch:
         return ""
