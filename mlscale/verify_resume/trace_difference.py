@@ -92,6 +92,7 @@ def _advice(part: Part) -> str:
         return _SAVES[role].format(name=name, read=_STATES.format(name=name))
     if role == "module" and part.of == "tensor":
         return f"self.register_buffer('{name}', …) in place of self.{name} = …"
+    # An attribute of an object inside of the module is not an attribute of `self`.
     inside = " at " in rest and role == "module"
     text = _SAVES[role].format(name=name, read=f"self.{name}" if role == "module" and not inside else name)
     number = isinstance(part.was, int | float) or _is_hex(part.was)
@@ -112,6 +113,7 @@ def _place(line: Line) -> str:
 def _batch(part: Part) -> str:
     if part.was == part.now:
         return "batches: other values" + (" of the same samples" if part.was else "")
+    # Not strict: one of the runs may have seen fewer samples.
     pairs = ((was, now) for was, now in zip(part.was, part.now, strict=False) if was != now)
     was, now = next(pairs, ("none", "none"))
     return f"batches: other samples, {now} instead of {was} first"
