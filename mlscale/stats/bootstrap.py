@@ -114,11 +114,12 @@ def _drawn(
 ) -> Floats:
     """Return the metrics of each draw, (draws, m)."""
     n, total = len(values), int(weights.sum())
+    uniform = bool((weights == 1).all())  # their sum alone may be n where some rows count twice and others not at all
     parts = []
     size = max(1, _AT_ONCE // n)
     for start in range(0, draws, size):
         count = min(size, draws - start)
-        if total == n:
+        if uniform:
             picked = rng.integers(0, n, (count, n)) + n * np.arange(count)[:, None]
             times = np.bincount(picked.ravel(), minlength=count * n).reshape(count, n)
         else:

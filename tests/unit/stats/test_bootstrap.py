@@ -63,6 +63,15 @@ def test_too_few_samples_have_no_interval(n: int) -> None:
     assert counted.low < 0.5 < counted.high  # ten samples in two rows
 
 
+def test_counts_hold_also_where_their_sum_is_the_number_of_rows() -> None:
+    values = np.arange(40, dtype=np.float64)
+    counts = np.repeat([2, 0], 20)
+    (counted,) = bootstrap(rows(values), mean, counts=counts)
+    (expanded,) = bootstrap(rows(np.repeat(values, counts)), mean)
+    assert counted.low == pytest.approx(expanded.low, abs=0.3)
+    assert counted.high == pytest.approx(expanded.high, abs=0.3)
+
+
 @pytest.mark.parametrize(
     ("values", "settings", "why"),
     [
