@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import multiprocessing.process
 import os
 import subprocess
 import sys
@@ -72,6 +73,8 @@ def test_a_short_tmpdir_is_used(tmp_path: Path) -> None:
 
 
 def test_folders_that_can_not_be_written_to_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = multiprocessing.process.current_process()._config  # type: ignore[attr-defined]  # no public name
+    monkeypatch.delitem(config, "tempdir", raising=False)  # which a test before this one may have had made
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / ("x" * 100)))
     monkeypatch.setattr(sockets, "_SHORT", (str(tmp_path / "absent"),))
     with pytest.raises(MLScaleError, match="no folder for the sockets") as caught:
