@@ -1,4 +1,4 @@
-"""The only place where a value depends on others: devices, batch, steps. Raises every problem of tier 2 at once."""
+"""The only module where a value depends on others: devices, batch, steps. Raises every problem of tier 2 at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ LISTS_OF_THE_DATA = ("class_names", "class_counts", "mean", "std")
 
 
 class Devices(Protocol):
-    """What is asked of a machine (see `mlscale.launch.local_devices.Machine`)."""
+    """The facts about a machine that are read here (see `mlscale.launch.local_devices.Machine`)."""
 
     @property
     def cuda(self) -> int: ...
@@ -38,12 +38,12 @@ class Devices(Protocol):
 
 @dataclass(frozen=True)
 class Layout:
-    """Where the run's processes sit.
+    """The number of processes of a run, and the device and threads of each.
 
     Attributes:
         world_size: processes that train together.
         accelerator: cpu, cuda or mps.
-        threads: CPU threads of one process: its share of the cores, or what OMP_NUM_THREADS says.
+        threads: CPU threads of one process: its share of the cores, or OMP_NUM_THREADS.
     """
 
     world_size: int
@@ -52,13 +52,13 @@ class Layout:
 
 
 def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -> dict[str, Any]:
-    """The values of the config's `derived` node, but for those that the run folder gives.
+    """Return the values of the config's `derived` node, except those that the run folder gives.
 
     Args:
-        facts: what the data states of itself (`DataFacts` as a mapping); None where it is somebody else's DataModule.
+        facts: `DataFacts` as a mapping; None for a user's DataModule that reports no facts.
 
     Raises:
-        MLScaleError: what the machine lacks and which keys contradict each other, all of it.
+        MLScaleError: everything that the machine lacks, and all keys that contradict each other.
     """
     problems: list[MLScaleError] = []
     layout = _layout(cfg, machine, problems)
@@ -200,7 +200,7 @@ def _per_device_batch(cfg: DictConfig, layout: Layout, problems: list[MLScaleErr
 
 
 def epoch_steps(data: Mapping[str, Any], train_samples: int) -> tuple[int, int]:
-    """Optimizer steps of an epoch, and the samples that it leaves out because they fill no batch.
+    """Return the optimizer steps of an epoch, and the number of samples left over because they fill no batch.
 
     Args:
         data: the config's node of that name.

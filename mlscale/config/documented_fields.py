@@ -1,6 +1,6 @@
-"""The shipped YAML as documentation: what each option is for, and what each key means.
+"""The shipped YAML as documentation: the purpose of each option, and the meaning of each key.
 
-A field's comment stands beside its key (`batch_size: 64  # int: global, over all devices`): it gives messages their
+A field's comment is next to its key (`batch_size: 64  # int: global, over all devices`): it gives messages their
 'why', keys without a signature their type, and the JSON schema its descriptions.
 """
 
@@ -36,7 +36,7 @@ class Field:
 
     @cached_property
     def type(self) -> Type | None:
-        """By the comment's word, else by the default; null is fine where it is the default."""
+        """The type by the comment's word, else by the default; null is valid where it is the default."""
         kind = from_word(self.word)
         if kind is None:
             return of_default(self.default) if not _interpolated(self.default) else None
@@ -72,29 +72,29 @@ class Fields:
         return found
 
     def of(self, node: str, target: str | None = None) -> Mapping[str, Field]:
-        """The documented fields of the node at this path, by full path, if it has this target."""
+        """Return the documented fields of the node at this path, by full path, if it has this target."""
         return self._by_node.get((node, target), {})
 
     @cached_property
     def top(self) -> Mapping[str, Field]:
-        """The keys that stand at the top of a run's config: `seed`, `name`, and `derived.*`."""
+        """The keys at the top of a run's config: `seed`, `name`, and `derived.*`."""
         return self.of_option("base", "run")
 
     def of_verb(self, verb: str) -> Mapping[str, Field]:
-        """The keys that stand at the top of a verb's config: those of its base, and its own."""
+        """Return the keys at the top of a command's config: those of its base, and its own."""
         return {**self.of_option("base", VERB_CONFIGS[verb]), **self.own(verb)}
 
     def own(self, verb: str) -> Mapping[str, Field]:
-        """The settings of a verb that no other verb has."""
+        """Return the settings of a command that no other command has."""
         return self.of_option(VERB_GROUP, verb)
 
     def of_option(self, group: str, name: str) -> Mapping[str, Field]:
-        """The fields of one file, by full path."""
+        """Return the fields of one file, by full path."""
         found = [item for item in self.options if (item.group, item.name) == (group, name)]
         return {field.path: field for item in found for field in item.fields}
 
     def get(self, path: str, target: str | None = None) -> Field | None:
-        """What is known of one key; `target` is its node's."""
+        """Return the documented field of one key, None if it has none; `target` is its node's."""
         return self.of(path.rpartition(".")[0], target).get(path) or self.top.get(path)
 
     def in_group(self, group: str) -> list[Option]:
@@ -103,12 +103,12 @@ class Fields:
 
 @cache
 def shipped() -> Fields:
-    """What mlscale ships: conf/ and recipes/."""
+    """Return the options that mlscale ships in conf/ and recipes/."""
     return read(Path(str(files(f"mlscale.{name}"))) for name in ("conf", "recipes"))
 
 
 def read(folders: Iterable[Path]) -> Fields:
-    """Every option of these config folders; files that are not valid YAML are left out (composing them says so)."""
+    """Return every option of these config folders. Invalid YAML files are skipped: composing them reports the error."""
     found = []
     for folder in folders:
         for file in sorted(folder.rglob("*.yaml")):

@@ -1,6 +1,6 @@
 """The JSON schema (draft 2020-12) of a composed config, so that editors complete and check YAML.
 
-Types come from the targets' signatures and the shipped YAML; descriptions are the comments beside the keys.
+Types come from the targets' signatures and the shipped YAML; descriptions are the comments next to the keys.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _LATER: dict[str, Any] = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}
 
 
 def json_schema(roots: Roots, verb: str = "train") -> dict[str, Any]:
-    """The schema of a config that `verb` composes from these folders.
+    """Return the schema of a config that `verb` composes from these folders.
 
-    Every group's node is described by its options: the keys that may stand in it depend on its `_target_`.
+    Every group's node is described by its options: the keys that it may have depend on its `_target_`.
     """
     fields = read(root.path for root in roots.roots)
     properties = {group: _group(group, roots.groups.get(group, ()), fields) for group in _groups(roots.groups)}
@@ -43,7 +43,7 @@ def json_schema(roots: Roots, verb: str = "train") -> dict[str, Any]:
 
 
 def _nested(items: Sequence[Field]) -> dict[str, Any]:
-    """Settings of a verb that stand in a mapping: `debugger.port`."""
+    """Return the schemas of a command's settings that are in a mapping: `debugger.port`."""
     found: dict[str, Any] = {}
     for item in items:
         head, _, key = item.path.partition(".")
@@ -79,7 +79,7 @@ def _group(name: str, names: Sequence[str], fields: Fields) -> dict[str, Any]:
 
 
 def _object(options: Sequence[Option], fields: Fields) -> dict[str, Any]:
-    """An object of one of several targets; a target of the user's own takes any keys."""
+    """Return the schema of an object of one of several targets; a user's own target takes any keys."""
     targets = {option.target: option for option in options if option.target}
     branches = []
     for target, option in targets.items():
@@ -113,7 +113,7 @@ def _derived(fields: Fields) -> dict[str, Any]:
 
 
 def _value(types: Sequence[Type], field: Field | None, default: object = None) -> dict[str, Any]:
-    """The schema of one key's value."""
+    """Return the schema of one key's value."""
     schema: dict[str, Any] = {}
     if field is not None and field.text:
         schema["description"] = field.text
@@ -126,5 +126,5 @@ def _value(types: Sequence[Type], field: Field | None, default: object = None) -
 
 
 def dump(schema: Mapping[str, Any]) -> str:
-    """The schema as text, as `mlscale config schema` prints it."""
+    """Return the schema as text, as `mlscale config schema` prints it."""
     return json.dumps(schema, indent=2, ensure_ascii=False) + "\n"

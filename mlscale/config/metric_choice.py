@@ -1,4 +1,4 @@
-"""The metric that judges a run, and which way it gets better: what was set, what the task implies, what is open."""
+"""The metric that judges a run and its direction: as set, as the task implies, or still open."""
 
 from __future__ import annotations
 
@@ -18,22 +18,23 @@ BEST_OF_KIND = {
     "regression": "val/rmse",
     "language": "val/bits_per_byte",
 }
-"""What judges a run of each kind of task, unless another metric is set."""
+"""The metric that judges a run of each kind of task, unless another one is set."""
 KEYS = ("metric", "mode")
 _ITS = {key: f"${{derived.{key}}}" for key in KEYS}  # the shipped value: nobody has set the key
 _RUNS = {"monitor": "${metric}", "mode": "${mode}"}  # of a callback that follows the run's metric
 
 
 def is_set(cfg: DictConfig, key: str) -> bool:
-    """Return whether somebody has set `metric` or `mode`: the command line, a recipe, a file."""
+    """Return whether a user has set `metric` or `mode`: on the command line, in a recipe or in a file."""
     node = cfg._get_node(key)
     raw = node._value() if node is not None else None
     return raw not in (None, _ITS[key])
 
 
 def judged_by(cfg: DictConfig) -> dict[str, str | None]:
-    """Return the derived values `metric` and `mode`. A metric that neither was set nor is implied by the task is None:
-    it is chosen once something has been logged."""
+    """Return the derived values `metric` and `mode`. A metric that is neither set nor implied by the task is None: it
+    is chosen once something has been logged.
+    """
     metric = str(cfg.metric) if is_set(cfg, "metric") else None
     mode = str(cfg.mode) if is_set(cfg, "mode") else None
     if metric is None and cfg.trainer.get("limit_val_batches") != 0:
@@ -43,12 +44,14 @@ def judged_by(cfg: DictConfig) -> dict[str, str | None]:
 
 
 def kept_choice(cfg: DictConfig, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what judged the run before, out of its derived values, for the keys that its config leaves open."""
+    """Return the metric and mode that judged the run before, from its derived values, for the keys that its config
+    leaves open.
+    """
     return {key: before[key] for key in KEYS if before.get(key) and not is_set(cfg, key)}
 
 
 def unclear(cfg: DictConfig) -> Iterator[MLScaleError]:
-    """Yield a problem for each metric that something goes by and whose name does not tell which way it gets better."""
+    """Yield a problem for each metric in use whose name does not show which way it gets better."""
     if is_set(cfg, "metric") and not is_set(cfg, "mode") and cfg.metric and direction(str(cfg.metric)) is None:
         yield _which_way(str(cfg.metric), f"metric={cfg.metric}", "mode")
     for path, node in _of_another_metric(cfg):
@@ -57,7 +60,7 @@ def unclear(cfg: DictConfig) -> Iterator[MLScaleError]:
 
 
 def follow_own_metrics(cfg: DictConfig) -> None:
-    """Give callbacks that monitor a metric of their own, and have the run's mode, that metric's."""
+    """Set the mode of callbacks that monitor a metric of their own, but have the run's mode, to that metric's."""
     for _, node in list(_of_another_metric(cfg)):
         node.mode = direction(str(node.monitor))
 

@@ -1,4 +1,4 @@
-"""Which way a metric gets better, by its name, and which of several metrics judges a run."""
+"""The direction in which a metric gets better, by its name, and the choice of the metric that judges a run."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _STAGES = {"val": "val", "valid": "val", "validation": "val", "train": "train", 
 
 
 def direction(name: str) -> str | None:
-    """Return 'min' where less of the metric is better, 'max' where more is, None where its name does not tell.
+    """Return 'min' if less of the metric is better, 'max' if more is, None if its name does not show it.
 
     A loss is a loss whatever it is of (`dice_loss`); otherwise the last word that is known decides (`top1_error`).
     """
@@ -44,8 +44,8 @@ def direction(name: str) -> str | None:
 
 
 def choose(logged: Iterable[str], mode: str | None = None) -> str | None:
-    """Return the metric that judges a run best, of those that were logged: what people measure comes before the loss.
-    None where no name tells which way it gets better.
+    """Return the best of the logged metrics to judge a run by: quality metrics come before the loss. None if no name
+    shows which way it gets better.
 
     Args:
         logged: names.
@@ -58,20 +58,20 @@ def choose(logged: Iterable[str], mode: str | None = None) -> str | None:
 
 
 def nearest_metric(name: str, logged: Iterable[str]) -> str | None:
-    """Return what was probably meant by `name`: one of its stage, else of validation, where there is such."""
+    """Return the logged metric that `name` probably means: one of the same stage, else of validation, if any."""
     names = sorted(logged)
     same = [other for other in names if stage(other) == (stage(name) or "val")] or names
     return next(iter(difflib.get_close_matches(name, same, 1)), None) or choose(same)
 
 
 def loss_among(logged: Iterable[str]) -> str | None:
-    """Return the loss of the whole, of what a validation logs."""
+    """Return the total loss among the metrics that a validation logs."""
     losses = [name for name in logged if is_loss(name) and stage(name) != "train"]
     return min(losses, key=lambda name: ("total" not in name, len(name), name), default=None)
 
 
 def is_loss(name: str) -> bool:
-    """Whether a metric is a loss, by its name."""
+    """Return whether a metric is a loss, by its name."""
     return _deciding(list(_words(name))) == "loss"
 
 
@@ -81,13 +81,13 @@ def stage(name: str) -> str | None:
 
 
 def _deciding(words: Sequence[str]) -> str:
-    """The word that tells what a metric is; empty where none is known."""
+    """Return the word that decides what a metric is; empty if none is known."""
     known = [word for word in words if word in _MAX or word in _MIN]
     return "loss" if "loss" in known else known[-1] if known else ""
 
 
 def _words(name: str) -> Iterator[str]:
-    """The words of a name: `val/F1Score` is val, f1, score; `valloss` ends in loss."""
+    """Yield the words of a name: `val/F1Score` is val, f1, score; `valloss` ends in loss."""
     for token in re.split(r"[^A-Za-z0-9]+", name):
         parts = [token, *re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*(?![a-z])", token)]
         if _word(token) in _KNOWN or parts[1:] == [token]:

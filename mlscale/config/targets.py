@@ -12,7 +12,7 @@ from mlscale.errors import MLScaleError
 
 
 def accepts(node: DictConfig | None, name: str) -> bool:
-    """Whether the target of `node` takes an argument called `name`."""
+    """Return whether the target of `node` takes an argument called `name`."""
     if not node or "_target_" not in node:
         return False
     parameters = inspect.signature(target(node)).parameters
@@ -20,7 +20,7 @@ def accepts(node: DictConfig | None, name: str) -> bool:
 
 
 def target(node: DictConfig) -> Any:
-    """The class or function that `node` names.
+    """Return the class or function that `node` names.
 
     Raises:
         MLScaleError: it does not import.
@@ -40,7 +40,7 @@ def target(node: DictConfig) -> Any:
 
 
 def brings_precision(cfg: DictConfig) -> bool:
-    """Whether `trainer.plugins` holds a precision plugin of the user's: Lightning takes that, or a name, not both."""
+    """Return whether `trainer.plugins` holds a user's precision plugin: Lightning takes that, or a name, not both."""
     from pytorch_lightning.plugins import Precision
 
     plugins: Any = cfg.trainer.get("plugins") or []
@@ -50,7 +50,7 @@ def brings_precision(cfg: DictConfig) -> bool:
 
 
 def innermost_reason(error: BaseException) -> str:
-    """Hydra wraps what went wrong once or twice: the innermost says it."""
+    """Return the innermost message of an error that Hydra has wrapped once or twice."""
     cause = error.__cause__
     if cause is None:
         return str(error).splitlines()[0]

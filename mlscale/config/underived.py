@@ -1,4 +1,4 @@
-"""Values that are taken from the data or the length of the run, where neither tells them."""
+"""Values that are taken from the data or the length of the run, where neither provides them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TAKEN = re.compile(r"\$\{derived\.(\w+)\}")
 
 
 def underived(cfg: DictConfig, derived: Mapping[str, Any]) -> Iterator[MLScaleError]:
-    """One problem for each key of a model, optimizer or scheduler in use whose derived value is not known."""
+    """Yield one problem for each key of a model, optimizer or scheduler in use whose derived value is not known."""
     for group in ("model", "optimizer", "scheduler"):
         if not cfg.get(group) or not accepts(cfg.get("task"), group):
             continue

@@ -1,4 +1,4 @@
-"""What single values of a run must be, told before it starts; what data and machine allow is `derive`'s business."""
+"""Bounds of single values of a run, checked before it starts; `derive` checks what depends on data and machine."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _OF_PRECISION = {  # the least, whether it may be that itself, what to type
 
 
 def out_of_bounds(cfg: DictConfig) -> Iterator[MLScaleError]:
-    """The generators take seeds of 32 bits; a best checkpoint is the best by something; a scale is above 0."""
+    """Yield a problem for a seed beyond 32 bits, an empty metric name, or a precision setting below its least value."""
     seed = cfg.get("seed", 0)
     if not 0 <= seed < _SEEDS:
         why = f"a seed is a whole number from 0 to {_SEEDS - 1}"
@@ -33,13 +33,13 @@ def out_of_bounds(cfg: DictConfig) -> Iterator[MLScaleError]:
 
 
 def one_process_alone(cfg: DictConfig, devices: int) -> Iterator[MLScaleError]:
-    """`strategy=single` with several processes."""
+    """Yield the problem of `strategy=single` with several processes."""
     if devices > 1 and str((cfg.get("strategy") or {}).get("_target_", "")) == _SINGLE:
         yield only_one(devices)
 
 
 def only_one(devices: int) -> MLScaleError:
-    """The error of `strategy=single` with several processes."""
+    """Return the error of `strategy=single` with several processes."""
     return MLScaleError(
         f"strategy=single runs one process, and {devices} are asked for",
         where="strategy, trainer.devices",

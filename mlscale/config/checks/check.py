@@ -42,12 +42,12 @@ def check(
     verb: str = "train",
     left_over: dict[str, list[str]] | None = None,
 ) -> list[MLScaleError]:
-    """Every problem of a composed, unresolved config that is found without importing its targets.
+    """Return every problem of a composed, unresolved config that can be found without importing its targets.
 
     Args:
         groups: every config group with its options.
-        origin: tells for a key path which file or override set it; asked only where there is a problem.
-        verb: the working verb, whose own keys are allowed at the top.
+        origin: returns the file or override that set a key path; called only where there is a problem.
+        verb: the command, whose own keys are allowed at the top.
         left_over: filled with the keys, by the path of their object, that an option's file sets and that the target
             which was typed in place of the file's does not take: they are no problem, but must be left out.
     """
@@ -94,7 +94,7 @@ class _Check:
 
     @cached_property
     def names(self) -> Names:
-        """What may be set in this config, to suggest from."""
+        """The keys and options of this config, to suggest from."""
         nodes = [self.known.get(path, node) for path, node in self._nodes.items()]
         paths = [path for path in self.top if not path.startswith("derived.")]
         paths += [path for node in nodes for path in node.paths if path not in rules.OWNED]
@@ -116,7 +116,7 @@ class _Check:
         return {node.path: node for node in all_nodes(self.tree, "", self.fields)}
 
     def _types(self, path: str) -> Sequence[Type]:
-        """The types that the value of a key must have, where they are known."""
+        """Return the types that the value of a key must have, where they are known."""
         head = path
         while head := head.rpartition(".")[0]:
             if node := self._nodes.get(head):
@@ -125,7 +125,7 @@ class _Check:
         return [field.type] if field is not None and field.type is not None else []
 
     def where(self, path: str) -> str:
-        """The override or the file that set a key, and the key."""
+        """Return the override or the file that set a key, and the key."""
         source = self.origin(path) if self.origin else ""
         if not source or source.startswith(COMMAND_LINE):
             return source or path
@@ -135,7 +135,7 @@ class _Check:
         return self.origin is not None and not self.origin(path).startswith(COMMAND_LINE)
 
     def _unknown(self, path: str, value: object, why: str = "") -> Iterator[MLScaleError]:
-        """A key that nothing takes; a dictionary of them is told by its leaves."""
+        """Yield the problem of a key that nothing takes; of a dictionary, one for each of its leaves."""
         if isinstance(value, dict) and value and "_target_" not in value:
             for key, item in value.items():
                 yield from self._unknown(join(path, str(key)), item, why)
@@ -161,7 +161,7 @@ class _Check:
         yield MLScaleError(what, where=self.where(path), why=why, fix=fix or self._every_key(path))
 
     def _moved(self, path: str, value: object) -> Advice | None:
-        """What gives a group the object that was typed at `path`: `model.optimizer._target_=…`, `net._target_=…`."""
+        """Return the fix for an object that was typed where another group owns it: `model.optimizer._target_=…`."""
         last, alias = path.rpartition(".")[2], table().get(path)
         group = last if last in self.groups else alias.group if alias is not None else ""
         fix = moved_nodes.moved(group, value, self.groups, self.fields, self._lacked_by)
@@ -174,7 +174,7 @@ class _Check:
         return advice.fix if advice else ""
 
     def _every_key(self, path: str) -> str:
-        """Where no name is near: the names there are, or where to find them."""
+        """Return the sibling keys as a fix where no name is near, or the command that prints them all."""
         head = path.rpartition(".")[0]
         there = [item for item in self.names.paths if head and item.rpartition(".")[0] == head]
         few = 0 < len(there) <= _FEW
@@ -194,7 +194,7 @@ class _Check:
             )
 
     def _plain(self, path: str, value: object) -> Iterator[MLScaleError]:
-        """A key that is documented, and belongs to no object."""
+        """Yield the problems of a documented key that belongs to no object."""
         field = self.top.get(path) or self.fields.get(path)
         if field is None and isinstance(value, dict):  # a verb's settings stand together: estimate.instance
             for key, item in value.items():
@@ -214,7 +214,7 @@ class _Check:
         field: Field | None,
         parameter: Parameter | None = None,
     ) -> Iterator[MLScaleError]:
-        """A value of the wrong type; an interpolation is looked at last, unless the key it repeats was told."""
+        """Yield the problem of a value of the wrong type; interpolations are collected and checked last."""
         if isinstance(value, str) and "${" in value:
             self.interpolated.append((path, value, types, field, parameter))
         for problem in wrong_type(path, value, types, field, parameter, self.where):
@@ -222,7 +222,9 @@ class _Check:
             yield problem
 
     def _resolved(self) -> Iterator[MLScaleError]:
-        """Interpolations of the wrong type; what repeats a key comes after that key, whose problem is told once."""
+        """Yield the problems of interpolations of the wrong type. One that repeats a key is checked after that key, so
+        that a problem is reported once.
+        """
         keys = {"${" + path + "}" for path, *_ in self.interpolated}
         for path, raw, types, field, parameter in sorted(self.interpolated, key=lambda item: item[1] in keys):
             value = None if raw in self.wrong else resolved(self.cfg, path)
@@ -261,7 +263,9 @@ class _Check:
             yield from self._node(Node(name, item, self.fields), frozenset())
 
     def _node(self, node: Node, supplied: frozenset[str]) -> Iterator[MLScaleError]:
-        """One object: its target, its keys, what it lacks; then the objects inside it."""
+        """Yield the problems of one object: its target, its keys, missing arguments; then those of the objects inside
+        it.
+        """
         inner = node.value
         if node.value.get(rules.CHECK) is not False:
             self.known[node.path] = known = self._known(node, supplied)
@@ -270,14 +274,15 @@ class _Check:
         yield from self._inside(node.path, inner)
 
     def _is_refused(self, node: Node, key: str) -> bool:
-        """Whether the node does not take this key at all, which its own problem reports."""
+        """Return whether the node does not take this key at all, which its own problem reports."""
         signature = node.signature
         unknown = isinstance(signature, Signature) and not signature.open and key not in signature.named
         return join(node.path, key) in rules.OWNED or (unknown and key not in rules.NODE_KEYS)
 
     def _known(self, node: Node, supplied: frozenset[str]) -> Node:
-        """The node with the signature of its imported target, where something would be refused, or left out, for what
-        its source can't tell for certain."""
+        """Return the node with the signature of its imported target, if its source is not certain about something that
+        would be refused or left out.
+        """
         found = node.signature
         doubt = True
         if isinstance(found, Signature):
@@ -289,7 +294,7 @@ class _Check:
         return replace(node, imported=imported)
 
     def _own(self, node: Node, supplied: frozenset[str]) -> Iterator[MLScaleError]:
-        """The problems of the node itself."""
+        """Yield the problems of the node itself."""
         signature = node.signature
         if isinstance(signature, Signature):
             left = self._left_over(node, signature)
@@ -317,7 +322,7 @@ class _Check:
             yield from self._nested(node, path, value)
 
     def _nested(self, node: Node, path: str, value: object) -> Iterator[MLScaleError]:
-        """The keys of a documented dictionary: `callbacks.notify.mail.host`."""
+        """Yield the problems of the keys of a documented dictionary: `callbacks.notify.mail.host`."""
         known = {name: field for name, field in node.documented.items() if name.startswith(f"{path}.")}
         if not known or not isinstance(value, dict):
             return
@@ -329,9 +334,9 @@ class _Check:
                 yield from self._typed(name, item, [kind], known[name])
 
     def _left_over(self, node: Node, signature: Signature) -> list[str]:
-        """Keys of an option's file that do not suit the target that was typed in place of the file's: those that its
-        signature does not name, whether or not it has `**kwargs`, and those for which third-party data, modules and
-        strategies have defaults of their own, which were meant otherwise.
+        """Return the keys of an option's file that do not suit the target which was typed instead of the file's: those
+        that its signature does not name, with or without `**kwargs`, and those for which third-party data, modules and
+        strategies have defaults of their own with another meaning.
         """
         if signature.open and extends_mlscale(node.target):
             return []  # its `**kwargs` go to a class that takes them
@@ -347,8 +352,9 @@ class _Check:
         return left if left and not self._in_file(join(node.path, "_target_")) else []
 
     def _documented(self, node: Node) -> frozenset[str]:
-        """Keys of shipped options for targets of the same package: torchvision's and timm's builders hand their
-        `**kwargs` on to a network that takes them."""
+        """Return the keys of shipped options for targets of the same package: torchvision's and timm's builders pass
+        their `**kwargs` to a network that takes them.
+        """
         package = node.target.partition(".")[0]
         options = [item for item in self.fields.options if item.package == node.path]
         alike = [item for item in options if (item.target or "").partition(".")[0] == package]
@@ -375,7 +381,7 @@ class _Check:
         return advice.fix if advice else ""
 
     def _required(self, node: Node, signature: Signature, supplied: frozenset[str]) -> list[str]:
-        """Required arguments that nothing gives."""
+        """Return the required arguments that nothing provides."""
         if node.value.get("_partial_") is True or "_args_" in node.value:
             return []
         typos = [str(key) for key in node.value if key not in signature.named]  # told as unknown, with this name as fix
@@ -395,7 +401,7 @@ class _Check:
             )
 
     def _lacked_by(self, node: Node) -> Iterator[str]:
-        """The overrides of what a node requires and does not have."""
+        """Yield the overrides for the required arguments that a node does not have."""
         node = replace(node, value={**node.value, "_partial_": False})
         signature, supplied = node.signature, rules.SUPPLIED.get(node.path.partition(".")[0], frozenset())
         if isinstance(signature, Signature):
@@ -403,13 +409,13 @@ class _Check:
 
 
 def _given(node: Node, name: str) -> str:
-    """The override that gives a required argument: a fact of the data, or a placeholder."""
+    """Return the override that gives a required argument: a fact of the data, or a placeholder."""
     path, kinds, fact = join(node.path, name), node.types(name), rules.FACTS.get(name)
     return f"'{path}=${{derived.{fact}}}'" if fact else f"{path}=<{kinds[0].text if kinds else 'value'}>"
 
 
 def _in_place(path: str, fix: str) -> str:
-    """What to do about a key that stands in a file, where an override alone would leave it in."""
+    """Return the fix for a key in a file: an override alone would leave the key there."""
     head, _, last = path.rpartition(".")
     key = fix.partition("=")[0]
     if fix.startswith("leave "):

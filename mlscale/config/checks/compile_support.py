@@ -1,4 +1,4 @@
-"""Whether `compile` can be had: torch writes kernels in C++ (on CUDA in Triton, launched from C) and builds them."""
+"""The requirements of `compile`: torch writes kernels in C++ (on CUDA in Triton, launched from C) and builds them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ MODES = ("default", "reduce-overhead", "max-autotune", "max-autotune-no-cudagrap
 
 
 def uncompilable(cfg: DictConfig) -> Iterator[MLScaleError]:
-    """A mode that torch.compile has not, a compiler or headers that this machine has not."""
+    """Yield the problems of `compile`: an unknown mode, or a compiler or headers that this machine lacks."""
     mode = cfg.get("compile") or False
     if not mode:
         return

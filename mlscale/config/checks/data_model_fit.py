@@ -1,4 +1,4 @@
-"""Do data, model and task go together? What can be told of it before anything is built."""
+"""The fit of data, model and task, as far as it can be checked before anything is built."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _KINDS = {"one": "classification", "several": "multilabel", "mask": "segmentatio
 """The kind of task for each word of `data.labels`."""
 _HELD = {"classes": "classes", "regression": "numbers", "language": "texts without labels"}
 _TOLD_BY = {"regression": "targets", "classes": "num_classes", "language": "vocab_size"}
-"""What data says of itself that has such; texts with classes have tokens, too."""
+"""The fact of the data that shows what it holds. The order matters: texts with classes have tokens, too."""
 _FOR = {
     "classes": "task=classification with a model of classes",
     "regression": "task=regression model=tabular_regression",
@@ -24,7 +24,7 @@ _FOR = {
 
 
 def misfits(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Iterator[MLScaleError]:
-    """A problem for each that does not.
+    """Yield a problem for each part of the config that does not fit the data, the model or the task.
 
     Args:
         facts: see `derive`.
@@ -40,7 +40,8 @@ def misfits(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Iterator[MLScal
 
 
 def check_classifies(cfg: DictConfig, verb: str) -> None:
-    """Is the task one that servables are made for? Anybody's own, which says nothing of itself, may be.
+    """Check that the task is a classification, for which servables are made. A user's task that states no kind may be
+    one.
 
     Raises:
         MLScaleError: it says that it is another.
@@ -50,7 +51,7 @@ def check_classifies(cfg: DictConfig, verb: str) -> None:
 
 
 def _other_kind(cfg: DictConfig) -> str | None:
-    """What the task is for, where that is not classification."""
+    """Return the kind of the task if it is not classification."""
     kind = getattr(target(cfg.task), "kind", None) if cfg.get("task") else None
     return None if kind == "classification" else kind
 
@@ -65,7 +66,7 @@ def _classes_alone(who: str, kind: str, fix: str) -> MLScaleError:
 
 
 def _channels(cfg: DictConfig, channels: int | None) -> Iterator[MLScaleError]:
-    """torchvision's networks take colour alone, timm's what `in_chans` says."""
+    """Yield the problem of images with other channels than a network takes: 3 for torchvision, `in_chans` for timm."""
     model: Any = cfg.get("model") or {}
     name = str(model.get("_target_", ""))
     if channels is None or not name.startswith(("torchvision.models.", "timm.")):
@@ -81,7 +82,7 @@ def _channels(cfg: DictConfig, channels: int | None) -> Iterator[MLScaleError]:
 
 
 def _metric(cfg: DictConfig) -> Iterator[MLScaleError]:
-    """The accuracy is classification's; our other tasks log none."""
+    """Yield the problem of an accuracy for a built-in task other than classification: these log none."""
     kind, metric = _other_kind(cfg), str(cfg.metric) if is_set(cfg, "metric") else ""
     if kind and metric.endswith("/accuracy") and str(cfg.task["_target_"]).startswith("mlscale."):
         yield MLScaleError(
@@ -93,7 +94,9 @@ def _metric(cfg: DictConfig) -> Iterator[MLScaleError]:
 
 
 def _labels(cfg: DictConfig) -> Iterator[MLScaleError]:
-    """A class for each sample, several, or one for each pixel: what the data holds and the task is for."""
+    """Yield the problem of labels of another kind than the task's: one class for each sample, several, or one per
+    pixel.
+    """
     found = str((cfg.get("data") or {}).get("labels"))
     kind = getattr(target(cfg.task), "kind", None) if cfg.get("task") else None
     wanted = next((word for word, each in _KINDS.items() if each == kind), None)
@@ -107,7 +110,7 @@ def _labels(cfg: DictConfig) -> Iterator[MLScaleError]:
 
 
 def _asked(cfg: DictConfig, facts: Mapping[str, Any]) -> Iterator[MLScaleError]:
-    """Classes, numbers, or a text to go on with: what the data says of itself and the task is for."""
+    """Yield the problem of data without what the task predicts: classes, numbers, or the next byte."""
     kind: str | None = getattr(target(cfg.task), "kind", None) if cfg.get("task") else None
     wanted = "classes" if kind in _KINDS.values() else kind
     held = next((held for held, key in _TOLD_BY.items() if facts.get(key)), None)

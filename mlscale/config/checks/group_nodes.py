@@ -1,4 +1,4 @@
-"""Problems of a group's node as a whole: a value in its place, or no `_target_` where one is needed."""
+"""Problems of a group's node as a whole: a value instead of a node, or no `_target_` where one is needed."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from mlscale.config.suggestions.suggest import nearest, override, show
 from mlscale.errors import MLScaleError
 
 COMMAND_LINE = "command line: "
-"""What the origin of a key begins with that was typed, and stands in no file."""
+"""The start of the origin of a key that was typed and is not in a file."""
 
 
 def not_a_node(
     name: str, value: object, groups: Mapping[str, Sequence[str]], where: Callable[[str], str]
 ) -> MLScaleError:
-    """`model: resnet` in a file sets the node's value; it does not choose the option."""
+    """Return the error for a value instead of a node: `model: resnet` in a file does not choose the option."""
     options = groups.get(name, ())
     known = [
         option for item in (value if isinstance(value, list) else [value]) if (option := nearest(str(item), options))
@@ -43,7 +43,8 @@ def nothing_to_set(
     where: Callable[[str], str],
     advised: Callable[[str, object], str],
 ) -> Iterator[MLScaleError]:
-    """Keys in a node that builds nothing: `model=none model.blocks=2`, or a file that forgot its `_target_`.
+    """Yield a problem for each key in a node that builds nothing: `model=none model.blocks=2`, or no `_target_` in a
+    file.
 
     Args:
         advised: the override that was meant by a key and its value, "" for none.
@@ -65,7 +66,7 @@ def without_target(
     where: Callable[[str], str],
     advised: Callable[[str, object], Advice | None],
 ) -> Iterator[MLScaleError]:
-    """Entries of callbacks, logger, monitor and compress that can't be built.
+    """Yield a problem for each entry of callbacks, logger, monitor and compress that can't be built.
 
     Args:
         advised: what is meant by a key and its value.
@@ -107,8 +108,8 @@ def without_target(
 
 
 def _settings(group: str, option: str, value: object) -> tuple[list[str], list[str]]:
-    """The settings that were typed, of the option that was meant, misspelt keys spelled as it has them; and the keys
-    that it has not.
+    """Return the typed settings of the option that was meant, with misspelt keys corrected; and the keys that it does
+    not have.
     """
     path = f"{group}.{option}"
     types = option_types(group, option)
@@ -127,7 +128,9 @@ def _settings(group: str, option: str, value: object) -> tuple[list[str], list[s
 
 
 def lightning_scheduler(node: Mapping[str, object], where: Callable[[str], str]) -> Iterator[MLScaleError]:
-    """Unknown keys of Lightning's lr_scheduler dictionary: `scheduler: {scheduler: …, interval: epoch}`."""
+    """Yield a problem for each unknown key of Lightning's lr_scheduler dictionary: `scheduler: {scheduler: …, interval:
+    epoch}`.
+    """
     for key, value in node.items():
         if key not in rules.SCHEDULER_KEYS:
             path, close = join("scheduler", key), nearest(key, rules.SCHEDULER_KEYS)

@@ -1,4 +1,4 @@
-"""Who may set what: what each group's code supplies, and which keys another group owns."""
+"""The owners of keys: arguments that each group's code supplies, and keys that another group owns."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ GLOBAL = frozenset({"base", "recipe", "tuned", "debug", "sweep", "verb", "hydra"
 CHECK = "_check_"
 """`_check_: false` in a node: its target and its keys are not checked before the object is built."""
 NODE_KEYS = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_", CHECK})
-"""Keys of a node that are no arguments of its target: Hydra's, and one of ours."""
+"""Keys of a node that are not arguments of its target: Hydra's, and one of mlscale."""
 # Lightning's lr_scheduler dictionary, for a scheduler that doesn't step by optimizer steps.
 SCHEDULER_KEYS = frozenset({"scheduler", "interval", "frequency", "monitor", "strict", "name", "reduce_on_plateau"})
 
@@ -35,7 +35,7 @@ SUPPLIED: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class Owner:
-    """Who sets an argument in place of the user, and how a value typed for it translates."""
+    """The owner of an argument that users do not set, and the meaning of a value that was typed for it."""
 
     why: str
     alias: Alias
@@ -62,7 +62,7 @@ OWNED: Mapping[str, Owner] = {
         "mlscale starts its processes on this machine; several machines are not supported yet", Alias()
     ),
 }
-"""Arguments that exist, but are not set where they were typed."""
+"""Arguments that exist, but are set by another key."""
 
 KEEP_THEIR_DEFAULTS: Mapping[str, frozenset[str]] = {
     "data": frozenset({
@@ -72,8 +72,9 @@ KEEP_THEIR_DEFAULTS: Mapping[str, frozenset[str]] = {
     "task": frozenset({"label_smoothing", "class_weights"}),
     "strategy": frozenset({"timeout"}),  # Lightning's is a timedelta
 }  # fmt: skip
-"""Settings of our data, tasks and strategies of which a class that is typed over their `_target_` keeps its own
-defaults, if it has some: its `root` or `workers` mean something else."""
+"""Settings of the built-in data, tasks and strategies for which a class that is typed over their `_target_` keeps its
+own defaults, if it has some: its `root` or `workers` mean something else.
+"""
 
 FACTS: Mapping[str, str] = {
     "num_classes": "num_classes",
@@ -87,4 +88,4 @@ DERIVED_FROM: Mapping[str, str] = {
     "run_dir": "runs_dir", "name": "name", "world_size": "trainer.devices", "per_device_batch": "data.batch_size",
     "steps_per_epoch": "data.batch_size", "total_steps": "trainer.max_epochs", "accelerator": "trainer.accelerator",
 }  # fmt: skip
-"""Which key decides a derived value; the rest comes from the data and the machine."""
+"""The key that decides a derived value; the other values come from the data and the machine."""

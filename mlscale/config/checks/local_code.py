@@ -1,4 +1,4 @@
-"""Which code of the folder one stands in a config runs: named once at start, for that code is trusted."""
+"""The code of the working folder that a config runs: named once at start, because that code is trusted."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ _MLSCALE = Path(__file__).resolve().parents[2]
 
 
 def local_targets(cfg: DictConfig) -> list[str]:
-    """One line that names the modules below the working folder that `_target_`s of `cfg` import; no line for none."""
+    """Return one line that names the modules below the working folder that `_target_`s of `cfg` import; an empty list
+    for none.
+    """
     here = Path.cwd()
     found = []
     for name in dict.fromkeys(target.split(".")[0] for target in targets(cfg)):
@@ -38,7 +40,7 @@ def _origin(module: str) -> Path | None:
 
 
 def targets(cfg: DictConfig) -> list[str]:
-    """Every `_target_` of a config, in order."""
+    """Return every `_target_` of a config, in order."""
     return list(_targets(OmegaConf.to_container(cfg)))
 
 

@@ -23,10 +23,10 @@ def moved(
     fields: Fields,
     lacking: Callable[[Node], Iterator[str]],
 ) -> str:
-    """The overrides that give `group` the objects of a node; "" where the node is not one that it builds.
+    """Return the overrides that give `group` the objects of a node; "" if the group does not build such a node.
 
     Args:
-        lacking: the overrides of what an object requires beside.
+        lacking: yields the overrides for the required arguments that an object lacks.
     """
     nodes = [node for item in (value if isinstance(value, list) else [value]) if (node := _existing(item, fields))]
     if group in BUILDS_SEVERAL:
@@ -43,7 +43,9 @@ def moved(
 
 
 def _existing(item: object, fields: Fields) -> dict[str, object] | None:
-    """The node, its target spelled right; None for what is none, or whose target does not exist."""
+    """Return the node with its target spelled correctly; None for a value that is not a node, or whose target does not
+    exist.
+    """
     if not isinstance(item, dict) or not isinstance(item.get("_target_"), str):
         return None
     node = {str(key): value for key, value in item.items()}
@@ -61,6 +63,6 @@ def _words(
 
 
 def _name(node: Mapping[str, object]) -> str:
-    """The name of an entry after its class: `LearningRateMonitor` is learning_rate_monitor."""
+    """Return the name of an entry after its class: `LearningRateMonitor` is learning_rate_monitor."""
     last = str(node["_target_"]).rpartition(".")[2]
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", last).lower()

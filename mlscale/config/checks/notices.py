@@ -17,7 +17,7 @@ _FEW_UPDATES = 10  # of the average of the weights
 
 
 def notices(cfg: DictConfig, machine: Devices) -> list[str]:
-    """What the user should know before the run starts; empty for a run where everything set has its effect."""
+    """Return the notices that the user should read before the run starts; empty if everything set has its effect."""
     return [*_devices(cfg, machine), *_groups(cfg), *_average(cfg), *_promises(cfg)]
 
 
@@ -46,7 +46,7 @@ def _devices(cfg: DictConfig, machine: Devices) -> list[str]:
 
 
 def _groups(cfg: DictConfig) -> list[str]:
-    """A group whose object nobody takes."""
+    """Return a line for each group whose object is not used."""
     lines = []
     idle = [name for name in ("model", "optimizer", "scheduler") if cfg.get(name) and not accepts(cfg.task, name)]
     if idle:
@@ -71,7 +71,7 @@ def _groups(cfg: DictConfig) -> list[str]:
 
 
 def _of_another_precision(cfg: DictConfig) -> list[str]:
-    """Settings of float16 beside another type of numbers, or of the probe beside one that was named."""
+    """Return a line for each setting of float16 next to another precision, or of the probe next to a named one."""
     node = cfg.get("precision") or OmegaConf.create({"value": None})
     plain: Any = OmegaConf.to_container(node, resolve=False)
     auto = plain["value"] == "${derived.precision}"
@@ -88,7 +88,7 @@ def _of_another_precision(cfg: DictConfig) -> list[str]:
 
 
 def _average(cfg: DictConfig) -> list[str]:
-    """A run that is too short for the average of its weights."""
+    """Return a line if the run is too short for the average of its weights."""
     ema, steps = (cfg.get("callbacks") or {}).get("ema") or {}, cfg.derived.get("total_steps")
     if ema.get("_target_") != "mlscale.train.callbacks.EMA" or steps is None:
         return []
@@ -106,7 +106,7 @@ def _average(cfg: DictConfig) -> list[str]:
 
 
 def unpromised_data(cfg: DictConfig) -> str:
-    """Return what gives a run its samples where it does not promise the same ones again; '' where it does."""
+    """Return the source of a run's samples if it does not promise the same ones again on resume; '' if it does."""
     if not cfg.get("data"):
         return "the task's own loader"
     promises: Any = getattr(target(cfg.data), "promises", None)

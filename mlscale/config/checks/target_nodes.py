@@ -1,4 +1,4 @@
-"""A node of the config that builds an object: its `_target_`, the signature behind it, and what is documented of it."""
+"""A node of the config that builds an object: its `_target_`, the signature behind it, and its documentation."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Node:
 
     @property
     def paths(self) -> list[str]:
-        """Key paths that may be set in this node: those it has, then its other parameters."""
+        """The key paths that may be set in this node: those it has, then its other parameters."""
         taken = self.signature.named if isinstance(self.signature, Signature) else {}
         own = [key for key in self.value if not key.startswith("_") and (key in taken or not taken)]
         documented = [path.removeprefix(f"{self.path}.") for path in self.documented]
@@ -49,15 +49,15 @@ class Node:
 
     @property
     def documented(self) -> Mapping[str, Field]:
-        """What the shipped YAML documents of this node, by full path."""
+        """The fields that the shipped YAML documents for this node, by full path."""
         return self.fields.of(self.path, self.target)
 
     def field(self, key: str) -> Field | None:
-        """What the shipped YAML says of this key, for this target."""
+        """Return the field that the shipped YAML documents for this key and target."""
         return self.fields.of(self.path, self.target).get(join(self.path, key))
 
     def types(self, key: str) -> list[Type]:
-        """The types that a value must have, all of them.
+        """Return the types that a value must have, all of them.
 
         The annotation counts; the comment's word does where there is none that is understood, and where it names values
         that the annotation can't tell apart (`int or auto`).
@@ -77,12 +77,12 @@ class Node:
         return kinds
 
     def _may_be_infinite(self, key: str, parameter: Parameter | None) -> bool:
-        """Whether NaN or infinity may be meant: by a user's own code, or where the default may be one."""
+        """Return whether NaN or infinity may be valid: for a user's own code, or where the default may be one."""
         computed = parameter is not None and not parameter.required and parameter.default is NO_LITERAL
         return self.target.partition(".")[0] not in _NEED_FINITE or key in _ORDERS or computed
 
     def not_found(self, where: Callable[[str], str]) -> MLScaleError:
-        """The message for a target that does not exist."""
+        """Return the message for a target that does not exist."""
         assert isinstance(self.signature, Unknown)
         path = join(self.path, "_target_")
         fix = self.signature.better
@@ -98,7 +98,7 @@ class Node:
 
 
 def _annotated(parameter: Parameter | None) -> Type | None:
-    """The type of a parameter's annotation, and of its default: `size: int = None` takes null, whatever it says."""
+    """Return the type of a parameter's annotation and default: `size: int = None` takes null, whatever it says."""
     found = from_annotation(parameter.annotation) if parameter and parameter.annotation else None
     if parameter is None or found is None or parameter.default is NO_LITERAL:
         return found
@@ -111,7 +111,7 @@ def join(head: str, last: str) -> str:
 
 
 def inside(tree: object, path: str) -> Iterator[tuple[str, dict[str, object]]]:
-    """The outermost dictionaries with a `_target_` below `tree`, with their key paths; not what lies inside them."""
+    """Yield the outermost dictionaries with a `_target_` below `tree`, with their key paths; not those inside them."""
     children: list[tuple[str, object]] = []
     if isinstance(tree, dict):
         children = [(join(path, str(key)), value) for key, value in tree.items()]
@@ -125,7 +125,7 @@ def inside(tree: object, path: str) -> Iterator[tuple[str, dict[str, object]]]:
 
 
 def all_nodes(tree: object, path: str, fields: Fields) -> Iterator[Node]:
-    """Every node with a `_target_` below `tree`, at any depth."""
+    """Yield every node with a `_target_` below `tree`, at any depth."""
     for name, value in inside(tree, path):
         yield Node(name, value, fields)
         yield from all_nodes(value, name, fields)

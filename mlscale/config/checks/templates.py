@@ -1,4 +1,4 @@
-"""What may be set in a config, and the overrides of a template that suit it."""
+"""The keys and options of a config, and the overrides of a template that suit it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Advice:
 
 @dataclass(frozen=True)
 class Names:
-    """What may be set in this config.
+    """The keys and options that may be set in this config.
 
     Attributes:
         paths: full key paths.
@@ -43,7 +43,8 @@ class Names:
 
 
 def fill(template: str, value: object, names: Names, *, exactly: bool = True) -> str:
-    """The overrides of a template with the value in it; "" where this config has no such key, or not for this value.
+    """Return the overrides of a template with the value in it; "" if this config has no such key, or not for this
+    value.
 
     Args:
         exactly: only with a value that fits; otherwise with a placeholder where it does not.
@@ -96,7 +97,7 @@ class _Filled:
 
 
 def _filled(right: str, value: object) -> _Filled | None:
-    """The value that a template's right side stands for; None where the value is not of its kind."""
+    """Return the value that a template's right side stands for; None where the value is not of its kind."""
     if right == "{value}":
         return _Filled(text=value) if isinstance(value, str) and value.startswith("<") else _Filled(value)
     if right in ("{name}", "{path}"):
@@ -121,7 +122,7 @@ def _typed(filled: _Filled, types: object, *, exactly: bool) -> _Filled | None:
 
 @cache
 def option_types(group: str, name: str) -> dict[str, Sequence[Type]]:
-    """The keys that a shipped option brings, and the types of their values."""
+    """Return the keys that a shipped option brings, and the types of their values."""
     option = next((item for item in shipped().in_group(group) if item.name == name), None)
     if option is None:
         return {}
@@ -132,7 +133,7 @@ def option_types(group: str, name: str) -> dict[str, Sequence[Type]]:
 
 
 def default_names(groups: Mapping[str, Sequence[str]]) -> Names:
-    """What may be set in a run's config as it is shipped, for words that are answered before one is composed."""
+    """Return the keys and options of a run's config as shipped, for words that are checked before one is composed."""
     types: dict[str, Sequence[Type]] = {
         path: [field.type] if field.type else [] for path, field in shipped().top.items() if "derived." not in path
     }
@@ -152,7 +153,7 @@ def _default_options() -> tuple[tuple[str, str], ...]:
 
 
 def readable(text: str) -> object:
-    """The value that a word of the command line is read as."""
+    """Return the value that a word of the command line is read as."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError:

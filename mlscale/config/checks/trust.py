@@ -1,4 +1,4 @@
-"""What a config out of an artefact may do: anybody may have written it, and `_target_` calls any function by name."""
+"""The limits of a config from an artefact: anybody may have written it, and `_target_` calls any function by name."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ _SECRET = re.compile(r"\$\{oc\.decode:\$\{oc\.env:MLSCALE_SECRET_\w+\}\}")  # a 
 
 
 def distrusted(config: Any, run: Path, typed: Collection[str] = (), *, doubt: str = "") -> list[MLScaleError]:
-    """Return what keeps the frozen `config` of the folder `run` from being used unread, all at once.
+    """Return the problems that forbid using the frozen `config` of the folder `run` unread, all at once.
 
     Args:
         config: plain containers, interpolations kept.
-        run: its folder. Code that came with it, or lies beside it, is not the user's own.
+        run: its folder. Code in it, or next to it, is not the user's own.
         typed: keys that the user sets on the command line: those words are theirs.
         doubt: why it is not proven that this user created the run.
     """
@@ -54,7 +54,7 @@ def distrusted(config: Any, run: Path, typed: Collection[str] = (), *, doubt: st
 
 
 def _tells(config: Any) -> Iterator[tuple[str, str]]:
-    """Whom notices go to, by key path: an address may carry any secret of the environment away."""
+    """Yield the recipients of notices, by key path: an address may carry any secret of the environment away."""
     nodes = config.get("callbacks") if isinstance(config, dict) else None
     for name, node in (nodes or {}).items():
         if isinstance(node, dict) and node.get("_target_") == "mlscale.train.callbacks.Notify":
@@ -85,18 +85,20 @@ def _allowed(target: str, run: Path) -> bool:
 
 @cache
 def _shipped_targets() -> frozenset[str]:
-    """What the shipped options and recipes build, `timm.create_model` among it; the user's own folders don't count."""
+    """Return the targets of the shipped options and recipes, such as `timm.create_model`; the user's own folders don't
+    count.
+    """
     files = (file for name in ("conf", "recipes") for file in shipped_folder(name).rglob("*.yaml"))
     return frozenset(target for file in files for target in _TARGET.findall(file.read_text(encoding="utf-8")))
 
 
 def _resolvers(value: str) -> list[str]:
-    """The resolvers in a text, but for the environment's: `oc.create` makes nodes, which may have a `_target_`."""
+    """Return the resolvers in a text, except `oc.env`: `oc.create` makes nodes, which may have a `_target_`."""
     return [] if _SECRET.fullmatch(value) else [name for name in _RESOLVER.findall(value) if name != "oc.env"]
 
 
 def _own(target: str, run: Path) -> bool:
-    """Whether the code lies in the folder that the user stands in, and neither in the run's folder nor around it."""
+    """Return whether the code is in the user's working folder, and neither in the run's folder nor around it."""
     here = Path.cwd()
     if target.startswith("__main__."):
         return _of_this_session(target)
@@ -114,14 +116,16 @@ def _own(target: str, run: Path) -> bool:
 
 
 def _of_this_session(target: str) -> bool:
-    """Whether it is a class of the notebook or script that runs: none that it imports, and no function."""
+    """Return whether the target is a class of the notebook or script that runs: not an imported one, and not a
+    function.
+    """
     name = target.removeprefix("__main__.")
     found = vars(sys.modules["__main__"]).get(name)
     return isinstance(found, type) and (found.__module__, found.__qualname__) == ("__main__", name)
 
 
 def _leaves(node: Any, path: str, key: str = "") -> Iterator[tuple[str, str, Any]]:
-    """(key path, nearest key, value) of every leaf."""
+    """Yield (key path, nearest key, value) of every leaf."""
     if isinstance(node, dict):
         for name, child in node.items():
             yield from _leaves(child, f"{path}.{name}" if path else str(name), str(name))

@@ -15,7 +15,7 @@ from functools import cache
 
 @dataclass(frozen=True)
 class Type:
-    """Which plain values (as YAML gives them) are accepted, how messages call the type, and its JSON schema."""
+    """A type of plain values (as YAML gives them): its name in messages, a check, and its JSON schema."""
 
     text: str
     accepts: Callable[[object], bool]
@@ -46,7 +46,7 @@ _NAMES = {
 
 
 def union(*members: Type) -> Type:
-    """A type that accepts what any of `members` does."""
+    """Return a type that accepts what any of `members` does."""
     if len(members) == 1:
         return members[0]
     return Type(
@@ -57,7 +57,7 @@ def union(*members: Type) -> Type:
 
 
 def literal(*values: object) -> Type:
-    """A type of these values only. `1` and `True` are told apart."""
+    """Return a type of these values only. `1` and `True` are different values."""
     text = " or ".join("null" if value is None else str(value) for value in values)
     return Type(
         text, lambda value: any(type(value) is type(item) and value == item for item in values), {"enum": list(values)}
@@ -73,7 +73,7 @@ def list_of(item: Type) -> Type:
 
 
 def tuple_of(*items: Type | None) -> Type:
-    """A list of fixed length."""
+    """Return the type of a list of fixed length."""
 
     def accepts(value: object) -> bool:
         return (
@@ -89,12 +89,12 @@ def tuple_of(*items: Type | None) -> Type:
 
 
 def is_finite(value: object) -> bool:
-    """Whether no number in a value is NaN or infinite."""
+    """Return whether no number in a value is NaN or infinite."""
     return _with_finite(value) == value
 
 
 def _with_finite(value: object) -> object:
-    """The value with a plain number in place of each NaN and infinity."""
+    """Return the value with a plain number in place of each NaN and infinity."""
     if isinstance(value, float) and not math.isfinite(value):
         return 0.5
     if isinstance(value, list):
@@ -107,13 +107,13 @@ FINITE = Type("a finite number", is_finite, {})
 
 
 def unbounded(kind: Type) -> Type:
-    """The same type, NaN and infinity accepted as numbers."""
+    """Return the same type, NaN and infinity accepted as numbers."""
     return Type(kind.text, lambda value: kind.accepts(_with_finite(value)), kind.schema)
 
 
 @cache
 def from_annotation(text: str) -> Type | None:
-    """The type that an annotation's text stands for; None where it isn't understood, so nothing is checked."""
+    """Return the type that an annotation's text stands for; None where it isn't understood, so nothing is checked."""
     try:
         return _from_node(ast.parse(text, mode="eval").body)
     except SyntaxError:
@@ -170,13 +170,13 @@ _WORD = re.compile(
 
 
 def word(comment: str) -> str:
-    """The type word a field's comment opens with (`int`, `list[str]`, `int or auto`, `one of max, min`), or ""."""
+    """Return the type word at the start of a comment (`int`, `list[str]`, `int or auto`, `one of max, min`), or ""."""
     match = _WORD.match(comment)
     return match["type"] if match else ""
 
 
 def from_word(text: str) -> Type | None:
-    """The type of a comment's word; alternatives that are no type are literal strings, `null` is null."""
+    """Return the type of a comment's word; alternatives that are not types are literal strings, `null` is null."""
     if text.startswith(_ONE_OF):
         return literal(*text.removeprefix(_ONE_OF).split(", "))
     members = [_one_word(item) for item in text.split(" or ")]
@@ -191,7 +191,7 @@ def _one_word(text: str) -> Type:
 
 
 def of_default(value: object) -> Type | None:
-    """The type of a key that has a default and nothing else to tell its type."""
+    """Return the type of a key that only has a default to infer it from."""
     for kind in (BOOL, INT, FLOAT, STR, LIST, DICT):
         if kind.accepts(value):
             return kind

@@ -25,7 +25,9 @@ def wrong_type(
     parameter: Parameter | None,
     where: Callable[[str], str],
 ) -> Iterator[MLScaleError]:
-    """The problem of a value that isn't of all `types`; nothing where an interpolation or a nested node will tell."""
+    """Yield the problem of a value that isn't of all `types`; nothing for an interpolation or a nested node, checked
+    later.
+    """
     if _later(value):
         return
     for kind in types:
@@ -40,7 +42,7 @@ def wrong_type(
 
 
 def _meant(path: str, value: object) -> str:
-    """The override that a value from elsewhere means for this key: `mode=maximize`; "" for none."""
+    """Return the override that a value from elsewhere means for this key: `mode=maximize`; "" for none."""
     alias = table().get(path) if isinstance(value, str) else None
     fix = alias.values.get(folded(str(value)), "") if alias is not None else ""
     return fix if fix.startswith(f"{path}=") else ""
@@ -55,8 +57,8 @@ def wrong_resolved(
     parameter: Parameter | None,
     where: Callable[[str], str],
 ) -> Iterator[MLScaleError]:
-    """The problem of an interpolation `raw` whose `value` isn't of all `types`. What the environment says may be a
-    secret: it is shown where it is too short for one, and is no part of the fix.
+    """Yield the problem of an interpolation `raw` whose `value` isn't of all `types`. A value from the environment may
+    be a secret: it is shown only if it is too short for one, and is never part of the fix.
     """
     kind = next((kind for kind in types if not kind.accepts(value)), None)
     if kind is None or value is None:  # nothing is known yet of what is derived
@@ -73,7 +75,7 @@ def wrong_resolved(
 
 
 def missing(path: str, field: Field | None, where: str, parameter: Parameter | None = None) -> MLScaleError:
-    """The problem of a mandatory key that is not set."""
+    """Return the problem of a mandatory key that is not set."""
     kind = field.type if field and field.type else None
     if kind is None and parameter is not None and parameter.annotation:
         kind = from_annotation(parameter.annotation)
@@ -82,7 +84,7 @@ def missing(path: str, field: Field | None, where: str, parameter: Parameter | N
 
 
 def _later(value: object) -> bool:
-    """Whether the value is known only later: an interpolation, a missing value, or an object to be built."""
+    """Return whether the value is known only later: an interpolation, a missing value, or an object to be built."""
     if isinstance(value, str):
         return "${" in value or value == MISSING
     if isinstance(value, dict):
@@ -91,7 +93,7 @@ def _later(value: object) -> bool:
 
 
 def expression(raw: str) -> str:
-    """The expression; the default in `${oc.env:NAME,default}` may be a secret."""
+    """Return the expression without the default in `${oc.env:NAME,default}`, which may be a secret."""
     return re.sub(r"(\$\{\s*oc\.env\s*:\s*\w+\s*),[^}]*", r"\1,…", raw)
 
 
@@ -100,7 +102,7 @@ def _told(value: object) -> str:
 
 
 def converted(value: object, types: Sequence[Type]) -> tuple[bool, object]:
-    """Whether a value is of all `types`, as it is or in another form of the same meaning; and that form."""
+    """Return whether a value is of all `types`, as it is or in another form of the same meaning; and that form."""
     if _later(value) or all(kind.accepts(value) for kind in types):
         return True, value
     for form in _forms(value, types[0]):
@@ -122,7 +124,7 @@ class _Placeholder:
 
 
 def _valid(value: object, kind: Type, field: Field | None, parameter: Parameter | None) -> object:
-    """A value of this type: what was typed in the right form, else the shipped default, else a placeholder."""
+    """Return a value of this type: what was typed in the right form, else the shipped default, else a placeholder."""
     for candidate in _forms(value, kind):
         if kind.accepts(candidate):
             return candidate
@@ -135,7 +137,7 @@ def _valid(value: object, kind: Type, field: Field | None, parameter: Parameter 
 
 
 def _numbers(text: str) -> Iterator[int | float]:
-    """The numbers that a text may mean: `1,000` is a thousand, `0,5` a half, `30s` thirty."""
+    """Yield the numbers that a text may mean: `1,000` is a thousand, `0,5` a half, `30s` thirty."""
     plain = text.replace(",", "" if _THOUSANDS.fullmatch(text) else ".")
     for read in (int, float):
         for form in (plain, plain.rstrip("msx")):

@@ -1,4 +1,4 @@
-"""From what was typed to what Hydra reads.
+"""From the typed words to overrides that Hydra reads.
 
 `recipe=x` and `+recipe=x` mean the same; `recipe`, `tuned`, `debug` and `sweep` come in this order, so the later wins;
 a plain `key=value` becomes `++key=value`, so that every unknown key meets one checker; values that Hydra's grammar
@@ -36,7 +36,7 @@ _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
 
 @dataclass(frozen=True)
 class Request:
-    """One command of a working verb, ready for Hydra.
+    """One command that composes a config, ready for Hydra.
 
     Attributes:
         typed: the overrides as they were typed, for run.json and messages.
@@ -104,7 +104,7 @@ def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def _wrong_flags(known: argparse.Namespace) -> Iterator[MLScaleError]:
-    """Flags that exclude each other, or need another one."""
+    """Yield an error for flags that exclude each other, or need another one."""
     modes = [name for name in ("multirun", "run", "cfg", "info", "hydra_help") if getattr(known, name)]
     flags = [f"--{name.replace('_', '-')}" for name in modes]
     if len(flags) > 1:
@@ -133,7 +133,9 @@ def _passed_on(known: argparse.Namespace) -> list[str]:
 
 
 def _not_overrides(verb: str, words: Sequence[str], roots: Roots) -> Iterator[MLScaleError]:
-    """Words that are no `key=value`, each with what was meant: `--gpus 2`, `recipe = resnet`, `resnet`."""
+    """Yield an error for each word that is not a `key=value`, with what was meant: `--gpus 2`, `recipe = resnet`,
+    `resnet`.
+    """
     rest, reference = list(words), words[0] if words and is_reference(verb, words) else None
     while rest:
         is_first, word, why = len(rest) == len(words), rest.pop(0), "settings are typed as key=value"
@@ -229,7 +231,9 @@ def _unreadable(verb: str, words: Sequence[str], roots: Roots) -> Iterator[MLSca
 
 
 def _readable(key: str, value: str, *, multirun: bool) -> str:
-    """The value, quoted where Hydra's grammar can't read it, would read a sweep into a path, or a number into an id."""
+    """Return the value, quoted where Hydra's grammar can't read it, would read a sweep into a path, or a number into an
+    id.
+    """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
 

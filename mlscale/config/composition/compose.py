@@ -42,7 +42,7 @@ _SWEPT = re.compile(r"""^[^=]+=(?:[^\[{'"]*,|(?:choice|range|interval|glob)\()""
 
 
 class OwnFolder(FileConfigSource):
-    """A user's config folder: any group, but neither the primary configuration of a verb nor its own settings."""
+    """A user's config folder: any group, but neither the primary configuration of a command nor its own settings."""
 
     @staticmethod
     def scheme() -> str:
@@ -86,10 +86,10 @@ class SearchPath(SearchPathPlugin):
 
 
 def compose(request: Request) -> DictConfig:
-    """The config of one job, interpolations kept, not yet checked.
+    """Return the config of one job, interpolations kept, not yet checked.
 
     Raises:
-        MLScaleError: everything that keeps Hydra from composing it, told together.
+        MLScaleError: everything that keeps Hydra from composing it, reported together.
     """
     with hydra_ready(request.roots):
         try:
@@ -103,8 +103,8 @@ def compose(request: Request) -> DictConfig:
 
 
 def _not_composed(error: Exception) -> MLScaleError:
-    """The error for what Hydra or OmegaConf raise without a message of their own: they were given nothing but files and
-    overrides, so one of these is wrong.
+    """Return the error for an exception of Hydra or OmegaConf without a message of mlscale: their only inputs are files
+    and overrides, so one of these is wrong.
     """
     lines = str(error).strip().splitlines()
     return MLScaleError(
@@ -130,8 +130,8 @@ def _compose(request: Request) -> DictConfig:
 
 
 def with_deletions(request: Request) -> Request:
-    """The request with every `~key` in a form that Hydra takes: it can't delete a key whose value is null, and one that
-    is filled in later (`${derived.channels}`) is null as long as nothing is composed. Such a key gets a value first.
+    """Return the request with every `~key` in a form that Hydra takes. Hydra can't delete a key whose value is null,
+    and a key that is filled in later (`${derived.channels}`) is null before the run. Such a key gets a value first.
     """
     deletions = [word for word in request.overrides if word.startswith("~") and "." in word.split("=")[0]]
     if not deletions:
@@ -161,7 +161,7 @@ def _retry(request: Request) -> Callable[[list[str]], None]:
 
 
 def run_by_hydra(request: Request, job: Callable[[DictConfig, list[str]], Any]) -> None:
-    """Hydra's own flags, or one call of `job(config, overrides)` for each job of a multirun."""
+    """Run Hydra's own flags, or call `job(config, overrides)` for each job of a multirun."""
 
     def task(cfg: DictConfig) -> Any:
         OmegaConf.set_struct(cfg, False)
@@ -190,7 +190,7 @@ def run_by_hydra(request: Request, job: Callable[[DictConfig, list[str]], Any]) 
 
 @contextlib.contextmanager
 def hydra_ready(roots: Roots, *, initialise: bool = True) -> Iterator[None]:
-    """Hydra with mlscale's search path, and without its own error reports."""
+    """Provide Hydra with mlscale's search path, and without its own error reports."""
     SourcesRegistry.instance().register(OwnFolder)
     SearchPath.roots = roots
     for command in VERB_CONFIGS:

@@ -15,12 +15,12 @@ NO_ADVICE = Advice("")
 
 
 def is_foreign(word: str) -> bool:
-    """Whether another program has an option of this name."""
+    """Return whether another program has an option of this name."""
     return table().get(word) is not None
 
 
 def setting_of(verb: str, key: str, value: str, groups: Mapping[str, Sequence[str]]) -> Advice:
-    """What to type, and why it differs; an empty fix where nothing is meant for certain.
+    """Return the override to type, and why it differs; an empty fix where none is certain.
 
     Args:
         value: "" where a flag was typed alone.

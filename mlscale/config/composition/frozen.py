@@ -1,4 +1,4 @@
-"""The frozen config: what a run folder keeps, and what every process reads back. No process composes again."""
+"""The frozen config: saved in a run folder, and read back by every process. No process composes it again."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ RENAMED_TARGETS = {
     "mlscale.registry.WandbRegistry": "mlscale.versions.WandbRegistry",
     "mlscale.train.callbacks.Trace": "mlscale.verify_resume.trace.Trace",
 }
-"""Names in the configs of earlier runs, and what they are called now."""
+"""Target names in the configs of earlier runs, and their present names."""
 
 
 def composed(folder: Path) -> DictConfig:
-    """The config of a run folder as it was composed: nothing derived, interpolations kept."""
+    """Return the config of a run folder as it was composed: nothing derived, interpolations kept."""
     return _loaded(folder / CONFIG)
 
 
 def load(folder: Path) -> DictConfig:
-    """The config of a run folder with its derived values in place, interpolations kept."""
+    """Return the config of a run folder with its derived values in place, interpolations kept."""
     cfg = composed(folder)
     derived = _loaded(folder / DERIVED)
     cfg.derived = OmegaConf.merge(cfg.get("derived") or {}, derived)
@@ -34,10 +34,10 @@ def load(folder: Path) -> DictConfig:
 
 
 def _loaded(path: Path) -> DictConfig:
-    """A file of a run folder.
+    """Read a file of a run folder.
 
     Raises:
-        MLScaleError: it is absent or damaged.
+        MLScaleError: it is absent or corrupt.
     """
     try:
         cfg = OmegaConf.load(path)
@@ -63,14 +63,14 @@ def _rename_targets(node: DictConfig | ListConfig) -> None:
 
 
 def damaged(path: Path, why: str) -> MLScaleError:
-    """The error for a file of a run folder that can't be used."""
+    """Return the error for a file of a run folder that can't be used."""
     return MLScaleError(
         f"the run's {path.name} is damaged", where=str(path), why=why, fix="restore it from a copy of the run"
     )
 
 
 def with_derived(cfg: DictConfig, derived: dict[str, Any]) -> DictConfig:
-    """A copy of `cfg` with the derived values in place."""
+    """Return a copy of `cfg` with the derived values in place."""
     copy = cfg.copy()
     copy.derived = OmegaConf.merge(cfg.get("derived") or {}, derived)
     return copy

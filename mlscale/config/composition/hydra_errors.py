@@ -1,4 +1,4 @@
-"""What Hydra refuses, told as mlscale tells errors. With several culprits, all of them: drop one, compose again."""
+"""Hydra's refusals as errors of mlscale. With several culprits all are reported: drop one, compose again."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def refusals(
     verb: str,
     retry: Callable[[list[str]], None] | None,
 ) -> list[MLScaleError]:
-    """Every problem that keeps the config from composing; empty where `error` is not Hydra's.
+    """Return every problem that keeps the config from composing; empty where `error` is not Hydra's.
 
     Args:
-        retry: composes once more from fewer overrides; None to tell the first problem only.
+        retry: composes once more from fewer overrides; None to report the first problem only.
     """
     problems: list[MLScaleError] = []
     left = list(overrides)
@@ -154,7 +154,9 @@ def _unknown_option(
 
 
 def _of_known_group(group: str, option: str, roots: Roots) -> tuple[str, str]:
-    """`optimizer=conf/optimizer/mine.yaml` names a file: Hydra takes its folders for parts of the group."""
+    """Return group and option of a typed path: of `optimizer=conf/optimizer/mine.yaml` Hydra reads the folders as parts
+    of the group.
+    """
     if group not in roots.groups and (heads := [head for head in roots.groups if group.startswith(f"{head}/")]):
         head = max(heads, key=len)
         return head, f"{group}/{option}".removeprefix(f"{head}/")
@@ -162,7 +164,7 @@ def _of_known_group(group: str, option: str, roots: Roots) -> tuple[str, str]:
 
 
 def _misplaced(group: str, option: str, roots: Roots) -> Advice | None:
-    """What to do with a file that is named like the option, and is not where options of the group are looked for."""
+    """Return the fix for a file that is named like the option, but is not where options of the group are searched."""
     name = re.sub(r"\.ya?ml$", "", option.rpartition("/")[2])
     if name != option and name in roots.groups[group]:
         return Advice(f"{group}={name}", f"{shown(roots.files[group][name])} is the option {group}={name}")
@@ -179,7 +181,7 @@ def _misplaced(group: str, option: str, roots: Roots) -> Advice | None:
 
 
 def _in_file(fix: str, option: str) -> str:
-    """What to do about an entry of a file's defaults list."""
+    """Return the fix for an entry of a file's defaults list."""
     _, sign, meant = fix.partition("=")
     if sign and re.fullmatch(r"[\w-]+", meant):
         return f"write '{meant}' in place of '{option}'"
@@ -187,7 +189,9 @@ def _in_file(fix: str, option: str) -> str:
 
 
 def _instead(group: str, option: str, culprit: str | None, roots: Roots) -> str:
-    """What was typed with the nearest option in place of the unknown one; else what a foreign name means; else all."""
+    """Return the typed override with the nearest option instead of the unknown one; else a foreign name's meaning; else
+    all.
+    """
     options = roots.groups.get(group, ())
     if best := nearest(option, options):
         words = re.split(r"([\[\],\s]+)", culprit.partition("=")[2]) if culprit else [option]
@@ -198,7 +202,9 @@ def _instead(group: str, option: str, culprit: str | None, roots: Roots) -> str:
 
 
 def _brought(group: str, option: str) -> str:
-    """What an option's name from elsewhere means here: `precision=16-mixed`, `model=resnet50`; "" if it is none."""
+    """Return the override for another program's option name: `precision=16-mixed`, `model=resnet50`; "" if it is not
+    one.
+    """
     values = table().options.get(group, Alias()).values
     return values.get(option.lower()) or values.get(folded(option), "")
 

@@ -1,4 +1,4 @@
-"""Settings of Hydra's own that have no effect here, and what does it instead. None is ignored silently."""
+"""Hydra's own settings that have no effect here, and what to use instead. None is ignored silently."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _OF_A_SWEEP = ("hydra.sweep.dir", "hydra.sweeper", "hydra.launcher")
 
 
 def without_effect(word: str, *, multirun: bool) -> Iterator[MLScaleError]:
-    """The error for an override of Hydra's own settings, unless it has an effect."""
+    """Yield the error for an override of Hydra's own settings, unless it has an effect."""
     typed, _, value = word.lstrip("+~").partition("=")
     key = typed.split("@", 1)[0].replace("/", ".")
     if key != "hydra" and not key.startswith("hydra."):
@@ -40,7 +40,7 @@ def without_effect(word: str, *, multirun: bool) -> Iterator[MLScaleError]:
 
 
 def in_file(content: Mapping[str, object], shown: str) -> Iterator[MLScaleError]:
-    """The errors for such settings in a config file that writes at the top.
+    """Yield the errors for Hydra's own settings in a config file whose package is `_global_`.
 
     Args:
         content: what the file holds, in plain containers.

@@ -29,11 +29,11 @@ _RESOLVERS = ("oc.env", "oc.decode", "oc.select", "oc.create", "oc.dict.keys", "
 
 
 def unresolvable(cfg: DictConfig, paths: Sequence[str], where: Callable[[str], str]) -> Iterator[MLScaleError]:
-    """The problem of every leaf whose interpolation fails.
+    """Yield the problem of every leaf whose interpolation fails.
 
     Args:
         paths: key paths that exist, to suggest from.
-        where: which file or override set a key.
+        where: returns the file or override that set a key.
     """
     for path, parent, key in _interpolated(cfg, ""):
         raw = str(parent._get_node(key)._value())
@@ -46,7 +46,7 @@ def unresolvable(cfg: DictConfig, paths: Sequence[str], where: Callable[[str], s
 
 
 def resolved(cfg: DictConfig, path: str) -> object:
-    """The value of a key in plain containers; None where it can't be resolved, which `unresolvable` tells."""
+    """Return the value of a key in plain containers; None if it can't be resolved, which `unresolvable` reports."""
     try:
         value = OmegaConf.select(cfg, path)
         return OmegaConf.to_container(value, resolve=True) if OmegaConf.is_config(value) else value

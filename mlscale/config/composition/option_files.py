@@ -1,4 +1,4 @@
-"""The file behind an option: which one selects it, and where one is that is in the wrong place."""
+"""The file behind an option: which file selects it, and where a file of that name is in the wrong place."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _MOST_FILES = 5000
 
 
 def selecting_file(group: str, option: str, overrides: Sequence[str], roots: Roots) -> str:
-    """The config file, and its line, whose `defaults` select an option; "" where no file does.
+    """Return the config file, and its line, whose `defaults` select an option; "" where no file does.
 
     Args:
         overrides: what the command line selects, where the search begins.
@@ -28,13 +28,13 @@ def selecting_file(group: str, option: str, overrides: Sequence[str], roots: Roo
 
 
 def selecting(group: str, overrides: Sequence[str], roots: Roots) -> tuple[str, str]:
-    """The first user file, and its line, that selects an option of a group, and the option; "" for none."""
+    """Return the first user file, and its line, that selects an option of a group, and the option; "" for none."""
     found = ((where, name) for where, other, name in _selections(overrides, roots, own=True) if other == group)
     return next(found, ("", ""))
 
 
 def _selections(overrides: Sequence[str], roots: Roots, *, own: bool = False) -> Iterator[tuple[str, str, str]]:
-    """What config files select, those of the command line's options first: where, the group, the option."""
+    """Yield each selection in config files, those of the command line's options first: file and line, group, option."""
     waiting = [pair for word in overrides for pair in _selected(word, roots)] + [("base", "run")]
     shipped = [root.path for root in roots.roots if root.shipped]
     seen = set(waiting)
@@ -50,7 +50,7 @@ def _selections(overrides: Sequence[str], roots: Roots, *, own: bool = False) ->
 
 
 def misplaced(group: str, option: str, roots: Roots, typed: str = "") -> tuple[Path, tuple[str, str] | None] | None:
-    """A file that is named like an option and is not read as one, and the group and option that it is read as.
+    """Return a file that is named like an option and is not read as one, and the group and option that it is read as.
 
     Args:
         typed: the option as it was typed, which may be a path.
@@ -67,14 +67,14 @@ def misplaced(group: str, option: str, roots: Roots, typed: str = "") -> tuple[P
 
 
 def place_of(group: str, option: str, roots: Roots) -> str:
-    """Where an option's file belongs."""
+    """Return the path where an option's file belongs."""
     folder = "recipes" if group == "recipe" else "conf"
     own = next((root.path for root in roots.roots if not root.shipped and root.path.name == folder), Path(folder))
     return f"{shown(own)}/{group}/{option}.yaml"
 
 
 def shown(path: Path) -> str:
-    """A path as messages name it."""
+    """Return a path as messages name it."""
     return os.path.relpath(path) if path.is_relative_to(Path.cwd()) else str(path)
 
 
@@ -105,7 +105,7 @@ def _selected(override: str, roots: Roots) -> Iterator[tuple[str, str]]:
 
 
 def _defaults(file: Path, group: str) -> Iterator[tuple[str, str, int]]:
-    """Each group and option of a file's defaults list, and the line of it."""
+    """Yield each group and option of a file's defaults list, and the line of it."""
     try:
         tree = yaml.compose(file.read_text(encoding="utf-8-sig"), Loader=_Loader)
     except (OSError, UnicodeDecodeError, yaml.YAMLError):

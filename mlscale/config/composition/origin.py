@@ -1,4 +1,4 @@
-"""Which file or override set each key of a composed config.
+"""The file or override that set each key of a composed config.
 
 Hydra does not keep this, so its steps are taken once more, file by file. Hydra's private API for that lives only here,
 under a contract test.
@@ -28,7 +28,7 @@ _COLUMN = 48  # where the comments of an annotated config begin, unless a line i
 
 
 def origin_of(verb: str, overrides: Sequence[str], roots: Roots) -> Callable[[str], str]:
-    """A function from key path to origin ("" for none), which does its work when it is first called.
+    """Return a function from key path to origin ("" for none), which does its work when it is first called.
 
     Args:
         overrides: as they were given to Hydra.
@@ -47,7 +47,7 @@ def origin_of(verb: str, overrides: Sequence[str], roots: Roots) -> Callable[[st
 
 
 def origins(config_name: str, overrides: Sequence[str], loader: ConfigLoaderImpl) -> dict[str, str]:
-    """The origin of every leaf by key path; what comes later in the defaults list, and then the overrides, wins.
+    """Return the origin of every leaf by key path; what comes later in the defaults list, and then the overrides, wins.
 
     Args:
         loader: a Hydra config loader, e.g. ``GlobalHydra.instance().config_loader()``.
@@ -70,7 +70,9 @@ def origins(config_name: str, overrides: Sequence[str], loader: ConfigLoaderImpl
 
 
 def locate(found: Mapping[str, str], path: str) -> str:
-    """The origin of a key; for a node that of its first key, for a key inside a list that of the list; "" for none."""
+    """Return the origin of a key; for a node that of its first key, for a key inside a list that of the list; "" for
+    none.
+    """
     if path in found:
         return found[path]
     below = next((label for key, label in found.items() if key.startswith((f"{path}.", f"{path}["))), None)
@@ -81,7 +83,7 @@ def locate(found: Mapping[str, str], path: str) -> str:
 
 
 def annotated(cfg: DictConfig, origin: Callable[[str], str]) -> str:
-    """The config as YAML, with the origin of each leaf behind it.
+    """Return the config as YAML, with the origin of each leaf in a comment after it.
 
     `cfg` is masked first where it may hold secrets.
     """
@@ -106,7 +108,7 @@ def _lines(tree: Mapping[Any, Any], path: str, indent: str, origin: Callable[[st
 
 
 def _label(source: str, config_path: str) -> str:
-    """`conf/optimizer/sgd.yaml` for a shipped file, `./conf/model/mine.yaml` for one below the working folder."""
+    """Return `conf/optimizer/sgd.yaml` for a shipped file, `./conf/model/mine.yaml` for one in the working folder."""
     name = config_path.removesuffix(".yaml") + ".yaml"
     for shipped in ("conf", "recipes"):
         if source.removeprefix("file://") == str(shipped_folder(shipped)):
@@ -138,7 +140,7 @@ def _note(found: dict[str, str], tree: object, path: str, label: str) -> None:
 
 
 def _plain(config: Any) -> object:
-    """Plain containers without the defaults lists, which Hydra takes out when all files are merged."""
+    """Return plain containers without the defaults lists, which Hydra removes when all files are merged."""
     if not isinstance(config, DictConfig):
         return OmegaConf.to_container(config, resolve=False) if OmegaConf.is_config(config) else config
     if config._is_none() or config._is_missing() or config._is_interpolation():

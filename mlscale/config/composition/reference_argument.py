@@ -18,7 +18,7 @@ _NAMES_A_FILE = re.compile(r".*(/|\.ckpt$)", re.DOTALL)
 
 
 class TakesReference(NamedTuple):
-    """What a command takes as its first argument.
+    """The first argument of a command.
 
     Attributes:
         examples: of it, the usual one first.

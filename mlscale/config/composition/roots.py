@@ -1,4 +1,4 @@
-"""Where configuration is looked for: the user's folders first, the shipped last. Imports neither Hydra nor torch."""
+"""The folders where configuration is searched: the user's first, the shipped last. Imports neither Hydra nor torch."""
 
 from __future__ import annotations
 
@@ -58,14 +58,15 @@ class Roots:
         return found
 
     def groups_of(self, verb: str) -> dict[str, tuple[str, ...]]:
-        """The groups that a verb's config is composed of, and those that may be added to it."""
+        """Return the groups that a command's config is composed of, and those that may be added to it."""
         if VERB_CONFIGS[verb] == "run":
             return self.groups
         return {group: options for group, options in self.groups.items() if group in SERVICE_GROUPS}
 
     def shadowed(self) -> list[str]:
-        """One line for each shipped option that a user's file of the same name replaces, and each file that is not
-        read though it looks like one."""
+        """Return one line for each shipped option that a user's file of the same name replaces, and each file that is
+        not read though it looks like one.
+        """
         mine: dict[tuple[str, str], Path] = {}
         lines = []
         for group, option, file, root in self._options():
@@ -99,7 +100,8 @@ class Roots:
 
 
 def find_roots(config_dirs: Sequence[str] = ()) -> Roots:
-    """The search path: ``--config-dir``, ./conf and ./recipes, packages with the entry point, then what is shipped.
+    """Return the search path: ``--config-dir``, ./conf and ./recipes, packages with the entry point, then what is
+    shipped.
 
     Raises:
         MLScaleError: a ``--config-dir`` that does not exist, or an entry point that does not load.
@@ -118,7 +120,7 @@ def find_roots(config_dirs: Sequence[str] = ()) -> Roots:
 
 
 def shipped_folder(name: str) -> Path:
-    """`conf` or `recipes`: beside the package in a checkout, installed or not; inside it in a wheel."""
+    """Return `conf` or `recipes`: next to the package in a checkout, installed or not; inside it in a wheel."""
     checkout = Path(__file__).resolve().parents[3]
     if (checkout / "pyproject.toml").is_file() and (checkout / name).is_dir():
         return checkout / name

@@ -18,7 +18,7 @@ _ODD_IN_OPTION = re.compile(r"[^\w./,\[\] -]|[^\x00-\x7f]")
 def unreadable(
     word: str, groups: Mapping[str, Sequence[str]], setting: Callable[[str, str], str]
 ) -> MLScaleError | None:
-    """The problem of an override in Hydra's form; None where Hydra can read it.
+    """Return the problem of an override in Hydra's form; None if Hydra can read it.
 
     Args:
         setting: the override that is meant by a key and a value, "" for none.
@@ -37,7 +37,7 @@ def unreadable(
 
 
 def _interpolation(key: str, value: str) -> MLScaleError | None:
-    """The problem of an interpolation that OmegaConf can't read."""
+    """Return the problem of an interpolation that OmegaConf can't read."""
     if interpolates(value):
         return None
     closed = value + "}" * (value.count("${") - value.count("}"))
@@ -46,7 +46,7 @@ def _interpolation(key: str, value: str) -> MLScaleError | None:
 
 
 def interpolates(text: str) -> bool:
-    """Whether OmegaConf can read the interpolations in a text."""
+    """Return whether OmegaConf can read the interpolations in a text."""
     from omegaconf.errors import GrammarParseError
     from omegaconf.grammar_parser import parse
 
@@ -69,7 +69,7 @@ def _can_be_read(word: str) -> bool:
 
 
 def _why(text: str, odd: re.Pattern[str], otherwise: str = "it is neither a name nor a list of names") -> str:
-    """The reason: a bracket without its other one comes first, for brackets are characters that groups may take."""
+    """Return the reason: an unpaired bracket comes first, since brackets are characters that options may have."""
     for opening, closing in _PAIRS.items():
         more = text.count(opening) - text.count(closing)
         if more:
@@ -88,7 +88,7 @@ def _meant(
     *,
     odd_key: bool,
 ) -> Iterator[str]:
-    """What may be meant, the most likely first."""
+    """Yield the overrides that may be meant, the most likely first."""
     group = key.partition("@")[0]
     if odd_key and "@" in key:
         yield f"{group}=<{'|'.join(groups[group])}>" if group in groups else ""

@@ -1,6 +1,6 @@
 """Config files of users, read with care: what YAML would turn into something else, or into gigabytes, is an error.
 
-The file is looked at event by event, before anything is built from it: an alias bomb has few events, and many nodes.
+The file is checked event by event, before anything is built from it: an alias bomb has few events, and many nodes.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def check_content(config: Any, shown: str) -> None:
     """Check what a config file holds: keys, and a defaults list that Hydra can read.
 
     Raises:
-        MLScaleError: it holds a list or a single value, or its `defaults` is no list of options.
+        MLScaleError: it holds a list or a single value, or its `defaults` is not a list of options.
     """
     if not isinstance(config, DictConfig):
         raise MLScaleError(
@@ -101,7 +101,7 @@ def check_recipe(config: DictConfig, package: str | None, groups: Iterable[str],
     """Check that a recipe sets what it names at the top of the config, and not below `recipe`.
 
     Args:
-        package: what its header says.
+        package: of its header.
         groups: names of groups.
 
     Raises:
@@ -126,7 +126,7 @@ def check_recipe(config: DictConfig, package: str | None, groups: Iterable[str],
 
 
 def not_yaml(error: yaml.YAMLError, shown: str = "") -> MLScaleError:
-    """The error for a file that is not YAML."""
+    """Return the error for a file that is not YAML."""
     mark = getattr(error, "problem_mark", None)
     name = shown or (mark.name if mark else "a config file")
     where = f"{name}: line {mark.line + 1}, column {mark.column + 1}" if mark else name
@@ -147,7 +147,7 @@ def _names_options(node: Any) -> bool:
 
 
 def _scan(text: str, shown: str) -> Iterator[MLScaleError]:
-    """What is wrong with the text of a file, event by event."""
+    """Yield the problems in the text of a file, event by event."""
     nodes: dict[str | None, int] = {}
     stack: list[_Open] = []
     documents = 0
@@ -193,7 +193,9 @@ def _add(stack: list[_Open], nodes: int, where: str) -> None:
 
 
 def _key(text: str, where: str) -> Iterator[MLScaleError]:
-    """A key at the top of a file that is no name: YAML reads `1`, `on` and `null` as a number, a switch and nothing."""
+    """Yield the problem of a key at the top of a file that is not a name: YAML reads `1`, `on` and `null` as a number,
+    a boolean and null.
+    """
     tag = yaml.resolver.Resolver().resolve(yaml.ScalarNode, text, (True, False))  # type: ignore[no-untyped-call]
     kind = str(tag).rpartition(":")[2]
     if kind not in ("str", "merge", "timestamp"):
@@ -202,7 +204,7 @@ def _key(text: str, where: str) -> Iterator[MLScaleError]:
 
 
 def _number(text: str, where: str) -> Iterator[MLScaleError]:
-    """A number that YAML reads otherwise than it looks."""
+    """Yield the problem of a number that YAML reads differently than it looks."""
     if _LEADING_ZERO.fullmatch(text):
         digits = text.replace("_", "").lstrip("+-")
         octal = not set(digits) & {"8", "9"}

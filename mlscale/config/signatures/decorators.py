@@ -1,4 +1,4 @@
-"""What decorators, metaclasses and base classes may have changed of a signature that source shows."""
+"""Changes to a signature by decorators, metaclasses and base classes, as far as source shows them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEEPING = frozenset(
 
 
 def changes_constructor(cls: Class) -> bool:
-    """Whether a decorator, a metaclass, or the `__init_subclass__` of a base may have made another constructor."""
+    """Return whether a decorator, a metaclass, or a base's `__init_subclass__` may have made another constructor."""
     if not all(_keeps_class(cls.module, item) for item in cls.node.decorator_list):
         return True
     if source.is_plain(cls.module.name):
@@ -39,7 +39,7 @@ def _writes_constructor(hook: object) -> bool:
 
 
 def _calls_otherwise(module: source.Module, metaclass: ast.expr) -> bool:
-    """Whether a metaclass has a `__call__` of its own, which takes the arguments first, or can't be read."""
+    """Return whether a metaclass has a `__call__` of its own, which takes the arguments first, or can't be read."""
     if last_name(metaclass) in ("ABCMeta", "EnumMeta", "type"):
         return False
     try:
@@ -50,7 +50,7 @@ def _calls_otherwise(module: source.Module, metaclass: ast.expr) -> bool:
 
 
 def _keeps_class(module: source.Module, decorator: ast.expr) -> bool:
-    """Whether a class's decorator is known to keep its constructor, or its source shows that it returns what it got."""
+    """Return whether a class's decorator keeps its constructor: known by name, or its source returns its argument."""
     if last_name(decorator) in _KEEPING or last_name(decorator) == "dataclass":
         return True
     try:
@@ -61,8 +61,9 @@ def _keeps_class(module: source.Module, decorator: ast.expr) -> bool:
 
 
 def _returns_its_argument(function: FunctionNode, *, called: bool) -> bool:
-    """Whether every `return` hands back the first argument as it came; for a decorator that is called with arguments,
-    whether it returns such a function."""
+    """Return whether every `return` gives back the unchanged first argument; for a decorator that is called with
+    arguments, whether it returns such a function.
+    """
     returned = [node.value for node in _own_nodes(function) if isinstance(node, ast.Return)]
     names = {node.id for node in returned if isinstance(node, ast.Name)}
     if len(names) != 1 or len(names) != len({type(node) for node in returned}):
@@ -76,7 +77,7 @@ def _returns_its_argument(function: FunctionNode, *, called: bool) -> bool:
 
 
 def _own_nodes(function: FunctionNode) -> Iterator[ast.AST]:
-    """The nodes of a function's body without those of the functions and classes in it."""
+    """Yield the nodes of a function's body without those of the functions and classes in it."""
     waiting: list[ast.AST] = list(function.body)
     while waiting:
         node = waiting.pop()
@@ -86,7 +87,7 @@ def _own_nodes(function: FunctionNode) -> Iterator[ast.AST]:
 
 
 def _alters(function: FunctionNode, name: str) -> bool:
-    """Whether a function binds its argument `name` anew, or writes the constructor of what it is."""
+    """Return whether a function rebinds its argument `name`, or assigns a constructor."""
     stored = (node for node in _own_nodes(function) if isinstance(node, (ast.Name, ast.Attribute)))
     return any(
         isinstance(node.ctx, ast.Store)
@@ -96,7 +97,7 @@ def _alters(function: FunctionNode, name: str) -> bool:
 
 
 def changes_signature(module: source.Module, decorators: list[ast.expr]) -> bool:
-    """Whether a decorator may have changed the signature."""
+    """Return whether a decorator may have changed the signature."""
     return not all(_keeps_signature(module, item) for item in decorators)
 
 
@@ -112,7 +113,9 @@ def _keeps_signature(module: source.Module, decorator: ast.expr) -> bool:
 
 
 def _wraps_or_returns(decorator: FunctionNode) -> bool:
-    """Whether a decorator's source shows that it keeps signatures: `functools.wraps`, or it hands back what it got."""
+    """Return whether a decorator's source shows that it keeps signatures: by `functools.wraps`, or it returns its
+    argument.
+    """
     for node in ast.walk(decorator):
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
             if any(last_name(item) == "wraps" for item in node.decorator_list):

@@ -1,4 +1,4 @@
-"""What a target is once it is imported: asked only where its source can't tell, before anything is refused for it."""
+"""The signature of an imported target: read only where its source is not certain, before anything is refused."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _PLAIN = (bool, int, float, str, type(None), list, tuple, dict)
 
 
 def may_differ(target: str) -> bool:
-    """Whether `target` may be something else at run time than its source tells: it is third-party code, and there."""
+    """Return whether `target` may differ at run time from its source: it is third-party code, and installed."""
     head = target.partition(".")[0]
     if source.is_plain(target) or head == "__main__":  # a session's own classes are looked up where they are built
         return False
@@ -28,7 +28,7 @@ def may_differ(target: str) -> bool:
 
 
 def extends_mlscale(target: str) -> bool:
-    """Whether the target is a class that derives from one of mlscale's, as far as its source tells."""
+    """Return whether the target is a class that derives from one of mlscale's, as far as its source shows."""
     try:
         found = source.find(target)
     except (NoModuleError, NoNameError, UnreadableError):
@@ -37,7 +37,7 @@ def extends_mlscale(target: str) -> bool:
 
 
 def imported_signature(target: str) -> Signature | Unknown | None:
-    """The signature of the imported target, Unknown where it has no such name, None where that can't be found out."""
+    """Return the signature of the imported target, Unknown if it has no such name, None if it can't be found out."""
     try:
         found = _import(target)
     except _AbsentError as absent:
@@ -65,7 +65,7 @@ class _AbsentError(Exception):
 
 
 def _import(target: str) -> Any:
-    """The object at the dotted path, as Hydra finds it: attributes first, then submodules."""
+    """Return the object at the dotted path, as Hydra finds it: attributes first, then submodules."""
     path, *rest = target.split(".")
     found: Any = importlib.import_module(path)
     for name in rest:

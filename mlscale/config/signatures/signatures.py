@@ -1,6 +1,6 @@
 """Signatures of `_target_`s, read from source, so that a config is checked before torch is imported.
 
-The result equals `inspect.signature` where the source tells; where it can't, the signature is `open`: what it lists is
+The result equals `inspect.signature` where the source is certain; else the signature is `open`: what it lists is
 known, what it doesn't list may still be taken.
 """
 
@@ -47,7 +47,9 @@ class Parameter:
 
 @dataclass(frozen=True)
 class Signature:
-    """What a target takes. `open`: it may take more than is listed (`**kwargs`, compiled bases, unknown decorators)."""
+    """The parameters of a target. `open`: it may take more than is listed (`**kwargs`, compiled bases, unknown
+    decorators).
+    """
 
     target: str
     parameters: tuple[Parameter, ...]
@@ -78,7 +80,7 @@ class Unknown:
 
 @cache
 def signature(target: str) -> Signature | Unknown:
-    """The signature of a dotted path: a class, a function, or a method of a class.
+    """Return the signature of a dotted path: a class, a function, or a method of a class.
 
     Never raises; takes 3 to 30 ms for each source file that it reads for the first time.
     """
@@ -117,7 +119,7 @@ def _replace(target: str, part: str, better: str | None) -> str | None:
 
 
 def _inside(target: str, module: source.Module) -> str | None:
-    """For `torch.optim.sgd`, the module, the class in it that is named alike: `torch.optim.sgd.SGD`."""
+    """Return the class in a module that is named like it: `torch.optim.sgd.SGD` for `torch.optim.sgd`."""
     last = target.rpartition(".")[2].replace("_", "")
     try:
         names = [name for name, node in module.bindings.items() if isinstance(node, (ast.ClassDef, ast.FunctionDef))]
@@ -150,7 +152,7 @@ def _takes_anything(parameters: list[Parameter]) -> bool:
 
 
 def _hidden_base(cls: Class) -> bool:
-    """Whether a base of this class is compiled or made at run time, so that its `__init__` is unknown."""
+    """Return whether a base of this class is compiled or made at run time, so that its `__init__` is unknown."""
     for base in cls.node.bases:
         if last_name(base.value if isinstance(base, ast.Subscript) else base) in _PLAIN_BASES:
             continue
@@ -206,7 +208,7 @@ def _is_dataclass(cls: Class) -> bool:
 
 
 def _fields(cls: Class) -> tuple[list[Parameter], bool]:
-    """The parameters of a dataclass's `__init__`, bases first, and whether a base is hidden."""
+    """Return the parameters of a dataclass's `__init__`, bases first, and whether a base is hidden."""
     found: dict[str, Parameter] = {}
     is_open = False
     for item in reversed(list(source.mro(cls))):

@@ -1,6 +1,6 @@
 """Names in Python source, found by reading it: no module is imported, so torch is not either.
 
-Only the top-level package is asked for by `find_spec`, which runs nothing; below it files are looked up by path, since
+Only the top-level package is searched by `find_spec`, which runs nothing; below it files are looked up by path, since
 `find_spec` on a dotted name would import the parents.
 """
 
@@ -25,11 +25,11 @@ _DEPTH = 20  # re-exports followed before a cycle is assumed
 
 
 class UnreadableError(Exception):
-    """The name may exist, but its source can't tell: compiled code, or made at run time."""
+    """The name may exist, but its source doesn't show it: compiled code, or made at run time."""
 
 
 class NoModuleError(Exception):
-    """There is no such module or package."""
+    """The module or package was not found."""
 
     def __init__(self, missing: str, siblings: Sequence[str]) -> None:
         super().__init__(missing)
@@ -37,7 +37,7 @@ class NoModuleError(Exception):
 
 
 class NoNameError(Exception):
-    """The module or class is there, the name in it is not."""
+    """The module or class exists, the name in it does not."""
 
     def __init__(self, holder: str, missing: str, names: Sequence[str]) -> None:
         super().__init__(missing)
@@ -71,7 +71,7 @@ class Module:
 
     @property
     def fallbacks(self) -> dict[str, Binding]:
-        """What a name is where the import that binds it first fails."""
+        """The bindings of names for which the import that binds them first fails."""
         return self._top.fallbacks
 
     @property
@@ -79,7 +79,7 @@ class Module:
         return self._top.stars
 
     def makes(self, name: str) -> bool:
-        """Whether `name` may appear at run time although the source doesn't bind it.
+        """Return whether `name` may appear at run time although the source doesn't bind it.
 
         A lazy package (a `__getattr__`) that lists `__all__` makes nothing but what it lists.
         """
@@ -89,7 +89,7 @@ class Module:
         return self._top.lazy or self._top.dynamic
 
     def names(self) -> list[str]:
-        """The public names to suggest from, submodules included."""
+        """Return the public names to suggest from, submodules included."""
         found = {name for name in self.bindings if not name.startswith("_")}
         for folder in self.folders:
             if folder.is_dir():
@@ -127,12 +127,12 @@ Found: TypeAlias = Module | Class | Function
 
 
 def is_plain(name: str) -> bool:
-    """Whether a dotted path is of a package that makes nothing at run time which its source does not show."""
+    """Return whether a dotted path is of a package that makes nothing at run time which its source does not show."""
     return canonical_name(name).partition(".")[0] in _PLAIN
 
 
 def find(target: str) -> Found:
-    """What the dotted path names.
+    """Return the module, class or function at the dotted path.
 
     Raises:
         NoModuleError, NoNameError: which part of the path fails.
@@ -156,7 +156,7 @@ def find(target: str) -> Found:
 
 
 def attribute(holder: Found, name: str, depth: int = 0) -> Found:
-    """The attribute `name` of a module or class, through re-exports.
+    """Return the attribute `name` of a module or class, through re-exports.
 
     Raises:
         NoNameError, NoModuleError, UnreadableError: as `find`.
@@ -212,7 +212,7 @@ def _follow(module: Module, binding: Binding, name: str, depth: int, owner: Clas
 
 
 def expression(module: Module, node: ast.expr, depth: int = 0) -> Found:
-    """What a plain name or dotted name stands for in `module`; a subscript counts as what it subscripts.
+    """Return the object that a plain or dotted name means in `module`; of a subscript, that of the subscripted name.
 
     Raises:
         NoNameError, NoModuleError, UnreadableError: as `find`.
@@ -229,7 +229,7 @@ def expression(module: Module, node: ast.expr, depth: int = 0) -> Found:
 
 
 def mro(cls: Class) -> Iterator[Class]:
-    """The class and the bases whose source is found, in the order Python looks attributes up.
+    """Yield the class and the bases whose source is found, in the order Python looks attributes up.
 
     The order is depth first with later duplicates kept, which equals C3 but for exotic diamonds.
     """
@@ -254,7 +254,7 @@ def _bases(cls: Class, depth: int) -> Iterator[Class]:
 
 @cache
 def find_module(name: str) -> Module:
-    """The module's source, by path.
+    """Return the module's source, by path.
 
     Raises:
         NoModuleError: no such module.

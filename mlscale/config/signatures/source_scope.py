@@ -1,4 +1,4 @@
-"""What the statements of a module or a class bind to which names, without running them."""
+"""The names that the statements of a module or a class bind, without running them."""
 
 from __future__ import annotations
 

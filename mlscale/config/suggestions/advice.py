@@ -1,4 +1,4 @@
-"""What to type in place of a key that isn't valid.
+"""The override to type instead of a key that isn't valid.
 
 A missing suggestion is better than a wrong one: what is suggested are keys and options that exist, with values that
 their types accept; where two names are equally near, both are listed.
@@ -31,8 +31,8 @@ _ON, _OFF = ("true", "1", "yes", "on", "y"), ("false", "0", "no", "off", "n")
 
 
 def advise(path: str, value: object, names: Names) -> Advice | None:
-    """What to type in place of the unknown `path`: the same key spelled right, a foreign name's meaning, the same key
-    elsewhere, or the nearest one; None where nothing is near.
+    """Return the override to type instead of the unknown `path`: the same key spelled right, a foreign name's meaning,
+    the same key elsewhere, or the nearest one; None if none is near.
     """
     here = same_key(path, value, names, anywhere=False)
     if here is not None and key_of(here.fix) in names.paths:
@@ -60,13 +60,13 @@ def _is_refused(alias: Alias | None, meant: Advice) -> bool:
 
 
 def _group(text: str) -> str:
-    """The first part of a key path, or of the first key of a suggestion."""
+    """Return the first part of a key path, or of the first key of a suggestion."""
     return text.partition("=")[0].partition(".")[0].strip("\"'")
 
 
 def _goes_before(same: Advice | None, meant: Advice, alias: Alias, names: Names) -> bool:
-    """Whether the key of the same name is suggested, and not what the foreign name means: it is the only one and
-    documented, or there is no such setting.
+    """Return whether the key of the same name is suggested rather than the meaning of the foreign name: it is the only
+    one and documented, or there is no such setting.
     """
     if same is None:
         return False
@@ -79,7 +79,7 @@ def _goes_before(same: Advice | None, meant: Advice, alias: Alias, names: Names)
 
 
 def render(alias: Alias, path: str, value: object, names: Names) -> Advice | None:
-    """What `alias` and the value mean in this config; None where nothing of it suits."""
+    """Return the meaning of `alias` and the value in this config; None if nothing suits."""
     for word in _spellings(value):
         if word in alias.values:
             return Advice(alias.values[word] or f"leave {path} out", alias.why)
@@ -99,7 +99,7 @@ def render(alias: Alias, path: str, value: object, names: Names) -> Advice | Non
 
 
 def of_group(group: str, value: object, names: Names) -> str:
-    """The option of a group that a value names, here or elsewhere; "" for none."""
+    """Return the option of a group that a value names, here or in other programs; "" for none."""
     options = names.groups.get(group, ())
     alias = table().options.get(group, Alias())
     for word in _spellings(value):
@@ -117,7 +117,7 @@ def of_group(group: str, value: object, names: Names) -> str:
 
 
 def _spellings(value: object) -> Iterator[str]:
-    """The value as the table's `values` are looked up: as typed, then as a switch."""
+    """Yield the value as the table's `values` are looked up: as typed, then as a switch."""
     text = show(value).strip("'").lower()
     yield text
     if not re.fullmatch(r"[+-]?[\d._]+", text):
@@ -137,13 +137,13 @@ def _convert(alias: Alias, value: object, names: Names) -> object:
 
 
 def _named_option(path: str, names: Names) -> Alias | None:
-    """`strategy.name=ddp`: a group whose option is named by a key of it."""
+    """Return the group whose option is named by a key of it: `strategy.name=ddp`."""
     head, _, last = path.rpartition(".")
     return Alias(group=head) if head in names.groups and last in ("name", "type", "kind", "class", "cls") else None
 
 
 def _misspelt_group(path: str, value: object, groups: Mapping[str, Sequence[str]]) -> str | None:
-    """A group that was misspelt: `optmizer=adamw` → `optimizer=adamw`."""
+    """Return the override for a misspelt group: `optmizer=adamw` → `optimizer=adamw`."""
     group = nearest(path, groups) if isinstance(value, str) and "." not in path else None
     option = nearest(str(value), groups[group]) if group else None
     return f"{group}={option}" if option else None
@@ -165,7 +165,7 @@ def _nearest_key(path: str, value: object, names: Names) -> Advice | None:
 
 
 def _same_words(path: str, value: object, names: Names) -> Advice | None:
-    """The key, or the name from elsewhere, of the same words in another order: `number_of_epochs`, `epochs_max`."""
+    """Return the key, here or elsewhere, of the same words in another order: `number_of_epochs`, `epochs_max`."""
     words = _words(path.rpartition(".")[2])
     if not words:
         return None
@@ -183,7 +183,7 @@ def _words(name: str) -> frozenset[str]:
 
 
 def _foreign(path: str, value: object, names: Names) -> Iterator[Candidate]:
-    """Typos of names from elsewhere."""
+    """Yield candidates for typos of names from other programs."""
     last = folded(path.rpartition(".")[2])
     limit = 1.0 if len(last) < 12 else 2.0
     own = {folded(name) for name in names.paths}

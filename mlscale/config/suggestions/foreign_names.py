@@ -1,4 +1,4 @@
-"""Names that people bring from elsewhere: the table `foreign_names.yaml`, read when a name is unknown."""
+"""Names from other programs: the table `foreign_names.yaml`, read when a name is unknown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class Alias:
-    """What a foreign name means here.
+    """The meaning of a foreign name here.
 
     Attributes:
         to: overrides with `{value}` in them, of which the first that suits the config and the value is suggested.
@@ -58,24 +58,24 @@ class Table:
     commands: Mapping[str, str]
 
     def get(self, path: str) -> Alias | None:
-        """The meaning of a key as it was typed, else of its last two parts, else of its last."""
+        """Return the meaning of a key as it was typed, else of its last two parts, else of its last."""
         return self.of_path(path) or self.keys.get(_key(path.rpartition(".")[2]))
 
     def of_path(self, path: str) -> Alias | None:
-        """The meaning of a key path as it was typed, else of its last two parts; None for a single name."""
+        """Return the meaning of a key path as it was typed, else of its last two parts; None for a single name."""
         parts = path.split(".")
         if len(parts) == 1:
             return None
         return self.keys.get(_key(path)) or self.keys.get(_key(".".join(parts[-2:])))
 
     def entry(self, group: str, name: str) -> str | None:
-        """The option whose entry in a group is called so elsewhere: `callbacks.model_checkpoint`."""
+        """Return the option whose entry in a group has this name elsewhere: `callbacks.model_checkpoint`."""
         return self.options.get(group, Alias()).entries.get(folded(name))
 
 
 @cache
 def table() -> Table:
-    """The shipped table."""
+    """Return the shipped table."""
     tree = _Loader(_FILE.read_text(encoding="utf-8")).get_single_data()
     keys: dict[str, Alias] = {}
     spelled: dict[str, str] = {}
@@ -89,7 +89,7 @@ def table() -> Table:
 
 
 def _key(path: str) -> str:
-    """A key path with each of its parts folded."""
+    """Return a key path with each of its parts folded."""
     return ".".join(folded(part) for part in path.split("."))
 
 

@@ -1,4 +1,4 @@
-"""How far a name is from another one: typos of one or two keys, swapped letters, other case, other separators."""
+"""The distance between two names: typos of one or two keys, swapped letters, other case, other separators."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _SWAPPED = 0.9  # two letters in the wrong order
 
 @cache
 def folded(name: str) -> str:
-    """The name without what people write differently: case, and the separators `_`, `-`, `.` and space."""
+    """Return the name without what people write differently: case, and the separators `_`, `-`, `.` and space."""
     return "".join(letter for letter in name.lower() if letter not in "_-. ")
 
 
 @cache
 def _letters(name: str) -> int:
-    """The letters of a name, a bit each."""
+    """Return the set of letters of a name as a bit mask."""
     bits = 0
     for letter in name:
         bits |= 1 << (ord(letter) & 63)
@@ -25,7 +25,7 @@ def _letters(name: str) -> int:
 
 @cache
 def distance(typed: str, name: str, limit: float = 4.0) -> float:
-    """The weighted number of edits from `typed` to `name`, both folded; `limit` + 1 where it is above `limit`.
+    """Return the weighted number of edits from `typed` to `name`, both folded; `limit` + 1 where it is above `limit`.
 
     Damerau–Levenshtein (optimal string alignment), with a doubled letter and a swapped pair cheaper than other edits.
     """
@@ -57,6 +57,6 @@ def _removals(name: str, count: int) -> float:
 
 
 def limit_of(name: str) -> float:
-    """The edits that a typo of this length may have before another name is meant."""
+    """Return the edits that a typo of this length may have before another name is meant."""
     length = len(folded(name))
     return 1.0 if length <= 5 else 2.0 if length <= 9 else 3.0

@@ -28,7 +28,7 @@ class Candidate:
 
 
 def same_key(path: str, value: object, names: Names, *, anywhere: bool) -> Advice | None:
-    """The key of the same name, but for case and separators: where its front part was meant, or `anywhere` else."""
+    """Return the key of the same name, ignoring case and separators, in the group that was meant or `anywhere`."""
     head, _, last = path.rpartition(".")
     here = [item for item in names.paths if folded(item.rpartition(".")[2]) == folded(last)]
     if anywhere:
@@ -49,7 +49,7 @@ def same_key(path: str, value: object, names: Names, *, anywhere: bool) -> Advic
 
 
 def _of_options(path: str, value: object, names: Names) -> Iterator[tuple[str, str]]:
-    """The keys of this name that options have which are not chosen: what to type, and the key."""
+    """Yield the keys of this name in options that are not chosen: the override to type, and the key."""
     head, _, last = path.rpartition(".")
     for option in _options(names):
         documented = [field.path for field in option.fields]
@@ -69,13 +69,13 @@ def is_documented(path: str) -> bool:
 
 
 def best_of(candidates: Sequence[Candidate]) -> Advice | None:
-    """The cheapest candidate, with those that are as good as it."""
+    """Return the cheapest candidate, with those that are as good as it."""
     ranked = sorted(candidates, key=lambda item: item.cost)
     return _listed([item.fix for item in ranked if item.cost - ranked[0].cost < _MARGIN])
 
 
 def _listed(fixes: Sequence[str]) -> Advice | None:
-    """One suggestion, or a few candidates; of options of one group that have the same key, the first."""
+    """Return one suggestion, or a few candidates; of options of one group that have the same key, the first."""
     keys: dict[str, str] = {}
     for fix in fixes:
         keys.setdefault(key_of(fix), fix)
@@ -89,7 +89,7 @@ def _listed(fixes: Sequence[str]) -> Advice | None:
 
 
 def key_of(fix: str) -> str:
-    """The key that a suggestion is about: that of its first word which is not an option."""
+    """Return the key that a suggestion is about: that of its first word which is not an option."""
     words = [word.strip("\"'").partition("=")[0] for word in fix.split(" ")]
     return next((word for word in words if "." in word), words[0])
 
@@ -101,7 +101,7 @@ def with_value(path: str, value: object, names: Names) -> str:
 
 
 def _of_option(option: Option, path: str, value: object, typed: str) -> str:
-    """The option that brings a key, the key, and what else the option needs; "" where it takes no such value."""
+    """Return the option that brings a key, the key, and what else the option needs; "" where it takes no such value."""
     types = option_types(option.group, option.name).get(path, ())
     fits, form = converted(value, types)
     if not fits and typed.rpartition(".")[0] != path.rpartition(".")[0]:
@@ -114,14 +114,14 @@ def _of_option(option: Option, path: str, value: object, typed: str) -> str:
 
 
 def _options(names: Names) -> Iterator[Option]:
-    """The options that may be chosen besides those that are."""
+    """Yield the options that may be chosen in addition to those that are."""
     for option in shipped().options:
         if option.target is not None and option.name in names.groups.get(option.group, ()):
             yield option
 
 
 def candidates(path: str, value: object, names: Names) -> Iterator[Candidate]:
-    """Every key that is near to what was typed; that of an option which is not chosen costs a little more."""
+    """Yield every key that is near to what was typed; that of an option which is not chosen costs a little more."""
     front = _fronts(path.rpartition(".")[0], names)
     for name in names.paths:
         cost = _cost(path, name, front)
@@ -137,7 +137,9 @@ def candidates(path: str, value: object, names: Names) -> Iterator[Candidate]:
 
 
 def _cost(path: str, name: str, front_of: Callable[[str], float]) -> float | None:
-    """How far a key is from what was typed: the edits of its last part, and what its front part lacks; None for far."""
+    """Return the distance from the typed key: the edits of its last part, and the cost of its front part; None if too
+    far.
+    """
     head, _, last = path.rpartition(".")
     other_head, _, other = name.rpartition(".")
     front = front_of(other_head)
@@ -152,7 +154,7 @@ def _cost(path: str, name: str, front_of: Callable[[str], float]) -> float | Non
 
 
 def _fronts(typed: str, names: Names) -> Callable[[str], float]:
-    """What it costs to take the front part that was typed for another one: one that exists is no typo."""
+    """Return a function for the cost to read the typed front part as another one: one that exists is not a typo."""
     exists = typed in names.groups or any(name.startswith(f"{typed}.") for name in names.paths)
 
     @cache
@@ -164,7 +166,7 @@ def _fronts(typed: str, names: Names) -> Callable[[str], float]:
 
 
 def _front(typed: str, front: str) -> float:
-    """What it costs to take one front part for another: nothing for the same one, little for a part of it."""
+    """Return the cost to read one front part as another: nothing for the same one, little for a part of it."""
     if folded(typed) == folded(front) or typed.lower() == front.lower():
         return 0.0
     if not typed:

@@ -18,13 +18,13 @@ _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 @dataclass(frozen=True)
 class Feature:
-    """A feature that does not exist yet, and what does it meanwhile."""
+    """A feature that does not exist yet, and the alternative until then."""
 
     what: str
     instead: str = ""
 
     def error(self, typed: str, where: str) -> MLScaleError:
-        """The error for a name of it.
+        """Return the error for a name of it.
 
         Args:
             typed: the key or option as it was typed.
@@ -37,7 +37,7 @@ class Feature:
 
 @cache
 def features() -> Mapping[str, Feature]:
-    """Every name, folded (`group=option` with both parts folded), and its feature."""
+    """Return every name, folded (`group=option` with both parts folded), and its feature."""
     tree = _Loader(_FILE.read_text(encoding="utf-8")).get_single_data()
     return {
         "=".join(folded(part) for part in str(name).split("=")): Feature(entry["what"], entry.get("instead", ""))
@@ -47,12 +47,12 @@ def features() -> Mapping[str, Feature]:
 
 
 def of_key(path: str) -> Feature | None:
-    """The feature that a key, or a part of its path, is a name of."""
+    """Return the feature that a key, or a part of its path, is a name of."""
     found = (features().get(folded(part)) for part in reversed(path.split(".")))
     return next((item for item in found if item is not None), None)
 
 
 def of_option(group: str, option: str) -> Feature | None:
-    """The feature that an option of a group is a name of."""
+    """Return the feature that an option of a group is a name of."""
     name = folded(option)
     return features().get(f"{folded(group)}={name}") or features().get(name)

@@ -14,7 +14,7 @@ _MARGIN = 0.3  # by which the nearest name must be nearer than the next, or neit
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The one of `names` that was most likely meant, or None: none is near, or two are equally near.
+    """Return the one of `names` that was most likely meant, or None: none is near, or two are equally near.
 
     Case and separators do not count. Where the name lacks its end, or has the only one's words, that one is meant.
     """
@@ -33,7 +33,7 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 
 
 def override(path: str, value: object) -> str:
-    """`key=value` as it is typed in a shell."""
+    """Return `key=value` as it is typed in a shell."""
     text = f"{path}={show(value)}"
     if "'" in text:
         return '"' + re.sub(r'([$`"\\])', r"\\\1", text) + '"'
@@ -41,7 +41,7 @@ def override(path: str, value: object) -> str:
 
 
 def show(value: object) -> str:
-    """A value in Hydra's grammar. What is not plain stands in quotes."""
+    """Return a value in Hydra's grammar. A text with special characters is quoted."""
     if value is None:
         return "null"
     if isinstance(value, bool):
