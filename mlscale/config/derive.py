@@ -60,6 +60,7 @@ def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -
     Raises:
         MLScaleError: everything that the machine lacks, and all keys that contradict each other.
     """
+    # Collected, not raised one by one: a user fixes all of them before the next start.
     problems: list[MLScaleError] = []
     layout = _layout(cfg, machine, problems)
     _precision(cfg, layout, machine, problems)
@@ -67,6 +68,7 @@ def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -
     steps = _steps_per_epoch(cfg, facts, problems)
     problems += [*misfits(cfg, facts), *out_of_bounds(cfg), *uncompilable(cfg), *unclear(cfg)]
     known = {name: (facts or {}).get(name) for name in OF_THE_DATA}
+    # Unknown values are None, not absent: an interpolation of an absent key would fail.
     derived = {
         **asdict(layout),
         **known,
@@ -89,6 +91,8 @@ def derive(cfg: DictConfig, facts: Mapping[str, Any] | None, machine: Devices) -
 
 def _layout(cfg: DictConfig, machine: Devices, problems: list[MLScaleError]) -> Layout:
     asked = str(cfg.trainer.get("accelerator", "auto"))
+    # `gpu` is Lightning's word for whichever GPU the machine has; on a machine without one it means cuda, so that the
+    # error below names the usual device.
     best = "cuda" if machine.cuda else "mps" if machine.mps else "cpu"
     accelerator = {"auto": best, "gpu": "mps" if best == "mps" else "cuda"}.get(asked, asked)
     has = machine.count(accelerator)
@@ -100,6 +104,7 @@ def _layout(cfg: DictConfig, machine: Devices, problems: list[MLScaleError]) -> 
                 fix="trainer.accelerator=auto, cpu, gpu, cuda or mps",
             )
         )
+        # A layout that raises no problems of its own: the unknown accelerator is the one to report.
         return Layout(1, "cpu", machine.cores)
     devices = _devices(cfg, has, problems)
     if has == 0:
@@ -124,12 +129,14 @@ def _layout(cfg: DictConfig, machine: Devices, problems: list[MLScaleError]) -> 
 
 
 def _threads(share: int) -> int:
+    # Nested OpenMP settings such as "4,2" are not a number: the share of the cores is used then.
     typed = os.environ.get("OMP_NUM_THREADS", "")
     return int(typed) if typed.isdigit() and int(typed) else max(1, share)
 
 
 def _devices(cfg: DictConfig, has: int | None, problems: list[MLScaleError]) -> int:
     devices = cfg.trainer.get("devices", 1)
+    # Both mean all devices in Lightning. A CPU has no number of devices (`has` is None): it gets one process.
     if devices in ("auto", -1):
         return max(1, has if has is not None else 1)
     if isinstance(devices, str) and devices.isdigit():
@@ -186,6 +193,7 @@ def _per_device_batch(cfg: DictConfig, layout: Layout, problems: list[MLScaleErr
         return None
     parts = layout.world_size * accumulate
     if batch % parts:
+        # Rounded, not floored: the suggested batch stays as close as possible to the one that was tuned.
         nearest = max(parts, round(batch / parts) * parts)
         problems.append(
             MLScaleError(
@@ -236,9 +244,13 @@ def _steps_per_epoch(cfg: DictConfig, facts: Mapping[str, Any] | None, problems:
         return None
     accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
     passes = steps * accumulate
+    # Lightning's types decide: an int is a number of batches, a float a share of them. `overfit_batches` replaces the
+    # other.
     limit = cfg.trainer.get("overfit_batches") or cfg.trainer.get("limit_train_batches")
     if limit is not None:
         passes = min(passes, int(limit) if isinstance(limit, int) else int(passes * limit))
+    # Rounded up: Lightning takes an optimizer step at the last batch of an epoch even when the accumulation is
+    # incomplete.
     return int(max(1, -(-passes // accumulate)))
 
 

@@ -22,6 +22,7 @@ from mlscale.config.composition.roots import VERB_CONFIGS, VERB_GROUP
 MISSING = "???"
 _PACKAGE = re.compile(r"^#\s*@package\s+(\S+)")
 _PRIMARY = "."
+# libyaml's loader is several times faster; PyYAML has it only where it was built with libyaml.
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -122,6 +123,7 @@ def _read(file: Path, group: str) -> Option | None:
     text = file.read_text(encoding="utf-8")
     lines = text.splitlines()
     try:
+        # Composed to nodes, not loaded: a field's comment is found by the line and column where its value ends.
         root = yaml.compose(text, Loader=_Loader)
     except yaml.YAMLError:
         return None
@@ -137,6 +139,7 @@ def _read(file: Path, group: str) -> Option | None:
     target = next((item.default for item in fields if item.path == _join(package, "_target_")), None)
     return Option(
         group, file.stem, package, target if isinstance(target, str) else None, " ".join(summary).strip(),
+        # `_target_` and Hydra's other keys are not settings.
         tuple(item for item in fields if not item.path.rpartition(".")[2].startswith("_")),
     )  # fmt: skip
 
@@ -151,6 +154,7 @@ def _fields(node: yaml.MappingNode, lines: list[str], package: str) -> Iterator[
             yield from _fields(value, lines, path)
             continue
         comment = _comment(lines, value)
+        # A comment `the same …` continues that of the key above: it has the type and the text of that key.
         kind = previous if comment.startswith("the same") else word(comment)
         rest = comment.removeprefix("the same" if comment.startswith("the same") else kind).lstrip(": ")
         told = told + rest if comment.startswith("the same") else rest

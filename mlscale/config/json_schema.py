@@ -67,6 +67,7 @@ def _group(name: str, names: Sequence[str], fields: Fields) -> dict[str, Any]:
     if name in rules.BUILDS_SEVERAL:
         entries = {option.package.partition(".")[2]: option for option in options if option.target}
         schema["properties"] = {key: _object([option], fields) for key, option in entries.items() if key}
+        # Users add entries of any name; null switches an entry off.
         schema["additionalProperties"] = {"type": ["object", "null"], "required": ["_target_"]}
     elif any(option.target for option in options):
         schema |= _object(options, fields)
@@ -94,6 +95,8 @@ def _object(options: Sequence[Option], fields: Fields) -> dict[str, Any]:
         then: dict[str, Any] = {"properties": shown}
         if isinstance(node.signature, Signature) and not node.signature.open:
             then["propertyNames"] = {"enum": sorted([*shown, *rules.NODE_KEYS])}
+        # A JSON schema chooses by `_target_` with if/then: of several branches only the one of the typed target
+        # applies.
         branches.append({"if": {"properties": {"_target_": {"const": target}}, "required": ["_target_"]}, "then": then})
     return {
         "type": ["object", "null"],

@@ -27,6 +27,7 @@ _RUNS = {"monitor": "${metric}", "mode": "${mode}"}  # of a callback that follow
 def is_set(cfg: DictConfig, key: str) -> bool:
     """Return whether a user has set `metric` or `mode`: on the command line, in a recipe or in a file."""
     node = cfg._get_node(key)
+    # The raw node: read by its key, an interpolation of the derived value would look like a value that was set.
     raw = node._value() if node is not None else None
     return raw not in (None, _ITS[key])
 
@@ -39,6 +40,8 @@ def judged_by(cfg: DictConfig) -> dict[str, str | None]:
     mode = str(cfg.mode) if is_set(cfg, "mode") else None
     if metric is None and cfg.trainer.get("limit_val_batches") != 0:
         best = BEST_OF_KIND.get(_kind(cfg) or "")
+        # With a typed `mode=min` an accuracy can't be meant: the loss is the other metric that every built-in task
+        # logs.
         metric = choose([best, "val/loss"], mode) if best else None
     return {"metric": metric, "mode": mode or (direction(metric) if metric else None)}
 

@@ -40,6 +40,7 @@ def direction(name: str) -> str | None:
     word = _deciding(words)
     if not word:
         return None
+    # `neg_mse` gets better as it rises: a negated metric has the opposite direction.
     return "min" if (word in _MIN) != any(word in _NEGATIVE for word in words) else "max"
 
 
@@ -51,7 +52,10 @@ def choose(logged: Iterable[str], mode: str | None = None) -> str | None:
         logged: names.
         mode: min or max, where that is set: only metrics that get better that way.
     """
+    # Of equally good names the total comes first, then the shortest: `loss` before `loss_box`. Sorted by name last, so
+    # that the choice does not depend on the order of logging.
     names = sorted(logged, key=lambda name: ("total" not in name, len(name), name))
+    # Lightning logs a metric of both step and epoch under three names; the one without a suffix is the epoch's.
     whole = [name for name in names if not re.search(r"_(step|epoch)$", name)] or names
     words = {name: _deciding(list(_words(name))) for name in whole if mode is None or direction(name) == mode}
     return next((name for group in _ORDER for name, word in words.items() if word in group), None)
@@ -89,6 +93,7 @@ def _deciding(words: Sequence[str]) -> str:
 def _words(name: str) -> Iterator[str]:
     """Yield the words of a name: `val/F1Score` is val, f1, score; `valloss` ends in loss."""
     for token in re.split(r"[^A-Za-z0-9]+", name):
+        # CamelCase is split (`F1Score`: f1, score), but not a token that is known as a whole (`mAP`, `IoU`).
         parts = [token, *re.findall(r"[A-Z]?[a-z]+\d*|[A-Z]+\d*(?![a-z])", token)]
         if _word(token) in _KNOWN or parts[1:] == [token]:
             parts = [token]
@@ -101,4 +106,5 @@ def _words(name: str) -> Iterator[str]:
 
 def _word(text: str) -> str:
     word = text.lower()
+    # `top5` and `acc1` are known without their number, `f1` and `r2` with it.
     return word if word in _KNOWN or word in _STAGES else word.rstrip("0123456789") or word

@@ -17,6 +17,7 @@ _TAKEN = re.compile(r"\$\{derived\.(\w+)\}")
 def underived(cfg: DictConfig, derived: Mapping[str, Any]) -> Iterator[MLScaleError]:
     """Yield one problem for each key of a model, optimizer or scheduler in use whose derived value is not known."""
     for group in ("model", "optimizer", "scheduler"):
+        # A node that the task does not take is never built, so its unknown values do not matter.
         if not cfg.get(group) or not accepts(cfg.get("task"), group):
             continue
         for key, value in OmegaConf.to_container(cfg[group], resolve=False).items():  # type: ignore[union-attr]

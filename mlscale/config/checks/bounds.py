@@ -25,6 +25,7 @@ def out_of_bounds(cfg: DictConfig) -> Iterator[MLScaleError]:
     if cfg.get("metric") == "":
         yield MLScaleError("the metric has no name", where="metric", fix="leave it out: the task has its own")
     for key, (least, itself, usual) in _OF_PRECISION.items():
+        # The comparison is negated so that NaN, which compares false with everything, is out of bounds.
         value = (cfg.get("precision") or {}).get(key)
         if value is not None and not (value > least or (itself and value == least)):
             why = f"it is {least} or more" if itself else f"it is more than {least}"

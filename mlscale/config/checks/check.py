@@ -144,6 +144,7 @@ class _Check:
         # `batch=32` of a training run is what it is elsewhere, though `mlscale loadtest` has a key of this name.
         alias = table().get(path)
         brought = self.verb == "train" and alias is not None and not alias.unsupported
+        # A key of another command is valid, only in the wrong place: a near name would be a wrong suggestion.
         for verb in VERB_CONFIGS:
             if verb != self.verb and path in self.fields.own(verb) and not brought:
                 why = f"it is a key of `mlscale {verb}`"
@@ -183,6 +184,7 @@ class _Check:
     def _derived(self, node: dict[str, object]) -> Iterator[MLScaleError]:
         for key, value in node.items():
             path = join("derived", key)
+            # The base has these keys with their defaults: only a changed value was typed.
             if path in self.top and value == self.top[path].default:
                 continue
             decides = rules.DERIVED_FROM.get(key)
@@ -284,6 +286,8 @@ class _Check:
         would be refused or left out.
         """
         found = node.signature
+        # Importing third-party code is slow and may have side effects: done only where source leaves a doubt that would
+        # lead to a refusal.
         doubt = True
         if isinstance(found, Signature):
             unread = found.open and not any(item.kind is Kind.VAR_KEYWORD for item in found.parameters)
@@ -349,6 +353,7 @@ class _Check:
         unsuited = [key for key in keys if key not in named or (key in theirs and not named[key].required)]
         # What was typed is known at once; only for a key out of a file are the files read again.
         left = [key for key in unsuited if self.origin is not None and self._in_file(join(node.path, key))]
+        # A target in a file comes with the keys next to it: there an unsuited key is a mistake, and reported as one.
         return left if left and not self._in_file(join(node.path, "_target_")) else []
 
     def _documented(self, node: Node) -> frozenset[str]:
@@ -402,6 +407,7 @@ class _Check:
 
     def _lacked_by(self, node: Node) -> Iterator[str]:
         """Yield the overrides for the required arguments that a node does not have."""
+        # As a full call: with `_partial_` every argument may be missing, and nothing would be reported.
         node = replace(node, value={**node.value, "_partial_": False})
         signature, supplied = node.signature, rules.SUPPLIED.get(node.path.partition(".")[0], frozenset())
         if isinstance(signature, Signature):

@@ -28,6 +28,7 @@ def uncompilable(cfg: DictConfig) -> Iterator[MLScaleError]:
             why=f"its modes: {', '.join(MODES)}",
             fix="compile=true",
         )
+    # As torch's inductor chooses it; CXX may hold flags after the program's name.
     compiler = os.environ.get("CXX") or ("clang++" if sys.platform == "darwin" else "g++")
     if shutil.which(compiler.split()[0]) is None:
         yield _lacks(f"a C++ compiler, and there is no {compiler}", "apt-get install g++, or CXX=<yours> in front")

@@ -35,6 +35,7 @@ def misfits(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Iterator[MLScal
     yield from _metric(cfg)
     for group in ("compress", "monitor"):
         for name, node in (cfg.get(group) or {}).items():
+            # A user's own class may take other tasks; only the built-in ones are known to need classes.
             if node and str(node.get("_target_", "")).startswith("mlscale.") and (kind := _other_kind(cfg)):
                 yield _classes_alone(f"{group}={name}", kind, f"{group}=none")
 
@@ -72,6 +73,7 @@ def _channels(cfg: DictConfig, channels: int | None) -> Iterator[MLScaleError]:
     if channels is None or not name.startswith(("torchvision.models.", "timm.")):
         return
     taken = model.get("in_chans", 3) if name.startswith("timm.") else 3
+    # An interpolation that has no value yet is None: it will be the data's number.
     if taken not in (channels, None):
         timm, ours = name.startswith("timm."), "unet" if ".segmentation." in name else "resnet"
         yield MLScaleError(

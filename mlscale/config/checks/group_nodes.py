@@ -72,6 +72,7 @@ def without_target(
         advised: what is meant by a key and its value.
     """
     options = [option for option in groups.get(group, ()) if option not in ("none", "default")]
+    # The suggestion must repeat what is chosen already, for a typed list replaces the group's.
     present = ["default"] if "default" in groups.get(group, ()) else [key for key in node if key in options]
     for key, value in node.items():
         if not value or (isinstance(value, dict) and "_target_" in value):

@@ -30,6 +30,7 @@ def local_targets(cfg: DictConfig) -> list[str]:
 
 def _origin(module: str) -> Path | None:
     try:
+        # find_spec of a top-level name runs nothing of the module.
         spec = importlib.util.find_spec(module)
     except (ImportError, ValueError):
         return None

@@ -34,6 +34,7 @@ def moved(
     if group not in BUILDS_ONE or len(nodes) != 1:
         return ""
     node = {"_target_": nodes[0]["_target_"], **({"_partial_": True} if group in _PARTIAL else {}), **nodes[0]}
+    # Emptied first: keys of the default option would be passed to the typed class.
     words = [f"{group}=none"] if "none" in groups.get(group, ()) else []
     if str(node["_target_"]).endswith(_BY_METRIC):  # it steps by a metric, as Lightning's dictionary says
         words += [*_words(f"{group}.{group}", node, fields, lacking), *_AFTER_VALIDATION]

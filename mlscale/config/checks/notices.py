@@ -93,6 +93,7 @@ def _average(cfg: DictConfig) -> list[str]:
     if ema.get("_target_") != "mlscale.train.callbacks.EMA" or steps is None:
         return []
     every, start = max(1, ema.get("every", 10)), ema.get("start", 0)
+    # The number of multiples of `every` among the steps after `start`: an update happens at each.
     updates = max(0, steps // every - start // every)
     fix = "callbacks.ema.start=0" if start >= steps else "callbacks.ema.every=1" if every > 1 else ""
     if updates >= _FEW_UPDATES or not fix:

@@ -43,6 +43,7 @@ class Node:
     def paths(self) -> list[str]:
         """The key paths that may be set in this node: those it has, then its other parameters."""
         taken = self.signature.named if isinstance(self.signature, Signature) else {}
+        # Without a signature every key of the node may be right; with one only those that it names.
         own = [key for key in self.value if not key.startswith("_") and (key in taken or not taken)]
         documented = [path.removeprefix(f"{self.path}.") for path in self.documented]
         return [join(self.path, name) for name in dict.fromkeys([*own, *documented, *taken])]
@@ -69,6 +70,8 @@ class Node:
         field = self.field(key)
         commented = field.type if field is not None and field.word else None
         if commented is not None and annotated is not None:
+            # A comment may narrow an annotation (`str` to `one of max, min`), but must not contradict it: both are
+            # checked.
             narrower = "enum" in str(commented.schema) or "any" in annotated.text
             return [annotated, commented] if narrower else [annotated]
         kinds = [kind for kind in (annotated, commented) if kind is not None]

@@ -73,6 +73,8 @@ def fill(template: str, value: object, names: Names, *, exactly: bool = True) ->
         node = key.rpartition(".")[0]
         if key.endswith("._target_"):
             built[node] = Node(node, {"_target_": filled.value}, shipped())
+        # A dictionary around an object that the template builds (Lightning's lr_scheduler dictionary) has keys of its
+        # own: `scheduler.interval=epoch` next to `scheduler.scheduler._target_=…`.
         elif not any(item.startswith(f"{node}.") for item in built):
             types = chosen[key] if key in chosen else names.types(key) if key in names.paths else None
             types = built[node].types(key.removeprefix(f"{node}.")) if node in built else types

@@ -111,6 +111,8 @@ def _own(target: str, run: Path) -> bool:
         return False
     path, run = path.resolve(), run.resolve()
     inside = run.relative_to(here) if run.is_relative_to(here) else None
+    # A run below the working folder, such as runs/x: code next to it (runs/evil.py) came with it, so the whole first
+    # folder of its path is not trusted.
     apart = inside is None or (inside.parts and not path.is_relative_to(here / inside.parts[0]))
     return path.is_relative_to(here) and "site-packages" not in path.parts and bool(apart)
 
@@ -121,6 +123,8 @@ def _of_this_session(target: str) -> bool:
     """
     name = target.removeprefix("__main__.")
     found = vars(sys.modules["__main__"]).get(name)
+    # Imported names are in `__main__` too: after `from subprocess import Popen` a config must not build it by
+    # `__main__.Popen`.
     return isinstance(found, type) and (found.__module__, found.__qualname__) == ("__main__", name)
 
 

@@ -23,6 +23,7 @@ class Type:
 
 
 def _is_int(value: object) -> bool:
+    # bool is a subclass of int: `devices: true` must not pass as 1.
     return isinstance(value, int) and not isinstance(value, bool)
 
 
@@ -96,6 +97,7 @@ def is_finite(value: object) -> bool:
 def _with_finite(value: object) -> object:
     """Return the value with a plain number in place of each NaN and infinity."""
     if isinstance(value, float) and not math.isfinite(value):
+        # Any finite number that is not an integer: where only an int is accepted, infinity still is not.
         return 0.5
     if isinstance(value, list):
         return [_with_finite(item) for item in value]
@@ -192,6 +194,7 @@ def _one_word(text: str) -> Type:
 
 def of_default(value: object) -> Type | None:
     """Return the type of a key that only has a default to infer it from."""
+    # In this order: an int would also be accepted as a float.
     for kind in (BOOL, INT, FLOAT, STR, LIST, DICT):
         if kind.accepts(value):
             return kind

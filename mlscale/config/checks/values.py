@@ -139,6 +139,7 @@ def _valid(value: object, kind: Type, field: Field | None, parameter: Parameter 
 def _numbers(text: str) -> Iterator[int | float]:
     """Yield the numbers that a text may mean: `1,000` is a thousand, `0,5` a half, `30s` thirty."""
     plain = text.replace(",", "" if _THOUSANDS.fullmatch(text) else ".")
+    # int first: `2` for a number of workers must not become 2.0.
     for read in (int, float):
         for form in (plain, plain.rstrip("msx")):
             with contextlib.suppress(ValueError):

@@ -28,6 +28,8 @@ from mlscale.errors import MLScaleError, raise_all
 if TYPE_CHECKING:
     from mlscale.config.checks.templates import Advice
 
+# Hydra applies appended groups in their order on the command line; a fixed order makes it irrelevant there: a debug
+# level overrides every recipe.
 APPENDED = ("recipe", "tuned", "debug", "sweep")
 _OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=\s]+?)(?:=(?P<value>.*))?$", re.DOTALL)
 _SPACED = re.compile(r"\s*([+~]*[A-Za-z_][\w.@/]*)\s*=\s*(\S+)\s*")  # which `_OVERRIDE` takes for no override
@@ -81,6 +83,7 @@ def parse(verb: str, argv: Sequence[str]) -> Request:
 
 
 def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
+    # No abbreviations: `--mult` would be accepted now, and break as soon as Hydra has a second flag with that start.
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     parser.add_argument("--help", "-h", action="store_true")
     parser.add_argument("--hydra-help", action="store_true")
@@ -92,6 +95,8 @@ def _flags(argv: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
     parser.add_argument("--config-dir", "-cd", action="append", default=[])
     parser.add_argument("--info", "-i", nargs="?", const="all", choices=_INFO)
     words = list(argv)
+    # argparse would take the word after a bare `--info` as its value: `--info recipe=x` means all of it. Backwards,
+    # because words are inserted.
     for index in range(len(words) - 1, -1, -1):
         if words[index] in ("--info", "-i") and words[index + 1 : index + 2] and words[index + 1] not in _INFO:
             words.insert(index + 1, "all")
@@ -206,8 +211,10 @@ def _normalise(verb: str, words: Sequence[str], roots: Roots, *, multirun: bool)
         if group in APPENDED and sign != "~":
             appended[group].append(f"+{key}={value}")
         elif group in BASE_GROUPS and not (value or "").startswith("{"):
+            # A group of conf/base has a default, so Hydra wants it without a sign.
             plain.append(word.lstrip("+"))
         elif group in roots.groups and sign != "~":
+            # A group without a default must be appended.
             plain.append("+" + word.lstrip("+"))
         elif key.startswith("hydra") or sign == "~":
             plain.append(word)
@@ -240,12 +247,14 @@ def _readable(key: str, value: str, *, multirun: bool) -> str:
     try:
         parsed = OverridesParser.create().parse_override(f"{key}={value}")
     except HydraException:
+        # What Hydra can't parse is taken as a text; `_unreadable` then reports what no quoting makes readable.
         return _quote(value)
     except (ValueError, RecursionError) as error:  # a number of thousands of digits, brackets in thousands of brackets
         shown = f"{key}={value[:40]}…"
         why = str(error).partition(";")[0] or "it is nested too deeply"
         raise MLScaleError(f"{shown} can't be read", where="command line", why=why, fix=f"{key}=<value>") from None
     if parsed.is_sweep_override() and not multirun:
+        # A path may contain commas, which Hydra reads as a sweep.
         if "/" in value:
             return _quote(value)
         raise MLScaleError(
@@ -253,6 +262,7 @@ def _readable(key: str, value: str, *, multirun: bool) -> str:
             where=f"command line: {key}={value}",
             fix=f"-m {key}={value} to run one job for each, or {key}=[{value}] for a list",
         )
+    # A run's id may look like a number (`1e5`): unquoted, Hydra would change its digits.
     is_text = multirun or isinstance(parsed.value(), str | type(None))
     return value if key != REF or is_text else _quote(value)
 

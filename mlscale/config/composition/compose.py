@@ -49,12 +49,14 @@ class OwnFolder(FileConfigSource):
         return "own"
 
     def is_config(self, config_path: str) -> bool:
+        # A user's train.yaml or verb/train.yaml would replace the base that every check relies on.
         name = config_path.removesuffix(".yaml")
         return name not in VERB_CONFIGS and not name.startswith(f"{VERB_GROUP}/") and super().is_config(config_path)
 
     def load_config(self, config_path: str) -> ConfigResult:
         file = Path(self.path) / self._normalize_file_name(config_path)
         shown = os.path.relpath(file) if file.is_relative_to(Path.cwd()) else str(file)
+        # Before OmegaConf reads it: an alias bomb must be refused while it is still small.
         check_text(file, shown)
         try:
             result = super().load_config(config_path)
@@ -80,6 +82,7 @@ class SearchPath(SearchPathPlugin):
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         own = [root for root in self.roots.roots if not root.shipped] if self.roots else []
+        # Prepended one after the other, so the last one prepended is searched first.
         for root in reversed(own):
             search_path.prepend(provider=root.label, path=f"own://{root.path}")
         search_path.append(provider="mlscale-recipes", path=str(shipped_folder("recipes")))
@@ -125,6 +128,7 @@ def _store_primary(command: str) -> None:
 
 def _compose(request: Request) -> DictConfig:
     cfg = hydra.compose(request.verb, overrides=list(request.overrides))
+    # Hydra returns a config in struct mode, where keys that no file has could not be added later.
     OmegaConf.set_struct(cfg, False)
     return cfg
 
@@ -171,8 +175,10 @@ def run_by_hydra(request: Request, job: Callable[[DictConfig, list[str]], Any]) 
     typed = request.overrides
     with hydra_ready(request.roots):
         request = with_deletions(request)
+    # `added` are the values that `with_deletions` sets before a `~key`: a job must not report them as typed.
     added = set(request.overrides) - set(typed)
     overrides = [] if "--hydra-help" in flags else request.overrides  # it composes no config that they could change
+    # hydra.main reads sys.argv itself, and initialises Hydra itself.
     with hydra_ready(request.roots, initialise=False), _argv([*flags, *overrides]):
         try:
             hydra.main(version_base=VERSION_BASE, config_path=str(shipped_folder("conf")), config_name=request.verb)(
@@ -196,8 +202,10 @@ def hydra_ready(roots: Roots, *, initialise: bool = True) -> Iterator[None]:
     for command in VERB_CONFIGS:
         if not (shipped_folder("conf") / f"{command}.yaml").is_file():
             _store_primary(command)
+    # Hydra instantiates the plugin by its class, so it can only reach the roots through a class attribute.
     Plugins.instance().register(SearchPath)
     before = os.environ.get("HYDRA_FULL_ERROR")
+    # Without this hydra.main prints a shortened traceback and exits: no error of a job would reach mlscale.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     try:
         if initialise:
@@ -224,6 +232,7 @@ def use_frozen(frozen: DictConfig, request: Request) -> Request:
                 fix="leave the recipe out; single groups and keys may be set, e.g. data.batch_size=256",
             )
         if group in request.roots.groups and group not in APPENDED and not override.startswith("~"):
+            # Emptied first: merged into the frozen node, the option would keep keys of the option that it replaces.
             base[group] = {}
             override = "+" + override.lstrip("+")
         overrides.append(override)

@@ -42,9 +42,11 @@ def is_declared(group: str) -> bool:
         for entry in entries:
             if entry.endswith((".dist-info", ".egg-info")):
                 try:
+                    # A substring search on bytes: a false hit costs only the slow path, and nothing has to be decoded.
                     if group.encode() in (folder / entry / "entry_points.txt").read_bytes():
                         return True
                 except OSError:
                     continue
+    # Editable installs and zip importers may find distributions that are not folders on sys.path.
     finders = (finder for finder in sys.meta_path if getattr(finder, "__name__", "") != "PathFinder")
     return any(hasattr(finder, "find_distributions") for finder in finders)

@@ -25,6 +25,7 @@ def setting_of(verb: str, key: str, value: str, groups: Mapping[str, Sequence[st
     Args:
         value: "" where a flag was typed alone.
     """
+    # First: a feature that does not exist must not be answered with the nearest key that does.
     if feature := not_yet.of_key(key):
         error = feature.error(key, "")
         return Advice(error.fix, error.why)

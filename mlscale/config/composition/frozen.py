@@ -41,6 +41,7 @@ def _loaded(path: Path) -> DictConfig:
     """
     try:
         cfg = OmegaConf.load(path)
+    # A file that was cut short or edited by hand can raise any of these; RecursionError comes from deep nesting.
     except (OSError, UnicodeDecodeError, YAMLError, OmegaConfBaseException, ValueError, RecursionError) as error:
         raise damaged(path, str(error).split("\n")[0]) from error
     if not isinstance(cfg, DictConfig):
@@ -53,6 +54,7 @@ def _rename_targets(node: DictConfig | ListConfig) -> None:
     """Give every `_target_` below `node` its present name. Interpolations are not resolved."""
     keys = list(node) if isinstance(node, DictConfig) else range(len(node))
     for key in keys:
+        # Reading such a key would resolve it, or raise: values may depend on an environment that is not set here.
         if OmegaConf.is_interpolation(node, key) or OmegaConf.is_missing(node, key):
             continue
         value = node[key]

@@ -23,6 +23,7 @@ from mlscale.config.suggestions.name_distance import folded
 from mlscale.config.suggestions.suggest import nearest
 from mlscale.errors import MLScaleError
 
+# Hydra's errors hold texts, not data: these patterns match the messages of Hydra 1.3.
 _NOT_FOUND = re.compile(r"In '(?P<file>[^']*)': Could not (?:find|load) '(?P<group>.+)/(?P<option>[^/']*)'")
 _AMBIGUOUS = re.compile(r"Ambiguous value for argument '(?P<key>[^=]*)=(?P<value>.*)'")
 _DELETE = re.compile(r"Could not delete (?:from config\.|.*?:)? ?'?(?P<key>[^'\s]+)'?")
@@ -48,9 +49,11 @@ def refusals(
     problems: list[MLScaleError] = []
     left = list(overrides)
     current: Exception | None = error
+    # Hydra stops at its first error. Each pass removes one override from `left`, so the loop ends.
     while current is not None:
         problem, culprit = _explain(current, left, roots)
         if problem is None:
+            # Not an error of Hydra: only the problems found so far are reported.
             return problems
         problems.append(problem)
         if culprit is None or culprit not in left or retry is None:
@@ -158,6 +161,7 @@ def _of_known_group(group: str, option: str, roots: Roots) -> tuple[str, str]:
     of the group.
     """
     if group not in roots.groups and (heads := [head for head in roots.groups if group.startswith(f"{head}/")]):
+        # A group may be nested in another one: the longest matching name is it.
         head = max(heads, key=len)
         return head, f"{group}/{option}".removeprefix(f"{head}/")
     return group, option
@@ -194,6 +198,7 @@ def _instead(group: str, option: str, culprit: str | None, roots: Roots) -> str:
     """
     options = roots.groups.get(group, ())
     if best := nearest(option, options):
+        # The separators are captured, so that a list keeps its other options and its form.
         words = re.split(r"([\[\],\s]+)", culprit.partition("=")[2]) if culprit else [option]
         return f"{group}={''.join(best if word == option else word for word in words)}"
     return of_group(group, option, default_names(roots.groups)) or (

@@ -66,6 +66,7 @@ def _leaves(path: str, node: object) -> Iterator[str]:
 
 
 def _error(typed: str, key: str, where: str, value: str) -> MLScaleError:
+    # In the table's order: `hydra.run.dir` is listed before `hydra.run`, which it is below.
     found = next((name for name in _INSTEAD if _below(key, (name,))), "")
     why, fix = _INSTEAD.get(found, ("mlscale makes the folders and logs of a run itself", ""))
     fix = fix.replace("{value}", value.strip("[]'\"") or "<value>") or f"leave {typed} out"

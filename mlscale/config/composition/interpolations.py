@@ -36,6 +36,7 @@ def unresolvable(cfg: DictConfig, paths: Sequence[str], where: Callable[[str], s
         where: returns the file or override that set a key.
     """
     for path, parent, key in _interpolated(cfg, ""):
+        # The raw text: `parent[key]` would resolve it.
         raw = str(parent._get_node(key)._value())
         try:
             parent[key]

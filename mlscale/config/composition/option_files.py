@@ -80,6 +80,7 @@ def shown(path: Path) -> str:
 
 def _candidates(group: str, option: str, roots: Roots) -> Iterator[Path]:
     names = {f"{option}{suffix}" for suffix in _SUFFIXES}
+    # The working folder, and a folder of the group's name, are not searched deeper: they may hold anything.
     for folder in (Path(), Path(group)):
         if folder.is_dir():
             yield from (file for name in sorted(names) if (file := folder / name).is_file())
@@ -123,6 +124,7 @@ def _entry(entry: yaml.Node, group: str) -> Iterator[tuple[str, str, int]]:
         yield group, str(entry.value), entry.start_mark.line + 1
     elif isinstance(entry, yaml.MappingNode):
         for key, value in entry.value:
+            # `override /optimizer@task.optimizer: sgd`: the last word without its package is the group.
             name = str(key.value).split()[-1].partition("@")[0] if key.value else ""
             options = value.value if isinstance(value, yaml.SequenceNode) else [value]
             for option in options:

@@ -38,6 +38,7 @@ def origin_of(verb: str, overrides: Sequence[str], roots: Roots) -> Callable[[st
     @cache
     def found() -> dict[str, str]:
         SearchPath.roots = roots
+        # Hydra's grammar of defaults lists depends on its version base, which is otherwise only set while it composes.
         version.setbase(VERSION_BASE)
         return origins(verb, overrides, ConfigLoaderImpl(create_config_search_path(str(shipped_folder("conf")))))
 
@@ -58,6 +59,7 @@ def origins(config_name: str, overrides: Sequence[str], loader: ConfigLoaderImpl
     _, repo = loader._parse_overrides_and_create_caching_repo(config_name, list(overrides))
     defaults = loader.compute_defaults_list(config_name, list(overrides), RunMode.RUN)
     found: dict[str, str] = {}
+    # In the order of the merge: a later file overwrites the label of an earlier one.
     for default in defaults.defaults:
         if default.config_path is None or default.config_path.split("/")[0] in ("hydra", "_dummy_empty_config_"):
             continue
@@ -78,6 +80,7 @@ def locate(found: Mapping[str, str], path: str) -> str:
     below = next((label for key, label in found.items() if key.startswith((f"{path}.", f"{path}["))), None)
     if below is not None:
         return below
+    # One level up: a list is a leaf in `found`, so a key inside it has the list's origin.
     head = path[: max(path.rfind("."), path.rfind("["), 0)]
     return locate(found, head) if head else ""
 
@@ -133,6 +136,7 @@ def _note(found: dict[str, str], tree: object, path: str, label: str) -> None:
         if tree or any(key.startswith(f"{path}.") for key in found):
             return  # an empty dictionary changes nothing where there is one
     parent = path
+    # A parent that was a leaf (null, or a list) has become a node: its own label is no longer true.
     while parent := parent.rpartition(".")[0]:
         found.pop(parent, None)
     _drop(found, path)

@@ -73,6 +73,8 @@ def is_reference(command: str, words: Sequence[str]) -> bool:
     if command not in REFERENCES or not word.strip() or word.startswith(("~", "-", "+")):
         return False
     if "=" in word:
+        # A slash before the `=` distinguishes a path from an override; it must exist, for `a/b=c` can be a group's
+        # option.
         return "/" in word.partition("=")[0] and os.path.exists(word)
     return words[1:2] != ["="]
 
@@ -84,6 +86,7 @@ def replaced_keys(command: str, words: Sequence[str]) -> Iterator[MLScaleError]:
         return
     typed = {word: word.lstrip("+").partition("=")[::2] for word in words}
     keys, renamed = {key for key, _ in typed.values()}, dict(takes.renamed)
+    # A path in `checkpoint=` named the model where nothing else did; next to a reference it chooses a checkpoint of it.
     naming = set(takes.replaced)
     if "checkpoint" in keys and not keys & {REF, *takes.replaced}:
         naming.add("checkpoint")

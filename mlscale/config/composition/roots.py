@@ -110,6 +110,7 @@ def find_roots(config_dirs: Sequence[str] = ()) -> Roots:
     candidates = [*map(_config_dir, config_dirs)]
     candidates += [Root(Path(name).resolve(), name) for name in ("conf", "recipes") if Path(name).is_dir()]
     candidates += _from_packages()
+    # In a checkout ./conf is the shipped folder itself: it must not count as the user's own.
     known = {root.path.resolve() for root in shipped}
     own = []
     for root in candidates:

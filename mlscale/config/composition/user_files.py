@@ -19,6 +19,7 @@ from mlscale.errors import MLScaleError, raise_all
 
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _MOST_BYTES = 1 << 20
+# A composed config has some hundred values: the limits are far above that, and far below what fills the memory.
 _MOST_NODES = 100_000
 _DEEPEST = 50
 _LEADING_ZERO = re.compile(r"[-+]?0[0-9_]*[0-9]")
@@ -167,9 +168,11 @@ def _scan(text: str, shown: str) -> Iterator[MLScaleError]:
         elif isinstance(event, yaml.CollectionEndEvent):
             closed = stack.pop()
             if closed.anchor:
+                # Sizes are counted with aliases expanded: that is how large the object in memory would be.
                 nodes[closed.anchor] = closed.nodes
             _add(stack, closed.nodes, where)
         elif isinstance(event, yaml.AliasEvent):
+            # An alias of a collection that is still open contains itself.
             if any(item.anchor == event.anchor for item in stack):
                 fix = f"take *{event.anchor} out"
                 raise MLScaleError(f"*{event.anchor} is inside itself", where=where, why="it has no end", fix=fix)
@@ -177,8 +180,10 @@ def _scan(text: str, shown: str) -> Iterator[MLScaleError]:
         elif isinstance(event, yaml.ScalarEvent):
             if event.anchor:
                 nodes[event.anchor] = 1
+            # Plain scalars only: a quoted one is a text, whatever it looks like.
             if event.implicit[0]:
                 at_top = len(stack) == 1 and stack[-1].at_key
+                # Only keys at the top name groups and settings; deeper keys, such as class numbers, may be anything.
                 yield from _key(event.value, where) if at_top else _number(event.value, where)
             _add(stack, 1, where)
 

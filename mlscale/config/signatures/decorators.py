@@ -22,6 +22,7 @@ def changes_constructor(cls: Class) -> bool:
     """Return whether a decorator, a metaclass, or a base's `__init_subclass__` may have made another constructor."""
     if not all(_keeps_class(cls.module, item) for item in cls.node.decorator_list):
         return True
+    # torch and Lightning are known to make no constructors at run time: their many bases need not be read.
     if source.is_plain(cls.module.name):
         return False
     order = list(source.mro(cls))
@@ -66,6 +67,7 @@ def _returns_its_argument(function: FunctionNode, *, called: bool) -> bool:
     """
     returned = [node.value for node in _own_nodes(function) if isinstance(node, ast.Return)]
     names = {node.id for node in returned if isinstance(node, ast.Name)}
+    # All returns must be the same plain name: a second type means that one of them returns something else.
     if len(names) != 1 or len(names) != len({type(node) for node in returned}):
         return False
     (name,) = names

@@ -75,6 +75,7 @@ def _import(target: str) -> Any:
 
 def _attribute(holder: Any, path: str, name: str) -> Any:
     try:
+        # Attributes before submodules, as Hydra does: a package may bind a class of its submodule's name.
         return getattr(holder, name)
     except AttributeError:
         if not isinstance(holder, ModuleType):
@@ -82,6 +83,7 @@ def _attribute(holder: Any, path: str, name: str) -> Any:
     try:
         return importlib.import_module(f"{path}.{name}")
     except ModuleNotFoundError as error:
+        # The submodule exists, but an import inside it fails: that is a different error.
         if error.name != f"{path}.{name}":
             raise
         raise _AbsentError(path, holder, name) from None

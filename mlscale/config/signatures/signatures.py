@@ -139,6 +139,8 @@ def _of_class(cls: Class) -> tuple[list[Parameter], bool]:
             node = item.members.get(name)
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
                 parameters, is_open = _of_function(Function(item.module, node, item))
+                # `__new__(cls, *args, **kwargs)` only passes its arguments on: the `__init__` of the same class names
+                # them.
                 if name == "__new__" and _takes_anything(parameters) and "__init__" in item.members:
                     continue
                 return parameters, is_open or changes_constructor(cls)
@@ -211,6 +213,7 @@ def _fields(cls: Class) -> tuple[list[Parameter], bool]:
     """Return the parameters of a dataclass's `__init__`, bases first, and whether a base is hidden."""
     found: dict[str, Parameter] = {}
     is_open = False
+    # Bases first, as dataclasses order their fields; a field that is declared again keeps its place.
     for item in reversed(list(source.mro(cls))):
         is_open |= _hidden_base(item)
         if not _is_dataclass(item):
@@ -224,6 +227,7 @@ def _fields(cls: Class) -> tuple[list[Parameter], bool]:
                 keyword_only = True
             elif "ClassVar" not in annotation:
                 _add_field(found, node.target.id, annotation, node.value, keyword_only=keyword_only)
+    # dataclasses move keyword-only fields to the end of `__init__`. Sorting is stable, so the rest keeps its order.
     ordered = sorted(found.values(), key=lambda parameter: parameter.kind is Kind.KEYWORD_ONLY)
     return ordered, is_open
 
@@ -234,6 +238,7 @@ def _add_field(
     required, default = value is None, value
     if isinstance(value, ast.Call) and last_name(value) == "field":
         given = {item.arg: item.value for item in value.keywords}
+        # `field(init=False)` is not an argument, and removes one that a base has declared.
         if isinstance(init := given.get("init"), ast.Constant) and init.value is False:
             found.pop(name, None)
             return

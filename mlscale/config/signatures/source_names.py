@@ -100,6 +100,7 @@ class Module:
             try:
                 found |= {name for name in find_module(star).bindings if not name.startswith("_")}
             except (NoModuleError, UnreadableError):
+                # A star import that can't be read only means fewer suggestions.
                 continue
         return sorted(name for name in found if not name.startswith("_"))
 
@@ -178,6 +179,8 @@ def _from_module(module: Module, name: str, depth: int) -> Found:
         try:
             return _follow(module, module.bindings[name], name, depth)
         except (NoModuleError, NoNameError):
+            # `try: import fast` / `except ImportError: slow`: where the first is not installed, the second is what
+            # runs.
             if name not in module.fallbacks:
                 raise
             return _follow(module, module.fallbacks[name], name, depth)

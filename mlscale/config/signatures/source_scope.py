@@ -43,6 +43,7 @@ def bind(body: Sequence[ast.stmt], package: str, scope: Scope) -> None:
     """Fill `scope` with what the statements bind; of two branches the first counts."""
     for node in body:
         if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            # Overloads are for type checkers; the implementation comes after them.
             if not any(last_name(decorator) == "overload" for decorator in node.decorator_list):
                 scope.names[node.name] = node
             scope.lazy |= node.name == "__getattr__"
@@ -51,6 +52,7 @@ def bind(body: Sequence[ast.stmt], package: str, scope: Scope) -> None:
         elif isinstance(node, ast.Import):
             for alias in node.names:
                 name = alias.asname or alias.name.partition(".")[0]
+                # `import a.b` binds `a`, `import a.b as c` binds the submodule.
                 scope.names[name] = Import(alias.name if alias.asname else name, None)
         elif isinstance(node, ast.ImportFrom):
             _bind_from(node, package, scope)
@@ -68,6 +70,7 @@ def bind(body: Sequence[ast.stmt], package: str, scope: Scope) -> None:
         elif isinstance(node, ast.If):
             _merge(scope, _branch(node.orelse, package, scope), _branch(node.body, package, scope))
         elif isinstance(node, ast.Try):
+            # The handlers first, so that the body overwrites them: it counts unless its import fails.
             handlers = [_branch(handler.body, package, scope) for handler in reversed(node.handlers)]
             _merge(scope, *handlers, _branch([*node.body, *node.orelse, *node.finalbody], package, scope))
         elif isinstance(node, ast.With):
@@ -80,6 +83,7 @@ def _bind_from(node: ast.ImportFrom, package: str, scope: Scope) -> None:
     module = node.module or ""
     if node.level:
         parts = package.split(".")
+        # One dot is the package itself, so it removes nothing.
         parts = parts[: len(parts) - node.level + 1]
         module = ".".join([*parts, module] if module else parts)
     for alias in node.names:

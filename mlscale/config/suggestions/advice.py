@@ -34,6 +34,7 @@ def advise(path: str, value: object, names: Names) -> Advice | None:
     """Return the override to type instead of the unknown `path`: the same key spelled right, a foreign name's meaning,
     the same key elsewhere, or the nearest one; None if none is near.
     """
+    # The order of the checks is a decision (docs/decisions/0027): the surest reading first.
     here = same_key(path, value, names, anywhere=False)
     if here is not None and key_of(here.fix) in names.paths:
         return here
@@ -86,6 +87,7 @@ def render(alias: Alias, path: str, value: object, names: Names) -> Advice | Non
     if alias.group and (fix := of_group(alias.group, value, names)):
         return Advice(fix, alias.why)
     value = _convert(alias, value, names)
+    # First a template that takes the value as typed; a placeholder only where none does.
     for exactly in (True, False):
         for template in alias.to:
             if fix := fill(template, value, names, exactly=exactly):
@@ -120,6 +122,7 @@ def _spellings(value: object) -> Iterator[str]:
     """Yield the value as the table's `values` are looked up: as typed, then as a switch."""
     text = show(value).strip("'").lower()
     yield text
+    # Folding would remove the point and the sign of a number: 0.5 is not 05.
     if not re.fullmatch(r"[+-]?[\d._]+", text):
         yield folded(text)
     if text in _ON:
@@ -188,6 +191,7 @@ def _foreign(path: str, value: object, names: Names) -> Iterator[Candidate]:
     limit = 1.0 if len(last) < 12 else 2.0
     own = {folded(name) for name in names.paths}
     for name, alias in table().keys.items():
+        # In three letters nearly every name is one typo away from another.
         if len(last) < 4 or name in own or abs(len(name) - len(last)) > limit or alias.unsupported:
             continue
         cost = distance(last, name, limit)

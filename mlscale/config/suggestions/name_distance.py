@@ -19,6 +19,7 @@ def _letters(name: str) -> int:
     """Return the set of letters of a name as a bit mask."""
     bits = 0
     for letter in name:
+        # 64 bits are enough for a lower bound: two letters that share a bit only make it looser, never wrong.
         bits |= 1 << (ord(letter) & 63)
     return bits
 
@@ -46,6 +47,7 @@ def distance(typed: str, name: str, limit: float = 4.0) -> float:
             if i > 1 and j > 1 and letter == name[j - 2] and typed[i - 2] == other:
                 cost = min(cost, before[j - 2] + _SWAPPED)
             row.append(cost)
+        # Two rows, because a swapped pair continues from the row before the last. Costs never fall from row to row.
         if min(row) > limit and min(last) > limit:
             return far
         before = last

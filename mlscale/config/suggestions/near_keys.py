@@ -44,6 +44,8 @@ def same_key(path: str, value: object, names: Names, *, anywhere: bool) -> Advic
         if head:
             others = _of_options(path, value, names)
             found += [Candidate(front(key.rpartition(".")[0]) + _OTHER_OPTION, fix) for fix, key in others]
+        # A bare name (`lr`) matches a key at the top only; the same key elsewhere is searched with `anywhere`, after
+        # foreign names.
         found = [item for item in found if item.cost < (_FAR if head else _MISSING_PREFIX)]
     return best_of(found)
 
@@ -148,6 +150,7 @@ def _cost(path: str, name: str, front_of: Callable[[str], float]) -> float | Non
     costs = []
     if front < _FAR and (cost := distance(typed, folded(other), limit)) <= limit:
         costs.append(cost + front)
+    # Compared as a whole, too: a dot that is missing or in the wrong place (`trainermax_epochs`) changes both parts.
     if (whole := distance(folded(path), folded(name), 2.0)) <= 2 and len(folded(path)) > 5:
         costs.append(whole)
     return min(costs) if costs else None
@@ -160,6 +163,7 @@ def _fronts(typed: str, names: Names) -> Callable[[str], float]:
     @cache
     def front(other: str) -> float:
         cost = _front(typed, other)
+        # `optimizer.lr` must not be read as a typo of another group with a key `lr`.
         return cost if cost < 1 or not exists else _FAR
 
     return front

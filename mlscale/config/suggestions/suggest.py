@@ -22,10 +22,12 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
     typed, limit = folded(name), limit_of(name)
     ranked = sorted((distance(typed, folded(item), limit), distance(name, item), item) for item in found)
     near = [(cost, item) for cost, _, item in ranked if cost <= limit]
+    # Two names that differ only in case or separators: the one with fewer plain edits comes first in `ranked`.
     alike = len(near) > 1 and folded(near[0][1]) == folded(near[1][1])
     if near and (len(near) == 1 or alike or near[0][0] == 0 or near[1][0] - near[0][0] >= _MARGIN):
         return near[0][1]
     if near:
+        # People rarely mistype the first letter: it decides between equally near names.
         same = [item for cost, item in near if cost - near[0][0] < _MARGIN and folded(item)[:1] == typed[:1]]
         return same[0] if len(same) == 1 else None
     begun = [item for item in found if len(typed) > 2 and folded(item).startswith(typed)]
@@ -35,6 +37,7 @@ def nearest(name: str, names: Iterable[str]) -> str | None:
 def override(path: str, value: object) -> str:
     """Return `key=value` as it is typed in a shell."""
     text = f"{path}={show(value)}"
+    # Single quotes can't be escaped inside single quotes: double ones, with what a shell expands in them escaped.
     if "'" in text:
         return '"' + re.sub(r'([$`"\\])', r"\\\1", text) + '"'
     return f"'{text}'" if _SHELL.search(text) else text
