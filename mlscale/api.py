@@ -26,18 +26,18 @@ _busy: list[str] = []  # the verbs that this process is at
 
 
 def compose(overrides: Sequence[str] = (), *, verb: str = "train") -> DictConfig:
-    """The configuration of one job, composed and checked as the command line would, before anything heavy is loaded.
+    """Return the config of one job, composed and checked as on the command line, before anything heavy is loaded.
 
     Args:
-        overrides: as typed on the command line: `["+recipe=resnet", "trainer.max_epochs=1"]`; `--config-dir DIR` is
-            taken, too.
-        verb: whose configuration.
+        overrides: as typed on the command line: `["+recipe=resnet", "trainer.max_epochs=1"]`; `--config-dir DIR` may be
+            among them.
+        verb: the command whose configuration it is.
 
     Returns:
         The configuration; interpolations are kept. It may be altered: `run` checks it again.
 
     Raises:
-        MLScaleError: everything that is wrong with it, told together.
+        MLScaleError: everything that is wrong with it, reported together.
     """
     see_own_code()
     wait_passively()
@@ -46,16 +46,17 @@ def compose(overrides: Sequence[str] = (), *, verb: str = "train") -> DictConfig
 
 
 def run(verb: str, config: DictConfig | Sequence[str] = ()) -> Result:
-    """Run any working verb: `run("evaluate", ["last"])` is `mlscale evaluate last`; `run("train", cfg)` trains.
+    """Run any command with a config: `run("evaluate", ["last"])` is `mlscale evaluate last`; `run("train", cfg)`
+    trains.
 
     Args:
         verb: train, evaluate, export, compress, estimate, profile, …: `mlscale --help` lists them.
-        config: overrides as typed on the command line, or a configuration of `compose` for the same verb, which may
+        config: overrides as typed on the command line, or a configuration of `compose` for the same command, which may
             have been altered: it is checked again, and stays as it is.
 
     Returns:
         What the command line shows as a table: the metrics by name, and where the run is:
-        `result.metrics["best_val/accuracy"]`, `result.artifacts["run"]`. A gate that does not hold is no error:
+        `result.metrics["best_val/accuracy"]`, `result.artifacts["run"]`. A gate that fails is not an error:
         `result.ok` is False then.
 
     Raises:
@@ -83,7 +84,8 @@ def run(verb: str, config: DictConfig | Sequence[str] = ()) -> Result:
 
 
 def checked(request: Request) -> DictConfig:
-    """The checked config of a command, from that of a run where it names one; says which shipped options are shadowed.
+    """Return the checked config of a command, based on that of a run if it names one; print which shipped options are
+    shadowed.
 
     Raises:
         MLScaleError: everything that is wrong with it.
@@ -96,12 +98,12 @@ def checked(request: Request) -> DictConfig:
 
 
 def on(verb: str, cfg: DictConfig) -> Result:
-    """Run a working verb on a checked config. What it changes in this process, permissions of new files among it, is
-    set back.
+    """Run a command on a checked config. What it changes in this process, such as the permissions of new files, is
+    restored.
 
     Raises:
-        MLScaleError: what the verb raises; or it is asked for by code that another verb imports, or in one of several
-            processes that another launcher started.
+        MLScaleError: what the command raises; or it is called by code that another command imports, or in one of
+            several processes that another launcher started.
     """
     refuse_external_rank(verb)
     with _once(verb), _umask_kept(), _no_exit():
@@ -109,13 +111,13 @@ def on(verb: str, cfg: DictConfig) -> Result:
 
 
 def tell_what_is_shadowed(request: Request) -> None:
-    """Name each shipped option that a user's file replaces, on stderr."""
+    """Print each shipped option that a user's file replaces, on stderr."""
     for line in request.roots.shadowed():
         print(line, file=sys.stderr)
 
 
 def see_own_code() -> None:
-    """Let the user's own classes be found in the folder they stand in: a console script does not look there."""
+    """Make the user's classes in the working folder importable: a console script does not search there."""
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
 
@@ -146,7 +148,7 @@ def _request(verb: str, overrides: Sequence[str]) -> Request:
 
 
 def _shareable(cfg: DictConfig) -> DictConfig:
-    """`cfg`, unless several processes would need a class of this session.
+    """Return `cfg`, unless several processes would need a class of this session.
 
     Raises:
         MLScaleError: they would; a process of its own can't import what was typed into a notebook.
@@ -166,8 +168,9 @@ def _shareable(cfg: DictConfig) -> DictConfig:
 
 @contextlib.contextmanager
 def _once(verb: str) -> Iterator[None]:
-    """Refuse what a script does that is imported while a verb is at work: its class is a `_target_`, and to import it
-    is to run it, here or in a rank."""
+    """Refuse what a script does that is imported while a command runs: its class is a `_target_`, and importing it runs
+    the script, here or in a rank.
+    """
     from mlscale.launch import rank
 
     if _busy or rank.here():
@@ -186,7 +189,7 @@ def _once(verb: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _no_exit() -> Iterator[None]:
-    """Lightning answers Ctrl-C by ending the process, and has it ignore the next one; the caller gets what it knows."""
+    """Raise KeyboardInterrupt for Lightning's exit after Ctrl-C, and restore the SIGINT handler that it changes."""
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
     try:

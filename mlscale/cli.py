@@ -1,4 +1,4 @@
-"""From argv to a command. Exit codes live here alone."""
+"""From argv to a command. Only this module decides exit codes."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from mlscale.launch import garbage_collection as garbage
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line; returns its exit code.
+    """Run the command line; return its exit code.
 
     Nothing heavy is imported before the config is known to be right: a typo is answered in under a second.
     """
@@ -68,17 +68,17 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _is_command(word: str) -> bool:
-    """Return whether a word names a command; an override, a flag or a group's option is none, and searched nowhere."""
+    """Return whether a word names a command; overrides, flags and options of groups do not, and are not searched."""
     return word.replace("-", "").replace("_", "").isalnum() and word[0].isalpha() and find_command(word) is not None
 
 
 def _texts() -> ModuleType:
-    """The help texts: looked up when they are asked for, for a typo in a key is answered without them."""
+    """Return the help texts, imported only when they are needed: a typo in a key is reported without them."""
     return import_module("mlscale.help")
 
 
 def _tell(error: MLScaleError, cause: BaseException | None = None) -> None:
-    """The error on stderr, secrets masked; the traceback only when asked for."""
+    """Print the error on stderr, secrets masked; the traceback only on request."""
     from mlscale.secrets.mask import Masker
 
     masker = Masker.of_process()

@@ -1,4 +1,4 @@
-"""A working verb's command: help, Hydra's own flags, one job, or the jobs of a multirun."""
+"""A command that composes a config: help, Hydra's own flags, one job, or the jobs of a multirun."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mlscale.launch.threads import wait_passively
 
 
 def work(verb: str, argv: Sequence[str]) -> int:
-    """Run one command of a working verb; returns its exit code.
+    """Run one command that composes a config; return its exit code.
 
     Raises:
         MLScaleError: what is wrong with it.
@@ -47,7 +47,7 @@ def work(verb: str, argv: Sequence[str]) -> int:
 
 
 def _by_hydra(request: Request) -> int:
-    """What Hydra's own flags ask for."""
+    """Run Hydra's own flags; return the exit code."""
     from mlscale.config.composition.compose import run_by_hydra
     from mlscale.sweep import register_sweep_dir
 
@@ -58,7 +58,9 @@ def _by_hydra(request: Request) -> int:
 
 
 def _masked(request: Request) -> AbstractContextManager[None]:
-    """What Hydra prints of a config is masked; one that does not compose, as far as the environment's secrets go."""
+    """Return a context that masks what Hydra prints of a config; if it does not compose, only the environment's
+    secrets.
+    """
     from mlscale.config.composition.compose import compose
     from mlscale.secrets.mask import Masker, masked_output
 
@@ -69,7 +71,7 @@ def _masked(request: Request) -> AbstractContextManager[None]:
 
 
 def _sweep(request: Request) -> int:
-    """Every job of a multirun; a job that fails does not end it."""
+    """Run every job of a multirun, also after one that fails; return the exit code."""
     from mlscale.assembly.sweep_check import check_sweep
     from mlscale.config.composition.compose import run_by_hydra
     from mlscale.sweep import Sweep, register_sweep_dir

@@ -1,4 +1,4 @@
-"""An error that nobody foresaw, in our form: it names the line of the user's code that raised it, if one did."""
+"""Unforeseen errors in the form of mlscale's own: with the line of the user's code that raised it, if one did."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _IN_WORKER = "Original Traceback (most recent call last):"
 
 
 def unforeseen(error: BaseException, where: str = "") -> MLScaleError:
-    """What to tell of an error that has no message of ours.
+    """Return the error to report for an exception without a message of mlscale.
 
     Args:
-        where: what is known of the place besides the line, such as the rank or the key path.
+        where: the rank or the key path, for example, if known; the line is added.
     """
     what, prefix = summary(error), f"{where}: " if where else ""
     if own := own_line(error):
@@ -37,19 +37,21 @@ def unforeseen(error: BaseException, where: str = "") -> MLScaleError:
 
 
 def own_line(error: BaseException) -> str:
-    """The innermost line of the user's code that `error` passed through, e.g. `net.py:12, in forward`; else nothing."""
+    """Return the innermost line of the user's code that `error` passed through, `net.py:12, in forward`; else ""."""
     return next(_lines(error, own=True), "")
 
 
 def innermost(calls: Iterable[tuple[str, int, str]]) -> str:
-    """The first of these calls (file, line, function; innermost first) that is in the user's code, or else of any."""
+    """Return the first of these calls (file, line, function; innermost first) that is in the user's code, or else of
+    any.
+    """
     found = list(calls)
     own = [call for call in found if _is_own(call[0])]
     return next((f"{_shown(file)}:{line}, in {name}" for file, line, name in [*own, *found]), "")
 
 
 def summary(error: BaseException) -> str:
-    """The error's type and first words; those of the original one where a loader's worker process raised it."""
+    """Return the error's type and first words; those of the original one where a loader's worker process raised it."""
     text = str(error)
     if _IN_WORKER in text:
         return text.strip().splitlines()[-1]
@@ -57,7 +59,7 @@ def summary(error: BaseException) -> str:
 
 
 def _lines(error: BaseException, *, own: bool = False) -> Iterator[str]:
-    """The lines that an error and its causes passed through, innermost first."""
+    """Yield the lines that an error and its causes passed through, innermost first."""
     seen: BaseException | None = error
     while seen is not None:
         frames = [(frame.filename, frame.lineno, frame.name) for frame in traceback.extract_tb(seen.__traceback__)]
@@ -86,7 +88,7 @@ def _libraries() -> tuple[Path, ...]:
 
 
 def _shown(file: str) -> str:
-    """Relative to the working folder, or from the folder of packages on."""
+    """Return the path relative to the working folder, or to the folder of packages."""
     path = Path(file)
     if path.is_relative_to(Path.cwd()):
         return os.path.relpath(path)

@@ -32,7 +32,7 @@ class MLScaleError(Exception):
     """An error with its remedy.
 
     Args:
-        what: one sentence that says what is wrong.
+        what: the fact, one sentence.
         where: file and key path, e.g. ``recipes/recipe/resnet.yaml: optimizer.lr``.
         why: the reason, when it is not plain from `what`.
         fix: what to type; an override, a command, or a line of YAML.
@@ -56,14 +56,14 @@ class MLScaleError(Exception):
         return "\n".join(lines)
 
     def masked(self, mask: Callable[[str], str]) -> MLScaleError:
-        """The same error with `mask` applied to every text, for messages that quote what was typed."""
+        """Return the same error with `mask` applied to every text, for messages that quote what was typed."""
         texts = {name: mask(getattr(self, name)) for name in ("where", "why", "fix")}
         error = MLScaleError(mask(self.what), **texts, exit=self.exit)
         error.unbuilt = self.unbuilt
         return error
 
     def _render_traceback_(self) -> list[str]:
-        """What a notebook shows of it: the message, as the command line does; the traceback only when asked for."""
+        """Return the lines that a notebook shows: the message, as in a terminal; the traceback only on request."""
         if os.environ.get("MLSCALE_TRACEBACK"):
             return traceback.format_exception(self)
         return [f"error: {self}"]
@@ -80,7 +80,7 @@ def _restore(kind: type[MLScaleError], state: dict[str, object], args: tuple[obj
 
 
 class Problems(MLScaleError):  # noqa: N818 - it holds errors, it is none of its own
-    """All the problems of one tier, told together."""
+    """All the problems of one tier, reported together."""
 
     def __init__(self, problems: Sequence[MLScaleError]) -> None:
         self.problems = tuple(problems)
@@ -88,7 +88,7 @@ class Problems(MLScaleError):  # noqa: N818 - it holds errors, it is none of its
         super().__init__(f"{count} problem{'s' if count != 1 else ''}", exit=self.problems[0].exit)
 
     def masked(self, mask: Callable[[str], str]) -> MLScaleError:
-        """The same problems with `mask` applied to every text."""
+        """Return the same problems with `mask` applied to every text."""
         return Problems([problem.masked(mask) for problem in self.problems])
 
     def __str__(self) -> str:
@@ -96,7 +96,7 @@ class Problems(MLScaleError):  # noqa: N818 - it holds errors, it is none of its
 
 
 def raise_all(problems: Sequence[MLScaleError]) -> None:
-    """Raise what was collected: nothing for none, the problem itself for one, all of them together otherwise."""
+    """Raise the collected problems: nothing for none, the problem itself for one, all of them together otherwise."""
     if len(problems) == 1:
         raise problems[0]
     if problems:
@@ -104,7 +104,7 @@ def raise_all(problems: Sequence[MLScaleError]) -> None:
 
 
 def all_of(actions: Mapping[str, Callable[[], T]]) -> dict[str, T]:
-    """Do all of them, and raise all their problems together."""
+    """Call every action, and raise all their problems together; return the results by name."""
     done: dict[str, T] = {}
     problems: list[MLScaleError] = []
     for name, action in actions.items():

@@ -1,4 +1,4 @@
-"""Files that are whole or absent: written aside, flushed to the disk, renamed. Private to the user."""
+"""Files that are whole or absent: written to a temporary file, flushed to the disk, renamed. Private to the user."""
 
 from __future__ import annotations
 
@@ -46,25 +46,25 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """`write_bytes` for text, as UTF-8."""
+    """Write text as UTF-8, by `write_bytes`."""
     write_bytes(path, encoded(text))
 
 
 def encoded(text: str) -> bytes:
-    """The bytes that `write_text` writes."""
+    """Return the bytes that `write_text` writes."""
     return text.encode("utf-8", errors="surrogateescape")
 
 
 def write_json(path: Path, value: object) -> None:
-    """`write_text` for JSON: NaN and infinities become null, what JSON lacks becomes its text."""
+    """Write JSON, by `write_text`: NaN and infinities become null, types that JSON lacks become their text."""
     write_text(path, json.dumps(plain(value), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The JSON object in `path`.
+    """Return the JSON object in `path`.
 
     Raises:
-        MLScaleError: it is absent, cut short, or something else than an object.
+        MLScaleError: it is absent, cut short, or not an object.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
@@ -85,7 +85,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def plain(value: object) -> Any:
-    """`value` made of what JSON has. Numbers of numpy and torch become Python's; what JSON lacks becomes its text."""
+    """Return `value` made of JSON's types: numbers of numpy and torch become Python's, other types their text."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if value is None or isinstance(value, str | int):
@@ -99,7 +99,9 @@ def plain(value: object) -> Any:
 
 
 def tidy(folder: Path) -> None:
-    """Remove the files aside that killed processes left anywhere below `folder`; what is being written is locked."""
+    """Remove the temporary files that killed processes left anywhere below `folder`; files that are being written are
+    locked.
+    """
     for parent, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(ASIDE)]
         for name in names:
@@ -115,7 +117,7 @@ def remove_unlocked(path: Path) -> None:
 
 
 def lock(handle: int) -> None:
-    """Lock an open file for as long as it is open; the system takes the lock back when the process ends.
+    """Lock an open file for as long as it is open; the system releases the lock when the process ends.
 
     Raises:
         OSError: another process holds it, or the file system has no locks.
@@ -128,7 +130,7 @@ def lock(handle: int) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make a rename inside `folder` outlast a power cut."""
+    """Make a rename inside `folder` durable against a power cut."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -139,13 +141,13 @@ def sync_folder(folder: Path) -> None:
 
 
 def sha256(path: Path) -> str:
-    """The SHA-256 of a file's content, in hex."""
+    """Return the SHA-256 of a file's content, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def artefacts(folder: Path) -> Iterator[Path]:
-    """Every regular file below `folder`, sorted; no links, and nothing that is still being written."""
+    """Yield every regular file below `folder`, sorted; no links, and nothing that is still being written."""
     for parent, folders, names in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith(ASIDE))
         for name in sorted(names):
@@ -155,7 +157,9 @@ def artefacts(folder: Path) -> Iterator[Path]:
 
 
 def make_private(folder: Path) -> None:
-    """Take `folder` and all in it from everybody but the owner: some writers (checkpoints, events) follow the umask."""
+    """Remove all access to `folder` and its content except the owner's: some writers (checkpoints, events) follow the
+    umask.
+    """
     for parent, _, names in os.walk(folder):
         Path(parent).chmod(PRIVATE_FOLDER)
         for name in names:
@@ -166,7 +170,7 @@ def make_private(folder: Path) -> None:
 
 
 def make_folders(folder: Path) -> list[Path]:
-    """Make `folder` and its parents, private; returns those that were not there before, outermost first."""
+    """Make `folder` and its parents, private; return those that did not exist before, outermost first."""
     missing = [each for each in (folder, *folder.parents) if not each.exists()][::-1]
     made = []
     for each in missing:
@@ -181,14 +185,14 @@ def make_folders(folder: Path) -> list[Path]:
 
 
 def remove_empty(folders: list[Path]) -> None:
-    """Remove those of `folders` that hold nothing, innermost first."""
+    """Remove those of `folders` that are empty, innermost first."""
     for folder in reversed(folders):
         with contextlib.suppress(OSError):
             folder.rmdir()
 
 
 def remove_tree(folder: Path) -> None:
-    """Remove `folder` in one step as others see it: renamed aside first, so that a half-removed one is never listed."""
+    """Remove `folder` in one step as others see it: renamed first, so that a half-removed one is never listed."""
     aside = folder.with_name(f"{ASIDE}{folder.name}-{secrets.token_hex(4)}")
     try:
         folder.rename(aside)
@@ -199,7 +203,8 @@ def remove_tree(folder: Path) -> None:
 
 @contextlib.contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
-    """A folder aside to fill, which takes the place of `folder`, and of one that is there, when the block ends well.
+    """Provide a temporary folder to fill, which replaces `folder`, if that exists, when the block ends without an
+    error.
 
     Raises:
         MLScaleError: it can't be written (exit code 5).
@@ -224,7 +229,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 
 
 def check_writable(folder: Path) -> None:
-    """See whether `folder` can be written to, or made where it is not there. Nothing is written.
+    """Check that `folder` can be written to, or made if it does not exist. Nothing is written.
 
     Raises:
         MLScaleError: it can't (exit code 5).
@@ -242,7 +247,7 @@ def read_again(path: str | Path) -> str:
 
 
 def unwritable(path: Path, error: OSError) -> MLScaleError:
-    """The error for a path that can't be written, with the remedy."""
+    """Return the error for a path that can't be written, with the remedy."""
     return MLScaleError(
         f"can't write {path.name}",
         where=str(path),
@@ -270,7 +275,7 @@ def _lacks_inodes(path: Path) -> bool:
 
 @contextlib.contextmanager
 def named_by(setting: str) -> Iterator[None]:
-    """Let an error over a path that can't be written name the setting that chose the path, which is not runs_dir."""
+    """Let an error about a path that can't be written name the setting that chose the path, which is not runs_dir."""
     try:
         yield
     except MLScaleError as error:

@@ -28,7 +28,7 @@ _FLAGS = (
 
 
 def version() -> str:
-    """`mlscale 0.1.0`."""
+    """Return the version line: `mlscale 0.1.0`."""
     from importlib.metadata import version as installed  # 20 ms, which `--help` and a typo need not wait for
 
     return f"mlscale {installed('mlscale')}"
@@ -77,7 +77,7 @@ def of_working_command(command: str, roots: Roots) -> str:
 
 
 def of_looking_command(command: str, words: Sequence[str]) -> str:
-    """Return the help of a command that composes no config, or of the action of it that the words name."""
+    """Return the help of a command that composes no config, or of the action that the words name."""
     about = COMMANDS[command]
     if "" in about.actions:
         return _of_action(f"mlscale {command}", about.actions[""], about.examples)
@@ -117,7 +117,7 @@ def _aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 
 def _settings(verb: str) -> list[str]:
-    """The verb's own keys with their defaults and meaning: the file says it best."""
+    """Return the command's own keys with their defaults and meaning, from the comments of its YAML file."""
     file = find_roots().files.get(verb, {}).get("default") if COMMANDS[verb].module else None
     file = file or shipped_folder("conf") / VERB_GROUP / f"{verb}.yaml"
     if not file.is_file():  # a third-party command without keys of its own
@@ -140,7 +140,7 @@ def _settings(verb: str) -> list[str]:
 
 
 def unknown_command(word: str, following: str = "") -> MLScaleError:
-    """The error for a first word that is neither a command nor an override.
+    """Return the error for a first word that is neither a command nor an override.
 
     Args:
         following: the word after it: `mlscale debug fast` means debug=fast.

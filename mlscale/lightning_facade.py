@@ -1,6 +1,6 @@
-"""What `import lightning as L` gives in a process of mlscale: the names of the package `lightning`, from its parts.
+"""The content of `import lightning as L` in a process of mlscale: the names of the package `lightning`, from its parts.
 
-It is loaded as `lightning` by `mlscale.lightning_names`, and read by the static check of `_target_`s in its place.
+It is loaded as `lightning` by `mlscale.lightning_names`, and read instead of it by the static check of `_target_`s.
 """
 
 import lightning_fabric as fabric

@@ -1,4 +1,4 @@
-"""Lightning has two names: `lightning.pytorch` is a second copy of `pytorch_lightning`, with classes of its own.
+"""One set of classes for Lightning's two names: `lightning.pytorch` is a second copy of `pytorch_lightning`.
 
 Most public code imports the former, mlscale's Trainer is of the latter, and refuses a module of the other copy. So both
 names lead to one set of classes: `lightning.pytorch[.x]` is `pytorch_lightning[.x]`, `lightning.fabric[.x]` is
@@ -30,7 +30,7 @@ def canonical_name(name: str) -> str:
 
 
 def install() -> None:
-    """Let both names be imported as one package; where `lightning` is imported already, nothing changes any more."""
+    """Let both names be imported as one package; no effect where `lightning` is imported already."""
     if not any(type(finder).__name__ == _Finder.__name__ for finder in sys.meta_path):
         sys.meta_path.insert(0, _Finder())
 
@@ -60,8 +60,9 @@ def _is_facade(module: ModuleType) -> bool:
 
 
 class _Finder:
-    """A meta-path finder for the names of Lightning; it is asked for each import of the process, so it looks at the
-    first word alone."""
+    """A meta-path finder for the names of Lightning. It is called for each import of the process, so it compares the
+    first part of the name only.
+    """
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -76,7 +77,7 @@ class _Finder:
 
 
 def _facade_spec() -> ModuleSpec | None:
-    """The facade as the package `lightning`; None where that name is a module of the user's."""
+    """Return the facade as the package `lightning`; None if that name is a user's module."""
     from importlib.machinery import PathFinder
     from importlib.util import spec_from_file_location
     from pathlib import Path
@@ -90,7 +91,7 @@ def _facade_spec() -> ModuleSpec | None:
 
 
 class _Alias:
-    """A loader that gives the module of the other name, unchanged."""
+    """A loader that returns the module of the other name, unchanged."""
 
     def __init__(self, package: str) -> None:
         self._package = package

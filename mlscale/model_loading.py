@@ -1,4 +1,4 @@
-"""`mlscale.load`: a trained model that answers, from whatever names it."""
+"""`mlscale.load`: a trained model for predictions, from any reference to it."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 
 
 class Predictor(Protocol):
-    """A model that answers."""
+    """A model that predicts."""
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the classes by number."""
+        """The names of the classes by number."""
 
     def predict(self, raw: NDArray[Any]) -> Prediction:
-        """Labels, probabilities and class numbers of n samples.
+        """Return labels, probabilities and class numbers of n samples.
 
         Args:
             raw: samples as they are decoded, (n, channels, height, width) uint8 for images, without any normalisation;
@@ -46,7 +46,7 @@ def load(
     threads: int = 1,
     trust: bool = False,
 ) -> Predictor:
-    """A model that answers, by numpy: `load("resnet@champion").predict(images).labels`.
+    """Return a model that predicts from numpy arrays: `load("resnet@champion").predict(images).labels`.
 
     A servable, or a version of one, is computed by onnxruntime, without torch and without the data; a run, or a
     checkpoint, a version of one among them, by torch, in this process, built from the run's configuration and its data,
@@ -59,10 +59,10 @@ def load(
         runs_dir: the folder of runs.
         checkpoint: of a run: best, last, or the name of another one.
         threads: that compute a batch of a servable.
-        trust: believe a run's configuration, also where it names foreign code.
+        trust: trust a run's configuration, even if it names third-party code.
 
     Raises:
-        MLScaleError: nothing or several things have that name, it is damaged, or an extra is not installed (exit code
+        MLScaleError: the name is not found or ambiguous, it is corrupt, or an extra is not installed (exit code
             5).
     """
     versions = LocalRegistry(registry)

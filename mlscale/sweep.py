@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Job:
-    """One job: what distinguishes it, and what became of it."""
+    """One job: the overrides that distinguish it, and its result or error."""
 
     overrides: list[str]
     result: Result | None = None
@@ -48,7 +48,7 @@ class Sweep:
     mode: str = "max"
 
     def job(self, cfg: DictConfig, overrides: list[str]) -> float | None:
-        """One job; its failure is told, and the sweep goes on. Returns the metric, for sweepers that search."""
+        """Run one job, and return its metric for sweepers that search. An error is printed; the sweep continues."""
         folder = self._start(cfg)
         masker = Masker.of(cfg)
         job = Job([masker.mask(item) for item in mask_overrides(_swept(overrides, self.request.overrides))])
@@ -75,7 +75,7 @@ class Sweep:
         return _value(job, self.metric)
 
     def close(self) -> None:
-        """Print the table, best first, and say which jobs failed."""
+        """Print the table, best first, and the jobs that failed."""
         if self.folder is None:
             for path in _planned:
                 discard_sweep(path)
@@ -96,7 +96,7 @@ class Sweep:
 
     @property
     def exit_code(self) -> int:
-        """0, or the exit code of the first job that failed; 4 where all went well but for a gate that was not met."""
+        """0, or the exit code of the first job that failed; 4 if the only failures are gates."""
         gate = any(job.result is not None and not job.result.ok for job in self.jobs)
         return next((int(job.error.exit) for job in self.jobs if job.error), int(Exit.GATE if gate else Exit.DONE))
 
@@ -111,7 +111,7 @@ class Sweep:
         return self.folder
 
     def _judge_as(self, result: Result) -> None:
-        """Sort by what judged the first run, where no metric was set."""
+        """Sort by the metric that judged the first run, if none was set."""
         if self.metric is None and self.request.verb == "train":
             run = RunFolder.open(result.artifacts["run"]).run
             self.metric, self.mode = run["metric"], run["mode"] or "max"
@@ -139,7 +139,7 @@ def _sweep_dir(runs_dir: str, name: str) -> str:
 
 
 def register_sweep_dir() -> None:
-    """`${mlscale.sweep_dir:runs,name}` in conf/<verb>.yaml: the one folder of this command's sweep."""
+    """Register `${mlscale.sweep_dir:runs,name}` of conf/<verb>.yaml: the one folder of this command's sweep."""
     _sweep_dir.cache_clear()
     _planned.clear()
     OmegaConf.register_new_resolver("mlscale.sweep_dir", _sweep_dir, replace=True)
@@ -151,14 +151,14 @@ def _value(job: Job, metric: str | None) -> float | None:
 
 
 def _group(cfg: DictConfig, name: str) -> None:
-    """Trackers that show runs in groups show a sweep as one, unless another group was asked for."""
+    """Let trackers that show runs in groups show a sweep as one, unless another group was set."""
     for node in (cfg.get("logger") or {}).values():
         if node and "group" in node and node["group"] is None:
             node["group"] = name
 
 
 def _swept(overrides: list[str], typed: Sequence[str]) -> list[str]:
-    """Those of a job's overrides that distinguish it. Hydra writes values in its own way: keys are compared."""
+    """Return the overrides that distinguish a job. Keys are compared, because Hydra rewrites values in its own form."""
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
     parsed = OverridesParser.create().parse_overrides(list(typed))

@@ -1,4 +1,4 @@
-"""From a config node to an object: the only call to Hydra's `instantiate`. Objects get plain values."""
+"""From a config node to an object: the only module that calls Hydra's `instantiate`. Objects get plain values."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from mlscale.culprit import own_line
 from mlscale.errors import Exit, MLScaleError
 
 _FINISHED_BY_THE_TASK = ("optimizer", "scheduler")
-"""Groups whose node is a part of a call: the parameters, or the optimizer, come later."""
+"""Groups whose node is a partial call: the parameters, or the optimizer, are passed later."""
 
 
 def build(node: Any, where: str, **supplied: Any) -> Any:
-    """The object that `node` describes, with `supplied` added to its arguments; None for an empty node.
+    """Return the object that `node` describes, with `supplied` added to its arguments; None for an empty node.
 
     Args:
         node: a config node with `_target_`; nested nodes are built too.
@@ -53,7 +53,7 @@ def build(node: Any, where: str, **supplied: Any) -> Any:
 
 
 def without_check(node: Any) -> Any:
-    """The node as Hydra takes it: without the key that spares it the check, in nodes inside it, too."""
+    """Return the node as Hydra takes it: without the key `_check_`, also in the nodes inside it."""
     plain = OmegaConf.to_container(node, resolve=True) if OmegaConf.is_config(node) else node
     return OmegaConf.create(_without_check(plain)) if _has_check(plain) else node
 
@@ -71,5 +71,5 @@ def _without_check(tree: Any) -> Any:
 
 
 def build_each(nodes: Mapping[str, Any] | None, where: str, **options: Any) -> dict[str, Any]:
-    """The objects of a group that holds several nodes (callbacks, logger, monitor, compress), by name."""
+    """Return the objects of a group that holds several nodes (callbacks, logger, monitor, compress), by name."""
     return {name: build(node, f"{where}.{name}", **options) for name, node in (nodes or {}).items() if node}

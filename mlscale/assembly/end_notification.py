@@ -1,4 +1,4 @@
-"""The end of a run, told to whom the user names: by the launching process, which lives when a rank is killed."""
+"""The notice at the end of a run, sent by the launching process, which is alive even when a rank was killed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def tell_end(cfg: DictConfig, run: RunFolder) -> None:
-    """Let `callbacks.notify` tell that `run`, which is sealed, has ended. What goes wrong here changes nothing."""
+    """Let `callbacks.notify` report that `run`, which is sealed, has ended. An error here has no effect on the run."""
     node = (cfg.get("callbacks") or {}).get("notify")
     if not node:
         return

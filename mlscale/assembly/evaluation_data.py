@@ -1,4 +1,4 @@
-"""Other data than a model was trained on: its samples are encoded as in training, or it is refused."""
+"""Other data than a model was trained on: it is refused unless its samples are encoded as in training."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _TOLD = 8
 def check_encoded_alike(
     cfg: DictConfig, home: Path, facts: Mapping[str, Any] | None, trained: Mapping[str, Any]
 ) -> None:
-    """See that classes have the numbers that the model knows them by, and columns of tables their encoding.
+    """Check that classes have the numbers that the model knows them by, and columns of tables their encoding.
 
     Args:
         cfg: of the command, its data among it.
-        home: the folder that says how the model was made.
-        facts: what the data says of itself.
-        trained: what the model's training data said: derived.yaml.
+        home: the folder that describes how the model was made.
+        facts: of the data.
+        trained: the facts of the model's training data, from derived.yaml.
 
     Raises:
-        MLScaleError: they have not.
+        MLScaleError: they do not.
     """
     if facts is None:
         return
@@ -38,7 +38,7 @@ def check_encoded_alike(
 
 
 def normalise_as_trained(data: Any, cfg: DictConfig) -> None:
-    """Let images be normalised as the model's training images were; of another module, that is its own business."""
+    """Let images be normalised as the model's training images were; other data modules normalise on their own."""
     from mlscale.data.images.labelled_images import ImageData
 
     if isinstance(data, ImageData) and cfg.derived.get("mean") and cfg.derived.get("std"):
@@ -46,7 +46,9 @@ def normalise_as_trained(data: Any, cfg: DictConfig) -> None:
 
 
 def _check_classes(facts: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
-    """The classes of the data are the model's, or the first of them: numbers that have no names go for themselves."""
+    """Check that the classes of the data are the model's, or the first of them; classes without names go by their
+    number.
+    """
     count, known = facts.get("num_classes"), trained.get("num_classes")
     if not count or not known:
         return
@@ -67,7 +69,7 @@ def _names(names: list[str], count: int) -> str:
 
 
 def _check_columns(cfg: DictConfig, home: Path, facts: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
-    """Numbers are scaled, and categories numbered, as the training table has them: it has to be the model's."""
+    """Check that the training table is the model's: numbers are scaled, and categories numbered, by that table."""
     before: Any = frozen.composed(home).get("data")
     same = before and target(before) is target(cfg.data) and before.get("train") == cfg.data.get("train")
     if not same or trained.get("train_samples") not in (None, facts["train_samples"]):

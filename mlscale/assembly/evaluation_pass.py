@@ -1,4 +1,4 @@
-"""One pass of a model over a split: what is measured, and what is gathered of each sample."""
+"""One pass of a model over a split: its metrics, and the values that are gathered of each sample."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ if TYPE_CHECKING:
 
 _MEASURED = ("brightness", "size")
 WHOLE = {"limit_val_batches": 1.0, "limit_test_batches": 1.0, "overfit_batches": 0.0, "fast_dev_run": False}
-"""Settings of the trainer by which every sample is measured."""
+"""Settings of the trainer with which every sample is measured."""
 
 
 @dataclass
 class Pass:
-    """A model, its data, and what came of one look at a split.
+    """A model, its data, and the results of one pass over a split.
 
     Attributes:
         called: what the model is called in sentences.
         metrics: what the task logs, and what the data has counted.
-        gathered: of each sample; None where the task says nothing of samples.
+        gathered: of each sample; None if the task reports nothing about samples.
         named: columns to slice by.
         why: why nothing was gathered.
         checkpoint: the file whose weights were measured.
@@ -51,7 +51,8 @@ class Pass:
 
 
 def frozen_for(cfg: DictConfig, subject: TrainedModel) -> tuple[DictConfig, int]:
-    """The config on one device, with what its data says and the model's own shape; and how many trained the model.
+    """Return the config on one device, with the facts of its data and the model's own shape; and the number of devices
+    that trained the model.
 
     Raises:
         MLScaleError: several devices are asked for; the data does not fit the model.
@@ -90,8 +91,9 @@ def frozen_for(cfg: DictConfig, subject: TrainedModel) -> tuple[DictConfig, int]
 
 
 def checkpoint_of(subject: TrainedModel, cfg: DictConfig) -> tuple[Path, bool]:
-    """The file of a checkpoint, and whether it stands in for a best one that the run does not have: nothing was typed,
-    and nothing was validated in training."""
+    """Return a checkpoint's file, and whether it is used instead of a best one that the run does not have: none was
+    typed, and nothing was validated in training.
+    """
     chosen = str(subject.checkpoint)
     if subject.run is None:
         return Path(chosen), False
@@ -103,7 +105,7 @@ def checkpoint_of(subject: TrainedModel, cfg: DictConfig) -> tuple[Path, bool]:
 
 
 def of_checkpoint(cfg: DictConfig, path: Path, called: str, table: SampleTable | None) -> Pass:
-    """Validate or test once, and gather what the task says of each sample.
+    """Validate or test once, and gather what the task reports about each sample.
 
     Args:
         cfg: of `frozen_for`.
@@ -133,10 +135,10 @@ def of_checkpoint(cfg: DictConfig, path: Path, called: str, table: SampleTable |
 
 
 def of_servable(cfg: DictConfig, folder: Path, called: str, table: SampleTable | None) -> Pass:
-    """Ask a servable about each sample of a split, raw, as a client would.
+    """Send each raw sample of a split to a servable, as a client would.
 
     Args:
-        cfg: of `frozen_for`: its data is asked, its model is not built.
+        cfg: of `frozen_for`: its data is read, its model is not built.
         folder: of the servable.
         called: what the model is called.
         table: gets every sample; None for none.
@@ -165,7 +167,7 @@ def of_servable(cfg: DictConfig, folder: Path, called: str, table: SampleTable |
 
 
 def about_of(kind: str, data: Any, derived: Any) -> About:
-    """What is known of the data that a task of this kind is measured on, and of the classes that the model has."""
+    """Return the facts of the data that a task of this kind is measured on, and the classes of the model."""
     from mlscale.data.tables.table_rows import TabularData
     from mlscale.evaluate.sample_collector import About
 
@@ -180,7 +182,7 @@ def about_of(kind: str, data: Any, derived: Any) -> About:
 
 
 def named_columns(cfg: DictConfig, data: Any, gathered: Gathered) -> Named:
-    """The columns that `slices` names.
+    """Return the columns that `slices` names.
 
     Raises:
         MLScaleError: there is no such file or member.
@@ -204,7 +206,7 @@ def named_columns(cfg: DictConfig, data: Any, gathered: Gathered) -> Named:
 
 
 def check_slices(cfg: DictConfig) -> None:
-    """Read the files that `slices` names: a word that is wrong costs no pass.
+    """Read the files that `slices` names, so that a wrong one is reported before the pass.
 
     Raises:
         MLScaleError: one can't be read, or has no columns.
@@ -225,7 +227,7 @@ def _slices(cfg: DictConfig) -> list[str]:
 
 
 def _sizes(cfg: DictConfig, data: Any, gathered: Gathered) -> list[float | None]:
-    """Pixels of each image as it is stored: the square root of its area, so that numbers are sides."""
+    """Return the size of each image as stored, pixels: the square root of its area, so that numbers are sides."""
     from mlscale.data.images.fast_decoder import open_picture
     from mlscale.data.images.labelled_images import ImageData
 
@@ -241,7 +243,7 @@ def _sizes(cfg: DictConfig, data: Any, gathered: Gathered) -> list[float | None]
 
 
 def _members(cfg: DictConfig, data: Any, gathered: Gathered, extension: str) -> dict[str, Any]:
-    """Columns from a member of each sample of shards."""
+    """Return columns from a member of each sample of shards."""
     from mlscale.data.shards.webdataset import WebDataset
     from mlscale.evaluate import slices
 

@@ -1,4 +1,4 @@
-"""What the data says of itself, before a run."""
+"""The facts of the data, before a run."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ if TYPE_CHECKING:
 
 
 def data_facts(cfg: DictConfig) -> dict[str, Any] | None:
-    """`DataFacts` as a mapping, once the data is prepared; None for data modules that say nothing of themselves.
+    """Return `DataFacts` as a mapping, once the data is prepared; None for data modules that report no facts.
 
     Raises:
-        MLScaleError: data that does not exist, is empty or damaged, all of it at once.
+        MLScaleError: data that does not exist, is empty or corrupt, all of it at once.
     """
     data = prepared_data(cfg)
     return None if data is None else asdict(data.facts())
 
 
 def prepared_data(cfg: DictConfig) -> Any | None:
-    """The data module, prepared; None for one that says nothing of itself.
+    """Return the data module, prepared; None for one that reports no facts.
 
     Raises:
-        MLScaleError: data that can't be had.
+        MLScaleError: the data is not available.
     """
     from mlscale.assembly.run import build_data, is_plain
 

@@ -14,10 +14,11 @@ if TYPE_CHECKING:
 
 
 def initial_of(cfg: DictConfig) -> Initial | None:
-    """What `init_from` names, else what the model's own key asks for; None where neither does.
+    """Return the weights that `init_from` names, else the pretrained ones that the model's own key requests; None
+    without both.
 
     Raises:
-        MLScaleError: there is no such version, run or file, it is damaged, or it can't be fetched (exit code 5).
+        MLScaleError: the version, run or file does not exist, is corrupt, or can't be fetched (exit code 5).
     """
     if cfg.get("init_from"):
         return initial_weights(str(cfg.init_from), build(cfg.get("registry"), "registry"), cfg.runs_dir)

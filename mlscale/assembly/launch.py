@@ -1,4 +1,4 @@
-"""Where a run runs, on one machine: in this process, or in one process per device started from the run folder."""
+"""The processes of a run on one machine: this process, or one per device, started from the run folder."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from mlscale.launch.local_launch import launch_ranks
 
 
 def launch(folder: Path, world_size: int, checkpoint: Path | None = None) -> None:
-    """Train what `folder` describes, in `world_size` processes, from the beginning or from `checkpoint`.
+    """Train what `folder` describes, in `world_size` processes, from the start or from `checkpoint`.
 
     Raises:
-        MLScaleError: what a rank raised, a signal that stopped it among it; or which rank died, and of what.
+        MLScaleError: the error of a rank, or the signal that stopped it; or the rank that died, and the cause.
     """
     if world_size == 1:
         train(folder, checkpoint)

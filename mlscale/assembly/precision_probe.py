@@ -1,4 +1,4 @@
-"""`precision=auto`, and figures beside fp32: a short probe before a run, in the launching process."""
+"""`precision=auto`, and a comparison with fp32: a short probe before a run, in the launching process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlscale.profile.precision_trial import Candidate, Comparison, Measured
 
 OUTCOME = ("precision", "memory_format")
-"""What derived.yaml keeps."""
+"""The values of a probe that derived.yaml keeps."""
 _BATCHES = 4
 _NO_TRAINER = r".*self\.log\(\).*trainer.*"  # what Lightning warns of, for there is none here
 _OF_IMAGES = 4  # dimensions of a convolution's weights, whose layout matters
@@ -29,13 +29,13 @@ _OF_IMAGES = 4  # dimensions of a convolution's weights, whose layout matters
 
 @dataclass(frozen=True)
 class Probed:
-    """What a probe found.
+    """The result of a probe.
 
     Attributes:
         outcome: values of the config's `derived`.
-        line: what there is to say about it.
-        figures: the chosen precision beside fp32, for the final table: time_of_fp32, memory_of_fp32 and the like; empty
-            where nothing was compared.
+        line: that reports it.
+        figures: the chosen precision compared with fp32, for the final table: time_of_fp32, memory_of_fp32 and the
+            like; empty where nothing was compared.
     """
 
     outcome: Mapping[str, Any]
@@ -44,20 +44,22 @@ class Probed:
 
 
 def is_auto(cfg: DictConfig) -> bool:
-    """Whether the precision is to be found: that of `precision=auto`, whatever else was set beside another one."""
+    """Return whether the config has `precision=auto`, so that a probe chooses the precision."""
     node = cfg.get("precision")
     return node is not None and node._get_node("value")._value() == "${derived.precision}"
 
 
 def kept(cfg: DictConfig, before: Mapping[str, Any]) -> dict[str, Any]:
-    """The outcome of an earlier probe, out of a run's derived values, where the config asks for one."""
+    """Return the outcome of an earlier probe, from a run's derived values, if the config needs one."""
     if not is_auto(cfg):
         return {}
     return {"precision": before.get("precision") or "32-true", "memory_format": before.get("memory_format")}
 
 
 def outcome_of(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> dict[str, Any]:
-    """What `precision=auto` comes to, for verbs that measure a run before there is one; says so."""
+    """Return the outcome of `precision=auto`, for commands that measure a run before there is one; print a line about
+    it.
+    """
     probed = settled(cfg, derived, machine) if is_auto(cfg) else None
     if probed is None:
         return {}
@@ -66,12 +68,12 @@ def outcome_of(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) ->
 
 
 def settled(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> Probed | None:
-    """What `precision=auto` comes to on this machine, or how `precision.compare=true` compares; None for neither.
+    """Return the result of `precision=auto` or `precision.compare=true` on this machine; None for neither.
 
     Args:
         cfg: of a run; its precision may not be known yet.
         derived: its other derived values.
-        machine: which bf16 is asked of.
+        machine: that may support bf16.
     """
     if not is_auto(cfg) and not cfg.precision.get("compare"):
         return None
@@ -131,7 +133,7 @@ def _compare(
 
 
 def _batches(cfg: DictConfig) -> list[Any]:
-    """The first training batches of one process."""
+    """Return the first training batches of one process."""
     from mlscale.assembly.run import build_data, build_task
 
     one = cfg.copy()
@@ -146,7 +148,7 @@ def _batches(cfg: DictConfig) -> list[Any]:
 
 
 def _figures(cfg: DictConfig, derived: Mapping[str, Any], best: Measured, found: Comparison) -> dict[str, float]:
-    """Time and memory of the chosen one, as shares of fp32's."""
+    """Return time and memory of the chosen precision, as shares of fp32's."""
     base = found.measured[0]
     if best is base or best.factor is None:
         return {}
@@ -160,7 +162,7 @@ def _figures(cfg: DictConfig, derived: Mapping[str, Any], best: Measured, found:
 
 
 def _traced(cfg: DictConfig, derived: Mapping[str, Any], measured: Measured) -> int:
-    """The peak of a step's tensors on a CPU, traced with fake ones."""
+    """Return the peak of a step's tensors on a CPU, bytes, traced with fake tensors."""
     from mlscale.assembly.run import build_task
     from mlscale.estimate.step import Loop
     from mlscale.estimate.step_memory import traced

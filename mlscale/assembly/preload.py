@@ -1,6 +1,7 @@
-"""What the fork server imports before it forks ranks. It computes nothing: an OpenMP pool does not survive a fork.
+"""The modules that the fork server imports before it forks ranks. It computes nothing: an OpenMP pool does not survive
+a fork.
 
-Besides what every run needs it is what Lightning, DDP, webdataset and Pillow import on their first use: eight ranks
+They are what every run needs, and what Lightning, DDP, webdataset and Pillow import on their first use: eight ranks
 on two cores would each do that again, which is a third of a second.
 """
 

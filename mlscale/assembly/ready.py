@@ -1,4 +1,4 @@
-"""From overrides to a config that is composed and checked: what every working verb starts from."""
+"""From overrides to a config that is composed and checked: the start of every command that composes a config."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _OF_THE_COMMAND = ("like", "resume", "trust", "debugger")  # settings of the com
 
 
 def ready(verb: str, overrides: Sequence[str]) -> DictConfig:
-    """Compose and check.
+    """Compose and check the config of a command.
 
     Raises:
         MLScaleError: all the problems of tier 1.
@@ -39,7 +39,7 @@ def ready(verb: str, overrides: Sequence[str]) -> DictConfig:
 
 
 def compose_checked(request: Request) -> DictConfig:
-    """The checked config of one command."""
+    """Return the checked config of one command."""
     from mlscale.config.composition.compose import compose
 
     cfg = compose(request)
@@ -47,7 +47,7 @@ def compose_checked(request: Request) -> DictConfig:
 
 
 def checked(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> DictConfig:
-    """`cfg`, when tier 1 finds nothing wrong with it; what was typed is noted in it for run.json."""
+    """Return `cfg` if tier 1 finds no problems; the typed overrides are noted in it for run.json."""
     from mlscale.config.checks.check import check
     from mlscale.config.checks.local_code import local_targets
     from mlscale.config.composition.origin import origin_of
@@ -86,7 +86,7 @@ def fill_derived(cfg: DictConfig) -> DictConfig:
 
 
 def _leave_out(cfg: DictConfig, path: str, keys: Sequence[str]) -> None:
-    """Take the settings of an option out of an object whose `_target_` was typed, where they are not meant for it."""
+    """Remove settings of an option from an object whose `_target_` was typed, where they are not meant for it."""
     from omegaconf import OmegaConf
 
     node = OmegaConf.select(cfg, path)
@@ -96,10 +96,10 @@ def _leave_out(cfg: DictConfig, path: str, keys: Sequence[str]) -> None:
 
 
 def on_its_run(request: Request) -> Request:
-    """The request with what it names resolved, on the frozen config of the run that this brings.
+    """Return the request on the frozen config of the run that it names; a name without a config is only resolved.
 
     Raises:
-        MLScaleError: it names nothing, and has to; or nothing or several things have that name.
+        MLScaleError: a required name is missing, not found, or ambiguous.
     """
     takes = REFERENCES.get(request.verb)
     ref = request.values.get(REF)
@@ -112,7 +112,7 @@ def on_its_run(request: Request) -> Request:
 
 
 def _on_like_or_resumed(request: Request) -> Request:
-    """The same for a training that resumes a run, or is like one."""
+    """Return the request of a training on the frozen config of the run that it resumes, or is like."""
     ref = _run_of(request)
     if ref is None:
         return request
@@ -131,8 +131,8 @@ def _on_like_or_resumed(request: Request) -> Request:
 
 
 def _on_its_model(request: Request, ref: str) -> Request:
-    """The request on the config of the model that it names, by a path that names the same model whatever happens until
-    it is loaded; a servable whose run is not here brings no config.
+    """Return the request on the config of the model that it names, by a path that means the same model until it is
+    loaded; a servable whose run is not here brings no config.
     """
     from mlscale.versions.local_registry import LocalRegistry
     from mlscale.versions.model_reference import resolve_reference
@@ -155,10 +155,10 @@ def _on_its_model(request: Request, ref: str) -> Request:
 
 
 def _composed(folder: Path) -> DictConfig:
-    """The config that a folder keeps, without what was said of the command that made it.
+    """Return the config that a folder keeps, without settings of the command that made it.
 
     Raises:
-        MLScaleError: it is damaged: it can't be read, or was cut between two lines and lacks its end.
+        MLScaleError: it is corrupt: it can't be read, or was cut between two lines and lacks its end.
     """
     from mlscale.config.composition.frozen import CONFIG, composed, damaged
 
@@ -171,7 +171,7 @@ def _composed(folder: Path) -> DictConfig:
 
 
 def _on(frozen: DictConfig, folder: Path, request: Request) -> Request:
-    """The request on that config, where it may be believed: this user has created it, or it builds known classes."""
+    """Return the request on that config, if it is trusted: this user has created it, or it builds known classes."""
     from omegaconf import OmegaConf
 
     from mlscale.config.checks.trust import distrusted
@@ -196,7 +196,7 @@ def _on(frozen: DictConfig, folder: Path, request: Request) -> Request:
 
 
 def _derived(folder: Path, *, resumed: bool) -> dict[str, Any]:
-    """The derived values that a folder keeps; a run that is resumed derives them again, so it needs none."""
+    """Return the derived values that a folder keeps; a run that is resumed derives them again, so it needs none."""
     from mlscale.runs.recover import DERIVED, yaml_values
 
     try:
@@ -208,7 +208,7 @@ def _derived(folder: Path, *, resumed: bool) -> dict[str, Any]:
 
 
 def _settle_metric(frozen: DictConfig, folder: Path) -> None:
-    """What judged the run judges what is made from it, where the run's config leaves that open."""
+    """Let the metric that judged the run judge what is made from it, where the run's config leaves that open."""
     from mlscale.config.metric_choice import kept_choice
     from mlscale.runs.recover import DERIVED, yaml_values
 
@@ -217,7 +217,7 @@ def _settle_metric(frozen: DictConfig, folder: Path) -> None:
 
 
 def _run_of(request: Request) -> str | None:
-    """The run that a training names: to resume, or to begin another one like it.
+    """Return the run that a training names: to resume it, or to start another one like it.
 
     Raises:
         MLScaleError: two are named.

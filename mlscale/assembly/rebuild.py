@@ -1,4 +1,4 @@
-"""A run's data and task as they were trained, for the verbs that start from its checkpoint."""
+"""A run's data and task as they were trained, for the commands that start from its checkpoint."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 class Home(NamedTuple):
-    """A folder that says how a model was made: a run's, or a version's.
+    """The folder, of a run or of a version, that describes how a model was made.
 
     Attributes:
         path: of the folder.
-        derived: what its derived.yaml holds.
+        derived: the values of its derived.yaml.
     """
 
     path: Path
@@ -32,7 +32,7 @@ class Home(NamedTuple):
 
 
 def as_it_was_trained(cfg: DictConfig, folder: RunFolder | Home) -> DictConfig:
-    """The run's config on one device, with what its data says.
+    """Return the run's config on one device, with the facts of its data.
 
     Raises:
         MLScaleError: the data is not what the run was trained on; its mean and deviation go into the model.
@@ -63,7 +63,7 @@ def as_it_was_trained(cfg: DictConfig, folder: RunFolder | Home) -> DictConfig:
 
 
 def rebuilt(cfg: DictConfig, checkpoint: Path, stage: str) -> tuple[Any, Any]:
-    """The data module, set up for `stage`, and the task with the checkpoint's weights, in this process.
+    """Return the data module, set up for `stage`, and the task with the checkpoint's weights, in this process.
 
     Args:
         cfg: of `as_it_was_trained`.
@@ -93,8 +93,8 @@ def rebuilt(cfg: DictConfig, checkpoint: Path, stage: str) -> tuple[Any, Any]:
 
 
 def as_trained(facts: dict[str, Any] | None, trained: dict[str, Any]) -> dict[str, Any] | None:
-    """The facts to build from: the model's shape and classes, what its images are normalised by, and the schedule's
-    horizon are the run's, whatever it is measured on.
+    """Return the facts to build from: shape, classes and normalisation of the model, and the horizon of its schedule,
+    are the run's, whatever data it is measured on.
 
     Raises:
         MLScaleError: the data has other channels than the model takes.
@@ -113,7 +113,8 @@ def as_trained(facts: dict[str, Any] | None, trained: dict[str, Any]) -> dict[st
 
 
 def checkpoint_path(run: Path, name: str, metric: str | None, mode: str | None) -> Path:
-    """The file that `best`, the name of one of the run's checkpoints, or a path means. One of another run is reported.
+    """Return the file that `best`, the name of a checkpoint of the run, or a path means. A checkpoint of another run is
+    reported.
 
     Raises:
         MLScaleError: there is none.
@@ -136,7 +137,7 @@ def checkpoint_path(run: Path, name: str, metric: str | None, mode: str | None) 
 
 
 def _report_foreign(checkpoint: Path, run: Path) -> None:
-    """Print a warning where a checkpoint names another run than the one whose model it is said to be."""
+    """Print a warning if a checkpoint names another run than the one whose model it should be."""
     record = look(checkpoint).record
     if record is None or not is_run_folder(run):
         return
@@ -169,6 +170,6 @@ def load_weights(task: pl.LightningModule, path: Path) -> None:
 
 
 def _first_difference(error: RuntimeError) -> str:
-    """What torch says of the first kind of difference; it goes on to name every tensor."""
+    """Return the first kind of difference in torch's message, which then lists every tensor."""
     lines = str(error).splitlines()
     return shorten((lines[1:] or lines)[0].strip(), 200, placeholder=" …")

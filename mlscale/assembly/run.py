@@ -1,4 +1,4 @@
-"""The story of a training run: data, task, compression, callbacks, loggers, trainer; then fit."""
+"""The steps of a training run: data, task, compression, callbacks, loggers, trainer; then fit."""
 
 from __future__ import annotations
 
@@ -67,25 +67,25 @@ class Assembly:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a fit left behind.
+    """The results of a fit.
 
     Attributes:
         metrics: the last value of every logged metric, by name.
         seconds: wall time of the fit.
         train_seconds: of these, in training: without set-up and validation.
         steps: optimizer steps of the run.
-        samples: training samples of this fit over all ranks; None where the data does not say its batch size.
+        samples: training samples of this fit over all ranks; None if the data does not report its batch size.
         peak_memory_bytes: the most that a process of the run has used, of all ranks.
         best: path of the best checkpoint, and the value of the run's metric there.
-        failed_saves: checkpoints for which there was no room.
-        resumed_step: the optimizer step that it went on from; None for a fit from the beginning.
+        failed_saves: checkpoints that could not be saved because the disk was full.
+        resumed_step: the optimizer step that it resumed from; None for a new fit.
         inexact: why a resumed fit may not be bitwise identical to one without the interruption, a phrase each; empty
             where it is, as far as is known: on as many ranks as before, with the same threads, libraries and CPU, from
             a checkpoint that holds all of their state, on a CPU or with deterministic algorithms.
-        replayed: batches that were loaded again, because their loader has no place of its own.
+        replayed: batches that were loaded again, because their loader has no state of its own.
         joined: metrics of what joined the run from outside and came after the fit.
         remarks: the same in words.
-        met: whether everything that was asked of these holds.
+        met: whether all requirements on these are met.
     """
 
     metrics: dict[str, float]
@@ -133,7 +133,9 @@ def assemble(cfg: DictConfig) -> Assembly:
 
 
 def judge(cfg: DictConfig) -> RunMetric:
-    """The callback that knows the run's metric, or chooses it; what follows an open one waits under its name."""
+    """Return the callback that knows the run's metric, or chooses it. Callbacks that follow an open metric wait under
+    its placeholder.
+    """
     follow_own_metrics(cfg)
     judged = RunMetric(
         cfg.metric,
@@ -151,14 +153,14 @@ def judge(cfg: DictConfig) -> RunMetric:
 
 
 def loss_end(cfg: DictConfig, task: pl.LightningModule) -> LossEnd:
-    """The callback that reports a loss which ends far above its start."""
+    """Return the callback that reports a loss which ends far above its start."""
     facts = cfg.derived
     plain = getattr(task, "kind", None) == "classification"  # whose loss is the cross-entropy
     return LossEnd(constant_loss(facts.get("class_counts"), facts.get("num_classes")) if plain else None)
 
 
 def fit(cfg: DictConfig, resume: str | None = None, initial: Initial | None = None) -> Outcome:
-    """Assemble and train, from the beginning, with the weights `initial` if given, or from the checkpoint `resume`."""
+    """Assemble and train: from the start, with the weights `initial` if given, or from the checkpoint `resume`."""
     parts = assemble(cfg)
     trainer = parts.trainer
     if initial is not None:
@@ -200,7 +202,7 @@ def fit(cfg: DictConfig, resume: str | None = None, initial: Initial | None = No
 
 
 def _lost_final_state(trainer: Any) -> MLScaleError | None:
-    """The error for a fit whose end is in no checkpoint, though it was to be: such a run is not done."""
+    """Return the error for a fit whose final state should be in a checkpoint and is not: such a run is not done."""
     io = trainer.strategy.checkpoint_io
     if not isinstance(io, VerifiedCheckpointIO):
         return None
@@ -211,7 +213,7 @@ def _lost_final_state(trainer: Any) -> MLScaleError | None:
 
 
 def _start_from(task: pl.LightningModule, initial: Initial, cfg: DictConfig) -> None:
-    """Give the task the weights that the run starts from, and say what fitted."""
+    """Give the task the weights that the run starts from, and print which of them fitted."""
     outputs = cfg.derived.get("num_classes") or cfg.derived.get("targets")
 
     def reading(path: Path) -> Mapping[str, Tensor]:
@@ -227,7 +229,9 @@ def _start_from(task: pl.LightningModule, initial: Initial, cfg: DictConfig) -> 
 
 
 def build_data(cfg: DictConfig) -> pl.LightningDataModule | None:
-    """The data module. One of ours gets the global batch size; anybody else's gets the per-device one."""
+    """Return the data module. A built-in one gets the global batch size; a third-party one gets the per-device batch
+    size.
+    """
     node = cfg.get("data")
     if not node:
         return None
@@ -248,13 +252,13 @@ def build_data(cfg: DictConfig) -> pl.LightningDataModule | None:
 
 
 def is_plain(node: DictConfig | None) -> bool:
-    """Whether `node` names a LightningDataModule that says nothing of its data: then it need not be built to ask."""
+    """Return whether `node` names a LightningDataModule that reports no facts, which need not be built to find out."""
     kind = target(node) if node else None
     return isinstance(kind, type) and issubclass(kind, pl.LightningDataModule) and not hasattr(kind, "facts")
 
 
 def build_task(cfg: DictConfig) -> pl.LightningModule:
-    """The LightningModule, with the model, optimizer and scheduler that it takes."""
+    """Return the LightningModule, with the model, optimizer and scheduler that it takes."""
     nodes = {name: cfg.get(name) for name in ("model", "optimizer", "scheduler") if accepts(cfg.task, name)}
     if "model" in nodes:
         nodes["model"] = pretrained.without(nodes["model"])  # they come before a fit from the beginning alone
@@ -275,7 +279,7 @@ def build_task(cfg: DictConfig) -> pl.LightningModule:
 
 
 def build_loggers(cfg: DictConfig) -> list[Any]:
-    """The trackers. What they show to others is masked; their keys and addresses are theirs."""
+    """Return the trackers. What they show to others is masked; their own keys and addresses are not."""
     masker = Masker.of(cfg)
     loggers = []
     for name, node in (cfg.get("logger") or {}).items():
@@ -286,7 +290,7 @@ def build_loggers(cfg: DictConfig) -> list[Any]:
 
 
 def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> pl.Trainer:
-    """Lightning's Trainer, with what other groups own put in."""
+    """Return Lightning's Trainer, with the parts that other groups own."""
     own = brings_precision(cfg)
     plugin = None if own else plugin_of(cfg.precision, cfg.derived.accelerator)
     callbacks = [*callbacks, *([LossScale(plugin)] if isinstance(plugin, Mixed) else [])]
@@ -315,12 +319,12 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> 
 
 
 def _ranks(cfg: DictConfig) -> dict[str, int]:
-    """Lightning's own strategies take the number of processes from the Trainer."""
+    """Return the number of processes for strategies that take it; Lightning's own get it from the Trainer."""
     return {"world_size": cfg.derived.world_size} if accepts(cfg.strategy, "world_size") else {}
 
 
 def _identity(folder: str | None) -> tuple[str | None, str | None]:
-    """Id and config hash of the run in a folder, for its checkpoints; None for both where it is not a run's."""
+    """Return id and config hash of the run in a folder, for its checkpoints; None for both if it is not a run's."""
     if not folder or not (Path(folder) / RUN).is_file():
         return None, None
     document = read_json(Path(folder) / RUN)
@@ -328,14 +332,14 @@ def _identity(folder: str | None) -> tuple[str | None, str | None]:
 
 
 def _unused(cfg: DictConfig, callbacks: list[Any]) -> dict[str, bool]:
-    """Where a callback freezes parameters, a strategy that can must look for those that a step leaves out."""
+    """Return the setting by which a strategy searches for unused parameters, if a callback freezes some."""
     key = "find_unused_parameters"
     wanted = any(getattr(callback, "leaves_unused", False) for callback in callbacks)
     return {key: True} if wanted and accepts(cfg.strategy, key) else {}
 
 
 def _limits(cfg: DictConfig) -> dict[str, int]:
-    """Fractions of the data as numbers of batches, one at least: Lightning refuses a tenth of six batches."""
+    """Return fractions of the data as numbers of batches, at least one: Lightning refuses a tenth of six batches."""
     derived, accumulate = cfg.derived, cfg.trainer.get("accumulate_grad_batches", 1)
     if not derived.per_device_batch or derived.train_samples is None:
         return {}
@@ -352,8 +356,9 @@ def _limits(cfg: DictConfig) -> dict[str, int]:
 
 
 def keep_in_the_run_folder(callbacks: list[Any], folder: str) -> str | None:
-    """Let checkpoint callbacks that name no folder save to `folder`. Returns where a stopped run saves: nowhere when it
-    keeps no checkpoints at all."""
+    """Let checkpoint callbacks that name no folder save to `folder`. Returns where a stopped run saves: None if it
+    keeps no checkpoints at all.
+    """
     saving = [callback for callback in callbacks if isinstance(callback, pl.callbacks.ModelCheckpoint)]
     for callback in saving:
         callback.dirpath = callback.dirpath or folder
@@ -361,7 +366,7 @@ def keep_in_the_run_folder(callbacks: list[Any], folder: str) -> str | None:
 
 
 def _hyperparameters(cfg: DictConfig) -> dict[str, Any]:
-    """What trackers show: the config as it stands, masked, interpolations of the environment unresolved."""
+    """Return what trackers show: the composed config, masked, interpolations of the environment unresolved."""
     plain = OmegaConf.to_container(cfg, resolve=False)
     assert isinstance(plain, dict)
     masked: dict[str, Any] = Masker.of(cfg).mask_tree(
@@ -371,7 +376,7 @@ def _hyperparameters(cfg: DictConfig) -> dict[str, Any]:
 
 
 def measured(trainer: pl.Trainer) -> dict[str, float]:
-    """The last value of every logged metric, and what the data has counted."""
+    """Return the last value of every logged metric, and what the data has counted."""
     counted: dict[str, float] = getattr(getattr(trainer, "datamodule", None), "counted", {})
     return {name: float(value) for name, value in trainer.callback_metrics.items()} | counted
 
@@ -404,7 +409,7 @@ def _callback(trainer: Any, kind: type[T]) -> T:
 
 
 def _inexact(trainer: pl.Trainer, resume: ExactResume) -> list[str]:
-    """Why a resumed fit may not be bitwise identical; nothing for one from the beginning."""
+    """Return the reasons why a resumed fit may not be bitwise identical; empty for a new fit."""
     if resume.resumed_step is None:
         return []
     found = list(resume.inexact)

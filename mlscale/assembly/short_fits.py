@@ -1,4 +1,4 @@
-"""Short fits in a folder that is gone afterwards: how `estimate` and `profile` learn what a run's steps take."""
+"""Short fits in a temporary folder, from which `estimate` and `profile` learn the cost of a run's steps."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _SILENT = ("wandb", "tensorboard", "mlflow")
 
 @contextmanager
 def scratch(verb: str) -> Iterator[Path]:
-    """A folder for the time of the block."""
+    """Provide a folder that is removed when the block ends."""
     with tempfile.TemporaryDirectory(prefix=f"mlscale-{verb}-") as folder:
         yield Path(folder)
 
@@ -38,7 +38,7 @@ def shortened(
     steps_alone: bool = False,
     saves: bool = False,
 ) -> DictConfig:
-    """The config of a short run: what shows or sends anything, or might end it early, stays out.
+    """Return the config of a short run, without anything that shows or sends results, or might end it early.
 
     Args:
         batches: of training and of validation, each epoch.
@@ -70,10 +70,10 @@ def fit(
     *,
     announce_metric: bool = False,
 ) -> dict[str, Any]:
-    """Train, launched as a run is; returns what its first rank left.
+    """Train, launched as a run is; return the results of its first rank.
 
     Args:
-        facts: what the data says of itself.
+        facts: of the data.
         threads: CPU threads of a process; None for what the run would have.
         announce_metric: whether a metric that is chosen for the run is printed: for one of several fits.
     """
@@ -92,7 +92,7 @@ def fit(
 
 
 def _stays(node: Any, steps_alone: bool, saves: bool) -> bool:
-    """Bars show, and early stopping ends."""
+    """Return whether a callback joins a short run: progress bars print, and early stopping ends it."""
     import pytorch_lightning as pl
 
     from mlscale.train.callbacks import NonFinite

@@ -1,4 +1,4 @@
-"""What is wrong with every job of a multirun: found before the first one starts, reported once, no folder made."""
+"""Problems of every job of a multirun: found before the first one starts, reported once, no folder made."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _MOST_JOBS = 100  # that are looked at: with as many the mistake is not that of 
 
 
 def check_sweep(request: Request) -> None:
-    """Compose and check job after job, until one lacks the mistakes of those before it; a right one ends it at once.
+    """Compose and check job after job, until one lacks the mistakes of those before it; a valid one ends it at once.
 
     Raises:
         MLScaleError: there is no job, or every one has this mistake.
@@ -36,7 +36,7 @@ def check_sweep(request: Request) -> None:
 
 
 def check_every_job(request: Request) -> str:
-    """Compose and check every job; return which these were: `4 jobs`.
+    """Compose and check every job; return their number: `4 jobs`.
 
     Raises:
         MLScaleError: there is no job, or one has a mistake; a mistake of several jobs is reported once.
@@ -65,7 +65,7 @@ def _problems(request: Request) -> list[MLScaleError]:
 
 
 def _jobs(request: Request) -> Iterator[list[str]]:
-    """The overrides of each job; of a range that a sweeper searches in, its start.
+    """Yield the overrides of each job; of a range that a sweeper searches in, its start.
 
     Raises:
         MLScaleError: a sweep has no values.

@@ -1,4 +1,4 @@
-"""One process of a run: reads the run folder, trains, and leaves its result or its failure there."""
+"""One process of a run: reads the run folder, trains, and writes its result or its error there."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _WATCH_SECONDS = 0.5
 
 
 def rank_main(folder: str, environment: Mapping[str, str], checkpoint: str, launcher: int) -> None:
-    """The entry of a rank that the launcher started; its failure goes into the run folder for the parent to tell.
+    """Run a rank that the launcher started; its error goes into the run folder, for the parent to report.
 
     Args:
         environment: of the launching process; what this process has already, such as its rank, stays.
-        checkpoint: where to go on from; empty for the beginning.
+        checkpoint: to resume from; empty for a new run.
         launcher: the launching process.
     """
     this_process.enter()
@@ -68,10 +68,10 @@ def rank_main(folder: str, environment: Mapping[str, str], checkpoint: str, laun
 
 
 def train(folder: Path, checkpoint: Path | None = None) -> None:
-    """Train what `folder` describes, from the beginning or from `checkpoint`; rank 0 writes `results/fit.json`.
+    """Train what `folder` describes, from the start or from `checkpoint`; rank 0 writes `results/fit.json`.
 
     Raises:
-        MLScaleError: what went wrong, out of memory among it, in words; or which signal stopped the run.
+        MLScaleError: what went wrong, such as out of memory; or the signal that stopped the run.
     """
     from mlscale.assembly.run import fit
     from mlscale.train import graceful_stop as signals
@@ -116,8 +116,9 @@ def train(folder: Path, checkpoint: Path | None = None) -> None:
 
 
 def end_with(launcher: int) -> None:
-    """End this rank when the launching process is gone, killed without a chance to say so: nobody waits for it, and
-    another attempt at the run may begin. The same when its parent, the fork server, is gone: its end is not seen."""
+    """End this rank when the launching process is gone, killed without notice: nobody waits for it, and another attempt
+    at the run may start. The same when its parent, the fork server, is gone: its end would not be noticed.
+    """
     started, parent = process.start_ticks(launcher), os.getppid()
 
     def watch() -> None:
