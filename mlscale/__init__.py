@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 __all__ = ["MLScaleError", "Result", "compose", "load", "run"]
 
+# Name to module, for `__getattr__`: each is imported when it is first used (PEP 562).
 _HOMES = {
     "MLScaleError": "mlscale.errors",
     "Result": "mlscale.report",

@@ -39,6 +39,7 @@ def compose(overrides: Sequence[str] = (), *, verb: str = "train") -> DictConfig
     Raises:
         MLScaleError: everything that is wrong with it, reported together.
     """
+    # Both before torch is imported: OpenMP reads its wait policy once, and targets are searched on sys.path.
     see_own_code()
     wait_passively()
     with put_off():
@@ -79,6 +80,7 @@ def run(verb: str, config: DictConfig | Sequence[str] = ()) -> Result:
         )
     cfg = config.copy()
     request = on_its_run(_request(verb, cfg.derived.overrides or ()))
+    # Emptied, because the check takes derived values that are filled in for typed ones.
     cfg.derived = dict.fromkeys(cfg.derived)
     return on(verb, _shareable(check_again(cfg, request, request.overrides)))
 
@@ -105,6 +107,7 @@ def on(verb: str, cfg: DictConfig) -> Result:
         MLScaleError: what the command raises; or it is called by code that another command imports, or in one of
             several processes that another launcher started.
     """
+    # Before anything is written: under torchrun every rank would make a run of its own.
     refuse_external_rank(verb)
     with _once(verb), _umask_kept(), _no_exit():
         return commands.run(verb, cfg)
@@ -118,6 +121,7 @@ def tell_what_is_shadowed(request: Request) -> None:
 
 def see_own_code() -> None:
     """Make the user's classes in the working folder importable: a console script does not search there."""
+    # The empty string means the working folder, at any time.
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
 
@@ -132,6 +136,7 @@ def _request(verb: str, overrides: Sequence[str]) -> Request:
             why=f"those are: {working}",
             fix='mlscale.run("train", ["+recipe=resnet"])',
         )
+    # A text is a sequence as well: each of its letters would be taken as an override.
     if isinstance(overrides, str):
         raise MLScaleError(
             "overrides are a list of texts", where=f"mlscale: {overrides!r}", fix=repr(overrides.split())
@@ -156,6 +161,7 @@ def _shareable(cfg: DictConfig) -> DictConfig:
     from mlscale.config.checks.local_code import targets
 
     mine = [target for target in targets(cfg) if target.startswith("__main__.")]
+    # Any other value may mean several: "auto", -1, "2".
     if mine and (cfg.get("trainer") or {}).get("devices", 1) != 1:
         raise MLScaleError(
             f"{mine[0]} is known to this process alone",
@@ -173,6 +179,7 @@ def _once(verb: str) -> Iterator[None]:
     """
     from mlscale.launch import rank
 
+    # Ranks are forked from a fork server, where `_busy` is empty: they have a flag of their own.
     if _busy or rank.here():
         raise MLScaleError(
             f"mlscale is at work, and is asked to {verb} by code that it imports",
@@ -190,11 +197,13 @@ def _once(verb: str) -> Iterator[None]:
 @contextlib.contextmanager
 def _no_exit() -> Iterator[None]:
     """Raise KeyboardInterrupt for Lightning's exit after Ctrl-C, and restore the SIGINT handler that it changes."""
+    # Python allows signal handlers to be set in the main thread only.
     main = threading.current_thread() is threading.main_thread()
     handler = signal.getsignal(signal.SIGINT)
     try:
         yield
     except SystemExit as end:
+        # A SystemExit of other origin, such as the user's own sys.exit(), passes.
         if not isinstance(end.__context__, KeyboardInterrupt):
             raise
         raise KeyboardInterrupt from end
@@ -205,6 +214,7 @@ def _no_exit() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _umask_kept() -> Iterator[None]:
+    # The umask can only be read by setting it, so it is set back at once.
     before = os.umask(0o077)
     os.umask(before)
     try:

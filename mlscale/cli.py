@@ -26,6 +26,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Nothing heavy is imported before the config is known to be right: a typo is answered in under a second.
     """
     words = list(sys.argv[1:] if argv is None else argv)
+    # With an explicit `argv` a test or a script calls this: its process is not mlscale's own.
     if argv is None:
         garbage.claim()
     see_own_code()
@@ -39,6 +40,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # The reader of our output has gone: `mlscale config show | head`.
         sys.stdout = None
+        # The exit code that a shell shows for a process ended by SIGPIPE. stdout is removed, or the interpreter would
+        # report the same error again when it flushes at exit.
         return 128 + signal.SIGPIPE
     except Exception as error:
         _tell(unforeseen(error), error)
@@ -54,6 +57,7 @@ def _dispatch(words: list[str]) -> int:
     if words[0] in ("--version", "-V"):
         print(_texts().version())
         return int(Exit.DONE)
+    # `train` is the default command: `mlscale +recipe=resnet`.
     command, rest = (words[0], words[1:]) if _is_command(words[0]) else ("train", words)
     if command == "train" and rest and rest[0].replace("-", "").isalpha() and not rest[0].startswith("-"):
         raise _texts().unknown_command(*rest[:2])
@@ -61,6 +65,7 @@ def _dispatch(words: list[str]) -> int:
         from mlscale.command import work
 
         return work(command, rest)
+    # Words after `--` are data of the query that completion scripts make: `--help` among them is not for this command.
     if set(HELP_FLAGS) & set(takewhile(lambda word: word != "--", rest)):
         print(_texts().of_looking_command(command, rest))
         return int(Exit.DONE)

@@ -21,6 +21,7 @@ def work(verb: str, argv: Sequence[str]) -> int:
         MLScaleError: what is wrong with it.
     """
     wait_passively()
+    # Composing makes many objects that stay: no garbage collection until it is done.
     with put_off():
         request = parse(verb, argv)
     if request.help:
@@ -31,6 +32,7 @@ def work(verb: str, argv: Sequence[str]) -> int:
     if not request.flags:  # which print, and start nothing
         refuse_external_rank(verb)
     if request.multirun or request.flags:
+        # Also for Hydra's own flags: `--cfg job` on a run shows the config with the run's as its base.
         from mlscale.assembly.ready import on_its_run
 
         request = on_its_run(request)
@@ -77,12 +79,14 @@ def _sweep(request: Request) -> int:
     from mlscale.sweep import Sweep, register_sweep_dir
 
     register_sweep_dir()
+    # Before the sweep has a folder: a mistake that every job has is reported once and leaves nothing.
     check_sweep(request)
     os.umask(0o077)  # Hydra makes the sweep's folder
     sweep = Sweep(request)
     api.tell_what_is_shadowed(request)
     try:
         run_by_hydra(request, sweep.job)
+    # Also after Ctrl-C: the table of the jobs that are done is printed.
     finally:
         sweep.close()
     return sweep.exit_code

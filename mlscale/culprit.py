@@ -12,6 +12,7 @@ from pathlib import Path
 from mlscale.errors import Exit, MLScaleError
 
 _OURS = Path(__file__).resolve().parent
+# A worker process of a loader sends its traceback as text, so its frames have to be parsed.
 _FRAME = re.compile(r'^ *File "(?P<file>[^"]+)", line (?P<line>\d+), in (?P<name>\S+)', re.MULTILINE)
 _IN_WORKER = "Original Traceback (most recent call last):"
 
@@ -53,6 +54,7 @@ def innermost(calls: Iterable[tuple[str, int, str]]) -> str:
 def summary(error: BaseException) -> str:
     """Return the error's type and first words; those of the original one where a loader's worker process raised it."""
     text = str(error)
+    # torch's message holds the whole traceback of the worker: its last line is the original error.
     if _IN_WORKER in text:
         return text.strip().splitlines()[-1]
     return f"{type(error).__name__}: {text}" if text else type(error).__name__
@@ -65,6 +67,7 @@ def _lines(error: BaseException, *, own: bool = False) -> Iterator[str]:
         frames = [(frame.filename, frame.lineno, frame.name) for frame in traceback.extract_tb(seen.__traceback__)]
         if _IN_WORKER in str(seen):
             frames += [(found["file"], int(found["line"]), found["name"]) for found in _FRAME.finditer(str(seen))]
+        # A file with a syntax error has no frame, for it never ran.
         if isinstance(seen, SyntaxError) and seen.filename and (not own or _is_own(seen.filename)):
             yield f"{_shown(seen.filename)}:{seen.lineno}"
         for file, line, name in reversed(frames):
@@ -75,6 +78,7 @@ def _lines(error: BaseException, *, own: bool = False) -> Iterator[str]:
 
 def _is_own(file: str) -> bool:
     path = Path(file)
+    # `<string>` and `<frozen importlib>`: code without a file.
     if file.startswith("<") or {"site-packages", "dist-packages"} & set(path.parts):
         return False
     return not any(path.resolve().is_relative_to(folder) for folder in (_OURS, *_libraries()))

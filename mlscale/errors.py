@@ -18,12 +18,15 @@ class Exit(IntEnum):
     """The exit codes of the command line."""
 
     DONE = 0
+    # Stable: scripts and schedulers branch on these numbers (docs/errors.md).
     BUG = 1
     USER = 2
     DIVERGED = 3
     GATE = 4
     ENVIRONMENT = 5
+    # EX_TEMPFAIL of sysexits.h, "try again later": the run was stopped and has saved, and can be resumed.
     SAVED = 75
+    # 128 + the signal, as shells report it: SIGINT is 2, SIGTERM 15.
     INTERRUPTED = 130
     TERMINATED = 143
 
@@ -52,6 +55,7 @@ class MLScaleError(Exception):
         lines = [self.what]
         lines += [f"  {label} {text}" for label, text in (("where:", self.where), ("why:  ", self.why)) if text]
         if self.fix:
+            # A fix of several lines stays aligned, so that each can be copied.
             lines.append("  fix:   " + self.fix.replace("\n", "\n         "))
         return "\n".join(lines)
 
@@ -69,10 +73,13 @@ class MLScaleError(Exception):
         return [f"error: {self}"]
 
     def __reduce__(self) -> tuple[object, ...]:
+        # Errors cross process boundaries by pickle, which would call `__init__` with `args` alone and lose the keyword
+        # arguments.
         return _restore, (type(self), self.__dict__.copy(), self.args)
 
 
 def _restore(kind: type[MLScaleError], state: dict[str, object], args: tuple[object, ...]) -> MLScaleError:
+    # Without `__init__`: subclasses take other arguments, and the state is complete.
     error = kind.__new__(kind)
     error.args = args
     error.__dict__.update(state)

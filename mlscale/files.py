@@ -29,13 +29,17 @@ def write_bytes(path: Path, content: bytes) -> None:
     Raises:
         MLScaleError: the disk is full, or the folder can't be written to (exit code 5).
     """
+    # In the same folder, because a rename is atomic only within a file system; with a random end, because two
+    # processes may write the same file.
     aside = path.with_name(f"{ASIDE}{path.name}-{secrets.token_hex(4)}")
     try:
+        # The mode is given at creation: with a later chmod the content would be readable for a moment.
         with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE), "wb") as file:
             with contextlib.suppress(OSError):  # some file systems have no locks; nobody tidies up there
                 lock(file.fileno())
             file.write(content)
             file.flush()
+            # Before the rename: after a power cut a renamed file must not be empty.
             os.fsync(file.fileno())
             aside.replace(path)
         sync_folder(path.parent)
@@ -52,6 +56,7 @@ def write_text(path: Path, text: str) -> None:
 
 def encoded(text: str) -> bytes:
     """Return the bytes that `write_text` writes."""
+    # Bytes of paths and arguments that are not UTF-8 are surrogates in Python: they are written back as they were.
     return text.encode("utf-8", errors="surrogateescape")
 
 
@@ -94,6 +99,7 @@ def plain(value: object) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple | set | frozenset):
         return [plain(item) for item in value]
+    # Scalars of numpy and torch have `item()`, without an import of either.
     item = getattr(value, "item", None)
     return plain(item()) if callable(item) else str(value)
 
@@ -103,6 +109,7 @@ def tidy(folder: Path) -> None:
     locked.
     """
     for parent, folders, names in os.walk(folder):
+        # os.walk descends into what is left in this list: folders that are being written are not entered.
         folders[:] = [name for name in folders if not name.startswith(ASIDE)]
         for name in names:
             if name.startswith(ASIDE):
@@ -112,6 +119,7 @@ def tidy(folder: Path) -> None:
 def remove_unlocked(path: Path) -> None:
     """Remove a file unless a process holds a lock on it, or it can't be removed."""
     with contextlib.suppress(OSError), path.open("rb") as file:
+        # Raises if the writer is alive: it holds the lock on its temporary file until the rename.
         lock(file.fileno())
         path.unlink()
 
@@ -126,6 +134,7 @@ def lock(handle: int) -> None:
         import fcntl
     except ImportError:  # Windows
         return
+    # Without waiting: a lock that is held means that the file is in use.
     fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
@@ -171,6 +180,7 @@ def make_private(folder: Path) -> None:
 
 def make_folders(folder: Path) -> list[Path]:
     """Make `folder` and its parents, private; return those that did not exist before, outermost first."""
+    # One by one, not with `parents=True`, which gives the mode to the last folder only.
     missing = [each for each in (folder, *folder.parents) if not each.exists()][::-1]
     made = []
     for each in missing:
@@ -211,6 +221,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
     """
     make_folders(folder.parent)
     aside = folder.with_name(f"{ASIDE}{folder.name}-{secrets.token_hex(4)}")
+    # A folder can't replace a folder that is not empty: the old one is renamed first, and removed at the end.
     old = aside.with_name(f"{aside.name}-old")
     try:
         aside.mkdir(mode=PRIVATE_FOLDER)
@@ -235,6 +246,7 @@ def check_writable(folder: Path) -> None:
         MLScaleError: it can't (exit code 5).
     """
     there = next(each for each in (folder.absolute(), *folder.absolute().parents) if each.exists())
+    # By the effective user, as a write would be checked, where the system supports that.
     may = os.access(there, os.W_OK | os.X_OK, effective_ids=os.access in os.supports_effective_ids)
     if not may or not there.is_dir():
         number = errno.EACCES if there.is_dir() else errno.ENOTDIR

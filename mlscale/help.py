@@ -118,6 +118,7 @@ def _aligned(rows: Sequence[tuple[str, str]]) -> list[str]:
 
 def _settings(verb: str) -> list[str]:
     """Return the command's own keys with their defaults and meaning, from the comments of its YAML file."""
+    # A third-party command has its keys in a config group of its own name.
     file = find_roots().files.get(verb, {}).get("default") if COMMANDS[verb].module else None
     file = file or shipped_folder("conf") / VERB_GROUP / f"{verb}.yaml"
     if not file.is_file():  # a third-party command without keys of its own
@@ -130,6 +131,7 @@ def _settings(verb: str) -> list[str]:
         match = _KEY.match(line)
         if match is None:
             continue
+        # Parsed by lines, not by a YAML library, which would drop the comments. The shipped files are indented by two.
         level = top + len(match["indent"]) // 2
         heads = [*heads[:level], match["key"]]
         if match["value"]:
@@ -150,6 +152,7 @@ def unknown_command(word: str, following: str = "") -> MLScaleError:
 
     groups = find_roots().groups
     if word in groups:
+        # `mlscale debug fast` instead of `debug=fast`: the next word may be the option.
         option = following if following in groups[word] else f"<{'|'.join(groups[word])}>"
         recipe = "" if word == "recipe" else "+recipe=… "
         return MLScaleError(

@@ -31,7 +31,9 @@ def canonical_name(name: str) -> str:
 
 def install() -> None:
     """Let both names be imported as one package; no effect where `lightning` is imported already."""
+    # By name: a module that is reloaded has another class `_Finder`.
     if not any(type(finder).__name__ == _Finder.__name__ for finder in sys.meta_path):
+        # First, or Python's own finder would import an installed `lightning`.
         sys.meta_path.insert(0, _Finder())
 
 
@@ -69,6 +71,7 @@ class _Finder:
     ) -> ModuleSpec | None:
         if name == PACKAGE:
             return _facade_spec()
+        # A name below `lightning` is imported after its parent, so `sys.modules` has the package.
         if (package := canonical_name(name)) == name or not _is_facade(sys.modules[PACKAGE]):
             return None
         from importlib.machinery import ModuleSpec
@@ -85,6 +88,7 @@ def _facade_spec() -> ModuleSpec | None:
     found = PathFinder.find_spec(PACKAGE)
     if found is not None and found.origin is not None:
         folders = found.submodule_search_locations or ()
+        # Another module of this name: a user's lightning.py, or an unrelated package.
         if not any((Path(folder) / "pytorch").is_dir() for folder in folders):
             return None
     return spec_from_file_location(PACKAGE, Path(__file__).with_name(_FACADE), submodule_search_locations=[])
@@ -102,9 +106,11 @@ class _Alias:
         try:
             module = import_module(self._package)
         except ModuleNotFoundError as error:
+            # An import inside the module has failed: that error is the one to show.
             if error.name != self._package:
                 raise
             raise ModuleNotFoundError(f"No module named {spec.name!r}", name=spec.name) from None
+        # importlib sets the spec of the alias on the module, which would then report the wrong name.
         self._spec = module.__spec__
         return module
 

@@ -80,8 +80,10 @@ def _from_checkpoint(model: TrainedModel, *, trust: bool) -> Predictor:
     from mlscale.assembly.rebuild import Home, as_it_was_trained, rebuilt
     from mlscale.launch.socket_paths import shorten_socket_paths
 
+    # Loaders of the run's data may start worker processes, whose sockets fail in a long temporary path.
     shorten_socket_paths()
     assert model.home is not None
+    # With `evaluate`'s config: it has the run's frozen config as its base, and the checks of trust.
     cfg = compose([f"ref={model.path}", *(["trust=true"] if trust else [])], verb="evaluate")
     path, _ = checkpoint_of(model, cfg)
     derived = yaml_values(model.home / DERIVED)

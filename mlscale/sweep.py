@@ -51,17 +51,20 @@ class Sweep:
         """Run one job, and return its metric for sweepers that search. An error is printed; the sweep continues."""
         folder = self._start(cfg)
         masker = Masker.of(cfg)
+        # Masked at once: the overrides are printed, and written to the table.
         job = Job([masker.mask(item) for item in mask_overrides(_swept(overrides, self.request.overrides))])
         self.jobs.append(job)
         print(f"\njob {len(self.jobs)}  {' '.join(_plain(job.overrides))}", file=sys.stderr)
         try:
             cfg = checked(cfg, self.request, overrides)
+            # After the check, which refuses derived values that are set.
             cfg.derived.sweep_dir = str(folder)
             _group(cfg, folder.name)
             cfg.derived.overrides = [item.removeprefix("++") for item in overrides]  # this job's, not the sweep's
             job.result = commands.run(self.request.verb, cfg)
             self._judge_as(job.result)
         except MLScaleError as error:
+            # The user has stopped the sweep, not the job: no further job starts.
             if error.exit in (Exit.INTERRUPTED, Exit.TERMINATED):
                 job.error = error
                 raise
@@ -77,6 +80,7 @@ class Sweep:
     def close(self) -> None:
         """Print the table, best first, and the jobs that failed."""
         if self.folder is None:
+            # Hydra creates the folder before the first job: without a job it is removed.
             for path in _planned:
                 discard_sweep(path)
             return
@@ -120,6 +124,7 @@ class Sweep:
         value = _value(job, self.metric)
         if value is None or math.isnan(value):  # which compares with nothing
             return job.error is not None, True, 0.0
+        # Failed jobs last, then those without a value; `sorted` puts smaller numbers first.
         return job.error is not None, False, value * (-1 if self.mode == "max" else 1)
 
     def _row(self, job: Job) -> tuple[str, str, str, str]:
@@ -134,6 +139,7 @@ _planned: list[Path] = []
 
 @cache
 def _sweep_dir(runs_dir: str, name: str) -> str:
+    # Cached: the interpolation is resolved once for each job, and all of them must get the same folder.
     _planned.append(new_path(runs_dir, f"{name}-sweep").absolute())
     return str(_planned[-1])
 
@@ -146,6 +152,7 @@ def register_sweep_dir() -> None:
 
 
 def _value(job: Job, metric: str | None) -> float | None:
+    # A run reports its best value as best_<metric>, other commands only the metric.
     metrics = job.result.metrics if job.result and metric else {}
     return metrics.get(f"best_{metric}", metrics.get(metric or ""))
 

@@ -32,10 +32,14 @@ def build(node: Any, where: str, **supplied: Any) -> Any:
     from hydra.utils import instantiate
 
     try:
+        # `_convert_="all"`: user classes get plain lists and dictionaries, not OmegaConf's containers, which are not
+        # instances of list and dict.
         return instantiate(without_check(node), **supplied, _convert_="all")
     except InstantiationException as error:
         cause = error.__cause__
+        # A class of mlscale has refused its arguments with a message of its own: Hydra's wrapper adds nothing to it.
         if isinstance(cause, MLScaleError):
+            # `train` removes the run folder of a config that could not be built: nothing has run yet.
             cause.unbuilt = True
             raise cause from None
         own = own_line(error)
@@ -46,6 +50,7 @@ def build(node: Any, where: str, **supplied: Any) -> Any:
             fix=f"{where}._partial_=true: the task gives it what it lacks"
             if where in _FINISHED_BY_THE_TASK and not node.get("_partial_")
             else "MLSCALE_TRACEBACK=1 shows how it came there",
+            # Raised in the user's own code it is a bug there; otherwise the config has passed wrong arguments.
             exit=Exit.BUG if own else Exit.USER,
         )
         told.unbuilt = True

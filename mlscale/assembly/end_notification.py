@@ -23,6 +23,7 @@ def tell_end(cfg: DictConfig, run: RunFolder) -> None:
         return
     try:
         build(node, "callbacks.notify").run_ended(run)
+    # Any error: a notice must not change the result or the exit code of a finished run.
     except Exception as error:
         with contextlib.suppress(OSError):
             what = Masker.of_process().mask(summary(error))

@@ -52,6 +52,7 @@ def _check_classes(facts: Mapping[str, Any], trained: Mapping[str, Any]) -> None
     count, known = facts.get("num_classes"), trained.get("num_classes")
     if not count or not known:
         return
+    # As texts: YAML may have read the name of a class as a number.
     theirs, ours = (list(map(str, each.get("class_names") or [])) for each in (facts, trained))
     if count <= known and (not theirs or not ours or theirs == ours[:count]):
         return
@@ -70,6 +71,7 @@ def _names(names: list[str], count: int) -> str:
 
 def _check_columns(cfg: DictConfig, home: Path, facts: Mapping[str, Any], trained: Mapping[str, Any]) -> None:
     """Check that the training table is the model's: numbers are scaled, and categories numbered, by that table."""
+    # The encoding is computed from the training table, so only the same table gives the same one.
     before: Any = frozen.composed(home).get("data")
     same = before and target(before) is target(cfg.data) and before.get("train") == cfg.data.get("train")
     if not same or trained.get("train_samples") not in (None, facts["train_samples"]):

@@ -63,6 +63,7 @@ def frozen_for(cfg: DictConfig, subject: TrainedModel) -> tuple[DictConfig, int]
     from mlscale.launch.local_devices import this_machine
     from mlscale.runs.recover import DERIVED, yaml_values
 
+    # The frozen config holds the run's number of devices: only a typed one is a mistake here.
     typed = {word.lstrip("+").partition("=")[0] for word in cfg.derived.overrides or []}
     if "trainer.devices" in typed and str(cfg.trainer.devices) != "1":
         raise MLScaleError(
@@ -76,6 +77,8 @@ def frozen_for(cfg: DictConfig, subject: TrainedModel) -> tuple[DictConfig, int]
     for key, whole in WHOLE.items():  # what held training to a part of the data, such as debug=limit, is not inherited
         if key in cfg.trainer and f"trainer.{key}" not in typed:
             cfg.trainer[key] = whole
+    # Trackers of the training run must not get rows of an evaluation, and its callbacks (checkpoints, early stopping)
+    # act on a fit.
     cfg.logger, cfg.callbacks = {}, {}
     facts = data_facts(cfg)
     trained: dict[str, Any] = {}
@@ -118,6 +121,8 @@ def of_checkpoint(cfg: DictConfig, path: Path, called: str, table: SampleTable |
     from mlscale.evaluate.sample_collector import Gather
 
     parts = assemble(cfg)
+    # Before the loaders start: mean and deviation of this data would give the model other inputs than it was trained
+    # on.
     normalise_as_trained(parts.data, cfg)
     load_weights(parts.task, path)
     kind, gather = kind_of(parts.task), None
@@ -155,7 +160,9 @@ def of_servable(cfg: DictConfig, folder: Path, called: str, table: SampleTable |
     if data is None:
         raise MLScaleError("there is no data", where="data", fix="data=webdataset data.val=…")
     data.prepare_data()
+    # No Trainer here: the data module's hooks are called by hand, in Lightning's order.
     data.setup("validate" if cfg.split == "val" else "test")
+    # Classes are matched by name: this data may number them differently than the servable.
     about, numbers = About("classification", labels=servable.labels), labelled(data, servable.labels)
     gather = Gather(about, table, worst=cfg.worst, brightness="brightness" in _slices(cfg), seed=cfg.seed)
     for raw, y, keys in raw_samples(data, cfg.split):
@@ -176,6 +183,7 @@ def about_of(kind: str, data: Any, derived: Any) -> About:
         return About(kind)
     names = derived.get("class_names") or facts.class_names or ()
     count = derived.get("num_classes") or facts.num_classes or 0
+    # Classes without a name are called by their number.
     labels = tuple(map(str, [*names, *range(len(names), count)]))
     targets = data.targets if isinstance(data, TabularData) else ()
     return About(kind, labels, tuple(facts.mean), tuple(facts.std), targets)
@@ -234,6 +242,7 @@ def _sizes(cfg: DictConfig, data: Any, gathered: Gathered) -> list[float | None]
     if not isinstance(data, ImageData):
         raise MLScaleError("samples that are no stored images have no size", where="slices", fix="slices=[]")
     source = data.decoded(cfg.split).source
+    # By key: unreadable samples are left out of a pass, so the n-th gathered sample need not be the n-th stored one.
     there = {source.key(row): row for row in range(len(source))}
     sizes: list[float | None] = []
     for key in gathered.keys:

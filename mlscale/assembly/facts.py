@@ -31,6 +31,7 @@ def prepared_data(cfg: DictConfig) -> Any | None:
 
     if is_plain(cfg.get("data")):
         return None
+    # The batch size per device is derived later, from these facts: 1 is a placeholder.
     data = build_data(with_derived(cfg, {"per_device_batch": 1}))
     if data is None or not hasattr(data, "facts"):
         return None

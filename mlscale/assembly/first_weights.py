@@ -24,6 +24,7 @@ def initial_of(cfg: DictConfig) -> Initial | None:
         return initial_weights(str(cfg.init_from), build(cfg.get("registry"), "registry"), cfg.runs_dir)
     from mlscale.train.initial_weights import pretrained
 
+    # Fetched in the launching process, once: ranks would download the same file at the same time.
     if pretrained.asked_for(cfg.get("model")):
         return pretrained.fetch(cfg.model, target(cfg.model))
     return None

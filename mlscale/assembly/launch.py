@@ -14,6 +14,7 @@ def launch(folder: Path, world_size: int, checkpoint: Path | None = None) -> Non
     Raises:
         MLScaleError: the error of a rank, or the signal that stopped it; or the rank that died, and the cause.
     """
+    # In this process, where a breakpoint or a profiler works as in any script (docs/decisions/0008).
     if world_size == 1:
         train(folder, checkpoint)
     else:

@@ -83,10 +83,12 @@ def settled(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> Pr
     if is_auto(cfg):
         bf16 = accelerator == "cpu" or (accelerator == "cuda" and machine.cuda_bf16)
         sample = derived.get("sample") or ()
+        # Channels-last layouts are only tried for images: (channels, height, width).
         images = len(sample) == 3 or (not sample and bool(derived.get("height")))
         chosen = precisions.candidates(accelerator, bf16=bf16, images=images)
         seconds, tolerance, far = cfg.precision.probe_seconds, cfg.precision.tolerance, precisions.FAR
     else:
+        # With `precision.compare=true` the precision is fixed: it is timed against fp32, whatever the loss.
         asked = precisions.Candidate(str(cfg.precision.value), cfg.precision.get("memory_format"))
         chosen, seconds, tolerance = [precisions.Candidate(), asked], 5.0, float("inf")
         far = float("inf")  # who asks for figures gets them, of a slow one too
@@ -114,6 +116,7 @@ def _compare(
     from mlscale.profile.precision_trial import compare
     from mlscale.train.lightning.quiet import quiet
 
+    # The outcome is what is searched: interpolations of it must be null, not the outcome of an earlier probe.
     ready = with_derived(cfg, {**derived, **dict.fromkeys(OUTCOME)})
     quiet()
     torch.set_num_threads(derived["threads"])
@@ -122,11 +125,13 @@ def _compare(
         batches = _batches(ready)
 
         def build() -> pl.LightningModule:
+            # Each candidate starts from the same weights, so that losses can be compared.
             pl.seed_everything(cfg.seed, verbose=False)
             task = build_task(ready)
             give_shapes(task, batches[0])
             return task
 
+        # Without a convolution no candidate with another layout can differ from the one without.
         if not any(parameter.dim() == _OF_IMAGES for parameter in build().parameters()):
             chosen = [each for each in chosen if each.memory_format is None]
         return compare(build, batches, chosen, derived["accelerator"], seconds, far)
@@ -138,6 +143,7 @@ def _batches(cfg: DictConfig) -> list[Any]:
 
     one = cfg.copy()
     if cfg.get("data") and cfg.derived.per_device_batch:
+        # Without a Trainer the data module does not know that the global batch is shared by several devices.
         one.data.batch_size = cfg.derived.per_device_batch
     data = build_data(one)
     if data is not None:

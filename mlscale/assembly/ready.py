@@ -34,6 +34,7 @@ def ready(verb: str, overrides: Sequence[str]) -> DictConfig:
     Raises:
         MLScaleError: all the problems of tier 1.
     """
+    # First the reference, then the check: the frozen config of the run is the base that overrides apply to.
     request = on_its_run(parse(verb, overrides))
     return compose_checked(request)
 
@@ -61,12 +62,14 @@ def checked(cfg: DictConfig, request: Request, overrides: Sequence[str]) -> Dict
     if problems:
         from mlscale.secrets.mask import Masker
 
+        # Messages quote values and overrides, which may hold literal secrets.
         masker = Masker.of(cfg)
         raise_all([problem.masked(masker.mask) for problem in problems])
     for path, keys in left_over.items():
         _leave_out(cfg, path, keys)
     for line in local_targets(cfg):
         _say_once(line)
+    # As typed, for people and run.json: Hydra's form (`++`, quotes) is an implementation detail.
     cfg.derived.overrides = list(request.typed)
     return cfg
 
@@ -103,6 +106,7 @@ def on_its_run(request: Request) -> Request:
     """
     takes = REFERENCES.get(request.verb)
     ref = request.values.get(REF)
+    # `null` and the empty text are typed to leave an optional reference out.
     is_named = ref not in (None, "", "null")
     if takes is not None and not (is_named or takes.is_optional or request.flags):
         raise no_reference(request.verb)
@@ -150,6 +154,7 @@ def _on_its_model(request: Request, ref: str) -> Request:
         raise
     if request.verb not in TAKE_SERVABLES:
         model = with_its_run(model, request.verb, root)
+    # An alias may move while the command runs; a path does not.
     request = with_reference(request, str(model.path))
     return request if model.home is None else _on(_composed(model.home), model.home, request)
 
@@ -163,6 +168,7 @@ def _composed(folder: Path) -> DictConfig:
     from mlscale.config.composition.frozen import CONFIG, composed, damaged
 
     frozen = composed(folder)
+    # A file that was cut between two lines is valid YAML: only its missing keys reveal it.
     if lacking := [key for key in _IN_EVERY_RUN if key not in frozen]:
         raise damaged(folder / CONFIG, f"it has no {', '.join(lacking)}")
     for key in _OF_THE_COMMAND:
@@ -189,6 +195,7 @@ def _on(frozen: DictConfig, folder: Path, request: Request) -> Request:
         config = OmegaConf.to_container(frozen, resolve=False)
         derived = _derived(folder, resumed=request.verb == "train")
         typed = request.values
+        # derived.yaml is checked like config.yaml: interpolations in the config read its values.
         raise_all([*distrusted(config, folder, typed, doubt=doubt), *distrusted(derived, folder, doubt=doubt)])
     if request.values.get("resume") in (None, "null", "") and is_run_folder(folder):
         report_edits(RunFolder.open(folder))  # a run that is resumed is refused for that
@@ -225,6 +232,7 @@ def _run_of(request: Request) -> str | None:
     if request.verb != "train":
         return None
     named = {key: request.values.get(key) for key in ("resume", "like")}
+    # `resume=auto` names no run: it looks for one with the same config.
     named = {key: ref for key, ref in named.items() if ref not in (None, "null", "", *["auto"] * (key == "resume"))}
     if len(named) > 1:
         raise MLScaleError(
@@ -235,6 +243,7 @@ def _run_of(request: Request) -> str | None:
     return next(iter(named.values()), None)
 
 
+# Cached by its text: a sweep checks every job, and each would print the same line.
 @cache
 def _say_once(line: str) -> None:
     print(line, file=sys.stderr)

@@ -42,8 +42,10 @@ def as_it_was_trained(cfg: DictConfig, folder: RunFolder | Home) -> DictConfig:
 
     cfg = cfg.copy()
     cfg.trainer.devices, cfg.trainer.accumulate_grad_batches = 1, 1
+    # Nothing of this run may be logged or saved again.
     cfg.logger, cfg.callbacks = {}, {}
     facts, trained = data_facts(cfg), folder.derived
+    # Each fact with its name in derived.yaml: the digest of the data, and what decoding depends on.
     names = {
         "version": "data_version",
         "decode_version": "decode_version",
@@ -108,6 +110,7 @@ def as_trained(facts: dict[str, Any] | None, trained: dict[str, Any]) -> dict[st
             why="a model is measured on images like those it was trained on",
             fix="choose other data, or convert the images",
         )
+    # `train_samples` belongs to them because a schedule's horizon is derived from it.
     known = (*OF_THE_DATA, *LISTS_OF_THE_DATA, "train_samples")
     return facts | {name: trained[name] for name in known if trained.get(name) is not None}
 
@@ -121,6 +124,7 @@ def checkpoint_path(run: Path, name: str, metric: str | None, mode: str | None) 
     """
     folder = run / "checkpoints"
     path = Path(name) if "/" in name or name.endswith(SUFFIX) else folder / f"{name}{SUFFIX}"
+    # `folder / name` last: a name with its suffix, which is not a path from the working folder.
     for found in (best(folder, metric, mode) if name == "best" else None, path, folder / name):
         if found and found.is_file():
             _report_foreign(found, run)
@@ -171,5 +175,6 @@ def load_weights(task: pl.LightningModule, path: Path) -> None:
 
 def _first_difference(error: RuntimeError) -> str:
     """Return the first kind of difference in torch's message, which then lists every tensor."""
+    # The first line is torch's heading ("Error(s) in loading state_dict for …"), the second the first difference.
     lines = str(error).splitlines()
     return shorten((lines[1:] or lines)[0].strip(), 200, placeholder=" …")

@@ -110,6 +110,7 @@ def assemble(cfg: DictConfig) -> Assembly:
     torch.set_num_threads(cfg.derived.threads)
     if cfg.derived.accelerator == "cuda":
         set_tf32(cfg.get("tf32"))
+    # Before anything random: the weights of the task are drawn in `build_task`.
     pl.seed_everything(cfg.seed, verbose=False)
     data = build_data(cfg)
     task = build_task(cfg)
@@ -122,6 +123,7 @@ def assemble(cfg: DictConfig) -> Assembly:
     callbacks += build_each(cfg.get("callbacks"), "callbacks").values()
     callbacks += build_each(cfg.get("compress"), "compress").values()
     callbacks += build_each(cfg.get("monitor"), "monitor").values()
+    # After the callbacks of all groups are built: any of them may save checkpoints.
     stop_checkpoint = keep_in_the_run_folder(callbacks, f"{cfg.derived.run_dir}/checkpoints")
     if (mode := cfg.get("compile")) and accepts(cfg.task, "model"):
         callbacks.append(Compile(mode if isinstance(mode, str) else None))
@@ -146,8 +148,11 @@ def judge(cfg: DictConfig) -> RunMetric:
         announce=cfg.derived.get("announce_metric", True),
     )
     if cfg.metric is None:
+        # A placeholder: callbacks that monitor `${metric}` are built before one is known. `RunMetric` replaces it.
         cfg.derived.metric = UNCHOSEN
     if cfg.mode is None:
+        # Lightning's callbacks refuse a mode that is neither min nor max; `RunMetric` sets the right one with the
+        # metric.
         cfg.derived.mode = "min"
     return judged
 
@@ -170,10 +175,12 @@ def fit(cfg: DictConfig, resume: str | None = None, initial: Initial | None = No
         if resume is None and hasattr(logger, "start_over"):
             logger.start_over()  # an attempt before this one may have been killed before it saved anything
         logger.log_hyperparams(_hyperparameters(cfg))
+    # The peak memory is that of this fit, without what building the parts took.
     reset_peak(trainer.strategy.root_device)
     failed = True
     start = time.perf_counter()
     try:
+        # weights_only: torch unpickles tensors and plain values alone, so a checkpoint can't run code.
         trainer.fit(parts.task, datamodule=parts.data, ckpt_path=resume, weights_only=True)
         failed = False
     except Exception as error:
@@ -188,10 +195,12 @@ def fit(cfg: DictConfig, resume: str | None = None, initial: Initial | None = No
             raise told from error
         raise
     finally:
+        # In any case: Lightning leaves closing to the interpreter's exit, which worker processes do not reach.
         finish(trainer.loggers, failed=failed)
     if lost := _lost_final_state(trainer):
         raise lost
     outcome = _outcome(cfg, trainer, time.perf_counter() - start)
+    # After the outcome is taken: compression and the like have metrics of their own, which are kept in `joined`.
     came_after = after_fit(trainer, parts.task)
     return replace(
         outcome,
@@ -217,12 +226,14 @@ def _start_from(task: pl.LightningModule, initial: Initial, cfg: DictConfig) -> 
     outputs = cfg.derived.get("num_classes") or cfg.derived.get("targets")
 
     def reading(path: Path) -> Mapping[str, Tensor]:
+        # timm adapts its weights to the model's channels and classes, so it must build the model to read them.
         if initial.source == pretrained.TIMM:
             return pretrained.timm_weights(initial, partial(build, cfg.model, "model"), outputs)
         return read(path)
 
     strict = cfg.get("init_strict", True)
     found, lines = start_from(task, initial, classes=outputs, strict=strict, reading=reading)
+    # RANK is not set with one device, which trains in the launching process.
     if int(os.environ.get("RANK", "0")) == 0:
         keep(found, Path(cfg.derived.run_dir))
         print(*lines, sep="\n", file=sys.stderr, flush=True)
@@ -238,6 +249,7 @@ def build_data(cfg: DictConfig) -> pl.LightningDataModule | None:
     supplied: dict[str, Any] = {}
     if accepts(node, "augment"):
         supplied["augment"] = build(cfg.get("augment"), "augment")
+    # Built-in data modules divide the global batch themselves, so that other device counts see the same batches.
     if not hasattr(target(node), "promises") and accepts(node, "batch_size"):
         supplied["batch_size"] = cfg.derived.per_device_batch
     data = build(node, "data", **supplied)
@@ -271,6 +283,7 @@ def build_task(cfg: DictConfig) -> pl.LightningModule:
             why=f"it is a {type(task).__name__}",
             fix=f"model._target_={cfg.task['_target_']} if it is a network: task=classification trains it",
         )
+    # A module that torch.compile wraps has other names for its weights: checkpoints must not depend on `compile`.
     name_plainly(task)
     if isinstance(task, Task):
         rules: Any = OmegaConf.to_container(cfg.get("param_groups") or OmegaConf.create([]), resolve=True)
@@ -283,6 +296,7 @@ def build_loggers(cfg: DictConfig) -> list[Any]:
     masker = Masker.of(cfg)
     loggers = []
     for name, node in (cfg.get("logger") or {}).items():
+        # Only the texts that a tracker shows are masked: its key and address must arrive as they are.
         shown = {key: node[key] for key in SHOWN if key in node}
         shown = {k: OmegaConf.to_container(v, resolve=True) if OmegaConf.is_config(v) else v for k, v in shown.items()}
         loggers.append(build(node, f"logger.{name}", **masker.mask_tree(shown)))
@@ -306,6 +320,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[Any], loggers: list[Any]) -> 
         "max_time": None,  # its end would be that of the run; ours is that of an attempt
     }
     supplied |= _limits(cfg)
+    # Lightning refuses a progress bar callback next to enable_progress_bar=False, and adds one of its own to True.
     bar = any(isinstance(callback, pl.callbacks.ProgressBar) for callback in callbacks)
     supplied["enable_progress_bar"] = cfg.trainer.get("enable_progress_bar", bar)
     supplied["enable_model_summary"] = cfg.trainer.get("enable_model_summary", False)
@@ -345,6 +360,7 @@ def _limits(cfg: DictConfig) -> dict[str, int]:
         return {}
     batches = {
         "limit_train_batches": epoch_steps(cfg.data, derived.train_samples)[0] * accumulate,
+        # Rounded up: a validation takes its last, incomplete batch, too.
         "limit_val_batches": -(-derived.val_samples // (derived.per_device_batch * derived.world_size)),
     }
     given = {key: cfg.trainer.get(key) for key in batches}

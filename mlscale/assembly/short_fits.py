@@ -25,6 +25,7 @@ _SILENT = ("wandb", "tensorboard", "mlflow")
 @contextmanager
 def scratch(verb: str) -> Iterator[Path]:
     """Provide a folder that is removed when the block ends."""
+    # In the system's temporary folder: a measurement must not appear among the user's runs.
     with tempfile.TemporaryDirectory(prefix=f"mlscale-{verb}-") as folder:
         yield Path(folder)
 
@@ -49,6 +50,7 @@ def shortened(
     short = cfg.copy()
     with open_dict(short):
         short.trainer.limit_train_batches, short.trainer.limit_val_batches = batches
+        # Each of these could end the fit before it has taken the wanted number of steps.
         short.trainer.update(max_epochs=epochs, max_steps=-1, max_time=None, overfit_batches=0)
         short.trainer.update(check_val_every_n_epoch=1, val_check_interval=None, enable_progress_bar=False)
         kept = {name: node for name, node in (cfg.get("callbacks") or {}).items() if _stays(node, steps_alone, saves)}
@@ -82,6 +84,7 @@ def fit(
     derived["announce_metric"] = announce_metric
     derived |= {name: short.derived.get(name) for name in ("precision", "memory_format")}  # found already, if asked for
     short.derived = dict.fromkeys(short.derived)
+    # The run folder is read by other processes, but secrets are written to no file, not even a temporary one.
     protected, environment = protect(short)
     os.environ.update(environment)
     text = OmegaConf.to_yaml(OmegaConf.create(protected))

@@ -29,6 +29,7 @@ def check_sweep(request: Request) -> None:
     for overrides in jobs:
         found = _problems(replace(request, overrides=tuple(overrides), multirun=False))
         what = {problem.what for problem in found}
+        # Compared by the message alone: `where` names the job's own override.
         common = found if common is None else [problem for problem in common if problem.what in what]
         if not common:
             return
@@ -87,11 +88,13 @@ def _jobs(request: Request) -> Iterator[list[str]]:
             if override.is_discrete_sweep():
                 values = [str(value) for value in override.sweep_string_iterator()]
             else:
+                # A continuous interval has no list of values: its start stands for all of them in the check.
                 values = [str(override.value().start)]  # type: ignore[union-attr]
             if not values:
                 raise _no_values(line.lstrip("+"), request)
             choices.append([f"{key}={value}" for value in values])
     for job in product(*choices):
+        # Hydra's own settings (the sweeper, the launcher) are not part of a job's config.
         yield [word for word in job if not re.match(r"hydra[./]", word)]
 
 

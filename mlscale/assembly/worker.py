@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 # A checkpoint or a log that could not be written: the disk, a quota or a limit of the process is full.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS})
 
+# An orphaned rank may hold its GPU for that long.
 _WATCH_SECONDS = 0.5
 
 
@@ -46,9 +47,12 @@ def rank_main(folder: str, environment: Mapping[str, str], checkpoint: str, laun
         checkpoint: to resume from; empty for a new run.
         launcher: the launching process.
     """
+    # First: from here on code that is imported must see that it runs in a rank.
     this_process.enter()
     end_with(launcher)
     multiprocessing.set_start_method(None, force=True)  # a user's loaders start their workers as in one process
+    # The fork server has the environment of its own start: variables that were set later, such as protected secrets,
+    # come from the launching process.
     os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
     path, rank = Path(folder), int(os.environ["RANK"])
     if rank:
@@ -60,6 +64,7 @@ def rank_main(folder: str, environment: Mapping[str, str], checkpoint: str, laun
         failures.write(path, rank, error)
         raise
     except Exception as error:
+        # A collective fails in every rank when one rank ends: the error to report is that rank's.
         if what := failures.of_another_rank(error):
             failures.write_of_another(path, rank, what, error)
         else:
@@ -91,6 +96,8 @@ def train(folder: Path, checkpoint: Path | None = None) -> None:
     with (
         masked_output(masker),
         debugger.ready(cfg.get("debugger") or {}, rank, cfg.derived.world_size),
+        # The handlers only note a signal, and the run stops at the next step boundary; once another rank has failed,
+        # SIGTERM ends this one at once.
         signals.noted(over=lambda: failures.any_in(folder), ends_process=garbage.claimed()),
         stall.ended_by(end_hung if ours else None),
     ):
@@ -105,6 +112,7 @@ def train(folder: Path, checkpoint: Path | None = None) -> None:
                 accumulate=cfg.trainer.get("accumulate_grad_batches", 1),
                 precision=cfg.precision.value,
             )
+            # Lightning and torch let the system's error through when a checkpoint or a log can't be written.
             if told is None and isinstance(error, OSError) and error.errno in _FULL:
                 told = unwritable(folder, error)
             if told is None:
@@ -119,11 +127,13 @@ def end_with(launcher: int) -> None:
     """End this rank when the launching process is gone, killed without notice: nobody waits for it, and another attempt
     at the run may start. The same when its parent, the fork server, is gone: its end would not be noticed.
     """
+    # With the start time, because the system gives the id of a dead process to a new one.
     started, parent = process.start_ticks(launcher), os.getppid()
 
     def watch() -> None:
         while process.alive(launcher, started) and os.getppid() == parent:
             time.sleep(_WATCH_SECONDS)
+        # SIGKILL: a rank that hangs in a collective runs no handler.
         os.kill(os.getpid(), signal.SIGKILL)
 
     threading.Thread(target=watch, name="mlscale-launcher", daemon=True).start()
