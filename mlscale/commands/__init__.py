@@ -1,4 +1,4 @@
-"""The commands, a package each. `call` runs one from Python; the command line runs them for people."""
+"""The commands, a package each. `call` runs one from Python; the command line runs them for users."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def entry(command: str) -> ModuleType:
 
 
 def call(verb: str, overrides: Sequence[str] = ()) -> Result:
-    """Run a working verb as the command line would, and return its result.
+    """Run a command with a config as the command line would, and return its result.
 
     Raises:
         MLScaleError: everything that the command line would print.
@@ -96,10 +96,10 @@ def call(verb: str, overrides: Sequence[str] = ()) -> Result:
 
 
 def background(verb: str, overrides: Sequence[str], folder: Path) -> AbstractContextManager[Background]:
-    """Run a verb that stays (a server, load, a watch) as a command of its own, which ends with the `with` block.
+    """Run a command that keeps running (a server, load, a monitor) as a process, which ends with the `with` block.
 
     Args:
-        folder: where what it prints is kept, `<verb>.out` and `<verb>.log`.
+        folder: gets its output, `<verb>.out` and `<verb>.log`.
     """
     from mlscale.launch.background_command import background as started
 
@@ -107,7 +107,7 @@ def background(verb: str, overrides: Sequence[str], folder: Path) -> AbstractCon
 
 
 def run(verb: str, cfg: DictConfig) -> Result:
-    """Run a working verb on a config that was checked; what it prints shows no secrets."""
+    """Run a command on a checked config; its output shows no secrets."""
     from mlscale.secrets.mask import Masker, masked_output
 
     with masked_output(Masker.of(cfg)):

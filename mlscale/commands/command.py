@@ -1,4 +1,4 @@
-"""What the command line knows of a command without importing its entry point."""
+"""The description of a command that the command line has without importing its entry point."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ _SWITCH = {"true": True, "false": False}
 
 @dataclass(frozen=True)
 class Word:
-    """Something that is named without a key; `name=value` works, too.
+    """An argument that is named without a key; `name=value` works, too.
 
     Attributes:
         example: a value that can be typed, shown where the word is missing.
-        many: several of it may follow each other.
+        many: it may be given several times in a row.
     """
 
     name: str
@@ -38,7 +38,7 @@ class Word:
 
     @property
     def usage(self) -> str:
-        """The word as the usage line has it."""
+        """The word as it is shown in the usage line."""
         text = self.name.upper() + (" …" if self.many else "")
         return text if self.required else f"[{text}]"
 
@@ -63,12 +63,12 @@ class Key:
 
     @property
     def setting(self) -> str:
-        """The key with its default, or with an example where the default is nothing that can be typed."""
+        """The key with its default, or with an example where the default can't be typed."""
         default = str(self.default).lower() if isinstance(self.default, bool) else self.default
         return f"{self.name}={self.example if default in (None, '') else default}"
 
     def read(self, text: str) -> object:
-        """Convert what was typed behind the `=`.
+        """Convert the text that was typed after the `=`.
 
         Raises:
             MLScaleError: it is of another type, or not one of the choices.
@@ -127,7 +127,7 @@ class Command:
         summary: one line of help.
         stage: the group of the help that it is in, one of STAGES or THIRD_PARTY.
         examples: commands with what they do.
-        actions: what a command that composes no config takes; one with a single action has it under the name ''.
+        actions: of a command that composes no config; a single action has the name ''.
         module: of a third-party command, the module with its `run(cfg)`, which is imported when the command runs.
     """
 

@@ -22,14 +22,14 @@ _OPTIONS = {"root": ("runs_dir", "registry.root"), "runs": ("runs_dir",), "verb"
 
 
 class Options(SimpleNamespace):
-    """What was typed, by name (a '.' of a name is '_'); `action`, `overrides` and `config_dir` among it."""
+    """The typed values by name (a '.' of a name is '_'), with `action`, `overrides` and `config_dir`."""
 
 
 def read(command: str, actions: Mapping[str, Action], argv: Sequence[str]) -> Options:
     """Read the command line of `mlscale <command>`; a command with one action has it under the name ''.
 
     Raises:
-        MLScaleError: what is wrong with it, all of it at once, each with what to type.
+        MLScaleError: all its problems at once, each with a fix.
     """
     if "" in actions:
         return _Line(f"mlscale {command}", "", actions[""]).read(argv)
@@ -72,7 +72,7 @@ class _Line:
         return Options(action=self.name, overrides=self.overrides, config_dir=folders, **named)
 
     def _config_dirs(self, argv: Sequence[str]) -> tuple[list[str], list[str]]:
-        """Split `--config-dir DIR` from the other words."""
+        """Separate `--config-dir DIR` from the other words."""
         rest: list[str] = []
         folders: list[str] = []
         waiting = list(argv)
@@ -156,7 +156,7 @@ class _Line:
         )
 
     def _named_words(self) -> dict[str, object]:
-        """Give the words their names; those that were typed as a key have theirs."""
+        """Return the words by name; those that were typed as a key have theirs already."""
         values: dict[str, object] = {}
         rest = list(self.words)
         for word in self.action.words:

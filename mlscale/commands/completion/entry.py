@@ -1,6 +1,6 @@
 """Complete commands, references, groups and their options, and keys in a shell; imports neither Hydra nor torch.
 
-`mlscale completion bash` prints a script that asks `mlscale completion query -- WORDS…` at every press of the tab key.
+`mlscale completion bash` prints a script that calls `mlscale completion query -- WORDS…` at every press of the tab key.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ SCRIPTS = {"bash": BASH, "zsh": ZSH, "fish": FISH}
 
 
 def main(argv: Sequence[str]) -> int:
-    """`mlscale completion bash|zsh|fish`, and the query that their scripts make.
+    """Run `mlscale completion bash|zsh|fish`, or the query of their scripts; return the exit code.
 
     Raises:
         MLScaleError: any other word.
@@ -91,7 +91,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def complete(words: Sequence[str], roots: Roots) -> list[str]:
-    """Return what the last of the words after `mlscale` may become, sorted; "" when a new word begins."""
+    """Return the completions of the last of the words after `mlscale`, sorted; "" means that a new word begins."""
     *before, word = words or [""]
     register_commands(COMMANDS)
     command = before[0] if before and before[0] in COMMANDS else "train"
@@ -113,7 +113,7 @@ def complete(words: Sequence[str], roots: Roots) -> list[str]:
 
 
 def _of_action(action: Action, word: str) -> Iterator[str]:
-    """The keys of a command that composes no config; of one that is typed, its values."""
+    """Yield the keys of a command that composes no config; once a key is typed, its values."""
     typed, sign, _ = word.partition("=")
     for key in action.keys:
         values = ("true", "false") if key.type is bool else key.choices
@@ -125,7 +125,7 @@ def _of_action(action: Action, word: str) -> Iterator[str]:
 
 
 def _named(command: str, before: Sequence[str], roots: Roots) -> Sequence[str]:
-    """The names that a command takes as a word."""
+    """Return the names that a command takes as an argument without a key."""
     if command == "completion":
         return list(SCRIPTS) if len(before) == 1 else []
     if command == "recipes":
@@ -161,7 +161,9 @@ def _overrides(word: str, verb: str, before: Sequence[str], roots: Roots) -> Ite
 
 
 def _references(command: str, word: str) -> Iterator[str]:
-    """Yield what the command may work on: the newest runs and the versions here; ids of runs once one is begun."""
+    """Yield references that the command may work on: the newest runs and the versions here; ids of runs once one is
+    begun.
+    """
     takes = REFERENCES.get(command)
     if takes is None or word.startswith("-"):
         return
@@ -175,14 +177,14 @@ def _references(command: str, word: str) -> Iterator[str]:
 
 
 def _of_list(value: str, options: Iterable[str]) -> list[str]:
-    """Options for one value, or for the next of a list: `[csv,` gives `[csv,wandb`."""
+    """Return options for one value, or for the next of a list: `[csv,` gives `[csv,wandb`."""
     head = value[: max(value.rfind("["), value.rfind(",")) + 1]
     taken = re.split(r"[\[,]", head)
     return [head + option for option in options if option not in taken]
 
 
 def _of_key(key: str, fields: Fields) -> list[str]:
-    """The values of a switch, or of a key that takes one of a few."""
+    """Return the values of a boolean key, or of a key with a few values."""
     kinds = {
         item.word: item.type for option in fields.options for item in option.fields if item.path == key and item.word
     }
@@ -193,13 +195,13 @@ def _of_key(key: str, fields: Fields) -> list[str]:
 
 
 def _enumerated(schema: Mapping[str, Any]) -> list[object]:
-    """The few values of a type, or of one that may be null as well."""
+    """Return the enumerated values of a type, or of one that may be null as well."""
     either = schema.get("anyOf", [schema])
     return [value for one in either for value in one.get("enum", ())]
 
 
 def _paths(node: str, before: Sequence[str], fields: Fields) -> Iterator[str]:
-    """The keys below a node: those that its files name, and the other arguments of their targets."""
+    """Yield the key paths below a node: those that its files name, and the other arguments of their targets."""
     for option in fields.options:
         if option.package.split(".")[0] != node or not _may_be_selected(option, before):
             continue
@@ -212,6 +214,6 @@ def _paths(node: str, before: Sequence[str], fields: Fields) -> Iterator[str]:
 
 
 def _may_be_selected(option: Option, before: Sequence[str]) -> bool:
-    """False for the other options of a group of which one was typed."""
+    """Return False for the other options of a group of which one was typed."""
     chosen = [word.lstrip("+").partition("=")[2] for word in before if word.lstrip("+").startswith(f"{option.group}=")]
     return not chosen or option.name in re.split(r"[\[\],]", chosen[-1])

@@ -1,4 +1,4 @@
-"""Make a run's checkpoint smaller and faster, and keep that only when it is measured to be."""
+"""Make a run's checkpoint smaller and faster, and keep the result only if measurements confirm that."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def run(cfg: DictConfig) -> Result:
 
 
 def _chosen(cfg: DictConfig) -> tuple[str, Any]:
-    """The one way of compression that the config names.
+    """Return the one way of compression that the config names.
 
     Raises:
         MLScaleError: none or several are chosen, or one that is a part of training alone.

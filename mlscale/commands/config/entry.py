@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """`mlscale config …`; returns the exit code."""
+    """Run `mlscale config …`; return the exit code."""
     options = read("config", COMMAND.actions, argv)
     command = _working(options.command)
     if options.action == "schema":
@@ -58,7 +58,7 @@ def _working(command: str) -> str:
 
 
 def _show(request: Request, parts: Sequence[str], *, origin: bool, resolve: bool) -> str:
-    """The config as YAML, secrets masked; a config with problems is shown, too: one looks at it to find them."""
+    """Return the config as YAML, secrets masked. A config with problems is shown, too: users read it to find them."""
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 

@@ -1,4 +1,4 @@
-"""What this machine has, and what will and won't work on it."""
+"""A description of this machine, and of the features that work on it."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ _INSTRUCTIONS = {
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `mlscale env`; returns the exit code.
+    """Run `mlscale env`; return the exit code.
 
     Raises:
         MLScaleError: a key that it does not have.
@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def describe(root: str) -> dict[str, Any]:
-    """All that `mlscale env` tells, as JSON has it: versions, extras, devices, cpu, memory, disks, checks."""
+    """Return the report of `mlscale env`, as JSON has it: versions, extras, devices, cpu, memory, disks, checks."""
     from mlscale.commands.env.environment_checks import checks
     from mlscale.data.cache_folder import cache_dir
     from mlscale.launch.local_devices import this_machine
@@ -118,7 +118,7 @@ def _cpu() -> dict[str, Any]:
 
 
 def _disks(runs: Path, cache: Path) -> tuple[Disk, Disk]:
-    """Both folders' disks, together in under two seconds."""
+    """Return the measured disks of both folders; takes less than two seconds for both."""
     return measure(runs, 0.4), measure(cache, 0.4)
 
 

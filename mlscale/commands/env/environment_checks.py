@@ -1,4 +1,4 @@
-"""What will and won't work on this machine, and what to do about it. Nothing here asks a network."""
+"""Checks of the features that work on this machine, with a fix for the others. No network is used."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _ROOM = 1 << 30  # bytes; less free space than this is worth a word before the f
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that works here or doesn't.
+    """One feature that works here or doesn't.
 
     Attributes:
-        option: as it is typed (`precision=bf16`), or what it is about (`runs_dir`).
-        ok: whether it works.
-        says: how well, or why not.
-        fix: what to do where it doesn't.
+        option: as it is typed (`precision=bf16`), or its subject (`runs_dir`).
+        ok: True if it works.
+        says: the details, or the reason why not.
+        fix: what to do if it doesn't.
     """
 
     option: str
@@ -37,7 +37,7 @@ class Check:
 
 
 def checks(devices: Machine, runs: Disk, cache: Disk) -> list[Check]:
-    """Every check, in the order in which the groups of a config are read."""
+    """Return every check, in the order of the groups of a config."""
     return [
         *_accelerators(devices),
         *_precisions(devices),
@@ -124,7 +124,7 @@ def _loggers() -> Iterator[Check]:
 
 
 def wandb_key() -> str:
-    """Where W&B finds an API key: 'WANDB_API_KEY', or the path of a netrc; '' for nowhere. The key is not kept."""
+    """Return the source of W&B's API key: 'WANDB_API_KEY', or the path of a netrc; '' for none. The key is not kept."""
     if os.environ.get("WANDB_API_KEY"):
         return "WANDB_API_KEY"
     host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""

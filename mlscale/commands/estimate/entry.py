@@ -1,4 +1,4 @@
-"""Tell memory, time and cost of a training run before it starts."""
+"""Estimate memory, time and cost of a training run before it starts."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _UNITS = {"": 1, "B": 1, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "M
 
 
 def run(cfg: DictConfig) -> Result:
-    """Trace two steps for memory, take a short probe for time, look up the price; compare with what may be spent.
+    """Trace two steps for memory, take a short probe for time, look up the price; compare with the limits.
 
     No run folder is made.
 
@@ -67,7 +67,7 @@ def run(cfg: DictConfig) -> Result:
 
 @dataclass(frozen=True)
 class Wanted:
-    """The settings of the verb; see conf/verb/estimate.yaml."""
+    """The settings of the command; see conf/verb/estimate.yaml."""
 
     probe_seconds: float
     accelerator: str | None
@@ -83,7 +83,7 @@ class Wanted:
         """Read and check them.
 
         Raises:
-            MLScaleError: a limit that is none.
+            MLScaleError: an invalid limit.
         """
         if node["accelerator"] not in (None, "cpu", "cuda", "mps"):
             raise MLScaleError(
@@ -98,12 +98,12 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Found:
-    """What was measured and computed.
+    """The measured and computed values.
 
     Attributes:
         terms: bytes beyond the tensors, by what they are for; on CUDA devices only.
         limit: bytes that a process may use; 0 where unknown.
-        time: None where no probe was wanted.
+        time: None if no probe was requested.
         occupied: bytes that a process occupies at most, its tensors among them, where no probe has measured it.
     """
 
@@ -116,19 +116,19 @@ class Found:
 
     @property
     def resident(self) -> int | None:
-        """Bytes that the probe's process occupied; None where none did with the whole batch."""
+        """Bytes that the probe's process occupied; None if no probe ran with the whole batch."""
         return self.time.resident_bytes if self.time else None
 
     @property
     def needed(self) -> int:
-        """Bytes to compare with the limit: with what the device needs besides, or what a process occupies."""
+        """Bytes to compare with the limit: with those that the device needs in addition, or that a process occupies."""
         if self.terms:
             return self.memory.peak + sum(self.terms.values())
         return max(self.memory.peak, self.resident or self.occupied)
 
 
 def conclude(found: Found, wanted: Wanted, prices: Prices, instance: Instance | None) -> Result:
-    """The figures, what a person would say, and whether the limits hold."""
+    """Return the result: metrics, a sentence, and whether the limits hold."""
     from mlscale.estimate.prices import cost_usd
 
     seconds = found.time.seconds if found.time else math.nan
@@ -192,7 +192,7 @@ def _sentence(found: Found, cost: float, hourly: float | None, instance: Instanc
 
 
 def _broken(found: Found, seconds: float, cost: float, wanted: Wanted) -> list[str]:
-    """A phrase for each limit that does not hold; one that can't be known does not hold either."""
+    """Return a phrase for each limit that is exceeded; a limit of something unknown counts as exceeded."""
     broken = []
     if found.limit and found.needed > found.limit:
         bound = "" if found.terms or found.resident else "up to "
@@ -220,7 +220,7 @@ def _terms(memory: Memory, accelerator: str, cfg: DictConfig) -> dict[str, int]:
 
 
 def _limit(wanted: Wanted, instance: Instance | None, accelerator: str, world_size: int) -> int:
-    """Bytes that a process may use: as typed, the instance's GPU's, or this machine's; 0 where unknown."""
+    """Return the bytes that a process may use: as typed, the instance's GPU's, or this machine's; 0 if unknown."""
     if wanted.memory_limit is not None:
         return wanted.memory_limit
     if instance and instance.gpu_memory_gib:
@@ -234,10 +234,10 @@ def _limit(wanted: Wanted, instance: Instance | None, accelerator: str, world_si
 
 
 def bytes_of(text: str) -> int:
-    """24GiB, 500 MB or 1000000 as bytes.
+    """Return an amount of memory, such as 24GiB, 500 MB or 1000000, as bytes.
 
     Raises:
-        MLScaleError: it is no amount of memory.
+        MLScaleError: it is not an amount of memory.
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([A-Za-z]*)\s*", text)
     unit = _UNITS.get(found[2].upper()) if found else None

@@ -1,4 +1,6 @@
-"""What `mlscale estimate` measures: memory from the task and one batch, time from short runs in a passing folder."""
+"""The measurements of `mlscale estimate`: memory from the task and one batch, time from short runs in a temporary
+folder.
+"""
 
 from __future__ import annotations
 
@@ -32,16 +34,16 @@ _FIRST_PASSES, _FIRST_VALIDATION = 3, 2  # of the fit that warms up and tells ho
 
 @dataclass(frozen=True)
 class Time:
-    """What the probe gives.
+    """The result of a time probe.
 
     Attributes:
-        seconds: of the whole run, as its result's `time_s`; NaN where nobody knows its end.
-        error: how far that may be off, as a share of it.
+        seconds: of the whole run, as its result's `time_s`; NaN if its end is unknown.
+        error: of `seconds`, as a share of it.
         steps: optimizer steps of the run.
         step_s: one optimizer step.
         samples_per_s: throughput of all processes in training; NaN where the batch size is unknown.
         resident_bytes: the most a process of the probe took; None where it took a smaller batch.
-        how: where it was no plain probe, in words.
+        how: a phrase, if the time was extrapolated.
     """
 
     seconds: float
@@ -55,7 +57,7 @@ class Time:
     how: str
 
     def metrics(self) -> dict[str, float]:
-        """By name, with units."""
+        """Return the metrics by name, with units."""
         found = {
             "time_error_percent": round(self.error * 100),
             "steps": self.steps,
@@ -68,7 +70,7 @@ class Time:
 
 
 def measure_memory(cfg: DictConfig, accelerator: str) -> Memory:
-    """The peak of one process's training step, from one real batch of the data."""
+    """Return the peak memory of one process's training step, from one real batch of the data."""
     loop = Loop(
         precision=str(cfg.precision.value),
         passes=cfg.trainer.get("accumulate_grad_batches", 1) or 1,
@@ -89,14 +91,14 @@ def measure_memory(cfg: DictConfig, accelerator: str) -> Memory:
 
 
 def _unsuited(cfg: DictConfig, error: Exception) -> MLScaleError | None:
-    """Return what to report where the model can't take the images of the data; None for another error."""
+    """Return the error to report if the model can't take the images of the data; None for another error."""
     ranks = cfg.derived.world_size * (cfg.trainer.get("accumulate_grad_batches", 1) or 1)
     batch = cfg.derived.per_device_batch
     return unsuited_input(error, build_task(cfg), build_data(cfg), per_device_batch=batch, ranks=ranks)
 
 
 def first_batch(cfg: DictConfig) -> Any:
-    """The first training batch of one process, as the loader gives it, on the CPU.
+    """Return the first training batch of one process, as the loader gives it, on the CPU.
 
     Raises:
         MLScaleError: neither the data nor the task has a training loader, or it is empty.
@@ -120,7 +122,7 @@ def first_batch(cfg: DictConfig) -> Any:
 
 
 def measure_time(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: float, memory: Memory) -> Time:
-    """The time of the whole run, from short ones with its own loop, data pipeline and callbacks.
+    """Return the time of the whole run, from short ones with its own loop, data pipeline and callbacks.
 
     A batch that would not fit into what memory is free is extrapolated from the two largest of its halves that do.
     """
@@ -160,7 +162,7 @@ def measure_time(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: floa
 
 
 def occupied_bytes(peak: int) -> int:
-    """Return what a process with so many bytes of tensors at its peak occupies at most, bytes.
+    """Return the most that a process with so many bytes of tensors at its peak occupies, bytes.
 
     Python, torch and the data occupy what they do in this process, which holds the same.
     """
@@ -168,7 +170,7 @@ def occupied_bytes(peak: int) -> int:
 
 
 def _fits(cfg: DictConfig, samples: int, memory: Memory) -> bool:
-    """Whether every process's tensors at that batch, as a process holds them, fit into the memory that is free."""
+    """Return whether every process's tensors at that batch, as a process holds them, fit into the free memory."""
     if cfg.derived.accelerator != "cpu":
         return True
     if samples != cfg.derived.per_device_batch:
@@ -183,7 +185,7 @@ def _smaller(cfg: DictConfig, samples: int) -> Memory:
 
 
 def _with_batch(cfg: DictConfig, samples: int | None) -> DictConfig:
-    """The same run with another batch per process."""
+    """Return the same run with another batch per process."""
     if samples is None or samples == cfg.derived.per_device_batch:
         return cfg
     other = cfg.copy()
@@ -193,7 +195,7 @@ def _with_batch(cfg: DictConfig, samples: int | None) -> DictConfig:
 
 
 def _plan(cfg: DictConfig, timing: probe.Timing) -> Plan | None:
-    """How much the run does, from the config, or from the loaders where the data says nothing of itself."""
+    """Return the work of the run, from the config, or from the loaders where the data reports no facts."""
     derived, accumulate = cfg.derived, cfg.trainer.get("accumulate_grad_batches", 1) or 1
     epochs = cfg.trainer.get("max_epochs")
     if derived.steps_per_epoch is not None:
@@ -220,7 +222,9 @@ def _validation_batches(cfg: DictConfig) -> int | None:
 
 
 def _probe(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: float) -> tuple[probe.Timing, float, int]:
-    """A short fit that warms up, then one of about `seconds`: the timing, seconds that a run takes once, and bytes."""
+    """Run a short fit to warm up, then one of about `seconds`; return the timing, seconds that a run takes once, and
+    bytes.
+    """
     accumulate = cfg.trainer.get("accumulate_grad_batches", 1) or 1
     passes = cfg.derived.steps_per_epoch * accumulate if cfg.derived.steps_per_epoch else None
     validation = _validation_batches(cfg)
@@ -245,7 +249,7 @@ def _fit(
     *,
     announce_metric: bool = False,
 ) -> tuple[probe.Timing, dict[str, Any]]:
-    """A short fit with a clock."""
+    """Run a short fit with a clock."""
     with short_fit.scratch("estimate") as folder:
         clock = folder / "clock.json"
         callback = {"_target_": "mlscale.estimate.time_probe.Clock", "path": str(clock)}

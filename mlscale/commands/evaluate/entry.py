@@ -1,4 +1,4 @@
-"""Measure a model on its validation or test data: figures with intervals, classes, slices, errors, calibration."""
+"""Measure a model on its validation or test data: metrics with intervals, classes, slices, errors, calibration."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _OF_THE_MODEL = ("ref", "checkpoint", "against", "to", "slices", "worst")
 
 
 def run(cfg: DictConfig) -> Result:
-    """Validate or test once, in this process; say what that is worth; compare with another model, if one is named.
+    """Validate or test once, in this process; report the results; compare with another model, if one is named.
 
     Raises:
         MLScaleError: no such run, version or checkpoint; weights that do not fit the model; no such slices.
@@ -60,11 +60,11 @@ def run(cfg: DictConfig) -> Result:
 
 @dataclass(frozen=True)
 class Place:
-    """Where results go.
+    """The folder that results are written to.
 
     Attributes:
         folder: of the files.
-        run: the run that keeps them; None where it is another folder.
+        run: the run that keeps them; None for another folder.
     """
 
     folder: Path
@@ -72,7 +72,7 @@ class Place:
 
     @classmethod
     def of(cls, cfg: DictConfig, subject: TrainedModel) -> Place:
-        """The run's own folder, unless another is named or there is none."""
+        """Return the run's own folder, unless another is named or there is no run."""
         if cfg.to:
             return cls(Path(cfg.to).expanduser().absolute(), None)
         if subject.run is not None:
@@ -84,7 +84,7 @@ class Place:
         return self.folder / "evaluate-samples.parquet"
 
     def keep(self, result: Result, told: Judged | None, found: Pass) -> Result:
-        """Write the document, its page, and the contact sheet beside them."""
+        """Write the document, its page, and the contact sheet next to them."""
         from mlscale.files import make_folders, write_bytes
         from mlscale.report import Picture
 
@@ -101,7 +101,7 @@ class Place:
 
 
 def look(cfg: DictConfig, subject: TrainedModel, place: Place | None, masker: Masker) -> Pass:
-    """One pass of a model over the split; its table of samples goes to `place`."""
+    """Run one pass of a model over the split; its table of samples goes to `place`."""
     from mlscale.evaluate import samples_table as table
     from mlscale.evaluate.samples_table import SampleTable
 
@@ -135,7 +135,7 @@ def look(cfg: DictConfig, subject: TrainedModel, place: Place | None, masker: Ma
 
 
 def _other(cfg: DictConfig, registry: Any, masker: Masker) -> Pass:
-    """The model that the first is compared with, on its own config and whatever data was typed."""
+    """Return the pass of the model that the first is compared with, on its own config and any data that was typed."""
     from mlscale.assembly.ready import ready
 
     other = resolve_reference(str(cfg.against), runs_dir=cfg.runs_dir, registry=registry)
@@ -145,7 +145,7 @@ def _other(cfg: DictConfig, registry: Any, masker: Masker) -> Pass:
 
 
 def _told(cfg: DictConfig, found: Pass, other: Pass | None) -> Judged | None:
-    """What there is to say of the samples, and of two models beside each other."""
+    """Return the report on the samples, and on the comparison of two models; None if nothing was gathered."""
     from mlscale.evaluate.model_comparison import compare
     from mlscale.evaluate.report_wording import joined
     from mlscale.evaluate.task_report import judge

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def run(cfg: DictConfig) -> Result:
     """Build the run's model with the checkpoint's weights, export, compare on validation samples, and write the folder.
 
-    Nothing is written when a bound does not hold; the result says so, and the command line ends with exit code 4.
+    Nothing is written if a bound is not met; the result reports it, and the command line ends with exit code 4.
 
     Raises:
         MLScaleError: no such run or checkpoint, other data than the run's, a model that ONNX can't express, a place
@@ -62,10 +62,10 @@ def run(cfg: DictConfig) -> Result:
 
 
 def _compressed(choice: bool | str, folder: RunFolder, checkpoint: Path) -> tuple[Stored | None, str]:
-    """The compressed model to export in place of the checkpoint's own, if it is to be; without one, why not.
+    """Return the compressed model to export instead of the checkpoint's own, or None and the reason.
 
     Raises:
-        MLScaleError: one is asked for, and none was kept (exit code 4); or it is damaged.
+        MLScaleError: one is requested, and none was kept (exit code 4); or it is corrupt.
     """
     from mlscale.compress.stored_model import kept
 
@@ -91,8 +91,9 @@ def _start(folder: RunFolder, checkpoint: Path, compressed: Stored | None, why: 
 
 
 def _problems(cfg: DictConfig, parity: Parity, compressed: Stored | None) -> list[str]:
-    """The bounds that do not hold. Eight bits give other logits: there classes and accuracy must hold, by the bounds
-    that the model was compressed under."""
+    """Return the bounds that are not met. Eight bits give other logits: for them classes and accuracy are checked, by
+    the bounds that the model was compressed under.
+    """
     if compressed is None:
         return parity.problems(tolerance=cfg.tolerance, min_agreement=cfg.min_agreement)
     return parity.problems(
@@ -101,7 +102,7 @@ def _problems(cfg: DictConfig, parity: Parity, compressed: Stored | None) -> lis
 
 
 def _measure(cfg: DictConfig, checkpoint: Path, compressed: Stored | None) -> tuple[Any, Measured]:
-    """The data module, and the exported model with its numbers."""
+    """Return the data module, and the exported model with its measurements."""
     from mlscale.export.measure_export import measure
 
     data, task = rebuilt(cfg, checkpoint, "validate")
@@ -150,8 +151,9 @@ def _write(
 def _reference(
     cfg: DictConfig, folder: RunFolder, checkpoint: Path, measured: Measured, compressed: Stored | None
 ) -> tuple[Reference, str]:
-    """The profile that the run has collected itself, where it is of this checkpoint, of as many samples, and of fp32;
-    else that of the comparison."""
+    """Return the reference profile and its source: the run's own if it is of this checkpoint, of as many samples, and
+    of fp32; else that of the comparison.
+    """
     from mlscale.export import collected_profile as collected
 
     if compressed is None and collected.belongs(folder.path, checkpoint):

@@ -12,10 +12,10 @@ from mlscale.errors import Exit
 
 
 def main(argv: Sequence[str]) -> int:
-    """`mlscale init NAME`; returns the exit code.
+    """Run `mlscale init NAME`; return the exit code.
 
     Raises:
-        MLScaleError: a bad name, or a folder that is there and not empty.
+        MLScaleError: a bad name, or a folder that exists and is not empty.
     """
     options = read("init", COMMAND.actions, argv)
     folder = Path(options.to or options.name)

@@ -1,4 +1,4 @@
-"""Who is told: a small web server that takes alerts, as a chat or a pager would."""
+"""A small web server that receives alerts, as a chat or a pager would."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _LARGEST = 1 << 20
 
 
 class Receiver:
-    """Alerts as they came in.
+    """The alerts that have arrived.
 
     Attributes:
         alerts: the documents, in the order of their arrival.
@@ -27,7 +27,7 @@ class Receiver:
 
 @contextlib.contextmanager
 def receiving() -> Iterator[Receiver]:
-    """A receiver on a free port of this machine, until the block ends."""
+    """Provide a receiver on a free port of this machine, until the block ends."""
     alerts: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):

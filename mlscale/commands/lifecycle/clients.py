@@ -1,4 +1,4 @@
-"""Clients of the server: one that asks and labels, and some that ask throughout and check each answer."""
+"""Clients of the server: one that sends samples and labels, and some that send throughout and check each answer."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ from mlscale.errors import Exit, MLScaleError
 
 _ANSWER_SECONDS, _IDLE_SECONDS, _PAUSE_SECONDS = 30.0, 10.0, 0.01
 _SAME = 1e-3
-"""How far a probability may be from what the version gives by itself; JSON and other batches round."""
+"""The largest difference between a served probability and the version's own; JSON and other batches round."""
 
 
 class Answer(NamedTuple):
-    """What the server said of n samples."""
+    """The server's answer for n samples."""
 
     version: str
     labels: tuple[str, ...]
@@ -44,7 +44,7 @@ class Client:
         self._used = time.monotonic()
 
     def predict(self, raw: NDArray[Any], id: str = "") -> Answer:
-        """Ask for a batch, (n, …), under `id`, if given.
+        """Send a batch, (n, …), under `id`, if given, and return the answer.
 
         Raises:
             MLScaleError: no answer, or none that holds a prediction for each sample.
@@ -62,7 +62,7 @@ class Client:
         return answer
 
     def label(self, ids: Sequence[str], labels: Sequence[str]) -> None:
-        """Tell the right classes of what was asked under `ids`."""
+        """Send the correct classes of the samples that were sent under `ids`."""
         pairs = [{"id": id, "label": label} for id, label in zip(ids, labels, strict=True)]
         self._post("/labels", json.dumps(pairs).encode(), {"Content-Type": "application/json"})
 
@@ -89,12 +89,12 @@ class Client:
 
 @dataclass
 class Asked:
-    """What clients that ask throughout have seen.
+    """The observations of clients that send requests throughout.
 
     Attributes:
-        requests: how many were sent.
+        requests: the number sent.
         dropped: requests without an answer, or with an error for one: reasons.
-        wrong: answers that are not what the version they name gives: descriptions.
+        wrong: answers that differ from those of the version they name: descriptions.
         versions: answers by version.
         log: (seconds since the start, latency in ms, version) of each answer.
     """
@@ -108,13 +108,13 @@ class Asked:
 
 @contextmanager
 def asking(url: str, raw: NDArray[Any], expected: Callable[[str], NDArray[Any]], clients: int = 3) -> Iterator[Asked]:
-    """Clients that ask for one sample after the other, until the block ends, and check each answer.
+    """Run clients that send one sample after the other, until the block ends, and check each answer.
 
     Args:
         url: of the server.
         raw: the samples, (n, …).
         expected: from a version to the probabilities that it gives for them, (n, classes); called once a version.
-        clients: how many, each with a connection of its own.
+        clients: their number, each with a connection of its own.
     """
     seen, lock, over, begin = Asked(), threading.Lock(), threading.Event(), time.monotonic()
     known: dict[str, NDArray[Any]] = {}

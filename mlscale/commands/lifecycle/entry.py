@@ -1,4 +1,4 @@
-"""The whole way as one command: from data to a model that was retrained when production changed, and swapped."""
+"""The whole lifecycle as one command: from data to a model that is retrained when production changes, and swapped."""
 
 from __future__ import annotations
 
@@ -46,8 +46,8 @@ STEPS: tuple[tuple[str, Callable[[Walk], Told]], ...] = (
 
 
 def run(cfg: DictConfig) -> Result:
-    """Take the steps in order, and stop at the first whose gate does not hold. However it ends, the page is written,
-    and no process is left.
+    """Take the steps in order, and stop at the first whose gate fails. However it ends, the page is written, and no
+    process is left.
 
     Raises:
         MLScaleError: what the data or the machine lacks, what ended a step, or an extra is not installed.
@@ -82,7 +82,7 @@ def run(cfg: DictConfig) -> Result:
 
 
 def _folder(cfg: DictConfig, masker: Masker) -> RunFolder:
-    """The tour's run folder: it holds the runs, the registry, the events and the results of all steps."""
+    """Create the tour's run folder: it holds the runs, the registry, the events and the results of all steps."""
     plain = cfg.copy()
     plain.derived = dict.fromkeys(plain.derived)
     protected, _ = protect(plain)

@@ -1,4 +1,4 @@
-"""The first half of a tour: from data to a version that is worth serving."""
+"""The first half of a tour: from data to a version that can be served."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from mlscale.runs.folder import RunFolder
 
 
 def prepare(walk: Walk) -> Told:
-    """The data, written as shards once, and its facts."""
+    """Write the data as shards once, and report its facts."""
     result = walk.call("prepare")
     samples = int(result.metrics["train_samples"] + result.metrics["val_samples"])
     return Told(f"{samples:,} samples", result.sentence, page="prepare.html", metrics={"samples": samples})
 
 
 def estimate(walk: Walk) -> Told:
-    """What the training will take, before it starts."""
+    """Estimate memory and time of the training, before it starts."""
     result = walk.call("estimate", f"estimate.probe_seconds={walk.settings.probe_seconds}")
     memory, walk.estimated_s = result.metrics["peak_memory_bytes"], result.metrics["time_s"]
     return Told(
@@ -32,7 +32,7 @@ def estimate(walk: Walk) -> Told:
 
 
 def train(walk: Walk) -> Told:
-    """The training run, held against its estimate."""
+    """Train, and compare the run with its estimate."""
     result = walk.call("train")
     walk.run = Path(result.artifacts["run"])
     metric = RunFolder.open(walk.run).run["metric"]
@@ -47,7 +47,7 @@ def train(walk: Walk) -> Told:
 
 
 def profile(walk: Walk) -> Told:
-    """What bounds the training."""
+    """Find what bounds the training."""
     seconds = f"profile.seconds={walk.settings.probe_seconds}"
     result = walk.call_on_run("profile", seconds, "profile.remedies=false")
     bound = result.artifacts["bound_by"]
@@ -62,7 +62,7 @@ def profile(walk: Walk) -> Told:
 
 
 def compress(walk: Walk) -> Told:
-    """int8, kept only where it is faster and as right."""
+    """Compress to int8, kept only if it is faster and as accurate."""
     chosen = [] if walk.cfg.get("compress") else ["compress=int8"]
     result = walk.call_on_run("compress", *chosen)
     metrics = result.metrics
@@ -82,7 +82,7 @@ def compress(walk: Walk) -> Told:
 
 
 def export(walk: Walk) -> Told:
-    """The servable with its proofs, and the first version of the registry, the champion."""
+    """Export the servable with its proofs, and publish the first version of the registry, the champion."""
     from mlscale.runs.folder import RunFolder
     from mlscale.versions.from_servable import publish_servable
 

@@ -1,4 +1,4 @@
-"""What the tour sends: images of the recipe's own data, as they are and shifted."""
+"""The samples that the tour sends: images of the recipe's own data, as they are and shifted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def _turn(raw: Pixels) -> Pixels:
 
 
 SHIFTS: Mapping[str, Callable[[Pixels], Pixels]] = {"invert": _invert, "turn": _turn}
-"""Raw images (n, c, height, width) to what production sends from then on; shapes and dtypes stay."""
+"""Functions from raw images (n, c, height, width) to what production sends after the change; shapes and dtypes stay."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,15 +45,15 @@ class Labelled:
     labels: NDArray[np.str_]
 
     def shifted(self, shift: str) -> Labelled:
-        """The same images after `shift`."""
+        """Return the same images after `shift`."""
         return Labelled(SHIFTS[shift](self.raw), self.labels)
 
     def right(self, labels: Sequence[str]) -> NDArray[np.bool_]:
-        """Which of `labels` are right, bool (n,)."""
+        """Return which of `labels` are correct, bool (n,)."""
         return np.array(self.labels == np.array(labels), bool)
 
     def accuracy(self, labels: Sequence[str]) -> float:
-        """The share of `labels` that is right."""
+        """Return the share of `labels` that is correct."""
         return float(self.right(labels).mean())
 
     def save(self, path: Path) -> Path:
@@ -68,7 +68,7 @@ class Samples:
 
     Attributes:
         traffic: training images: shifted, they are what production sends, and the retraining learns from.
-        held_out: validation images. Shifted, nothing is ever trained on them: they are what is proven on.
+        held_out: validation images. Shifted, they are never trained on: the proofs use them.
     """
 
     traffic: Labelled
@@ -76,7 +76,7 @@ class Samples:
 
 
 def check(shift: str, traffic: int) -> None:
-    """See that the settings make sense.
+    """Check the settings of the tour.
 
     Raises:
         MLScaleError: an unknown shift, or too little traffic for a retraining.
@@ -95,7 +95,7 @@ def check(shift: str, traffic: int) -> None:
 
 
 def samples_of(cfg: DictConfig, labels: tuple[str, ...], traffic: int) -> Samples:
-    """The images of the config's data.
+    """Return images of the config's data.
 
     Args:
         cfg: of a training run.
@@ -103,7 +103,7 @@ def samples_of(cfg: DictConfig, labels: tuple[str, ...], traffic: int) -> Sample
         traffic: how many training images, at most.
 
     Raises:
-        MLScaleError: the data is none of images, or the images are not of one size and square (for a turn).
+        MLScaleError: the data has no images, or the images are not of one size and square (for a turn).
     """
     from mlscale.assembly.run import build_data
     from mlscale.config.composition.frozen import with_derived

@@ -26,7 +26,7 @@ _SHOWN_SECONDS, _BIN_SECONDS = 4.0, 0.25
 
 
 def retrain(walk: Walk) -> Told:
-    """One turn of the loop, while clients ask without a pause: the gate promotes the challenger, or stops the tour."""
+    """Run one retraining cycle while clients send requests: the gate promotes the challenger, or stops the tour."""
     walk.load = _load(walk)
     result = walk.call_service(
         "retrain",
@@ -58,7 +58,7 @@ _JUDGED = ("champion_window_accuracy", "challenger_window_accuracy", "window_p_b
 
 
 def swap(walk: Walk) -> Told:
-    """The server has followed the alias. Nothing was dropped, nothing was wrong, and the new version is better."""
+    """Check that the server has followed the alias: nothing was dropped or wrong, and the new version is better."""
     champion = walk.registry().resolve(walk.champion)
     asked = walk.load.asked
     end = time.monotonic() + _SWAP_SECONDS
@@ -103,7 +103,7 @@ def swap(walk: Walk) -> Told:
 
 
 def _load(walk: Walk) -> Load:
-    """Locust and clients that check each answer, all with shifted images, as production sends them by now."""
+    """Start Locust and clients that check each answer, all with shifted images, as production sends them now."""
     traffic = walk.samples.traffic.shifted(walk.settings.shift)
     samples = traffic.save(walk.place("shifted.npz"))
     locust = walk.background(
@@ -126,7 +126,7 @@ def _load(walk: Walk) -> Load:
 
 
 def _ended(walk: Walk) -> Result:
-    """End the load; what Locust has measured."""
+    """End the load; return Locust's measurements."""
     walk.load.ends.close()
     walk.load.locust.end(signal.SIGUSR1)
     result = Result.from_dict(json.loads(walk.load.locust.out.read_text(encoding="utf-8")))
@@ -136,7 +136,7 @@ def _ended(walk: Walk) -> Result:
 
 @dataclass(frozen=True)
 class Proof:
-    """Accuracy before and after the retraining, of the same images."""
+    """Accuracy before and after the retraining, on the same images."""
 
     before: float
     after: float
@@ -144,14 +144,14 @@ class Proof:
 
 
 def _proven(walk: Walk, samples: Labelled) -> Proof:
-    """The first version, computed here, against whatever the server answers with now."""
+    """Compare the first version, computed here, with the answers of the server now."""
     before = samples.right(walk.servable(walk.first.ref).predict(samples.raw).labels)
     after = samples.right(walk.client.predict(samples.raw).labels)
     return Proof(float(before.mean()), float(after.mean()), paired(before, after))
 
 
 def _over_time(asked: Asked, version: str) -> Line:
-    """Answers a second around the swap, by version."""
+    """Return the plot of answers per second around the swap, by version."""
     times = [at for at, _, said in asked.log if said == version]
     begun = min(times, default=0.0)
     counts: dict[str, Counter[int]] = {name: Counter() for name in asked.versions}

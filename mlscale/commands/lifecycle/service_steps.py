@@ -19,7 +19,7 @@ _ID = "tour-{}"
 
 
 def serve(walk: Walk) -> Told:
-    """The server, as a process of its own, following the champion; a client gets the answers of the servable itself."""
+    """Start the server as a process that follows the champion; check its answers against the servable's own."""
     ready = walk.place("server.json")
     settings = (f"ref={walk.champion}", "port=0", f"events={walk.place('events')}", "sample_share=1.0")
     server = walk.background("serve", *settings, f"ready_file={ready}")
@@ -47,7 +47,7 @@ def serve(walk: Walk) -> Told:
 
 
 def loadtest(walk: Walk) -> Told:
-    """Locust, closed loop, against the objective."""
+    """Run Locust, closed loop, and compare with the objective."""
     walk.samples.held_out.save(walk.place("samples.npz"))
     terms = [f"slo.{name}={'null' if value is None else value}" for name, value in walk.settings.slo.items()]
     load = (f"users={walk.settings.users}", f"seconds={walk.settings.load_seconds}", "warmup_s=1")
@@ -64,7 +64,9 @@ def loadtest(walk: Walk) -> Told:
 
 
 def shift(walk: Walk) -> Told:
-    """Production changes: shifted images, one request each. The server says nothing of it; accuracy is gone."""
+    """Send shifted images, one request each, as if production had changed: accuracy falls without an error of the
+    server.
+    """
     shifted = walk.samples.traffic.shifted(walk.settings.shift)
     before = shifted.accuracy(walk.client.predict(walk.samples.traffic.raw).labels)
     walk.sent_since = datetime.now(UTC).isoformat()
@@ -81,7 +83,7 @@ def shift(walk: Walk) -> Told:
 
 
 def alert(walk: Walk) -> Told:
-    """Drift is seen at once; labels come in late, and damage is told once, to somebody who receives it."""
+    """Check that drift is seen at once, and that degradation is reported once to a receiver when labels come in."""
     from mlscale.commands.lifecycle.alert_receiver import receiving
 
     receiver = walk.ends.enter_context(receiving())

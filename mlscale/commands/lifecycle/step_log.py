@@ -1,4 +1,4 @@
-"""The telling of a tour: numbered steps, each with the figure it reached, and a log of what its verbs have said."""
+"""The progress report of a tour: numbered steps, each with its key metric, and a log of its commands' output."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from mlscale.secrets.mask import MaskedStream, Masker
 
 @dataclass(frozen=True)
 class Told:
-    """What a step came to.
+    """The outcome of a step.
 
     Attributes:
-        value: the figure, with its unit.
-        sentence: the rest, as a person would say it.
-        ok: whether its gate holds.
+        value: the key metric, with its unit.
+        sentence: the rest.
+        ok: True if it passes its gate.
         metrics: name_unit to value, for the result.
         figure: a plot.
-        page: the page that tells more, beside the tour's own.
+        page: the page with details, next to the tour's own.
     """
 
     value: str
@@ -37,12 +37,12 @@ class Told:
 
 
 class Tour:
-    """Takes steps in order, and stops at the first whose gate does not hold.
+    """Takes steps in order, and stops at the first that does not pass its gate.
 
     Args:
         folder: where results and logs are kept.
         titles: of all steps.
-        masker: takes secrets out of what is said.
+        masker: removes secrets from the output.
     """
 
     def __init__(self, folder: RunFolder, titles: Sequence[str], masker: Masker) -> None:
@@ -52,11 +52,11 @@ class Tour:
 
     @property
     def ok(self) -> bool:
-        """Whether every step was taken, and every gate holds."""
+        """True if every step was taken and has passed its gate."""
         return len(self.steps) == len(self.titles) and all(step.ok for step in self.steps)
 
     def take(self, act: Callable[[], Told]) -> bool:
-        """The next step; returns whether to go on.
+        """Take the next step; return whether the tour continues.
 
         Raises:
             Whatever the step raises; the page shows it.
@@ -74,18 +74,18 @@ class Tour:
         return told.ok
 
     def story(self) -> tuple[Step, ...]:
-        """All steps for the page, those that were not reached among them."""
+        """Return all steps for the page, including those that were not reached."""
         return (*self.steps, *(Step(title, ok=None) for title in self.titles[len(self.steps) :]))
 
     def keep(self, result: Result, name: str) -> None:
-        """Keep the result of a step's verb beside the tour's own, as `<name>.json` and `<name>.html`."""
+        """Keep the result of a step's command next to the tour's own, as `<name>.json` and `<name>.html`."""
         self.folder.result(name, result.as_dict(), result.figures, result.steps)
 
     def _number(self, index: int) -> str:
         return f"[{index + 1:>2}/{len(self.titles)}]"
 
     def _begin(self, title: str) -> None:
-        """On a terminal, what is being done: some steps take a minute."""
+        """Print the current step, on a terminal: some steps take a minute."""
         if sys.stderr.isatty():
             print(f"{self._number(len(self.steps))} {title} …", end="\r", file=sys.stderr, flush=True)
 
@@ -101,7 +101,7 @@ class Tour:
 
     @contextlib.contextmanager
     def _logged(self, title: str) -> Iterator[None]:
-        """What verbs print goes into a file of the step."""
+        """Redirect the output of the step's commands to a file of the step."""
         path = self.folder.path / "logs" / f"{len(self.steps) + 1:02}-{title.replace(' ', '-')}.log"
         with path.open("w", encoding="utf-8", buffering=1) as file:
             stream = MaskedStream(file, self.masker)

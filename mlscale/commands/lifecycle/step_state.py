@@ -1,4 +1,4 @@
-"""What the steps of a tour hand on to each other."""
+"""The state that the steps of a tour share."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ _OWN = ("lifecycle", "runs_dir", "output", "snapshot")  # what was typed for the
 
 @dataclass(frozen=True)
 class Load:
-    """What asks the server throughout the retraining and the swap.
+    """The load on the server throughout the retraining and the swap.
 
     Attributes:
-        locust: a load test that ends when it is told to.
-        asked: what clients that check each answer have seen.
+        locust: a load test that ends on a signal.
+        asked: the observations of clients that check each answer.
         ends: ends those clients.
     """
 
@@ -42,22 +42,22 @@ class Load:
 
 @dataclass
 class Walk:
-    """A tour under way. Everything lies in its folder: runs, registry, events, samples, results, logs.
+    """A tour under way. Everything is in its folder: runs, registry, events, samples, results, logs.
 
     Attributes:
         cfg: the composed config.
         folder: the tour's own run folder.
-        tour: tells the steps.
+        tour: reports the steps.
         ends: closes what was started, in any case.
         run: the training run.
-        estimated_s: what its time was estimated to be.
+        estimated_s: its estimated time.
         first: the version that was trained; the champion until the retraining.
-        samples: what is sent.
+        samples: to send.
         url: of the server.
         client: of the server.
         ids: of the shifted samples that were sent.
         sent_since: the time of the first of them, ISO 8601.
-        load: what asks the server throughout the retraining.
+        load: on the server throughout the retraining.
     """
 
     cfg: DictConfig
@@ -76,48 +76,48 @@ class Walk:
 
     @property
     def settings(self) -> Any:
-        """conf/verb/lifecycle.yaml."""
+        """The settings of conf/verb/lifecycle.yaml."""
         return self.cfg.lifecycle
 
     @property
     def champion(self) -> str:
-        """How the servable is named in commands."""
+        """The reference to the servable in commands."""
         return f"{self.first.name}@champion"
 
     def place(self, name: str) -> Path:
-        """A path in the tour's folder."""
+        """Return a path in the tour's folder."""
         return self.folder.path / name
 
     def registry(self) -> LocalRegistry:
-        """The tour's registry."""
+        """Return the tour's registry."""
         from mlscale.assembly.build import build
 
         registry: LocalRegistry = build(self.cfg.registry, "registry")
         return registry
 
     def servable(self, version: str) -> Servable:
-        """A version of the registry, to compute what the server should answer."""
+        """Return a version of the registry, to compute the answers that the server should give."""
         from mlscale.export.servable import load
 
         return load(self.registry().resolve(version).payload)
 
     def call(self, verb: str, *overrides: str) -> Result:
-        """Run a verb that trains, with what was typed, its runs in the tour's folder; keep its result."""
+        """Run a command that trains, with the typed overrides, its runs in the tour's folder; keep its result."""
         words = list(self.cfg.derived.overrides or [])
         keys = [word.lstrip("+~").partition("=")[0].partition("@")[0].partition(".")[0] for word in words]
         typed = [word for word, key in zip(words, keys, strict=True) if key not in _OWN]
         return self._kept(verb, *overrides, *typed, "snapshot=false", self._registry, self._runs)
 
     def call_on_run(self, verb: str, *overrides: str) -> Result:
-        """Run a verb on the training run, which has its config; keep its result."""
+        """Run a command on the training run, which has its config; keep its result."""
         return self._kept(verb, f"ref={self.run}", self._runs, *overrides)
 
     def call_service(self, verb: str, *overrides: str, name: str = "") -> Result:
-        """Run a verb that neither trains nor starts from a run; keep its result, as `name` if it runs again."""
+        """Run a command that neither trains nor starts from a run; keep its result, as `name` if it runs again."""
         return self._kept(verb, self._registry, self._runs, *overrides, name=name)
 
     def background(self, verb: str, *overrides: str) -> Background:
-        """Start a verb that stays, at most until the tour ends."""
+        """Start a command that keeps running, at most until the tour ends."""
         words = [self._registry, self._runs, *overrides]
         return self.ends.enter_context(commands.background(verb, words, self.place("logs")))
 

@@ -1,4 +1,4 @@
-"""Ask a server with Locust, and hold what comes back against an objective."""
+"""Send load to a server with Locust, and compare the results with an objective."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
 
 
 def run(cfg: DictConfig) -> Result:
-    """Look at the server, let Locust ask it, and compare with the objective.
+    """Read the server's metadata, let Locust send load, and compare with the objective.
 
     Raises:
-        MLScaleError: nobody answers (exit code 5), samples that can't be sent, settings that can't be, Locust failed,
+        MLScaleError: no server answers (exit code 5), unsuitable samples, invalid settings, Locust failed,
             or the extra 'loadtest' is not installed.
     """
     need("loadtest", "locust")
@@ -100,7 +100,7 @@ def _result(plan: Plan, outcome: Outcome, verdict: Verdict, seconds: float) -> R
 
 
 def _conclusion(plan: Plan, outcome: Outcome, verdict: Verdict) -> str:
-    """Return what is known of the objective, and what to type where that is nothing."""
+    """Return the verdict on the objective, and what to type if it is undecided."""
     limited = f"the client was the limit: {'; '.join(verdict.limits)}" if verdict.limits else ""
     match verdict.decision:
         case "met":
@@ -118,13 +118,13 @@ def _conclusion(plan: Plan, outcome: Outcome, verdict: Verdict) -> str:
 
 
 def _attainable_rate(plan: Plan, outcome: Outcome) -> float:
-    """Return half of what the client was able to send, in two digits; 0 where it sent nothing."""
+    """Return half of the rate that the client has sent, in two digits; 0 if it sent nothing."""
     rate = outcome.requests_per_s / 2
     return float(f"{min(rate, plan.rate or rate):.2g}")
 
 
 def _parts(outcome: Outcome) -> dict[str, float]:
-    """Where the time of an answer went, and what the client had to do; only what is known."""
+    """Return the parts of the answer time, and the load of the client; only those that are known."""
     client = outcome.client
     known: dict[str, float] = {}
     for name, latencies in (("server", outcome.server), ("network_and_client", outcome.network)):

@@ -1,4 +1,4 @@
-"""Compare what a server has answered with the reference profile of its model, and tell when something is wrong."""
+"""Compare the answers of a server with the reference profile of its model, and send alerts if something is wrong."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 def run(cfg: DictConfig) -> Result:
-    """Look once, or with `watch=true` until SIGTERM; alerts go to the webhook.
+    """Check once, or with `watch=true` until SIGTERM; alerts go to the webhook.
 
-    Not ok while a rule has an incident, or where there is no data: exit code 4. A watch that was told to end is ok.
+    Not ok while a rule has an incident, or without data: exit code 4. A watch that is ended by a signal is ok.
 
     Raises:
         MLScaleError: no such version, a damaged reference profile, events of another model, settings out of their
@@ -41,7 +41,7 @@ def run(cfg: DictConfig) -> Result:
 
 
 def _watch(monitor: Monitor, masker: Masker) -> Result:
-    """Look again and again until told to end; a line for each look."""
+    """Check again and again until a signal comes; print a line for each check."""
     from mlscale.monitor.watch import Stop
 
     settings = monitor.settings
@@ -68,7 +68,7 @@ def _watch(monitor: Monitor, masker: Masker) -> Result:
 
 @dataclass(frozen=True)
 class Seen:
-    """One look, what it was of, and what was told."""
+    """One check, its subject, and the alerts about it."""
 
     baseline: Baseline
     look: Look
@@ -80,7 +80,7 @@ class Seen:
 
 @dataclass
 class Monitor:
-    """Looks as its settings say; the version is found anew each time, for an alias moves."""
+    """Checks as its settings define; the version is resolved anew for each check, because an alias moves."""
 
     settings: Settings
     registry: Any
@@ -89,7 +89,7 @@ class Monitor:
     looks: int = 0
 
     def look(self) -> Seen:
-        """Look at the window that ends now, and tell what is to be told."""
+        """Check the window that ends now, and send the alerts that are due."""
         from mlscale.events.store import EventStore
         from mlscale.monitor import baseline
         from mlscale.monitor import event_window as window
@@ -115,7 +115,7 @@ class Monitor:
         return done
 
     def result(self, seen: Seen) -> Result:
-        """What came of one look."""
+        """Return the result of one check."""
         from mlscale.monitor.drift_plots import figures
 
         told, no_data = seen.told, seen.look.signal("no_data")
@@ -155,12 +155,12 @@ class Monitor:
 
 
 def _line(seen: Seen) -> str:
-    """A look as a line of a log."""
+    """Return a check as a line of a log."""
     return f"{datetime.now().astimezone().isoformat(timespec='seconds')}  {_sentence(seen)}"
 
 
 def _sentence(seen: Seen) -> str:
-    """What a person would say of a look and of its alerts."""
+    """Return a sentence about a check and its alerts."""
     told, parts = seen.told, [seen.look.sentence]
     if told.pending:
         parts.append(f"pending: {', '.join(told.pending)}")

@@ -1,4 +1,4 @@
-"""The settings of `mlscale monitor`, read and checked: all that is wrong is told at once."""
+"""The settings of `mlscale monitor`, read and checked: all problems are reported at once."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _RANGES: dict[str, tuple[float, float, bool]] = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What conf/verb/monitor.yaml says."""
+    """The settings of conf/verb/monitor.yaml."""
 
     ref: str
     events: Path
@@ -66,7 +66,7 @@ class Settings:
         """Read and check them.
 
         Raises:
-            MLScaleError: numbers out of their range, unknown rules, times or addresses that are none.
+            MLScaleError: numbers out of their range, unknown rules, invalid times or addresses.
         """
         problems = list(_problems(cfg))
         window, drift, accuracy, alert = cfg.window, cfg.drift, cfg.accuracy, cfg.alert
@@ -103,8 +103,9 @@ class Settings:
         )
 
     def state(self, typed: str | None, events: Path, model: TrainedModel) -> Path:
-        """The file that remembers: as typed, or beside the model's events, one for each name that is watched: the
-        champion and the challenger have incidents of their own."""
+        """Return the state file: as typed, or next to the model's events, one for each watched name: the champion and
+        the challenger have incidents of their own.
+        """
         if typed:
             return Path(typed).expanduser().absolute()
         watched = self.ref
@@ -141,7 +142,7 @@ def _at(cfg: DictConfig, path: str) -> Any:
 
 
 def _time(text: object) -> datetime | None:
-    """ISO 8601 as a time; without a zone it is UTC, as the events' is."""
+    """Return ISO 8601 text as a time; without a zone it is UTC, like the events'."""
     if text is None:
         return None
     try:

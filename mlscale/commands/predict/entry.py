@@ -29,7 +29,7 @@ _SHOWN_CLASSES = 20
 
 
 def run(cfg: DictConfig) -> Result:
-    """Find model and inputs, begin or go on, score in one process or several, and count what is there.
+    """Find model and inputs, begin or resume, score in one process or several, and count the rows.
 
     Raises:
         MLScaleError: no such model or input; the folder holds other predictions; a process died (exit code 5); pyarrow
@@ -67,7 +67,7 @@ def run(cfg: DictConfig) -> Result:
 
 
 def prepared(cfg: DictConfig, subject: TrainedModel) -> tuple[Work, dict[str, Any], int]:
-    """What processes need to know, what the manifest says of the model, and how many processes there are."""
+    """Return the work of the processes, the manifest's entry about the model, and the number of processes."""
     world_size, cores = _devices(cfg), len(os.sched_getaffinity(0))
     common: dict[str, Any] = {
         "inputs": {
@@ -99,14 +99,15 @@ def prepared(cfg: DictConfig, subject: TrainedModel) -> tuple[Work, dict[str, An
 
 
 def _asked(cfg: DictConfig) -> dict[str, Any]:
-    """What rows depend on besides model and inputs. Events are of all rows or of none: those of a part that is there
-    are not written any more."""
+    """Return the settings that rows depend on besides model and inputs. Events are of all rows or of none: those of an
+    existing part are not written any more.
+    """
     asked = {"probabilities": bool(cfg.probabilities), "member": cfg.member, "key": cfg.key}
     return {**asked, "events": True} if cfg.events else asked
 
 
 def _encodes(cfg: DictConfig) -> bool:
-    """Whether the run's data module encodes the columns of tables."""
+    """Return whether the run's data module encodes the columns of tables."""
     from mlscale.config.targets import target
     from mlscale.data.tables.table_rows import TabularData
 
@@ -121,7 +122,7 @@ def _devices_there(accelerator: str) -> int:
 
 
 class _Of(NamedTuple):
-    """A model as processes find it again."""
+    """A reference to a model by which processes find it again."""
 
     digest: str
     accelerator: str = "cpu"
@@ -140,7 +141,7 @@ def _servable(subject: TrainedModel) -> _Of:
 
 
 def _checkpoint(cfg: DictConfig, subject: TrainedModel) -> _Of:
-    """A checkpoint and the config that its model is built from."""
+    """Return a checkpoint and the config that its model is built from."""
     from omegaconf import OmegaConf
 
     from mlscale.assembly.evaluation_pass import checkpoint_of
@@ -169,7 +170,7 @@ def _score(work: Work, parts: Parts, inputs: Inputs, world_size: int, before: in
 
 
 def _devices(cfg: DictConfig) -> int:
-    """How many processes were asked for; one, whatever the run was trained on."""
+    """Return the number of processes that was typed; one by default, however many trained the model."""
     typed = any(word.lstrip("+").startswith("trainer.devices=") for word in cfg.derived.overrides or [])
     return _positive(cfg.trainer.devices, "trainer.devices") if typed else 1
 
@@ -198,7 +199,7 @@ def _start(subject: TrainedModel, inputs: Inputs, parts: Parts, before: int, wor
 
 
 def enough_read(rows: int, errors: int, max_errors: int | None) -> bool:
-    """Whether no more inputs were unreadable than may be; none that could be read is never enough."""
+    """Return whether at most `max_errors` inputs were unreadable, and at least one was read."""
     return errors < max(rows, 1) and (max_errors is None or errors <= max_errors)
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Work:
-    """What every process needs to know; plain values, so that it travels.
+    """The data that every process needs; plain values, so that it can be sent to them.
 
     Attributes:
         inputs: arguments of `open_inputs`.
@@ -52,7 +52,7 @@ class Work:
 
 
 def work_of_rank(work: Work, parts: Parts, inputs: Inputs, rank: int, world_size: int, progress: Progress) -> None:
-    """Score the parts of one rank that are not there yet.
+    """Score the parts of one rank that do not exist yet.
 
     Raises:
         MLScaleError: the model can't be built, or rows can't be written.
@@ -94,7 +94,7 @@ def work_of_rank(work: Work, parts: Parts, inputs: Inputs, rank: int, world_size
 
 
 def build_model(work: Work, rank: int = 0) -> Model:
-    """The servable, or the trained task on the rank's device."""
+    """Return the servable, or the trained task on the rank's device."""
     from mlscale.predict.batch_models import ServableModel
 
     if work.servable is not None:
@@ -147,7 +147,7 @@ def build_model(work: Work, rank: int = 0) -> Model:
 
 
 def rank_main(work: Work, rank: int, world_size: int, launcher: int, environment: Mapping[str, str], told: Any) -> None:
-    """The entry of a process that the command started; what it has done and what is wrong goes into `told`, a queue."""
+    """Run a process that the command started; its progress and its error go into `told`, a queue."""
     from mlscale.assembly.worker import end_with
     from mlscale.predict.inputs import open_inputs
     from mlscale.predict.part_files import resume

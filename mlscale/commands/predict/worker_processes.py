@@ -15,11 +15,11 @@ _LISTEN_SECONDS = 0.5
 
 
 def spread(work: Work, world_size: int, progress: Callable[[int, int], None]) -> None:
-    """Score in `world_size` processes, each its own parts; they need nothing of each other.
+    """Score in `world_size` processes, each its own parts; they are independent of each other.
 
     Raises:
-        MLScaleError: what one of them raised, or which of them died, and of what (exit code 5). The others are ended:
-            what they have committed stays.
+        MLScaleError: the error of one of them, or which of them died, and the cause (exit code 5). The others are
+            ended: what they have committed stays.
     """
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mlscale.assembly.preload"] if work.servable is None else ["numpy", "pyarrow"])
@@ -62,7 +62,7 @@ def _listen(ranks: list[Any], told: Any, progress: Callable[[int, int], None]) -
 
 
 def _check(ranks: list[Any], running: set[int]) -> None:
-    """Raise where a process has gone without a word."""
+    """Raise an error if a process has ended without a message."""
     for number in sorted(running):
         code = ranks[number].exitcode
         if code is not None:

@@ -1,4 +1,4 @@
-"""Write a bundled data set into the cache as WebDataset shards, and record digests of what shards hold."""
+"""Write a bundled data set into the cache as WebDataset shards, and record digests of the content of shards."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 
 def run(cfg: DictConfig) -> Result:
-    """Prepare the data of `data=…`; where it was prepared before, compare what it holds with its digests.
+    """Prepare the data of `data=…`; if it was prepared before, compare its content with its digests.
 
     Raises:
-        MLScaleError: there is no data, it can't be had, or it has changed since it was prepared.
+        MLScaleError: the data is missing, not available, or has changed since it was prepared.
     """
     from mlscale.assembly.facts import prepared_data
     from mlscale.data.data_facts import described

@@ -1,4 +1,4 @@
-"""Tell what bounds a training run, and prove the remedy."""
+"""Find what bounds a training run, and prove the remedy."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ _COMPUTE, _WAIT = "computing", "wait for data"  # as diagnose.step_parts, which 
 
 
 def run(cfg: DictConfig) -> Result:
-    """Take real steps of the run and steps that replay one batch, in turns; judge; try what may help.
+    """Take real steps of the run and steps that replay one batch, in turns; find the bound; try remedies.
 
-    Nothing is kept but the result, and that only where a run was named: in its folder.
+    Only the result is kept, in the run's folder if a run was named.
 
     Raises:
         MLScaleError: what the data or the machine lacks, or a run too short to be measured.
@@ -60,12 +60,12 @@ def run(cfg: DictConfig) -> Result:
 
 @dataclass(frozen=True)
 class Profile:
-    """What was measured.
+    """The measurements.
 
     Attributes:
-        load: what ran on the machine before.
-        tried: remedies, in the order in which they were tried; empty where none was wanted.
-        samples: of a step, over all processes; None where the data does not say.
+        load: of the machine before the measurement.
+        tried: remedies, in the order in which they were tried; empty if none was requested.
+        samples: of a step, over all processes; None if unknown.
         shares: of the time of an epoch, by part.
     """
 
@@ -77,24 +77,25 @@ class Profile:
 
     @property
     def slowest(self) -> str:
-        """The part that takes most of the time, waits for data left out."""
+        """The part that takes most of the time, except waits for data."""
         return next((part for part in self.shares if part != _WAIT), _COMPUTE)
 
     @property
     def is_of_step(self) -> bool:
-        """Whether a part of the step bounds the run. A loader can take cores from computing alone: where another part
-        takes more, its gain is small, or chance."""
+        """True if a part of the step bounds the run. A loader can take cores from computing only: if another part takes
+        more, its gain is small, or chance.
+        """
         bound = self.verdict.bound
         return bound == "step" or (bound == "cores" and self.slowest != _COMPUTE)
 
     @property
     def bound(self) -> str:
-        """What bounds the run; time is called compute only where it was timed as compute."""
+        """The bound of the run; time is called compute only if it was timed as compute."""
         return self.slowest if self.is_of_step else self.verdict.bound
 
 
 def measure(cfg: DictConfig, facts: Any, found: Load, masker: Masker) -> Profile:
-    """The verdict, and what the remedies gave."""
+    """Return the verdict, and the results of the remedies."""
     from mlscale.commands.profile import timed_fits as profile_probe
     from mlscale.profile.bound_verdict import judge
 
@@ -116,7 +117,7 @@ def measure(cfg: DictConfig, facts: Any, found: Load, masker: Masker) -> Profile
 
 
 def conclude(profile: Profile, seconds: float) -> Result:
-    """The figures, and what a person would say."""
+    """Return the result: metrics, and a sentence about the bound."""
     verdict, proven = profile.verdict, best(profile.tried)
     sentence = [_told(profile), _advice(profile, proven)]
     if verdict.between >= _BETWEEN:
@@ -156,7 +157,7 @@ def conclude(profile: Profile, seconds: float) -> Result:
 
 
 def _told(profile: Profile) -> str:
-    """What bounds the run, in words."""
+    """Return a sentence about the bound of the run."""
     verdict = profile.verdict
     wait, gain = f"{verdict.wait:.0%}", f"{verdict.headspace.value:.2f}×"
     if profile.is_of_step:
@@ -180,7 +181,7 @@ def _told(profile: Profile) -> str:
 
 
 def _is_worth_naming(profile: Profile, part: str, share: float) -> bool:
-    """Whether a part takes much of the time and has not been named yet."""
+    """Return whether a part takes much of the time and has not been named yet."""
     return share >= _WORTH and part not in (_WAIT, profile.bound)
 
 

@@ -1,4 +1,4 @@
-"""What `mlscale profile` measures: short fits of the run, some with a loader that costs nothing, in turns."""
+"""The measurements of `mlscale profile`: short fits of the run, some with a loader that costs nothing, in turns."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ class Probe:
 
     Attributes:
         cfg: of the run, derived values in place.
-        facts: what the data says of itself; None where it says nothing.
-        passes: batches of an epoch of one process; None where the data doesn't say.
+        facts: of the data; None if it reports none.
+        passes: batches of an epoch of one process; None if unknown.
     """
 
     cfg: DictConfig
@@ -44,12 +44,14 @@ class Probe:
     passes: int | None
 
     def steps_for(self, seconds: float) -> int:
-        """Steps of each measured fit, so that all rounds take about `seconds`. Warms up this process, too."""
+        """Return the steps of each measured fit so that all rounds take about `seconds`; warms up this process."""
         first = self.fit(_FIRST, announce_metric=True)
         return int(min(_MOST, max(_LEAST, seconds / (2 * ROUNDS) / first.step)))
 
     def rounds(self, steps: int) -> list[tuple[Parts, Parts]]:
-        """Each with a real fit and one that replays a batch; the order changes, so that a trend falls on both."""
+        """Return the rounds, each a real fit and one that replays a batch. Their order alternates, so that a trend
+        affects both.
+        """
         found = []
         for number in range(ROUNDS):
             real, replayed = (self.fit(steps, replay=replay) for replay in _in_turn(number))
@@ -57,9 +59,10 @@ class Probe:
         return found
 
     def tried(self, remedy: Remedy, steps: int) -> Tried:
-        """A remedy against the run as it is, in turns, until a round without a gain: then it can't be proven any more.
+        """Compare a remedy with the run as it is, in turns, until a round without a gain: then it can't be proven any
+        more.
 
-        One that fails is told, and is none.
+        A remedy that fails is reported, and has no factor.
         """
         other, factors = self.with_remedy(remedy), list[float]()
         try:
@@ -78,7 +81,7 @@ class Probe:
     def fit(
         self, steps: int, *, replay: bool = False, threads: int | None = None, announce_metric: bool = False
     ) -> Parts:
-        """A fit of about `steps` steps after its warm-up, in two epochs at least: the start of one is timed, too.
+        """Run a fit of about `steps` steps after its warm-up, in two epochs at least: the start of one is timed, too.
 
         With `announce_metric` it validates a batch before its first step where the run's metric is open: what the
         validation logs decides which one it is.
@@ -138,7 +141,7 @@ class Probe:
         return bool(self.cfg.trainer.get("limit_val_batches") != 0)
 
     def _validation_batches(self) -> float | None:
-        """Return how many batches a process validates per training epoch; None where the data does not say."""
+        """Return the number of batches that a process validates per training epoch; None if unknown."""
         derived, trainer = self.cfg.derived, self.cfg.trainer
         limit = trainer.get("limit_val_batches")
         if not derived.val_samples or not derived.per_device_batch or not self.passes or limit == 0:
@@ -151,7 +154,7 @@ class Probe:
         return float(batches * often / (trainer.get("check_val_every_n_epoch") or 1))
 
     def with_remedy(self, remedy: Remedy) -> Probe:
-        """The same run, changed."""
+        """Return the same run with the remedy."""
         cfg = self.cfg.copy()
         with open_dict(cfg):
             if remedy.workers is not None:
@@ -172,10 +175,10 @@ class Probe:
         return (group, named[0]) if len(named) == 1 else None
 
     def setup(self, *, busy: bool, slowest: str | None = None) -> Setup:
-        """What the run has set, as far as remedies go.
+        """Return the run's settings that remedies change.
 
         Args:
-            busy: whether others take time from the cores.
+            busy: True if other processes take time from the cores.
             slowest: the part that takes most of the time, where it is not computing.
         """
         key = _workers_key(self.cfg)
@@ -192,7 +195,7 @@ class Probe:
 
 
 def of(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Probe:
-    """The probe of a run, derived values in place; its fits take no more batches an epoch than the run has."""
+    """Return the probe of a run with its derived values; its fits take no more batches per epoch than the run has."""
     steps = cfg.derived.steps_per_epoch
     return Probe(cfg, facts, steps * (cfg.trainer.get("accumulate_grad_batches", 1) or 1) if steps else None)
 
@@ -207,7 +210,7 @@ def _workers_key(cfg: DictConfig) -> str:
 
 
 def _workers(cfg: DictConfig, key: str) -> int | None:
-    """How many the run has; None where the data takes no such number."""
+    """Return the number of loading workers of the run; None if the data takes no such number."""
     if not key:
         return None
     data: Any = build_data(cfg)

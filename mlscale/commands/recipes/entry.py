@@ -15,7 +15,7 @@ from mlscale.report import table
 
 
 def main(argv: Sequence[str]) -> int:
-    """`mlscale recipes …`; returns the exit code."""
+    """Run `mlscale recipes …`; return the exit code."""
     options = read("recipes", COMMAND.actions, argv)
     roots = find_roots(options.config_dir)
     if options.action == "ls":
@@ -29,10 +29,10 @@ def main(argv: Sequence[str]) -> int:
 
 
 def copy(roots: Roots, name: str, to: str) -> Path:
-    """Copy recipe `name` to ./recipes/recipe/<to>.yaml; returns the new file.
+    """Copy recipe `name` to ./recipes/recipe/<to>.yaml; return the new file.
 
     Raises:
-        MLScaleError: no such recipe, a bad name, or a file that is there already.
+        MLScaleError: no such recipe, a bad name, or the file exists already.
     """
     source = _file(roots, name)
     if not re.fullmatch(r"[\w.-]+", to):
@@ -90,7 +90,7 @@ def _file(roots: Roots, name: str) -> Path:
 
 
 def _purpose(file: Path) -> str:
-    """The first sentence of the file's comment that is neither a directive nor a command."""
+    """Return the first sentence of the file's comment that is neither a directive nor a command."""
     comments = (
         line.lstrip("# ").strip() for line in file.read_text(encoding="utf-8").splitlines() if line.startswith("#")
     )

@@ -1,4 +1,4 @@
-"""The challenger of a turn: what is typed for its training, and what comes of it."""
+"""The challenger of a retraining cycle: the overrides of its training, and the trained model."""
 
 from __future__ import annotations
 
@@ -38,10 +38,10 @@ _UNLIMITED = {
 
 
 def check_settings(cfg: DictConfig) -> None:
-    """See that the settings make sense, all of them.
+    """Check all settings.
 
     Raises:
-        MLScaleError: some do not.
+        MLScaleError: all that are out of range.
     """
     wanted = {
         "window.held_out": (0 < cfg.window.held_out < 1, "a share between 0 and 1", "0.3"),
@@ -74,7 +74,7 @@ def check_settings(cfg: DictConfig) -> None:
 
 @dataclass(frozen=True)
 class Champion:
-    """What a challenger starts from.
+    """The champion that a challenger starts from.
 
     Attributes:
         version: the champion.
@@ -82,7 +82,7 @@ class Champion:
         run: that made it.
         checkpoint: that it was made of.
         data: its data module, prepared.
-        before: what it was trained on.
+        before: the data that it was trained on.
         precision: of its weights, fp32 or int8.
     """
 
@@ -96,7 +96,7 @@ class Champion:
 
     @classmethod
     def of(cls, cfg: DictConfig, version: Version, servable: Servable) -> Champion:
-        """Find it, and what it was trained on.
+        """Find the champion's run, and the data that it was trained on.
 
         Raises:
             MLScaleError: the run or the data are gone, or are not such as a challenger can be trained on.
@@ -115,7 +115,7 @@ class Champion:
         return cls(version, config, run, checkpoint, data, found, str(servable.document.get("precision", "fp32")))
 
     def original(self, labels: Sequence[str]) -> Iterator[tuple[NDArray[Any], list[str]]]:
-        """The samples that must not be forgotten, with the names of their classes, in batches."""
+        """Yield the samples that must not be forgotten, with the names of their classes, in batches."""
         from mlscale.retrain.lineage import labelled
 
         return labelled(self.data, self.before.splits, labels)
@@ -123,13 +123,13 @@ class Champion:
 
 @dataclass(frozen=True)
 class Challenger:
-    """What was trained.
+    """The trained challenger.
 
     Attributes:
         run: its run.
-        data_version: of what it was trained on.
+        data_version: of its training data.
         servable: the exported model; None where the export was refused.
-        why: the reason, then.
+        why: the reason of that.
     """
 
     run: RunFolder
@@ -161,7 +161,9 @@ def train(cfg: DictConfig, champion: Champion, window: Window, labels: Sequence[
 
 
 def _words(cfg: DictConfig, champion: Champion, folder: Path, count: int) -> list[str]:
-    """The overrides of the training: the champion's config and weights, the window mixed with its data, few epochs."""
+    """Return the overrides of the training: the champion's config and weights, the window mixed with its data, few
+    epochs.
+    """
     from mlscale.retrain.lineage import RETRAINED
 
     config = champion.config
@@ -198,7 +200,7 @@ def _of(run: RunFolder, cfg: DictConfig) -> list[str]:
 
 
 def _eight_bits(config: DictConfig) -> list[str]:
-    """How the champion's run came to eight bits, where it did so itself."""
+    """Return the settings by which the champion's run was compressed to eight bits, if it was in training."""
     node = (config.get("compress") or {}).get(_INT8) or {}
     return [f"compress.{_INT8}.{key}={value}" for key, value in node.items() if key != "_target_" and value is not None]
 
@@ -211,10 +213,10 @@ def _rate(cfg: DictConfig, config: DictConfig) -> list[str]:
 
 
 def _typed(cfg: DictConfig) -> list[str]:
-    """What was typed for the training.
+    """Return the typed overrides that are for the training.
 
     Raises:
-        MLScaleError: what the turn itself decides.
+        MLScaleError: one of them is decided by the cycle itself.
     """
     words = []
     for word in cfg.derived.overrides or []:
@@ -237,7 +239,7 @@ def _believed(cfg: DictConfig) -> list[str]:
 
 
 def _quoted(path: object) -> str:
-    """A path inside a list or a dictionary, as Hydra's grammar reads it."""
+    """Return a path in a list or a dictionary, as Hydra's grammar reads it."""
     text = str(path).replace("'", "\\'")
     return f"'{text}'"
 

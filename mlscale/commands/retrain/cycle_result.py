@@ -1,4 +1,4 @@
-"""What a turn has to tell."""
+"""The report of a retraining cycle."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 
 def too_few(needed: int, model: str, window: Window) -> str:
-    """Why nothing is trained, and what to do about it."""
+    """Return the reason why nothing is trained, and the fix."""
     left_out = ", ".join(f"{count:,} {why}" for why, count in window.left_out.items())
     return (
         f"{model} needs {needed:,} labelled events with samples; there are {len(window):,}"
@@ -22,13 +22,13 @@ def too_few(needed: int, model: str, window: Window) -> str:
 
 
 def shown(window: Window) -> str:
-    """The size of a window and of its two sides."""
+    """Return a text with the size of a window and of its two sides."""
     held_out = int(window.held_out.sum())
     return f"{len(window):,} labelled samples, {len(window) - held_out:,} to train on, {held_out:,} held out"
 
 
 def result_of(turn: Turn, journal: Journal, seconds: float, overrides: list[str]) -> Result:
-    """What came of a turn that has ended."""
+    """Return the result of a cycle that has ended."""
     from mlscale.retrain.journal import PROMOTED
 
     figures = turn.figures
@@ -55,7 +55,7 @@ def result_of(turn: Turn, journal: Journal, seconds: float, overrides: list[str]
 
 
 def _figures(turn: Turn) -> tuple[Bars, ...]:
-    """Both models on both sets of samples."""
+    """Return the plot of both models on both sets of samples; empty without a comparison."""
     if not turn.figures:
         return ()
     models = (("champion", turn.champion), ("challenger", str(turn.challenger)))

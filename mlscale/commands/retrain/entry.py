@@ -1,4 +1,4 @@
-"""One turn of the closed loop: learn from labelled events, compare with the champion, promote or reject."""
+"""One retraining cycle: learn from labelled events, compare with the champion, promote or reject."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ if TYPE_CHECKING:
 
 def run(cfg: DictConfig) -> Result:
     """Take a window of labelled events, train a challenger from the champion's weights, compare the two, and promote it
-    only where every gate holds. Whatever happens before that, the champion stays.
+    only if it passes every gate. Whatever happens before that, the champion stays.
 
     Raises:
-        MLScaleError: no such champion, its run is gone, another turn is under way, the training or the export fails, or
+        MLScaleError: no such champion, its run is gone, another cycle is running, the training or the export fails, or
             the extra 'retrain' is not installed.
     """
     need("retrain", "pyarrow", "onnx", "onnxscript", "onnxruntime")
@@ -75,14 +75,14 @@ def run(cfg: DictConfig) -> Result:
 
 
 def _stopped(error: BaseException) -> bool:
-    """Whether somebody wanted it to end: by Ctrl-C, or a signal that the training took."""
+    """Return whether a user has ended it: by Ctrl-C, or by a signal to the training."""
     if isinstance(error, MLScaleError):
         return error.exit in (Exit.SAVED, Exit.INTERRUPTED, Exit.TERMINATED)
     return not isinstance(error, Exception)
 
 
 def _was_promoted(registry: LocalRegistry, turn: Turn) -> bool:
-    """Whether a turn that was killed had made its challenger champion."""
+    """Return whether a cycle that was killed had made its challenger champion."""
     from mlscale.versions.version_reference import CHAMPION
 
     return any(
@@ -94,7 +94,7 @@ def _was_promoted(registry: LocalRegistry, turn: Turn) -> bool:
 
 
 class _Going:
-    """The turn that is under way: what it has come to is on the disk at every moment."""
+    """The running cycle: its state is on the disk at every moment."""
 
     def __init__(self, journal: Journal, turn: Turn) -> None:
         self.journal, self.turn = journal, turn
@@ -111,7 +111,7 @@ class _Going:
 
 
 def _turn(cfg: DictConfig, registry: LocalRegistry, version: Version, going: _Going) -> None:
-    """From the window to the decision."""
+    """Run the cycle, from the window to the decision."""
     from mlscale.export.servable import load
     from mlscale.retrain.gate import Bounds, judge
     from mlscale.retrain.journal import REJECTED, TOO_FEW
@@ -147,7 +147,7 @@ def _turn(cfg: DictConfig, registry: LocalRegistry, version: Version, going: _Go
 
 
 def _decide(registry: LocalRegistry, champion: Version, judged: Judged, going: _Going) -> None:
-    """Promote where every gate holds, and nobody has changed the champion meanwhile."""
+    """Promote the challenger if it passes every gate and the champion was not changed meanwhile."""
     from mlscale.retrain.journal import OVERTAKEN, PROMOTED, REJECTED
     from mlscale.versions.version_reference import CHAMPION
 
@@ -196,7 +196,7 @@ def _publish(registry: LocalRegistry, champion: Version, challenger: Challenger)
 
 
 def _too_early(cfg: DictConfig, journal: Journal, champion: Version) -> Result | None:
-    """The result of a turn that may not be yet; None for one that may."""
+    """Return the result of a cycle that is not allowed yet; None for one that is."""
     from mlscale.retrain.journal import REJECTED
     from mlscale.retrain.retry_guard import not_before
 

@@ -29,7 +29,7 @@ _SHORTENED = 12  # characters of a name or of the overrides that are still worth
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `mlscale runs …`; returns the exit code.
+    """Run `mlscale runs …`; return the exit code.
 
     Raises:
         MLScaleError: no such run, or one that must not be removed.
@@ -66,7 +66,7 @@ def _ls(options: Options) -> int:
 
 
 def _fitting(rows: Sequence[Sequence[object]], names: Sequence[str], width: int) -> str:
-    """The table with the columns that a line of `width` has room for. Names and overrides are shortened, ids never."""
+    """Return the table with the columns that fit into `width`. Names and overrides are shortened, ids never."""
     whole = [max(columns_of(str(cell)) for cell in column) for column in zip(names, *rows, strict=True)]
     least = [
         min(room, _SHORTENED) if name in ("name", "overrides") else room

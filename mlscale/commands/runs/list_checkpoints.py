@@ -1,4 +1,4 @@
-"""`mlscale runs checkpoints`: what a run has saved, and whether it is still what was written."""
+"""`mlscale runs checkpoints`: the saved files of a run, and whether each is still as it was written."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def _resumes_from(run: RunFolder, latest: Path | None) -> str:
 
 
 def verified(folder: Path) -> list[Stored]:
-    """All the checkpoints of a run, those of a user's own callbacks too, in the order in which they were reached."""
+    """Return all checkpoints of a run, those of a user's own callbacks included, in the order of training."""
     folders = dict.fromkeys(path.parent for path in artefacts(folder) if path.suffix == checkpoints.SUFFIX)
     found = []
     for each in (each for parent in folders for each in checkpoints.stored(parent)):

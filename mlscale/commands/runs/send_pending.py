@@ -1,4 +1,4 @@
-"""`mlscale runs send`: what a tracker did not take while the run ran."""
+"""`mlscale runs send`: the entries that a tracker did not take while the run ran."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _AT_ONCE = 500
 
 
 def send(run: RunFolder) -> int:
-    """Send what waits in the run folder to the MLflow server that it was meant for; nothing is sent twice.
+    """Send the waiting entries of a run folder to the MLflow server that they were meant for; none is sent twice.
 
     Raises:
         MLScaleError: the server does not take it (exit code 5).

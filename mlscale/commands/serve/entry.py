@@ -1,4 +1,4 @@
-"""Serve a model over HTTP until told to stop."""
+"""Serve a model over HTTP until a signal ends it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 
 def run(cfg: DictConfig) -> Result:
-    """Load the servable, answer, follow its alias; on SIGTERM or SIGINT answer what was asked, and end.
+    """Load the servable, answer requests, follow its alias; on SIGTERM or SIGINT answer the open requests, and end.
 
     Raises:
-        MLScaleError: there is no such servable, it is damaged, a setting is out of range, or the port is in use (exit
+        MLScaleError: the servable is not found or corrupt, a setting is out of range, or the port is in use (exit
             code 5).
     """
     need("serve", "httptools", "onnxruntime", "pyarrow", *(() if sys.platform == "win32" else ("uvloop",)))

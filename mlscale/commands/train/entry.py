@@ -49,7 +49,7 @@ _TOLD_ONCE = ("train/loss_epoch", "train/peak_memory_gib")
 
 
 def run(cfg: DictConfig) -> Result:
-    """Derive, freeze, launch, record; or go on with a run that was cut short.
+    """Derive, freeze, launch, record; or resume a run that was cut short.
 
     Raises:
         MLScaleError: what the data or the machine lacks, before anything starts; or what ended the run.
@@ -106,11 +106,11 @@ def run(cfg: DictConfig) -> Result:
 
 @dataclass(frozen=True)
 class Start:
-    """What a run starts from, before it has a folder.
+    """The start of a run, before it has a folder.
 
     Attributes:
         config_yaml: the composed config, interpolations kept, secrets taken out.
-        code: the snapshot of the code, if one was asked for.
+        code: the snapshot of the code, if one was requested.
     """
 
     config_yaml: str
@@ -118,7 +118,9 @@ class Start:
 
     @classmethod
     def of(cls, cfg: DictConfig, masker: Masker) -> Start:
-        """Literal secrets go into the environment: no file holds them, and ranks still see them."""
+        """Return the start of a run. Literal secrets go into the environment: no file holds them, and ranks still see
+        them.
+        """
         plain = cfg.copy()
         plain.derived = dict.fromkeys(plain.derived)
         protected, environment = protect(plain)
@@ -130,11 +132,11 @@ class Start:
 
     @property
     def digest(self) -> str | None:
-        """SHA-256 of the code."""
+        """The SHA-256 of the code."""
         return self.code.digest if self.code else None
 
     def unfinished(self, cfg: DictConfig, new: RunFolder) -> list[str]:
-        """A line that names a run of the same config and code which was cut short."""
+        """Return a line that names a run of the same config and code which was cut short, if there is one."""
         run = unfinished(config_hash(self.config_yaml), self.digest, Path(cfg.runs_dir), but=new.id)
         stopped = run is not None and run.checkpoints and run.status in ("crashed", "failed", "interrupted")
         return [unfinished_line(run)] if run is not None and stopped else []
@@ -142,7 +144,7 @@ class Start:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a new run is begun from: nothing, by default.
+    """The origin of a new run: none, by default.
 
     Attributes:
         initial: its first weights.
@@ -154,10 +156,10 @@ class Origin:
 
     @classmethod
     def of(cls, cfg: DictConfig) -> Origin:
-        """What the config names.
+        """Return the origin that the config names.
 
         Raises:
-            MLScaleError: there is no such run or checkpoint, or it is damaged.
+            MLScaleError: the run or checkpoint is not found, or corrupt.
         """
         return cls(initial_of(cfg), find(cfg.like, cfg.runs_dir) if cfg.like else None)
 
@@ -168,7 +170,7 @@ class Origin:
         return of_weights or (self.like.id if self.like else None)
 
     def lines(self) -> list[str]:
-        """What there is to say about it."""
+        """Return the lines that report it."""
         lines = [f"like      {self.like.path.name}"] if self.like else []
         return lines + ([self.initial.line()] if self.initial else [])
 
@@ -200,10 +202,10 @@ def create(cfg: DictConfig, start: Start, derived: dict[str, Any], masker: Maske
 
 
 def _choices_before(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
-    """What the run chose when it began, where its config leaves that open: the precision, and the metric.
+    """Return the precision and the metric that the run chose when it began, where its config leaves them open.
 
     Raises:
-        MLScaleError: derived.yaml, which holds them, is damaged.
+        MLScaleError: derived.yaml, which holds them, is corrupt.
     """
     try:
         before = run.derived
@@ -217,7 +219,7 @@ def _choices_before(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
 
 
 def _unproven(folder: RunFolder) -> list[str]:
-    """A line where later commands will not believe this run's config, for nothing can prove who created it."""
+    """Return a line if later commands will not trust this run's config, because its creator can't be proven."""
     if folder.run.get("proof"):
         return []
     problems = distrusted(OmegaConf.to_container(composed(folder.path), resolve=False), folder.path)
@@ -234,7 +236,7 @@ def _seal_failed(folder: RunFolder, error: BaseException) -> None:
 
 
 def conclude(cfg: DictConfig, folder: RunFolder, inexact: tuple[str, ...] = ()) -> Result:
-    """The result, from what rank 0 left in the run folder; `inexact`: why a resumed run may have other bits."""
+    """Return the result, from what rank 0 left in the run folder; `inexact`: why a resumed run may have other bits."""
     fit = json.loads((folder.path / "results/fit.json").read_text())
     metrics: dict[str, Any] = {}
     if fit["best"] is not None:
@@ -270,13 +272,13 @@ def conclude(cfg: DictConfig, folder: RunFolder, inexact: tuple[str, ...] = ()) 
 
 
 def _unsaved(fit: dict[str, Any]) -> str:
-    """How many saves of a checkpoint failed, if any did."""
+    """Return a phrase with the number of checkpoints that could not be saved, if any."""
     count = fit.get("failed_saves", 0)
     return f"; disk full: {count} save{'s' * (count != 1)} of a checkpoint failed" if count else ""
 
 
 def _headline(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint: list[Any] | None) -> str:
-    """The run's metric: at the best checkpoint, and at the end where that is another."""
+    """Return the run's metric: at the best checkpoint, and at the end if that differs."""
     ends = (metrics.get(f"best_{cfg.metric}"), metrics.get(cfg.metric))
     shown = [_shown(cfg.metric, value) for value in ends if value is not None]
     if not shown:
@@ -287,12 +289,12 @@ def _headline(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint: list[An
 
 
 def _resumed(fit: dict[str, Any], inexact: tuple[str, ...], data: str) -> str:
-    """What holds of a run that was resumed: bitwise identical is claimed where nothing is known to differ.
+    """Return a phrase about a run that was resumed: bitwise identical is only claimed if nothing is known to differ.
 
     Args:
         fit: what rank 0 left.
         inexact: why it may have other bits.
-        data: what may give other samples than before; '' where they are promised to be the same.
+        data: the source that may give other samples than before; '' if they are promised to be the same.
     """
     if fit["resumed_step"] is None:
         return ""

@@ -1,4 +1,4 @@
-"""Kill the run that a configuration describes, several times, and say whether it goes on to the bit."""
+"""Kill the run that a configuration describes, several times, and check that it resumes bitwise identical."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _MOST_ATTEMPTS = 20  # of a run that asks to be run again
 
 
 def run(cfg: DictConfig) -> Result:
-    """Train once without interruption; then kill, resume and compare, until a run differs or all have gone on.
+    """Train once without interruption; then kill, resume and compare, until a run differs or all have resumed.
 
     Raises:
         MLScaleError: the run fails without any kill, with its exit code; or it is too short to be killed.
@@ -95,7 +95,7 @@ class _Check:
         return made
 
     def reference(self) -> list[list[Line]]:
-        """The trace of a run that nobody interrupts."""
+        """Return the trace of a run without interruption."""
         made = self.new("reference")
         ended = drill.train(made.path, self.folder)
         if ended.code != 0:
@@ -118,7 +118,7 @@ class _Check:
                 yield point
 
     def killed(self, point: Kill, reference: list[list[Line]]) -> Tried:
-        """Kill a new run, let it go on until it is done, and compare."""
+        """Kill a new run, resume it until it is done, and compare."""
         made = self.new(f"killed-{len(self.runs)}")
         ended = drill.train(made.path, self.folder, point)
         resumed = ended.code is None
@@ -139,7 +139,9 @@ class _Check:
         return tried
 
     def verdict(self, tried: list[Tried], reference: list[list[Line]]) -> str:
-        """What a person would say. Where a run differs, one that is not killed tells whether kills are to blame."""
+        """Return the verdict as a sentence. If a run differs, one more without a kill shows whether kills are the
+        cause.
+        """
         last = tried[-1]
         if last.identical:
             return verdict.identical(tried)
@@ -156,7 +158,7 @@ class _Check:
 
 
 def _as_train(cfg: DictConfig, folder: Path, masker: Masker) -> str:
-    """The config as that of a training run in `folder`, with a trace and without trackers that others see, as YAML."""
+    """Return the config of a training run in `folder`, with a trace and without trackers that others see, as YAML."""
     plain = cfg.copy()
     for key in _OWN_KEYS:
         plain.pop(key)
@@ -197,7 +199,7 @@ def _failed(code: int, said: str) -> MLScaleError:
 
 
 def _replayed(run: RunFolder, lines: list[list[Line]]) -> list[str]:
-    """One line where a loader without a place of its own loaded batches again."""
+    """Return a line if a loader without a state of its own loaded batches again."""
     path = run.path / "results/fit.json"
     count = json.loads(path.read_text()).get("replayed", 0) if path.is_file() else 0
     if not count:

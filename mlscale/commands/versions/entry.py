@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run `mlscale versions …`; returns the exit code.
+    """Run `mlscale versions …`; return the exit code.
 
     Raises:
-        MLScaleError: no such version, one that is damaged, or a registry that can't be written to.
+        MLScaleError: no such version, a corrupt one, or a registry that can't be written to.
     """
     options = read("versions", COMMAND.actions, argv)
     actions = {"ls": _ls, "show": _show, "add": _add, "promote": _promote, "rollback": _rollback, "sync": _sync}
@@ -145,7 +145,7 @@ def _rollback(options: Options) -> int:
 
 
 def _try_version(registry: LocalRegistry, ref: str) -> None:
-    """Load a version that may serve soon, and report what it would change for clients of the champion.
+    """Load a version that may be served soon, and report what it would change for clients of the champion.
 
     Raises:
         MLScaleError: it is a servable that can't be loaded, or can't serve.
@@ -208,7 +208,7 @@ def _sync(options: Options) -> int:
 
 
 def _mirrored(registry: LocalRegistry, version: Version) -> str | None:
-    """What W&B calls it."""
+    """Return the version's name in W&B."""
     if not isinstance(registry, WandbRegistry):
         return None
     return registry.outbox.receipt(version.name).versions.get(version.number, "waits to be sent")
@@ -244,7 +244,7 @@ def _row(registry: LocalRegistry, version: Version) -> Sequence[object]:
 
 
 def _lineage(registry: LocalRegistry, version: Version) -> list[str]:
-    """The version, its parent, the parent's parent, and so on, as far as the registry knows them."""
+    """Return the version, its parent, the parent's parent, and so on, as far as the registry knows them."""
     found = [version.ref]
     while version.parent and version.parent not in found:
         found.append(version.parent)
