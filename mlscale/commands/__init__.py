@@ -72,6 +72,7 @@ def find_command(name: str) -> Command | None:
     Raises:
         MLScaleError: a package has a command of this name, which does not load.
     """
+    # Searching the installed packages takes time, which built-in commands need not wait for.
     if name not in COMMANDS:
         from mlscale.commands.third_party import register_command
 
@@ -81,6 +82,7 @@ def find_command(name: str) -> Command | None:
 
 def entry(command: str) -> ModuleType:
     """Import the entry point of a command."""
+    # Imported on use: the entry point of most commands imports torch.
     return import_module(COMMANDS[command].module or f"mlscale.commands.{command.replace('-', '_')}.entry")
 
 

@@ -64,6 +64,7 @@ class Key:
     @property
     def setting(self) -> str:
         """The key with its default, or with an example where the default can't be typed."""
+        # `true`, as YAML and the command line write it, not Python's `True`.
         default = str(self.default).lower() if isinstance(self.default, bool) else self.default
         return f"{self.name}={self.example if default in (None, '') else default}"
 
@@ -87,6 +88,7 @@ class Key:
         try:
             number: float = int(text) if self.type is int else float(text)
         except ValueError:
+            # Refused below, with the same message as a negative number.
             number = -1
         if not number >= 0:  # which NaN isn't, either
             kind = "a whole number, 0 or more" if self.type is int else "a number, 0 or more"

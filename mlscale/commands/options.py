@@ -31,6 +31,7 @@ def read(command: str, actions: Mapping[str, Action], argv: Sequence[str]) -> Op
     Raises:
         MLScaleError: all its problems at once, each with a fix.
     """
+    # A command that does one thing has no word for it: `mlscale env`, not `mlscale env show`.
     if "" in actions:
         return _Line(f"mlscale {command}", "", actions[""]).read(argv)
     if not argv or argv[0] not in actions:
@@ -61,13 +62,16 @@ class _Line:
     problems: list[MLScaleError] = field(default_factory=list)
 
     def read(self, argv: Sequence[str]) -> Options:
+        # First, because `_refuse_options` would refuse this flag, too.
         argv, folders = self._config_dirs(argv)
         self._refuse_options(argv)
         for word in argv:
             self._take(word)
         values = self._named_words()
         raise_all(self.problems)
+        # Typed values last, so that they overwrite the defaults.
         values |= {key.name: () if key.many else key.default for key in self.action.keys} | self.typed
+        # `registry.root` becomes the attribute `registry_root`.
         named = {name.replace(".", "_"): value for name, value in values.items()}
         return Options(action=self.name, overrides=self.overrides, config_dir=folders, **named)
 
@@ -102,6 +106,7 @@ class _Line:
                 line.append(word)
                 continue
             old.append(f"'{word}'")
+            # `--json` for `output=json`: a value that was typed as a flag.
             if option in key.choices:
                 value = option
             elif key.type is bool and not sign:
@@ -111,6 +116,8 @@ class _Line:
             line.append(f"{key.name}={value}")
         if old:
             self._problem(f"unknown option {', '.join(old)}", fix=f"{self.program} {shlex.join(line)}")
+        # Before the words are read: the message has the whole line in the new form, other problems would only repeat
+        # it.
         raise_all(self.problems)
 
     def _key_of(self, option: str) -> Key | None:
@@ -127,10 +134,12 @@ class _Line:
             except MLScaleError as problem:
                 self.problems.append(problem)
                 return
+            # A key that takes a list may be repeated: `alias=a alias=b` is `alias=[a,b]`. Any other key is overwritten.
             before = self.typed.get(name, ())
             self.typed[name] = (*before, *value) if isinstance(before, tuple) and isinstance(value, tuple) else value
         elif sign and any(name == known.name for known in self.action.words):
             self.typed[name] = text
+        # An unknown `key=value` is an override here: the config that it belongs to is checked later, with suggestions.
         elif self.action.overrides and (sign or word.startswith(("~", "-", "+")) or not self._has_place()):
             self.overrides.append(word)
         elif sign and _KEY.fullmatch(name):
@@ -166,6 +175,7 @@ class _Line:
                 values[word.name], rest = rest, []
             else:
                 values[word.name] = rest.pop(0) if rest else None
+            # An empty text is missing, too: `mlscale runs show "$RUN"` with an unset variable.
             if word.required and not values[word.name]:
                 given = " ".join([self.program, *map(shlex.quote, self.words)])
                 self._problem(f"{word.name} is missing", why=word.help, fix=f"{given} {word.example}")

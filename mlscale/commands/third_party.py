@@ -28,6 +28,7 @@ def register_command(name: str, commands: dict[str, Command]) -> None:
         MLScaleError: it does not load.
     """
     for point in read_entry_points(GROUP):
+        # Built-in commands can't be replaced; of two packages with the same command the first one is taken.
         if point.name == name and name not in commands and name not in _TAKEN:
             _register(point, commands)
 
@@ -40,6 +41,7 @@ def register_commands(commands: dict[str, Command]) -> list[str]:
     """
     warnings = []
     for point in read_entry_points(GROUP):
+        # Registered before, when a word was searched: not a conflict with itself.
         if _packages.get(point.name) == package_of(point):
             continue
         try:
@@ -66,11 +68,13 @@ def _raise_if_taken(point: EntryPoint, commands: dict[str, Command]) -> None:
 def _register(point: EntryPoint, commands: dict[str, Command]) -> None:
     try:
         command = point.load()
+    # Importing code of another package can raise anything; `--help` must still print the rest.
     except Exception as error:
         raise _make_load_error(point, f"{type(error).__name__}: {error}") from error
     if not isinstance(command, Command) or not command.module:
         raise _make_load_error(point, f"{point.value} is not an mlscale.commands.command.Command with a module")
     commands[point.name] = command
+    # Its config has the base of a training run, see `_store_primary` in config/composition/compose.py.
     VERB_CONFIGS[point.name] = "run"
     _packages[point.name] = package_of(point)
 

@@ -75,6 +75,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         MLScaleError: any other word.
     """
+    # Not in the help: only the scripts call it. After `--` come the words as typed, flags included.
     if argv[:2] == ["query", "--"]:
         print("\n".join(complete(argv[2:], find_roots())))
         return int(Exit.DONE)
@@ -94,6 +95,7 @@ def complete(words: Sequence[str], roots: Roots) -> list[str]:
     """Return the completions of the last of the words after `mlscale`, sorted; "" means that a new word begins."""
     *before, word = words or [""]
     register_commands(COMMANDS)
+    # `train` is the default command, so its overrides are completed without a command, too.
     command = before[0] if before and before[0] in COMMANDS else "train"
     actions = COMMANDS[command].actions
     found: list[str] = []
@@ -109,6 +111,7 @@ def complete(words: Sequence[str], roots: Roots) -> list[str]:
             composed = [typed.removeprefix("command=") for typed in before if typed.startswith("command=")]
             known = composed[-1] if composed and composed[-1] in VERB_CONFIGS else "train"
             found += _overrides(word, known, before, roots)
+    # A set, because several sources may yield the same word.
     return sorted({candidate for candidate in found if candidate.startswith(word)})
 
 
@@ -144,6 +147,7 @@ def _overrides(word: str, verb: str, before: Sequence[str], roots: Roots) -> Ite
     match = _OVERRIDE.fullmatch(word)
     assert match is not None  # every part may be empty
     sign, key = match["sign"] or "", match["key"]
+    # `base` is chosen by the command, never typed.
     groups = {group: options for group, options in roots.groups_of(verb).items() if group != "base"}
     fields = read_fields(root.path for root in roots.roots)
     if match["equals"] and verb in REFERENCES and key in (REF, "against"):
@@ -156,6 +160,7 @@ def _overrides(word: str, verb: str, before: Sequence[str], roots: Roots) -> Ite
     else:
         yield from (f"{sign}{group}=" for group in groups)
         nodes = {option.package.split(".")[0] for option in fields.options if option.package and option.group in groups}
+        # Ends in a dot, after which the next tab completes the keys of the node.
         yield from (f"{sign}{node}." for node in nodes)
         yield from (f"{sign}{path}=" for path in fields.of_verb(verb) if not path.startswith("derived."))
 
@@ -170,6 +175,7 @@ def _references(command: str, word: str) -> Iterator[str]:
     if takes.called != MODEL:
         yield from takes.examples
         return
+    # The last part of a run's name is its id, which begins with the time: sorted by it, the newest comes first.
     names = sorted((path.name for path in run_paths("runs")), key=lambda name: name.rpartition("-")[2], reverse=True)
     yield from (LAST, *names[:_NEWEST], *LocalRegistry().references())
     if word:
@@ -188,6 +194,7 @@ def _of_key(key: str, fields: Fields) -> list[str]:
     kinds = {
         item.word: item.type for option in fields.options for item in option.fields if item.path == key and item.word
     }
+    # A key that options document with different types has no certain values.
     (kind,) = kinds.values() if len(kinds) == 1 else (None,)
     if kind is BOOL:
         return ["true", "false"]

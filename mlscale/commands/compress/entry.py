@@ -35,6 +35,8 @@ def run(cfg: DictConfig) -> Result:
     with masked_output(masker):
         ready = as_it_was_trained(cfg, folder)
         say([f"compress  {folder.path.name}: {checkpoint.name} to {name}, judged on validation samples"], masker)
+        # "fit" sets up the training split, too: static quantization is calibrated on it, and judged on validation
+        # samples.
         data, task = rebuilt(ready, checkpoint, "fit")
         result: Result = how.carry_out(task, data, folder, checkpoint)
     return result
@@ -56,6 +58,7 @@ def _chosen(cfg: DictConfig) -> tuple[str, Any]:
             fix=f"mlscale compress {cfg.ref} compress=int8",
         )
     ((name, how),) = built.items()
+    # Some ways of compression are callbacks of a training run only.
     if not hasattr(how, "carry_out"):
         raise MLScaleError(
             f"compress.{name} works in a training run alone",

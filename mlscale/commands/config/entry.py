@@ -26,6 +26,7 @@ def main(argv: Sequence[str]) -> int:
 
         print(dump(json_schema(find_roots(options.config_dir), command)))
         return int(Exit.DONE)
+    # Passed on: the parser of configs reads the flag itself.
     folders = [word for folder in options.config_dir for word in ("--config-dir", folder)]
     request = parse(command, [*options.overrides, *folders])
     if options.action == "check":
@@ -77,6 +78,7 @@ def _show(request: Request, parts: Sequence[str], *, origin: bool, resolve: bool
             raise MLScaleError(
                 "the config can't be resolved", where="command line: resolve=true", why=why, fix="resolve=false"
             ) from None
+        # Masked once more: an interpolation may have brought a secret of the environment.
         shown = OmegaConf.create(masker.mask_tree(OmegaConf.to_container(shown)))
     shown = _only(shown, parts)
     if origin:
@@ -99,6 +101,7 @@ def _only(cfg: DictConfig, parts: Sequence[str]) -> DictConfig:
                 where="command line",
                 fix=f"mlscale config show {best}" if best else "mlscale config show prints all of it",
             )
+        # With its path, so that the output is a valid piece of a recipe.
         OmegaConf.update(kept, part, found)
     return kept
 

@@ -73,6 +73,7 @@ def describe(root: str) -> dict[str, Any]:
     runs, cache = _disks(Path(root), cache_dir())
     return {
         "versions": {"python": sys.version.split()[0], "executable": sys.executable, **_versions(_PACKAGES)},
+        # By the installed metadata: importing each package would take seconds.
         "extras": {extra: all(_versions(names).values()) for extra, names in _EXTRAS.items()},
         "devices": _devices(),
         "cpu": _cpu(),

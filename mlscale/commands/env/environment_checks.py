@@ -62,10 +62,12 @@ def _accelerators(devices: Machine) -> Iterator[Check]:
 def _why_no_cuda() -> tuple[str, str]:
     import torch
 
+    # Checked without torch, which finds no device if it was built without CUDA or the driver is too old.
     if Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi"):
         if torch.version.cuda is None:
             return "there is an NVIDIA driver, but this torch is built without CUDA", "install torch's CUDA build"
         return f"the driver is too old for CUDA {torch.version.cuda}, or hides its devices", "nvidia-smi"
+    # /dev/kfd is the device of AMD's kernel driver.
     if Path("/dev/kfd").exists() and torch.version.hip is None:
         return "there is an AMD GPU, but this torch is built without ROCm", "install torch's ROCm build"
     return "no NVIDIA or AMD GPU was found", "trainer.accelerator=cpu"
@@ -82,6 +84,7 @@ def _precisions(devices: Machine) -> Iterator[Check]:
         return
     if devices.mps:
         says = "as far as Apple's GPU has the operators"
+    # The names of bfloat16 instructions in /proc/cpuinfo, of x86 and of Arm.
     elif system.cpu_flags() & {"avx512_bf16", "amx_bf16", "bf16", "svebf16"}:
         says = "in hardware"
     else:
@@ -127,6 +130,7 @@ def wandb_key() -> str:
     """Return the source of W&B's API key: 'WANDB_API_KEY', or the path of a netrc; '' for none. The key is not kept."""
     if os.environ.get("WANDB_API_KEY"):
         return "WANDB_API_KEY"
+    # netrc keys are stored by host: a self-hosted W&B has another one.
     host = urlsplit(os.environ.get("WANDB_BASE_URL") or "https://api.wandb.ai").hostname or ""
     named = os.environ.get("NETRC")
     for path in [Path(named)] if named else [Path.home() / ".netrc", Path.home() / "_netrc"]:
@@ -186,4 +190,5 @@ def _module(option: str, name: str, fix: str, says: str = "installed") -> Check:
 
 
 def _has(name: str) -> bool:
+    # Without importing it: some of these packages take seconds.
     return find_spec(name) is not None

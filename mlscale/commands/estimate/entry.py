@@ -49,6 +49,7 @@ def run(cfg: DictConfig) -> Result:
     derived = derive(cfg, facts, this_machine())
     derived |= outcome_of(cfg, derived, this_machine())
     ready = with_derived(cfg, {**derived, "run_dir": "estimate", "name": "estimate"})
+    # An instance with GPUs is estimated as CUDA even where this machine has none: memory is traced, not measured.
     accelerator = wanted.accelerator or ("cuda" if instance and instance.gpus else ready.derived.accelerator)
     from mlscale.commands.estimate.measurements import measure_memory, measure_time, occupied_bytes
 
@@ -132,6 +133,7 @@ def conclude(found: Found, wanted: Wanted, prices: Prices, instance: Instance | 
     from mlscale.estimate.prices import cost_usd
 
     seconds = found.time.seconds if found.time else math.nan
+    # A typed price comes before that of the table, which may be old.
     hourly = wanted.usd_per_hour if wanted.usd_per_hour is not None else instance.usd_per_hour if instance else None
     cost = cost_usd(seconds, hourly)
     broken = _broken(found, seconds, cost, wanted)
@@ -201,6 +203,7 @@ def _broken(found: Found, seconds: float, cost: float, wanted: Wanted) -> list[s
             f"{bound}{size(found.needed)} are more than the {size(found.limit)} of a process: "
             f"trainer.accumulate_grad_batches=… holds fewer samples at a time{measure}"
         )
+    # Negated, because an unknown time is NaN and must not pass the limit.
     if wanted.max_hours is not None and not seconds <= wanted.max_hours * 3600:
         told = duration(seconds) if math.isfinite(seconds) else "an unknown time"
         broken.append(f"{told} is more than estimate.max_hours={wanted.max_hours:g}")
@@ -226,10 +229,12 @@ def _limit(wanted: Wanted, instance: Instance | None, accelerator: str, world_si
     if instance and instance.gpu_memory_gib:
         return int(instance.gpu_memory_gib * 2**30)
     if accelerator == "cpu":
+        # All processes share the machine's memory.
         return memory_bytes() // world_size
     import torch
 
     cards = range(torch.cuda.device_count() if accelerator == "cuda" and torch.cuda.is_available() else 0)
+    # The smallest card: every process takes the same.
     return min((torch.cuda.get_device_properties(card).total_memory for card in cards), default=0)
 
 

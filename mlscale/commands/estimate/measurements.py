@@ -75,6 +75,7 @@ def measure_memory(cfg: DictConfig, accelerator: str) -> Memory:
         precision=str(cfg.precision.value),
         passes=cfg.trainer.get("accumulate_grad_batches", 1) or 1,
         clip=cfg.trainer.get("gradient_clip_val"),
+        # torch's optimizers use their foreach implementation, which takes temporary memory, by default on CUDA only.
         foreach=accelerator == "cuda",
         cpu_kernels=accelerator == "cpu",
     )
@@ -127,6 +128,7 @@ def measure_time(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: floa
     A batch that would not fit into what memory is free is extrapolated from the two largest of its halves that do.
     """
     batch = cfg.derived.per_device_batch
+    # None means that the batch size is unknown: the loader's batches are taken as they are.
     fitting = [batch] if batch is None else probe.batches_to_probe(batch, lambda size: _fits(cfg, size, memory))
     if not fitting:
         raise MLScaleError(
@@ -144,6 +146,7 @@ def measure_time(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: floa
     work = _plan(cfg, timing)
     total = probe.whole(timing, work, startup) if work else math.nan
     if (cap := seconds_of(cfg.trainer.get("max_time"))) is not None:
+        # `trainer.max_time` ends the run.
         total = min(total, cap)
     passes = cfg.trainer.get("accumulate_grad_batches", 1) or 1
     step_s = passes * timing.pass_s
@@ -176,6 +179,7 @@ def _fits(cfg: DictConfig, samples: int, memory: Memory) -> bool:
     if samples != cfg.derived.per_device_batch:
         memory = _smaller(cfg, samples)
     free = free_memory_bytes()
+    # `free` is 0 where the system does not report it: then the batch is tried.
     return not free or cfg.derived.world_size * (_RESIDENT * memory.peak + _BASE) < free
 
 
@@ -189,6 +193,7 @@ def _with_batch(cfg: DictConfig, samples: int | None) -> DictConfig:
     if samples is None or samples == cfg.derived.per_device_batch:
         return cfg
     other = cfg.copy()
+    # The batch of the config is global: over all processes and accumulated passes.
     other.data.batch_size = samples * cfg.derived.world_size * (cfg.trainer.get("accumulate_grad_batches", 1) or 1)
     other.derived.per_device_batch = samples
     return other
@@ -209,6 +214,7 @@ def _plan(cfg: DictConfig, timing: probe.Timing) -> Plan | None:
     if timing.all_passes is None:
         return None
     passes = max(1, limited(cfg.trainer.get("limit_train_batches"), timing.all_passes))
+    # -1 is Lightning's "no limit".
     steps = cfg.trainer.get("max_steps", -1) or -1
     ends = [passes * epochs] * bool(epochs and epochs > 0) + [steps * accumulate] * (steps > 0)
     return plan(cfg.trainer, passes, min(ends, default=None), timing.all_validation_batches)
@@ -233,10 +239,13 @@ def _probe(cfg: DictConfig, facts: Mapping[str, Any] | None, seconds: float) -> 
     few = (min(_FIRST_PASSES * accumulate, passes or _FIRST_PASSES), min(_FIRST_VALIDATION, validation or 2))
     if validation == 0:
         few = (few[0], 0)
+    # Its first steps are slow (imports, allocations, caches): it only shows how many steps fit into the time of the
+    # next.
     first, fit = _fit(cfg, facts, few, epochs=1, announce_metric=True)
     passes = passes if passes is not None else first.all_passes
     validation = validation if validation is not None else first.all_validation_batches
     steady, last = _fit(cfg, facts, probe.limits(first, seconds, passes, validation, accumulate), epochs=probe.EPOCHS)
+    # The larger of the two: the longer fit need not have the higher peak.
     resident = int(max(fit["peak_memory_bytes"], last["peak_memory_bytes"]))
     return steady, probe.startup(fit["seconds"], first, steady), resident
 

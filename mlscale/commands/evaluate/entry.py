@@ -44,8 +44,10 @@ def run(cfg: DictConfig) -> Result:
     """
     if cfg.worst < 0:
         raise MLScaleError(f"worst is {cfg.worst}", where="worst", why="it is a number of samples", fix="worst=0")
+    # Before the pass, which may take minutes.
     check_slices(cfg)
     masker = Masker.of(cfg)
+    # For `against`: `ref` has been resolved to a path before the config was composed.
     registry = build(cfg.get("registry"), "registry")
     subject = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, checkpoint=cfg.checkpoint, quiet=True)
     place = Place.of(cfg, subject)
@@ -77,6 +79,8 @@ class Place:
             return cls(Path(cfg.to).expanduser().absolute(), None)
         if subject.run is not None:
             return cls(subject.run / "results", subject.run)
+        # A servable or a version has no run folder here, and is never written to. `:` is not allowed in file names
+        # everywhere.
         return cls(Path("evaluations", subject.label.replace(":", "-")).absolute(), None)
 
     @property
@@ -139,6 +143,8 @@ def _other(cfg: DictConfig, registry: Any, masker: Masker) -> Pass:
     from mlscale.assembly.ready import ready
 
     other = resolve_reference(str(cfg.against), runs_dir=cfg.runs_dir, registry=registry)
+    # The other model keeps its own config; overrides that are not about the first model, such as other data, apply to
+    # both.
     words = [word for word in cfg.derived.overrides or [] if word.lstrip("+~").partition("=")[0] not in _OF_THE_MODEL]
     its = ready("evaluate", [f"ref={other.path}", *words])
     return look(its, other, None, masker)

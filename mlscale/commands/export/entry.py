@@ -47,6 +47,7 @@ def run(cfg: DictConfig) -> Result:
     masker = Masker.of(cfg)
     checkpoint = checkpoint_path(folder.path, str(model.checkpoint), cfg.metric, cfg.mode)
     target = Path(cfg.to).expanduser().absolute() if cfg.to else folder.path / "servable"
+    # Before the work: a folder that the user has named is never overwritten, the run's own servable is replaced.
     check_free(target, replace=not cfg.to)
     with masked_output(masker):
         start = time.perf_counter()
@@ -55,6 +56,7 @@ def run(cfg: DictConfig) -> Result:
         say(_start(folder, checkpoint, compressed, why), masker)
         data, measured = _measure(ready, checkpoint, compressed)
         problems = _problems(cfg, measured.parity, compressed)
+        # A servable whose parity is not proven must not exist: something would serve it.
         if not problems:
             _write(ready, folder, checkpoint, target, data, measured, compressed, masker)
         result = _result(folder, checkpoint, target, measured, compressed, problems, time.perf_counter() - start)
@@ -126,6 +128,7 @@ def _write(
     run, record = folder.run, verify(checkpoint).record
     stated = {"data": getattr(data, "licence", None)}
     if initial := run.get("init"):
+        # Added to that of the data: pretrained weights may forbid uses that the data allows.
         stated["weights"] = initial.get("licence")  # of those that training started from
     about = document(
         measured,
@@ -143,6 +146,7 @@ def _write(
         model=measured.model,
         parity=measured.parity.as_dict(),
         reference=reference,
+        # The servable is copied to other machines: names and notes in it must hold no secret.
         document=masker.mask_tree(about),
         replace=not cfg.to,
     )
@@ -158,6 +162,7 @@ def _reference(
 
     if compressed is None and collected.belongs(folder.path, checkpoint):
         found = collected.read(folder.path)
+        # A profile of fewer samples, or of other data, would make monitoring compare with the wrong reference.
         if found.about["samples"] >= measured.parity.samples and found.about["data_version"] in (
             None,
             cfg.derived.data_version,

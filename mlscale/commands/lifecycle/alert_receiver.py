@@ -31,11 +31,13 @@ def receiving() -> Iterator[Receiver]:
     alerts: list[dict[str, Any]] = []
 
     class Handler(BaseHTTPRequestHandler):
+        # The default prints each request to stderr, in the middle of the tour's output.
         def log_message(self, *_: object) -> None:
             pass
 
         def do_POST(self) -> None:
             try:
+                # Bounded: a request with a huge length must not fill the memory.
                 document = json.loads(self.rfile.read(min(_LARGEST, int(self.headers["Content-Length"]))))
             except (TypeError, ValueError):
                 document = None
@@ -45,6 +47,7 @@ def receiving() -> Iterator[Receiver]:
             self.send_header("Content-Length", "0")
             self.end_headers()
 
+    # Port 0: the system chooses a free one. Only this machine can reach it.
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever, args=(0.05,), name="mlscale-alerts", daemon=True)

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from mlscale.errors import Exit, MLScaleError
 
+# Of an answer at most; without a request until a connection is opened again; between two requests of a client.
 _ANSWER_SECONDS, _IDLE_SECONDS, _PAUSE_SECONDS = 30.0, 10.0, 0.01
 _SAME = 1e-3
 """The largest difference between a served probability and the version's own; JSON and other batches round."""
@@ -120,6 +121,7 @@ def asking(url: str, raw: NDArray[Any], expected: Callable[[str], NDArray[Any]],
     known: dict[str, NDArray[Any]] = {}
 
     def right(answer: Answer, row: int) -> str:
+        # Under the lock: several clients see a new version at the same moment, and loading it once is enough.
         with lock:
             if answer.version not in known:
                 try:
@@ -128,11 +130,13 @@ def asking(url: str, raw: NDArray[Any], expected: Callable[[str], NDArray[Any]],
                     return f"{answer.version}: {error.what}"
             wanted = known[answer.version][row]
         off = float(np.abs(answer.probabilities[0] - wanted).max())
+        # Negated, so that NaN counts as wrong.
         return f"{answer.version}: a probability is off by {off:.2g}" if not off <= _SAME else ""
 
     def ask(first: int) -> None:
         client, row = Client(url), first
         while not over.wait(_PAUSE_SECONDS):
+            # Each client starts at another row and steps by their number, so that together they send all rows.
             row = (row + clients) % len(raw)
             start, problem = time.monotonic(), ""
             try:
@@ -160,6 +164,7 @@ def asking(url: str, raw: NDArray[Any], expected: Callable[[str], NDArray[Any]],
     finally:
         over.set()
         for thread in threads:
+            # With a limit: a client may wait for an answer that does not come, and daemon threads end with the process.
             thread.join(2 * _ANSWER_SECONDS)
 
 

@@ -52,6 +52,7 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: what the data or the machine lacks, what ended a step, or an extra is not installed.
     """
+    # All extras are checked first: the last step would otherwise fail after minutes.
     need("all", "onnx", "onnxscript", "onnxruntime", "pyarrow", "httptools", "locust")
     check_classifies(cfg, "lifecycle")
     check(cfg.lifecycle.shift, cfg.lifecycle.traffic)
@@ -60,10 +61,12 @@ def run(cfg: DictConfig) -> Result:
     start, masker = time.perf_counter(), Masker.of(cfg)
     folder = _folder(cfg, masker)
     cfg = cfg.copy()
+    # A registry of its own: a tour must not promote anything in the user's.
     cfg.registry.root = str(folder.path / "registry")
     tour = Tour(folder, [title for title, _ in STEPS], masker)
     ending = "failed"
     try:
+        # SIGTERM raises, so that the stack closes the server and the clients.
         with raised_on_terminate(), ExitStack() as ends:
             walk = Walk(cfg, folder, tour, ends)
             for _, step in STEPS:
@@ -71,6 +74,7 @@ def run(cfg: DictConfig) -> Result:
                     break
         ending = "done"
     except BaseException as error:
+        # A tour that a user ends is not a failed one.
         stopped = isinstance(error, KeyboardInterrupt) or getattr(error, "exit", None) == Exit.TERMINATED
         ending = "interrupted" if stopped else ending
         raise

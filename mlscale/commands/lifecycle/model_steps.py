@@ -49,6 +49,7 @@ def train(walk: Walk) -> Told:
 def profile(walk: Walk) -> Told:
     """Find what bounds the training."""
     seconds = f"profile.seconds={walk.settings.probe_seconds}"
+    # Without remedies: trying them takes several times as long, and the tour changes nothing by them.
     result = walk.call_on_run("profile", seconds, "profile.remedies=false")
     bound = result.artifacts["bound_by"]
     wait, headspace = result.metrics["wait_percent"], result.metrics["headspace_ratio"]
@@ -63,6 +64,7 @@ def profile(walk: Walk) -> Told:
 
 def compress(walk: Walk) -> Told:
     """Compress to int8, kept only if it is faster and as accurate."""
+    # The run's config brings its own way of compression, if it has one.
     chosen = [] if walk.cfg.get("compress") else ["compress=int8"]
     result = walk.call_on_run("compress", *chosen)
     metrics = result.metrics

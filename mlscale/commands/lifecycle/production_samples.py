@@ -20,11 +20,13 @@ _MOST_HELD_OUT = 2000
 
 
 def _invert(raw: Pixels) -> Pixels:
+    # Other dtypes have no fixed range: the largest value counts as white.
     top = 255 if raw.dtype == np.uint8 else raw.max()
     return np.asarray(top - raw, raw.dtype)
 
 
 def _turn(raw: Pixels) -> Pixels:
+    # rot90 returns a view, and images are sent as contiguous bytes; axes 2 and 3 are height and width.
     return np.ascontiguousarray(np.rot90(raw, axes=(2, 3)))
 
 
@@ -118,6 +120,7 @@ def samples_of(cfg: DictConfig, labels: tuple[str, ...], traffic: int) -> Sample
 
     def some(split: str, most: int) -> Labelled:
         decoded = data.decoded(split)
+        # Evenly over the whole split: data sets are often sorted by class.
         rows = np.unique(np.linspace(0, len(decoded) - 1, min(most, len(decoded))).astype(np.int64))
         return Labelled(np.stack([decoded.sample(row) for row in rows.tolist()]), names[decoded.labels[rows]])
 

@@ -19,6 +19,7 @@ from mlscale.commands.lifecycle.step_state import Load, Walk
 from mlscale.report import Line, Result, Rows, Series
 from mlscale.stats.paired import Paired, paired
 
+# Until the server has swapped at most; under load after that; of a retraining, before Locust ends by itself.
 _SWAP_SECONDS, _AFTER_SECONDS, _LONGEST_SECONDS = 30.0, 3.0, 7200
 _USERS, _RATE = 4, 50
 _ALPHA, _MAX_DROP = 0.05, 0.03
@@ -38,6 +39,7 @@ def retrain(walk: Walk) -> Told:
         "snapshot=false",
     )
     figures = result.metrics
+    # The cycle ended before a comparison: too few samples, or the export was refused.
     if "challenger_window_accuracy" not in figures:
         return Told("rejected", result.sentence, False, page="retrain.html")
     before, after = figures["champion_window_accuracy"], figures["challenger_window_accuracy"]
@@ -62,8 +64,10 @@ def swap(walk: Walk) -> Told:
     champion = walk.registry().resolve(walk.champion)
     asked = walk.load.asked
     end = time.monotonic() + _SWAP_SECONDS
+    # A Counter returns 0 for a version that has not answered yet.
     while not asked.versions[champion.ref] and time.monotonic() < end:
         time.sleep(0.05)
+    # Errors after the swap count as well as those before it.
     time.sleep(_AFTER_SECONDS)
     locust = _ended(walk)
     dropped, wrong = len(asked.dropped) + int(locust.metrics["failures"]), len(asked.wrong)
@@ -121,6 +125,7 @@ def _load(walk: Walk) -> Load:
         probabilities: NDArray[Any] = walk.servable(version).predict(traffic.raw).probabilities
         return probabilities
 
+    # A stack inside the tour's: `swap` closes it earlier, a tour that stops before closes it with everything else.
     ends = walk.ends.enter_context(ExitStack())
     return Load(locust, ends.enter_context(asking(walk.url, traffic.raw, expected)), ends)
 
@@ -128,6 +133,7 @@ def _load(walk: Walk) -> Load:
 def _ended(walk: Walk) -> Result:
     """End the load; return Locust's measurements."""
     walk.load.ends.close()
+    # SIGUSR1 ends the measured seconds early, and Locust still reports what it has measured.
     walk.load.locust.end(signal.SIGUSR1)
     result = Result.from_dict(json.loads(walk.load.locust.out.read_text(encoding="utf-8")))
     walk.tour.keep(result, "loadtest-swap")

@@ -21,6 +21,7 @@ _ID = "tour-{}"
 def serve(walk: Walk) -> Told:
     """Start the server as a process that follows the champion; check its answers against the servable's own."""
     ready = walk.place("server.json")
+    # Every sample is kept (sample_share=1.0), because the retraining learns from them.
     settings = (f"ref={walk.champion}", "port=0", f"events={walk.place('events')}", "sample_share=1.0")
     server = walk.background("serve", *settings, f"ready_file={ready}")
     told = server.until(lambda: json.loads(ready.read_text()) if ready.is_file() else None, _READY_SECONDS, "starting")
@@ -69,6 +70,7 @@ def shift(walk: Walk) -> Told:
     """
     shifted = walk.samples.traffic.shifted(walk.settings.shift)
     before = shifted.accuracy(walk.client.predict(walk.samples.traffic.raw).labels)
+    # Monitoring must not see the unshifted requests before this time.
     walk.sent_since = datetime.now(UTC).isoformat()
     walk.ids = [_ID.format(number) for number in range(len(shifted.raw))]
     said = [walk.client.predict(sample[None], id).labels[0] for sample, id in zip(shifted.raw, walk.ids, strict=True)]
@@ -94,7 +96,10 @@ def alert(walk: Walk) -> Told:
         "alert.rules=[damage]",
         f"alert.webhook={receiver.url}",
     )
+    # The server writes events with a delay (flush_s): monitoring reads files, not the server.
     _written(walk)
+    # Three checks in this order: without labels only drift can be seen, with them degradation, and the third must not
+    # alert again.
     drift = walk.call_service("monitor", *look, name="monitor-unlabelled")
     walk.client.label(walk.ids, walk.samples.traffic.labels.tolist())
     damage = walk.call_service("monitor", *look)

@@ -66,6 +66,7 @@ class Tour:
         try:
             with self._logged(title):
                 told = act()
+        # BaseException: the page must show a step that Ctrl-C has ended, too.
         except BaseException as error:
             why = error.what if isinstance(error, MLScaleError) else str(error) or type(error).__name__
             self._end(title, Told("", why, ok=False), time.perf_counter() - start)
@@ -93,6 +94,7 @@ class Tour:
         wide = max(map(len, self.titles))
         mark = "" if told.ok else "STOP  "
         text = ", ".join(filter(None, (told.value, told.sentence)))
+        # Erases the line that `_begin` has left on a terminal.
         clear = "\033[K" if sys.stderr.isatty() else ""
         line = f"{clear}{self._number(len(self.steps))} {title:<{wide}}  {mark}{text}  ({duration(seconds)})"
         say([line], self.masker)
@@ -109,4 +111,5 @@ class Tour:
                 with contextlib.redirect_stdout(stream), contextlib.redirect_stderr(stream):
                     yield
             finally:
+                # Text is held back until a secret that it may begin can be excluded: the rest is written here.
                 stream.release()

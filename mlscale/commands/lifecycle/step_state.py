@@ -105,6 +105,7 @@ class Walk:
         """Run a command that trains, with the typed overrides, its runs in the tour's folder; keep its result."""
         words = list(self.cfg.derived.overrides or [])
         keys = [word.lstrip("+~").partition("=")[0].partition("@")[0].partition(".")[0] for word in words]
+        # Keys of the tour itself are unknown to the commands that it runs.
         typed = [word for word, key in zip(words, keys, strict=True) if key not in _OWN]
         return self._kept(verb, *overrides, *typed, "snapshot=false", self._registry, self._runs)
 

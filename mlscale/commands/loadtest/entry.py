@@ -45,6 +45,7 @@ def run(cfg: DictConfig) -> Result:
     settings = {key: cfg[key] for key in keys}
     plan = Plan(url=cfg.ref, model=model, samples=str(path) if path else None, credentials=credentials, **settings)
     say([f"loadtest  {cfg.ref}: {model.name}, {samples.name}, {_load(plan)}"], Masker.of(cfg))
+    # SIGTERM raises, so that Locust's process does not outlive this one.
     with raised_on_terminate():
         outcome = drive(plan)
     verdict = decide(objective, outcome, users=plan.users, rate=plan.rate)
@@ -119,6 +120,7 @@ def _conclusion(plan: Plan, outcome: Outcome, verdict: Verdict) -> str:
 
 def _attainable_rate(plan: Plan, outcome: Outcome) -> float:
     """Return half of the rate that the client has sent, in two digits; 0 if it sent nothing."""
+    # Half of it: at its limit the client adds its own delay to the latencies.
     rate = outcome.requests_per_s / 2
     return float(f"{min(rate, plan.rate or rate):.2g}")
 
@@ -142,6 +144,7 @@ def _parts(outcome: Outcome) -> dict[str, float]:
 
 
 def _figures(outcome: Outcome) -> tuple[Figure, ...]:
+    # There is one edge more than counts: each bar is labelled by its lower edge.
     edges, counts = outcome.latencies.histogram()
     if not counts:
         return ()

@@ -34,6 +34,7 @@ def run(cfg: DictConfig) -> Result:
             range, a state that can't be written (exit code 5), or the extra 'monitor' is not installed.
     """
     need("monitor", "pyarrow")
+    # Settings are checked first: a watch must not fail after hours for a typo.
     monitor = Monitor(Settings.of(cfg), build(cfg.registry, "registry"), Path(cfg.runs_dir), cfg.alert.state)
     if cfg.watch:
         return _watch(monitor, Masker.of(cfg))
@@ -99,6 +100,7 @@ class Monitor:
         from mlscale.versions.trained_model import as_servable
 
         settings, now = self.settings, datetime.now(UTC)
+        # Quiet after the first check: a watch would print the same line each time.
         found = resolve_reference(settings.ref, runs_dir=self.runs_dir, registry=self.registry, quiet=self.looks > 0)
         self.looks += 1
         located = as_servable(found, self.runs_dir)
@@ -109,6 +111,7 @@ class Monitor:
         state = settings.state(self.state, settings.events, located)
         watched = settings.ref if located.is_registered else located.name
         desk = Desk(state, watched, settings.rules, settings.patience, settings.webhook)
+        # The state is saved by this call, before the page is written: an error there repeats no alert.
         told = desk.take(seen, located.name, now)
         done = Seen(reference, seen, told, state, events.newest, events.skipped)
         self._write_page(done)
@@ -122,6 +125,7 @@ class Monitor:
         page = {"page": str(self.settings.page)} if self.settings.page else {}
         return Result(
             verb="monitor",
+            # No data is a failure: a server that writes no events looks healthy otherwise.
             ok=not told.firing and not (no_data and no_data.over),
             sentence=_sentence(seen),
             metrics={

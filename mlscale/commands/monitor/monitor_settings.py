@@ -70,6 +70,7 @@ class Settings:
         """
         problems = list(_problems(cfg))
         window, drift, accuracy, alert = cfg.window, cfg.drift, cfg.accuracy, cfg.alert
+        # Both constructors refuse bad values: their errors join the others instead of hiding them.
         span = webhook = None
         try:
             span = Span(window.hours, _time(window.since), window.max_events, accuracy.hours)
@@ -110,6 +111,7 @@ class Settings:
             return Path(typed).expanduser().absolute()
         watched = self.ref
         if not model.is_registered:  # a folder
+            # Two folders may hold models of the same name: their incidents must not share a file.
             digest = hashlib.sha256(str(model.servable).encode()).hexdigest()[:8]
             watched = f"{model.name}-{digest}"
         return events / folder_name(model.name) / "monitor" / f"{folder_name(watched)}.json"
@@ -120,6 +122,7 @@ def _problems(cfg: DictConfig) -> Iterator[MLScaleError]:
         value = _at(cfg, path)
         if value is None:
             continue
+        # NaN is never inside; infinity is refused below, although some ranges have no upper end.
         inside = low < value < high if open_ else low <= value <= high
         if not inside or not math.isfinite(value):
             ends = f"over {low:g}" if open_ else f"{low:g} or more"

@@ -45,6 +45,7 @@ def run(cfg: DictConfig) -> Result:
     with masked_output(masker):
         work, model, world_size = prepared(cfg, subject)
         inputs = open_inputs(**work.inputs)
+        # One process per folder: two would write the same parts.
         with named_by("to"), alone(Path(work.folder)):
             parts = begin(
                 Path(work.folder),
@@ -55,12 +56,14 @@ def run(cfg: DictConfig) -> Result:
                 part_rows=None if cfg.part_rows is None else _positive(cfg.part_rows, "part_rows"),
                 overwrite=cfg.overwrite,
             )
+            # Temporary files of a killed process; the lock is held, so no other process is writing.
             parts.tidy()
             before = sum(len(parts.span(part)) for part in parts.done())
             say(_start(subject, inputs, parts, before, world_size, work), masker)
             start = time.perf_counter()
             _score(work, parts, inputs, world_size, before)
             seconds = time.perf_counter() - start
+            # Counted from the files, not from this process's work: parts may be of an earlier, killed one.
             found = summary(parts)
             parts.finish(**found)
     return _result(cfg, subject, parts, found, before, seconds, world_size)
@@ -68,6 +71,7 @@ def run(cfg: DictConfig) -> Result:
 
 def prepared(cfg: DictConfig, subject: TrainedModel) -> tuple[Work, dict[str, Any], int]:
     """Return the work of the processes, the manifest's entry about the model, and the number of processes."""
+    # The cores that this process may use, which a scheduler or a container may have limited.
     world_size, cores = _devices(cfg), len(os.sched_getaffinity(0))
     common: dict[str, Any] = {
         "inputs": {
@@ -153,6 +157,7 @@ def _checkpoint(cfg: DictConfig, subject: TrainedModel) -> _Of:
     path, _ = checkpoint_of(subject, cfg)
     derived = yaml_values(subject.home / DERIVED)
     ready = as_it_was_trained(cfg, Home(subject.home, derived))
+    # The content names the version: `best` may mean another file after the run is resumed.
     digest = sha256(path)
     version = subject.version if subject.run is None else f"{subject.name}:{digest[:12]}"
     return _Of(digest, str(ready.derived.accelerator), None, OmegaConf.to_yaml(ready), str(path), version)

@@ -60,8 +60,11 @@ def work_of_rank(work: Work, parts: Parts, inputs: Inputs, rank: int, world_size
     from mlscale.predict.predicted_events import PartEvents
     from mlscale.predict.score_parts import score
 
+    # With several processes only the existence is checked: `done` reads every part and removes those of other
+    # predictions, which the launching process has done already.
     done = parts.done() if world_size == 1 else {part for part in range(len(parts)) if parts.path(part).is_file()}
     todo = [part for part in parts.of_rank(rank, world_size) if part not in done]
+    # Before the model is built, which takes seconds.
     if not todo:
         return
     model = build_model(work, rank)
@@ -152,7 +155,9 @@ def rank_main(work: Work, rank: int, world_size: int, launcher: int, environment
     from mlscale.predict.inputs import open_inputs
     from mlscale.predict.part_files import resume
 
+    # First: an orphaned process must not continue to write parts.
     end_with(launcher)
+    # The fork server has the environment of its own start, which may be older.
     os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
     try:
         inputs = open_inputs(**work.inputs)
@@ -160,6 +165,7 @@ def rank_main(work: Work, rank: int, world_size: int, launcher: int, environment
         work_of_rank(work, parts, inputs, rank, world_size, lambda rows, errors: told.put(("rows", rows, errors)))
         told.put(("done", rank, 0))
     except MLScaleError as error:
+        # Plain values instead of the exception: the queue pickles them.
         fields = {name: getattr(error, name) for name in ("what", "where", "why", "fix")}
         told.put(("error", rank, {**fields, "exit": int(error.exit)}))
     except Exception as error:

@@ -21,6 +21,8 @@ def spread(work: Work, world_size: int, progress: Callable[[int, int], None]) ->
         MLScaleError: the error of one of them, or which of them died, and the cause (exit code 5). The others are
             ended: what they have committed stays.
     """
+    # Not fork: the parent may have started threads, whose locks a forked child would inherit. Not spawn: each child
+    # would import torch again.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["mlscale.assembly.preload"] if work.servable is None else ["numpy", "pyarrow"])
     told: Any = context.Queue()
@@ -40,6 +42,7 @@ def spread(work: Work, world_size: int, progress: Callable[[int, int], None]) ->
     finally:
         for rank in ranks:
             if rank.is_alive():
+                # All get the signal before any is waited for, so that they end at the same time.
                 rank.terminate()
         for rank in ranks:
             rank.join()
@@ -51,6 +54,7 @@ def _listen(ranks: list[Any], told: Any, progress: Callable[[int, int], None]) -
         try:
             word, first, second = told.get(timeout=_LISTEN_SECONDS)
         except queue.Empty:
+            # Only when the queue is empty: a process that has ended may have left its last messages there.
             _check(ranks, running)
             continue
         if word == "rows":

@@ -35,6 +35,7 @@ def run(cfg: DictConfig) -> Result:
     Raises:
         MLScaleError: what the data or the machine lacks, or a run too short to be measured.
     """
+    # First: from here on this process itself is a load on the machine.
     began, found = time.perf_counter(), load.now()
     from mlscale.assembly.facts import data_facts
     from mlscale.assembly.precision_probe import kept, outcome_of
@@ -46,6 +47,7 @@ def run(cfg: DictConfig) -> Result:
             f"profile.seconds is {cfg.profile.seconds}", where="profile.seconds", fix="profile.seconds=12"
         )
     folder = resolve_reference(cfg.ref, runs_dir=cfg.runs_dir, quiet=True).run_folder() if cfg.ref else None
+    # The fork server imports torch meanwhile, so that the first fit does not wait for it.
     warm_up(cfg.trainer.devices)
     masker = Masker.of(cfg)
     facts = data_facts(cfg)
@@ -188,6 +190,8 @@ def _is_worth_naming(profile: Profile, part: str, share: float) -> bool:
 def _advice(profile: Profile, proven: Tried | None) -> str:
     if proven is not None and proven.factor is not None:
         told = f"type {proven.remedy.typed}, proven {proven.factor.value:.2f}× here"
+        # Workers can't gain more than a loader that costs nothing: if they seem to, the machine's speed has changed
+        # between the measurements.
         if proven.remedy.workers is not None and proven.factor.value > 1.1 * profile.verdict.headspace.value:
             told += " (more than a perfect loader gave a moment before: the machine is not steady)"
         return f"{told}; {proven.remedy.caution}" if proven.remedy.caution else told

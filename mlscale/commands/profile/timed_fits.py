@@ -46,6 +46,7 @@ class Probe:
     def steps_for(self, seconds: float) -> int:
         """Return the steps of each measured fit so that all rounds take about `seconds`; warms up this process."""
         first = self.fit(_FIRST, announce_metric=True)
+        # Each round has two fits.
         return int(min(_MOST, max(_LEAST, seconds / (2 * ROUNDS) / first.step)))
 
     def rounds(self, steps: int) -> list[tuple[Parts, Parts]]:
@@ -67,6 +68,7 @@ class Probe:
         other, factors = self.with_remedy(remedy), list[float]()
         try:
             for number in range(ROUNDS):
+                # Alternating, so that a machine that gets slower or faster does not favour one of them.
                 order = (self, other) if not number % 2 else (other, self)
                 took = {id(each): each.fit(steps, threads=remedy.threads if each is other else None) for each in order}
                 factors.append(took[id(self)].step / took[id(other)].step)
@@ -87,6 +89,7 @@ class Probe:
         validation logs decides which one it is.
         """
         warm_up = min(_WARM_UP, max(2, steps // 4))
+        # Two epochs at least, and so half of the steps in each.
         half = -(-(steps + warm_up) // 2)
         passes = min(self.passes or half, half)
         epochs = max(2, -(-(steps + warm_up) // passes))
@@ -172,6 +175,7 @@ class Probe:
         group = {"callback": "callbacks", "logger": "logger"}.get(kind, "")
         nodes = (self.cfg.get(group) or {}) if group else {}
         named = [key for key, node in nodes.items() if node and str(node["_target_"]).rsplit(".", 1)[-1] == name]
+        # Two of the same class have one time together: neither can be named as the cause.
         return (group, named[0]) if len(named) == 1 else None
 
     def setup(self, *, busy: bool, slowest: str | None = None) -> Setup:
@@ -201,6 +205,7 @@ def of(cfg: DictConfig, facts: Mapping[str, Any] | None) -> Probe:
 
 
 def _in_turn(number: int) -> tuple[bool, bool]:
+    # If each of the two fits replays a batch: the order alternates, and `rounds` puts each pair back into the same one.
     return (False, True) if not number % 2 else (True, False)
 
 

@@ -46,6 +46,7 @@ def copy(roots: Roots, name: str, to: str) -> Path:
     if target.exists():
         raise MLScaleError("there is such a recipe already", where=str(target), fix=f"mlscale recipes cp {name} {to}2")
     text = source.read_text(encoding="utf-8")
+    # The comment at the top shows the command that runs the recipe: it must name the copy.
     text = re.sub(rf"(recipe=){re.escape(name)}\b", rf"\g<1>{to}", text)
     text = re.sub(rf"^name: {re.escape(name)}$", f"name: {to}", text, flags=re.MULTILINE)
     try:

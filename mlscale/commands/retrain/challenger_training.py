@@ -25,9 +25,11 @@ if TYPE_CHECKING:
     from mlscale.runs.folder import RunFolder
     from mlscale.versions import Version
 
+# Keys of the cycle itself, which its training does not know.
 _OWN = ("ref", "events", "window", "replay", "passes", "lr_factor", "gate", "guard", "force", "trust",
         "registry", "runs_dir", "output")  # fmt: skip
 _INT8 = "int8"
+# Groups and keys that the cycle sets for its training: typed ones would contradict it.
 _SET_HERE = ("data", "like", "init_from", "resume", "recipe")
 _CARRIED = ("image_size", "workers", "on_bad_sample")
 # What shortens a run, as the champion's may have been shortened, and how it is said that it does not.
@@ -148,6 +150,7 @@ def train(cfg: DictConfig, champion: Champion, window: Window, labels: Sequence[
 
     for name, chosen in (("train", ~window.held_out), ("held_out", window.held_out)):
         numbers = window.classes[chosen].tolist()
+        # The shards must have the same form of labels as the champion's data, names or numbers, because both are mixed.
         texts = [labels[number] if champion.before.named else str(number) for number in numbers]
         write_shards(folder / name, window.raw[chosen], texts, label_key=champion.before.label_key)
     trained = commands.call("train", _words(cfg, champion, folder, int((~window.held_out).sum())))
@@ -167,8 +170,10 @@ def _words(cfg: DictConfig, champion: Champion, folder: Path, count: int) -> lis
     from mlscale.retrain.lineage import RETRAINED
 
     config = champion.config
+    # The window is a share of 1 - replay of each epoch, so that every new sample is seen about once.
     samples = max(2, round(count / (1 - cfg.replay)))
     parts = int(config.trainer.get("devices", 1) or 1) * int(config.trainer.get("accumulate_grad_batches", 1) or 1)
+    # At most the champion's batch, at most an epoch, and divisible by devices and accumulated passes.
     batch = max(parts, min(int(config.data.batch_size), samples) // parts * parts)
     carried = {key: config.data[key] for key in _CARRIED if config.data.get(key) is not None}
     return [
@@ -209,6 +214,7 @@ def _rate(cfg: DictConfig, config: DictConfig) -> list[str]:
     if not config.get("optimizer") or not accepts(config.get("task"), "optimizer"):
         return []
     rate = OmegaConf.select(config, "optimizer.lr")
+    # The champion's rate, scaled: its weights are trained already.
     return [f"optimizer.lr={rate * cfg.lr_factor:.6g}"] if isinstance(rate, int | float) else []
 
 

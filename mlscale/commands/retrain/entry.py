@@ -44,6 +44,7 @@ def run(cfg: DictConfig) -> Result:
     start = time.perf_counter()
     registry: LocalRegistry = build(cfg.registry, "registry")
     model = resolve_reference(str(cfg.ref), runs_dir=cfg.runs_dir, registry=registry)
+    # A run or a folder has no alias that could be moved to the challenger.
     if not model.is_registered:
         raise MLScaleError(
             f"{model.description} has no champion to replace",
@@ -53,6 +54,7 @@ def run(cfg: DictConfig) -> Result:
         )
     champion = champion_of(registry, registry.fetch(as_servable(model, cfg.runs_dir).version))
     journal = Journal(registry.root, champion.name)
+    # One cycle at a time per model: two would both replace the same champion.
     with journal.alone():
         for lost in journal.recover(lambda turn: _was_promoted(registry, turn)):
             say([f"retrain   the turn {lost.id} was killed: {lost.decision}"], Masker.of(cfg))
@@ -61,6 +63,7 @@ def run(cfg: DictConfig) -> Result:
         going = _Going(journal, journal.begin(champion.ref))
         try:
             _turn(cfg, registry, champion, going)
+        # Also for Ctrl-C and signals: the journal must say how each cycle ended.
         except BaseException as error:
             why = error.what if isinstance(error, MLScaleError) else type(error).__name__
             promoted = _was_promoted(registry, going.turn)  # interrupted after that, it stays so
@@ -120,6 +123,7 @@ def _turn(cfg: DictConfig, registry: LocalRegistry, version: Version, going: _Go
     servable = load(version.payload)
     champion = Champion.of(cfg, version, servable)
     window = _window(cfg, version.name, servable)
+    # Noted at once: a cycle that is killed later still shows what it had.
     going.note(window=window.document())
     enough = len(window) >= cfg.window.min_samples and window.held_out.any() and not window.held_out.all()
     if not enough:
@@ -155,8 +159,10 @@ def _decide(registry: LocalRegistry, champion: Version, judged: Judged, going: _
         going.end(REJECTED, "; ".join(judged.against))
         return
     try:
+        # Compare and swap: the registry refuses if the champion is no longer the one that was compared.
         registry.promote(str(going.turn.challenger), replacing=champion.ref)
     except MLScaleError as error:
+        # The champion is still the same, so the promotion failed for another reason.
         if registry.aliases(champion.name).of.get(CHAMPION) == champion.number:
             raise
         going.end(OVERTAKEN, f"{error.what}: {error.why}")

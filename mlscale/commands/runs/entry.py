@@ -57,8 +57,10 @@ def _ls(options: Options) -> int:
             rows.append(
                 (sweep_id(sweep), f"sweep of {len(members)}", _date(members[-1].created), counts, None, None, "")
             )
+        # Indented below the line of their sweep.
         rows += [_row(member, "  " if sweep else "") for member in members]
     if rows:
+        # Without a terminal (a pipe, a file) nothing is shortened.
         print(_fitting(rows, _COLUMNS, shutil.get_terminal_size(fallback=(10_000, 24)).columns))
     for path, why in broken.items():
         print(f"damaged: {path} ({why})", file=sys.stderr)
@@ -74,6 +76,7 @@ def _fitting(rows: Sequence[Sequence[object]], names: Sequence[str], width: int)
     ]
     shown = list(range(len(names)))
     for dropped in _LESS_NEEDED:
+        # Two spaces between columns, none after the last.
         if sum(least[index] + 2 for index in shown) - 2 > width:
             shown.remove(names.index(dropped))
     room = max(0, width - sum(least[index] + 2 for index in shown) + 2)
@@ -196,6 +199,7 @@ def _diff(options: Options) -> int:
 
 
 def _rm(options: Options) -> int:
+    # By path: two names may mean the same run.
     runs = list({run.path: run for run in (find(ref, options.runs_dir) for ref in options.ref)}.values())
     if not options.yes and not _confirmed(runs):
         return int(Exit.USER)

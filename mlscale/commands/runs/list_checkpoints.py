@@ -52,6 +52,7 @@ def _resumes_from(run: RunFolder, latest: Path | None) -> str:
 
 def verified(folder: Path) -> list[Stored]:
     """Return all checkpoints of a run, those of a user's own callbacks included, in the order of training."""
+    # Anywhere in the run: a user's ModelCheckpoint may have a `dirpath` of its own.
     folders = dict.fromkeys(path.parent for path in artefacts(folder) if path.suffix == checkpoints.SUFFIX)
     found = []
     for each in (each for parent in folders for each in checkpoints.stored(parent)):

@@ -29,6 +29,7 @@ def send(run: RunFolder) -> int:
     need("mlflow", "mlflow")
     client = Client(Place(**address))
     try:
+        # In pieces: MLflow's server limits what it takes in one request.
         for at in range(0, len(entries), _AT_ONCE):
             client.send(entries[at : at + _AT_ONCE])
     except Exception as error:
@@ -39,6 +40,7 @@ def send(run: RunFolder) -> int:
             fix=f"start the server, then: mlscale runs send {run.id}",
             exit=Exit.ENVIRONMENT,
         ) from error
+    # Emptied only after all of them were taken.
     write(path, address, ())
     print(f"{client.where}: {len(entries):,} entries of {run.path.name} sent")
     return int(Exit.DONE)

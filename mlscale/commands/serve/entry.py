@@ -25,7 +25,9 @@ def run(cfg: DictConfig) -> Result:
         MLScaleError: the servable is not found or corrupt, a setting is out of range, or the port is in use (exit
             code 5).
     """
+    # uvloop does not exist for Windows.
     need("serve", "httptools", "onnxruntime", "pyarrow", *(() if sys.platform == "win32" else ("uvloop",)))
+    # Before the model is loaded, and all at once.
     raise_all(_out_of_range(cfg))
     from mlscale.serve.hot_swap import Source
     from mlscale.serve.server import serve
@@ -47,6 +49,7 @@ def _settings(cfg: DictConfig) -> Settings:
     from mlscale.serve.http.tls import tls_context
     from mlscale.serve.server import Settings
 
+    # Behind a proxy all connections come from the proxy's address.
     per_address = None if cfg.behind_proxy else cfg.max_connections_per_address
     return Settings(
         host=str(cfg.host),
@@ -57,6 +60,7 @@ def _settings(cfg: DictConfig) -> Settings:
             memory_bytes=int(cfg.max_memory_bytes),
             connections=int(cfg.max_connections),
             per_address=per_address,
+            # The head is a part of the request, so its limit can't be longer.
             head_s=min(float(cfg.head_timeout_s), float(cfg.timeout_s)),
             receive_s=float(cfg.timeout_s),
             idle_s=float(cfg.idle_s),
@@ -91,6 +95,7 @@ def _out_of_range(cfg: DictConfig) -> list[MLScaleError]:
     problems = [
         MLScaleError(f"{key} is {cfg[key]}", where=key, why=f"it is at least {least}", fix=f"{key}={least}")
         for key, least in _AT_LEAST.items()
+        # Negated, so that NaN is refused.
         if cfg[key] is not None and not cfg[key] >= least
     ]
     problems += [

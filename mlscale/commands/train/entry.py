@@ -57,6 +57,7 @@ def run(cfg: DictConfig) -> Result:
     from mlscale.assembly.launch import launch
     from mlscale.launch.local_launch import warm_up
 
+    # The fork server imports torch while this process prepares the data.
     warm_up(cfg.trainer.devices)
     masker = Masker.of(cfg)
     with put_off():
@@ -68,11 +69,13 @@ def run(cfg: DictConfig) -> Result:
     facts = data_facts(cfg)
     derived = derive(cfg, facts, machine)
     start = Start.of(cfg, masker)
+    # The run's lock is taken inside the lock of the runs folder, and held until the end of the run.
     with contextlib.ExitStack() as locks:
         with claimed(Path(cfg.runs_dir), wanted=cfg.resume == AUTO) as made:
             locks.callback(remove_empty, made)  # a start that is refused leaves nothing
             earlier = to_go_on(cfg.resume, start.config_yaml, start.digest, Path(cfg.runs_dir)) if cfg.resume else None
             origin = Origin() if earlier else Origin.of(cfg)
+            # A resumed run keeps the precision that its first attempt has chosen: another one would give other numbers.
             probed = None if earlier else settled(cfg, derived, machine)
             derived |= _choices_before(cfg, earlier) if earlier else probed.outcome if probed else {}
             folder = earlier or create(cfg, start, derived, masker, origin)
@@ -86,10 +89,12 @@ def run(cfg: DictConfig) -> Result:
             going = open_attempt(folder, derived["world_size"], start.digest)
             folder.set_anew(start.config_yaml, derived)
             checkpoint, lines, inexact = going.checkpoint, list(going.lines), going.inexact
+        # Read back from the folder, which has added run_dir and name.
         ready = with_derived(cfg, folder.derived)
         say((*start_lines(ready, facts), *lines, *notices(ready, machine)), masker)
         try:
             launch(folder.path, derived["world_size"], checkpoint)
+        # Also Ctrl-C and signals: every run that has started is sealed.
         except BaseException as error:
             if earlier is None and isinstance(error, MLScaleError) and error.unbuilt and error.exit == Exit.USER:
                 folder.discard()  # a config that is refused leaves nothing
@@ -98,6 +103,7 @@ def run(cfg: DictConfig) -> Result:
                 tell_end(ready, folder)
             raise
         ready = with_derived(cfg, folder.derived)  # the metric may have been chosen meanwhile
+        # Before the seal, which records the digests of all files.
         result = keep(conclude(ready, folder, inexact), folder)
         folder.seal("done", metrics=result.metrics, sentence=result.sentence)
         tell_end(ready, folder)
@@ -166,6 +172,7 @@ class Origin:
     @property
     def parent(self) -> str | None:
         """The id of the run that the new one starts from: that of its weights before that of its config."""
+        # The weights decide what a model has learnt; a config alone does not.
         of_weights = self.initial.run if self.initial else None
         return of_weights or (self.like.id if self.like else None)
 
@@ -283,6 +290,7 @@ def _headline(cfg: DictConfig, metrics: dict[str, Any], best_checkpoint: list[An
     shown = [_shown(cfg.metric, value) for value in ends if value is not None]
     if not shown:
         return f"no {cfg.metric or 'metric'} was logged"
+    # Compared as shown: a difference that rounding hides is not worth two numbers.
     if len(set(shown)) == 1 or best_checkpoint is None:
         return f"{cfg.metric} {shown[0]}"
     return f"best {cfg.metric} {shown[0]} ({Path(best_checkpoint[0]).name}), {shown[1]} at the end,"

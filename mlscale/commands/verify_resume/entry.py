@@ -48,6 +48,7 @@ def run(cfg: DictConfig) -> Result:
         raise MLScaleError(f"kills is {cfg.kills}", where="kills", fix="kills=3")
     began = time.monotonic()
     masker = Masker.of(cfg)
+    # SIGTERM raises, so that the scratch folder is removed.
     with drill.raised_on_terminate(), _scratch(cfg.keep) as folder:
         initial = initial_of(cfg)
         check = _Check(_as_train(cfg, folder, masker), folder, masker, initial.document() if initial else None)
@@ -55,6 +56,7 @@ def run(cfg: DictConfig) -> Result:
         reference = check.reference()
         points = kills.choose(reference[0], cfg.kills, cfg.kill_seed)
         check.say(f"kills     at {'; '.join(map(str, points))} (kill_seed={cfg.kill_seed})")
+        # One difference is the answer: further kills would only take time.
         tried = [check.killed(point, reference) for point in check.until_one_differs(points)]
         sentence = check.verdict(tried, reference)
         metrics = {
@@ -125,6 +127,7 @@ class _Check:
         if ended.code == 0 and point.place != "step":  # it saves or validates by the clock, and did not this time
             return self.killed(Kill("step", point.step), reference)
         for _ in range(_MOST_ATTEMPTS):
+            # None: it was killed, as ordered. SAVED: it has to be run again (`trainer.max_time`).
             if ended.code not in (None, Exit.SAVED):
                 break
             ended = drill.train(made.path, self.folder)
@@ -163,6 +166,7 @@ def _as_train(cfg: DictConfig, folder: Path, masker: Masker) -> str:
     for key in _OWN_KEYS:
         plain.pop(key)
     plain.derived = dict.fromkeys(plain.derived)
+    # All these runs have the same code, so none needs a snapshot.
     plain.runs_dir, plain.snapshot, plain.output = str(folder), False, "table"
     if "max_time" in plain.trainer:
         plain.trainer.max_time = None  # its end would be an interruption of the reference
@@ -191,6 +195,7 @@ def _scratch(keep: bool) -> Iterator[Path]:
 
 def _failed(code: int, said: str) -> MLScaleError:
     what, _, rest = said.partition("\n")
+    # The user's code may end the process with any number.
     known = code in [int(exit) for exit in Exit]
     return MLScaleError(
         f"the run fails without any kill: {what}" + (f"\n{rest}" if rest else ""),

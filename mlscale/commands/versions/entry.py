@@ -117,6 +117,7 @@ def _add(options: Options) -> int:
 def _published(registry: LocalRegistry, options: Options) -> Published:
     said: dict[str, Any] = {"name": options.name, "notes": options.notes, "aliases": options.alias}
     folder = Path(options.ref)
+    # A servable's folder is recognised by its document; everything else names a run.
     if (folder / DOCUMENT).is_file():
         _try(folder)
         run = None
@@ -139,6 +140,7 @@ def _promote(options: Options) -> int:
 
 def _rollback(options: Options) -> int:
     registry = opened(options.registry_root)
+    # Without a previous version `rollback` raises the error itself.
     if PREVIOUS in registry.aliases(options.name).of:
         _try_version(registry, f"{options.name}@{PREVIOUS}")
     return _told_of(registry, registry.rollback(options.name), CHAMPION, as_json=options.output == "json")
@@ -246,6 +248,7 @@ def _row(registry: LocalRegistry, version: Version) -> Sequence[object]:
 def _lineage(registry: LocalRegistry, version: Version) -> list[str]:
     """Return the version, its parent, the parent's parent, and so on, as far as the registry knows them."""
     found = [version.ref]
+    # `not in found`: documents may have been edited into a circle.
     while version.parent and version.parent not in found:
         found.append(version.parent)
         try:
