@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from mlscale.report import Result
 
-_busy: list[str] = []  # the verbs that this process is at
+_busy: list[str] = []  # the commands that run in this process
 
 
 def compose(overrides: Sequence[str] = (), *, verb: str = "train") -> DictConfig:

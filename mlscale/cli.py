@@ -89,7 +89,7 @@ def _tell(error: MLScaleError, cause: BaseException | None = None) -> None:
     masker = Masker.of_process()
     if os.environ.get("MLSCALE_TRACEBACK"):
         print(masker.mask("".join(traceback.format_exception(cause or error))), file=sys.stderr)
-    # Words of a command line may hold bytes that are no text; a stream that is not Python's own refuses them.
+    # Arguments may hold bytes that are not text; a stream that is not Python's own refuses them.
     text = masker.mask(f"error: {error}").encode("utf-8", "backslashreplace").decode()
     with contextlib.suppress(BrokenPipeError):
         print(text, file=sys.stderr)

@@ -86,7 +86,7 @@ def _is_own(file: str) -> bool:
 
 @cache
 def _libraries() -> tuple[Path, ...]:
-    import sysconfig  # 3 ms that only an error of nobody's foresight needs
+    import sysconfig  # takes 3 ms, which only an unforeseen error needs
 
     return tuple(Path(sysconfig.get_path(name)).resolve() for name in ("stdlib", "platstdlib", "purelib", "platlib"))
 

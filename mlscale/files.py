@@ -35,7 +35,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     try:
         # The mode is given at creation: with a later chmod the content would be readable for a moment.
         with open(os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, PRIVATE_FILE), "wb") as file:
-            with contextlib.suppress(OSError):  # some file systems have no locks; nobody tidies up there
+            with contextlib.suppress(OSError):  # some file systems have no locks; leftovers stay there
                 lock(file.fileno())
             file.write(content)
             file.flush()

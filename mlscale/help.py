@@ -17,7 +17,7 @@ from mlscale.errors import MLScaleError
 Examples = Sequence[tuple[str, str]]
 
 _KEY = re.compile(r"(?P<indent> *)(?P<key>[A-Za-z_]\w*):(?: +(?P<value>[^#\s][^#]*?))?(?: *# ?(?P<text>.*))?$")
-_WIDEST = 34  # characters of a setting beside which its meaning is aligned
+_WIDEST = 34  # characters of the longest setting that comments are aligned to
 _FLAGS = (
     ("-m, --multirun", "run one job for each combination of a=1,2 b=x,y"),
     ("--config-dir DIR", "a folder of your own groups and recipes; may be given several times"),

@@ -193,7 +193,7 @@ def named_columns(cfg: DictConfig, data: Any, gathered: Gathered) -> Named:
     """Return the columns that `slices` names.
 
     Raises:
-        MLScaleError: there is no such file or member.
+        MLScaleError: the file or member does not exist.
     """
     from mlscale.evaluate import slices
 

@@ -91,7 +91,7 @@ def settled(cfg: DictConfig, derived: Mapping[str, Any], machine: Devices) -> Pr
         # With `precision.compare=true` the precision is fixed: it is timed against fp32, whatever the loss.
         asked = precisions.Candidate(str(cfg.precision.value), cfg.precision.get("memory_format"))
         chosen, seconds, tolerance = [precisions.Candidate(), asked], 5.0, float("inf")
-        far = float("inf")  # who asks for figures gets them, of a slow one too
+        far = float("inf")  # a requested comparison is made, of a slow precision too
     try:
         comparison = _compare(cfg, derived, chosen, seconds, far)
     except Exception as error:  # whatever a user's module needs that no trainer gives it here
@@ -163,7 +163,7 @@ def _figures(cfg: DictConfig, derived: Mapping[str, Any], best: Measured, found:
         return figures | {"memory_of_fp32": best.peak_bytes / base.peak_bytes}
     try:
         return figures | {"memory_of_fp32": _traced(cfg, derived, best) / _traced(cfg, derived, base)}
-    except Exception:  # a model that can't be traced: then there is no figure
+    except Exception:  # a model that can't be traced: then this metric is left out
         return figures
 
 

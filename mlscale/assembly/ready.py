@@ -190,7 +190,7 @@ def _on(frozen: DictConfig, folder: Path, request: Request) -> Request:
     if request.verb != "train":
         _settle_metric(frozen, folder)
         if frozen.get("callbacks"):
-            frozen.callbacks.pop("notify", None)  # a training tells of itself
+            frozen.callbacks.pop("notify", None)  # only a training sends notices
     if request.values.get("trust") != "true" and (doubt := own.doubt(folder)):
         config = OmegaConf.to_container(frozen, resolve=False)
         derived = _derived(folder, resumed=request.verb == "train")

@@ -71,7 +71,7 @@ def rebuilt(cfg: DictConfig, checkpoint: Path, stage: str) -> tuple[Any, Any]:
         cfg: of `as_it_was_trained`.
 
     Raises:
-        MLScaleError: there is no data, or the weights do not fit.
+        MLScaleError: the config has no data, or the weights do not fit.
     """
     import torch
 

@@ -115,10 +115,10 @@ def assemble(cfg: DictConfig) -> Assembly:
     data = build_data(cfg)
     task = build_task(cfg)
     if isinstance(task, Task) and hasattr(data, "facts"):
-        # Not in `setup`: DDP has seeded anew there, and weights to start from have been compared with shapes by then.
+        # Not in `setup`: DDP has seeded again by then, and weights to start from have been compared with shapes.
         lazy.materialize(task.model, data)
     lay_out(task, cfg.precision.get("memory_format"))
-    # Compression and monitoring join the run as callbacks: this room imports neither.
+    # Compression and monitoring join the run as callbacks: this module imports neither.
     callbacks = [ExactResume(cfg.seed), StepSeed(cfg.seed), judge(cfg), loss_end(cfg, task)]
     callbacks += build_each(cfg.get("callbacks"), "callbacks").values()
     callbacks += build_each(cfg.get("compress"), "compress").values()
@@ -273,7 +273,7 @@ def build_task(cfg: DictConfig) -> pl.LightningModule:
     """Return the LightningModule, with the model, optimizer and scheduler that it takes."""
     nodes = {name: cfg.get(name) for name in ("model", "optimizer", "scheduler") if accepts(cfg.task, name)}
     if "model" in nodes:
-        nodes["model"] = pretrained.without(nodes["model"])  # they come before a fit from the beginning alone
+        nodes["model"] = pretrained.without(nodes["model"])  # they are only loaded before a new fit
     parts = {name: build(node, name) for name, node in nodes.items()}
     task = build(cfg.task, "task", **parts)
     if not isinstance(task, pl.LightningModule):

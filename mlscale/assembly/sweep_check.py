@@ -17,7 +17,7 @@ def check_sweep(request: Request) -> None:
     """Compose and check job after job, until one lacks the mistakes of those before it; a valid one ends it at once.
 
     Raises:
-        MLScaleError: there is no job, or every one has this mistake.
+        MLScaleError: a sweep has no values, or every job has this mistake.
     """
     from hydra.errors import HydraException
 
@@ -40,7 +40,7 @@ def check_every_job(request: Request) -> str:
     """Compose and check every job; return their number: `4 jobs`.
 
     Raises:
-        MLScaleError: there is no job, or one has a mistake; a mistake of several jobs is reported once.
+        MLScaleError: a sweep has no values, or a job has a mistake; a mistake of several jobs is reported once.
     """
     jobs = list(islice(_jobs(request), _MOST_JOBS + 1))
     found: dict[str, MLScaleError] = {}

@@ -56,7 +56,7 @@ def rank_main(folder: str, environment: Mapping[str, str], checkpoint: str, laun
     os.environ.update({name: value for name, value in environment.items() if name not in os.environ})
     path, rank = Path(folder), int(os.environ["RANK"])
     if rank:
-        # What one rank says is enough; errors come through the run folder.
+        # The output of one rank is enough; errors come through the run folder.
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
         train(path, Path(checkpoint) if checkpoint else None)
@@ -124,8 +124,9 @@ def train(folder: Path, checkpoint: Path | None = None) -> None:
 
 
 def end_with(launcher: int) -> None:
-    """End this rank when the launching process is gone, killed without notice: nobody waits for it, and another attempt
-    at the run may start. The same when its parent, the fork server, is gone: its end would not be noticed.
+    """End this rank when the launching process is gone, killed without notice: its result would not be used, and
+    another attempt at the run may start. The same when its parent, the fork server, is gone: its end would not be
+    noticed.
     """
     # With the start time, because the system gives the id of a dead process to a new one.
     started, parent = process.start_ticks(launcher), os.getppid()

@@ -17,7 +17,7 @@ from mlscale.config.documented_fields import Field, Fields, Option, read
 from mlscale.config.signatures.signatures import Signature
 
 DRAFT = "https://json-schema.org/draft/2020-12/schema"
-# An interpolation or a missing value may stand in the place of any value.
+# An interpolation or a missing value may replace any value.
 _LATER: dict[str, Any] = {"type": "string", "pattern": r"\$\{|^\?\?\?$"}
 
 

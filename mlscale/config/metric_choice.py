@@ -20,7 +20,7 @@ BEST_OF_KIND = {
 }
 """The metric that judges a run of each kind of task, unless another one is set."""
 KEYS = ("metric", "mode")
-_ITS = {key: f"${{derived.{key}}}" for key in KEYS}  # the shipped value: nobody has set the key
+_ITS = {key: f"${{derived.{key}}}" for key in KEYS}  # the shipped value: the key is not set
 _RUNS = {"monitor": "${metric}", "mode": "${mode}"}  # of a callback that follows the run's metric
 
 

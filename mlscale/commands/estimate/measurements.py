@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # A process takes 1.1 to 1.8 times what its tensors do (allocator, scratch memory of kernels), and Python and torch.
 _RESIDENT, _BASE = 1.8, 700 * 2**20
-_FIRST_PASSES, _FIRST_VALIDATION = 3, 2  # of the fit that warms up and tells how long the next may be
+_FIRST_PASSES, _FIRST_VALIDATION = 3, 2  # of the fit that warms up and shows how long the next may be
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def first_batch(cfg: DictConfig) -> Any:
     """
     one = cfg.copy()
     if cfg.get("data") and cfg.derived.per_device_batch:
-        one.data.batch_size = cfg.derived.per_device_batch  # no trainer tells the data that there are other processes
+        one.data.batch_size = cfg.derived.per_device_batch  # without a trainer the data knows of no other processes
     data = build_data(one)
     if data is not None:
         data.prepare_data()

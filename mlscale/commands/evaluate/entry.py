@@ -74,7 +74,7 @@ class Place:
 
     @classmethod
     def of(cls, cfg: DictConfig, subject: TrainedModel) -> Place:
-        """Return the run's own folder, unless another is named or there is no run."""
+        """Return the run's own folder, unless another is named or the model has no run."""
         if cfg.to:
             return cls(Path(cfg.to).expanduser().absolute(), None)
         if subject.run is not None:
@@ -186,7 +186,7 @@ def _result(
     metrics = dict(found.metrics)
     if told is not None:
         for name, value in told.metrics.items():
-            # What the task logs itself stays what it was; an interval goes with the figure that it is of.
+            # What the task logs itself stays, unless this metric has an interval: both must be of the same estimate.
             if f"{cfg.split}/{name}" not in metrics or f"{name}_low" in told.metrics:
                 metrics[f"{cfg.split}/{name}"] = value
         sentence = f"{found.called} on {cfg.split}: " + "\n".join([told.headline, *told.remarks])

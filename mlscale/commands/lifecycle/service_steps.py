@@ -103,7 +103,7 @@ def alert(walk: Walk) -> Told:
     drift = walk.call_service("monitor", *look, name="monitor-unlabelled")
     walk.client.label(walk.ids, walk.samples.traffic.labels.tolist())
     damage = walk.call_service("monitor", *look)
-    walk.call_service("monitor", *look, name="monitor-again")  # the same incident: not told again
+    walk.call_service("monitor", *look, name="monitor-again")  # the same incident: no second alert
     drifted, alerts = drift.metrics["drift"] == 1, list(receiver.alerts)
     once = len(alerts) == 1 and alerts[0].get("status") == "firing"
     accuracy, reference = damage.metrics["accuracy"], damage.metrics["reference_accuracy"]

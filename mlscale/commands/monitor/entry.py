@@ -30,7 +30,7 @@ def run(cfg: DictConfig) -> Result:
     Not ok while a rule has an incident, or without data: exit code 4. A watch that is ended by a signal is ok.
 
     Raises:
-        MLScaleError: no such version, a damaged reference profile, events of another model, settings out of their
+        MLScaleError: no such version, a corrupt reference profile, events of another model, settings out of their
             range, a state that can't be written (exit code 5), or the extra 'monitor' is not installed.
     """
     need("monitor", "pyarrow")
@@ -81,7 +81,7 @@ class Seen:
 
 @dataclass
 class Monitor:
-    """Checks as its settings define; the version is resolved anew for each check, because an alias moves."""
+    """Checks as its settings define; the version is resolved again for each check, because an alias moves."""
 
     settings: Settings
     registry: Any

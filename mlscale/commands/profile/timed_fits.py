@@ -21,7 +21,7 @@ from mlscale.profile.remedies import Remedy, Setup, Tried
 from mlscale.profile.step_timers import Parts
 from mlscale.runs.machine import usable_cores
 
-_FIRST = 6  # steps of the fit that tells how many fit into the time
+_FIRST = 6  # steps of the fit that shows how many fit into the time
 _LEAST, _MOST = 12, 2000  # steps of a measured fit
 _WARM_UP = 16  # steps at most: loaders begin with full hands
 _VALIDATED = 8  # batches of a validation, at most, where parts are timed

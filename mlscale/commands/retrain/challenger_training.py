@@ -32,7 +32,7 @@ _INT8 = "int8"
 # Groups and keys that the cycle sets for its training: typed ones would contradict it.
 _SET_HERE = ("data", "like", "init_from", "resume", "recipe")
 _CARRIED = ("image_size", "workers", "on_bad_sample")
-# What shortens a run, as the champion's may have been shortened, and how it is said that it does not.
+# Settings that shorten a run, as the champion's may have been, with the value that switches each off.
 _UNLIMITED = {
     "max_steps": "-1", "min_steps": "null", "min_epochs": "null", "max_time": "null", "limit_train_batches": "1.0",
     "limit_val_batches": "1.0", "overfit_batches": "0", "val_check_interval": "null", "check_val_every_n_epoch": "1",

@@ -63,7 +63,7 @@ def run(cfg: DictConfig) -> Result:
         going = _Going(journal, journal.begin(champion.ref))
         try:
             _turn(cfg, registry, champion, going)
-        # Also for Ctrl-C and signals: the journal must say how each cycle ended.
+        # Also for Ctrl-C and signals: the journal must record how each cycle ended.
         except BaseException as error:
             why = error.what if isinstance(error, MLScaleError) else type(error).__name__
             promoted = _was_promoted(registry, going.turn)  # interrupted after that, it stays so

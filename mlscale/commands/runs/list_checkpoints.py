@@ -58,7 +58,7 @@ def verified(folder: Path) -> list[Stored]:
     for each in (each for parent in folders for each in checkpoints.stored(parent)):
         try:
             found.append(checkpoints.verify(each.path))
-        except FileNotFoundError:  # the run goes on, and keeps but the latest
+        except FileNotFoundError:  # the run still trains, and keeps only the latest
             continue
     return sorted(found, key=checkpoints.reached)
 

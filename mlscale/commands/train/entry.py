@@ -43,7 +43,7 @@ from mlscale.secrets.mask import Masker
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-_PROBE = "results/precision.json"  # the chosen precision beside fp32, where both were measured
+_PROBE = "results/precision.json"  # the chosen precision compared with fp32, where both were measured
 # The same values stand under a name of their own: the epoch's mean loss is train/loss, the peak is peak_memory_bytes.
 _TOLD_ONCE = ("train/loss_epoch", "train/peak_memory_gib")
 
@@ -131,7 +131,7 @@ class Start:
         plain.derived = dict.fromkeys(plain.derived)
         protected, environment = protect(plain)
         os.environ.update(environment)
-        check_writable(Path(cfg.runs_dir))  # before anything is said of a run that can't be
+        check_writable(Path(cfg.runs_dir))  # before anything is printed about a run that can't start
         code = take() if cfg.snapshot else None
         say(code.warnings() if code else [], masker)
         return cls(OmegaConf.to_yaml(OmegaConf.create(protected)), code)
@@ -252,7 +252,7 @@ def conclude(cfg: DictConfig, folder: RunFolder, inexact: tuple[str, ...] = ()) 
     if fit["samples"] and fit["train_seconds"]:
         metrics["throughput_samples_per_s"] = fit["samples"] / fit["train_seconds"]
     metrics |= {"time_s": fit["seconds"], "steps": fit["steps"]}
-    if fit["peak_memory_bytes"]:  # not of a fit that went on where nothing was left to do
+    if fit["peak_memory_bytes"]:  # absent for a resumed fit with nothing left to do
         metrics["peak_memory_bytes"] = fit["peak_memory_bytes"]
     metrics |= fit.get("joined", {})
     if (folder.path / _PROBE).is_file():

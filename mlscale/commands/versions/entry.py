@@ -253,7 +253,7 @@ def _lineage(registry: LocalRegistry, version: Version) -> list[str]:
         found.append(version.parent)
         try:
             version = registry.resolve(version.parent)
-        except MLScaleError:  # gone, or damaged: what came before it isn't known
+        except MLScaleError:  # gone, or corrupt: its own parent isn't known
             break
     return found
 

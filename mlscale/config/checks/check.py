@@ -49,7 +49,7 @@ def check(
         origin: returns the file or override that set a key path; called only where there is a problem.
         verb: the command, whose own keys are allowed at the top.
         left_over: filled with the keys, by the path of their object, that an option's file sets and that the target
-            which was typed in place of the file's does not take: they are no problem, but must be left out.
+            which was typed instead of the file's does not take: they are not a problem, but must be left out.
     """
     checking = _Check(cfg, groups, origin, verb)
     problems = list(checking.problems())
@@ -70,8 +70,8 @@ class _Check:
         self.tree: dict[str, object] = {str(key): value for key, value in tree.items() if key != "hydra"}
         self.fields = shipped()
         self.left_over: dict[str, list[str]] = {}
-        self.known: dict[str, Node] = {}  # by key path, with what importing a target told of it
-        self.wrong: set[str] = set()  # `${key}` of the keys that were told
+        self.known: dict[str, Node] = {}  # by key path, with the signatures of imported targets
+        self.wrong: set[str] = set()  # `${key}` of the keys that were reported
         self.interpolated: list[tuple[str, str, Sequence[Type], Field | None, Parameter | None]] = []
         self.top = self.fields.of_verb(verb)
 
@@ -198,7 +198,7 @@ class _Check:
     def _plain(self, path: str, value: object) -> Iterator[MLScaleError]:
         """Yield the problems of a documented key that belongs to no object."""
         field = self.top.get(path) or self.fields.get(path)
-        if field is None and isinstance(value, dict):  # a verb's settings stand together: estimate.instance
+        if field is None and isinstance(value, dict):  # a command's settings are in one mapping: estimate.instance
             for key, item in value.items():
                 name = join(path, str(key))
                 known = name in self.top or any(other.startswith(f"{name}.") for other in self.top)
@@ -389,7 +389,9 @@ class _Check:
         """Return the required arguments that nothing provides."""
         if node.value.get("_partial_") is True or "_args_" in node.value:
             return []
-        typos = [str(key) for key in node.value if key not in signature.named]  # told as unknown, with this name as fix
+        typos = [
+            str(key) for key in node.value if key not in signature.named
+        ]  # reported as unknown, with this name as fix
         return [
             name
             for name, parameter in signature.named.items()

@@ -45,7 +45,7 @@ def check_classifies(cfg: DictConfig, verb: str) -> None:
     one.
 
     Raises:
-        MLScaleError: it says that it is another.
+        MLScaleError: it states another kind.
     """
     if kind := _other_kind(cfg):
         raise _classes_alone(f"`mlscale {verb}`", kind, "mlscale evaluate last and mlscale predict last take any task")

@@ -14,7 +14,7 @@ BUILDS_ONE = frozenset(
 BUILDS_SEVERAL = frozenset({"callbacks", "logger", "monitor", "compress"})
 """Groups whose node holds several, by name."""
 GLOBAL = frozenset({"base", "recipe", "tuned", "debug", "sweep", "verb", "hydra"})
-"""Groups that write at the top: there is no node of their name."""
+"""Groups that write at the top: no node has their name."""
 CHECK = "_check_"
 """`_check_: false` in a node: its target and its keys are not checked before the object is built."""
 NODE_KEYS = frozenset({"_target_", "_partial_", "_args_", "_recursive_", "_convert_", CHECK})

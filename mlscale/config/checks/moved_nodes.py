@@ -36,7 +36,7 @@ def moved(
     node = {"_target_": nodes[0]["_target_"], **({"_partial_": True} if group in _PARTIAL else {}), **nodes[0]}
     # Emptied first: keys of the default option would be passed to the typed class.
     words = [f"{group}=none"] if "none" in groups.get(group, ()) else []
-    if str(node["_target_"]).endswith(_BY_METRIC):  # it steps by a metric, as Lightning's dictionary says
+    if str(node["_target_"]).endswith(_BY_METRIC):  # it steps by a metric, which Lightning's dictionary names
         words += [*_words(f"{group}.{group}", node, fields, lacking), *_AFTER_VALIDATION]
     else:
         words += _words(group, node, fields, lacking)

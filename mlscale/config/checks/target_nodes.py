@@ -22,7 +22,7 @@ class Node:
     path: str
     value: dict[str, object]
     fields: Fields
-    imported: Signature | Unknown | None = None  # where its source can't tell
+    imported: Signature | Unknown | None = None  # if its source is not certain
 
     @property
     def target(self) -> str:
@@ -61,7 +61,7 @@ class Node:
         """Return the types that a value must have, all of them.
 
         The annotation counts; the comment's word does where there is none that is understood, and where it names values
-        that the annotation can't tell apart (`int or auto`).
+        that the annotation can't distinguish (`int or auto`).
         """
         parameter = self.signature.named.get(key) if isinstance(self.signature, Signature) else None
         annotated = _annotated(parameter)
@@ -101,7 +101,7 @@ class Node:
 
 
 def _annotated(parameter: Parameter | None) -> Type | None:
-    """Return the type of a parameter's annotation and default: `size: int = None` takes null, whatever it says."""
+    """Return the type of a parameter's annotation and default: `size: int = None` takes null, not only an int."""
     found = from_annotation(parameter.annotation) if parameter and parameter.annotation else None
     if parameter is None or found is None or parameter.default is NO_LITERAL:
         return found

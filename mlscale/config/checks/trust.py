@@ -104,7 +104,7 @@ def _own(target: str, run: Path) -> bool:
         return _of_this_session(target)
     try:
         found = source.find(target)
-    except Exception:  # compiled, absent, or no name at all: nobody's own
+    except Exception:  # compiled, absent, or not a name: not the user's own
         return False
     path = found.path if isinstance(found, source.Module) else found.module.path
     if path is None or target.split(".")[0] == "mlscale":

@@ -146,7 +146,7 @@ def with_deletions(request: Request) -> Request:
     try:
         cfg = hydra.compose(request.verb, overrides=others)
     except Exception:
-        return request  # what is wrong is told when all of it is composed
+        return request  # the errors are reported when all of it is composed
     overrides: list[str] = []
     for word in request.overrides:
         head, _, last = word[1:].rpartition(".")

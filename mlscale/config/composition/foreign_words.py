@@ -38,7 +38,7 @@ def setting_of(verb: str, key: str, value: str, groups: Mapping[str, Sequence[st
     if key in names.paths:
         return Advice(with_value(key, read, names))
     if not value and not is_foreign(key):
-        return NO_ADVICE  # a flag without a value is no typo of a key that needs one
+        return NO_ADVICE  # a flag without a value is not a typo of a key that needs one
     return advise(key, read, names) or NO_ADVICE
 
 

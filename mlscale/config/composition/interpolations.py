@@ -41,7 +41,7 @@ def unresolvable(cfg: DictConfig, paths: Sequence[str], where: Callable[[str], s
         try:
             parent[key]
         except InterpolationToMissingValueError:
-            continue  # the missing value is told at its own key
+            continue  # the missing value is reported at its own key
         except OmegaConfBaseException as error:
             yield _explain(path, raw, error, cfg, paths, where)
 

@@ -18,7 +18,7 @@ VERB_CONFIGS = {
     "profile": "run", "serve": "service", "loadtest": "service", "monitor": "service", "retrain": "run",
     "compress": "run", "lifecycle": "run", "predict": "run",
 }  # fmt: skip
-VERB_GROUP = "verb"  # conf/verb/<verb>.yaml: a verb's own settings; no option that anybody chooses
+VERB_GROUP = "verb"  # conf/verb/<verb>.yaml: a command's own settings; not an option that users choose
 # The groups that conf/base/run.yaml selects an option of; any other group is added to them.
 BASE_GROUPS = (
     "data", "augment", "model", "task", "optimizer", "scheduler", "precision", "strategy", "compress", "callbacks",

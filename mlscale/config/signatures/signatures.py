@@ -67,7 +67,7 @@ class Unknown:
     """A target without a signature.
 
     Attributes:
-        missing: the part of the path that fails, or "" where the target may exist and its source can't tell.
+        missing: the part of the path that fails, or "" if the target may exist and its source does not show it.
         why: one sentence.
         better: the nearest target that exists, or None.
     """

@@ -137,7 +137,7 @@ def find(target: str) -> Found:
 
     Raises:
         NoModuleError, NoNameError: which part of the path fails.
-        UnreadableError: the source can't tell.
+        UnreadableError: the source does not show it.
     """
     parts = canonical_name(target).split(".")
     module, used = find_module(parts[0]), 1

@@ -67,7 +67,7 @@ def _group(text: str) -> str:
 
 def _goes_before(same: Advice | None, meant: Advice, alias: Alias, names: Names) -> bool:
     """Return whether the key of the same name is suggested rather than the meaning of the foreign name: it is the only
-    one and documented, or there is no such setting.
+    one and documented, or the foreign setting does not exist here.
     """
     if same is None:
         return False

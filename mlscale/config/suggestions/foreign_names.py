@@ -25,8 +25,8 @@ class Alias:
         values: whole overrides for certain values, "" for 'leave it out'.
         group: a config group whose option the value names.
         convert: how `{value}` is made of what was typed: `list` or `global_batch`.
-        why: what differs from the place the name comes from.
-        unsupported: why there is no such setting, and what does it instead.
+        why: the difference from the program that the name comes from.
+        unsupported: why the setting does not exist, and the alternative.
         entries: of a group that builds several, the option that an entry of this name is.
         first: it goes before a key of the same name.
     """
