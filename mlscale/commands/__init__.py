@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from mlscale.launch.background_command import Background
     from mlscale.report import Result
 
+# In the order of `--help` within a stage. Third-party commands are added to it.
 COMMANDS: dict[str, Command] = {
     "init": init.COMMAND,
     "prepare": prepare.COMMAND,

@@ -68,6 +68,7 @@ class Fields:
         for option in self.options:
             known = found.setdefault((option.package, option.target), {})
             for item in option.fields:
+                # Several options document the same key of the same target.
                 if item.path not in known or (item.word and not known[item.path].word):  # the first that names its type
                     known[item.path] = item
         return found
@@ -130,6 +131,7 @@ def _read(file: Path, group: str) -> Option | None:
     package, summary = group.replace("/", "."), []
     for line in lines:
         if match := _PACKAGE.match(line):
+            # `_global_` is the top, `_global_.x` is x.
             package = match[1].removeprefix("_global_").removeprefix(".")
         elif line.startswith("#"):
             summary.append(line.lstrip("# ").rstrip())

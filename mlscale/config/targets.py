@@ -15,6 +15,7 @@ def accepts(node: DictConfig | None, name: str) -> bool:
     """Return whether the target of `node` takes an argument called `name`."""
     if not node or "_target_" not in node:
         return False
+    # By name only: an argument that would go into `**kwargs` does not count.
     parameters = inspect.signature(target(node)).parameters
     return name in parameters
 

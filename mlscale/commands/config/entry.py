@@ -112,6 +112,7 @@ def _check(request: Request) -> int:
 
     jobs = ""
     if request.multirun:
+        # Every job: `mlscale train -m` itself stops checking at the first valid one.
         jobs = f" in {check_every_job(request)}"
     else:
         compose_checked(request)

@@ -18,6 +18,7 @@ from mlscale.report import key_values, size
 from mlscale.runs import machine as system
 from mlscale.runs.disk_space import Disk, measure
 
+# By distribution name, as pip has it, which is not always the name to import.
 _PACKAGES = (
     "mlscale",
     "torch",
@@ -31,12 +32,14 @@ _PACKAGES = (
     "scikit-learn",
 )
 _ONNX = ("onnx", "onnxruntime", "onnxscript")
+# The packages of each extra in pyproject.toml, with which an extra counts as installed.
 _EXTRAS = {
     "compress": _ONNX, "debug": ("debugpy",), "evaluate": ("pyarrow",), "export": _ONNX, "loadtest": ("locust",),
     "mlflow": ("mlflow-skinny",), "monitor": ("pyarrow",), "predict": ("onnxruntime", "pyarrow"),
     "retrain": (*_ONNX, "pyarrow"), "serve": ("onnxruntime", "httptools", "pyarrow", "uvloop"), "table": ("pyarrow",),
     "tensorboard": ("tensorboard",), "timm": ("timm",),
 }  # fmt: skip
+# Flags of /proc/cpuinfo, of x86 and Arm, that matter for training and inference.
 _INSTRUCTIONS = {
     "avx2": "AVX2",
     "avx512f": "AVX-512",
@@ -65,6 +68,7 @@ def main(argv: Sequence[str]) -> int:
 
 def describe(root: str) -> dict[str, Any]:
     """Return the report of `mlscale env`, as JSON has it: versions, extras, devices, cpu, memory, disks, checks."""
+    # Imported late: a wrong key is reported without waiting for torch.
     from mlscale.commands.env.environment_checks import checks
     from mlscale.data.cache_folder import cache_dir
     from mlscale.launch.local_devices import this_machine
@@ -89,6 +93,7 @@ def _versions(names: Sequence[str]) -> dict[str, str | None]:
         try:
             found[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
+            # Reported as "not installed", not left out: users look for the package that is missing.
             found[name] = None
     return found
 
@@ -113,6 +118,7 @@ def _cpu() -> dict[str, Any]:
     return {
         "model": system.cpu_model(),
         "cores": system.usable_cores(),
+        # Both numbers: a container or an affinity mask may allow fewer cores than the machine has.
         "cores_of_machine": os.cpu_count(),
         "instructions": [name for flag, name in _INSTRUCTIONS.items() if flag in flags],
     }

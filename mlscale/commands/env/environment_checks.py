@@ -40,6 +40,7 @@ def checks(devices: Machine, runs: Disk, cache: Disk) -> list[Check]:
     """Return every check, in the order of the groups of a config."""
     return [
         *_accelerators(devices),
+        # The order of a config's groups: trainer, precision, strategy, logger, data.
         *_precisions(devices),
         *_strategies(devices),
         *_loggers(),
@@ -103,6 +104,7 @@ def _strategies(devices: Machine) -> Iterator[Check]:
 
     yield Check("strategy=single", True, "one process")
     backend = "nccl" if devices.cuda else "gloo"
+    # torch can be built without torch.distributed, and with it without one of the backends.
     there = distributed.is_available() and (
         distributed.is_nccl_available() if devices.cuda else distributed.is_gloo_available()
     )
@@ -118,6 +120,7 @@ def _loggers() -> Iterator[Check]:
     yield _module("logger=mlflow", "mlflow", "pip install 'mlscale[mlflow]'")
     if not _has("wandb"):
         yield _module("logger=wandb", "wandb", "pip install wandb")
+    # The key is not sent to W&B to validate it: no command of inspection uses the network.
     elif where := wandb_key():
         yield Check("logger=wandb", True, f"an API key is in {where}; whether it is valid is not asked")
     else:
@@ -146,6 +149,7 @@ def _data() -> Iterator[Check]:
     from mlscale.data.builtin.image_sets import DEBIAN_FASHION_MNIST, Digits, FashionMNIST
     from mlscale.data.cache_folder import cache_dir
 
+    # Written before: then the package that it is made from is not needed any more.
     written = (cache_dir() / Digits.set_name).is_dir()
     if written:
         yield Check("data=digits", True, "in the cache")

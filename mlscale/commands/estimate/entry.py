@@ -40,6 +40,7 @@ def run(cfg: DictConfig) -> Result:
     from mlscale.launch.local_devices import this_machine
     from mlscale.launch.local_launch import warm_up
 
+    # Limits, prices and the instance are checked first: the measurement takes much longer.
     wanted = Wanted.of(cfg.estimate)
     prices = load(wanted.prices)
     instance = prices.find(wanted.instance) if wanted.instance else None
@@ -51,11 +52,13 @@ def run(cfg: DictConfig) -> Result:
     ready = with_derived(cfg, {**derived, "run_dir": "estimate", "name": "estimate"})
     # An instance with GPUs is estimated as CUDA even where this machine has none: memory is traced, not measured.
     accelerator = wanted.accelerator or ("cuda" if instance and instance.gpus else ready.derived.accelerator)
+    # Imported late, because it imports torch: wrong settings are reported without that.
     from mlscale.commands.estimate.measurements import measure_memory, measure_time, occupied_bytes
 
     with masked_output(masker):
         say([f"estimate  memory: two steps of {_batch(ready)}"], masker)
         memory = measure_memory(ready, accelerator)
+        # On a device only tensors count; on a CPU the process has Python, torch and the data besides.
         occupied = occupied_bytes(memory.peak) if accelerator == "cpu" else memory.peak
         terms = _terms(memory, accelerator, ready)
         limit = _limit(wanted, instance, accelerator, ready.derived.world_size)
@@ -93,6 +96,7 @@ class Wanted:
                 fix="estimate.accelerator=cpu, cuda or mps",
             )
         limit = node["memory_limit"]
+        # As text: YAML reads 1000000 as a number, and 24GiB as text.
         values = {**node, "memory_limit": None if limit is None else bytes_of(str(limit))}
         return cls(**values)
 
@@ -123,6 +127,7 @@ class Found:
     @property
     def needed(self) -> int:
         """Bytes to compare with the limit: with those that the device needs in addition, or that a process occupies."""
+        # On CUDA devices: the bytes beyond the tensors are estimates, added to those that were traced.
         if self.terms:
             return self.memory.peak + sum(self.terms.values())
         return max(self.memory.peak, self.resident or self.occupied)
@@ -158,6 +163,7 @@ def conclude(found: Found, wanted: Wanted, prices: Prices, instance: Instance | 
         metrics["price_usd_per_hour"] = hourly
     told = {"memory_by": memory.how}
     if found.time and found.time.how:
+        # Results must show how a number was found where it was not measured directly.
         told["time_by"] = found.time.how
     if instance and wanted.usd_per_hour is None:
         metrics["price_age_days"] = prices.age_days()
@@ -168,6 +174,7 @@ def conclude(found: Found, wanted: Wanted, prices: Prices, instance: Instance | 
         sentence="; ".join([_sentence(found, cost, hourly, instance, error), *broken]),
         metrics=metrics,
         artifacts=told,
+        # An exceeded limit is a result, not an error: scripts decide by the exit code.
         exit=int(Exit.GATE if broken else Exit.DONE),
     )
 
@@ -180,6 +187,7 @@ def _sentence(found: Found, cost: float, hourly: float | None, instance: Instanc
         parts[0] += f", which occupies up to {size(found.occupied)}"
     if found.time is None:
         return f"{parts[0]}; time not probed"
+    # The run has no end: a single step is all that can be stated.
     if not math.isfinite(found.time.seconds):
         step = duration(found.time.step_s)
         return f"{parts[0]}; {step} a step on this machine, and the run has no end: trainer.max_epochs=… gives it one"

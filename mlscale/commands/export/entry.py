@@ -38,6 +38,7 @@ def run(cfg: DictConfig) -> Result:
         MLScaleError: no such run or checkpoint, other data than the run's, a model that ONNX can't express, a place
             that is taken, a compressed model that is asked for and not there, or the extra 'export' is not installed.
     """
+    # Before the model is built: a missing extra is reported at once.
     need("export", "onnx", "onnxscript", "onnxruntime")
     from mlscale.export.write_servable import check_free
 
@@ -71,6 +72,7 @@ def _compressed(choice: bool | str, folder: RunFolder, checkpoint: Path) -> tupl
     """
     from mlscale.compress.stored_model import kept
 
+    # `auto` is the third value: the compressed model if there is one.
     if choice is False:
         return None, "compressed=false"
     found, why = kept(folder.path, checkpoint)
@@ -99,7 +101,10 @@ def _problems(cfg: DictConfig, parity: Parity, compressed: Stored | None) -> lis
     if compressed is None:
         return parity.problems(tolerance=cfg.tolerance, min_agreement=cfg.min_agreement)
     return parity.problems(
-        tolerance=None, min_agreement=compressed.min_agreement, max_accuracy_drop=compressed.max_accuracy_drop
+        # No bound on the logits: eight bits change them, and classes are what is served.
+        tolerance=None,
+        min_agreement=compressed.min_agreement,
+        max_accuracy_drop=compressed.max_accuracy_drop,
     )
 
 
@@ -125,6 +130,7 @@ def _write(
     from mlscale.export.write_servable import write
     from mlscale.runs.checkpoint_files import verify
 
+    # The checkpoint's digest is verified: a torn file must not become a servable.
     run, record = folder.run, verify(checkpoint).record
     stated = {"data": getattr(data, "licence", None)}
     if initial := run.get("init"):

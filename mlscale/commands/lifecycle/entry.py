@@ -80,6 +80,7 @@ def run(cfg: DictConfig) -> Result:
         raise
     finally:
         result = keep(_result(cfg, tour, time.perf_counter() - start), folder)
+        # In `finally`: a tour that failed is sealed, too, with the steps that it has taken.
         folder.seal(ending, metrics=result.metrics, sentence=result.sentence)
         say([f"page    {result.artifacts['page']}"], masker)
     return result

@@ -35,6 +35,7 @@ def train(walk: Walk) -> Told:
     """Train, and compare the run with its estimate."""
     result = walk.call("train")
     walk.run = Path(result.artifacts["run"])
+    # From the run, not the config: the metric may have been chosen during the training.
     metric = RunFolder.open(walk.run).run["metric"]
     best, seconds = result.metrics.get(f"best_{metric}", math.nan), result.metrics["time_s"]
     return Told(

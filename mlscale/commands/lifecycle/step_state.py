@@ -64,6 +64,7 @@ class Walk:
     folder: RunFolder
     tour: Tour
     ends: ExitStack
+    # Set by the steps in their order: reading one too early is an AttributeError, not a wrong value.
     run: Path = field(init=False)
     estimated_s: float = field(init=False)
     first: Version = field(init=False)
@@ -111,6 +112,7 @@ class Walk:
 
     def call_on_run(self, verb: str, *overrides: str) -> Result:
         """Run a command on the training run, which has its config; keep its result."""
+        # Without the typed overrides: the run's frozen config has them already.
         return self._kept(verb, f"ref={self.run}", self._runs, *overrides)
 
     def call_service(self, verb: str, *overrides: str, name: str = "") -> Result:

@@ -38,8 +38,10 @@ def run(cfg: DictConfig) -> Result:
     objective = Objective(**cfg.slo)
     ca_file = str(Path(cfg.ca_file).expanduser().absolute()) if cfg.ca_file else None
     credentials = Credentials(cfg.api_key, ca_file)
+    # The server describes its input, so samples are checked against it before Locust starts.
     model = look(cfg.ref, cfg.model_name, credentials)
     path = Path(cfg.samples).expanduser().absolute() if cfg.samples else None
+    # Latency can be measured with random samples; accuracy needs real ones.
     samples = read(path, model) if path else random_of(model)
     keys = ("users", "rate", "seconds", "warmup_s", "timeout_s", "protocol", "batch")
     settings = {key: cfg[key] for key in keys}
@@ -69,6 +71,7 @@ def _result(plan: Plan, outcome: Outcome, verdict: Verdict, seconds: float) -> R
     ]
     return Result(
         verb="loadtest",
+        # Undecided is not met: a gate must not pass on missing evidence.
         ok=verdict.decision == "met",
         sentence=f"{', '.join(parts)}: {_conclusion(plan, outcome, verdict)}",
         metrics={
@@ -135,6 +138,7 @@ def _parts(outcome: Outcome) -> dict[str, float]:
     if outcome.seconds:
         known["client_busy_percent"] = 100 * (client.cpu_s + client.wait_s) / outcome.seconds
         known["client_cpu_percent"] = 100 * client.cpu_s / outcome.seconds
+    # Lag and the empty server show whether the client itself was the bottleneck.
     if client.lag.count:
         known["client_lag_p99_ms"] = client.lag.quantile(0.99)
     if client.empty.count:

@@ -80,6 +80,7 @@ class Settings:
             webhook = None if alert.webhook is None else Webhook(str(alert.webhook), alert.timeout_s, alert.tries)
         except MLScaleError as error:
             problems.append(error)
+        # From here on `span` is set, because its error would have been raised.
         raise_all(problems)
         assert span is not None
         return cls(
@@ -96,6 +97,7 @@ class Settings:
                 p99_ms=cfg.latency.p99_ms,
                 max_failures=cfg.failures.max_share,
             ),
+            # Each rule once, in the typed order.
             rules=tuple(dict.fromkeys(alert.rules)),
             patience=Patience(alert.looks, alert.hysteresis, alert.keep, alert.cooldown),
             webhook=webhook,

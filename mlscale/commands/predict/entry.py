@@ -51,6 +51,7 @@ def run(cfg: DictConfig) -> Result:
                 Path(work.folder),
                 model=model,
                 inputs={"spec": str(cfg.input), "digest": inputs.digest, "rows": len(inputs)},
+                # Kept in the manifest: a folder is only resumed with the settings that its rows were written with.
                 answers=_asked(cfg),
                 created=now(),
                 part_rows=None if cfg.part_rows is None else _positive(cfg.part_rows, "part_rows"),
@@ -83,6 +84,7 @@ def prepared(cfg: DictConfig, subject: TrainedModel) -> tuple[Work, dict[str, An
         },
         "folder": str(Path(cfg.to).expanduser().absolute()),
         "threads": max(1, int(os.environ.get("OMP_NUM_THREADS") or cores // world_size)),
+        # Threads that read and decode ahead of the model.
         "readers": _readers(cfg.readers, cores, world_size),
         "batch": _positive(cfg.batch, "batch"),
         "probabilities": bool(cfg.probabilities),
@@ -91,6 +93,7 @@ def prepared(cfg: DictConfig, subject: TrainedModel) -> tuple[Work, dict[str, An
         "version": subject.version,
     }
     of = _servable(subject) if subject.servable is not None else _checkpoint(cfg, subject)
+    # Each process takes one device. A CPU is shared by any number of processes.
     if of.accelerator != "cpu" and (found := _devices_there(of.accelerator)) < world_size:
         raise MLScaleError(
             f"this machine has {found} {of.accelerator} device(s), {world_size} were asked for",
@@ -176,6 +179,7 @@ def _score(work: Work, parts: Parts, inputs: Inputs, world_size: int, before: in
 
 def _devices(cfg: DictConfig) -> int:
     """Return the number of processes that was typed; one by default, however many trained the model."""
+    # The frozen config of the run has its number of devices, which does not matter here.
     typed = any(word.lstrip("+").startswith("trainer.devices=") for word in cfg.derived.overrides or [])
     return _positive(cfg.trainer.devices, "trainer.devices") if typed else 1
 
@@ -224,6 +228,7 @@ def _result(
         sentence += f", {before:,} of them from before" if new else ", all of them from before"
     if errors:
         sentence += f"; {errors:,} could not be read, such as {found['first_errors'][0]}"
+    # By count, then by name: ties must not change their order from run to run.
     counts = sorted(found["predicted"].items(), key=lambda pair: (-pair[1], pair[0]))
     shown = [(name, f"{count:,}", percent(count / (rows - errors), 1)) for name, count in counts[:_SHOWN_CLASSES]]
     return Result(
@@ -234,6 +239,7 @@ def _result(
             "rows": rows,
             "errors": errors,
             "new_rows": new,
+            # Only of rows of this call: those from before took no time.
             **({"throughput_samples_per_s": new / seconds} if new else {}),
             "processes": world_size,
             "parts": len(parts),

@@ -28,6 +28,7 @@ def run(cfg: DictConfig) -> Result:
         raise MLScaleError(
             "there is nothing to prepare", where="data", why="this data says nothing of itself", fix="data=digits"
         )
+    # Only shards can be recorded: other data has no members.
     recorded = data.record_digests() if hasattr(data, "record_digests") else None
     facts = asdict(data.facts())
     sentence = (

@@ -52,6 +52,7 @@ def run(cfg: DictConfig) -> Result:
     masker = Masker.of(cfg)
     facts = data_facts(cfg)
     derived = derive(cfg, facts, this_machine())
+    # A run that was made keeps its precision: only a new config needs the probe.
     derived |= kept(cfg, folder.derived) if folder else outcome_of(cfg, derived, this_machine())
     ready = with_derived(cfg, {**derived, "run_dir": "profile", "name": "profile"})
     with masked_output(masker):

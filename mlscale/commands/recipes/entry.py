@@ -34,6 +34,7 @@ def copy(roots: Roots, name: str, to: str) -> Path:
     Raises:
         MLScaleError: no such recipe, a bad name, or the file exists already.
     """
+    # Any root: a recipe of a package or of ./recipes can be copied like a shipped one.
     source = _file(roots, name)
     if not re.fullmatch(r"[\w.-]+", to):
         raise MLScaleError(
@@ -70,6 +71,7 @@ def _list(roots: Roots) -> str:
 
 def _show(roots: Roots, name: str) -> str:
     file = _file(roots, name)
+    # Cards are next to the folder of recipes: recipes/recipe/x.yaml, recipes/cards/x.md.
     card = file.parent.parent / "cards" / f"{name}.md"
     parts = [f"# {file}", file.read_text(encoding="utf-8").rstrip()]
     if card.is_file():

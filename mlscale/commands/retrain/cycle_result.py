@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 def too_few(needed: int, model: str, window: Window) -> str:
     """Return the reason why nothing is trained, and the fix."""
+    # Labelled events that can't be used, counted by reason: `window.labelled` alone would not explain the shortage.
     left_out = ", ".join(f"{count:,} {why}" for why, count in window.left_out.items())
     return (
         f"{model} needs {needed:,} labelled events with samples; there are {len(window):,}"
@@ -33,6 +34,7 @@ def result_of(turn: Turn, journal: Journal, seconds: float, overrides: list[str]
 
     figures = turn.figures
     sentence = f"{turn.challenger or turn.champion} {turn.decision}: {turn.reason}"
+    # A cycle without a comparison (too few samples, a refused export) has no metrics.
     if figures:
         sentence += (
             f". Held-out accuracy {figures['challenger_window_accuracy']:.2%} against "
@@ -45,6 +47,7 @@ def result_of(turn: Turn, journal: Journal, seconds: float, overrides: list[str]
     made = {"run": turn.run["path"]} if turn.run else {}
     return Result(
         verb="retrain",
+        # A rejected challenger is not an error, but exit code 4: scripts see that the champion stayed.
         ok=turn.decision == PROMOTED,
         sentence=sentence,
         metrics={**figures, **counts, "time_s": seconds},

@@ -207,6 +207,7 @@ def _too_early(cfg: DictConfig, journal: Journal, champion: Version) -> Result |
     from mlscale.retrain.retry_guard import not_before
 
     turns = journal.turns()
+    # Each rejection makes the pause longer: training again on nearly the same window rarely helps.
     earliest = None if cfg.force else not_before(turns, **cfg.guard)
     if earliest is None or datetime.now(UTC) >= earliest:
         return None

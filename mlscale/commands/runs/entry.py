@@ -41,6 +41,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _ls(options: Options) -> int:
+    # Limited before the overviews, which read several files of each run.
     runs = [overview(run) for run in list_runs(options.runs_dir)[: options.limit or None]]
     broken = damaged(options.runs_dir)
     if options.output == "json":
@@ -102,6 +103,7 @@ def _row(run: Overview, indent: str) -> Sequence[object]:
 def _show(options: Options) -> int:
     run = find(options.ref, options.runs_dir)
     document, manifest = run.run, run.manifest
+    # On request only: it reads every file of the run, checkpoints included.
     changed = run.changed() if options.verify else None
     checkpoints = [(path.relative_to(run.path).as_posix(), path.stat().st_size) for path in run.checkpoints]
     if options.output == "json":
@@ -123,6 +125,7 @@ def _show(options: Options) -> int:
     _section("checkpoints", key_values([(name, size(count)) for name, count in checkpoints]))
     _section("derived", key_values(list(run.derived.items())))
     report_edits(run)
+    # Masked again: a run of an earlier version, or an edited one, may hold a literal secret.
     _section("config", run.masker.mask(run.config_text).rstrip())
     if changed is not None:
         verdict = "\n".join(changed) if changed else "every file is as it was sealed" if manifest else "not sealed yet"
@@ -138,6 +141,7 @@ def _resume(options: Options) -> int:
     from mlscale.secrets.mask import Masker, masked_output
 
     wait_passively()
+    # The same as `mlscale train resume=…`: one implementation of resuming.
     cfg = ready("train", [f"resume={options.ref}", *options.overrides])
     result = commands.run("train", cfg)
     with masked_output(Masker.of(cfg)):
@@ -211,12 +215,14 @@ def _rm(options: Options) -> int:
 
 
 def _confirmed(runs: Sequence[RunFolder]) -> bool:
+    # A script must not wait forever for an answer.
     if not sys.stdin.isatty():
         raise MLScaleError("removing runs can't be undone", why="there is no terminal to ask on", fix="add yes=true")
     print("\n".join(str(run.path) for run in runs), file=sys.stderr)
     print(
         f"remove {'this run' if len(runs) == 1 else 'these runs'} for good? [y/N] ", end="", file=sys.stderr, flush=True
     )
+    # Anything else, also an empty line or the end of input, means no.
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

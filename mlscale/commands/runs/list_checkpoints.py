@@ -22,6 +22,7 @@ def show(run: RunFolder, *, as_json: bool) -> int:
     """Read every checkpoint of the run, and print a line for each; exit code 2 if any is torn or altered."""
     found = verified(run.path)
     own = (run.id, str(run.run["config_hash"]))
+    # The same choice that `resume` makes, so that this list predicts it.
     latest, _ = checkpoints.latest_valid(run.path / "checkpoints", own)
     if as_json:
         document = {

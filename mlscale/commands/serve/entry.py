@@ -121,6 +121,7 @@ def _out_of_range(cfg: DictConfig) -> list[MLScaleError]:
                 fix=f"max_memory_bytes={4 * cfg.max_body_bytes}",
             )
         )
+    # Exactly one of them is set.
     if (cfg.tls_cert is None) is not (cfg.tls_key is None):
         absent = "tls_key" if cfg.tls_key is None else "tls_cert"
         problems.append(
@@ -142,6 +143,7 @@ def _result(served: Served) -> Result:
         f"{served.version} served for {duration(served.seconds)}: {metrics.answered:,} requests, {samples:,} samples, "
         f"{metrics.failed:,} failed{lost}"
     )
+    # A server without requests has no quantiles.
     within = {"p50": 0.5, "p99": 0.99} if latency.count else {}
     return Result(
         verb="serve",
@@ -152,6 +154,7 @@ def _result(served: Served) -> Result:
             "samples": samples,
             "failed_requests": metrics.failed,
             **{f"{name}_latency_at_most_ms": 1000 * latency.quantile(share) for name, share in within.items()},
+            # 1 instead of 0: without a batch the mean is 0, not an error.
             "samples_per_batch": metrics.batches.total / max(1, metrics.batches.count),
             "swaps": metrics.swaps["ok"],
             "failed_swaps": metrics.swaps["failed"],

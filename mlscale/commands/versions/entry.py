@@ -41,6 +41,7 @@ def _ls(options: Options) -> int:
     registry = opened(options.registry_root)
     names = registry.names()
     if options.name and options.name not in names:
+        # An unknown name is an error, not an empty list.
         registry.resolve(options.name)  # raises what there is instead
     names = [options.name] if options.name else names
     found = {name: registry.versions(name) for name in names}
@@ -69,6 +70,7 @@ def _show(options: Options) -> int:
     if options.output == "json":
         document = {**_document(registry, version), "changed": changed, "lineage": _lineage(registry, version)}
         _print_json({**document, "moves": [vars(move) for move in moves]})
+        # Exit code 2 for an altered version, so that scripts can check a registry.
         return int(Exit.USER if changed else Exit.DONE)
     run = version.run or {}
     about = [
@@ -107,6 +109,7 @@ def _add(options: Options) -> int:
     version = done.version
     if options.output == "json":
         return _print_json({**_document(registry, version), "new": done.new})
+    # The content is the same, so its digest is: the registry returns the existing version.
     if not done.new:
         print(f"{version.ref} holds the same content: no new version is made")
     aliases = registry.aliases(version.name).on(version.number)
@@ -133,6 +136,7 @@ def _published(registry: LocalRegistry, options: Options) -> Published:
 
 def _promote(options: Options) -> int:
     registry = opened(options.registry_root)
+    # Loaded before the alias moves: a server that follows it would fail at its next swap.
     _try_version(registry, options.ref)
     version = registry.promote(options.ref, options.alias)
     return _told_of(registry, version, options.alias, as_json=options.output == "json")
@@ -158,6 +162,7 @@ def _try_version(registry: LocalRegistry, ref: str) -> None:
     new = _try(version.payload)
     with contextlib.suppress(MLScaleError):  # no champion yet, or one that can't be loaded itself
         champion = registry.fetch(f"{version.name}@{CHAMPION}")
+        # Only servables are served, so only between two of them a schema can change for clients.
         if champion.kind == "servable" and champion.number != version.number:
             from mlscale.export.servable_trial import schema_change
 
@@ -198,6 +203,7 @@ def _sync(options: Options) -> int:
     print(
         f"sent: {', '.join(done.sent)}" if done.sent else "W&B has all there is" if not done.waiting else "nothing sent"
     )
+    # An error although something may have been sent: what still waits has to be sent again.
     if done.waiting:
         raise MLScaleError(
             f"W&B has not got {', '.join(done.waiting)}",

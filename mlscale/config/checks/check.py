@@ -136,6 +136,7 @@ class _Check:
 
     def _unknown(self, path: str, value: object, why: str = "") -> Iterator[MLScaleError]:
         """Yield the problem of a key that nothing takes; of a dictionary, one for each of its leaves."""
+        # By its leaves: each of them may be a misspelt key of its own.
         if isinstance(value, dict) and value and "_target_" not in value:
             for key, item in value.items():
                 yield from self._unknown(join(path, str(key)), item, why)
@@ -237,6 +238,7 @@ class _Check:
 
     def _group(self, name: str, value: object) -> Iterator[MLScaleError]:
         supplied = rules.SUPPLIED.get(name, frozenset())
+        # Empty by an option `none`, or an interpolation of another node, which is checked there.
         if not value or (isinstance(value, str) and "${" in value):
             return
         if not isinstance(value, dict):
@@ -247,6 +249,7 @@ class _Check:
             advised = partial(advise, names=self.names)
             yield from group_nodes.without_target(name, value, self.groups, self.where, advised)
             yield from self._inside(name, value)
+        # Lightning's lr_scheduler dictionary, for schedulers that do not step by optimizer steps.
         elif name == "scheduler" and "scheduler" in value:
             yield from group_nodes.lightning_scheduler(value, self.where)
             for path, item in inside(value, name):
@@ -272,6 +275,7 @@ class _Check:
         if node.value.get(rules.CHECK) is not False:
             self.known[node.path] = known = self._known(node, supplied)
             yield from self._own(known, supplied)
+            # Objects below a refused key would only repeat its problem.
             inner = {key: value for key, value in inner.items() if not self._is_refused(known, key)}
         yield from self._inside(node.path, inner)
 
@@ -342,6 +346,7 @@ class _Check:
         that its signature does not name, with or without `**kwargs`, and those for which third-party data, modules and
         strategies have defaults of their own with another meaning.
         """
+        # A subclass of a built-in class passes its `**kwargs` to that class.
         if signature.open and extends_mlscale(node.target):
             return []  # its `**kwargs` go to a class that takes them
         theirs: frozenset[str] = frozenset()
@@ -387,6 +392,7 @@ class _Check:
 
     def _required(self, node: Node, signature: Signature, supplied: frozenset[str]) -> list[str]:
         """Return the required arguments that nothing provides."""
+        # Missing arguments come later, or are given by position.
         if node.value.get("_partial_") is True or "_args_" in node.value:
             return []
         typos = [

@@ -119,6 +119,7 @@ def _asked(cfg: DictConfig, facts: Mapping[str, Any]) -> Iterator[MLScaleError]:
     if held is None or wanted not in _HELD or held == wanted:
         return
     fix = _FOR[held]
+    # A table can be read either way: its target column as classes or as numbers.
     if "target_type" in (cfg.get("data") or {}) and wanted != "language":
         word = "class where its values name classes" if wanted == "classes" else "number where its values are numbers"
         fix = f"data.target_type={word}; or {fix}"

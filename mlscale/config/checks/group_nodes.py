@@ -52,6 +52,7 @@ def nothing_to_set(
     for key, value in node.items():
         path = join(name, str(key))
         fix = f"{name}._target_=<package.module.Class>"
+        # A key without an origin is reported by its path alone, which counts as typed.
         if where(path).startswith((COMMAND_LINE, path)):  # in a file of the user's the target is what is forgotten
             takers = [item.name for item in fields.in_group(name) if path in fields.of(name, item.target or "")]
             fix = f"{name}={takers[0]} {override(path, value)}" if takers else advised(path, value) or fix
@@ -81,6 +82,7 @@ def without_target(
         if feature := not_yet.of_option(group, str(key)):
             yield feature.error(path, where(path))
             continue
+        # `callbacks.checkpoint.keep=3` without the option: the entry has settings, but nothing builds it.
         option = nearest(str(key), options) or table().entry(group, str(key))
         if option is None:
             advice = advised(path, value) if table().get(path) else None
@@ -99,6 +101,7 @@ def without_target(
             )
         if known or not unknown:
             chosen = ",".join(dict.fromkeys([*(item for item in present if item != option), option]))
+            # Chosen already under its right name: only the settings have to be typed.
             words = [] if option in node and option != key else [f"{group}=[{chosen}]"]
             yield MLScaleError(
                 f"'{path}' has no _target_",

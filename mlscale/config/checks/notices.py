@@ -74,6 +74,7 @@ def _of_another_precision(cfg: DictConfig) -> list[str]:
     """Return a line for each setting of float16 next to another precision, or of the probe next to a named one."""
     node = cfg.get("precision") or OmegaConf.create({"value": None})
     plain: Any = OmegaConf.to_container(node, resolve=False)
+    # Unresolved: after the probe the resolved value would look like a typed precision.
     auto = plain["value"] == "${derived.precision}"
     idle = {
         "fp16": [] if auto or node.value == "16-mixed" else ["loss_scale", "growth_interval", "max_skipped", "on_cpu"],
@@ -118,6 +119,7 @@ def _promises(cfg: DictConfig) -> list[str]:
     if not cfg.get("data"):
         return ["data=none: order and resume are whatever the task's own loaders give"]
     promises: Any = getattr(target(cfg.data), "promises", None)
+    # A data module without `promises` may keep them, but does not state it.
     if promises is None:
         return [
             f"{cfg.data['_target_']} is used unchanged: exact order, exact resume and equal global batches on other "

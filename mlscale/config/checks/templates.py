@@ -49,6 +49,7 @@ def fill(template: str, value: object, names: Names, *, exactly: bool = True) ->
     Args:
         exactly: only with a value that fits; otherwise with a placeholder where it does not.
     """
+    # A whole command, such as `mlscale export`: nothing to fill in.
     if template.startswith("mlscale "):
         return template
     chosen: dict[str, Type | Sequence[Type] | None] = {}
@@ -58,9 +59,11 @@ def fill(template: str, value: object, names: Names, *, exactly: bool = True) ->
         key, _, right = word.partition("=")
         if key in names.groups:
             picked = right.strip("[]").split(",")
+            # An option that this installation does not have makes the whole template unusable.
             if not set(picked) <= set(names.groups[key]):
                 return ""
             for option in picked:
+                # Later words of the template may set keys that only this option has.
                 chosen |= option_types(key, option)
             words.append(word)
             continue
@@ -150,6 +153,7 @@ def _default_options() -> tuple[tuple[str, str], ...]:
     chosen = [
         (key.strip("/"), name) for item in base["defaults"] if isinstance(item, dict) for key, name in item.items()
     ]
+    # The default callbacks are options that another option's defaults list selects.
     usual = yaml.safe_load((shipped_folder("conf") / "callbacks" / "default.yaml").read_text(encoding="utf-8"))
     return (*chosen, *(("callbacks", name) for name in usual["defaults"]))
 

@@ -126,6 +126,7 @@ def _from_node(node: ast.expr) -> Type | None:
     if isinstance(node, ast.Constant):
         if node.value is None:
             return NONE
+        # A quoted annotation is a text that holds another annotation.
         return from_annotation(node.value) if isinstance(node.value, str) else None
     if isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitOr):
         return _union_of([node.left, node.right])
@@ -146,6 +147,7 @@ def _from_subscript(name: str, inner: ast.expr) -> Type | None:
         return literal(*values) if len(values) == len(items) else None
     if name in ("Annotated", "Final"):
         return _from_node(items[0])
+    # `tuple[int, ...]` is a list of any length, every other tuple has a fixed one.
     if name in ("tuple", "Tuple") and not (len(items) == 2 and isinstance(items[1], ast.Constant)):
         return tuple_of(*(_from_node(item) for item in items))
     base = _NAMES.get(name)
@@ -158,6 +160,7 @@ def _from_subscript(name: str, inner: ast.expr) -> Type | None:
 def _union_of(nodes: list[ast.expr]) -> Type | None:
     members = [_from_node(node) for node in nodes]
     known = [item for item in members if item is not None]
+    # One unknown member may accept anything, so nothing can be checked.
     return union(*known) if len(known) == len(members) else None
 
 

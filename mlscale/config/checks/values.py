@@ -151,6 +151,7 @@ def _forms(value: object, kind: Type) -> Iterator[object]:
         text = value.strip().strip(_QUOTES).lower()
         if text in ("true", "yes", "on", "false", "no", "off"):
             yield text in ("true", "yes", "on")
+        # `50%` means 0.5.
         if text.endswith("%"):
             yield from (number / 100 for number in _numbers(text[:-1]))
         else:

@@ -71,12 +71,14 @@ def _explain(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[
     text = str(error)
     if isinstance(error, MissingConfigException) and (match := _NOT_FOUND.search(text)):
         return _unknown_option(match["group"], match["option"], match["file"], overrides, roots)
+    # A comma after `=` is a sweep in Hydra, which only a multirun allows.
     if match := _AMBIGUOUS.search(text):
         key, value = match["key"].lstrip("+"), match["value"]
         culprit = _typed(overrides, key)
         together = f", or {key}=[{value}] to have them together" if key in BUILDS_SEVERAL else ""
         fix = f"-m {key}={value} to run one job for each{together}"
         return MLScaleError(f"{key}={value} names several options", where=_line(culprit, key), fix=fix), culprit
+    # Hydra raises a bare ValueError here, without the override: it is found by the form of its value.
     if isinstance(error, ValueError) and "Config group override must be a string or a list" in text:
         culprit = next(
             (
@@ -103,6 +105,7 @@ def _explain(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[
             fix="mlscale config show prints what there is",
         ), culprit
     if match := _GROUP.search(text):
+        # The text begins with the file where the defaults list of a file is wrong, not the command line.
         if (found := _IN.match(text)) and (close := nearest(match["key"], roots.groups)):
             file = roots.files.get(found["group"], {}).get(found["option"])
             fix = f"write '/{close}' in place of '{match['key']}'"
@@ -145,6 +148,7 @@ def _unknown_option(
     culprit = next((item for item in overrides if _names(item, group, option)), None)
     known = f"options: {', '.join(options)}" if options else "no config folder has this group"
     spelled = group if group in roots.groups else (nearest(group, roots.groups) or group)
+    # Not typed, so a defaults list selects it.
     selected_by = "" if culprit else selecting_file(group, option, overrides, roots)
     where = _line(culprit, group) if culprit else selected_by or f"{file}.yaml: defaults"
     what = f"unknown option '{option}' of the group '{group}'"
@@ -152,6 +156,7 @@ def _unknown_option(
         return MLScaleError(what, where=where, why=found.why, fix=found.fix), culprit
     if feature := not_yet.of_option(group, option):
         return feature.error(f"{group}={option}", where), culprit
+    # A known name of another program first: the nearest option by letters may mean something else.
     fix = _brought(group, option) or _instead(spelled, option, culprit, roots)
     return MLScaleError(what, where=where, why=known, fix=_in_file(fix, option) if selected_by else fix), culprit
 

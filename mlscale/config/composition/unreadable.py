@@ -28,8 +28,10 @@ def unreadable(
     typed = f"{key}{sign}{value}"
     if _can_be_read(word):
         return _interpolation(key, value) if "${" in value else None
+    # The key alone is tried with a harmless value, to find which side of the `=` is wrong.
     odd_key = bool(_ODD_IN_KEY.search(key)) or not _can_be_read(f"{key}=1" if sign else key)
     why = _why(key, _ODD_IN_KEY, "a key is names with dots between") if odd_key else _why(value, _ODD_IN_OPTION)
+    # A fix in quotes would need escaping in the user's shell: another one is taken.
     readable = (fix for fix in _meant(key, value, sign, groups, setting, odd_key=odd_key) if fix and "'" not in fix)
     fix = next((fix for fix in readable if "<" in fix or _can_be_read(fix)), "")
     fix = fix or "mlscale config show prints every key there is"
@@ -40,6 +42,7 @@ def _interpolation(key: str, value: str) -> MLScaleError | None:
     """Return the problem of an interpolation that OmegaConf can't read."""
     if interpolates(value):
         return None
+    # The usual mistake is a missing brace at the end.
     closed = value + "}" * (value.count("${") - value.count("}"))
     fix = override(key, closed if interpolates(closed) else "${key.path}")
     return MLScaleError(f"'{key}={value}' can't be read", where="command line", why=INTERPOLATION, fix=fix)
@@ -93,6 +96,7 @@ def _meant(
     if odd_key and "@" in key:
         yield f"{group}=<{'|'.join(groups[group])}>" if group in groups else ""
     elif odd_key:
+        # The odd character was typed for a dot or an underscore, or is one too many.
         for between in (".", "_", ""):
             meant = _ODD_IN_KEY.sub(between, key).strip("._")
             yield setting(meant, value) if sign else meant

@@ -62,10 +62,12 @@ def check_text(file: Path, shown: str) -> None:
             "a config file is too large", where=shown, why=why, fix="keep data in a file that code reads"
         )
     try:
+        # With or without a byte order mark.
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
         where = f"{shown}: line {line}"
+        # The two usual encodings of editors that do not write UTF-8: Windows' Unicode, and a Western single byte.
         encoding = "utf-16" if data[:2] in _UTF_16 else "latin1"
         fix = f"iconv -f {encoding} -t utf-8 {shown} > {shown}.utf8 && mv {shown}.utf8 {shown}"
         raise MLScaleError("a config file is not UTF-8", where=where, why=str(error.reason), fix=fix) from None

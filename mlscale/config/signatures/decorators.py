@@ -36,6 +36,7 @@ def _writes_constructor(hook: object) -> bool:
     if not isinstance(hook, (ast.FunctionDef, ast.AsyncFunctionDef)):
         return False
     text = ast.unparse(hook)
+    # Three ways of a hook to give its subclasses another constructor, judged by the text alone.
     return text.count("__init__") > 0 or "__signature__" in text or "dataclass" in text
 
 

@@ -96,6 +96,7 @@ def signature(target: str) -> Signature | Unknown:
         better = nearest(error.missing, error.names)
         return Unknown(target, error.missing, why, _replace(target, error.missing, better))
     except UnreadableError as error:
+        # `missing` is empty: the target may exist, so it is not an error yet.
         return Unknown(target, "", str(error))
     return Signature(target, tuple(parameters), is_open)
 
@@ -112,6 +113,7 @@ def _replace(target: str, part: str, better: str | None) -> str | None:
     if better is None:
         return None
     parts = target.split(".")
+    # Reached through a re-export: the missing part is not in the typed path.
     if part not in parts:
         return None
     parts[parts.index(part)] = better
@@ -132,6 +134,7 @@ def _inside(target: str, module: source.Module) -> str | None:
 def _of_class(cls: Class) -> tuple[list[Parameter], bool]:
     fields_open = False
     for item in source.mro(cls):
+        # Before `__init__` of a base: a dataclass decorator writes one into the class itself.
         if _is_dataclass(item) and "__init__" not in item.members:
             parameters, fields_open = _fields(cls)
             return parameters, fields_open or changes_constructor(cls)
@@ -170,6 +173,7 @@ def _of_function(function: Function) -> tuple[list[Parameter], bool]:
     node, names = function.node, {last_name(item) for item in function.node.decorator_list}
     parameters = list(_parameters(node.args))
     constructor = node.name in ("__init__", "__new__")
+    # `self` or `cls` is not an argument of the call.
     if function.owner is not None and (constructor or "classmethod" in names) and "staticmethod" not in names:
         parameters = parameters[1:]
     is_open = any(item.kind is Kind.VAR_KEYWORD for item in parameters)

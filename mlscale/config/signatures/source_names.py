@@ -281,6 +281,7 @@ def _top_level(name: str) -> Module:
     if spec is None:
         raise NoModuleError(name, ())
     folders = tuple(Path(folder) for folder in spec.submodule_search_locations or ())
+    # A namespace package: folders without an `__init__.py`.
     if spec.origin is None or spec.origin == "namespace":
         return Module(name, None, folders)
     if not spec.origin.endswith(".py"):

@@ -59,6 +59,7 @@ class Table:
 
     def get(self, path: str) -> Alias | None:
         """Return the meaning of a key as it was typed, else of its last two parts, else of its last."""
+        # The more specific entry first: `optimizer.name` is not just `name`.
         return self.of_path(path) or self.keys.get(_key(path.rpartition(".")[2]))
 
     def of_path(self, path: str) -> Alias | None:
@@ -76,6 +77,7 @@ class Table:
 @cache
 def table() -> Table:
     """Return the shipped table."""
+    # Read when the first unknown key is met, and once: a valid config never needs the table.
     tree = _Loader(_FILE.read_text(encoding="utf-8")).get_single_data()
     keys: dict[str, Alias] = {}
     spelled: dict[str, str] = {}
