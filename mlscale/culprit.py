@@ -1,4 +1,4 @@
-"""Unforeseen errors in the form of mlscale's own: with the line of the user's code that raised it, if one did."""
+"""Unforeseen errors in mlscale's own form: with the line of the user's code that raised it, if one did."""
 
 from __future__ import annotations
 

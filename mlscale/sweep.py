@@ -39,7 +39,7 @@ class Job:
 
 @dataclass
 class Sweep:
-    """Runs jobs one after another, for Hydra's launcher."""
+    """The jobs of a multirun, run one after another for Hydra's launcher."""
 
     request: Request
     jobs: list[Job] = field(default_factory=list)

@@ -46,7 +46,7 @@ class Field:
 
 @dataclass(frozen=True)
 class Option:
-    """One file of a group: `package` is where its keys go ("" for the top), `target` its `_target_` if it has one."""
+    """One file of a group: `package` is the path of its keys ("" for the top), `target` its `_target_`, if any."""
 
     group: str
     name: str

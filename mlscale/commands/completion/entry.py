@@ -178,6 +178,7 @@ def _references(command: str, word: str) -> Iterator[str]:
     # The last part of a run's name is its id, which begins with the time: sorted by it, the newest comes first.
     names = sorted((path.name for path in run_paths("runs")), key=lambda name: name.rpartition("-")[2], reverse=True)
     yield from (LAST, *names[:_NEWEST], *LocalRegistry().references())
+    # Ids are only offered once something is typed: they would double the list of names.
     if word:
         yield from (name.rpartition("-")[2] for name in names)
 

@@ -86,6 +86,7 @@ def measure_memory(cfg: DictConfig, accelerator: str) -> Memory:
         try:
             return peak_memory(lambda: build_task(cfg), first_batch(cfg), loop, free_memory_bytes())
         except Exception as error:
+            # torch's message about shapes names neither the data nor the model.
             if told := _unsuited(cfg, error):
                 raise told from error
             raise
@@ -176,6 +177,7 @@ def _fits(cfg: DictConfig, samples: int, memory: Memory) -> bool:
     """Return whether every process's tensors at that batch, as a process holds them, fit into the free memory."""
     if cfg.derived.accelerator != "cpu":
         return True
+    # Another batch is traced again: activations grow with it, weights do not.
     if samples != cfg.derived.per_device_batch:
         memory = _smaller(cfg, samples)
     free = free_memory_bytes()

@@ -111,6 +111,8 @@ def look(cfg: DictConfig, subject: TrainedModel, place: Place | None, masker: Ma
 
     ready, trained_on = frozen_for(cfg, subject)
     devices = "one device" + (f", of the {trained_on} it was trained on" if trained_on > 1 else "")
+    # The run may have been trained on a part of its data (debug=limit): an evaluation measures all of it, and reports
+    # that.
     before, now = ({key: str(each.trainer.get(key)) for key in WHOLE} for each in (cfg, ready))  # 1 is not 1.0 here
     short = [f"trainer.{key}={value}" for key, value in before.items() if value != now[key]]
     if short:
@@ -156,6 +158,7 @@ def _told(cfg: DictConfig, found: Pass, other: Pass | None) -> Judged | None:
     from mlscale.evaluate.report_wording import joined
     from mlscale.evaluate.task_report import judge
 
+    # The comparison is paired: it needs both answers for each sample.
     if other is not None and (found.gathered is None or other.gathered is None):
         raise MLScaleError(
             "these two can't be compared sample by sample",

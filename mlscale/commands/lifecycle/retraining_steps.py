@@ -163,6 +163,7 @@ def _over_time(asked: Asked, version: str) -> Line:
     counts: dict[str, Counter[int]] = {name: Counter() for name in asked.versions}
     for at, _, said in asked.log:
         counts[said][int((at - begun) // _BIN_SECONDS)] += 1
+    # Bin 0 begins with the first answer of the new version.
     bins = range(-int(_SHOWN_SECONDS / _BIN_SECONDS), int(_AFTER_SECONDS / _BIN_SECONDS))
     x = [place * _BIN_SECONDS for place in bins]
     series = [Series(name, [count[place] / _BIN_SECONDS for place in bins], x) for name, count in counts.items()]

@@ -28,6 +28,7 @@ def serve(walk: Walk) -> Told:
     walk.url = str(told["url"])
     walk.client = Client(walk.url)
     walk.ends.callback(walk.client.close)
+    # The same model computed here, without HTTP and batching, as the expected answer.
     servable = walk.servable(walk.first.ref)
     walk.samples = samples_of(walk.cfg, servable.labels, walk.settings.traffic)
     held_out = walk.samples.held_out
@@ -105,6 +106,7 @@ def alert(walk: Walk) -> Told:
     damage = walk.call_service("monitor", *look)
     walk.call_service("monitor", *look, name="monitor-again")  # the same incident: no second alert
     drifted, alerts = drift.metrics["drift"] == 1, list(receiver.alerts)
+    # Exactly one after three checks: an incident is reported once.
     once = len(alerts) == 1 and alerts[0].get("status") == "firing"
     accuracy, reference = damage.metrics["accuracy"], damage.metrics["reference_accuracy"]
     return Told(

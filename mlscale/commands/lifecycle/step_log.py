@@ -37,7 +37,7 @@ class Told:
 
 
 class Tour:
-    """Takes steps in order, and stops at the first that does not pass its gate.
+    """A series of steps, taken in order up to the first that does not pass its gate.
 
     Args:
         folder: where results and logs are kept.

@@ -36,6 +36,7 @@ def run(cfg: DictConfig) -> Result:
 
     start = time.perf_counter()
     objective = Objective(**cfg.slo)
+    # Absolute: Locust runs in another process, which may have another working folder.
     ca_file = str(Path(cfg.ca_file).expanduser().absolute()) if cfg.ca_file else None
     credentials = Credentials(cfg.api_key, ca_file)
     # The server describes its input, so samples are checked against it before Locust starts.

@@ -81,7 +81,7 @@ class Seen:
 
 @dataclass
 class Monitor:
-    """Checks as its settings define; the version is resolved again for each check, because an alias moves."""
+    """The checks of a model by its settings; the version is resolved again for each, because an alias moves."""
 
     settings: Settings
     registry: Any

@@ -130,6 +130,7 @@ def _problems(cfg: DictConfig) -> Iterator[MLScaleError]:
             ends = f"over {low:g}" if open_ else f"{low:g} or more"
             ends += "" if high == _INFINITY else f", {'below' if open_ else 'at most'} {high:g}"
             yield MLScaleError(f"{path} is {value:g}", where=path, why=f"it is {ends}", fix=f"{path}=<{ends}>")
+    # A misspelt rule would never send an alert, without any sign of it.
     for rule in cfg.alert.rules:
         if rule not in RULES:
             best = nearest(str(rule), RULES)

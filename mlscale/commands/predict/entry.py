@@ -1,4 +1,4 @@
-"""Score many inputs with a model: one row for each, whatever is killed on the way."""
+"""Score many inputs with a model: one row for each, also when a process is killed and the command is repeated."""
 
 from __future__ import annotations
 

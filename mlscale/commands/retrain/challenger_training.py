@@ -153,6 +153,7 @@ def train(cfg: DictConfig, champion: Champion, window: Window, labels: Sequence[
         # The shards must have the same form of labels as the champion's data, names or numbers, because both are mixed.
         texts = [labels[number] if champion.before.named else str(number) for number in numbers]
         write_shards(folder / name, window.raw[chosen], texts, label_key=champion.before.label_key)
+    # By the command, as a user would: the challenger's run can be shown, resumed and exported like any other.
     trained = commands.call("train", _words(cfg, champion, folder, int((~window.held_out).sum())))
     run = RunFolder.open(trained.artifacts["run"])
     if champion.precision == _INT8:

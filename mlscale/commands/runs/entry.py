@@ -51,6 +51,7 @@ def _ls(options: Options) -> int:
     if not runs:
         print(f"no runs in {options.runs_dir}; mlscale +recipe=resnet makes one")
     rows: list[Sequence[object]] = []
+    # The runs of a sweep are listed together, at the place of its newest run.
     for sweep, members in grouped(runs):
         if sweep:
             states = [member.status for member in members]

@@ -227,6 +227,7 @@ def _choices_before(cfg: DictConfig, run: RunFolder) -> dict[str, Any]:
 
 def _unproven(folder: RunFolder) -> list[str]:
     """Return a line if later commands will not trust this run's config, because its creator can't be proven."""
+    # A proof was written, so later commands of this user trust the run (docs/decisions/0021).
     if folder.run.get("proof"):
         return []
     problems = distrusted(OmegaConf.to_container(composed(folder.path), resolve=False), folder.path)
@@ -248,8 +249,10 @@ def conclude(cfg: DictConfig, folder: RunFolder, inexact: tuple[str, ...] = ()) 
     metrics: dict[str, Any] = {}
     if fit["best"] is not None:
         metrics[f"best_{cfg.metric}"] = fit["best"][1]
+    # Sorted: the order of logging may change from run to run, and tables are compared.
     metrics |= {name: fit["metrics"][name] for name in sorted(fit["metrics"]) if name not in _TOLD_ONCE}
     if fit["samples"] and fit["train_seconds"]:
+        # Of the training alone: set-up and validation would make short runs look slow.
         metrics["throughput_samples_per_s"] = fit["samples"] / fit["train_seconds"]
     metrics |= {"time_s": fit["seconds"], "steps": fit["steps"]}
     if fit["peak_memory_bytes"]:  # absent for a resumed fit with nothing left to do

@@ -165,6 +165,7 @@ def _as_train(cfg: DictConfig, folder: Path, masker: Masker) -> str:
     plain = cfg.copy()
     for key in _OWN_KEYS:
         plain.pop(key)
+    # Derived again by each run, as a new start of the command does.
     plain.derived = dict.fromkeys(plain.derived)
     # All these runs have the same code, so none needs a snapshot.
     plain.runs_dir, plain.snapshot, plain.output = str(folder), False, "table"

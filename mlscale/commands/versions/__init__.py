@@ -2,6 +2,7 @@
 
 from mlscale.commands.command import OUTPUT, RUNS_DIR, Action, Command, Key, Word
 
+# The same name as the config key of commands with a config: `registry.root=…` works in both.
 _ROOT = Key("registry.root", "the folder of the registry", "registry")
 _VERSION = Word(
     "ref",

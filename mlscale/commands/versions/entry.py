@@ -84,6 +84,7 @@ def _show(options: Options) -> int:
         ("notes", version.notes or None),
     ]
     print(key_values([(name, value) for name, value in about if value is not None]))
+    # The commit alone would suggest that the code can be checked out as it ran.
     commit = (
         f"{run['commit'][:12]}{' and uncommitted changes' if run.get('dirty') else ''}" if run.get("commit") else None
     )
@@ -160,6 +161,7 @@ def _try_version(registry: LocalRegistry, ref: str) -> None:
     if version.kind != "servable":
         return
     new = _try(version.payload)
+    # A missing champion must not stop the first promotion.
     with contextlib.suppress(MLScaleError):  # no champion yet, or one that can't be loaded itself
         champion = registry.fetch(f"{version.name}@{CHAMPION}")
         # Only servables are served, so only between two of them a schema can change for clients.

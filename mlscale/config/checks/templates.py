@@ -19,7 +19,7 @@ from mlscale.config.suggestions.suggest import override, show
 
 @dataclass(frozen=True)
 class Advice:
-    """The override to type, and why it differs from what was typed; either may be empty."""
+    """The override to type, and the reason why it differs from what was typed; either may be empty."""
 
     fix: str
     why: str = ""

@@ -30,7 +30,7 @@ _ENOUGH = 5  # problems of one file
 
 @dataclass
 class _Open:
-    """A collection that is not closed yet: how many nodes it has, aliases expanded, and how many direct members."""
+    """A collection that is not closed yet: its number of nodes, aliases expanded, and of direct members."""
 
     anchor: str | None
     mapping: bool

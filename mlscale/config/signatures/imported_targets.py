@@ -57,7 +57,7 @@ def imported_signature(target: str) -> Signature | Unknown | None:
 
 
 class _AbsentError(Exception):
-    """The imported `holder` has no such name."""
+    """An error for a name that the imported `holder` does not have."""
 
     def __init__(self, path: str, holder: object, name: str) -> None:
         super().__init__(name)

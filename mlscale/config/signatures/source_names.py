@@ -25,11 +25,11 @@ _DEPTH = 20  # re-exports followed before a cycle is assumed
 
 
 class UnreadableError(Exception):
-    """The name may exist, but its source doesn't show it: compiled code, or made at run time."""
+    """An error for a name that may exist, but that its source doesn't show: compiled code, or made at run time."""
 
 
 class NoModuleError(Exception):
-    """The module or package was not found."""
+    """An error for a module or package that was not found."""
 
     def __init__(self, missing: str, siblings: Sequence[str]) -> None:
         super().__init__(missing)
@@ -37,7 +37,7 @@ class NoModuleError(Exception):
 
 
 class NoNameError(Exception):
-    """The module or class exists, the name in it does not."""
+    """An error for a name that an existing module or class does not have."""
 
     def __init__(self, holder: str, missing: str, names: Sequence[str]) -> None:
         super().__init__(missing)
