@@ -14,10 +14,10 @@ from omegaconf import OmegaConf
 
 from mlscale import commands
 from mlscale.assembly.ready import checked
+from mlscale.atomic_files import write_json
 from mlscale.config.composition.argv import Request
 from mlscale.config.metric_direction import direction
 from mlscale.errors import Exit, MLScaleError
-from mlscale.files import write_json
 from mlscale.report import Result, number, table
 from mlscale.runs.folder import RunFolder, new_path
 from mlscale.runs.sweep_folder import discard_sweep, start_sweep

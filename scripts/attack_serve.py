@@ -40,7 +40,7 @@ def made(folder: Path, size: int, classes: int) -> Path:
     import yaml
     from onnx import TensorProto, helper, numpy_helper
 
-    from mlscale.files import sha256
+    from mlscale.atomic_files import sha256
 
     folder.mkdir()
     weights = np.random.default_rng(0).normal(size=(3, classes)).astype(np.float32)

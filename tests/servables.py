@@ -12,7 +12,7 @@ import onnx
 import yaml
 from onnx import helper, numpy_helper
 
-from mlscale.files import sha256
+from mlscale.atomic_files import sha256
 from tests.serving import STORED
 
 Change = Callable[[Any], None]

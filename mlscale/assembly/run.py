@@ -18,11 +18,11 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 from torch import Tensor
 
 from mlscale.assembly.build import build, build_each
+from mlscale.atomic_files import read_json
 from mlscale.config.derive import epoch_steps
 from mlscale.config.metric_choice import follow_own_metrics, is_set
 from mlscale.config.targets import accepts, brings_precision, target
 from mlscale.errors import MLScaleError
-from mlscale.files import read_json
 from mlscale.runs.folder import RUN, RunFolder
 from mlscale.runs.initial_source import Initial
 from mlscale.secrets.mask import Masker

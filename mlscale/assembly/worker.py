@@ -15,10 +15,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlscale.assembly.end_notification import tell_end
+from mlscale.atomic_files import unwritable
 from mlscale.config.composition import frozen
 from mlscale.culprit import unforeseen
 from mlscale.errors import MLScaleError
-from mlscale.files import unwritable
 from mlscale.launch import debugger
 from mlscale.launch import garbage_collection as garbage
 from mlscale.launch import hung_process as hung

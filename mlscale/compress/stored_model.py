@@ -9,11 +9,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlscale.atomic_files import read_json, whole_folder, write_bytes, write_json
 from mlscale.compress.calibration_samples import SPLIT
 from mlscale.compress.quantize import METHODS
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
-from mlscale.files import read_json, whole_folder, write_bytes, write_json
 from mlscale.runs.amend import amend
 from mlscale.runs.checkpoint_files import content_digest, look
 

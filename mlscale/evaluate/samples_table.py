@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.atomic_files import ASIDE, PRIVATE_FILE, make_folders, sync_folder, unwritable
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
 from mlscale.evaluate.sample_rows import Columns
-from mlscale.files import ASIDE, PRIVATE_FILE, make_folders, sync_folder, unwritable
 
 _ABOUT = b"mlscale"  # key of the JSON document in the file's metadata
 _ROW_GROUP = 65_536  # rows that are buffered and written as one row group: small ones compress badly and read slowly

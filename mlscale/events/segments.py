@@ -22,9 +22,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from mlscale.atomic_files import ASIDE, make_folders, write_bytes
 from mlscale.errors import Exit, MLScaleError
 from mlscale.events.stream_schema import conformed, stamped
-from mlscale.files import ASIDE, make_folders, write_bytes
 
 _NAME = re.compile(r"(\d{8}T\d{12})-(\d+\.[0-9a-f]+)-(\d+)\.parquet")
 _LARGEST = 1 << 30

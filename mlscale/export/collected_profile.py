@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from mlscale.atomic_files import whole_folder
 from mlscale.errors import MLScaleError
 from mlscale.export.reference_profile import ABOUT, Reference
-from mlscale.files import whole_folder
 from mlscale.runs.checkpoint_files import content_digest
 
 FOLDER = "reference"

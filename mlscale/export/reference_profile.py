@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.atomic_files import read_json, write_bytes, write_json
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
-from mlscale.files import read_json, write_bytes, write_json
 
 ARRAYS, ABOUT = "profile.npz", "profile.json"
 KEPT = 10_000

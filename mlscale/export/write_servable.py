@@ -8,11 +8,7 @@ from typing import Any
 
 import yaml
 
-from mlscale.contracts import stamp
-from mlscale.errors import MLScaleError
-from mlscale.export.reference_profile import Reference
-from mlscale.export.servable import DOCUMENT, MODEL, PARITY, REFERENCE, Servable, load
-from mlscale.files import (
+from mlscale.atomic_files import (
     PRIVATE_FOLDER,
     artefacts,
     plain,
@@ -22,6 +18,10 @@ from mlscale.files import (
     write_json,
     write_text,
 )
+from mlscale.contracts import stamp
+from mlscale.errors import MLScaleError
+from mlscale.export.reference_profile import Reference
+from mlscale.export.servable import DOCUMENT, MODEL, PARITY, REFERENCE, Servable, load
 
 
 def write(

@@ -11,8 +11,8 @@ import sys
 from importlib.machinery import PathFinder
 from pathlib import Path
 
+from mlscale.atomic_files import ASIDE
 from mlscale.errors import Exit, MLScaleError
-from mlscale.files import ASIDE
 
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,39}")
 _SUFFIX = ".tmpl"

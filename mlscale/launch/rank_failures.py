@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlscale.atomic_files import unwritable
 from mlscale.errors import Exit, MLScaleError
-from mlscale.files import unwritable
 from mlscale.secrets.mask import Masker
 
 if TYPE_CHECKING:

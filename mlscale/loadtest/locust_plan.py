@@ -16,7 +16,7 @@ from typing import Any
 import gevent
 from locust import FastHttpUser, constant, constant_throughput, events, task
 
-from mlscale.files import write_json
+from mlscale.atomic_files import write_json
 from mlscale.loadtest.client_calibration import start_empty_server
 from mlscale.loadtest.client_load import read_usage
 from mlscale.loadtest.load_outcome import Outcome

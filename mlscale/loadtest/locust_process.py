@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from mlscale.atomic_files import read_json, write_json
 from mlscale.errors import Exit, MLScaleError
-from mlscale.files import read_json, write_json
 from mlscale.loadtest.load_outcome import Outcome
 from mlscale.loadtest.request_kinds import PROTOCOLS
 from mlscale.loadtest.server_metadata import Credentials, Model

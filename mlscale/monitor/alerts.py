@@ -8,8 +8,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from mlscale.atomic_files import plain
 from mlscale.contracts import stamp
-from mlscale.files import plain
 from mlscale.monitor import monitor_state as memory_file
 from mlscale.monitor.alert_rule import Change, Patience, State, step
 from mlscale.monitor.monitor_state import Memory

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.atomic_files import sha256
 from mlscale.errors import MLScaleError
 from mlscale.export.reference_profile import Reference
 from mlscale.export.servable import DOCUMENT, REFERENCE, read_document
-from mlscale.files import sha256
 
 
 @dataclass(frozen=True, eq=False)

@@ -14,9 +14,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+from mlscale.atomic_files import PRIVATE_FILE, make_folders, read_json, write_json
 from mlscale.contracts import expect, stamp
 from mlscale.errors import Exit, MLScaleError
-from mlscale.files import PRIVATE_FILE, make_folders, read_json, write_json
 from mlscale.monitor.alert_rule import Phase, State
 
 _WAIT_SECONDS = 60.0  # a look with a webhook that does not answer takes less

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from mlscale.atomic_files import ASIDE, make_folders, read_json, write_bytes, write_json
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
-from mlscale.files import ASIDE, make_folders, read_json, write_bytes, write_json
 
 MANIFEST = "_predictions.json"
 _NAME = re.compile(r"part-(\d{8})\.parquet")

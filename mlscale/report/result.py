@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol, TextIO
 
+from mlscale.atomic_files import plain
 from mlscale.contracts import expect, stamp
-from mlscale.files import plain
 from mlscale.report.blocks import Table
 from mlscale.report.figures import Figure, Step
 from mlscale.report.text import figures_of, key_values, table

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
-from mlscale.files import make_folders, write_json, write_text
+from mlscale.atomic_files import make_folders, write_json, write_text
 from mlscale.report.html import page
 from mlscale.report.result import Result
 

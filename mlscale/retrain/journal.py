@@ -17,9 +17,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mlscale.contracts import expect, stamp
-from mlscale.errors import MLScaleError
-from mlscale.files import (
+from mlscale.atomic_files import (
     ASIDE,
     PRIVATE_FILE,
     make_folders,
@@ -30,6 +28,8 @@ from mlscale.files import (
     unwritable,
     write_json,
 )
+from mlscale.contracts import expect, stamp
+from mlscale.errors import MLScaleError
 from mlscale.runs.identity import new_id, now
 from mlscale.versions.disk_lock import Busy, held
 

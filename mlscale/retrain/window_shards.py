@@ -11,9 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from mlscale.atomic_files import make_folders
 from mlscale.data.shards.secure_webdataset import TarWriter
 from mlscale.errors import MLScaleError
-from mlscale.files import make_folders
 
 SHARD_SIZE = 1000
 _TEXTS = ("cls", "cls2", "txt", "text")  # label members that hold a number or a name as text

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlscale.files import artefacts, read_json, sha256, write_json
+from mlscale.atomic_files import artefacts, read_json, sha256, write_json
 
 _MANIFEST = "manifest.json"
 

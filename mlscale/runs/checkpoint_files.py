@@ -21,9 +21,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
+from mlscale.atomic_files import ASIDE, PRIVATE_FILE, lock, remove_unlocked, sync_folder
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
-from mlscale.files import ASIDE, PRIVATE_FILE, lock, remove_unlocked, sync_folder
 from mlscale.runs.identity import now
 
 SUFFIX = ".ckpt"

@@ -6,7 +6,7 @@ sealed.
 
 from __future__ import annotations
 
-from mlscale.files import sha256
+from mlscale.atomic_files import sha256
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.identity import config_hash, key_digests
 from mlscale.runs.ownership import doubt

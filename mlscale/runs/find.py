@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from mlscale.atomic_files import ASIDE
 from mlscale.errors import MLScaleError
-from mlscale.files import ASIDE
 from mlscale.runs.folder import RUN, RunFolder
 from mlscale.runs.recover import is_run_folder, report
 

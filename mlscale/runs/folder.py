@@ -15,9 +15,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlscale.contracts import stamp
-from mlscale.errors import MLScaleError
-from mlscale.files import (
+from mlscale.atomic_files import (
     ASIDE,
     artefacts,
     encoded,
@@ -32,6 +30,8 @@ from mlscale.files import (
     write_json,
     write_text,
 )
+from mlscale.contracts import stamp
+from mlscale.errors import MLScaleError
 from mlscale.runs import machine, recover
 from mlscale.runs import ownership as own
 from mlscale.runs import processes as process

@@ -8,8 +8,8 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from mlscale.atomic_files import sha256
 from mlscale.errors import MLScaleError
-from mlscale.files import sha256
 from mlscale.runs import checkpoint_files as checkpoints
 from mlscale.runs import safetensors_header as safetensors
 from mlscale.runs.find import find

@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from mlscale.atomic_files import make_folders
 from mlscale.errors import MLScaleError
-from mlscale.files import make_folders
 from mlscale.runs import processes as process
 from mlscale.runs.folder import RunFolder
 

@@ -18,8 +18,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlscale.atomic_files import PRIVATE_FILE, PRIVATE_FOLDER, read_json
 from mlscale.errors import MLScaleError
-from mlscale.files import PRIVATE_FILE, PRIVATE_FOLDER, read_json
 
 VARIABLE = "MLSCALE_RUN_KEY"
 PROVEN = ("config.yaml", "derived.yaml", "code.tar.gz")

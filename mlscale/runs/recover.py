@@ -14,9 +14,9 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from mlscale.atomic_files import read_json
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
-from mlscale.files import read_json
 from mlscale.runs.identity import config_hash, started_at
 
 RUN, MANIFEST, CONFIG, DERIVED = "run.json", "manifest.json", "config.yaml", "derived.yaml"

@@ -7,8 +7,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from mlscale.atomic_files import remove_tree
 from mlscale.errors import Exit, MLScaleError, raise_all
-from mlscale.files import remove_tree
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.sweep_folder import SWEEP
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
+from mlscale.atomic_files import tidy
 from mlscale.errors import MLScaleError
-from mlscale.files import tidy
 from mlscale.runs import checkpoint_files as checkpoints
 from mlscale.runs.edited import edited_keys, is_edited
 from mlscale.runs.find import find, unfinished

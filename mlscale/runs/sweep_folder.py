@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 from pathlib import Path
 
+from mlscale.atomic_files import PRIVATE_FOLDER, make_folders, write_json
 from mlscale.contracts import stamp
-from mlscale.files import PRIVATE_FOLDER, make_folders, write_json
 from mlscale.runs.identity import now
 
 SWEEP = "sweep.json"

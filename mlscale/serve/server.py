@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from mlscale.atomic_files import write_json
 from mlscale.errors import MLScaleError
 from mlscale.events.event_writer import EventWriter
 from mlscale.events.store import EventStore
-from mlscale.files import write_json
 from mlscale.serve.app import App
 from mlscale.serve.hot_swap import Reloader, Source
 from mlscale.serve.http.access import Access, check_exposure

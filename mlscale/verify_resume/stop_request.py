@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from mlscale.files import make_folders, write_json
+from mlscale.atomic_files import make_folders, write_json
 from mlscale.runs import processes as process
 
 ORDER = "order.json"

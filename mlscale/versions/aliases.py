@@ -7,9 +7,9 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from mlscale.atomic_files import read_json, write_json
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
-from mlscale.files import read_json, write_json
 from mlscale.runs.identity import now
 from mlscale.versions.version_reference import CHALLENGER, CHAMPION, PREVIOUS
 

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
+from mlscale.atomic_files import ASIDE, PRIVATE_FOLDER, artefacts, sync_folder, write_json
 from mlscale.errors import MLScaleError
-from mlscale.files import ASIDE, PRIVATE_FOLDER, artefacts, sync_folder, write_json
 from mlscale.versions.object_store import Objects, holds
 from mlscale.versions.version_record import PAYLOAD, RECORD, Version, is_place
 

@@ -10,8 +10,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from mlscale.atomic_files import PRIVATE_FILE
 from mlscale.errors import Exit, MLScaleError
-from mlscale.files import PRIVATE_FILE
 
 LOCK = ".lock"
 _WAIT_SECONDS = 60.0  # a lock is held while a few small files are written; a minute means that something hangs
@@ -79,7 +79,7 @@ def writing(root: Path) -> Iterator[None]:
         raise _unwritable(root, error) from error
     except MLScaleError as error:
         # Its fix is the setting of the runs' folder, which does not move the registry.
-        if isinstance(error.__cause__, OSError) and error.fix.startswith("runs_dir="):  # of mlscale.files
+        if isinstance(error.__cause__, OSError) and error.fix.startswith("runs_dir="):  # of mlscale.atomic_files
             raise _unwritable(root, error.__cause__) from error.__cause__
         raise
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mlscale.atomic_files import sha256
 from mlscale.errors import MLScaleError
-from mlscale.files import sha256
 from mlscale.runs import checkpoint_files as checkpoints
 from mlscale.runs.folder import CONFIG, DERIVED, RunFolder
 from mlscale.versions.local_registry import LocalRegistry, Published

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from mlscale.atomic_files import artefacts
 from mlscale.contracts.servable_yaml import DOCUMENT as DOCUMENT
 from mlscale.contracts.servable_yaml import read_document
 from mlscale.errors import MLScaleError
-from mlscale.files import artefacts
 from mlscale.runs.folder import RunFolder
 from mlscale.secrets.mask import Masker
 from mlscale.versions.from_run import origin, parent_of

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mlscale.atomic_files import artefacts, make_folders
 from mlscale.config.suggestions.suggest import nearest
 from mlscale.errors import MLScaleError
-from mlscale.files import artefacts, make_folders
 from mlscale.runs.identity import now
 from mlscale.versions.aliases import Aliases
 from mlscale.versions.commit import commit, mend, numbers, sources_of

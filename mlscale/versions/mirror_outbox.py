@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mlscale.atomic_files import make_folders, read_json, write_json
 from mlscale.errors import MLScaleError
-from mlscale.files import make_folders, read_json, write_json
 from mlscale.runs.identity import new_id
 from mlscale.versions.local_registry import LocalRegistry
 from mlscale.versions.version_record import Version

@@ -10,7 +10,7 @@ import shutil
 import time
 from pathlib import Path
 
-from mlscale.files import ASIDE, PRIVATE_FOLDER, sha256, sync_folder
+from mlscale.atomic_files import ASIDE, PRIVATE_FOLDER, sha256, sync_folder
 from mlscale.versions.version_record import File
 
 _BLOCK = 1 << 20

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, get_args
 
+from mlscale.atomic_files import ASIDE, plain, read_json
 from mlscale.contracts import expect, stamp
 from mlscale.errors import MLScaleError
-from mlscale.files import ASIDE, plain, read_json
 
 Kind = Literal["checkpoint", "servable"]
 KINDS: tuple[str, ...] = get_args(Kind)

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from textwrap import shorten
 
+from mlscale.atomic_files import write_text
 from mlscale.errors import MLScaleError
-from mlscale.files import write_text
 from mlscale.versions.disk_lock import writing
 from mlscale.versions.local_registry import LocalRegistry
 from mlscale.versions.mirror_outbox import Outbox

@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlscale.atomic_files import make_folders
 from mlscale.errors import MLScaleError
-from mlscale.files import make_folders
 from mlscale.secrets.mask import Masker
 from mlscale.versions.aliases import Aliases
 from mlscale.versions.disk_lock import held

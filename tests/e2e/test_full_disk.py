@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from mlscale import commands
+from mlscale.atomic_files import unwritable
 from mlscale.errors import Exit, MLScaleError
-from mlscale.files import unwritable
 from mlscale.runs.checkpoint_files import verify
 from mlscale.runs.folder import RunFolder
 from mlscale.train.checkpoint.io import VerifiedCheckpointIO

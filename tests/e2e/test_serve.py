@@ -13,9 +13,9 @@ import onnx
 import pytest
 import yaml
 
+from mlscale.atomic_files import sha256, write_text
 from mlscale.events.store import EventStore
 from mlscale.export.servable import Servable, load
-from mlscale.files import sha256, write_text
 from mlscale.versions import LocalRegistry
 from mlscale.versions.from_servable import publish_servable
 from tests.contract.commands import environment, mlscale

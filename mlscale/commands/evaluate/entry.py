@@ -18,8 +18,8 @@ from mlscale.assembly.evaluation_pass import (
     of_checkpoint,
     of_servable,
 )
+from mlscale.atomic_files import named_by
 from mlscale.errors import MLScaleError
-from mlscale.files import named_by
 from mlscale.launch.start_notices import say
 from mlscale.report import Result, keep
 from mlscale.report.result_files import keep_in
@@ -89,7 +89,7 @@ class Place:
 
     def keep(self, result: Result, told: Judged | None, found: Pass) -> Result:
         """Write the document, its page, and the contact sheet next to them."""
-        from mlscale.files import make_folders, write_bytes
+        from mlscale.atomic_files import make_folders, write_bytes
         from mlscale.report import Picture
 
         sheet = next((each for each in told.figures if isinstance(each, Picture)), None) if told else None

@@ -142,7 +142,7 @@ class Monitor:
         )
 
     def _write_page(self, seen: Seen) -> None:
-        from mlscale.files import make_folders, write_text
+        from mlscale.atomic_files import make_folders, write_text
         from mlscale.report.html import page
 
         if self.settings.page is None:

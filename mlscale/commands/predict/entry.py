@@ -8,10 +8,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from mlscale.atomic_files import named_by
 from mlscale.commands.predict.rank_worker import Work, work_of_rank
 from mlscale.errors import MLScaleError
 from mlscale.export.required_extras import need
-from mlscale.files import named_by
 from mlscale.launch.start_notices import say
 from mlscale.report import Result, Table
 from mlscale.report.text import percent
@@ -140,8 +140,8 @@ class _Of(NamedTuple):
 
 
 def _servable(subject: TrainedModel) -> _Of:
+    from mlscale.atomic_files import sha256
     from mlscale.contracts.servable_yaml import DOCUMENT
-    from mlscale.files import sha256
 
     assert subject.servable is not None
     return _Of(sha256(subject.servable / DOCUMENT), servable=str(subject.servable))
@@ -153,7 +153,7 @@ def _checkpoint(cfg: DictConfig, subject: TrainedModel) -> _Of:
 
     from mlscale.assembly.evaluation_pass import checkpoint_of
     from mlscale.assembly.rebuild import Home, as_it_was_trained
-    from mlscale.files import sha256
+    from mlscale.atomic_files import sha256
     from mlscale.runs.recover import DERIVED, yaml_values
 
     assert subject.home is not None

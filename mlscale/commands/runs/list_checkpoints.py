@@ -8,8 +8,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from mlscale.atomic_files import artefacts
 from mlscale.errors import Exit
-from mlscale.files import artefacts
 from mlscale.report import number, size, table
 from mlscale.runs import checkpoint_files as checkpoints
 from mlscale.runs.checkpoint_files import Stored

@@ -17,13 +17,13 @@ from omegaconf import OmegaConf
 from mlscale.assembly.end_notification import tell_end
 from mlscale.assembly.first_weights import initial_of
 from mlscale.assembly.precision_probe import is_auto, kept, settled
+from mlscale.atomic_files import check_writable, remove_empty
 from mlscale.config.checks.notices import notices, unpromised_data
 from mlscale.config.checks.trust import distrusted
 from mlscale.config.composition.frozen import composed, with_derived
 from mlscale.config.derive import derive
 from mlscale.config.metric_choice import kept_choice
 from mlscale.errors import Exit, MLScaleError
-from mlscale.files import check_writable, remove_empty
 from mlscale.launch.garbage_collection import put_off
 from mlscale.launch.start_notices import say, start_lines
 from mlscale.report import Result, keep, number

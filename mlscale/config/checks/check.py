@@ -25,10 +25,10 @@ from mlscale.config.documented_fields import MISSING, Field, shipped
 from mlscale.config.signatures.imported_targets import extends_mlscale, imported_signature, may_differ
 from mlscale.config.signatures.signatures import Kind, Parameter, Signature, Unknown
 from mlscale.config.suggestions import not_yet
-from mlscale.config.suggestions.advice import advise, render
 from mlscale.config.suggestions.foreign_names import Alias, table
 from mlscale.config.suggestions.near_keys import with_value
 from mlscale.config.suggestions.suggest import nearest, override
+from mlscale.config.suggestions.unknown_keys import advise, render
 from mlscale.errors import MLScaleError
 
 _FEW = 12  # names that a message can hold

@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from mlscale.config.checks.templates import Advice, default_names, readable
 from mlscale.config.documented_fields import shipped
 from mlscale.config.suggestions import not_yet
-from mlscale.config.suggestions.advice import advise, of_group
 from mlscale.config.suggestions.foreign_names import table
 from mlscale.config.suggestions.near_keys import with_value
+from mlscale.config.suggestions.unknown_keys import advise, of_group
 
 NO_ADVICE = Advice("")
 

@@ -17,10 +17,10 @@ from mlscale.config.composition.option_files import misplaced, place_of, selecti
 from mlscale.config.composition.roots import Roots
 from mlscale.config.composition.user_files import not_yaml
 from mlscale.config.suggestions import not_yet
-from mlscale.config.suggestions.advice import of_group
 from mlscale.config.suggestions.foreign_names import Alias, table
 from mlscale.config.suggestions.name_distance import folded
 from mlscale.config.suggestions.suggest import nearest
+from mlscale.config.suggestions.unknown_keys import of_group
 from mlscale.errors import MLScaleError
 
 # Hydra's errors hold texts, not data: these patterns match the messages of Hydra 1.3.

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
+from mlscale.atomic_files import read_again
 from mlscale.data.images.labelled_images import ImageData
 from mlscale.data.images.pil import MAX_PIXELS
 from mlscale.data.order.policy import Policy
@@ -22,7 +23,6 @@ from mlscale.data.shards.system_files import (
     report_skipped,
 )
 from mlscale.errors import MLScaleError
-from mlscale.files import read_again
 
 _EXTENSIONS = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
 # Files of which the data version covers the first block: to read all would take as long as an epoch.

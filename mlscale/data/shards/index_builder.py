@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mlscale.atomic_files import read_again
 from mlscale.data.shards.index_files import Saved, ShardIndex, beside, in_cache, load, sampled_content, save
 from mlscale.data.shards.shard_index import NO_DIGEST, Index, state_of
 from mlscale.data.shards.shard_paths import Shard
@@ -19,7 +20,6 @@ from mlscale.data.shards.system_files import Skipped, report_once, report_skippe
 from mlscale.data.shards.tar_reader import BLOCK, END, is_header
 from mlscale.data.shards.tar_scan import LostSamplesError, scan
 from mlscale.errors import MLScaleError, raise_all
-from mlscale.files import read_again
 
 KEEP = ("auto", "cache", "beside")
 """The places of indexes: 'auto' is next to the shards if an index exists there, else the cache; 'cache' and 'beside'

@@ -18,12 +18,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.atomic_files import read_again
 from mlscale.data.shards.index_builder import load_or_scan
 from mlscale.data.shards.index_files import ShardIndex, beside, in_cache, load, save
 from mlscale.data.shards.shard_index import state_of
 from mlscale.data.shards.shard_paths import Shard
 from mlscale.errors import Exit, MLScaleError, raise_all
-from mlscale.files import read_again
 
 _NAMED = 5
 

@@ -18,12 +18,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from mlscale.atomic_files import read_again
 from mlscale.data.shards.index_files import sampled_content
 from mlscale.data.shards.shard_paths import Shard
 from mlscale.data.shards.system_files import Skipped, report_once
 from mlscale.data.shards.tar_scan import scan
 from mlscale.errors import MLScaleError
-from mlscale.files import read_again
 
 _VERSION = 1
 """Of the digest: part of every data version."""

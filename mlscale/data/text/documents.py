@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from mlscale.atomic_files import read_again
 from mlscale.data.shards.system_files import without_system_files
 from mlscale.errors import MLScaleError
-from mlscale.files import read_again
 
 MOST_BYTES = 1 << 30
 """Of all documents together: they are kept in memory."""

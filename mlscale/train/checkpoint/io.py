@@ -21,8 +21,8 @@ from lightning_fabric.utilities.cloud_io import _is_local_file_protocol
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 from tqdm import tqdm
 
+from mlscale.atomic_files import reason_of
 from mlscale.errors import Exit, MLScaleError
-from mlscale.files import reason_of
 from mlscale.runs import checkpoint_files as checkpoints
 from mlscale.runs.checkpoint_files import NO_ROOM, Kind, Record, Writer
 

@@ -19,8 +19,8 @@ from urllib.request import Request, urlopen
 import torch
 from torch import Tensor
 
+from mlscale.atomic_files import sha256
 from mlscale.errors import Exit, MLScaleError
-from mlscale.files import sha256
 from mlscale.runs.initial_source import Initial
 
 TORCHVISION, TIMM = "torchvision", "timm"

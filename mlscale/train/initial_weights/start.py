@@ -9,8 +9,8 @@ import torch
 from pytorch_lightning import LightningModule
 from torch import Tensor
 
+from mlscale.atomic_files import write_json
 from mlscale.errors import MLScaleError
-from mlscale.files import write_json
 from mlscale.report.text import percent
 from mlscale.runs.initial_source import Initial
 from mlscale.train.initial_weights.name_matching import Match, few, match

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 from tqdm import tqdm
 
-from mlscale.files import write_text
+from mlscale.atomic_files import write_text
 
 _MOST = 500  # entries in one batch
 _PAUSE_SECONDS = 1.0  # between two rounds: no request for every step

@@ -12,13 +12,13 @@ import sklearn.metrics as sk
 import torch
 from numpy.typing import NDArray
 
+from mlscale.atomic_files import plain
 from mlscale.errors import MLScaleError
 from mlscale.evaluate import slices
 from mlscale.evaluate.model_comparison import compare
 from mlscale.evaluate.multilabel_report import micro_f1
 from mlscale.evaluate.sample_collector import About, Gather, Gathered
 from mlscale.evaluate.task_report import judge
-from mlscale.files import plain
 from mlscale.report import Figure, Picture, Table
 from mlscale.report.html import page
 

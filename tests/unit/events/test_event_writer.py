@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from mlscale.atomic_files import ASIDE
 from mlscale.events.segments import segments
 from mlscale.events.store import EventStore
-from mlscale.files import ASIDE
 
 FOREVER = 3600.0
 

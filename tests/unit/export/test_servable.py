@@ -14,6 +14,7 @@ import pytest
 import yaml
 from onnx import TensorProto, helper
 
+from mlscale.atomic_files import artefacts
 from mlscale.data import Digits
 from mlscale.errors import Exit, MLScaleError
 from mlscale.export.measure_export import Measured
@@ -22,7 +23,6 @@ from mlscale.export.required_extras import need
 from mlscale.export.servable import DOCUMENT, MODEL, Servable, load, softmax
 from mlscale.export.validation_samples import validation
 from mlscale.export.write_servable import write
-from mlscale.files import artefacts
 from tests.unit.export.conftest import save
 
 FILES = ["model.onnx", "parity.json", "reference/profile.json", "reference/profile.npz"]

@@ -10,9 +10,9 @@ import pytest
 import yaml
 from numpy.typing import NDArray
 
+from mlscale.atomic_files import sha256
 from mlscale.errors import MLScaleError
 from mlscale.export.reference_profile import ARRAYS, Reference
-from mlscale.files import sha256
 from mlscale.monitor.baseline import Baseline, read
 
 STORED = Path(__file__).parents[2] / "contract" / "examples" / "servable-1"

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mlscale.atomic_files import read_json, write_json
 from mlscale.cli import main
-from mlscale.files import read_json, write_json
 from mlscale.runs import recover
 from mlscale.runs.edited import describe_edits
 from mlscale.runs.folder import RunFolder

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from mlscale.atomic_files import ASIDE
 from mlscale.errors import Exit, MLScaleError
-from mlscale.files import ASIDE
 from mlscale.report import Line, Result, Rows, Series, Step, keep
 from mlscale.runs import folder as module
 from mlscale.runs.code_snapshot import Snapshot

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from mlscale.atomic_files import read_json
 from mlscale.errors import MLScaleError
-from mlscale.files import read_json
 from mlscale.runs.folder import RunFolder
 from mlscale.runs.resume_plan import to_go_on
 from tests.unit.runs.conftest import CONFIG

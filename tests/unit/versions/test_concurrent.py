@@ -8,7 +8,7 @@ import sys
 import time
 from pathlib import Path
 
-from mlscale.files import ASIDE
+from mlscale.atomic_files import ASIDE
 from mlscale.versions import LocalRegistry
 
 WRITERS, EACH = 4, 6

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from mlscale.atomic_files import ASIDE
 from mlscale.errors import Exit, MLScaleError
-from mlscale.files import ASIDE
 from mlscale.versions import LocalRegistry
 from mlscale.versions.version_record import RECORD, read
 from tests.conftest import NoPrivileges

@@ -42,7 +42,7 @@ def refused(config: Any, run: Path, *typed: str) -> list[str]:
         "torch.load",
         "torch.nn.functional.torch.hub.load",
         "mlscale.data.shards.shard_paths.find_shards",
-        "mlscale.files.remove_tree",
+        "mlscale.atomic_files.remove_tree",
         "mlscale.versions.opened",
         "trusted_pkg.os.system",
         "got.evil.Model",

@@ -19,9 +19,9 @@ from mlscale.config.composition.origin import origin_of
 from mlscale.config.composition.roots import VERB_CONFIGS, find_roots
 from mlscale.config.documented_fields import shipped
 from mlscale.config.suggestions import not_yet
-from mlscale.config.suggestions.advice import advise, of_group, render
 from mlscale.config.suggestions.foreign_names import Alias, table
 from mlscale.config.suggestions.suggest import nearest, override, show
+from mlscale.config.suggestions.unknown_keys import advise, of_group, render
 
 SAMPLES = (2, "some", "torch.nn.Identity", 0.5, True, ["a"], [1], {"a": 1}, None)
 

@@ -15,8 +15,8 @@ from mlscale.config.composition.argv import parse
 from mlscale.config.composition.compose import compose
 from mlscale.config.documented_fields import Option, shipped
 from mlscale.config.suggestions import not_yet
-from mlscale.config.suggestions.advice import advise
 from mlscale.config.suggestions.name_distance import distance, folded
+from mlscale.config.suggestions.unknown_keys import advise
 
 VALUES = ("some", 1, 0.5, True, ["a"], {"a": 1})
 LETTERS = "abcdefghijklmnopqrstuvwxyz"

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mlscale import files
+from mlscale import atomic_files as files
 from mlscale.errors import Exit, MLScaleError
 from tests.conftest import NoPrivileges
 
