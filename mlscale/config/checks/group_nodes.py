@@ -92,6 +92,13 @@ def without_target(
             continue
         known, unknown = _settings(group, option, value)
         for name in unknown:
+            item = value.get(name) if isinstance(value, dict) else None
+            advice = advised(f"{path}.{name}", item) if table().get(f"{key}.{name}") else None
+            if advice is not None and f"{group}.{option}." in advice.fix:
+                yield MLScaleError(
+                    f"unknown key '{path}.{name}'", where=where(f"{path}.{name}"), why=advice.why, fix=advice.fix
+                )
+                continue
             takes = ", ".join(item.rpartition(".")[2] for item in option_types(group, option))
             yield MLScaleError(
                 f"unknown key '{path}.{name}'",

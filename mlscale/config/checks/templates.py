@@ -16,6 +16,9 @@ from mlscale.config.composition.roots import shipped_folder
 from mlscale.config.documented_fields import shipped
 from mlscale.config.suggestions.suggest import override, show
 
+# What a file is called that people type where a class is named.
+_FILES = ("pt", "pth", "ckpt", "onnx", "safetensors", "bin", "yaml", "yml", "json", "py")
+
 
 @dataclass(frozen=True)
 class Advice:
@@ -71,7 +74,7 @@ def fill(template: str, value: object, names: Names, *, exactly: bool = True) ->
             words.append(word)
             continue
         filled = _filled(right, value)
-        if filled is None:
+        if filled is None or (key.endswith("_target_") and right == "{path}" and not _is_class(str(value))):
             return ""
         node = key.rpartition(".")[0]
         if key.endswith("._target_"):
@@ -114,6 +117,11 @@ def _filled(right: str, value: object) -> _Filled | None:
     if "{value}" in right:
         right = right.replace("{value}", show(value))
     return _Filled(yaml.safe_load(re.sub(r"(?<=[{,]\w{5}):", ": ", right) if right.startswith("{") else right))
+
+
+def _is_class(path: str) -> bool:
+    """Return whether a text may name a class: `torch.nn.Linear`, and not the file `yolov8n.pt`."""
+    return bool(re.fullmatch(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", path)) and path.rpartition(".")[2] not in _FILES
 
 
 def _typed(filled: _Filled, types: object, *, exactly: bool) -> _Filled | None:

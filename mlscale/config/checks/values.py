@@ -42,10 +42,10 @@ def wrong_type(
 
 
 def _meant(path: str, value: object) -> str:
-    """Return the override that a value from elsewhere means for this key: `mode=maximize`; "" for none."""
-    alias = table().get(path) if isinstance(value, str) else None
+    """Return what a value from elsewhere means for this key: `mode=maximize`, `resume=true`; "" for none."""
+    alias = table().get(path) if isinstance(value, str | bool) else None
     fix = alias.values.get(folded(str(value)), "") if alias is not None else ""
-    return fix if fix.startswith(f"{path}=") else ""
+    return fix if fix.startswith((f"{path}=", "mlscale ")) else ""
 
 
 def wrong_resolved(

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 # Hydra applies appended groups in their order on the command line; a fixed order makes it irrelevant there: a debug
 # level overrides every recipe.
 APPENDED = ("recipe", "tuned", "debug", "sweep")
+_NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.IGNORECASE)
 _OVERRIDE = re.compile(r"^(?P<sign>\+\+|\+|~)?(?P<key>[^=\s]+?)(?:=(?P<value>.*))?$", re.DOTALL)
 _SPACED = re.compile(r"\s*([+~]*[A-Za-z_][\w.@/]*)\s*=\s*(\S+)\s*")  # which `_OVERRIDE` takes for no override
 _INFO = ("all", "config", "defaults", "defaults-tree", "plugins", "searchpath")
@@ -156,6 +157,11 @@ def _not_overrides(verb: str, words: Sequence[str], roots: Roots) -> Iterator[ML
             key, sign, value = word.lstrip("-").replace("-", "_").partition("=")
             if not sign and 0 in bare:
                 value = rest.pop(0)
+                # argparse's flags of several numbers: `--opt-betas 0.9 0.95`.
+                numbers = [value]
+                while _NUMBER.fullmatch(value) and rest and _NUMBER.fullmatch(rest[0]):
+                    numbers.append(rest.pop(0))
+                value = value if len(numbers) == 1 else f"[{','.join(numbers)}]"
             advice = _setting_of(verb, key, value, roots)
             what, why = f"unknown flag '{word}'", advice.why or why
             fix = advice.fix or f"mlscale {verb} --help"

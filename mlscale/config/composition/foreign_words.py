@@ -9,7 +9,7 @@ from mlscale.config.documented_fields import shipped
 from mlscale.config.suggestions import not_yet
 from mlscale.config.suggestions.foreign_names import table
 from mlscale.config.suggestions.near_keys import with_value
-from mlscale.config.suggestions.unknown_keys import advise, of_group
+from mlscale.config.suggestions.unknown_keys import advise, of_group, render
 
 NO_ADVICE = Advice("")
 
@@ -31,10 +31,13 @@ def setting_of(verb: str, key: str, value: str, groups: Mapping[str, Sequence[st
         return Advice(error.fix, error.why)
     if key in groups:
         return Advice(_option(key, value, groups))
-    if key in shipped().of_verb(verb):
-        return Advice(f"{key}={value or 'true'}")
     names = default_names(groups)
     read = readable(value or "true")
+    alias = table().get(key)
+    if alias is not None and alias.first and key in names.paths and "<" in with_value(key, read, names):
+        return render(alias, key, read, names) or NO_ADVICE  # `--output out` is no format of the output
+    if key in shipped().of_verb(verb):
+        return Advice(f"{key}={value or 'true'}")
     if key in names.paths:
         return Advice(with_value(key, read, names))
     if not value and not is_foreign(key):

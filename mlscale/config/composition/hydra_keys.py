@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from mlscale.config.suggestions import not_yet
 from mlscale.errors import MLScaleError
 
 # Why a setting has no effect, and what to type: {value} is what was typed, "" for leaving it out.
@@ -33,6 +34,11 @@ def without_effect(word: str, *, multirun: bool) -> Iterator[MLScaleError]:
         return
     if _below(key, _OF_A_SWEEP):
         if not multirun:
+            # A plugin's option or key, such as optuna or n_trials: -m alone would not make it work.
+            named = value if key in ("hydra.sweeper", "hydra.launcher") else ".".join(key.split(".")[2:])
+            if feature := not_yet.of_key(named):
+                yield feature.error(f"{typed}={value}", _line(word))
+                return
             why = "it belongs to a sweep"
             yield MLScaleError(f"'{typed}' has no effect", where=_line(word), why=why, fix=f"mlscale -m … {word}")
         return

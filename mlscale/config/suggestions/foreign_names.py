@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -60,7 +61,10 @@ class Table:
     def get(self, path: str) -> Alias | None:
         """Return the meaning of a key as it was typed, else of its last two parts, else of its last."""
         # The more specific entry first: `optimizer.name` is not just `name`.
-        return self.of_path(path) or self.keys.get(_key(path.rpartition(".")[2]))
+        head, _, last = path.rpartition(".")
+        if head and len(last) == 1:  # `-b 64` is a flag; the last letter of a path is not
+            return self.of_path(path)
+        return self.of_path(path) or self.keys.get(_key(last))
 
     def of_path(self, path: str) -> Alias | None:
         """Return the meaning of a key path as it was typed, else of its last two parts; None for a single name."""
@@ -90,6 +94,11 @@ def table() -> Table:
     return Table(keys, spelled, options, tree["commands"])
 
 
+def spelled_value(text: str) -> str:
+    """Return a value as `values` are looked up: folded, but for numbers, whose point and sign folding would remove."""
+    return text if re.fullmatch(r"[+-]?[\d._]+", text) else folded(text)
+
+
 def _key(path: str) -> str:
     """Return a key path with each of its parts folded."""
     return ".".join(folded(part) for part in path.split("."))
@@ -99,7 +108,7 @@ def _alias(entry: Mapping[str, Any]) -> Alias:
     to = entry.get("to", ())
     return Alias(
         to=(to,) if isinstance(to, str) else tuple(to),
-        values={folded(name): fix for name, fix in entry.get("values", {}).items()},
+        values={spelled_value(name): fix for name, fix in entry.get("values", {}).items()},
         entries={folded(name): option for name, option in entry.get("entries", {}).items()},
         first=bool(entry.get("first")),
         **{name: entry.get(name, "") for name in ("group", "convert", "why", "unsupported")},

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from mlscale.config.checks.target_nodes import join
 from mlscale.config.checks.templates import Advice, Names, fill
 from mlscale.config.suggestions import not_yet
-from mlscale.config.suggestions.foreign_names import Alias, table
+from mlscale.config.suggestions.foreign_names import Alias, spelled_value, table
 from mlscale.config.suggestions.name_distance import distance, folded
 from mlscale.config.suggestions.near_keys import (
     Candidate,
@@ -53,7 +53,16 @@ def advise(path: str, value: object, names: Names) -> Advice | None:
         return meant
     if option := _misspelt_group(path, value, names.groups):
         return Advice(option)
-    return same or meant or _nearest_key(path, value, names)
+    return same or meant or _of_refused(path) or _nearest_key(path, value, names)
+
+
+def _of_refused(path: str) -> Advice | None:
+    """Return the advice for a key of a dictionary that isn't supported as a whole: `optim_kwargs={eps: 1e-7}`."""
+    head, dot, _ = path.partition(".")
+    alias = table().get(head) if dot else None
+    if alias is None or alias.to or not alias.unsupported:
+        return None
+    return Advice(f"leave {head} out", f"not supported: {alias.unsupported}")
 
 
 def _is_refused(alias: Alias | None, meant: Advice) -> bool:
@@ -122,9 +131,7 @@ def _spellings(value: object) -> Iterator[str]:
     """Yield the value as the table's `values` are looked up: as typed, then as a switch."""
     text = show(value).strip("'").lower()
     yield text
-    # Folding would remove the point and the sign of a number: 0.5 is not 05.
-    if not re.fullmatch(r"[+-]?[\d._]+", text):
-        yield folded(text)
+    yield spelled_value(text)
     if text in _ON:
         yield "true"
     if text in _OFF or text == "null":
@@ -153,7 +160,9 @@ def _misspelt_group(path: str, value: object, groups: Mapping[str, Sequence[str]
 
 
 def _nearest_key(path: str, value: object, names: Names) -> Advice | None:
-    head = path.rpartition(".")[0]
+    head, _, last = path.rpartition(".")
+    if len(last) == 1:  # one typo away from every other letter
+        return None
     if advice := _same_words(path, value, names):
         return advice
     ranked = list(candidates(path, value, names))

@@ -22,6 +22,7 @@ from mlscale.config.suggestions import not_yet
 from mlscale.config.suggestions.foreign_names import Alias, table
 from mlscale.config.suggestions.suggest import nearest, override, show
 from mlscale.config.suggestions.unknown_keys import advise, of_group, render
+from mlscale.errors import MLScaleError
 
 SAMPLES = (2, "some", "torch.nn.Identity", 0.5, True, ["a"], [1], {"a": 1}, None)
 
@@ -202,6 +203,28 @@ def test_what_does_it_meanwhile_composes() -> None:
         ("track_grad_norm", 2, "callbacks=[default,grad_norm]"),
         ("learning_rate", 0.1, "optimizer.lr=0.1"),
         ("task.smoothing", 0.1, "task.label_smoothing=0.1"),
+        ("b", 64, "data.batch_size=64"),
+        ("batch", -1, "data.batch_size=<int>"),
+        ("batch", 1, "data.batch_size=1"),
+        ("hflip", 0.0, "augment=none"),
+        ("eval_batch_size", 64, "leave eval_batch_size out"),
+        ("scale", 0.5, "augment.scale=0.5"),
+        ("scale", [0.08, 1.0], "augment=crop augment.area=[0.08,1.0]"),
+        ("pretrained", "w.pt", "init_from=w.pt"),
+        ("project", "runs/p", "runs_dir=runs/p"),
+        ("accelerator", "ddp", "strategy=ddp"),
+        ("verbose", True, "leave verbose out"),
+        ("dr", 0.1, "leave dr out"),
+        ("metric_for_best_model", "eval_accuracy", "metric=val/accuracy"),
+        ("metric_for_best_model", "f1", "metric=val/<name>"),
+        ("model.net.input_size", 784, "leave model.net.input_size out"),
+        ("lr_scheduler_kwargs.num_cycles", 2, "leave lr_scheduler_kwargs out"),
+        (
+            "lr_scheduler_type",
+            "polynomial",
+            "scheduler._target_=torch.optim.lr_scheduler.PolynomialLR "
+            "scheduler._partial_=true scheduler.total_iters=<steps>",
+        ),
     ],
 )
 def test_values_translate(typed: str, value: object, fix: str) -> None:
@@ -222,8 +245,39 @@ def test_the_first_key_that_the_config_has() -> None:
 
 
 @pytest.mark.parametrize(
+    ("words", "fix"),
+    [
+        (["--opt-betas", "0.9", "0.95"], "optimizer=adamw optimizer.betas=[0.9,0.95]"),
+        (["--input-size", "3", "224", "224"], "data.image_size=<int or null>"),
+        (["--output", "out"], "runs_dir=out"),
+        (["hydra/sweeper=optuna"], "-m optimizer.lr=0.1,0.01"),
+    ],
+)
+def test_words_of_other_command_lines(words: list[str], fix: str) -> None:
+    with pytest.raises(MLScaleError) as error:
+        parse("train", words)
+    assert error.value.fix == fix
+
+
+@pytest.mark.parametrize("value", ["yolov8n.pt", "/data/model", "model.yaml"])
+def test_a_file_is_no_class(value: str) -> None:
+    assert "_target_" not in of_group("model", value, names())
+
+
+def test_a_single_letter_is_near_to_nothing() -> None:
+    assert advise("q", 3, names()) is None
+
+
+def test_keys_of_an_entry_by_their_names_elsewhere() -> None:
+    (problem,) = problems(["callbacks.model_checkpoint.every_n_train_steps=100"])
+    assert "callbacks.checkpoint.every_n_steps=100" in problem
+
+
+@pytest.mark.parametrize(
     ("typed", "fix"),
     [
+        ("resume=true", "resume=auto"),
+        ("mode=val", "mlscale evaluate last"),
         ("mode=minimise", "mode=min"),
         ("mode=Maximize", "mode=max"),
         ("mode=mni", "mode=min"),
