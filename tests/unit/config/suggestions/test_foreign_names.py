@@ -215,6 +215,7 @@ def test_what_does_it_meanwhile_composes() -> None:
         ("accelerator", "ddp", "strategy=ddp"),
         ("verbose", True, "leave verbose out"),
         ("dr", 0.1, "leave dr out"),
+        ("model_dtype", "bfloat16", "precision=bf16_true"),
         ("metric_for_best_model", "eval_accuracy", "metric=val/accuracy"),
         ("metric_for_best_model", "f1", "metric=val/<name>"),
         ("model.net.input_size", 784, "leave model.net.input_size out"),
