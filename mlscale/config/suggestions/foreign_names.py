@@ -94,7 +94,7 @@ def table() -> Table:
     return Table(keys, spelled, options, tree["commands"])
 
 
-def spelled_value(text: str) -> str:
+def spell_value(text: str) -> str:
     """Return a value as `values` are looked up: folded, but for numbers, whose point and sign folding would remove."""
     return text if re.fullmatch(r"[+-]?[\d._]+", text) else folded(text)
 
@@ -108,7 +108,7 @@ def _alias(entry: Mapping[str, Any]) -> Alias:
     to = entry.get("to", ())
     return Alias(
         to=(to,) if isinstance(to, str) else tuple(to),
-        values={spelled_value(name): fix for name, fix in entry.get("values", {}).items()},
+        values={spell_value(name): fix for name, fix in entry.get("values", {}).items()},
         entries={folded(name): option for name, option in entry.get("entries", {}).items()},
         first=bool(entry.get("first")),
         **{name: entry.get(name, "") for name in ("group", "convert", "why", "unsupported")},

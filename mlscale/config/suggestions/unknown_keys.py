@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from mlscale.config.checks.target_nodes import join
 from mlscale.config.checks.templates import Advice, Names, fill
 from mlscale.config.suggestions import not_yet
-from mlscale.config.suggestions.foreign_names import Alias, spelled_value, table
+from mlscale.config.suggestions.foreign_names import Alias, spell_value, table
 from mlscale.config.suggestions.name_distance import distance, folded
 from mlscale.config.suggestions.near_keys import (
     Candidate,
@@ -53,10 +53,10 @@ def advise(path: str, value: object, names: Names) -> Advice | None:
         return meant
     if option := _misspelt_group(path, value, names.groups):
         return Advice(option)
-    return same or meant or _of_refused(path) or _nearest_key(path, value, names)
+    return same or meant or _explain_refused(path) or _nearest_key(path, value, names)
 
 
-def _of_refused(path: str) -> Advice | None:
+def _explain_refused(path: str) -> Advice | None:
     """Return the advice for a key of a dictionary that isn't supported as a whole: `optim_kwargs={eps: 1e-7}`."""
     head, dot, _ = path.partition(".")
     alias = table().get(head) if dot else None
@@ -131,7 +131,7 @@ def _spellings(value: object) -> Iterator[str]:
     """Yield the value as the table's `values` are looked up: as typed, then as a switch."""
     text = show(value).strip("'").lower()
     yield text
-    yield spelled_value(text)
+    yield spell_value(text)
     if text in _ON:
         yield "true"
     if text in _OFF or text == "null":
