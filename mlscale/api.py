@@ -153,7 +153,7 @@ def _request(verb: str, overrides: Sequence[str]) -> Request:
 
 
 def _shareable(cfg: DictConfig) -> DictConfig:
-    """Return `cfg`, unless several processes would need a class of this session.
+    """Return `cfg`, unless several processes would need a class that only this one has.
 
     Raises:
         MLScaleError: they would; a process of its own can't import what was typed into a notebook.

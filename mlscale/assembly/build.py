@@ -43,7 +43,7 @@ def build(node: Any, where: str, **supplied: Any) -> Any:
             cause.unbuilt = True
             raise cause from None
         own = own_line(error)
-        told = MLScaleError(
+        problem = MLScaleError(
             f"{node.get('_target_', 'the node')} could not be built",
             where=f"{where}: {own}" if own else where,
             why=innermost_reason(error),
@@ -53,8 +53,8 @@ def build(node: Any, where: str, **supplied: Any) -> Any:
             # Raised in the user's own code it is a bug there; otherwise the config has passed wrong arguments.
             exit=Exit.BUG if own else Exit.USER,
         )
-        told.unbuilt = True
-        raise told from error
+        problem.unbuilt = True
+        raise problem from error
 
 
 def without_check(node: Any) -> Any:

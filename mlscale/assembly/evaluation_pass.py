@@ -158,7 +158,7 @@ def of_servable(cfg: DictConfig, folder: Path, called: str, table: SampleTable |
     servable = load(folder, threads=cfg.derived.threads)
     data: Any = build_data(cfg)
     if data is None:
-        raise MLScaleError("there is no data", where="data", fix="data=webdataset data.val=…")
+        raise MLScaleError("no data is configured", where="data", fix="data=webdataset data.val=…")
     data.prepare_data()
     # No Trainer here: the data module's hooks are called by hand, in Lightning's order.
     data.setup("validate" if cfg.split == "val" else "test")

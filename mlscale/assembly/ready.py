@@ -236,7 +236,7 @@ def _run_of(request: Request) -> str | None:
     named = {key: ref for key, ref in named.items() if ref not in (None, "null", "", *["auto"] * (key == "resume"))}
     if len(named) > 1:
         raise MLScaleError(
-            "a run is gone on with as it is, and like= begins a new one",
+            "resume= continues a run unchanged, and like= starts a new one",
             where=f"command line: resume={named['resume']} like={named['like']}",
             fix=f"resume={named['resume']} alone, or like={named['like']} resume=auto",
         )

@@ -83,7 +83,7 @@ def rebuilt(cfg: DictConfig, checkpoint: Path, stage: str) -> tuple[Any, Any]:
     data, task = build_data(cfg), build_task(cfg)
     if data is None:
         raise MLScaleError(
-            "there is no data",
+            "no data is configured",
             where="data",
             why="a model is compared on validation samples",
             fix="data=digits, or another option of data: mlscale train --help lists them",

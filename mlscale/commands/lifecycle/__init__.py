@@ -6,7 +6,7 @@ COMMAND = Command(
     "everything end to end on one machine: train, serve, shift, alert, retrain, swap",
     "operate",
     (
-        ("mlscale lifecycle +recipe=resnet", "twelve steps, each with its figure, and a page that tells them"),
+        ("mlscale lifecycle +recipe=resnet", "twelve steps, each with its metric, and a page that shows them"),
         ("mlscale lifecycle +recipe=resnet lifecycle.shift=turn", "production turns its camera"),
         ("mlscale lifecycle +recipe=resnet lifecycle.slo.p99_ms=20", "exit code 4 where the load test finds more"),
     ),

@@ -142,7 +142,7 @@ def test_weights_that_do_not_fit_are_named(first: RunFolder, tmp_path: Path) -> 
         ("init_from={torn}", "a run can't start from this checkpoint"),
         ("init_from={plain}", "the checkpoint holds no weights"),
         ("init_from={code}", "the checkpoint holds more than tensors and plain values"),
-        ("resume=last", "a run is gone on with as it is"),
+        ("resume=last", "resume= continues a run unchanged"),
     ],
 )
 def test_what_is_wrong_is_told_and_leaves_nothing(first: RunFolder, tmp_path: Path, word: str, what: str) -> None:
