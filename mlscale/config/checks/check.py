@@ -28,7 +28,7 @@ from mlscale.config.suggestions import not_yet
 from mlscale.config.suggestions.foreign_names import Alias, table
 from mlscale.config.suggestions.near_keys import with_value
 from mlscale.config.suggestions.suggest import nearest, override
-from mlscale.config.suggestions.unknown_keys import advise, render
+from mlscale.config.suggestions.unknown_keys import advise, render, takes
 from mlscale.errors import MLScaleError
 
 _FEW = 12  # names that a message can hold
@@ -137,13 +137,13 @@ class _Check:
     def _unknown(self, path: str, value: object, why: str = "") -> Iterator[MLScaleError]:
         """Yield the problem of a key that nothing takes; of a dictionary, one for each of its leaves."""
         # By its leaves: each of them may be a misspelt key of its own.
-        if isinstance(value, dict) and value and "_target_" not in value:
+        alias = table().get(path)
+        if isinstance(value, dict) and value and "_target_" not in value and not self._is_value(alias, value):
             for key, item in value.items():
                 yield from self._unknown(join(path, str(key)), item, why)
             return
         what = f"unknown key '{path}'"
         # `batch=32` of a training run is what it is elsewhere, though `mlscale loadtest` has a key of this name.
-        alias = table().get(path)
         brought = self.verb == "train" and alias is not None and not alias.unsupported
         # A key of another command is valid, only in the wrong place: a near name would be a wrong suggestion.
         for verb in VERB_CONFIGS:
@@ -151,8 +151,10 @@ class _Check:
                 why = f"it is a key of `mlscale {verb}`"
                 yield MLScaleError(what, where=self.where(path), why=why, fix=f"mlscale {verb} {override(path, value)}")
                 return
-        feature = not_yet.of_key(path) or (not_yet.of_option("", value) if isinstance(value, str) else None)
-        if feature:
+        free = alias is not None and takes(alias, value, self.names)  # `run_name=yolo` is a name
+        if feature := not_yet.of_key(path) or (
+            None if free else not_yet.of_value(value, alias.group if alias is not None else "")
+        ):
             yield feature.error(override(path, value), self.where(path))
             return
         advice = self._moved(path, value) or advise(path, value, self.names)
@@ -161,6 +163,12 @@ class _Check:
             fix = _in_place(path, fix)
         why = (advice.why if advice else "") or why
         yield MLScaleError(what, where=self.where(path), why=why, fix=fix or self._every_key(path))
+
+    def _is_value(self, alias: Alias | None, value: dict[str, object]) -> bool:
+        """Return whether a dictionary is the value of a foreign name, not settings below it: `max_time={hours:1}`."""
+        if alias is None:
+            return False
+        return not all(isinstance(key, str) for key in value) or takes(alias, value, self.names)
 
     def _moved(self, path: str, value: object) -> Advice | None:
         """Return the fix for an object that was typed where another group owns it: `model.optimizer._target_=…`."""
@@ -222,7 +230,8 @@ class _Check:
             self.interpolated.append((path, value, types, field, parameter))
         for problem in wrong_type(path, value, types, field, parameter, self.where):
             self.wrong.add("${" + path + "}")
-            yield problem
+            feature = not_yet.of_value(value)
+            yield feature.error(override(path, value), self.where(path)) if feature else problem
 
     def _resolved(self) -> Iterator[MLScaleError]:
         """Yield the problems of interpolations of the wrong type. One that repeats a key is checked after that key, so
@@ -372,8 +381,8 @@ class _Check:
 
     def _owned(self, path: str, value: object) -> MLScaleError:
         owner = rules.OWNED[path]
-        if isinstance(value, str) and (feature := not_yet.of_option(owner.alias.group, value)):
-            return feature.error(f"{path}={value}", self.where(path))
+        if feature := not_yet.of_value(value, owner.alias.group):
+            return feature.error(override(path, value), self.where(path))
         fix = self._fix_of_owned(owner.alias, path, value) or f"leave {path} out"
         if self._in_file(path):
             fix = _in_place(path, fix)

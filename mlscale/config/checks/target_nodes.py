@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
+from mlscale.config.checks.value_ranges import RANGES
 from mlscale.config.checks.value_types import FINITE, NONE, Type, from_annotation, of_default, unbounded, union
 from mlscale.config.documented_fields import Field, Fields
 from mlscale.config.signatures.signatures import NO_LITERAL, Parameter, Signature, Unknown, signature
@@ -58,11 +59,16 @@ class Node:
         return self.fields.of(self.path, self.target).get(join(self.path, key))
 
     def types(self, key: str) -> list[Type]:
-        """Return the types that a value must have, all of them.
+        """Return the types that a value must have, all of them; the range of a well-known key is the last.
 
         The annotation counts; the comment's word does where there is none that is understood, and where it names values
         that the annotation can't distinguish (`int or auto`).
         """
+        kinds, ranged = self._kinds(key), RANGES.get(join(self.path, key))
+        built_in = self.target.partition(".")[0] in _NEED_FINITE  # a class of the user's may take -1
+        return [*kinds, ranged] if ranged is not None and built_in else kinds
+
+    def _kinds(self, key: str) -> list[Type]:
         parameter = self.signature.named.get(key) if isinstance(self.signature, Signature) else None
         annotated = _annotated(parameter)
         if annotated is not None and self._may_be_infinite(key, parameter):

@@ -9,8 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from mlscale.config.checks.value_types import Type, from_annotation, is_finite
 from mlscale.config.documented_fields import MISSING, Field
 from mlscale.config.signatures.signatures import Parameter
-from mlscale.config.suggestions.foreign_names import table
-from mlscale.config.suggestions.name_distance import folded
+from mlscale.config.suggestions.foreign_names import count_devices, table
 from mlscale.config.suggestions.suggest import nearest, override, show
 from mlscale.errors import MLScaleError
 
@@ -32,8 +31,9 @@ def wrong_type(
         return
     for kind in types:
         if not kind.accepts(value):
-            why = field.text if field else ""
-            fix = _meant(path, value) or override(path, _valid(value, kind, field, parameter))
+            meant = meant_here(path, value)
+            why = meant[1] if meant else field.text if field else ""
+            fix = meant[0] if meant else override(path, _valid(value, kind, field, parameter))
             text = kind.text
             if not is_finite(value):
                 text = "a finite number" if isinstance(value, float) else "of finite numbers"
@@ -41,11 +41,19 @@ def wrong_type(
             return
 
 
-def _meant(path: str, value: object) -> str:
-    """Return what a value from elsewhere means for this key: `mode=maximize`, `resume=true`; "" for none."""
-    alias = table().get(path) if isinstance(value, str | bool) else None
-    fix = alias.values.get(folded(str(value)), "") if alias is not None else ""
-    return fix if fix.startswith((f"{path}=", "mlscale ")) else ""
+def meant_here(path: str, value: object) -> tuple[str, str] | None:
+    """Return what a value from elsewhere means for this key, and why: `mode=maximize`, `trainer.accelerator=ddp`."""
+    alias = table().get(path)
+    if alias is None:
+        return None
+    count = count_devices(value) if alias.convert == "count" and alias.is_of(path) else value
+    if count != value:
+        return override(path, count), alias.why_of(value)
+    fix = alias.fix_of(value)
+    # The last part of the path may be another key's name, which its `values` are about.
+    if fix is None or not (alias.is_of(path) or fix.startswith((f"{path}=", "mlscale "))):
+        return None
+    return fix or f"leave {path} out", alias.why_of(value)
 
 
 def wrong_resolved(
@@ -130,6 +138,8 @@ def _valid(value: object, kind: Type, field: Field | None, parameter: Parameter 
             return candidate
     if "enum" in kind.schema:
         return _Placeholder(kind.text)  # any of them may be the opposite of what was meant
+    if isinstance(value, dict):
+        return _Placeholder(kind.text)  # a schedule or settings: no number is what was meant
     for default in (field.default if field else None, parameter.default if parameter else None):
         if default is not None and not _later(default) and kind.accepts(default):
             return default

@@ -10,8 +10,9 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 from mlscale.config.composition.reference_argument import (
@@ -155,7 +156,8 @@ def _not_overrides(verb: str, words: Sequence[str], roots: Roots) -> Iterator[ML
             what, fix = f"there are spaces around the '=' of '{spaced[1]}'", f"{spaced[1]}={spaced[2]}"
         elif word.startswith("-"):
             key, sign, value = word.lstrip("-").replace("-", "_").partition("=")
-            if not sign and 0 in bare:
+            # A negative number is a value, not a flag: `--gpus -1`.
+            if not sign and (0 in bare or (rest and _NUMBER.fullmatch(rest[0]))):
                 value = rest.pop(0)
                 # argparse's flags of several numbers: `--opt-betas 0.9 0.95`.
                 numbers = [value]
@@ -226,7 +228,8 @@ def _normalise(verb: str, words: Sequence[str], roots: Roots, *, multirun: bool)
             plain.append(word)
         else:
             try:
-                plain.append(f"++{key}={_readable(key, value or '', multirun=multirun)}")
+                elsewhere = partial(_list_elsewhere, verb, key, value or "", roots)
+                plain.append(f"++{key}={_readable(key, value or '', elsewhere, multirun=multirun)}")
             except MLScaleError as problem:
                 problems.append(problem)
     ordered = [*plain, *(word for name in APPENDED for word in appended[name])]
@@ -243,9 +246,18 @@ def _unreadable(verb: str, words: Sequence[str], roots: Roots) -> Iterator[MLSca
                 yield problem
 
 
-def _readable(key: str, value: str, *, multirun: bool) -> str:
+def _list_elsewhere(verb: str, key: str, value: str, roots: Roots) -> str:
+    """Return the override that a list without brackets is in another program: `device=0,1`; "" where it is none."""
+    advice = _setting_of(verb, key, f"[{value}]", roots) if _is_foreign(key) else None
+    return "" if advice is None or "<" in advice.fix or advice.fix.startswith(f"{key}=[") else advice.fix
+
+
+def _readable(key: str, value: str, elsewhere: Callable[[], str], *, multirun: bool) -> str:
     """Return the value, quoted where Hydra's grammar can't read it, would read a sweep into a path, or a number into an
     id.
+
+    Args:
+        elsewhere: returns the override that the value means as a list of another program.
     """
     from hydra.core.override_parser.overrides_parser import OverridesParser
     from hydra.errors import HydraException
@@ -266,7 +278,7 @@ def _readable(key: str, value: str, *, multirun: bool) -> str:
         raise MLScaleError(
             f"{key}={value} is a sweep over several values",
             where=f"command line: {key}={value}",
-            fix=f"-m {key}={value} to run one job for each, or {key}=[{value}] for a list",
+            fix=elsewhere() or f"-m {key}={value} to run one job for each, or {key}=[{value}] for a list",
         )
     # A run's id may look like a number (`1e5`): unquoted, Hydra would change its digits.
     is_text = multirun or isinstance(parsed.value(), str | type(None))

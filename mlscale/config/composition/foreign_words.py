@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from mlscale.config.checks.templates import Advice, default_names, readable
+from mlscale.config.checks.values import meant_here
 from mlscale.config.documented_fields import shipped
 from mlscale.config.suggestions import not_yet
 from mlscale.config.suggestions.foreign_names import table
 from mlscale.config.suggestions.near_keys import with_value
-from mlscale.config.suggestions.unknown_keys import advise, of_group, render
+from mlscale.config.suggestions.unknown_keys import advise, of_group, render, takes
 
 NO_ADVICE = Advice("")
 
@@ -34,12 +35,17 @@ def setting_of(verb: str, key: str, value: str, groups: Mapping[str, Sequence[st
     names = default_names(groups)
     read = readable(value or "true")
     alias = table().get(key)
+    if alias is not None and (feature := not_yet.of_value(read, alias.group)) and not takes(alias, read, names):
+        error = feature.error(key, "")
+        return Advice(error.fix, error.why)
     if alias is not None and alias.first and key in names.paths and "<" in with_value(key, read, names):
         return render(alias, key, read, names) or NO_ADVICE  # `--output out` is no format of the output
     if key in shipped().of_verb(verb):
         return Advice(f"{key}={value or 'true'}")
     if key in names.paths:
-        return Advice(with_value(key, read, names))
+        fix = with_value(key, read, names)
+        elsewhere = meant_here(key, read) if "<" in fix else None
+        return Advice(*elsewhere) if elsewhere else Advice(fix)
     if not value and not is_foreign(key):
         return NO_ADVICE  # a flag without a value is not a typo of a key that needs one
     return advise(key, read, names) or NO_ADVICE

@@ -31,6 +31,7 @@ _GROUP = re.compile(r"Could not override '(?P<key>[^']*)'")
 _TWICE = re.compile(r"Multiple values for (?P<group>\S+?)\. To override a value use 'override \S+: (?P<option>.*)'")
 _MORE_THAN_ONCE = re.compile(r"(?P<group>\S+) appears more than once in the final defaults list")
 _IN = re.compile(r"In '(?P<group>.+)/(?P<option>[^/']+)': ")
+_COMMON = frozenset({"auto", "default", "none"})  # names of options of several groups
 _MISSING_PRIMARY = re.compile(r"Cannot find primary config '(?P<name>[^']*)'")
 
 
@@ -91,6 +92,8 @@ def _explain(error: Exception, overrides: Sequence[str], roots: Roots) -> tuple[
         )
         key, _, value = (culprit or "?").lstrip("+").partition("=")
         options = roots.groups.get(key, ())
+        if feature := not_yet.of_option(key, value):
+            return feature.error(f"{key}={value}", _line(culprit, key)), culprit
         return MLScaleError(
             f"'{key}={value}' does not name an option of the group '{key}'",
             where=_line(culprit, key),
@@ -152,7 +155,9 @@ def _unknown_option(
     selected_by = "" if culprit else selecting_file(group, option, overrides, roots)
     where = _line(culprit, group) if culprit else selected_by or f"{file}.yaml: defaults"
     what = f"unknown option '{option}' of the group '{group}'"
-    if spelled in roots.groups and (found := _misplaced(spelled, option, roots)):
+    # `optimizer=auto` is Ultralytics' word, and not the option `auto` of another group.
+    known_elsewhere = _brought(group, option) or option in _COMMON
+    if spelled in roots.groups and not known_elsewhere and (found := _misplaced(spelled, option, roots)):
         return MLScaleError(what, where=where, why=found.why, fix=found.fix), culprit
     if feature := not_yet.of_option(group, option):
         return feature.error(f"{group}={option}", where), culprit

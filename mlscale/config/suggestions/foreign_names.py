@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -12,9 +12,11 @@ from typing import Any
 import yaml
 
 from mlscale.config.suggestions.name_distance import folded
+from mlscale.config.suggestions.suggest import show
 
 _FILE = Path(__file__).with_name("foreign_names.yaml")
 _Loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_ON, _OFF = ("true", "1", "yes", "on", "y"), ("false", "0", "no", "off", "n")
 
 
 @dataclass(frozen=True)
@@ -25,8 +27,9 @@ class Alias:
         to: overrides with `{value}` in them, of which the first that suits the config and the value is suggested.
         values: whole overrides for certain values, "" for 'leave it out'.
         group: a config group whose option the value names.
-        convert: how `{value}` is made of what was typed: `list` or `global_batch`.
+        convert: how `{value}` is made of what was typed: `list`, `global_batch`, `count`, `indices` or `part`.
         why: the difference from the program that the name comes from.
+        reasons: the same for certain values.
         unsupported: why the setting does not exist, and the alternative.
         entries: of a group that builds several, the option that an entry of this name is.
         first: it goes before a key of the same name.
@@ -37,9 +40,25 @@ class Alias:
     group: str = ""
     convert: str = ""
     why: str = ""
+    reasons: Mapping[str, str] = field(default_factory=dict)
     unsupported: str = ""
     entries: Mapping[str, str] = field(default_factory=dict)
     first: bool = False
+
+    def fix_of(self, value: object) -> str | None:
+        """Return the whole override for this value, "" for 'leave it out'; None where it has none of its own."""
+        # `[0]` is a list of one device, `[ddp]` the same as `ddp`.
+        if isinstance(value, list) and len(value) == 1 and not self.convert:
+            value = value[0]
+        return next((self.values[word] for word in _spellings(value) if word in self.values), None)
+
+    def why_of(self, value: object) -> str:
+        """Return the reason for this value."""
+        return next((self.reasons[word] for word in _spellings(value) if word in self.reasons), self.why)
+
+    def is_of(self, path: str) -> bool:
+        """Return whether the name is that of this key itself, so that its `values` are values of the key."""
+        return any(template.startswith(f"{path}=") for template in self.to)
 
 
 @dataclass(frozen=True)
@@ -96,7 +115,32 @@ def table() -> Table:
 
 def spell_value(text: str) -> str:
     """Return a value as `values` are looked up: folded, but for numbers, whose point and sign folding would remove."""
-    return text if re.fullmatch(r"[+-]?[\d._]+", text) else folded(text)
+    return text if re.fullmatch(r"[+-]?[\d._]+|<1", text) else folded(text)
+
+
+def _spellings(value: object) -> Iterator[str]:
+    """Yield the value as the table's `values` are looked up: as typed, as a switch, and by its kind."""
+    text = show(value).strip("'").lower()
+    yield text
+    yield spell_value(text)
+    if text in _ON:
+        yield "true"
+    if text in _OFF or text == "null":
+        yield "false"
+    if isinstance(value, dict):
+        yield "{}"
+    if isinstance(value, list) or count_devices(value) != value:
+        yield "[]"
+    if isinstance(value, float) and 0 < value < 1:
+        yield "<1"
+
+
+def count_devices(value: object) -> object:
+    """Return the number of devices that a list of their indices names (`[0,1]`, `0,1`); another value as it is."""
+    indices = value.strip(" ,[]").split(",") if isinstance(value, str) and re.search(r"[,\[]", value) else value
+    if not isinstance(indices, list) or not indices:
+        return value
+    return -1 if [str(item).strip() for item in indices] == ["-1"] else len(indices)
 
 
 def _key(path: str) -> str:
@@ -109,6 +153,7 @@ def _alias(entry: Mapping[str, Any]) -> Alias:
     return Alias(
         to=(to,) if isinstance(to, str) else tuple(to),
         values={spell_value(name): fix for name, fix in entry.get("values", {}).items()},
+        reasons={spell_value(name): why for name, why in entry.get("reasons", {}).items()},
         entries={folded(name): option for name, option in entry.get("entries", {}).items()},
         first=bool(entry.get("first")),
         **{name: entry.get(name, "") for name in ("group", "convert", "why", "unsupported")},

@@ -52,6 +52,13 @@ def of_key(path: str) -> Feature | None:
     return next((item for item in found if item is not None), None)
 
 
+def of_value(value: object, group: str = "") -> Feature | None:
+    """Return the feature that a typed value, or the only one of a list, is a name of."""
+    if isinstance(value, list) and len(value) == 1:
+        return of_value(value[0], group)
+    return of_option(group, str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
+
+
 def of_option(group: str, option: str) -> Feature | None:
     """Return the feature that an option of a group is a name of."""
     name = folded(option)

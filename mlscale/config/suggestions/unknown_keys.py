@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 
+from mlscale.config.checks.key_owners import BUILDS_SEVERAL
 from mlscale.config.checks.target_nodes import join
 from mlscale.config.checks.templates import Advice, Names, fill
 from mlscale.config.suggestions import not_yet
-from mlscale.config.suggestions.foreign_names import Alias, spell_value, table
+from mlscale.config.suggestions.foreign_names import Alias, count_devices, table
 from mlscale.config.suggestions.name_distance import distance, folded
 from mlscale.config.suggestions.near_keys import (
     Candidate,
@@ -27,7 +28,6 @@ from mlscale.config.suggestions.suggest import nearest, show
 
 _FOREIGN = 0.4  # a typo of a name from elsewhere
 _FILLERS = frozenset({"", "n", "nb", "nr", "num", "no", "number", "of", "the", "value", "param"})
-_ON, _OFF = ("true", "1", "yes", "on", "y"), ("false", "0", "no", "off", "n")
 
 
 def advise(path: str, value: object, names: Names) -> Advice | None:
@@ -90,22 +90,22 @@ def _goes_before(same: Advice | None, meant: Advice, alias: Alias, names: Names)
 
 def render(alias: Alias, path: str, value: object, names: Names) -> Advice | None:
     """Return the meaning of `alias` and the value in this config; None if nothing suits."""
-    for word in _spellings(value):
-        if word in alias.values:
-            return Advice(alias.values[word] or f"leave {path} out", alias.why)
+    why = alias.why_of(value)
+    if (fix := alias.fix_of(value)) is not None:
+        return Advice(fix or f"leave {path} out", why)
     if alias.group and (fix := of_group(alias.group, value, names)):
-        return Advice(fix, alias.why)
+        return Advice(fix, why)
     value = _convert(alias, value, names)
     # First a template that takes the value as typed; a placeholder only where none does.
     for exactly in (True, False):
         for template in alias.to:
             if fix := fill(template, value, names, exactly=exactly):
-                return Advice(fix, alias.why)
+                return Advice(fix, why)
     if alias.unsupported:
         return Advice(f"leave {path} out", f"not supported: {alias.unsupported}")
     options = names.groups.get(alias.group, ())
     if options:
-        return Advice(f"{alias.group}=<{'|'.join(options)}>", alias.why)
+        return Advice(f"{alias.group}=<{'|'.join(options)}>", why)
     return None
 
 
@@ -113,9 +113,11 @@ def of_group(group: str, value: object, names: Names) -> str:
     """Return the option of a group that a value names, here or in other programs; "" for none."""
     options = names.groups.get(group, ())
     alias = table().options.get(group, Alias())
-    for word in _spellings(value):
-        if word in alias.values and not any(folded(option) == word for option in options):
-            return alias.values[word]
+    own = isinstance(value, str) and any(folded(option) == folded(value) for option in options)
+    if not own and (fix := alias.fix_of(value)) is not None:
+        return fix
+    if isinstance(value, list) and group in BUILDS_SEVERAL:
+        return _of_several(group, value, names)
     if not isinstance(value, str):
         return ""
     if not_yet.of_option(group, value):
@@ -127,15 +129,16 @@ def of_group(group: str, value: object, names: Names) -> str:
     return next(filter(None, (fill(template, value, names) for template in alias.to)), "")
 
 
-def _spellings(value: object) -> Iterator[str]:
-    """Yield the value as the table's `values` are looked up: as typed, then as a switch."""
-    text = show(value).strip("'").lower()
-    yield text
-    yield spell_value(text)
-    if text in _ON:
-        yield "true"
-    if text in _OFF or text == "null":
-        yield "false"
+def _of_several(group: str, values: Sequence[object], names: Names) -> str:
+    """Return the override for several options of a group, each named here or in other programs: `[wandb,comet]`."""
+    fixes = [of_group(group, value, names) for value in values]
+    options = [fix.removeprefix(f"{group}=") for fix in fixes]
+    return f"{group}=[{','.join(options)}]" if options and set(options) <= set(names.groups[group]) else ""
+
+
+def takes(alias: Alias, value: object, names: Names) -> bool:
+    """Return whether the meaning of a foreign name takes the value as it is: `run_name=yolo` is a name of the run."""
+    return any("{" in template and fill(template, value, names) for template in alias.to)
 
 
 def _convert(alias: Alias, value: object, names: Names) -> object:
@@ -143,7 +146,11 @@ def _convert(alias: Alias, value: object, names: Names) -> object:
         return [value]
     if alias.convert == "global_batch" and names.batches != 1:
         return value * names.batches if isinstance(value, int) else f"<{show(value)} × {names.batches}>"
-    return value
+    if alias.convert in ("count", "indices"):
+        count = count_devices(value)
+        return None if alias.convert == "indices" and count == value else count
+    # `fraction=1` is all of it; here the int would be one batch.
+    return 1.0 if alias.convert == "part" and value == 1 and not isinstance(value, bool) else value
 
 
 def _named_option(path: str, names: Names) -> Alias | None:

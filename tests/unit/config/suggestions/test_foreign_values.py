@@ -1,0 +1,143 @@
+"""Values of well-known keys that belong to another key or another program: what is suggested passes the check."""
+
+from __future__ import annotations
+
+import shlex
+from functools import cache
+
+import pytest
+
+from mlscale.config.checks.check import check
+from mlscale.config.composition.argv import parse
+from mlscale.config.composition.compose import compose
+from mlscale.config.suggestions.foreign_names import count_devices
+from mlscale.errors import MLScaleError
+
+SHARDED, OTHER, DOUBLE = "(FSDP)", "other launchers' sharding", "float64"
+ESTIMATE = "mlscale estimate data.batch_size=64"
+GPUS = "CUDA_VISIBLE_DEVICES picks them"
+
+
+def problem(typed: str) -> MLScaleError | None:
+    """The first problem of the words, or None where they are accepted."""
+    try:
+        request = parse("train", shlex.split(typed))
+        found = check(compose(request), groups=request.roots.groups)
+    except MLScaleError as error:
+        return error
+    return found[0] if found else None
+
+
+@cache
+def passes(fix: str) -> bool:
+    return fix.startswith("leave ") or problem(fix.replace("<int>", "2").replace("<int ≥ 1>", "2")) is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "fix", "why"),
+    [
+        # names of strategies as accelerators: Lightning up to 1.5
+        ("trainer.accelerator=ddp", "strategy=ddp", "is strategy"),
+        ("trainer.accelerator=dp", "strategy=ddp", "is strategy"),
+        ("trainer.accelerator=ddp_spawn", "strategy=ddp", "is strategy"),
+        ("trainer.accelerator=ddp2", "strategy=ddp", "is strategy"),
+        ("trainer.accelerator=ddp_cpu", "strategy=ddp trainer.accelerator=cpu", "is strategy"),
+        ("trainer.accelerator=horovod", "strategy=ddp", OTHER),
+        ("trainer.accelerator=tpu", "leave trainer.accelerator out", "mps"),
+        ("accelerator=ddp_spawn", "strategy=ddp", "is strategy"),
+        ("--accelerator horovod", "strategy=ddp", OTHER),
+        # plugins of several kinds
+        ("--plugins ddp_sharded", "strategy=ddp", SHARDED),
+        ("plugins=deepspeed_stage_2", "strategy=ddp", OTHER),
+        ("trainer.plugins=[ddp_sharded]", "strategy=ddp", SHARDED),
+        ("trainer.plugins=native_amp", "precision=fp16", "takes objects"),
+        ("plugins=[apex_amp]", "precision=fp16", "takes objects"),
+        ("plugins=ddp_find_unused_parameters_true", "strategy=ddp strategy.find_unused_parameters=true", "objects"),
+        # dictionaries
+        ("accumulate_grad_batches={5:2}", "trainer.accumulate_grad_batches=<int>", "schedule by epoch"),
+        ("trainer.accumulate_grad_batches={0:8,4:4}", "trainer.accumulate_grad_batches=<int>", "schedule by epoch"),
+        ("--accumulate_grad_batches '{5: 2}'", "trainer.accumulate_grad_batches=<int>", "schedule by epoch"),
+        ("max_time={hours:1}", "'trainer.max_time={hours:1}'", ""),
+        ("early_stopping={patience:3}", "callbacks=[default,early_stopping] callbacks.early_stopping.patience=3", ""),
+        # automatic sizes
+        ("data.batch_size=-1", "data.batch_size=<int>", ESTIMATE),
+        ("data.batch_size=auto", "data.batch_size=<int>", ESTIMATE),
+        ("data.batch_size=0.7", "data.batch_size=<int>", ESTIMATE),
+        ("batch=-1", "data.batch_size=<int>", ESTIMATE),
+        ("batch=0.7", "data.batch_size=<int>", ESTIMATE),
+        ("--batch-size auto", "data.batch_size=<int>", ESTIMATE),
+        ("data.batch_size=0", "data.batch_size=<int>", ""),
+        ("accumulate_grad_batches=0", "trainer.accumulate_grad_batches=<int ≥ 1>", ""),
+        ("data.workers=-1", "data.workers=auto", ""),
+        ("num_workers=-1", "data.workers=auto", ""),
+        # strategies and precisions
+        ("strategy=ddp_sharded_spawn", "strategy=ddp", SHARDED),
+        ("strategy=ddp_cpu", "strategy=ddp trainer.accelerator=cpu", ""),
+        ("strategy=tpu_spawn", "strategy=auto", ""),
+        ("strategy=dp", "strategy=ddp", ""),
+        ("precision=16", "precision=fp16", ""),
+        ("precision=\"'16'\"", "precision=fp16", ""),
+        ("precision=bf16-mixed", "precision=bf16", ""),
+        ("precision=amp", "precision=bf16", ""),
+        ("precision=apex", "precision=fp16", ""),
+        ("precision=64", "precision=fp32", DOUBLE),
+        ("trainer.precision=64", "precision=fp32", DOUBLE),
+        # devices: their number, not their indices
+        ("gpus=[0]", "trainer.devices=1 trainer.accelerator=gpu", GPUS),
+        ("gpus='0,1'", "trainer.devices=2 trainer.accelerator=gpu", ""),
+        ("--gpus 1,3", "trainer.devices=2 trainer.accelerator=gpu", GPUS),
+        ("--gpus -1", "trainer.devices=-1 trainer.accelerator=gpu", ""),
+        ("gpus=auto", "trainer.devices=auto trainer.accelerator=gpu", ""),
+        ("trainer.devices=[0,1]", "trainer.devices=2", GPUS),
+        ("trainer.devices=0,1", "trainer.devices=2", ""),
+        ("trainer.devices=\"'-1'\"", "trainer.devices=-1", ""),
+        ("trainer.devices=0", "trainer.devices=1 trainer.accelerator=cpu", ""),
+        ("device=2", "trainer.accelerator=gpu", GPUS),
+        ("device=0,1,2", "trainer.devices=3 trainer.accelerator=gpu", ""),
+        ("device=[-1,-1]", "trainer.devices=2 trainer.accelerator=gpu", GPUS),
+        # an int counts batches, a float is a part of them
+        ("trainer.limit_val_batches=-1", "trainer.limit_val_batches=1.0", "an int counts"),
+        ("limit_val_batches=2.0", "trainer.limit_val_batches=2", "an int counts"),
+        ("train_percent_check=1", "trainer.limit_train_batches=1.0", "an int counts"),
+        ("fraction=0.5", "trainer.limit_train_batches=0.5", ""),
+        ("trainer.val_check_interval=0", "trainer.limit_val_batches=0", ""),
+        ("val_check_interval=0.25", "trainer.val_check_interval=0.25", ""),
+        ("eval_steps=500", "trainer.val_check_interval=500 trainer.check_val_every_n_epoch=null", "across epochs"),
+        ("eval_steps=0.2", "trainer.val_check_interval=<int> trainer.check_val_every_n_epoch=null", "across epochs"),
+        ("check_val_every_n_epoch=0", "trainer.limit_val_batches=0", ""),
+        ("save_steps=0", "leave save_steps out", ""),
+        # names that are near to another one, or to an option of another group
+        ("opt=adamp", "optimizer=adamw", "other than those of torch"),
+        ("optimizer=lion", "optimizer=adamw", "other than those of torch"),
+        ("opt=fusedadamw", "optimizer=adamw optimizer.fused=true", ""),
+        ("optimizer=auto", "optimizer=adamw", "options: "),
+        ("report_to=[wandb,tensorboard]", "logger=[wandb,tensorboard]", ""),
+        ("run_name=yolo", "name=yolo", ""),
+    ],
+)
+def test_a_value_from_elsewhere_gets_a_fix_that_passes(typed: str, fix: str, why: str) -> None:
+    found = problem(typed)
+    assert found is not None
+    assert found.fix == fix
+    assert why in (found.why or "")
+    assert passes(fix)
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        "trainer.accelerator=cuda", "trainer.devices=auto", "trainer.devices=-1", "trainer.devices=\"'2'\"",
+        "trainer.limit_val_batches=0", "trainer.limit_train_batches=1.0", "trainer.val_check_interval=00:01:00:00",
+        "trainer.val_check_interval={hours:1}", "trainer.plugins=[]", "data.workers=0", "data.batch_size=1",
+    ],
+)  # fmt: skip
+def test_values_in_range_are_accepted(typed: str) -> None:
+    assert problem(typed) is None
+
+
+@pytest.mark.parametrize(
+    ("typed", "count"),
+    [([0, 1], 2), ("0,1", 2), ("[1, 3]", 2), ("0,", 1), ([-1], -1), ([-1, -1], 2), (2, 2), ("auto", "auto"), ([], [])],
+)
+def test_indices_of_devices_are_counted(typed: object, count: object) -> None:
+    assert count_devices(typed) == count
